@@ -1,0 +1,97 @@
+# Licensed under the Apache License, Version 2.0.
+"""The class names that a detector knows, and which of them are base."""
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping, Sequence, Tuple, Union
+
+from mmdet_clim.registry import DATASETS
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Class names in index order, with the base/novel split if there is one.
+
+    Args:
+        names (tuple[str]): Class names; their position is the class index.
+        base_names (tuple[str]): The names whose boxes train the detector.
+            Every name when a vocabulary knows no split.
+
+    Raises:
+        ValueError: If it is empty, a name is empty or given twice, or a base
+            name is not one of ``names``.
+    """
+
+    names: Tuple[str, ...]
+    base_names: Tuple[str, ...]
+
+    def __post_init__(self):
+        if not self.names:
+            raise ValueError('vocabulary: expected at least one class name, '
+                             'got none')
+        wrong = [n for n in self.names if not isinstance(n, str)
+                 or not n.strip()]
+        if wrong:
+            raise ValueError('vocabulary: every class name must be a '
+                             f'non-empty string, got {wrong!r}')
+        twice = [n for n, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f'vocabulary: class names must differ, given twice: {twice}')
+        unknown = sorted(set(self.base_names) - set(self.names))
+        if unknown:
+            raise ValueError('vocabulary: base classes that are not classes: '
+                             f'{unknown}')
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def is_base(self) -> Tuple[bool, ...]:
+        """One flag per class, True where the class is base."""
+        base = set(self.base_names)
+        return tuple(name in base for name in self.names)
+
+
+def build_vocabulary(
+    source: Union[Vocabulary, Mapping, Sequence[str], str, Path]
+) -> Vocabulary:
+    """Read a vocabulary from a config value.
+
+    Args:
+        source: One of: a list of class names; the path of a text file with
+            one name per line; ``dict(dataset='scope.DatasetType')``, which
+            reads ``METAINFO['classes']`` and, where present,
+            ``METAINFO['base_classes']`` of that registered dataset; or a
+            :class:`Vocabulary`.
+
+    Returns:
+        Vocabulary: All names are base where no split is given.
+
+    Raises:
+        ValueError: If the source has another form or holds bad names.
+        FileNotFoundError: If the text file does not exist.
+    """
+    if isinstance(source, Vocabulary):
+        return source
+    if isinstance(source, Mapping):
+        if set(source) != {'dataset'}:
+            raise ValueError("vocabulary: a dict must be dict(dataset='...'), "
+                             f'got keys {sorted(source)}')
+        dataset = DATASETS.get(source['dataset'])
+        if dataset is None:
+            raise ValueError('vocabulary: no dataset is registered as '
+                             f"{source['dataset']!r}")
+        metainfo = dataset.METAINFO
+        if 'classes' not in metainfo:
+            raise ValueError(
+                f"vocabulary: METAINFO of {source['dataset']!r} has no "
+                "'classes'")
+        names = tuple(metainfo['classes'])
+        return Vocabulary(names, tuple(metainfo.get('base_classes', names)))
+    if isinstance(source, (str, Path)):
+        lines = Path(source).read_text(encoding='utf-8').splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
+        return Vocabulary(names, names)
+    names = tuple(source)
+    return Vocabulary(names, names)
