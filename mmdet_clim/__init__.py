@@ -1,0 +1,13 @@
+# Licensed under the Apache License, Version 2.0.
+"""Contrastive Language-Image Mosaic for any detector of MMDetection."""
+from . import stack
+from .version import __version__
+
+stack.check_mmcv()
+stack.check_mmdet()
+stack.check_setuptools()
+stack.declare_torchvision_operators()
+stack.allow_checkpoint_types()
+stack.allow_config_bases()
+
+__all__ = ['__version__']

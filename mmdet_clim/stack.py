@@ -1,0 +1,162 @@
+# Licensed under the Apache License, Version 2.0.
+"""What the installed stack must be, and what is mended when it is not.
+
+Everything is judged by what can be imported, never by the names of the
+installed distributions: the maintained forks (``onedl-mmdetection`` and so
+on) provide the same imports under other names.
+"""
+import importlib
+import importlib.util
+import sys
+from importlib.machinery import (EXTENSION_SUFFIXES, ExtensionFileLoader,
+                                 FileFinder)
+from pathlib import Path
+
+import numpy as np
+import torch
+
+INSTALL_MMCV = ('`MMCV_WITH_OPS=1 pip install --no-build-isolation '
+                'mmcv==2.1.0`')
+# torchvision describes these operators at import, even when the library
+# that defines them does not load.
+TORCHVISION_SCHEMAS = dict(
+    nms='nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+    qnms='qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+
+
+def check_mmcv() -> None:
+    """Check that mmcv is installed with operators that load.
+
+    Raises:
+        ImportError: mmcv is missing, lacks its operators (``mmcv-lite``), or
+            has operators that were built for another torch.
+    """
+    if importlib.util.find_spec('mmcv') is None:
+        raise ImportError(
+            f'mmdet_clim needs mmcv, which is missing: {INSTALL_MMCV}.')
+    import mmcv
+    if importlib.util.find_spec('mmcv._ext') is None:
+        raise ImportError(
+            f'mmcv {mmcv.__version__} is installed without its operators '
+            '(mmcv-lite, or a build without MMCV_WITH_OPS=1): `pip uninstall '
+            f'mmcv-lite mmcv`, then {INSTALL_MMCV}.')
+    try:
+        importlib.import_module('mmcv._ext')
+    except ImportError as error:
+        raise ImportError(
+            f'The operators of mmcv {mmcv.__version__} do not load beside '
+            f'torch {torch.__version__} ({error}): build mmcv for this '
+            f'torch, {INSTALL_MMCV}.') from error
+
+
+def check_mmdet() -> None:
+    """Check that mmdet is installed and takes the installed mmcv.
+
+    Raises:
+        ImportError: mmdet is missing, or refuses the version of mmcv or
+            mmengine that it finds.
+    """
+    if importlib.util.find_spec('mmdet') is None:
+        raise ImportError(
+            'mmdet_clim needs MMDetection, which is missing: `pip install '
+            'mmdet==3.3.0`, or the fork onedl-mmdetection.')
+    try:
+        importlib.import_module('mmdet')
+    except AssertionError as error:
+        # mmdet compares versions in its __init__ after it has imported its
+        # own version file, which therefore stays behind.
+        version = sys.modules['mmdet.version'].__version__
+        raise ImportError(
+            f'mmdet {version} does not work with the installed stack '
+            f'({error}): for mmdet 3.3 install mmcv 2.1.0, {INSTALL_MMCV}, '
+            'and mmengine 0.10.7, `pip install mmengine==0.10.7`.') from error
+
+
+def check_setuptools() -> None:
+    """Check that ``pkg_resources`` is there for those who need it.
+
+    setuptools 82 removed it, while mmengine 0.10 needs it to find the
+    package of a ``pkg::`` base config, and openmim needs it to start.
+
+    Raises:
+        ImportError: ``pkg_resources`` is missing and mmengine or openmim
+            needs it.
+    """
+    if importlib.util.find_spec('pkg_resources') is not None:
+        return
+    needed_by = []
+    from mmengine.utils import is_installed
+    try:
+        is_installed('mmdet_clim')
+    except ModuleNotFoundError:
+        needed_by.append('mmengine')
+    if importlib.util.find_spec('mim') is not None:
+        needed_by.append('openmim')
+    if needed_by:
+        raise ImportError(
+            f'{" and ".join(needed_by)} need pkg_resources, which the '
+            'installed setuptools lacks (82 removed it): `pip install '
+            '"setuptools>=66,<82"`.')
+
+
+def declare_torchvision_operators() -> None:
+    """Make ``import torchvision`` work where its operators do not load.
+
+    PyPI only has a CUDA build of torchvision. Beside a CPU-only torch its
+    library does not load, and the import stops because operators that it
+    describes do not exist. Declaring their schemas lets it go on; calling
+    one of them still fails with an error of its own. Does nothing where
+    torchvision is missing, is imported already, or loads its library.
+    """
+    spec = importlib.util.find_spec('torchvision')
+    if spec is None or 'torchvision' in sys.modules:
+        return
+    folder = Path(spec.origin).parent
+    finder = FileFinder(
+        str(folder), (ExtensionFileLoader, EXTENSION_SUFFIXES))
+    library = finder.find_spec('_C')
+    if library is not None:
+        try:
+            torch.ops.load_library(library.origin)
+            return
+        except OSError:
+            pass
+    for name, schema in TORCHVISION_SCHEMAS.items():
+        if name not in _declared_torchvision_operators():
+            torch.library.define(f'torchvision::{name}',
+                                 schema[schema.index('('):])
+
+
+def _declared_torchvision_operators() -> set:
+    """Names of the operators that exist in torchvision's namespace."""
+    prefix = 'torchvision::'
+    return {
+        schema.name[len(prefix):]
+        for schema in torch._C._jit_get_all_schemas()
+        if schema.name.startswith(prefix)
+    }
+
+
+def allow_checkpoint_types() -> None:
+    """Allow the types in MMEngine's checkpoints to be loaded.
+
+    ``torch.load`` refuses, from torch 2.6 on, every type that is not
+    allowed; MMEngine's message hub saves its log as ``HistoryBuffer``
+    objects with NumPy arrays and scalars. The check itself stays on: a
+    checkpoint can not run code.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+    array_reduce = np.empty(0).__reduce__()[0]
+    scalar_reduce = np.float64(0).__reduce__()[0]
+    number_types = ('float64', 'float32', 'int64', 'int32', 'bool')
+    torch.serialization.add_safe_globals([
+        HistoryBuffer, np.ndarray, np.dtype, array_reduce, scalar_reduce,
+        *{type(np.dtype(name))
+          for name in number_types}
+    ])
+
+
+def allow_config_bases() -> None:
+    """Let other configs inherit from ``mmdet_clim::...``."""
+    from mmengine.config.utils import MODULE2PACKAGE
+    MODULE2PACKAGE.setdefault('mmdet_clim', 'mmdet_clim')
