@@ -3,6 +3,7 @@
 from . import stack
 from .version import __version__
 
+stack.check_torch()
 stack.check_mmcv()
 stack.check_mmdet()
 stack.check_setuptools()

@@ -7,13 +7,17 @@ on) provide the same imports under other names.
 """
 import importlib
 import importlib.util
+import pickle
 import sys
 from importlib.machinery import (EXTENSION_SUFFIXES, ExtensionFileLoader,
                                  FileFinder)
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.utils import digit_version
 
 INSTALL_MMCV = ('`MMCV_WITH_OPS=1 pip install --no-build-isolation '
                 'mmcv==2.1.0`')
@@ -22,6 +26,25 @@ INSTALL_MMCV = ('`MMCV_WITH_OPS=1 pip install --no-build-isolation '
 TORCHVISION_SCHEMAS = dict(
     nms='nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
     qnms='qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+HISTORY_STATISTICS = dict(
+    min=HistoryBuffer.min,
+    max=HistoryBuffer.max,
+    current=HistoryBuffer.current,
+    mean=HistoryBuffer.mean)
+
+
+def check_torch() -> None:
+    """Check that torch loads checkpoints safely.
+
+    Raises:
+        ImportError: torch is older than 2.6, whose ``torch.load`` runs the
+            code in a checkpoint.
+    """
+    if digit_version(torch.__version__) < digit_version('2.6.0'):
+        raise ImportError(
+            f'torch {torch.__version__} runs code that a checkpoint may '
+            'hold: `pip install "torch>=2.6"`, and build mmcv for it, '
+            f'{INSTALL_MMCV}.')
 
 
 def check_mmcv() -> None:
@@ -140,20 +163,50 @@ def _declared_torchvision_operators() -> set:
 def allow_checkpoint_types() -> None:
     """Allow the types in MMEngine's checkpoints to be loaded.
 
-    ``torch.load`` refuses, from torch 2.6 on, every type that is not
-    allowed; MMEngine's message hub saves its log as ``HistoryBuffer``
-    objects with NumPy arrays and scalars. The check itself stays on: a
-    checkpoint can not run code.
+    ``torch.load`` refuses every type that is not allowed; MMEngine's message
+    hub saves its log as ``HistoryBuffer`` objects with NumPy arrays and
+    scalars. The check itself stays on: a checkpoint can not run code.
     """
-    from mmengine.logging.history_buffer import HistoryBuffer
-    array_reduce = np.empty(0).__reduce__()[0]
-    scalar_reduce = np.float64(0).__reduce__()[0]
-    number_types = ('float64', 'float32', 'int64', 'int32', 'bool')
+    array, scalar = np.empty(0).__reduce__()[0], np.int64(0).__reduce__()[0]
+    numbers = (np.float64, np.float32, np.int64, np.int32, np.bool_)
     torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, array_reduce, scalar_reduce,
-        *{type(np.dtype(name))
-          for name in number_types}
+        HistoryBuffer,
+        (history_statistic, 'builtins.getattr'),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(number))
+          for number in numbers},
+        # NumPy 2 moved both; a checkpoint may be older or newer than it.
+        (array, 'numpy.core.multiarray._reconstruct'),
+        (array, 'numpy._core.multiarray._reconstruct'),
+        (scalar, 'numpy.core.multiarray.scalar'),
+        (scalar, 'numpy._core.multiarray.scalar'),
     ])
+
+
+def history_statistic(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr`` while a checkpoint is loaded.
+
+    A ``HistoryBuffer`` is pickled with its statistics as
+    ``getattr(HistoryBuffer, 'mean')`` and so on. The real ``getattr`` would
+    give a checkpoint the way to everything; this one gives those four.
+
+    Args:
+        owner (type): Whose attribute the checkpoint asks for.
+        name (str): Which attribute it asks for.
+
+    Returns:
+        Callable: The statistic.
+
+    Raises:
+        UnpicklingError: Anything else is asked for.
+    """
+    if owner is not HistoryBuffer or name not in HISTORY_STATISTICS:
+        raise pickle.UnpicklingError(
+            f'The checkpoint asks for attribute {name!r} of {owner!r}; '
+            f'expected one of {sorted(HISTORY_STATISTICS)} of HistoryBuffer. '
+            'It was not written by MMEngine and may be malicious.')
+    return HISTORY_STATISTICS[name]
 
 
 def allow_config_bases() -> None:
