@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0.
+from collections import defaultdict
+from typing import Union
+
+from mmengine.model import BaseDataPreprocessor
+from torch import nn
+
+from mmdet_clim.registry import MODELS
+
+BOXES_BRANCH = 'boxes'
+
+
+@MODELS.register_module()
+class BranchDataPreprocessor(BaseDataPreprocessor):
+    """Sort a mixed batch into branches and preprocess each on its own.
+
+    Images of one branch are padded together, those of different branches are
+    not: a mosaic never makes the boxes batch larger.
+
+    Args:
+        preprocessor (dict or nn.Module): The wrapped detector's own
+            preprocessor, used for every branch.
+    """
+
+    def __init__(self, preprocessor: Union[dict, nn.Module]) -> None:
+        super().__init__()
+        if not isinstance(preprocessor, nn.Module):
+            preprocessor = MODELS.build(preprocessor)
+        self.preprocessor = preprocessor
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Preprocess a batch.
+
+        Args:
+            data (dict): ``inputs``, a list of images (3, H, W), and
+                ``data_samples``. A sample belongs to the branch that its
+                metainfo ``branch`` names, to ``boxes`` where it has none.
+            training (bool): Whether batch augmentations may run, and the
+                result is sorted into branches.
+
+        Returns:
+            dict: In training, ``inputs`` (branch → batch tensor (N, 3, H, W))
+            and ``data_samples`` (branch → list of N samples). Otherwise what
+            the wrapped preprocessor returns.
+        """
+        if not training:
+            return self.preprocessor(data, training)
+        branches = defaultdict(lambda: dict(inputs=[], data_samples=[]))
+        for image, sample in zip(data['inputs'], data['data_samples']):
+            branch = branches[sample.get('branch', BOXES_BRANCH)]
+            branch['inputs'].append(image)
+            branch['data_samples'].append(sample)
+        done = {
+            name: self.preprocessor(batch, training)
+            for name, batch in branches.items()
+        }
+        return {
+            key: {name: batch[key]
+                  for name, batch in done.items()}
+            for key in ('inputs', 'data_samples')
+        }

@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0.
+"""Composed regions: rectangles of several tiles of a mosaic."""
+from typing import Tuple
+
+import torch
+from torch import Tensor
+
+
+def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
+    """Draw distinct rectangles of at least two tiles, of any grid.
+
+    Each rectangle is as likely as any other (REFERENCE.md, section 2:
+    "`n` distinct random rectangles of ≥2 tiles").
+
+    Args:
+        grid (tuple[int, int]): Rows and columns of the mosaic.
+        num (int): How many to draw; all there are where the grid has fewer.
+
+    Returns:
+        Tensor: Which tiles each rectangle holds, bool of shape
+        (n, rows * columns), tiles in row-major order.
+
+    Raises:
+        ValueError: If a side of the grid is below 1 or ``num`` below 0.
+
+    Example:
+        >>> compose_tiles((1, 2), 4)
+        tensor([[True, True]])
+    """
+    rows, cols = grid
+    if rows < 1 or cols < 1:
+        raise ValueError(f'grid: expected rows and columns >= 1, got {grid}')
+    if num < 0:
+        raise ValueError(f'num: expected a count >= 0, got {num}')
+    rectangles = [(top, bottom, left, right) for top in range(rows)
+                  for bottom in range(top + 1, rows + 1)
+                  for left in range(cols) for right in range(left + 1, cols + 1)
+                  if (bottom - top) * (right - left) > 1]
+    chosen = torch.randperm(len(rectangles))[:num].tolist()
+    members = torch.zeros(len(chosen), rows, cols, dtype=torch.bool)
+    for mask, index in zip(members, chosen):
+        top, bottom, left, right = rectangles[index]
+        mask[top:bottom, left:right] = True
+    return members.flatten(1)
+
+
+def union_boxes(bboxes: Tensor, members: Tensor) -> Tensor:
+    """Smallest boxes around the members of each region.
+
+    Args:
+        bboxes (Tensor): One box per tile, (K, 4), absolute xyxy.
+        members (Tensor): bool (n, K), at least one True in each row.
+
+    Returns:
+        Tensor: Shape (n, 4), absolute xyxy.
+    """
+    members = members.to(bboxes.device)[..., None]
+    low = bboxes[None, :, :2].masked_fill(~members, torch.inf).amin(1)
+    high = bboxes[None, :, 2:].masked_fill(~members, -torch.inf).amax(1)
+    return torch.cat([low, high], dim=1)

@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Dict, List, Optional
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_clim.models.losses import TextQueue, gather_rows
+from mmdet_clim.models.text_encoders import BaseTextEncoder
+from mmdet_clim.registry import MODELS
+from .base import (BaseRegionObjective, SampledRegions, mean_count,
+                   recall_at_1)
+from .composition import compose_tiles, union_boxes
+
+
+@MODELS.register_module()
+class RegionCaptionObjective(BaseRegionObjective):
+    """Pull every tile to a caption of its own image.
+
+    The regions are the tile boxes themselves, and rectangles of several tiles
+    whose positives are the captions of all their members. The texts are one
+    caption drawn per tile, those of every rank, and a queue of past ones; a
+    region and a caption belong together where the caption's image is one of
+    the region's tiles (REFERENCE.md, section 2, caption objective).
+
+    Args:
+        loss (dict): Config of the loss, normally ``CLIMRegionLoss``.
+        num_compositions (int): Rectangles per mosaic.
+        queue (dict, optional): Config of the queue of past captions, normally
+            ``TextQueue``; None for none.
+        avg_factor (float, optional): Divisor of the sum over regions. None
+            averages over the regions of all ranks. The OV-COCO recipe scales
+            its average by regions / 4, which is the divisor 4.
+    """
+
+    def __init__(self,
+                 loss: dict,
+                 num_compositions: int = 4,
+                 queue: Optional[dict] = None,
+                 avg_factor: Optional[float] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_compositions < 0:
+            raise ValueError('num_compositions: expected a count >= 0, got '
+                             f'{num_compositions}')
+        if avg_factor is not None and avg_factor <= 0:
+            raise ValueError('avg_factor: expected a positive number, got '
+                             f'{avg_factor}')
+        self.region_loss = MODELS.build(loss)
+        self.num_compositions = num_compositions
+        self.queue: Optional[TextQueue] = None if queue is None else \
+            MODELS.build(queue)
+        self.avg_factor = avg_factor
+
+    def sample(self, proposals: InstanceData,
+               data_sample: DetDataSample) -> SampledRegions:
+        """The tile boxes, then the composed ones."""
+        tiles = data_sample.gt_instances.bboxes
+        members = torch.cat([
+            torch.eye(len(tiles), dtype=torch.bool),
+            compose_tiles(data_sample.mosaic_grid, self.num_compositions)
+        ]).to(tiles.device)
+        return SampledRegions(
+            union_boxes(tiles, members), members, data_sample)
+
+    def loss(self, embeddings: Tensor, samples: List[SampledRegions],
+             text_encoder: BaseTextEncoder) -> Dict[str, Tensor]:
+        """Compare the regions with the captions of this step and the queue."""
+        captions, ids = [], []
+        for sample in samples:
+            for of_tile, image_id in zip(sample.data_sample.captions,
+                                         sample.data_sample.image_ids):
+                captions.append(of_tile[torch.randint(len(of_tile), ())])
+                ids.append(image_id)
+        ids = torch.tensor(ids, dtype=torch.long, device=embeddings.device)
+        features = text_encoder(captions).to(embeddings.device)
+
+        # The text encoder is frozen, so the captions of other ranks serve as
+        # plain tensors and only the regions need a gradient.
+        texts, text_ids = gather_rows(features), gather_rows(ids)
+        if self.queue is not None:
+            past, past_ids = self.queue.features, self.queue.ids
+            self.queue.enqueue(features, ids)
+            texts = torch.cat([texts, past])
+            text_ids = torch.cat([text_ids, past_ids])
+
+        targets = self.match(samples, text_ids)
+        loss = self.region_loss(
+            embeddings,
+            texts,
+            targets,
+            avg_factor=self.avg_factor or mean_count(embeddings))
+        return {
+            'loss': loss,
+            'recall@1': recall_at_1(embeddings, texts, targets)
+        }
+
+    @staticmethod
+    def match(samples: List[SampledRegions], text_ids: Tensor) -> Tensor:
+        """Which region holds the image of which text: bool (R, T)."""
+        rows = []
+        for sample in samples:
+            ids = torch.as_tensor(
+                sample.data_sample.image_ids, device=text_ids.device)
+            same = ids[:, None] == text_ids[None, :]
+            members = sample.members.to(text_ids.device)
+            rows.append((members[..., None] & same[None]).any(1))
+        return torch.cat(rows)

@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import List, Sequence
+
+import torch
+from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.roi_heads import StandardRoIHead
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_clim.models.roi_heads import ZeroShotMixin
+from mmdet_clim.registry import MODELS
+from .base import BaseRegionReader
+
+
+@MODELS.register_module()
+class TwoStageReader(BaseRegionReader):
+    """Read the regions of a two-stage detector with one box head.
+
+    C4 with a shared head and FPN alike: what the RoI extractor, the shared
+    head where there is one, and the zero-shot box head's ``embed`` make of a
+    box.
+    """
+
+    def check(self, detector: nn.Module) -> None:
+        """Raise a TypeError that says what this detector lacks."""
+        if not isinstance(detector, TwoStageDetector):
+            raise TypeError('TwoStageReader reads an mmdet.TwoStageDetector, '
+                            f'got {type(detector).__name__}')
+        if not (detector.with_rpn and isinstance(detector.roi_head,
+                                                 StandardRoIHead)):
+            raise TypeError('TwoStageReader needs an RPN and an '
+                            'mmdet.StandardRoIHead')
+        if not isinstance(detector.roi_head.bbox_head, ZeroShotMixin):
+            raise TypeError(
+                'TwoStageReader needs a box head that embeds regions, '
+                'mmdet_clim.ZeroShotBBoxHead or '
+                'mmdet_clim.ZeroShotConvFCBBoxHead, got '
+                f'{type(detector.roi_head.bbox_head).__name__}')
+
+    @torch.no_grad()
+    def propose(self, detector: nn.Module, feats: Sequence[Tensor],
+                data_samples: list) -> List[InstanceData]:
+        """RPN proposals of each image, as many as training draws from."""
+        rpn_head = detector.rpn_head
+        proposal_cfg = detector.train_cfg.get('rpn_proposal',
+                                              detector.test_cfg.rpn)
+        return rpn_head.predict_by_feat(
+            *rpn_head(feats),
+            batch_img_metas=[sample.metainfo for sample in data_samples],
+            cfg=proposal_cfg,
+            rescale=False)
+
+    def read(self, detector: nn.Module, feats: Sequence[Tensor],
+             rois: Tensor) -> Tensor:
+        """RoIs (R, 5) to embeddings (R, D); see the base class."""
+        roi_head = detector.roi_head
+        extractor = roi_head.bbox_roi_extractor
+        x = extractor(feats[:extractor.num_inputs], rois)
+        if roi_head.with_shared_head:
+            x = roi_head.shared_head(x)
+        return roi_head.bbox_head.embed(x)

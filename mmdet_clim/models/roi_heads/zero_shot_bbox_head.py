@@ -1,0 +1,115 @@
+# Licensed under the Apache License, Version 2.0.
+"""mmdet's box heads, classifying by text embeddings."""
+from typing import Optional
+
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead
+from torch import Tensor
+
+from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.registry import MODELS
+from .zero_shot_classifier import ZeroShotClassifier
+
+
+class ZeroShotMixin:
+    """What both heads share: the classifier as ``fc_cls``, its vocabulary.
+
+    Args:
+        vocabulary: Anything that ``build_vocabulary`` reads; it fixes
+            ``num_classes`` and which classes the detection loss may use.
+        classifier (dict): The other arguments of
+            :class:`ZeroShotClassifier`, such as ``text_encoder``.
+        loss_cls (dict): Config of the classification loss. Defaults to
+            :class:`~mmdet_clim.models.losses.BaseClassLoss`.
+        **kwargs: Arguments of the mmdet head.
+    """
+
+    fc_cls: ZeroShotClassifier
+
+    def __init__(self,
+                 *args,
+                 vocabulary,
+                 classifier: dict,
+                 loss_cls: Optional[dict] = None,
+                 **kwargs) -> None:
+        vocabulary = build_vocabulary(vocabulary)
+        super().__init__(
+            *args,
+            num_classes=len(vocabulary),
+            cls_predictor_cfg=dict(
+                type='mmdet_clim.ZeroShotClassifier',
+                vocabulary=vocabulary,
+                **classifier),
+            loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassLoss'),
+            **kwargs)
+        self.loss_cls.set_base_classes(vocabulary.is_base)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes, in index order."""
+        return self.fc_cls.vocabulary
+
+    def set_vocabulary(self,
+                       vocabulary,
+                       embeddings: Optional[Tensor] = None) -> None:
+        """Replace the classes at run time, also in a trained model.
+
+        Args:
+            vocabulary: Anything that ``build_vocabulary`` reads.
+            embeddings (Tensor, optional): Their text embeddings (C, D).
+
+        Raises:
+            ValueError: If the head regresses boxes per class, or the
+                embeddings do not fit.
+        """
+        if not self.reg_class_agnostic and \
+                len(build_vocabulary(vocabulary)) != self.num_classes:
+            raise ValueError(
+                'set_vocabulary: a head with reg_class_agnostic=False keeps '
+                f'its {self.num_classes} classes')
+        vocabulary = self.fc_cls.set_vocabulary(vocabulary, embeddings)
+        self.num_classes = len(vocabulary)
+        self.loss_cls.set_base_classes(vocabulary.is_base)
+
+
+@MODELS.register_module()
+class ZeroShotBBoxHead(ZeroShotMixin, BBoxHead):
+    """A box head of linear layers on pooled features, as Detic's C4 head.
+
+    See :class:`ZeroShotMixin` for the arguments beside mmdet's own.
+    ``reg_predictor_cfg=dict(type='mmdet_clim.MLPRegressor')`` gives the
+    2048→2048→4 box regressor of REFERENCE.md, section 2.
+    """
+
+    def embed(self, x: Tensor) -> Tensor:
+        """RoI features (N, C, H, W) to region embeddings (N, D)."""
+        if self.with_avg_pool:
+            x = x.mean(dim=(2, 3))
+        return self.fc_cls.embed(x.flatten(1))
+
+
+@MODELS.register_module()
+class ZeroShotConvFCBBoxHead(ZeroShotMixin, ConvFCBBoxHead):
+    """A box head with shared or separate conv and fc layers, as on FPN.
+
+    See :class:`ZeroShotMixin` for the arguments beside mmdet's own.
+    """
+
+    def embed(self, x: Tensor) -> Tensor:
+        """RoI features (N, C, H, W) to region embeddings (N, D)."""
+        for conv in self.shared_convs:
+            x = conv(x)
+        if self.num_shared_fcs:
+            x = self._flatten(x)
+            for fc in self.shared_fcs:
+                x = self.relu(fc(x))
+        for conv in self.cls_convs:
+            x = conv(x)
+        x = self._flatten(x)
+        for fc in self.cls_fcs:
+            x = self.relu(fc(x))
+        return self.fc_cls.embed(x)
+
+    def _flatten(self, x: Tensor) -> Tensor:
+        if x.ndim > 2 and self.with_avg_pool:
+            x = self.avg_pool(x)
+        return x.flatten(1)

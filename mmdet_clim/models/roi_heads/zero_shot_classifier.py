@@ -1,0 +1,125 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.models.text_encoders import (DEFAULT_TEMPLATES,
+                                             BaseTextEncoder, encode_classes)
+from mmdet_clim.registry import MODELS
+
+
+@MODELS.register_module()
+class ZeroShotClassifier(BaseModule):
+    r"""Classify region features by frozen text embeddings of class names.
+
+    The logit of class :math:`c` is
+    :math:`\tau\,\cos(W x, t_c) + b` (REFERENCE.md, section 2: one linear
+    layer :math:`W`, :math:`\tau=25` and a learnable :math:`b` from -20 on
+    OV-COCO; :math:`\tau=50` and no bias on OV-LVIS).
+
+    The class embeddings are not part of the state dict: they follow from the
+    config, and :meth:`set_vocabulary` replaces them in a trained model.
+
+    Args:
+        in_features (int): Width of the region features.
+        vocabulary: Anything that
+            :func:`~mmdet_clim.datasets.build_vocabulary` reads.
+        text_encoder (dict): Config of the text encoder. It is built to embed
+            the class names and released again.
+        templates (Sequence[str]): Prompts with one ``{}`` for the name.
+        temperature (float): Multiplier of the cosine.
+        bias (float, optional): First value of the learnable bias; None for no
+            bias.
+        out_features (int, optional): Must equal the size of the vocabulary
+            where it is given (mmdet's heads give it).
+
+    Raises:
+        ValueError: If ``out_features`` differs from the number of classes.
+    """
+
+    def __init__(self,
+                 in_features: int,
+                 vocabulary,
+                 text_encoder: dict,
+                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 temperature: float = 25.0,
+                 bias: Optional[float] = -20.0,
+                 out_features: Optional[int] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        vocabulary = build_vocabulary(vocabulary)
+        if out_features not in (None, len(vocabulary)):
+            raise ValueError(
+                f'out_features: the vocabulary has {len(vocabulary)} classes, '
+                f'got {out_features}')
+        self.text_encoder_cfg = text_encoder
+        self.templates = tuple(templates)
+        self.temperature = temperature
+        # Not named `bias`: the initialisers of MMEngine set every parameter
+        # of that name to 0.
+        self.logit_bias = None if bias is None else nn.Parameter(
+            torch.tensor(float(bias)))
+        self.register_buffer(
+            'class_embeddings', torch.empty(0), persistent=False)
+        self.set_vocabulary(vocabulary)
+        self.projection = nn.Linear(in_features,
+                                    self.class_embeddings.shape[1])
+
+    def set_vocabulary(self,
+                       vocabulary,
+                       embeddings: Optional[Tensor] = None) -> Vocabulary:
+        """Replace the classes, also in a trained model.
+
+        Args:
+            vocabulary: Anything that ``build_vocabulary`` reads.
+            embeddings (Tensor, optional): Text embeddings of the classes,
+                shape (C, D), of any norm. The text encoder is asked for them
+                where they are not given.
+
+        Returns:
+            Vocabulary: The vocabulary now in use.
+
+        Raises:
+            ValueError: If the embeddings have another count than the
+                vocabulary or another width than the trained projection.
+        """
+        vocabulary = build_vocabulary(vocabulary)
+        if embeddings is None:
+            encoder: BaseTextEncoder = MODELS.build(self.text_encoder_cfg)
+            embeddings = encode_classes(encoder, vocabulary.names,
+                                        self.templates)
+        if embeddings.ndim != 2 or len(embeddings) != len(vocabulary):
+            raise ValueError(
+                f'embeddings: expected shape ({len(vocabulary)}, D) for '
+                f'{len(vocabulary)} classes, got {tuple(embeddings.shape)}')
+        width = self.class_embeddings.shape[-1]
+        if width and embeddings.shape[1] != width:
+            raise ValueError(f'embeddings: this classifier has width {width}, '
+                             f'got {embeddings.shape[1]}')
+        self.class_embeddings = F.normalize(
+            embeddings.detach().float(), dim=1).to(
+                self.class_embeddings.device)
+        self.vocabulary = vocabulary
+        return vocabulary
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Region features (N, in_features) to embeddings (N, D), any norm."""
+        return self.projection(features)
+
+    def score(self, embeddings: Tensor) -> Tensor:
+        """Region embeddings (N, D), any norm, to logits (N, C), float32."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            cosine = F.normalize(embeddings.float(), dim=1) \
+                @ self.class_embeddings.t()
+            logits = self.temperature * cosine
+            if self.logit_bias is None:
+                return logits
+            return logits + self.logit_bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Region features (N, in_features) to logits (N, C), float32."""
+        return self.score(self.embed(features))
