@@ -1,0 +1,472 @@
+# Licensed under the Apache License, Version 2.0.
+"""The contrastive loss between regions and texts."""
+import math
+from typing import List, NamedTuple, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import get_rank, get_world_size
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from mmdet_clim.registry import MODELS
+from .gather import (exchange_counts, gather_rows, max_over_ranks,
+                     sum_over_ranks)
+
+KINDS = ('bce', 'infonce', 'sigmoid')
+# CLIP and CLIM's refinement of CLIP clamp the logit scale here.
+MAX_LEARNED_TEMPERATURE = 100.0
+
+
+class _Pairs(NamedTuple):
+    """What :class:`_PairLoss` needs beside the tensors with gradient."""
+
+    kind: str
+    targets: Tensor  # (R, T) bool
+    positive_reduction: str
+    negative_weight: float
+    row_divisor: Optional[Tensor]  # None: the rows that have a positive
+    chunk_size: int
+    gather: bool
+    with_gradient: bool
+
+
+class _PairLoss(Function):
+    """Value of the loss, and its gradients, from one chunk of rows at a time.
+
+    The gradients are worked out in the forward pass, so the (R, T) logits are
+    never whole unless one chunk holds all rows. Under ``gather`` the rows are
+    this rank's and the texts everybody's; the value is that of the joined
+    batch, and the gradients are ``world size`` times this rank's share of
+    the joined gradient: what DDP's averaging turns into the joined one.
+    """
+
+    @staticmethod
+    def forward(ctx, regions: Tensor, texts: Tensor, temperature: Tensor,
+                bias: Optional[Tensor], pairs: _Pairs) -> Tensor:
+        if pairs.kind == 'infonce':
+            value, grads = _infonce(regions, texts, temperature, pairs)
+        else:
+            value, grads = _bce(regions, texts, temperature, bias, pairs)
+        if pairs.gather:
+            value = sum_over_ranks(value)
+        ctx.factor = get_world_size() if pairs.gather else 1
+        ctx.save_for_backward(*grads)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        grads = [
+            saved * (grad * ctx.factor) if needed else None
+            for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad)
+        ]
+        return (*grads, *[None] * (5 - len(grads)))
+
+
+class _Gradients:
+    """Sums of the gradients of all chunks.
+
+    With ``logits = temperature * regions @ texts.T + bias`` and ``G`` the
+    gradient of the loss to the logits: ``temperature * G @ texts``,
+    ``temperature * G.T @ regions``, ``sum(G * regions @ texts.T)``,
+    ``sum(G)``.
+    """
+
+    def __init__(self, regions: Tensor, texts: Tensor, temperature: Tensor,
+                 with_bias: bool):
+        self.regions, self.texts = regions, texts
+        self.temperature = temperature
+        self.to_regions = torch.zeros_like(regions)
+        self.to_texts = torch.zeros_like(texts)
+        self.to_temperature = torch.zeros_like(temperature)
+        self.to_bias = torch.zeros_like(temperature) if with_bias else None
+
+    def add(self, rows: slice, to_logits: Tensor) -> None:
+        """Add the part of some rows; ``to_logits`` is (rows, T)."""
+        regions = self.regions[rows]
+        mixed = to_logits @ self.texts
+        self.to_temperature += (mixed * regions).sum()
+        self.to_regions[rows] = mixed.mul_(self.temperature)
+        self.to_texts.addmm_(to_logits.t(), regions * self.temperature)
+        if self.to_bias is not None:
+            self.to_bias += to_logits.sum()
+
+    def tensors(self) -> List[Tensor]:
+        grads = [self.to_regions, self.to_texts, self.to_temperature]
+        return grads if self.to_bias is None else grads + [self.to_bias]
+
+
+def _row_slices(pairs: _Pairs) -> List[slice]:
+    rows = len(pairs.targets)
+    return [
+        slice(start, min(start + pairs.chunk_size, rows))
+        for start in range(0, rows, pairs.chunk_size)
+    ]
+
+
+def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
+         bias: Optional[Tensor],
+         pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
+    grads = _Gradients(regions, texts, temperature, bias is not None)
+    value = torch.zeros_like(temperature, dtype=torch.float64)
+    for rows in _row_slices(pairs):
+        targets = pairs.targets[rows]
+        # softplus(-logit) for a positive, softplus(logit) for a negative
+        logits = (regions[rows] * temperature) @ texts.t()
+        if bias is not None:
+            logits += bias
+        logits = torch.where(targets, -logits, logits)
+        positive = -1 / pairs.row_divisor
+        if pairs.positive_reduction == 'mean':
+            count = targets.sum(1, keepdim=True).clamp_(min=1)
+            positive = positive / count
+        weights = torch.where(targets, positive.to(logits),
+                              (pairs.negative_weight /
+                               pairs.row_divisor).to(logits))
+        value += F.softplus(logits).mul_(weights.abs()).sum()
+        if pairs.with_gradient:
+            grads.add(rows, logits.sigmoid_().mul_(weights))
+    return value.to(temperature.dtype), grads.tensors()
+
+
+def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
+             pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
+    slices = _row_slices(pairs)
+    # First over all rows: the log-partition of every column.
+    row_logsums = regions.new_zeros(len(regions), 1)
+    row_counts = regions.new_zeros(len(regions), 1)
+    column_max = regions.new_full((len(texts), ), -math.inf)
+    column_sum = regions.new_zeros(len(texts))
+    column_counts = regions.new_zeros(len(texts))
+    logits = None
+    for rows in slices:
+        logits = (regions[rows] * temperature) @ texts.t()
+        targets = pairs.targets[rows]
+        row_logsums[rows] = logits.logsumexp(1, keepdim=True)
+        row_counts[rows] = targets.sum(1, keepdim=True).to(logits)
+        column_counts += targets.sum(0)
+        larger = torch.maximum(column_max, logits.amax(0))
+        column_sum = column_sum * (column_max - larger).exp() + (
+            logits - larger).exp_().sum(0)
+        column_max = larger
+    row_total = (row_counts > 0).sum()
+    if pairs.gather:
+        column_counts = sum_over_ranks(column_counts)
+        row_total = sum_over_ranks(row_total)
+        larger = max_over_ranks(column_max)
+        column_sum = sum_over_ranks(column_sum *
+                                    (column_max - larger).exp())
+        column_max = larger
+    column_logsums = column_max + column_sum.log()
+
+    # Half of the mean over the rows, or columns, that have a positive.
+    column_total = (column_counts > 0).sum()
+    if pairs.row_divisor is not None:
+        row_total = column_total = pairs.row_divisor
+    row_weights = (row_counts > 0) * 0.5 / row_total.clamp(min=1e-12)
+    column_weights = (column_counts > 0) * 0.5 / column_total.clamp(min=1e-12)
+    row_weights = row_weights.to(regions)
+    column_weights = column_weights.to(regions)
+
+    # Then the cross-entropy and its gradient, from the same logits.
+    grads = _Gradients(regions, texts, temperature, False)
+    value = torch.zeros_like(temperature, dtype=torch.float64)
+    row_shares = row_weights / row_counts.clamp(min=1)
+    column_shares = column_weights / column_counts.clamp(min=1)
+    for rows in slices:
+        if len(slices) > 1:
+            logits = (regions[rows] * temperature) @ texts.t()
+        shares = (row_shares[rows] + column_shares) * pairs.targets[rows]
+        value -= (logits * shares).sum()
+        value += (row_weights[rows] * row_logsums[rows]).sum()
+        if pairs.with_gradient:
+            grad = (logits - row_logsums[rows]).exp_()
+            grad *= row_weights[rows]
+            grad -= shares
+            logits -= column_logsums
+            grad += logits.exp_().mul_(column_weights)
+            grads.add(rows, grad)
+    if not pairs.gather or get_rank() == 0:
+        value += (column_weights * column_logsums).sum()
+    return value.to(temperature.dtype), grads.tensors()
+
+
+def _unit_rows(rows: Tensor) -> Tensor:
+    """L2-normalise (N, D) rows of any scale; a zero row stays zero.
+
+    The scale is divided out before squaring, so no norm over- or underflows,
+    and a zero row gets the gradient of a row of norm one: no NaN, no 1 / eps.
+    """
+    scale = rows.detach().abs().amax(-1, keepdim=True)
+    rows = rows / torch.where(scale > 0, scale, torch.ones_like(scale))
+    norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / torch.where(norm > 0, norm, torch.ones_like(norm))
+
+
+@MODELS.register_module()
+class CLIMRegionLoss(nn.Module):
+    r"""Contrastive loss between region embeddings and text embeddings.
+
+    With unit vectors :math:`x_r`, :math:`y_t`, targets :math:`p_{rt}` in
+    {0, 1}, :math:`n_r = \sum_t p_{rt}` and logits
+    :math:`z_{rt} = \tau\, x_r \cdot y_t + b`:
+
+    ``kind='bce'`` (Detic's and CLIM's caption loss, REFERENCE section 2)
+
+    .. math:: L = \frac{1}{R} \sum_r \Big[ \frac{1}{n_r} \sum_{t: p_{rt}=1}
+        \log(1 + e^{-z_{rt}}) + w_- \sum_{t: p_{rt}=0} \log(1 + e^{z_{rt}})
+        \Big]
+
+    where :math:`1/n_r` is 1 with ``positive_reduction='sum'``.
+
+    ``kind='infonce'`` (CLIP's loss with soft targets, sections 3 and 4)
+
+    .. math:: L = \frac{1}{2} \operatorname{mean}_{r: n_r > 0} \Big[ \log
+        \sum_t e^{z_{rt}} - \frac{1}{n_r} \sum_{t: p_{rt}=1} z_{rt} \Big]
+        + \frac{1}{2} (\text{the same over columns})
+
+    Rows and columns without a positive have no term of their own; they stay
+    negatives of the others.
+
+    ``kind='sigmoid'`` (SigLIP, arXiv 2303.15343)
+
+    .. math:: L = \frac{1}{R} \sum_{rt} \log(1 + e^{(1 - 2 p_{rt}) z_{rt}})
+
+    Everything is computed in float32, also under autocast; float64 inputs
+    stay float64. A value that is not finite makes the loss NaN, for
+    ``mmdet.CheckInvalidLossHook`` to see.
+
+    Args:
+        kind (str): 'bce', 'infonce' or 'sigmoid'.
+        temperature (float): :math:`\tau`, the factor on the cosine (an
+            inverse temperature), or where it starts. Defaults to 25.
+        bias (float, optional): :math:`b`, or where it starts. None: there is
+            no bias, as on OV-LVIS; OV-COCO starts from -20, SigLIP from -10.
+            Not for 'infonce', on which it has no effect.
+        learn_temperature (bool): Learn :math:`\log \tau`, as
+            ``log_temperature``; clamped to at most :math:`\ln 100` in
+            training.
+        learn_bias (bool): Learn ``bias`` where one is given.
+        negative_weight (float): :math:`w_-`, for 'bce' only.
+        positive_reduction (str): 'mean' or 'sum' over the positives of a
+            region, for 'bce' only.
+        gather (bool): Contrast with the texts and regions of all ranks, with
+            gradient. Every rank then calls this loss at the same time, with
+            any number of regions and texts; the value is that of the joined
+            batch, and the gradients that DDP averages are too.
+            ``avg_factor`` is summed over ranks.
+        chunk_size (int, optional): Rows of the (R, T) logits held at a time.
+            The value and gradients stay the same; memory grows with
+            ``chunk_size * T``. None: all rows at once.
+        loss_weight (float): Factor on the loss.
+
+    Raises:
+        ValueError: If an argument is outside of its range, or given to a
+            ``kind`` on which it has no effect.
+
+    Example:
+        >>> import torch
+        >>> loss = CLIMRegionLoss(kind='bce', temperature=2.0)
+        >>> regions = torch.tensor([[3.0, 0.0], [0.0, 0.1]])
+        >>> texts = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> loss(regions, texts, torch.eye(2, dtype=torch.bool))
+        tensor(0.8201)
+    """
+
+    def __init__(self,
+                 kind: str = 'bce',
+                 temperature: float = 25.0,
+                 bias: Optional[float] = None,
+                 learn_temperature: bool = False,
+                 learn_bias: bool = True,
+                 negative_weight: float = 1.0,
+                 positive_reduction: str = 'mean',
+                 gather: bool = False,
+                 chunk_size: Optional[int] = None,
+                 loss_weight: float = 1.0):
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f'kind must be one of {KINDS}, got {kind!r}')
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise ValueError(
+                f'temperature must be positive and finite, got {temperature}')
+        if learn_temperature and temperature > MAX_LEARNED_TEMPERATURE:
+            raise ValueError('temperature must start at or under '
+                             f'{MAX_LEARNED_TEMPERATURE} to be learned, got '
+                             f'{temperature}')
+        if bias is not None and not math.isfinite(bias):
+            raise ValueError(f'bias must be finite or None, got {bias}')
+        if bias is not None and kind == 'infonce':
+            raise ValueError("bias has no effect on kind='infonce': expected "
+                             f'None, got {bias}')
+        if not (negative_weight >= 0 and math.isfinite(negative_weight)):
+            raise ValueError('negative_weight must be finite and not '
+                             f'negative, got {negative_weight}')
+        if positive_reduction not in ('mean', 'sum'):
+            raise ValueError("positive_reduction must be 'mean' or 'sum', got "
+                             f'{positive_reduction!r}')
+        if negative_weight != 1 and kind != 'bce':
+            raise ValueError("negative_weight is for kind='bce': expected 1 "
+                             f'for {kind!r}, got {negative_weight}')
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError('chunk_size must be a positive number of rows or '
+                             f'None, got {chunk_size}')
+        self.kind = kind
+        self.negative_weight = float(negative_weight)
+        self.positive_reduction = (
+            positive_reduction if kind == 'bce' else 'sum')
+        self.gather = gather
+        self.chunk_size = chunk_size
+        self.loss_weight = loss_weight
+        self.log_temperature = None
+        if learn_temperature:
+            self.log_temperature = nn.Parameter(
+                torch.tensor(math.log(temperature)))
+        self._temperature = float(temperature)
+        self.bias = None if bias is None else float(bias)
+        if bias is not None and learn_bias:
+            self.bias = nn.Parameter(torch.tensor(float(bias)))
+
+    @property
+    def temperature(self) -> float:
+        """The factor on the cosine at present."""
+        if self.log_temperature is None:
+            return self._temperature
+        return min(self.log_temperature.detach().exp().item(),
+                   MAX_LEARNED_TEMPERATURE)
+
+    def extra_repr(self) -> str:
+        return (f'kind={self.kind}, temperature={self.temperature:.4g}, '
+                f'gather={self.gather}, chunk_size={self.chunk_size}, '
+                f'loss_weight={self.loss_weight}')
+
+    def forward(self,
+                regions: Tensor,
+                texts: Tensor,
+                targets: Tensor,
+                avg_factor: Optional[Union[float, Tensor]] = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            regions (Tensor): (R, D) region embeddings of any norm.
+            texts (Tensor): (T, D) text embeddings of any norm.
+            targets (Tensor): (R, T) bool, True where the text belongs to the
+                region. With ``gather`` either (R, T), where regions match no
+                text of another rank, or (R, sum of T over ranks) with the
+                texts of all ranks in rank order.
+            avg_factor (float | Tensor, optional): Divides the sum over
+                regions instead of their number; for 'infonce' the sum of
+                each direction.
+
+        Returns:
+            Tensor: Scalar. Zero, connected to the inputs and to the learned
+            parameters, where there are no regions or no texts.
+
+        Raises:
+            ValueError: If a shape or ``avg_factor`` is wrong.
+            TypeError: If the dtype of an argument is wrong.
+        """
+        self._check_inputs(regions, texts, targets, avg_factor)
+        with torch.autocast(regions.device.type, enabled=False):
+            dtype = torch.promote_types(regions.dtype, texts.dtype)
+            if dtype != torch.float64:
+                dtype = torch.float32
+            regions, texts = regions.to(dtype), texts.to(dtype)
+            total_regions = len(regions)
+            if self.gather:
+                texts, targets, total_regions = self._join_ranks(
+                    regions, texts, targets)
+            if total_regions == 0 or len(texts) == 0:
+                return self._connected_zero(regions, texts)
+            if avg_factor is not None:
+                divisor = torch.as_tensor(avg_factor).to(regions)
+                if self.gather:
+                    divisor = sum_over_ranks(divisor)
+            elif self.kind == 'infonce':
+                divisor = None
+            else:
+                divisor = regions.new_tensor(total_regions)
+            temperature = self._temperature_tensor(regions)
+            bias = self.bias
+            if bias is not None and not isinstance(bias, Tensor):
+                bias = regions.new_tensor(bias)
+            elif bias is not None:
+                bias = bias.to(dtype)
+            pairs = _Pairs(self.kind, targets, self.positive_reduction,
+                           self.negative_weight, divisor, self.chunk_size
+                           or max(len(regions), 1), self.gather,
+                           torch.is_grad_enabled())
+            value = _PairLoss.apply(
+                _unit_rows(regions), _unit_rows(texts), temperature, bias,
+                pairs)
+            return self.loss_weight * value
+
+    def _temperature_tensor(self, like: Tensor) -> Tensor:
+        if self.log_temperature is None:
+            return like.new_tensor(self._temperature)
+        if self.training:
+            # The parameter itself, as a clamp in the graph has no gradient
+            # to come back from beyond the limit.
+            with torch.no_grad():
+                self.log_temperature.clamp_(
+                    max=math.log(MAX_LEARNED_TEMPERATURE))
+        return self.log_temperature.to(like.dtype).exp()
+
+    def _connected_zero(self, regions: Tensor, texts: Tensor) -> Tensor:
+        zero = regions[:0].sum() + texts[:0].sum()
+        for parameter in self.parameters():
+            zero = zero + parameter.to(zero.dtype) * 0
+        return zero
+
+    def _join_ranks(self, regions: Tensor, texts: Tensor,
+                    targets: Tensor) -> Tuple[Tensor, Tensor, int]:
+        """Texts of all ranks, targets over them, regions of all ranks."""
+        with_gradient = torch.is_grad_enabled() and texts.requires_grad
+        table = exchange_counts(
+            [len(regions), len(texts), targets.shape[1], int(with_gradient)],
+            regions.device)
+        counts = [row[1] for row in table]
+        total = sum(counts)
+        # Every rank sees the table, so all of them stop together.
+        for rank, (_, own, width, _) in enumerate(table):
+            if width not in (own, total):
+                raise ValueError(
+                    f'targets of rank {rank} must have {own} columns (its own '
+                    f'texts) or {total} (those of all ranks), got {width}')
+        if any(row[3] for row in table) and not texts.requires_grad:
+            # A rank without gradient of its own still runs the backward pass
+            # of the gathering, which the other ranks wait for.
+            texts = texts.detach().requires_grad_()
+        if targets.shape[1] != total:
+            start = sum(counts[:get_rank()])
+            wide = targets.new_zeros(len(targets), total)
+            wide[:, start:start + len(texts)] = targets
+            targets = wide
+        return gather_rows(texts, counts), targets, sum(
+            row[0] for row in table)
+
+    def _check_inputs(self, regions: Tensor, texts: Tensor, targets: Tensor,
+                      avg_factor: Optional[Union[float, Tensor]]) -> None:
+        for name, value in (('regions', regions), ('texts', texts)):
+            if value.dim() != 2:
+                raise ValueError(f'{name} must have two dimensions (number, '
+                                 f'width), got shape {tuple(value.shape)}')
+            if not value.is_floating_point():
+                raise TypeError(f'{name} must be floating point, got '
+                                f'{value.dtype}')
+        if regions.shape[1] != texts.shape[1]:
+            raise ValueError(
+                'regions and texts must have one width, got '
+                f'{tuple(regions.shape)} and {tuple(texts.shape)}')
+        if targets.dtype != torch.bool:
+            raise TypeError(f'targets must be bool, got {targets.dtype}')
+        expected = (len(regions), len(texts))
+        if targets.dim() != 2 or len(targets) != expected[0] or (
+                not self.gather and targets.shape[1] != expected[1]):
+            raise ValueError(f'targets must be (regions, texts) = {expected}, '
+                             f'got {tuple(targets.shape)}')
+        if isinstance(avg_factor, (int, float)) and not avg_factor > 0:
+            raise ValueError(
+                f'avg_factor must be positive, got {avg_factor}')
