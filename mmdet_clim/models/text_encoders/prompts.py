@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0.
+"""Class names in prompt templates."""
+from typing import List, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import BaseTextEncoder, check_texts
+
+DEFAULT_TEMPLATES = ('a photo of a {}.', )
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse templates that have no place for a class name.
+
+    Args:
+        templates (Sequence[str]): Each with ``{}`` once.
+
+    Raises:
+        TypeError: If ``templates`` is one string.
+        ValueError: If there is none, or one holds ``{}`` not exactly once.
+    """
+    if isinstance(templates, str):
+        raise TypeError('templates must be a sequence of strings, got the '
+                        f'string {templates!r}')
+    if not templates:
+        raise ValueError('templates must hold at least one template')
+    for template in templates:
+        if template.count('{}') != 1:
+            raise ValueError('a template must hold {} exactly once, got '
+                             f'{template!r}')
+
+
+def imagenet_templates() -> List[str]:
+    """The 80 ImageNet templates of CLIP, from open_clip."""
+    import open_clip
+    return [fill('{}') for fill in open_clip.OPENAI_IMAGENET_TEMPLATES]
+
+
+def encode_classes(
+        text_encoder: BaseTextEncoder,
+        names: Sequence[str],
+        templates: Sequence[str] = DEFAULT_TEMPLATES) -> Tensor:
+    """Embed class names: the mean over templates, normalised again.
+
+    Args:
+        text_encoder (BaseTextEncoder): Encoder of the filled templates.
+        names (Sequence[str]): C class names.
+        templates (Sequence[str]): Each with ``{}`` where the name goes.
+
+    Returns:
+        Tensor: (C, D) float32 unit vectors.
+
+    Raises:
+        TypeError: If ``names`` or ``templates`` is one string.
+        ValueError: If a name is empty, or a template holds ``{}`` not
+            exactly once.
+    """
+    check_texts(names)
+    check_templates(templates)
+    texts = [t.replace('{}', name) for name in names for t in templates]
+    embeddings = text_encoder(texts)
+    embeddings = embeddings.view(
+        len(names), len(templates), embeddings.shape[1])
+    return F.normalize(embeddings.mean(1), dim=-1)

