@@ -1,0 +1,13 @@
+# Licensed under the Apache License, Version 2.0.
+"""Image-text sources, base/novel datasets, and the sampler that joins them."""
+from .image_text import ImageTextDataset
+from .images import UnreadableImageError, decode_image, read_image
+from .multi_source import MultiSourceDataset, MultiSourceSampler
+from .ov_coco import OVCocoDataset
+from .vocabulary import Vocabulary, build_vocabulary
+
+__all__ = [
+    'ImageTextDataset', 'MultiSourceDataset', 'MultiSourceSampler',
+    'OVCocoDataset', 'UnreadableImageError', 'Vocabulary', 'build_vocabulary',
+    'decode_image', 'read_image'
+]

@@ -1,0 +1,388 @@
+# Licensed under the Apache License, Version 2.0.
+"""Images with captions and image-level tags."""
+import json
+import logging
+import tarfile
+from collections import Counter
+from glob import glob
+from pathlib import Path, PurePosixPath
+from typing import (Any, Dict, Iterator, List, Mapping, Optional, Sequence,
+                    Tuple, Union)
+
+from mmengine.fileio import get_text, join_path
+from mmengine.logging import print_log
+
+from mmdet_clim.registry import DATASETS
+from .unreadable import ReplacesUnreadable
+from .vocabulary import Vocabulary, build_vocabulary
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
+                  '.tiff')
+
+
+@DATASETS.register_module()
+class ImageTextDataset(ReplacesUnreadable):
+    """Images with captions, and with tags where the source has them.
+
+    Three kinds of source, told apart by the suffix of ``ann_file``:
+
+    - ``.json``: COCO-captions, ``images: [{id, file_name, height, width,
+      captions: [str], pos_category_ids: [int]}]`` with ``categories:
+      [{id, name}]`` for the tags; or plain COCO, with the captions in
+      ``annotations: [{image_id, caption}]``.
+    - ``.jsonl``: one object per line, ``{"file_name": "a.jpg", "captions":
+      ["a dog"], "tags": ["dog"]}``, where ``"caption": "a dog"`` serves as
+      well, and ``id``, ``height`` and ``width`` are optional.
+    - ``.tar``: webdataset shards, uncompressed: of each key an image with
+      ``key.txt`` (the caption) or ``key.json`` (an object as in a JSON
+      line, without ``file_name``). ``*`` and ``?`` stand for several shards.
+      The tar headers are read once at start; images are read by offset.
+
+    A sample has ``img_path``, ``img_id`` (int), ``captions`` (list[str],
+    never empty), ``tags`` (sorted list[int], indices into
+    ``metainfo['classes']``), ``height`` and ``width`` where the source has
+    them, and ``shard_path``, ``shard_offset``, ``shard_size`` in a shard.
+    No image is opened before it is drawn. One that is missing or unreadable
+    is counted, reported and replaced by the next.
+
+    Args:
+        ann_file (str | Sequence[str]): The source; several of the same kind
+            are read one after the other.
+        vocabulary: The classes of the tags, see
+            :func:`~mmdet_clim.datasets.build_vocabulary`. Instead of it,
+            ``metainfo=dict(classes=...)``. Without either there are no tags.
+        data_prefix (dict): ``img``, the folder of the images (not of
+            shards).
+        filter_cfg (dict, optional): ``min_size``: samples with a known side
+            shorter than this many pixels are dropped.
+        report_every (int): One of each this many unreadable images is
+            reported, and the first.
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        FileNotFoundError: If an ``ann_file`` does not exist.
+        TypeError: If a value of the source has the wrong type.
+        ValueError: If there is not one caption in a file, a key is missing,
+            both ``vocabulary`` and ``metainfo['classes']`` are given, or the
+            kind of source is not known.
+    """
+
+    def __init__(self,
+                 ann_file: Union[str, Sequence[str]],
+                 vocabulary: Any = None,
+                 metainfo: Optional[Mapping] = None,
+                 data_prefix: Mapping = dict(img=''),
+                 filter_cfg: Optional[dict] = None,
+                 report_every: int = 100,
+                 **kwargs) -> None:
+        metainfo = dict(metainfo or {})
+        if vocabulary is not None:
+            if 'classes' in metainfo:
+                raise ValueError("expected vocabulary or metainfo['classes'], "
+                                 'got both')
+            words = build_vocabulary(vocabulary)
+            metainfo['base_classes'] = words.base_names
+        elif 'classes' in metainfo:
+            words = build_vocabulary(metainfo['classes'])
+        else:
+            words = None
+        if words is not None:
+            metainfo['classes'] = words.names
+        unknown = set(filter_cfg or {}) - {'min_size'}
+        if unknown:
+            raise ValueError('filter_cfg: expected only min_size, got '
+                             f'{sorted(unknown)}')
+        self._words = words
+        self.ann_files = (ann_file, ) if isinstance(
+            ann_file, (str, Path)) else tuple(ann_file)
+        if not self.ann_files:
+            raise ValueError('ann_file: expected at least one, got none')
+        super().__init__(
+            ann_file='',
+            metainfo=metainfo,
+            data_prefix=dict(data_prefix),
+            filter_cfg=filter_cfg,
+            report_every=report_every,
+            **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        """Read every source.
+
+        Returns:
+            list[dict]: One entry per image that has a caption.
+        """
+        samples: List[dict] = []
+        for path in self._source_files():
+            cleaner = _SampleCleaner(path, self._words)
+            if path.endswith('.json'):
+                raw = _coco_samples(path)
+            elif path.endswith('.jsonl'):
+                raw = _json_line_samples(path, len(samples))
+            elif path.endswith('.tar'):
+                raw = _shard_samples(path, len(samples))
+            else:
+                raise ValueError(
+                    f'ann_file={path!r}: expected .json (COCO captions), '
+                    '.jsonl (JSON lines) or .tar (a webdataset shard)')
+            kept = [s for s in map(cleaner, raw) if s is not None]
+            if not kept:
+                raise ValueError(
+                    f'ann_file={path!r}: expected at least one image with a '
+                    f'caption, got none among {cleaner.seen} images')
+            cleaner.report()
+            samples.extend(kept)
+        prefix = self.data_prefix.get('img', '')
+        for sample in samples:
+            if 'shard_path' not in sample:
+                sample['img_path'] = join_path(prefix, sample['img_path'])
+        return samples
+
+    def filter_data(self) -> List[dict]:
+        """Drop samples whose known size is below ``min_size``."""
+        min_size = (self.filter_cfg or {}).get('min_size', 0)
+        return [
+            s for s in self.data_list
+            if min(s.get('height', min_size), s.get('width', min_size)) >=
+            min_size
+        ]
+
+    def get_cat_ids(self, idx: int) -> List[int]:
+        """Class indices of the tags, for MMEngine's class balancing."""
+        return self.get_data_info(idx)['tags']
+
+    def _source_files(self) -> List[str]:
+        """Every source with ``data_root`` and wildcards applied."""
+        files = []
+        for name in self.ann_files:
+            path = Path(name)
+            if self.data_root and not path.is_absolute():
+                path = Path(self.data_root) / path
+            found = sorted(glob(str(path))) if any(
+                c in str(path) for c in '*?') else [str(path)]
+            missing = [f for f in found if not Path(f).is_file()]
+            if missing or not found:
+                raise FileNotFoundError(
+                    f'ann_file={str(name)!r}: no such file: {path}')
+            files.extend(found)
+        return files
+
+
+class _SampleCleaner:
+    """Checks raw samples of one file and maps tags to class indices.
+
+    Called with a raw sample, returns the clean one, or None where it has no
+    caption. Counts what it drops for :meth:`report`.
+    """
+
+    def __init__(self, path: str, words: Optional[Vocabulary]) -> None:
+        self.path = path
+        self.has_vocabulary = words is not None
+        names = () if words is None else words.names
+        self.index = {name: i for i, name in enumerate(names)}
+        self.seen = 0
+        self.without_caption = 0
+        self.empty_captions = 0
+        self.unknown_tags: Counter = Counter()
+
+    def __call__(self, raw: Mapping) -> Optional[dict]:
+        self.seen += 1
+        where = f"{self.path}: {raw.get('where', f'image {self.seen}')}"
+        sample = {'img_path': _typed(raw, 'file_name', str, where)}
+        if not sample['img_path']:
+            raise ValueError(f"{where}: key 'file_name' is empty, expected "
+                             'the path of an image')
+        sample['img_id'] = _typed(raw, 'id', int, where)
+        for key in ('height', 'width'):
+            if raw.get(key) is not None:
+                sample[key] = _typed(raw, key, int, where)
+                if sample[key] < 1:
+                    raise ValueError(f'{where}: key {key!r} is {sample[key]}, '
+                                     'expected at least 1')
+        captions = _typed_list(raw, 'captions', str, where)
+        sample['captions'] = [c.strip() for c in captions if c.strip()]
+        self.empty_captions += len(captions) - len(sample['captions'])
+        tags = set(_typed_list(raw, 'tags', str, where))
+        unknown = tags - self.index.keys()
+        self.unknown_tags.update(unknown)
+        sample['tags'] = sorted(self.index[t] for t in tags - unknown)
+        sample.update({k: raw[k] for k in raw if k.startswith('shard_')})
+        if not sample['captions']:
+            self.without_caption += 1
+            return None
+        return sample
+
+    def report(self) -> None:
+        """Log, once, how much of what was dropped."""
+        dropped = []
+        if self.without_caption:
+            dropped.append(f'{self.without_caption} of {self.seen} images, '
+                           'which have no caption')
+        if self.empty_captions:
+            dropped.append(f'{self.empty_captions} empty captions')
+        if self.unknown_tags and self.has_vocabulary:
+            named = ', '.join(f'{name!r} ({n})' for name, n in
+                              self.unknown_tags.most_common(20))
+            dropped.append(
+                f'{sum(self.unknown_tags.values())} tags of '
+                f'{len(self.unknown_tags)} names that the vocabulary lacks: '
+                f'{named}')
+        elif self.unknown_tags:
+            dropped.append(f'{sum(self.unknown_tags.values())} tags, as no '
+                           'vocabulary is given')
+        if dropped:
+            print_log(
+                f"{self.path}: dropped {'; '.join(dropped)}",
+                logger='current',
+                level=logging.WARNING)
+
+
+def _typed(raw: Mapping, key: str, kind: type, where: str) -> Any:
+    """The value of a key, which must be there and of one type."""
+    if key not in raw:
+        raise ValueError(f'{where}: key {key!r} is missing, expected '
+                         f'{kind.__name__}')
+    value = raw[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f'{where}: key {key!r} is {value!r}, expected '
+                        f'{kind.__name__}')
+    return value
+
+
+def _typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
+    """The list under a key, empty if absent, with entries of one type."""
+    values = raw.get(key)
+    if values is None:
+        return []
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f'{where}: key {key!r} is {values!r}, expected a '
+                        f'list of {kind.__name__}')
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f'{where}: key {key!r} holds {value!r}, expected '
+                            f'a list of {kind.__name__}')
+    return list(values)
+
+
+def _join_captions(raw: Mapping, where: str) -> List[str]:
+    """``captions`` and ``caption`` of one object, as one list."""
+    captions = _typed_list(raw, 'captions', str, where)
+    if raw.get('caption') is not None:
+        captions.append(_typed(raw, 'caption', str, where))
+    return captions
+
+
+def _parse_json(text: Union[str, bytes], where: str) -> dict:
+    """Parse a JSON object, naming the place where it is none."""
+    try:
+        parsed = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f'{where}: not valid JSON ({error})') from error
+    if not isinstance(parsed, dict):
+        raise TypeError(
+            f'{where}: expected a JSON object, got {type(parsed).__name__}')
+    return parsed
+
+
+def _coco_samples(path: str) -> Iterator[dict]:
+    """Raw samples of a COCO-captions file, tags as names."""
+    content = _parse_json(get_text(path), path)
+    if not isinstance(content.get('images'), list):
+        raise TypeError(f"{path}: key 'images' is "
+                        f"{type(content.get('images')).__name__}, expected a "
+                        'list')
+    names = {}
+    for category in content.get('categories') or []:
+        where = f'{path}: categories'
+        names[_typed(category, 'id', int, where)] = _typed(
+            category, 'name', str, where)
+    captions: Dict[int, List[str]] = {}
+    for annotation in content.get('annotations') or []:
+        if 'caption' in annotation:
+            where = f'{path}: annotations'
+            image_id = _typed(annotation, 'image_id', int, where)
+            captions.setdefault(image_id, []).append(
+                _typed(annotation, 'caption', str, where))
+    for number, image in enumerate(content['images']):
+        where = f'images[{number}]'
+        if not isinstance(image, dict):
+            raise TypeError(f'{path}: {where} is {image!r}, expected an object')
+        ids = _typed_list(image, 'pos_category_ids', int, f'{path}: {where}')
+        if ids and not names:
+            raise ValueError(f"{path}: {where} has 'pos_category_ids', "
+                             "expected top-level 'categories' that name them")
+        raw = dict(image, where=where)
+        raw['captions'] = _join_captions(image, f'{path}: {where}') \
+            + captions.get(image.get('id'), [])
+        raw['tags'] = _typed_list(image, 'tags', str, f'{path}: {where}') + [
+            names.get(i, f'category id {i}') for i in ids
+        ]
+        yield raw
+
+
+def _json_line_samples(path: str, first_id: int) -> Iterator[dict]:
+    """Raw samples of a file with one JSON object per line."""
+    with open(path, encoding='utf-8') as lines:
+        for number, line in enumerate(lines):
+            if not line.strip():
+                continue
+            where = f'line {number + 1}'
+            raw = _parse_json(line, f'{path}: {where}')
+            raw.setdefault('id', first_id + number)
+            raw['captions'] = _join_captions(raw, f'{path}: {where}')
+            yield dict(raw, where=where)
+
+
+def _shard_samples(path: str, first_id: int) -> Iterator[dict]:
+    """Raw samples of a webdataset shard, images as offsets into it."""
+    try:
+        members = _shard_members(path)
+    except tarfile.TarError as error:
+        raise ValueError(f'ann_file={path!r}: expected an uncompressed tar '
+                         f'({error})') from error
+    with open(path, 'rb') as shard:
+
+        def read(span: Tuple[int, int]) -> bytes:
+            shard.seek(span[0])
+            return shard.read(span[1])
+
+        for number, (key, parts) in enumerate(members.items()):
+            suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
+            if suffix is None:
+                continue
+            where = f'{path}: {key}'
+            raw: dict = {}
+            if '.json' in parts:
+                raw = _parse_json(read(parts['.json']), where)
+            captions = _join_captions(raw, where)
+            if '.txt' in parts and not captions:
+                captions = [read(parts['.txt']).decode('utf-8', 'replace')]
+            offset, size = parts[suffix]
+            yield {
+                'where': key,
+                'file_name': f'{path}/{key}{suffix}',
+                'id': first_id + number,
+                'height': raw.get('height'),
+                'width': raw.get('width'),
+                'captions': captions,
+                'tags': raw.get('tags'),
+                'shard_path': path,
+                'shard_offset': offset,
+                'shard_size': size,
+            }
+
+
+def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
+    """Offset and size in bytes of each member, by key and suffix."""
+    members: Dict[str, Dict[str, Tuple[int, int]]] = {}
+    with tarfile.open(path, 'r:') as shard:
+        for member in shard:
+            if member.isfile():
+                # webdataset: the key ends at the first dot of the file name.
+                name = PurePosixPath(member.name)
+                stem, dot, suffix = name.name.partition('.')
+                key = str(name.parent / stem)
+                members.setdefault(key, {})[(dot + suffix).lower()] = (
+                    member.offset_data, member.size)
+            # tarfile would keep every header it has seen.
+            shard.members = []
+    return members

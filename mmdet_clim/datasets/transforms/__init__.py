@@ -1,0 +1,7 @@
+# Licensed under the Apache License, Version 2.0.
+"""Transforms between an image-text source and a region-text sample."""
+from .loading import LoadImageText
+from .mosaic import MosaicCLIM
+from .packing import PackRegionTextInputs
+
+__all__ = ['LoadImageText', 'MosaicCLIM', 'PackRegionTextInputs']

@@ -1,0 +1,86 @@
+# Licensed under the Apache License, Version 2.0.
+"""Loading of captioned images."""
+from typing import Optional, Tuple
+
+from mmcv.transforms import BaseTransform
+
+from mmdet_clim.datasets.images import MAX_PIXELS, read_image
+from mmdet_clim.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadImageText(BaseTransform):
+    """Load the image of a captioned sample from a file or a shard.
+
+    Required Keys:
+
+    - img_path
+    - shard_path, shard_offset, shard_size (optional, a member of a tar)
+
+    Added Keys:
+
+    - img ((H, W, 3), uint8, BGR)
+    - img_shape ((H, W) of ``img``)
+    - ori_shape ((H, W) of the file at full size)
+
+    An image that cannot be read raises
+    :class:`~mmdet_clim.datasets.UnreadableImageError`, which
+    :class:`~mmdet_clim.datasets.ImageTextDataset` and
+    :class:`~mmdet_clim.datasets.OVCocoDataset` turn into another sample.
+
+    Args:
+        scale (tuple[int, int], optional): (width, height) in pixels that a
+            later transform fits the image into. A JPEG much larger than that
+            is decoded at 1/2, 1/4 or 1/8 of its size, which is faster. Only
+            for samples without boxes: those are not scaled along.
+        max_pixels (int): The largest number of pixels to decode. A larger
+            JPEG is decoded at a reduced size, other files count as
+            unreadable.
+        backend_args (dict, optional): MMEngine's file backend.
+
+    Raises:
+        ValueError: If ``scale`` or ``max_pixels`` is not positive.
+    """
+
+    def __init__(self,
+                 scale: Optional[Tuple[int, int]] = None,
+                 max_pixels: int = MAX_PIXELS,
+                 backend_args: Optional[dict] = None) -> None:
+        if scale is not None and (len(scale) != 2 or min(scale) < 1):
+            raise ValueError(
+                f'scale: expected (width, height) of at least 1, got {scale}')
+        if max_pixels < 1:
+            raise ValueError(
+                f'max_pixels: expected at least 1, got {max_pixels}')
+        self.scale = None if scale is None else tuple(scale)
+        self.max_pixels = max_pixels
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Load the image.
+
+        Args:
+            results (dict): A sample with ``img_path``.
+
+        Returns:
+            dict: The sample with ``img``, ``img_shape`` and ``ori_shape``.
+
+        Raises:
+            UnreadableImageError: If the image cannot be read.
+        """
+        if self.scale is not None and len(results.get('instances', ())):
+            raise ValueError(
+                "scale: boxes in 'instances' would not be scaled with the "
+                f"image, got {len(results['instances'])} of them; expected "
+                'scale=None for samples with boxes')
+        image, full_shape = read_image(results, self.scale, self.max_pixels,
+                                       self.backend_args)
+        results['img'] = image
+        results['img_shape'] = image.shape[:2]
+        results['ori_shape'] = tuple(full_shape)
+        return results
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(scale={self.scale}, '
+                f'max_pixels={self.max_pixels}, '
+                f'backend_args={self.backend_args})')

@@ -1,0 +1,393 @@
+# Licensed under the Apache License, Version 2.0.
+"""The contrastive language-image mosaic: images in, pseudo regions out."""
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
+from mmdet.structures.bbox import HorizontalBoxes
+
+from mmdet_clim.datasets.images import UnreadableImageError, read_image
+from mmdet_clim.datasets.unreadable import UnreadableImages
+from mmdet_clim.registry import TRANSFORMS
+
+# What the cache of one worker holds by default. The published recipe keeps
+# 1024 images, 350 MiB; this leaves 4 MiB of 100 for everything else.
+CACHE_BYTES = 96 * 2**20
+MAX_CACHE_SIZE = 1024
+
+
+class Tile(NamedTuple):
+    """A captioned image that waits for its place in a mosaic.
+
+    ``image`` is (H, W, 3) uint8 BGR, or None while it is still a file; then
+    ``sample`` says where.
+    """
+
+    image: Optional[np.ndarray]
+    captions: Sequence[str]
+    tags: Sequence[int]
+    image_id: int
+    sample: Optional[dict] = None
+
+
+@TRANSFORMS.register_module()
+class MosaicCLIM(BaseTransform):
+    r"""Tile captioned images into one mosaic of pseudo regions.
+
+    ::
+
+                  rows x cols cells of out_size, align='center'
+              +------------------+------------------+
+              |      pad_val     |                  |
+              |     +------------+-------------+    |
+              |     |   tile 0   |   tile 1    |    |
+              |     |            +-------------+    |
+              +-----+------------+------------------+  middle line
+              |      +-----------+--------+         |
+              |      |  tile 2   | tile 3 |         |
+              |      +-----------+        |         |
+              |                  +--------+         |
+              +------------------+------------------+
+                             middle line
+
+    Each image keeps its ratio and is resized, once, to the largest size that
+    fits its cell, straight into its place in the mosaic. With
+    ``align='center'`` it hugs the side of its cell that faces the middle
+    line of the mosaic, and is centred in a cell that the middle line crosses
+    (odd grids). Cells of a size that ``out_size`` is no multiple of differ by
+    a pixel: column ``c`` of ``n`` spans ``[c * width // n, (c + 1) * width
+    // n)``.
+
+    Every sample leaves as a mosaic, also the first. Its partners come from
+
+    - ``mix_results``, if the sample has them: with mmdet's
+      ``MultiImageMixDataset``, which calls :meth:`get_indexes`. Samples that
+      have no ``img`` yet, only ``img_path``, are decoded at the size that
+      their cell asks for: the fastest way where every image shall be new;
+    - or else a cache of the last ``cache_size`` samples of this worker, the
+      present one among them. Partners differ from each other as soon as the
+      cache holds enough.
+
+    Required Keys:
+
+    - img ((H, W, 3), uint8), or img_path (see ``LoadImageText``)
+    - img_id (int)
+    - captions (list[str])
+    - tags (list[int], optional)
+    - mix_results (list[dict], optional)
+
+    Returned Keys, and no others:
+
+    - img ((H, W, 3), uint8), img_shape, ori_shape ((H, W) of the mosaic)
+    - gt_bboxes (:obj:`HorizontalBoxes` (K, 4), float32, absolute ``xyxy``
+      pixels): the visible area of each tile, row by row
+    - gt_bboxes_labels ((K,), int64, zeros), gt_ignore_flags ((K,), bool)
+    - captions (list per tile of list[str]), tags (list per tile of list[int])
+    - image_ids (list[int]), mosaic_grid ((rows, cols))
+    - img_id, img_path (of the first tile), scale_factor ((1.0, 1.0)),
+      flip (False), flip_direction (None)
+
+    Args:
+        grids (Sequence[tuple[int, int]]): (rows, cols) to choose from.
+        grid_weights (Sequence[float], optional): Their chances, in any unit.
+            Equal if None.
+        tile_size (tuple[int, int]): (width, height) in pixels that images
+            are shrunk into before the cache keeps them.
+        out_size (tuple[int, int]): (width, height) of the mosaic in pixels.
+        align (str): 'center', 'cell_center' or 'top_left'.
+        pad_val (int): The value of pixels that no image covers.
+        cache_size (int, optional): Images in the cache of a worker. If None,
+            as many as fit 96 MiB at ``tile_size``, at most 1024.
+        prob (float): The chance of a mosaic of ``grids``. Other samples
+            leave as a 1x1 mosaic.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self,
+                 grids: Sequence[Tuple[int, int]] = ((2, 2), (3, 3), (4, 4)),
+                 grid_weights: Optional[Sequence[float]] = None,
+                 tile_size: Tuple[int, int] = (400, 400),
+                 out_size: Tuple[int, int] = (800, 800),
+                 align: str = 'center',
+                 pad_val: int = 114,
+                 cache_size: Optional[int] = None,
+                 prob: float = 1.0) -> None:
+        if not grids or any(len(g) != 2 or min(g) < 1 for g in grids):
+            raise ValueError('grids: expected (rows, cols) of at least 1, got '
+                             f'{grids}')
+        if grid_weights is None:
+            grid_weights = [1.0] * len(grids)
+        if (len(grid_weights) != len(grids) or min(grid_weights) < 0
+                or not 0 < sum(grid_weights) < float('inf')):
+            raise ValueError(
+                f'grid_weights: expected {len(grids)} numbers of at least 0 '
+                f'and not all 0, got {grid_weights}')
+        for key, size in dict(tile_size=tile_size, out_size=out_size).items():
+            if len(size) != 2 or min(size) < 1:
+                raise ValueError(f'{key}: expected (width, height) of at '
+                                 f'least 1, got {size}')
+        if (out_size[0] < max(cols for _, cols in grids)
+                or out_size[1] < max(rows for rows, _ in grids)):
+            raise ValueError(f'out_size: expected a pixel for each cell of '
+                             f'{grids}, got {out_size}')
+        if align not in ('center', 'cell_center', 'top_left'):
+            raise ValueError("align: expected 'center', 'cell_center' or "
+                             f"'top_left', got {align!r}")
+        if not 0 <= pad_val <= 255:
+            raise ValueError(f'pad_val: expected 0 to 255, got {pad_val}')
+        if cache_size is None:
+            image_bytes = 3 * tile_size[0] * tile_size[1]
+            cache_size = min(
+                max(CACHE_BYTES // image_bytes, 1), MAX_CACHE_SIZE)
+        if cache_size < 1:
+            raise ValueError(
+                f'cache_size: expected at least 1, got {cache_size}')
+        if not 0 <= prob <= 1:
+            raise ValueError(f'prob: expected 0 to 1, got {prob}')
+        self.grids = tuple((int(rows), int(cols)) for rows, cols in grids)
+        self.grid_weights = np.array(grid_weights, dtype=float)
+        self.tile_size = tuple(tile_size)
+        self.out_size = tuple(out_size)
+        self.align = align
+        self.pad_val = pad_val
+        self.cache_size = cache_size
+        self.prob = prob
+        self.unreadable = UnreadableImages(type(self).__name__)
+        self._cached_tiles: List[Tile] = []
+        self._oldest = 0
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the images in the cache of this process."""
+        return sum(tile.image.nbytes for tile in self._cached_tiles)
+
+    @cache_randomness
+    def _random_mosaic(self) -> bool:
+        """Whether this sample becomes a mosaic of more than itself."""
+        return self.prob >= 1 or np.random.rand() < self.prob
+
+    @cache_randomness
+    def _random_grid(self, tiles: Optional[int] = None) -> Tuple[int, int]:
+        """One of the grids, of those with so many tiles if given."""
+        weights = self.grid_weights
+        if tiles is not None:
+            fits = [rows * cols == tiles for rows, cols in self.grids]
+            weights = weights * fits
+        steps = weights.cumsum()
+        chosen = np.searchsorted(
+            steps, np.random.rand() * steps[-1], side='right')
+        return self.grids[chosen]
+
+    @cache_randomness
+    def _random_partners(self, count: int, available: int) -> List[int]:
+        """Indices of partners, different ones where there are enough."""
+        if available < count:
+            return np.random.randint(0, available, count).tolist()
+        return np.random.permutation(available)[:count].tolist()
+
+    def get_indexes(self, dataset) -> List[int]:
+        """Draw partners for mmdet's ``MultiImageMixDataset``.
+
+        Args:
+            dataset (Sized): The data set to draw from.
+
+        Returns:
+            list[int]: One index less than the tiles of a random grid;
+            none for a sample that stays alone.
+        """
+        if not self._random_mosaic():
+            return []
+        rows, cols = self._random_grid()
+        return np.random.randint(0, len(dataset), rows * cols - 1).tolist()
+
+    def transform(self, results: dict) -> dict:
+        """Make a mosaic.
+
+        Args:
+            results (dict): A captioned image, see *Required Keys*.
+
+        Returns:
+            dict: The mosaic, see *Returned Keys*.
+
+        Raises:
+            KeyError: If a required key is missing.
+            ValueError: If an image is not (H, W, 3) uint8 or no grid has
+                ``len(mix_results) + 1`` tiles.
+            UnreadableImageError: If not one image of the mosaic that is
+                still a file can be read.
+        """
+        newest = self._make_tile(results)
+        if 'mix_results' in results:
+            tiles = [newest, *map(self._make_tile, results['mix_results'])]
+            grid = self._grid_of(len(tiles))
+        else:
+            newest = self._remember(newest)
+            grid = self._random_grid() if self._random_mosaic() else (1, 1)
+            partners = self._random_partners(grid[0] * grid[1] - 1,
+                                             len(self._cached_tiles))
+            tiles = [newest, *(self._cached_tiles[i] for i in partners)]
+        image, boxes, tiles = self._draw(tiles, grid)
+        shape = image.shape[:2]
+        return dict(
+            img=image,
+            img_shape=shape,
+            ori_shape=shape,
+            gt_bboxes=HorizontalBoxes(torch.from_numpy(boxes), clone=False),
+            gt_bboxes_labels=np.zeros(len(tiles), dtype=np.int64),
+            gt_ignore_flags=np.zeros(len(tiles), dtype=bool),
+            captions=[list(tile.captions) for tile in tiles],
+            tags=[list(tile.tags) for tile in tiles],
+            image_ids=[tile.image_id for tile in tiles],
+            mosaic_grid=grid,
+            img_id=tiles[0].image_id,
+            img_path=results.get('img_path'),
+            scale_factor=(1.0, 1.0),
+            flip=False,
+            flip_direction=None)
+
+    def _make_tile(self, results: dict) -> Tile:
+        """Check a captioned image and keep what a mosaic needs of it."""
+        for key in ('captions', 'img_id'):
+            if key not in results:
+                raise KeyError(
+                    f'{type(self).__name__}: expected key {key!r} in the '
+                    f'sample, got {sorted(results)}')
+        image = results.get('img')
+        if image is None and 'img_path' not in results:
+            raise KeyError(f"{type(self).__name__}: expected key 'img' or "
+                           f"'img_path' in the sample, got {sorted(results)}")
+        if image is not None and (image.ndim != 3 or image.shape[2] != 3
+                                  or image.dtype != np.uint8):
+            raise ValueError(f"key 'img': expected (H, W, 3) uint8, got "
+                             f'{image.shape} {image.dtype}')
+        return Tile(image, results['captions'], results.get('tags', ()),
+                    results['img_id'], results if image is None else None)
+
+    def _grid_of(self, tiles: int) -> Tuple[int, int]:
+        """A grid of exactly so many tiles."""
+        counts = sorted({rows * cols for rows, cols in self.grids})
+        if tiles in counts:
+            return self._random_grid(tiles)
+        if tiles == 1:
+            return 1, 1
+        raise ValueError(
+            f"key 'mix_results': expected one less than {counts} samples, "
+            f'for grids {self.grids}, got {tiles - 1}')
+
+    def _remember(self, tile: Tile) -> Tile:
+        """Put an image, shrunk to ``tile_size``, into the cache.
+
+        Returns:
+            Tile: The image at full size, loaded if it was a file.
+        """
+        image = tile.image
+        if image is None:
+            image = read_image(tile.sample)[0]
+        tile = tile._replace(image=image, sample=None)
+        height, width = image.shape[:2]
+        if width > self.tile_size[0] or height > self.tile_size[1]:
+            image = cv2.resize(
+                image,
+                fit_size((width, height), self.tile_size),
+                interpolation=cv2.INTER_LINEAR)
+        elif image.base is not None or not image.flags.c_contiguous:
+            # A crop or a flip would keep the memory of the whole image.
+            image = image.copy()
+        kept = tile._replace(image=image)
+        if len(self._cached_tiles) < self.cache_size:
+            self._cached_tiles.append(kept)
+        else:
+            self._cached_tiles[self._oldest] = kept
+            self._oldest = (self._oldest + 1) % self.cache_size
+        return tile
+
+    def _draw(
+        self, tiles: Sequence[Tile], grid: Tuple[int, int]
+    ) -> Tuple[np.ndarray, np.ndarray, List[Tile]]:
+        """Put every tile into its cell.
+
+        Returns:
+            tuple: The mosaic (H, W, 3); boxes (K, 4) float32 ``xyxy``; and
+            the tiles, unreadable ones replaced.
+        """
+        width, height = self.out_size
+        rows, cols = grid
+        mosaic = np.full((height, width, 3), self.pad_val, dtype=np.uint8)
+        boxes = np.empty((len(tiles), 4), dtype=np.float32)
+        tiles = list(tiles)
+        for number in range(len(tiles)):
+            row, col = divmod(number, cols)
+            left, right = col * width // cols, (col + 1) * width // cols
+            top, bottom = row * height // rows, (row + 1) * height // rows
+            cell = right - left, bottom - top
+            tiles[number] = self._loaded(tiles, number, cell)
+            image = tiles[number].image
+            fitted = fit_size(image.shape[1::-1], cell)
+            left += self._shift(col, cols, cell[0] - fitted[0])
+            top += self._shift(row, rows, cell[1] - fitted[1])
+            right, bottom = left + fitted[0], top + fitted[1]
+            place = mosaic[top:bottom, left:right]
+            if place.shape == image.shape:
+                place[...] = image
+            else:
+                cv2.resize(
+                    image, fitted, dst=place, interpolation=cv2.INTER_LINEAR)
+            boxes[number] = left, top, right, bottom
+        return mosaic, boxes, tiles
+
+    def _loaded(self, tiles: List[Tile], number: int,
+                cell: Tuple[int, int]) -> Tile:
+        """A tile with its image, or the next one that can be read."""
+        reason = None
+        for step in range(len(tiles)):
+            tile = tiles[(number + step) % len(tiles)]
+            if tile.image is not None:
+                return tile
+            try:
+                image = read_image(tile.sample, cell)[0]
+                return tile._replace(image=image)
+            except UnreadableImageError as error:
+                reason = error
+                self.unreadable.add(str(error))
+        raise UnreadableImageError(
+            f'none of the {len(tiles)} images of a mosaic can be read, the '
+            f'last: {reason}')
+
+    def _shift(self, index: int, count: int, free: int) -> int:
+        """Pixels between the start of a cell and its image on one axis.
+
+        Args:
+            index, count: The cell and the number of cells on the axis.
+            free: Pixels of the cell that the image leaves free.
+        """
+        if self.align == 'top_left':
+            return 0
+        if self.align == 'cell_center' or 2 * index + 1 == count:
+            return free // 2
+        return free if 2 * index + 1 < count else 0
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(grids={self.grids}, '
+                f'grid_weights={self.grid_weights.tolist()}, '
+                f'tile_size={self.tile_size}, out_size={self.out_size}, '
+                f'align={self.align!r}, pad_val={self.pad_val}, '
+                f'cache_size={self.cache_size}, prob={self.prob})')
+
+
+def fit_size(size: Tuple[int, int], room: Tuple[int, int]) -> Tuple[int, int]:
+    """The largest size of the same ratio that fits, at least one pixel.
+
+    Args:
+        size, room: (width, height) in pixels.
+
+    Returns:
+        tuple[int, int]: (width, height), rounded to whole pixels.
+    """
+    factor = min(room[0] / size[0], room[1] / size[1])
+    return (min(max(int(size[0] * factor + 0.5), 1), room[0]),
+            min(max(int(size[1] * factor + 0.5), 1), room[1]))
