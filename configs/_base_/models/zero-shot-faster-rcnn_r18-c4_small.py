@@ -58,7 +58,7 @@ model = dict(
             in_channels=128,
             num_shared_convs=2,
             conv_out_channels=256,
-            norm_cfg=dict(type='BN', requires_grad=True),
+            norm_cfg=dict(type='GN', num_groups=32, requires_grad=True),
             reg_class_agnostic=True,
             reg_predictor_cfg=dict(type='mmdet_clim.MLPRegressor'),
             bbox_coder=dict(

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
+from .base_class_loss import BaseClassLoss
 from .clim_region_loss import CLIMRegionLoss
 from .text_queue import TextQueue
 
-__all__ = ['CLIMRegionLoss', 'TextQueue']
+__all__ = ['BaseClassLoss', 'CLIMRegionLoss', 'TextQueue']

@@ -387,11 +387,11 @@ class CLIMRegionLoss(nn.Module):
             elif self.kind == 'infonce':
                 divisor = None
             else:
-                divisor = regions.new_tensor(total_regions)
+                divisor = regions.new_full((), total_regions)
             temperature = self._temperature_tensor(regions)
             bias = self.bias
             if bias is not None and not isinstance(bias, Tensor):
-                bias = regions.new_tensor(bias)
+                bias = regions.new_full((), bias)
             elif bias is not None:
                 bias = bias.to(dtype)
             pairs = _Pairs(self.kind, targets, self.positive_reduction,
@@ -405,7 +405,7 @@ class CLIMRegionLoss(nn.Module):
 
     def _temperature_tensor(self, like: Tensor) -> Tensor:
         if self.log_temperature is None:
-            return like.new_tensor(self._temperature)
+            return like.new_full((), self._temperature)
         if self.training:
             # The parameter itself, as a clamp in the graph has no gradient
             # to come back from beyond the limit.

@@ -6,9 +6,11 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmdet_clim.registry import MODELS
 from .gather import exchange_counts, gather_rows
 
 
+@MODELS.register_module()
 class TextQueue(nn.Module):
     """First-in first-out queue of text features and the images they tell of.
 

@@ -6,7 +6,8 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.losses import TextQueue, gather_rows
+from mmdet_clim.models.losses import TextQueue
+from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 from .base import (BaseRegionObjective, SampledRegions, mean_count,
@@ -78,7 +79,9 @@ class RegionCaptionObjective(BaseRegionObjective):
 
         # The text encoder is frozen, so the captions of other ranks serve as
         # plain tensors and only the regions need a gradient.
-        texts, text_ids = gather_rows(features), gather_rows(ids)
+        counts = [n for n, in exchange_counts([len(ids)], ids.device)]
+        texts, text_ids = gather_rows(features, counts), gather_rows(
+            ids, counts)
         if self.queue is not None:
             past, past_ids = self.queue.features, self.queue.ids
             self.queue.enqueue(features, ids)

@@ -1,0 +1,161 @@
+# make demo        set up, build the data, train, evaluate, draw, print the table
+# make demo-seeds  the same with three seeds: mean and spread
+# make test        set up, then the tests
+# make lint        the style of the code
+# make setup       only the environment
+#
+# PYTHON=  the CPython (3.10-3.12) that makes the environment
+# TORCH=   the version of torch
+# VENV=    where the environment is; empty: use PYTHON's own as it is and
+#          install nothing (see "An environment of your own" in README.md)
+
+TORCH ?= 2.13.0
+VENV ?= .venv
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \
+	2>/dev/null && echo $$python && break; done)
+# Fewer optimisations and no debug symbols halve the time of the build.
+MMCV_CFLAGS ?= -g0 -O1
+MMCV := 2.1.0
+
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: setup demo demo-seeds test lint format clean
+
+ifeq ($(strip $(VENV)),)
+ENV_PYTHON := $(PYTHON)
+READY :=
+else
+ENV_PYTHON := $(abspath $(VENV))/bin/python
+STAMPS := $(abspath $(VENV))/.steps
+BUILD := $(abspath $(VENV))/.build
+WITH_TORCH := $(STAMPS)/torch-$(TORCH)
+READY := $(STAMPS)/package
+endif
+PIP_INSTALL := $(ENV_PYTHON) -m pip install -c requirements/constraints.txt
+
+demo: setup
+	$(if $(wildcard $(STAMPS)/cpu-operators),CUDA_VISIBLE_DEVICES=) \
+	$(ENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
+
+demo-seeds: setup
+	$(if $(wildcard $(STAMPS)/cpu-operators),CUDA_VISIBLE_DEVICES=) \
+	$(ENV_PYTHON) tools/demo.py --seeds 0 1 2 --work-dir work_dirs/demo_seeds
+
+test: setup
+	$(ENV_PYTHON) -m pytest
+
+lint: setup
+	$(ENV_PYTHON) -m ruff check .
+	$(ENV_PYTHON) -m yapf --diff --recursive --parallel \
+		mmdet_clim configs tools benchmarks tests
+
+format: setup
+	$(ENV_PYTHON) -m ruff check --fix .
+	$(ENV_PYTHON) -m yapf --in-place --recursive --parallel \
+		mmdet_clim configs tools benchmarks tests
+
+setup: $(READY)
+	@$(ENV_PYTHON) -c 'import mmdet_clim'
+
+clean:
+	rm -rf build dist mmdet_clim.egg-info
+
+ifneq ($(strip $(VENV)),)
+
+# Each step leaves a stamp when it is done, so an interrupted set-up goes on
+# with the step it was in. pip leaves half of a package when it is killed and
+# takes it for installed: those halves are dropped first.
+define step
+	@echo '== set-up: $(1)'
+	@mkdir -p $(STAMPS) $(BUILD)
+	@if [ -e $(STAMPS)/unfinished ]; then \
+		$(ENV_PYTHON) tools/misc/drop_unfinished_installs.py; fi
+	@touch $(STAMPS)/unfinished
+endef
+define done
+	@touch $@
+	@rm -f $(STAMPS)/unfinished
+endef
+
+$(STAMPS)/venv:
+	@if [ -z '$(PYTHON)' ]; then \
+		echo 'CPython 3.10-3.12 is needed: make ... PYTHON=/path/to/python'; \
+		exit 1; fi
+	@if [ -x $(ENV_PYTHON) ]; then \
+		$(ENV_PYTHON) tools/misc/check_own_environment.py $(PYTHON); fi
+	$(call step,an environment in $(VENV))
+	$(PYTHON) -m venv $(VENV)
+	$(done)
+
+$(STAMPS)/build-tools: $(STAMPS)/venv requirements/build.txt
+	$(call step,build tools)
+	$(PIP_INSTALL) -r requirements/build.txt
+	$(done)
+
+$(WITH_TORCH): $(STAMPS)/build-tools
+	$(call step,torch $(TORCH) and the torchvision that fits it)
+	$(PIP_INSTALL) torch==$(TORCH) torchvision
+	@rm -f $(STAMPS)/torch-* $(STAMPS)/mmcv $(STAMPS)/cpu-operators
+	$(done)
+
+$(STAMPS)/requirements: $(WITH_TORCH) requirements/runtime.txt \
+		requirements/tests.txt requirements/constraints.txt
+	$(call step,requirements)
+	$(PIP_INSTALL) torch==$(TORCH) -r requirements/runtime.txt \
+		-r requirements/tests.txt
+	$(done)
+
+# A wheel of this very version and Python from PIP_FIND_LINKS, where there is
+# one; else the sources, whose build goes on with the files it still lacks.
+$(STAMPS)/mmcv: $(WITH_TORCH)
+	$(call step,mmcv $(MMCV) with its operators)
+	if $(ENV_PYTHON) -m pip install --no-deps --no-index --force-reinstall \
+			--only-binary mmcv mmcv==$(MMCV) \
+		&& $(ENV_PYTHON) tools/misc/check_mmcv_operators.py; then \
+		echo 'took the wheel'; \
+	else \
+		$(MAKE) --no-print-directory mmcv-from-source; \
+	fi
+	$(done)
+
+.PHONY: mmcv-from-source
+mmcv-from-source: $(BUILD)/mmcv-$(MMCV)/setup.py
+	@echo '== mmcv: compiling its operators, once, 5 to 12 minutes on 2 cores'
+	@if ! command -v nvcc > /dev/null; then touch $(STAMPS)/cpu-operators; \
+		echo '== mmcv: no nvcc, so the operators are built for the CPU only'; fi
+	cd $(BUILD)/mmcv-$(MMCV) && mkdir -p ../torch-$(TORCH) && \
+		$$([ -e $(STAMPS)/cpu-operators ] && echo env CUDA_VISIBLE_DEVICES=) \
+		env MMCV_WITH_OPS=1 CFLAGS='$(MMCV_CFLAGS)' LDFLAGS=-Wl,--strip-all \
+		PYTHONPATH= $(ENV_PYTHON) setup.py build --build-base \
+		../torch-$(TORCH) bdist_wheel --dist-dir ../torch-$(TORCH)/dist
+	$(ENV_PYTHON) -m pip install --no-deps --force-reinstall \
+		$(BUILD)/torch-$(TORCH)/dist/mmcv-$(MMCV)-*.whl
+	$(ENV_PYTHON) tools/misc/check_mmcv_operators.py
+
+$(BUILD)/mmcv-$(MMCV)/setup.py:
+	$(ENV_PYTHON) -m pip download --no-deps --no-build-isolation \
+		--no-binary mmcv --dest $(BUILD) mmcv==$(MMCV)
+	tar -xzf $(BUILD)/mmcv-$(MMCV).tar.gz -C $(BUILD) --touch
+
+$(STAMPS)/openmmlab: $(STAMPS)/mmcv $(STAMPS)/requirements \
+		requirements/openmmlab.txt
+	$(call step,mmengine and mmdet and mim)
+	$(PIP_INSTALL) --no-deps -r requirements/openmmlab.txt
+	$(done)
+
+PACKAGE_FILES := $(shell git ls-files mmdet_clim configs tools 2>/dev/null) \
+	setup.cfg pyproject.toml model-index.yml
+# Not editable: mim and `pkg::` configs do not find an editable install.
+$(STAMPS)/package: $(STAMPS)/openmmlab $(wildcard $(PACKAGE_FILES))
+	$(call step,mmdet_clim)
+	$(ENV_PYTHON) -m pip install --no-deps --no-build-isolation \
+		--force-reinstall .
+	@rm -rf build mmdet_clim.egg-info
+	$(done)
+
+endif

@@ -1,0 +1,283 @@
+# Licensed under the Apache License, Version 2.0.
+"""Captioned images from each kind of source, clean and not."""
+import json
+import tarfile
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+
+from mmdet_clim.datasets import ImageTextDataset, UnreadableImageError
+from mmdet_clim.registry import DATASETS
+
+LOAD = [dict(type='mmdet_clim.LoadImageText')]
+CLASSES = ('dog', 'horse', 'cat')
+
+
+def build(path, **kwargs):
+    kwargs.setdefault('vocabulary', CLASSES)
+    kwargs.setdefault('data_prefix', dict(img=str(path.parent / 'images')))
+    kwargs.setdefault('pipeline', LOAD)
+    return ImageTextDataset(ann_file=str(path), **kwargs)
+
+
+def test_coco_captions_with_tags(caption_file):
+    dataset = build(caption_file)
+    assert len(dataset) == 5
+    info = dataset.get_data_info(0)
+    assert info['img_id'] == 100
+    assert info['captions'] == ['caption 0', 'another one']
+    assert info['tags'] == [0, 2]  # category ids 17, 18: cat, dog
+    assert dataset.get_cat_ids(1) == [0]
+    assert (info['height'], info['width']) == (30, 40)
+    assert dataset.metainfo['classes'] == CLASSES
+    sample = dataset[3]
+    assert sample['img'].shape == (30, 40, 3) and sample['img'][0, 0, 0] == 3
+
+
+def test_it_is_built_by_its_scoped_name_with_the_names_of_a_data_set(
+        caption_file):
+    dataset = DATASETS.build(
+        dict(
+            type='mmdet_clim.ImageTextDataset',
+            ann_file=caption_file.name,
+            data_root=str(caption_file.parent),
+            data_prefix=dict(img='images/'),
+            vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
+            pipeline=LOAD))
+    names = dataset.metainfo['classes']
+    assert len(names) == 65 and len(dataset.metainfo['base_classes']) == 48
+    assert [names[t] for t in dataset[0]['tags']] == ['cat', 'dog']
+
+
+def test_plain_coco_captions_come_from_the_annotations(change_captions):
+
+    def edit(content):
+        for image in content['images']:
+            del image['captions'], image['pos_category_ids']
+        content['annotations'] = [
+            dict(id=1, image_id=101, caption='first'),
+            dict(id=2, image_id=103, caption='other'),
+            dict(id=3, image_id=101, caption=' second ')
+        ]
+
+    dataset = build(change_captions(edit))
+    assert [i['captions'] for i in map(dataset.get_data_info, range(2))
+            ] == [['first', 'second'], ['other']]
+    assert len(dataset) == 2
+
+
+def test_json_lines(tmp_path, write_image):
+    write_image(tmp_path / 'a.png', 4, 6)
+    path = tmp_path / 'own.jsonl'
+    path.write_text(
+        '{"file_name": "a.png", "caption": "a dog", "tags": ["dog"]}\n\n'
+        '{"file_name": "b.png", "captions": ["x", "y"], "id": 7}\n',
+        encoding='utf-8')
+    dataset = build(path, data_prefix=dict(img=str(tmp_path)))
+    first, second = dataset.get_data_info(0), dataset.get_data_info(1)
+    assert first['captions'] == ['a dog'] and first['tags'] == [0]
+    assert (first['img_id'], second['img_id']) == (0, 7)
+    assert 'height' not in first and second['tags'] == []
+    assert dataset[0]['img'].shape == (6, 4, 3)
+
+
+def make_shard(path, members):
+    with tarfile.open(path, 'w') as shard:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            shard.addfile(info, BytesIO(data))
+
+
+def test_webdataset_shards(tmp_path):
+    images = [
+        cv2.imencode('.png', np.full((5, n + 1, 3), n, np.uint8))[1].tobytes()
+        for n in range(4)
+    ]
+    make_shard(
+        tmp_path / 'cc-000.tar', {
+            'dir/00.PNG': images[0],
+            'dir/00.txt': b'a cat',
+            'dir/01.png': images[1],
+            'dir/01.json': b'{"caption": "b", "tags": ["cat"], "width": 2,'
+                           b'"height": 5}',
+            'x' * 150 + '.png': images[2],  # a long name takes two headers
+            'x' * 150 + '.txt': b'long',
+            'only.txt': b'a caption without its image',
+        })
+    make_shard(tmp_path / 'cc-001.tar', {'0.png': images[3], '0.txt': b'z'})
+    dataset = ImageTextDataset(
+        'cc-*.tar', vocabulary=CLASSES, data_root=str(tmp_path),
+        pipeline=LOAD)
+    samples = [dataset[i] for i in range(4)]
+    assert [s['captions'] for s in samples] == [['a cat'], ['b'], ['long'],
+                                                ['z']]
+    assert samples[1]['tags'] == [2] and samples[1]['width'] == 2
+    for number, sample in enumerate(samples):
+        assert sample['img'].shape == (5, number + 1, 3)
+        assert (sample['img'] == number).all()
+    assert len({s['img_id'] for s in samples}) == 4
+    assert samples[3]['img_path'].endswith('cc-001.tar/0.png')
+
+
+def test_a_compressed_shard_is_refused(tmp_path):
+    with tarfile.open(tmp_path / 'a.tar', 'w:gz') as shard:
+        shard.addfile(tarfile.TarInfo('a.txt'))
+    with pytest.raises(ValueError, match='uncompressed tar'):
+        ImageTextDataset(str(tmp_path / 'a.tar'))
+
+
+def test_images_without_a_caption_are_dropped_and_counted(
+        change_captions, warnings_logged):
+
+    def edit(content):
+        content['images'][0]['captions'] = []
+        content['images'][1]['captions'] = ['', '  ']
+        content['images'][2]['captions'] = ['', 'left']
+        del content['images'][3]['captions']
+
+    dataset = build(change_captions(edit))
+    assert [dataset.get_data_info(i)['img_id'] for i in range(2)
+            ] == [102, 104]
+    assert dataset.get_data_info(0)['captions'] == ['left']
+    assert '3 of 5 images, which have no caption' in warnings_logged[0]
+    assert '3 empty captions' in warnings_logged[0]
+
+
+def test_a_file_without_one_caption_is_an_error_at_start(change_captions):
+
+    def edit(content):
+        for image in content['images']:
+            image['captions'] = ['']
+
+    with pytest.raises(ValueError, match='at least one image with a caption'):
+        build(change_captions(edit))
+
+
+def test_tags_outside_the_vocabulary_are_dropped_by_name(
+        caption_file, warnings_logged):
+    dataset = build(caption_file, vocabulary=['dog'])
+    assert dataset.get_data_info(0)['tags'] == [0]
+    assert "3 tags of 1 names that the vocabulary lacks: 'cat' (3)" in \
+        warnings_logged[0]
+
+
+def test_a_category_id_without_a_category_is_dropped(change_captions,
+                                                     warnings_logged):
+    path = change_captions(
+        lambda c: c['images'][0].update(pos_category_ids=[99]))
+    assert build(path).get_data_info(0)['tags'] == []
+    assert "'category id 99' (1)" in warnings_logged[0]
+
+
+def test_without_a_vocabulary_there_are_no_tags(caption_file):
+    dataset = build(caption_file, vocabulary=None)
+    assert dataset.get_data_info(0)['tags'] == []
+    assert 'classes' not in dataset.metainfo
+
+
+@pytest.mark.parametrize('key, value, error', [
+    ('file_name', 3, TypeError),
+    ('file_name', '', ValueError),
+    ('id', '7', TypeError),
+    ('id', True, TypeError),
+    ('captions', 'a dog', TypeError),
+    ('captions', [1], TypeError),
+    ('caption', ['x'], TypeError),
+    ('pos_category_ids', ['dog'], TypeError),
+    ('pos_category_ids', 18, TypeError),
+    ('height', 3.5, TypeError),
+    ('width', 0, ValueError),
+])
+def test_a_wrong_value_is_named(change_captions, key, value, error):
+    path = change_captions(lambda c: c['images'][2].update({key: value}))
+    with pytest.raises(error, match=rf'images\[2\].*{key}'):
+        build(path)
+
+
+def test_a_missing_key_is_named(change_captions):
+    path = change_captions(lambda c: c['images'][2].pop('file_name'))
+    with pytest.raises(ValueError, match=r"images\[2\].*'file_name' is miss"):
+        build(path)
+
+
+def test_tags_need_categories(change_captions):
+    with pytest.raises(ValueError, match="'categories'"):
+        build(change_captions(lambda c: c.pop('categories')))
+
+
+def test_broken_json_names_the_line(tmp_path):
+    path = tmp_path / 'a.jsonl'
+    path.write_text('{"file_name": "a", "caption": "b"}\n{', encoding='utf-8')
+    with pytest.raises(ValueError, match='line 2: not valid JSON'):
+        build(path)
+    path.write_text('[1]', encoding='utf-8')
+    with pytest.raises(TypeError, match='line 1: expected a JSON object'):
+        build(path)
+
+
+def test_bad_arguments(caption_file, tmp_path):
+    with pytest.raises(FileNotFoundError, match='none.json'):
+        build(tmp_path / 'none.json')
+    (tmp_path / 'a.csv').write_text('', encoding='utf-8')
+    with pytest.raises(ValueError, match='expected .json'):
+        build(tmp_path / 'a.csv')
+    with pytest.raises(ValueError, match='got both'):
+        build(caption_file, metainfo=dict(classes=['dog']))
+    with pytest.raises(ValueError, match='given twice'):
+        build(caption_file, vocabulary=['dog', 'dog'])
+    with pytest.raises(ValueError, match='only min_size'):
+        build(caption_file, filter_cfg=dict(filter_empty_gt=True))
+    with pytest.raises(ValueError, match='report_every'):
+        build(caption_file, report_every=0)
+
+
+def test_min_size(change_captions):
+    path = change_captions(lambda c: c['images'][1].update(width=8))
+    assert len(build(path, filter_cfg=dict(min_size=10))) == 4
+
+
+def test_an_unreadable_image_is_replaced_by_the_next(caption_file,
+                                                     warnings_logged):
+    folder = caption_file.parent / 'images'
+    (folder / '1.png').unlink()
+    whole = (folder / '2.png').read_bytes()
+    (folder / '2.png').write_bytes(whole[:len(whole) // 2])
+    (folder / '4.png').write_bytes(b'')
+    dataset = build(caption_file, report_every=3)
+    ids = [dataset[i]['img_id'] for i in range(5)]
+    assert ids == [100, 103, 103, 103, 100]
+    assert dataset.unreadable.count == 4
+    # The first and the third of the four.
+    assert ['1 unreadable' in warnings_logged[0],
+            '3 unreadable' in warnings_logged[1]] == [True, True]
+    assert len(warnings_logged) == 2 and '1.png' in warnings_logged[0]
+
+
+def test_not_one_readable_image_is_an_error(caption_file):
+    for path in (caption_file.parent / 'images').iterdir():
+        path.unlink()
+    with pytest.raises(UnreadableImageError, match='none of 5 samples'):
+        build(caption_file)[2]
+
+
+def test_in_test_mode_nothing_is_replaced(caption_file):
+    (caption_file.parent / 'images' / '1.png').unlink()
+    with pytest.raises(UnreadableImageError, match='1.png'):
+        build(caption_file, test_mode=True)[1]
+
+
+def test_several_files_and_no_image_is_opened_at_start(tmp_path):
+    for name in 'ab':
+        content = dict(images=[
+            dict(id=1, file_name=f'{name}.jpg', captions=['nowhere'])
+        ])
+        (tmp_path / f'{name}.json').write_text(
+            json.dumps(content), encoding='utf-8')
+    dataset = ImageTextDataset(['a.json', 'b.json'],
+                               data_root=str(tmp_path),
+                               data_prefix=dict(img='images'))
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(2)]
+    assert paths == [str(tmp_path / 'images' / f'{n}.jpg') for n in 'ab']

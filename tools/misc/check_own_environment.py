@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0.
+"""Refuse to set up an environment that is not the project's to change.
+
+Called by the Python of an existing environment, with the Python that was
+asked for.
+"""
+import importlib.util
+import subprocess
+import sys
+from importlib import metadata
+
+
+def main() -> None:
+    """Stop with a sentence, or return."""
+    wanted = subprocess.run([
+        sys.argv[1], '-c', 'import sys; print(*sys.version_info[:2], sep=".")'
+    ],
+                            check=True,
+                            capture_output=True,
+                            text=True).stdout.strip()
+    present = '.'.join(map(str, sys.version_info[:2]))
+    if wanted != present:
+        sys.exit(f'{sys.prefix} holds Python {present}, but PYTHON='
+                 f'{sys.argv[1]} is {wanted}: give another VENV=, or remove '
+                 'that folder.')
+    installed = {
+        distribution.metadata['Name']
+        for distribution in metadata.distributions()
+    }
+    if importlib.util.find_spec('mmdet') and 'mmdet' not in installed:
+        sys.exit(f'{sys.prefix} holds a fork of MMDetection, which is left '
+                 f'alone: use it with `pip install .` and `make ... VENV= '
+                 f'PYTHON={sys.executable}`, or give another VENV=.')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,87 @@
+# Licensed under the Apache License, Version 2.0.
+"""Draw training samples as the model gets them: mosaics with their texts,
+captioned images, and images with boxes."""
+import argparse
+import random
+from pathlib import Path
+
+# Before any config is read: it makes `mmdet_clim::` bases known.
+import mmdet_clim  # noqa: F401  isort: skip
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from mmdet_clim.registry import DATASETS
+from mmdet_clim.visualization import draw_boxes, draw_mosaic
+from mmdet_clim.visualization.canvas import to_rgb
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='path of a training config')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='folder of the PNGs')
+    parser.add_argument(
+        '--num', type=int, default=4, help='samples of each source')
+    parser.add_argument('--seed', type=int, default=0, help='which samples')
+    parser.add_argument(
+        '--side',
+        type=int,
+        default=960,
+        help='longer side of a drawn sample in pixels')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config, as key=value')
+    args = parser.parse_args()
+    if args.num < 1:
+        parser.error(f'--num: expected at least 1, got {args.num}')
+    return args
+
+
+def draw_sample(sample: dict, metainfo: dict, side: int) -> np.ndarray:
+    """Draw one packed sample of any branch, as RGB."""
+    inputs, data_sample = sample['inputs'], sample['data_samples']
+    classes = metainfo.get('classes')
+    if 'mosaic_grid' in data_sample:
+        return draw_mosaic(inputs, data_sample, classes, side=side)
+    return draw_boxes(
+        to_rgb(inputs),
+        data_sample.gt_instances,
+        classes,
+        metainfo.get('novel_classes', ()),
+        side=side)
+
+
+def main() -> None:
+    """Draw the samples of every source of the training data."""
+    args = parse_args()
+    logger = MMLogger.get_instance('browse_mosaics')
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for source, part in enumerate(getattr(dataset, 'datasets', [dataset])):
+        drawn = np.random.default_rng(args.seed).choice(
+            len(part), min(args.num, len(part)), replace=False)
+        for number, index in enumerate(drawn.tolist()):
+            sample = part[index]
+            branch = sample['data_samples'].get('branch', 'boxes')
+            file = args.out / f'{source}_{branch}_{number}.png'
+            picture = draw_sample(sample, part.metainfo, args.side)
+            cv2.imwrite(str(file), picture[..., ::-1])
+            logger.info(f'{file}: sample {index} of source {source}')
+
+
+if __name__ == '__main__':
+    main()
