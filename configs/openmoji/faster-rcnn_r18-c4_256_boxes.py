@@ -1,7 +1,9 @@
-# Second stage, row 1: boxes only, from the base detector.
-_base_ = './faster-rcnn_r18-c4_256_base.py'
-max_iters = 500
-model = dict(
-    backbone=dict(norm_eval=True),
-)
-load_from = 'work_dirs/faster-rcnn_r18-c4_256_base/iter_1000.pth'
+# Demo, row 1: boxes only, from the base detector.
+_base_ = [
+    '../_base_/models/zero-shot-faster-rcnn_r18-c4_small.py',
+    '../_base_/datasets/openmoji_detection.py',
+    '../_base_/schedules/openmoji_second_stage.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(norm_eval=True))
+load_from = 'checkpoints/openmoji_base.pth'

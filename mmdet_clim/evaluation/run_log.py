@@ -42,7 +42,8 @@ def read_scalars(work_dir: Union[str, Path]) -> Dict[str, Series]:
             try:
                 entry = json.loads(line)
                 step = entry.pop('step')
-            except (json.JSONDecodeError, KeyError, AttributeError) as error:
+            except (json.JSONDecodeError, KeyError, TypeError,
+                    AttributeError) as error:
                 if number == len(lines):
                     break
                 raise ValueError(

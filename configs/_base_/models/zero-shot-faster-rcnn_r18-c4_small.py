@@ -45,7 +45,7 @@ model = dict(
         type='mmdet.StandardRoIHead',
         bbox_roi_extractor=dict(
             type='mmdet.SingleRoIExtractor',
-            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2),
             out_channels=128,
             featmap_strides=[16]),
         bbox_head=dict(
@@ -57,7 +57,7 @@ model = dict(
             roi_feat_size=7,
             in_channels=128,
             num_shared_convs=2,
-            conv_out_channels=256,
+            conv_out_channels=192,
             norm_cfg=dict(type='GN', num_groups=32, requires_grad=True),
             reg_class_agnostic=True,
             reg_predictor_cfg=dict(type='mmdet_clim.MLPRegressor'),
@@ -99,7 +99,7 @@ model = dict(
                 ignore_iof_thr=-1),
             sampler=dict(
                 type='mmdet.RandomSampler',
-                num=48,
+                num=32,
                 pos_fraction=0.33,
                 neg_pos_ub=-1,
                 add_gt_as_proposals=True),

@@ -1,0 +1,24 @@
+# Demo, row 2: boxes, and captions and tags of whole images (Detic's way).
+_base_ = [
+    './faster-rcnn_r18-c4_256_boxes.py',
+    '../_base_/clim/openmoji_captions_tags.py',
+]
+model = dict(
+    _delete_=True,
+    type='mmdet_clim.CLIMDetector',
+    detector=_base_.model,
+    objectives=_base_.clim_objectives,
+    text_encoder=_base_.clim_text_encoder,
+    branches=dict(captions=['caption', 'tag']))
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=16,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(
+        type='mmdet_clim.MultiSourceSampler',
+        batch_size=16,
+        source_ratio=[8, 8]),
+    dataset=dict(
+        type='mmdet_clim.MultiSourceDataset',
+        datasets=[_base_.train_dataset, _base_.clim_caption_dataset]))

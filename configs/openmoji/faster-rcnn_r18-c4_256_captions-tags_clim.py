@@ -1,0 +1,11 @@
+# Demo, row 3: boxes, captions and tags, and CLIM mosaics.
+_base_ = './faster-rcnn_r18-c4_256_captions-tags.py'
+model = dict(
+    branches=dict(captions=['caption', 'tag'], mosaic=['caption', 'tag']))
+train_dataloader = dict(
+    batch_size=16,
+    sampler=dict(batch_size=16, source_ratio=[8, 4, 4]),
+    dataset=dict(datasets=[
+        _base_.train_dataset, _base_.clim_caption_dataset,
+        _base_.clim_mosaic_dataset
+    ]))

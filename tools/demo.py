@@ -1,0 +1,141 @@
+# Licensed under the Apache License, Version 2.0.
+"""Show what CLIM adds: train, evaluate, draw and compare, with no download.
+
+From one detector trained on base boxes of OpenMoji-COCO, three runs of the
+same length: boxes only; boxes, captions and tags of whole images; the same
+with CLIM mosaics. What is finished is not done again, and what was stopped
+goes on where it stopped.
+"""
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import List
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / 'configs' / 'openmoji'
+BASE = 'faster-rcnn_r18-c4_256_base'
+ROWS = {
+    '(1) boxes': 'faster-rcnn_r18-c4_256_boxes',
+    '(2) + captions and tags': 'faster-rcnn_r18-c4_256_captions-tags',
+    '(3) + CLIM mosaics': 'faster-rcnn_r18-c4_256_captions-tags_clim',
+}
+CHECKPOINT_INTERVAL = 100
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo'))
+    parser.add_argument(
+        '--data-root', type=Path, default=Path('data/openmoji_coco'))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument(
+        '--train', type=int, default=4000, help='training scenes')
+    parser.add_argument(
+        '--captioned', type=int, default=4000, help='captioned scenes')
+    parser.add_argument(
+        '--val', type=int, default=500, help='validation scenes')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        help='settings for every training, as tools/train.py takes them')
+    return parser.parse_args()
+
+
+def call(script: str, *args, data_root: Path) -> None:
+    """Run one of the project's own tools and stop where it fails."""
+    # The small models gain nothing from the tokenizers' own threads.
+    env = dict(
+        os.environ,
+        OPENMOJI_ROOT=f'{data_root}/',
+        TOKENIZERS_PARALLELISM='false')
+    subprocess.run([sys.executable, str(ROOT / 'tools' / script)] +
+                   [str(a) for a in args],
+                   check=True,
+                   env=env)
+
+
+def train(config: str, work_dir: Path, seed: int, args: argparse.Namespace,
+          options: List[str]) -> Path:
+    """Train a config, or go on with it, and return its last checkpoint."""
+    done = work_dir / 'finished'
+    if not done.exists():
+        print(f'\n=== {config}, seed {seed} -> {work_dir}', flush=True)
+        call(
+            'train.py',
+            CONFIGS / f'{config}.py',
+            '--work-dir',
+            work_dir,
+            '--resume',
+            '--cfg-options',
+            f'randomness.seed={seed}',
+            f'default_hooks.checkpoint.interval={CHECKPOINT_INTERVAL}',
+            *options,
+            *args.cfg_options,
+            data_root=args.data_root)
+        done.touch()
+    return Path((work_dir / 'last_checkpoint').read_text().strip())
+
+
+def main() -> None:
+    """Run the demo."""
+    args = parse_args()
+    call(
+        'datasets/make_openmoji_coco.py',
+        '--out',
+        args.data_root,
+        '--train',
+        args.train,
+        '--val',
+        args.val,
+        '--captioned',
+        args.captioned,
+        '--seed',
+        0,
+        data_root=args.data_root)
+    runs = {name: [] for name in ROWS}
+    checkpoints = {}
+    for seed in args.seeds:
+        folder = args.work_dir / f'seed{seed}'
+        base = train(BASE, folder / 'base', seed, args, [])
+        for name, config in ROWS.items():
+            work_dir = folder / config
+            checkpoint = train(config, work_dir, seed, args,
+                               [f'load_from={base}'])
+            runs[name].append(work_dir)
+            checkpoints.setdefault(name, checkpoint)
+    draw(args, checkpoints)
+    call(
+        'analysis/compare_runs.py',
+        *(x for name, dirs in runs.items() for x in ('--run', name, *dirs)),
+        '--out',
+        args.work_dir,
+        data_root=args.data_root)
+
+
+def draw(args: argparse.Namespace, checkpoints: dict) -> None:
+    """Mosaics as the model saw them, and detections of all rows."""
+    call(
+        'visualization/browse_mosaics.py',
+        CONFIGS / f'{ROWS["(3) + CLIM mosaics"]}.py',
+        '--out',
+        args.work_dir / 'mosaics',
+        '--num',
+        8,
+        data_root=args.data_root)
+    call(
+        'visualization/compare_detections.py',
+        *(x for name, config in ROWS.items()
+          for x in ('--model', name, CONFIGS / f'{config}.py',
+                    checkpoints[name])),
+        '--out',
+        args.work_dir / 'detections.png',
+        data_root=args.data_root)
+
+
+if __name__ == '__main__':
+    main()
