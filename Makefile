@@ -100,7 +100,7 @@ $(STAMPS)/build-tools: $(STAMPS)/venv requirements/build.txt
 $(WITH_TORCH): $(STAMPS)/build-tools
 	$(call step,torch $(TORCH) and the torchvision that fits it)
 	$(PIP_INSTALL) torch==$(TORCH) torchvision
-	@rm -f $(STAMPS)/torch-* $(STAMPS)/mmcv $(STAMPS)/cpu-operators
+	@rm -f $(STAMPS)/torch-* $(STAMPS)/cpu-operators
 	$(done)
 
 $(STAMPS)/requirements: $(WITH_TORCH) requirements/runtime.txt \
@@ -112,12 +112,12 @@ $(STAMPS)/requirements: $(WITH_TORCH) requirements/runtime.txt \
 
 # A wheel of this very version and Python from PIP_FIND_LINKS, where there is
 # one; else the sources, whose build goes on with the files it still lacks.
-$(STAMPS)/mmcv: $(WITH_TORCH)
+$(STAMPS)/mmcv: $(STAMPS)/openmmlab
 	$(call step,mmcv $(MMCV) with its operators)
-	if $(ENV_PYTHON) -m pip install --no-deps --no-index --force-reinstall \
-			--only-binary mmcv mmcv==$(MMCV) \
+	if $(ENV_PYTHON) -m pip install --quiet --no-deps --no-index \
+			--force-reinstall --only-binary mmcv mmcv==$(MMCV) 2> /dev/null \
 		&& $(ENV_PYTHON) tools/misc/check_mmcv_operators.py; then \
-		echo 'took the wheel'; \
+		echo '== mmcv: took a wheel that is there'; \
 	else \
 		$(MAKE) --no-print-directory mmcv-from-source; \
 	fi
@@ -140,10 +140,11 @@ mmcv-from-source: $(BUILD)/mmcv-$(MMCV)/setup.py
 $(BUILD)/mmcv-$(MMCV)/setup.py:
 	$(ENV_PYTHON) -m pip download --no-deps --no-build-isolation \
 		--no-binary mmcv --dest $(BUILD) mmcv==$(MMCV)
-	tar -xzf $(BUILD)/mmcv-$(MMCV).tar.gz -C $(BUILD) --touch
+	rm -rf $(BUILD)/unpacked && mkdir $(BUILD)/unpacked
+	tar -xzf $(BUILD)/mmcv-$(MMCV).tar.gz -C $(BUILD)/unpacked --touch
+	mv $(BUILD)/unpacked/mmcv-$(MMCV) $(BUILD)/
 
-$(STAMPS)/openmmlab: $(STAMPS)/mmcv $(STAMPS)/requirements \
-		requirements/openmmlab.txt
+$(STAMPS)/openmmlab: $(STAMPS)/requirements requirements/openmmlab.txt
 	$(call step,mmengine and mmdet and mim)
 	$(PIP_INSTALL) --no-deps -r requirements/openmmlab.txt
 	$(done)
@@ -151,7 +152,7 @@ $(STAMPS)/openmmlab: $(STAMPS)/mmcv $(STAMPS)/requirements \
 PACKAGE_FILES := $(shell git ls-files mmdet_clim configs tools 2>/dev/null) \
 	setup.cfg pyproject.toml model-index.yml
 # Not editable: mim and `pkg::` configs do not find an editable install.
-$(STAMPS)/package: $(STAMPS)/openmmlab $(wildcard $(PACKAGE_FILES))
+$(STAMPS)/package: $(STAMPS)/mmcv $(wildcard $(PACKAGE_FILES))
 	$(call step,mmdet_clim)
 	$(ENV_PYTHON) -m pip install --no-deps --no-build-isolation \
 		--force-reinstall .
