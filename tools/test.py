@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-# Before any config is read: it makes `mmdet_clim::` bases known.
+# First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults

@@ -4,11 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
-# Before any config is read: it makes `mmdet_clim::` bases known.
+# First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,9 +73,14 @@ def load_config(args: argparse.Namespace) -> Config:
                 f'{args.config}, got {cfg.get("auto_scale_lr")}')
         cfg.auto_scale_lr.enable = True
 
-    if args.resume is not None:
+    if args.resume == 'auto':
+        # A first start is no resumption: it keeps the config's load_from.
+        if find_latest_checkpoint(cfg.work_dir) is not None:
+            cfg.resume = True
+            cfg.load_from = None
+    elif args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = args.resume
     return cfg
 
 
