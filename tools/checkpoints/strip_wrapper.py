@@ -1,0 +1,102 @@
+# Licensed under the Apache License, Version 2.0.
+"""Take the detector out of a checkpoint of ``CLIMDetector``.
+
+The result loads in the plain detector's config and predicts the same. It
+keeps the meta data of the run and drops the objectives with their queues,
+the optimizer, the schedules and the log.
+"""
+import argparse
+import os
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Mapping, Optional
+
+import mmdet_clim  # noqa: F401
+import torch
+from mmengine.config import Config
+
+from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
+
+
+def strip_state_dict(state_dict: Mapping[str, torch.Tensor]) -> OrderedDict:
+    """Keep the weights of the wrapped detector, under its own names.
+
+    Args:
+        state_dict (Mapping): Name to tensor of a ``CLIMDetector``.
+
+    Returns:
+        OrderedDict: Name to tensor of the detector.
+
+    Raises:
+        ValueError: No name begins with the prefix of the wrapper.
+    """
+    stripped = OrderedDict((name[len(DETECTOR_PREFIX):], weight)
+                           for name, weight in state_dict.items()
+                           if name.startswith(DETECTOR_PREFIX))
+    if not stripped:
+        raise ValueError(
+            f'state_dict: expected names with the prefix {DETECTOR_PREFIX!r} '
+            f'of CLIMDetector, got {list(state_dict)[:3]} ...; a checkpoint '
+            'of a plain detector needs no stripping')
+    return stripped
+
+
+def strip_checkpoint(checkpoint: Mapping,
+                     config: Optional[Config] = None) -> dict:
+    """Build the checkpoint of the plain detector.
+
+    Args:
+        checkpoint (Mapping): As MMEngine's runner saves it.
+        config (Config, optional): The plain detector's config, which replaces
+            the one in the meta data.
+
+    Returns:
+        dict: ``state_dict`` and ``meta``.
+
+    Raises:
+        ValueError: It is not a checkpoint of a ``CLIMDetector``.
+    """
+    if not isinstance(checkpoint, Mapping) or 'state_dict' not in checkpoint:
+        found = (
+            sorted(map(str, checkpoint)) if isinstance(checkpoint, Mapping)
+            else type(checkpoint).__name__)
+        raise ValueError(
+            f'checkpoint: expected the key "state_dict", got {found}')
+    meta = dict(checkpoint.get('meta', {}))
+    if config is not None:
+        meta['cfg'] = config.pretty_text
+    return dict(
+        state_dict=strip_state_dict(checkpoint['state_dict']), meta=meta)
+
+
+def save_atomically(checkpoint: dict, path: Path) -> None:
+    """Write a checkpoint so that the path never holds half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            torch.save(checkpoint, file)
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def main() -> None:
+    """Strip one checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('input', type=Path, help='of CLIMDetector')
+    parser.add_argument('output', type=Path, help='for the plain detector')
+    parser.add_argument(
+        '--config', help="the plain detector's config, kept in the result")
+    args = parser.parse_args()
+    config = Config.fromfile(args.config) if args.config else None
+    # A checkpoint that holds anything but data is refused here.
+    checkpoint = torch.load(args.input, map_location='cpu', weights_only=True)
+    save_atomically(strip_checkpoint(checkpoint, config), args.output)
+    print(f'{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB')
+
+
+if __name__ == '__main__':
+    main()
