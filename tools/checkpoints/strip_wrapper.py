@@ -7,12 +7,10 @@ the optimizer, the schedules and the log.
 """
 import argparse
 import os
-import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Mapping, Optional
 
-import mmdet_clim  # noqa: F401
 import torch
 from mmengine.config import Config
 
@@ -73,14 +71,12 @@ def strip_checkpoint(checkpoint: Mapping,
 def save_atomically(checkpoint: dict, path: Path) -> None:
     """Write a checkpoint so that the path never holds half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}')
     try:
-        with os.fdopen(handle, 'wb') as file:
-            torch.save(checkpoint, file)
+        torch.save(checkpoint, unfinished)
         os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def main() -> None:
