@@ -27,6 +27,13 @@ def parse_args() -> argparse.Namespace:
         '--out', type=Path, required=True, help='folder of the PNGs')
     parser.add_argument(
         '--num', type=int, default=4, help='samples of each source')
+    parser.add_argument(
+        '--warm-up',
+        type=int,
+        default=64,
+        help='samples of each source to read before the first is drawn, so '
+        'that the cache of mosaic partners holds images as in a running '
+        'training')
     parser.add_argument('--seed', type=int, default=0, help='which samples')
     parser.add_argument(
         '--side',
@@ -41,6 +48,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.num < 1:
         parser.error(f'--num: expected at least 1, got {args.num}')
+    if args.warm_up < 0:
+        parser.error(f'--warm-up: expected at least 0, got {args.warm_up}')
     return args
 
 
@@ -72,9 +81,11 @@ def main() -> None:
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     args.out.mkdir(parents=True, exist_ok=True)
     for source, part in enumerate(getattr(dataset, 'datasets', [dataset])):
-        drawn = np.random.default_rng(args.seed).choice(
-            len(part), min(args.num, len(part)), replace=False)
-        for number, index in enumerate(drawn.tolist()):
+        order = np.random.default_rng(args.seed).permutation(
+            len(part)).tolist()
+        for index in order[args.num:args.num + args.warm_up]:
+            part[index]
+        for number, index in enumerate(order[:args.num]):
             sample = part[index]
             branch = sample['data_samples'].get('branch', 'boxes')
             file = args.out / f'{source}_{branch}_{number}.png'
