@@ -6,10 +6,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_clim.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 CATEGORIES = [dict(id=1, name='person'), dict(id=18, name='dog')]
-
 
 CONFIG = '''
 custom_imports = dict(imports=['mmdet_clim.datasets'])
@@ -62,9 +66,9 @@ def write_data(root: Path) -> None:
                 annotations=annotations)))
 
 
-def browse(*arguments):
+def run_tool(name, *arguments):
     return subprocess.run(
-        [sys.executable, 'tools/visualization/browse_mosaics.py', *arguments],
+        [sys.executable, f'tools/visualization/{name}.py', *arguments],
         cwd=ROOT,
         env=dict(PYTHONPATH=str(ROOT), PATH='/usr/bin:/bin'),
         capture_output=True,
@@ -79,7 +83,9 @@ def test_every_source_is_drawn(tmp_path):
         "train_dataloader = dict(dataset=dict("
         "type='mmdet_clim.MultiSourceDataset', datasets=[boxes, texts]))")
     out = tmp_path / 'out'
-    done = browse(str(config), '--out', str(out), '--num', '2', '--side', '300')
+    done = run_tool(
+        'browse_mosaics', str(config), '--out', str(out), '--num', '2',
+        '--side', '300')
     assert done.returncode == 0, done.stderr
     assert sorted(f.name for f in out.iterdir()) == [
         '0_boxes_0.png', '0_boxes_1.png', '1_mosaic_0.png', '1_mosaic_1.png'
@@ -93,13 +99,45 @@ def test_plain_dataset_with_fewer_samples(tmp_path):
     write_data(tmp_path)
     config = tmp_path / 'config.py'
     config.write_text(
-        CONFIG.format(root=tmp_path) + 'train_dataloader = dict(dataset=boxes)')
-    done = browse(str(config), '--out', str(tmp_path / 'out'), '--num', '9')
+        CONFIG.format(root=tmp_path) +
+        'train_dataloader = dict(dataset=boxes)')
+    done = run_tool('browse_mosaics', str(config), '--out',
+                    str(tmp_path / 'out'), '--num', '9')
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / 'out').iterdir())) == 3
 
 
 def test_wrong_number(tmp_path):
-    done = browse('config.py', '--out', str(tmp_path), '--num', '0')
+    done = run_tool('browse_mosaics', 'config.py', '--out', str(tmp_path),
+                    '--num', '0')
     assert done.returncode == 2
     assert '--num: expected at least 1' in done.stderr
+
+
+def test_detections_of_untrained_models(tmp_path):
+    write_data(tmp_path)
+    base = ROOT / 'configs/openmoji'
+    plain = Config.fromfile(base / 'faster-rcnn_r18-c4_256_base.py')
+    wrapped = Config.fromfile(
+        base / 'faster-rcnn_r18-c4_256_captions-tags_clim.py')
+    init_default_scope('mmdet')
+    arguments = []
+    for name, cfg in (('plain', plain), ('wrapped', wrapped)):
+        cfg.val_dataloader.dataset.update(
+            data_root=str(tmp_path),
+            ann_file='boxes.json',
+            data_prefix=dict(img=''))
+        cfg.dump(tmp_path / f'{name}.py')
+        torch.save(
+            dict(state_dict=MODELS.build(cfg.model).state_dict()),
+            tmp_path / f'{name}.pth')
+        arguments += [
+            '--model', name,
+            str(tmp_path / f'{name}.py'),
+            str(tmp_path / f'{name}.pth')
+        ]
+    done = run_tool('compare_detections', *arguments, '--num', '2', '--out',
+                    str(tmp_path / 'new' / 'a.png'))
+    assert done.returncode == 0, done.stderr
+    # the truth and two models, 420 pixels each
+    assert cv2.imread(str(tmp_path / 'new' / 'a.png')).shape[1] == 1292

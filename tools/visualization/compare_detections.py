@@ -1,21 +1,23 @@
 # Licensed under the Apache License, Version 2.0.
 """Draw what several trained models find in the same validation images."""
 import argparse
+import copy
 from pathlib import Path
-from typing import List
+from typing import List, Sequence
 
 # Before any config is read: it makes `mmdet_clim::` bases known.
 import mmdet_clim  # noqa: F401  isort: skip
 import cv2
 import numpy as np
 import torch
-from mmdet.apis import inference_detector, init_detector
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 
-from mmdet_clim.registry import DATASETS
+from mmdet_clim.registry import DATASETS, MODELS
 from mmdet_clim.visualization import draw_detections
 
 
@@ -62,30 +64,44 @@ def ground_truth(info: dict) -> InstanceData:
         labels=torch.tensor([x['bbox_label'] for x in kept]).long())
 
 
+def detect(cfg: Config, checkpoint: str, infos: Sequence[dict],
+           device: str) -> List[InstanceData]:
+    """Detections of a model, xyxy pixels of the file.
+
+    mmdet's ``init_detector`` reads ``model.backbone`` of the config, which a
+    wrapped detector does not have.
+    """
+    model = MODELS.build(cfg.model).to(device).eval()
+    load_checkpoint(model, checkpoint, map_location='cpu')
+    pipeline = Compose(cfg.val_dataloader.dataset.pipeline)
+    with torch.no_grad():
+        return [
+            model.test_step(pseudo_collate([pipeline(copy.deepcopy(info))
+                                            ]))[0].pred_instances.cpu()
+            for info in infos
+        ]
+
+
 def main() -> None:
     """Draw the picture."""
     args = parse_args()
-    register_all_modules()
-    dataset = DATASETS.build(
-        Config.fromfile(args.model[0][1]).val_dataloader.dataset)
+    configs = [Config.fromfile(config) for _, config, _ in args.model]
+    init_default_scope(configs[0].get('default_scope', 'mmdet'))
+    dataset = DATASETS.build(configs[0].val_dataloader.dataset)
     infos = choose_images(dataset, args.num, args.seed)
-    files = [info['img_path'] for info in infos]
-    detections = {}
-    for name, config, checkpoint in args.model:
-        model = init_detector(config, checkpoint, device=args.device)
-        detections[name] = [
-            inference_detector(model, file).pred_instances.cpu()
-            for file in files
-        ]
+    detections = {
+        name: detect(cfg, checkpoint, infos, args.device)
+        for cfg, (name, _, checkpoint) in zip(configs, args.model)
+    }
     picture = draw_detections(
-        [cv2.imread(file)[..., ::-1] for file in files],
+        [cv2.imread(info['img_path'])[..., ::-1] for info in infos],
         [ground_truth(info) for info in infos], detections,
         dataset.metainfo['classes'],
         dataset.metainfo.get('novel_classes', ()), args.score_thr)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.out), picture[..., ::-1])
     MMLogger.get_instance('compare_detections').info(
-        f'{args.out}: {len(files)} images, {len(detections)} models')
+        f'{args.out}: {len(infos)} images, {len(detections)} models')
 
 
 if __name__ == '__main__':

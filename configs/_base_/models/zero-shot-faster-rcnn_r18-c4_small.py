@@ -57,7 +57,7 @@ model = dict(
             roi_feat_size=7,
             in_channels=128,
             num_shared_convs=2,
-            conv_out_channels=192,
+            conv_out_channels=128,
             norm_cfg=dict(type='GN', num_groups=32, requires_grad=True),
             reg_class_agnostic=True,
             reg_predictor_cfg=dict(type='mmdet_clim.MLPRegressor'),

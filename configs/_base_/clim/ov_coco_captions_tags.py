@@ -1,0 +1,69 @@
+# CLIM and Detic's captions on OV-COCO, the published constants
+# (REFERENCE.md, sections 1 and 2). A fragment: it defines names of its own
+# (clim_*), which a config puts in their places.
+clim_data_root = '{{$OV_COCO_ROOT:data/coco/}}'
+clim_vocabulary = dict(dataset='mmdet_clim.OVCocoDataset')
+clim_text_encoder = dict(
+    type='mmdet_clim.OpenCLIPTextEncoder',
+    model='ViT-B-32-quickgelu',
+    pretrained='{{$CLIP_VIT_B_32:openai}}')
+
+# Detic's way: the whole image is the region.
+clim_caption_pipeline = [
+    dict(type='mmdet_clim.LoadImageText'),
+    dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(type='mmdet_clim.PackRegionTextInputs', branch='captions'),
+]
+clim_mosaic_pipeline = [
+    dict(type='mmdet_clim.LoadImageText', scale=(400, 400)),
+    dict(type='mmdet.Resize', scale=(400, 400), keep_ratio=True),
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(
+        type='mmdet_clim.MosaicCLIM',
+        grids=((2, 2), (3, 3), (4, 4)),
+        tile_size=(400, 400),
+        out_size=(800, 800),
+        cache_size=256),
+    dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic'),
+]
+clim_caption_dataset = dict(
+    type='mmdet_clim.ImageTextDataset',
+    vocabulary=clim_vocabulary,
+    data_root=clim_data_root,
+    ann_file='annotations/captions_train2017_tags.json',
+    data_prefix=dict(img_path='train2017/'),
+    pipeline=clim_caption_pipeline)
+clim_mosaic_dataset = dict(
+    type='mmdet_clim.ImageTextDataset',
+    vocabulary=clim_vocabulary,
+    data_root=clim_data_root,
+    ann_file='annotations/captions_train2017_tags.json',
+    data_prefix=dict(img_path='train2017/'),
+    pipeline=clim_mosaic_pipeline)
+
+# Weight 0.1, then scaled by (regions / 4): a sum over regions, divided by 4.
+clim_caption_objective = dict(
+    type='mmdet_clim.RegionCaptionObjective',
+    num_compositions=4,
+    queue=dict(type='mmdet_clim.TextQueue', size=256, dim=512),
+    avg_factor=4,
+    loss=dict(
+        type='mmdet_clim.CLIMRegionLoss',
+        kind='bce',
+        temperature=25.0,
+        bias=-20.0,
+        positive_reduction='mean',
+        negative_weight=0.125,
+        loss_weight=0.1))
+clim_tag_objective = dict(
+    type='mmdet_clim.RegionTagObjective',
+    vocabulary=clim_vocabulary,
+    num_compositions=4,
+    loss=dict(
+        type='mmdet_clim.CLIMRegionLoss',
+        kind='bce',
+        temperature=25.0,
+        bias=-20.0,
+        positive_reduction='sum',
+        loss_weight=0.1 / 3))
