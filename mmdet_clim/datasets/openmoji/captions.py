@@ -23,29 +23,70 @@ _PLURALS = {
     'man': 'men',
     'woman': 'women',
     'sheep': 'sheep',
-    'knife': 'knives',
-    'bus': 'buses',
-    'couch': 'couches',
-    'toothbrush': 'toothbrushes',
-    'sandwich': 'sandwiches',
-    'skis': 'pairs of skis',
-    'scissors': 'pairs of scissors',
-    'shears': 'pairs of shears',
-    'pair of skis': 'pairs of skis',
     'cattle': 'cattle',
-    'luggage': 'pieces of luggage',
-    'computer mouse': 'computer mice',
+    'bison': 'bison',
+    'deer': 'deer',
+    'fish': 'fish',
+    'goose': 'geese',
+    'mango': 'mangoes',
+    'moose': 'moose',
     'mouse': 'mice',
-    'broccoli': 'pieces of broccoli',
     'ox': 'oxen',
+    'potato': 'potatoes',
+    'scarf': 'scarves',
+    'shrimp': 'shrimp',
+    'squid': 'squid',
+    'tomato': 'tomatoes',
+    'tooth': 'teeth',
+    'wolf': 'wolves',
+    'knife': 'knives',
+    'loaf': 'loaves',
 }
-_SINGULARS = {
-    'skis': 'pair of skis',
-    'scissors': 'pair of scissors',
-    'shears': 'pair of shears',
-    'broccoli': 'piece of broccoli',
-    'luggage': 'piece of luggage',
-    'cattle': 'head of cattle',
+# Nouns that are counted in something: 'a pair of skis', 'two pairs of skis'.
+_MEASURES = {
+    'bacon': 'strip',
+    'ballet shoes': 'pair',
+    'beans': 'handful',
+    'blueberries': 'handful',
+    'bread': 'loaf',
+    'briefs': 'pair',
+    'broccoli': 'piece',
+    'candy': 'piece',
+    'cattle': 'head',
+    'cherries': 'bunch',
+    'chopsticks': 'pair',
+    'cooked rice': 'bowl',
+    'corn': 'ear',
+    'crossed swords': 'pair',
+    'french fries': 'box',
+    'gardening gloves': 'pair',
+    'garlic': 'head',
+    'glasses': 'pair',
+    'goggles': 'pair',
+    'grapes': 'bunch',
+    'green salad': 'bowl',
+    'ice cream': 'bowl',
+    'jeans': 'pair',
+    'lettuce': 'head',
+    'luggage': 'piece',
+    'maracas': 'pair',
+    'meat': 'piece',
+    'pancakes': 'stack',
+    'peanuts': 'pack',
+    'popcorn': 'box',
+    'prayer beads': 'string',
+    'scissors': 'pair',
+    'shears': 'pair',
+    'shopping bags': 'pair',
+    'shorts': 'pair',
+    'skis': 'pair',
+    'soap': 'bar',
+    'socks': 'pair',
+    'spaghetti': 'plate',
+    'sunglasses': 'pair',
+    'sushi': 'piece',
+    'toilet paper': 'roll',
+    'yarn': 'ball',
 }
 
 _ONE = (
@@ -94,6 +135,15 @@ _PLACES = {
 }
 
 
+def singular(noun: str) -> str:
+    """What stands after 'a' for one: 'pair of skis' for 'skis'.
+
+    Args:
+        noun (str): A class name or a synonym.
+    """
+    return f'{_MEASURES[noun]} of {noun}' if noun in _MEASURES else noun
+
+
 def plural(noun: str) -> str:
     """The plural of an English noun.
 
@@ -102,6 +152,9 @@ def plural(noun: str) -> str:
     """
     if noun in _PLURALS:
         return _PLURALS[noun]
+    if ' of ' in singular(noun):
+        measure, _, thing = singular(noun).partition(' of ')
+        return f'{plural(measure)} of {thing}'
     head, _, last = noun.rpartition(' ')
     if head and last in _PLURALS:
         return f'{head} {_PLURALS[last]}'
@@ -114,7 +167,8 @@ def plural(noun: str) -> str:
 
 def with_article(phrase: str) -> str:
     """Put 'a' or 'an' before a phrase."""
-    return ('an ' if re.match('[aeio]|umb|urn', phrase) else 'a ') + phrase
+    vowel = re.match('(?!one-)[aeio]|umb|urn|hour', phrase)
+    return ('an ' if vowel else 'a ') + phrase
 
 
 def _noun(rng: np.random.Generator, obj: SceneObject) -> str:
@@ -145,7 +199,7 @@ def _phrase(rng: np.random.Generator, group: Sequence[SceneObject],
         adjectives.append((small if share < 0.04 else large)[rng.integers(3)])
     if rng.random() < 0.3 and obj.colour and obj.cls.name != 'person':
         adjectives.append(obj.colour)
-    return with_article(' '.join([*adjectives, _SINGULARS.get(noun, noun)]))
+    return with_article(' '.join([*adjectives, singular(noun)]))
 
 
 def _join(phrases: Sequence[str]) -> str:
@@ -244,7 +298,7 @@ class TagFinder:
         self._id_of: Dict[str, int] = {}
         for cls in classes:
             for word in cls.words:
-                for form in (word, plural(word), _SINGULARS.get(word, word)):
+                for form in (word, plural(word), singular(word)):
                     self._id_of.setdefault(form.lower(), cls.id)
         names = sorted(self._id_of, key=lambda form: (-len(form), form))
         self._pattern = re.compile(

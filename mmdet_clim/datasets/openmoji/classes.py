@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
+from ..ov_coco import NOVEL_CLASSES
+
 #: Fitzpatrick modifiers, from light to dark.
 SKIN_TONES = ('1F3FB', '1F3FC', '1F3FD', '1F3FE', '1F3FF')
 
@@ -122,10 +124,6 @@ _COCO_CATEGORIES = """
 87 scissors indoor
 90 toothbrush indoor
 """
-
-_NOVEL = frozenset(
-    'airplane bus cat dog cow elephant umbrella tie snowboard skateboard cup '
-    'knife cake couch keyboard sink scissors'.split())
 
 # Checked by eye on a contact sheet. 'CODE=noun' names the very drawing,
 # 'CODE[a:b]' uses that share of its width, 'CODE*' adds the skin tones.
@@ -272,7 +270,7 @@ def coco_classes() -> List[SceneClass]:
                 name=name,
                 id=int(number),
                 supercategory=supercategory,
-                novel=name in _NOVEL,
+                novel=name in NOVEL_CLASSES,
                 glyphs=_read_glyphs(_COCO_GLYPHS.get(name, '')),
                 synonyms=_COCO_SYNONYMS.get(name, ()),
                 weight=_COCO_WEIGHTS.get(name, 1.0)))

@@ -32,7 +32,7 @@ def svg_path(code: str) -> Path:
     return path
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def render_glyph(glyph: Glyph, size: int) -> np.ndarray:
     """Draw a glyph and cut it to its visible part.
 

@@ -1,0 +1,220 @@
+# Licensed under the Apache License, Version 2.0.
+"""Drawing of all images of a split, on several processes."""
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from .captions import write_captions
+from .classes import SceneClass, coco_classes
+from .lvis_vocabulary import lvis_classes
+from .scenes import BOXED, CAPTIONED, SceneStyle, draw_scene
+
+#: Room for the image ids of one split: ids differ between the splits.
+MAX_IMAGES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Split:
+    """One image folder.
+
+    Args:
+        folder (str): Its name.
+        number (int): Distinguishes its random numbers and its image ids.
+        style (SceneStyle): How full and how large its scenes are.
+        most_captions (int): A scene has from one to so many.
+    """
+
+    folder: str
+    number: int
+    style: SceneStyle
+    most_captions: int
+
+    def image_id(self, index: int) -> int:
+        """COCO image id of the image at a position of the split."""
+        return self.number * MAX_IMAGES + index + 1
+
+
+TRAIN = Split('train2017', 0, BOXED, 5)
+VAL = Split('val2017', 1, BOXED, 5)
+# an image from the web comes with one text, seldom with two
+WEB = Split('captioned2017', 2, CAPTIONED, 2)
+
+
+@dataclass(frozen=True)
+class DatasetParameters:
+    """All that decides the content of a data set.
+
+    Args:
+        train (int): Scenes with boxes and captions for training.
+        val (int): Scenes with boxes for evaluation.
+        captioned (int): Further training scenes with captions only.
+        seed (int): Not negative; the same seed gives the same files.
+        size (int): Long side of the images in pixels, from 64 to 2048.
+        vocabulary (str): 'coco' or 'lvis'.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    train: int
+    val: int
+    captioned: int
+    seed: int
+    size: int = 256
+    vocabulary: str = 'coco'
+
+    def __post_init__(self):
+        counts = dict(
+            train=self.train, val=self.val, captioned=self.captioned)
+        for key, count in counts.items():
+            least = 0 if key == 'captioned' else 1
+            if not least <= count < MAX_IMAGES:
+                raise ValueError(
+                    f'{key}: expected a number of images from {least} to '
+                    f'{MAX_IMAGES - 1}, got {count}')
+        if self.seed < 0:
+            raise ValueError('seed: expected a number that is not negative, '
+                             f'got {self.seed}')
+        if not 64 <= self.size <= 2048:
+            raise ValueError('size: expected a long side from 64 to 2048 '
+                             f'pixels, got {self.size}')
+        if self.vocabulary not in ('coco', 'lvis'):
+            raise ValueError("vocabulary: expected 'coco' or 'lvis', got "
+                             f'{self.vocabulary!r}')
+
+    def as_dict(self) -> Dict:
+        """The parameters by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class DrawnSplit:
+    """What the images of a split show.
+
+    Args:
+        split (Split): Which one.
+        images (list[dict]): COCO's image entries, with ``captions``.
+        annotations (list[dict]): COCO's annotations, without ids.
+    """
+
+    split: Split
+    images: List[Dict]
+    annotations: List[Dict]
+
+
+def vocabulary_classes(vocabulary: str) -> List[SceneClass]:
+    """The classes of a vocabulary, also those that no glyph shows.
+
+    Args:
+        vocabulary (str): 'coco' or 'lvis'.
+    """
+    return coco_classes() if vocabulary == 'coco' else lvis_classes()
+
+
+@lru_cache(maxsize=None)
+def _drawable(vocabulary: str,
+              split: Split) -> Tuple[List[SceneClass], np.ndarray]:
+    """Classes with a glyph, and the chance of each in a split."""
+    classes = [cls for cls in vocabulary_classes(vocabulary) if cls.glyphs]
+    weights = np.array([cls.weight for cls in classes])
+    if vocabulary == 'lvis' and split is not TRAIN:
+        # rare classes must be met in evaluation, and captions from the web
+        # name more of the tail than boxes do
+        weights = np.sqrt(weights)
+    return classes, weights / weights.sum()
+
+
+def encode_mask(mask: np.ndarray) -> Dict:
+    """COCO's compressed run lengths of a mask.
+
+    Args:
+        mask (np.ndarray): ``(H, W)`` bool.
+    """
+    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return dict(size=rle['size'], counts=rle['counts'].decode('ascii'))
+
+
+def trace_mask(mask: np.ndarray) -> List[List[int]]:
+    """Polygons along the outer pixel edges of a mask; holes are filled.
+
+    Args:
+        mask (np.ndarray): ``(H, W)`` bool.
+
+    Returns:
+        list[list[int]]: ``[x0, y0, x1, y1, ...]`` per connected part, in
+        pixels; a pixel covers from its index to its index plus one.
+    """
+    # On the doubled grid the border pixels of an edge lie on either side of
+    # it, even inside and odd outside; rounding up gives the edge itself.
+    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL,
+                                   cv2.CHAIN_APPROX_SIMPLE)
+    return [((contour + 1) // 2).reshape(-1).tolist() for contour in contours]
+
+
+def _make_image(parameters: DatasetParameters, folder: Path, split: Split,
+                index: int) -> Tuple[Dict, List[Dict]]:
+    """Draw and write one image; its random numbers are its own.
+
+    Returns:
+        tuple[dict, list[dict]]: COCO's image entry with ``captions``, and
+        the annotations without ids.
+    """
+    rng = np.random.default_rng([parameters.seed, split.number, index])
+    classes, weights = _drawable(parameters.vocabulary, split)
+    scene = draw_scene(rng, classes, weights, split.style, parameters.size)
+    captions = write_captions(rng, scene, split.most_captions)
+    image_id = split.image_id(index)
+    name = f'{image_id:012d}.jpg'
+    _, jpeg = cv2.imencode('.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    (folder / split.folder / name).write_bytes(jpeg.tobytes())
+    height, width = scene.image.shape[:2]
+    image = dict(
+        id=image_id,
+        file_name=name,
+        height=height,
+        width=width,
+        captions=captions)
+    # LVIS knows polygons only; COCO's run lengths are exact
+    segment = trace_mask if parameters.vocabulary == 'lvis' else encode_mask
+    annotations = [
+        dict(
+            image_id=image_id,
+            category_id=obj.cls.id,
+            bbox=list(obj.box),
+            area=obj.area,
+            iscrowd=0,
+            segmentation=segment(obj.mask)) for obj in scene.objects
+    ]
+    return image, annotations
+
+
+def draw_split(parameters: DatasetParameters, folder: Path, split: Split,
+               count: int, pool: Optional[Executor]) -> DrawnSplit:
+    """Draw all images of a split, with a progress bar.
+
+    Args:
+        parameters (DatasetParameters): What to draw.
+        folder (Path): The split's folder is made in it.
+        split (Split): Which one.
+        count (int): How many images.
+        pool (Executor | None): Processes to share the work; None draws in
+            this one.
+    """
+    (folder / split.folder).mkdir(parents=True)
+    make = partial(_make_image, parameters, folder, split)
+    made = map(make, range(count)) if pool is None else pool.map(
+        make, range(count), chunksize=16)
+    drawn = DrawnSplit(split, [], [])
+    for image, annotations in tqdm(
+            made, total=count, desc=split.folder, unit='image'):
+        drawn.images.append(image)
+        drawn.annotations.extend(annotations)
+    return drawn
