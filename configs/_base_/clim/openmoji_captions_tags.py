@@ -30,14 +30,14 @@ clim_caption_dataset = dict(
     vocabulary=clim_vocabulary,
     data_root=clim_data_root,
     ann_file='annotations/captions_captioned2017_tags.json',
-    data_prefix=dict(img_path='captioned2017/'),
+    data_prefix=dict(img='captioned2017/'),
     pipeline=clim_caption_pipeline)
 clim_mosaic_dataset = dict(
     type='mmdet_clim.ImageTextDataset',
     vocabulary=clim_vocabulary,
     data_root=clim_data_root,
     ann_file='annotations/captions_captioned2017_tags.json',
-    data_prefix=dict(img_path='captioned2017/'),
+    data_prefix=dict(img='captioned2017/'),
     pipeline=clim_mosaic_pipeline)
 
 clim_objectives = dict(

@@ -32,14 +32,14 @@ clim_caption_dataset = dict(
     vocabulary=clim_vocabulary,
     data_root=clim_data_root,
     ann_file='annotations/captions_train2017_tags.json',
-    data_prefix=dict(img_path='train2017/'),
+    data_prefix=dict(img='train2017/'),
     pipeline=clim_caption_pipeline)
 clim_mosaic_dataset = dict(
     type='mmdet_clim.ImageTextDataset',
     vocabulary=clim_vocabulary,
     data_root=clim_data_root,
     ann_file='annotations/captions_train2017_tags.json',
-    data_prefix=dict(img_path='train2017/'),
+    data_prefix=dict(img='train2017/'),
     pipeline=clim_mosaic_pipeline)
 
 # Weight 0.1, then scaled by (regions / 4): a sum over regions, divided by 4.

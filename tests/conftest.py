@@ -1,0 +1,87 @@
+# Licensed under the Apache License, Version 2.0.
+"""What all tests share: one thread, fast tests first, tiny data, a wheel."""
+import os
+
+# Before torch and OpenCV are imported.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Tests that ask for one of these start other programs and take long.
+SLOW_FIXTURES = ('source_tree', 'wheel', 'installed_package', 'openmoji_root')
+
+
+def pytest_collection_modifyitems(items):
+    """Run what takes long at the end, so that a failure shows early."""
+    items.sort(key=lambda item: any(name in item.fixturenames
+                                    for name in SLOW_FIXTURES))
+
+
+@pytest.fixture(scope='session')
+def repository() -> Path:
+    """Root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope='session')
+def openmoji_root(tmp_path_factory) -> Path:
+    """OpenMoji-COCO with 24 training, 8 validation, 24 captioned images."""
+    root = tmp_path_factory.mktemp('openmoji') / 'coco'
+    run_python(REPOSITORY / 'tools/datasets/make_openmoji_coco.py', '--out',
+               root, '--train', 24, '--val', 8, '--captioned', 24, '--size',
+               128, '--seed', 0)
+    return root
+
+
+@pytest.fixture(scope='session')
+def source_tree(tmp_path_factory) -> Path:
+    """A copy of the sources, in which builds may leave their files."""
+    tree = tmp_path_factory.mktemp('source') / 'mmdet_clim'
+    shutil.copytree(
+        REPOSITORY,
+        tree,
+        symlinks=True,
+        ignore=shutil.ignore_patterns('.venv*', '.git', 'data', 'work_dirs',
+                                      'build', 'dist', '*.egg-info',
+                                      '__pycache__'))
+    return tree
+
+
+@pytest.fixture(scope='session')
+def wheel(source_tree, tmp_path_factory) -> Path:
+    """The wheel that ``pip install .`` builds."""
+    folder = tmp_path_factory.mktemp('wheel')
+    run_python('-m', 'pip', 'wheel', '--quiet', '--no-deps',
+               '--no-build-isolation', '--wheel-dir', folder, source_tree)
+    return next(folder.glob('mmdet_clim-*.whl'))
+
+
+@pytest.fixture(scope='session')
+def installed_package(wheel, tmp_path_factory) -> dict:
+    """Environment variables with which the installed wheel is imported.
+
+    The wheel goes to a folder of its own, in front of the environment's
+    packages, so that the big ones need not be installed again.
+    """
+    site_packages = tmp_path_factory.mktemp('site-packages')
+    run_python('-m', 'pip', 'install', '--quiet', '--no-deps', '--target',
+               site_packages, wheel)
+    return dict(os.environ, PYTHONPATH=str(site_packages))
+
+
+def run_python(*args) -> str:
+    """Run this Python; its output is in the error where it fails."""
+    done = subprocess.run([sys.executable, *map(str, args)],
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT,
+                          text=True)
+    if done.returncode:
+        raise RuntimeError(f'{args} failed:\n{done.stdout[-4000:]}')
+    return done.stdout

@@ -1,0 +1,188 @@
+# Licensed under the Apache License, Version 2.0.
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_clim.models.objectives import (RegionCaptionObjective,
+                                          RegionTagObjective, SampledRegions,
+                                          recall_at_1)
+from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
+from mmdet_clim.registry import MODELS
+
+BCE = dict(
+    type='mmdet_clim.CLIMRegionLoss', temperature=10.0, bias=-4.0)
+CLASSES = ['cat', 'dog', 'cow']
+
+
+@pytest.fixture
+def text_encoder(tmp_path):
+    texts = [*CLASSES, 'one', 'two', 'three', 'four']
+    torch.manual_seed(0)
+    file = tmp_path / 'texts.pth'
+    torch.save(dict(names=texts, vectors=torch.randn(len(texts), 6)), file)
+    return PrecomputedTextEncoder(str(file))
+
+
+def mosaic(grid=(1, 2), captions=(('one', ), ('two', )), tags=((0, ), (1, )),
+           ids=(7, 8)):
+    rows, cols = grid
+    boxes = torch.tensor([[10. * c, 10. * r, 10. * c + 10, 10. * r + 10]
+                          for r in range(rows) for c in range(cols)])
+    sample = DetDataSample(
+        metainfo=dict(
+            captions=[list(c) for c in captions],
+            tags=[list(t) for t in tags],
+            image_ids=list(ids),
+            mosaic_grid=grid))
+    sample.gt_instances = InstanceData(
+        bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long))
+    return sample
+
+
+def no_proposals():
+    return InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0))
+
+
+def caption_objective(**kwargs):
+    return MODELS.build(
+        dict(type='mmdet_clim.RegionCaptionObjective', loss=BCE, **kwargs))
+
+
+def tag_objective(**kwargs):
+    return MODELS.build(
+        dict(
+            type='mmdet_clim.RegionTagObjective',
+            vocabulary=CLASSES,
+            templates=('{}', ),
+            loss=dict(BCE, positive_reduction='sum'),
+            **kwargs))
+
+
+def test_captions_sample_tiles_then_compositions():
+    samples = caption_objective().sample(no_proposals(), mosaic())
+    # A grid of 1x2 has one rectangle of two tiles.
+    assert samples.bboxes.tolist() == [[0, 0, 10, 10], [10, 0, 20, 10],
+                                       [0, 0, 20, 10]]
+    assert samples.members.tolist() == [[True, False], [False, True],
+                                        [True, True]]
+
+
+def test_caption_loss_equals_the_plain_formula(text_encoder):
+    objective = caption_objective()
+    samples = [
+        objective.sample(no_proposals(), mosaic()),
+        # The image with id 8 stands in both mosaics.
+        objective.sample(
+            no_proposals(),
+            mosaic((1, 1), captions=[['three']], tags=[[]], ids=[8]))
+    ]
+    torch.manual_seed(1)
+    embeddings = torch.randn(4, 6)
+    out = objective.loss(embeddings, samples, text_encoder)
+    # Texts: one (7), two (8), three (8).
+    targets = torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 1], [0, 1, 1]])
+    texts = text_encoder(['one', 'two', 'three'])
+    logits = 10 * F.normalize(embeddings, dim=1) @ texts.T - 4
+    loss = F.binary_cross_entropy_with_logits(
+        logits, targets.float(), reduction='none')
+    weights = torch.where(targets > 0, 1 / targets.sum(1, keepdim=True), 1.)
+    torch.testing.assert_close(out['loss'], (loss * weights).sum(1).mean())
+
+
+def test_fixed_divisor(text_encoder):
+    average, fixed = caption_objective(), caption_objective(avg_factor=4)
+    sample = [average.sample(no_proposals(), mosaic())]
+    embeddings = torch.randn(3, 6)
+    torch.testing.assert_close(
+        fixed.loss(embeddings, sample, text_encoder)['loss'] * 4,
+        average.loss(embeddings, sample, text_encoder)['loss'] * 3)
+
+
+def test_queue_adds_past_captions_and_survives_a_checkpoint(text_encoder):
+    queue = dict(type='mmdet_clim.TextQueue', size=3, dim=6)
+    objective = caption_objective(queue=queue)
+    sample = [objective.sample(no_proposals(), mosaic())]
+    embeddings = torch.randn(3, 6)
+    first = objective.loss(embeddings, sample, text_encoder)['loss']
+    assert objective.queue.ids.tolist() == [7, 8]
+    resumed = caption_objective(queue=queue)
+    resumed.load_state_dict(objective.state_dict())
+    second = objective.loss(embeddings, sample, text_encoder)['loss']
+    assert not torch.isclose(first, second)
+    torch.testing.assert_close(
+        resumed.loss(embeddings, sample, text_encoder)['loss'], second)
+    assert objective.queue.ids.tolist() == [8, 7, 8]
+
+
+def test_largest_likely_proposal_of_each_tile():
+    objective = tag_objective(num_compositions=0, max_proposals=2)
+    tiles = mosaic().gt_instances.bboxes
+    proposals = torch.tensor([
+        [1., 1., 3., 3.],  # tile 0, best score, small
+        [6., 0., 14., 4.],  # half in each: the first tile, clamped
+        [0., 0., 10., 10.],  # third of tile 0: past max_proposals
+    ])
+    assert objective.select(proposals, tiles).tolist() == [
+        [6, 0, 10, 4],  # largest of the two that count
+        [10, 0, 20, 10],  # none: the tile itself
+    ]
+    # Less than min_overlap in any tile: a proposal over the padding.
+    outside = torch.tensor([[8., 9., 18., 30.]])
+    assert torch.equal(objective.select(outside, tiles), tiles)
+    assert torch.equal(objective.select(torch.zeros(0, 4), tiles), tiles)
+
+
+def test_tags_of_compositions_are_unions(text_encoder):
+    objective = tag_objective()
+    sample = objective.sample(no_proposals(), mosaic(tags=[[0, 2], [1]]))
+    targets = objective.match(sample)
+    assert targets.int().tolist() == [[1, 0, 1], [0, 1, 0], [1, 1, 1]]
+    embeddings = torch.randn(3, 6)
+    out = objective.loss(embeddings, [sample], text_encoder)
+    logits = 10 * F.normalize(embeddings, dim=1) @ text_encoder(CLASSES).T - 4
+    loss = F.binary_cross_entropy_with_logits(
+        logits, targets.float(), reduction='none')
+    torch.testing.assert_close(out['loss'], loss.sum(1).mean())
+
+
+def test_regions_without_tags_are_left_out(text_encoder):
+    objective = tag_objective()
+    sample = objective.sample(no_proposals(), mosaic(tags=[[], [1]]))
+    # The untagged tile is out; the pair holds the tag of its other tile.
+    assert sample.members.tolist() == [[False, True], [True, True]]
+    empty = objective.sample(no_proposals(), mosaic(tags=[[], []]))
+    assert len(empty) == 0
+    embeddings = torch.randn(0, 6, requires_grad=True)
+    out = objective.loss(embeddings, [empty], text_encoder)
+    assert out['loss'].item() == 0
+    out['loss'].backward()
+    assert embeddings.grad is not None
+
+
+def test_recall():
+    texts = torch.eye(3)
+    regions = torch.tensor([[2., 0, 0], [0, 3., 0], [0, 0, 1.]])
+    targets = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 0, 0]]).bool()
+    # Two regions have texts, one of them is nearest to its own.
+    assert recall_at_1(regions, texts, targets) == 50
+    assert recall_at_1(regions, texts, torch.zeros(3, 3).bool()) == 0
+
+
+@pytest.mark.parametrize('kwargs, key', [
+    (dict(num_compositions=-1), 'num_compositions'),
+    (dict(avg_factor=0), 'avg_factor'),
+])
+def test_bad_arguments(kwargs, key):
+    with pytest.raises(ValueError, match=key):
+        RegionCaptionObjective(loss=BCE, **kwargs)
+
+
+def test_bad_vocabulary():
+    with pytest.raises(ValueError, match='twice'):
+        RegionTagObjective(loss=BCE, vocabulary=['cat', 'cat'])
+
+
+def test_sampled_regions_know_their_number():
+    assert len(SampledRegions(torch.zeros(2, 4), torch.ones(2, 1), None)) == 2

@@ -1,0 +1,128 @@
+# Licensed under the Apache License, Version 2.0.
+"""A wrong stack, made of small packages in front of the real ones."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def write_package(folder, name, code):
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / '__init__.py').write_text(code)
+
+
+def import_with(folder, repository, code='import mmdet_clim', prelude=''):
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(
+        map(str, (folder, repository))))
+    return subprocess.run([sys.executable, '-c', f'{prelude}\n{code}'],
+                          env=env,
+                          cwd=folder,
+                          capture_output=True,
+                          text=True)
+
+
+# Hides modules, as if they were not installed.
+HIDE = '''
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name in {names!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Hidden())
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name in {names!r} else find_spec(name, package))
+'''
+
+
+def last_line(done):
+    assert done.returncode != 0, done.stdout
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_a_right_stack_imports_silently(tmp_path, repository):
+    done = import_with(tmp_path, repository)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ''
+
+
+@pytest.mark.parametrize('names, sentence', [
+    (('mmdet', ), 'MMDetection, which is missing: `pip install mmdet==3.3.0`'),
+    (('mmcv', ), 'needs mmcv, which is missing: `MMCV_WITH_OPS=1'),
+    (('mmcv._ext', ), 'without its operators (mmcv-lite'),
+    (('pkg_resources', ),
+     'mmengine and openmim need pkg_resources, which the installed '
+     'setuptools lacks (82 removed it): `pip install "setuptools>=66,<82"`.'),
+])
+def test_what_is_missing_is_named(tmp_path, repository, names, sentence):
+    done = import_with(
+        tmp_path, repository, prelude=HIDE.format(names=names))
+    line = last_line(done)
+    assert line.startswith('ImportError: ')
+    assert sentence in line
+
+
+def test_mmcv_that_mmdet_refuses(tmp_path, repository):
+    write_package(tmp_path, 'mmcv', '__version__ = "2.2.0"')
+    (tmp_path / 'mmcv' / '_ext.py').touch()
+    line = last_line(import_with(tmp_path, repository))
+    assert line.startswith('ImportError: mmdet 3.3.0 does not work with')
+    assert 'MMCV==2.2.0' in line
+    assert 'install mmcv 2.1.0' in line
+
+
+def test_operators_of_another_torch(tmp_path, repository):
+    write_package(tmp_path, 'mmcv', '__version__ = "2.1.0"')
+    (tmp_path / 'mmcv' / '_ext.py').write_text(
+        'raise ImportError("undefined symbol: _ZN3c10")')
+    line = last_line(import_with(tmp_path, repository))
+    assert 'operators of mmcv 2.1.0 do not load beside torch' in line
+    assert 'undefined symbol' in line
+
+
+def test_torch_that_runs_code_in_checkpoints(tmp_path, repository):
+    line = last_line(
+        import_with(
+            tmp_path,
+            repository,
+            prelude='import torch; torch.__version__ = "2.5.1"'))
+    assert 'torch 2.5.1 runs code that a checkpoint may hold' in line
+    assert 'torch>=2.6' in line
+
+
+def test_a_fork_of_mmdet_with_its_own_limits_is_taken(tmp_path, repository):
+    write_package(tmp_path, 'mmcv', '__version__ = "2.3.6"')
+    (tmp_path / 'mmcv' / '_ext.py').touch()
+    write_package(tmp_path, 'mmdet', '__version__ = "3.4.5"')
+    done = import_with(tmp_path, repository)
+    assert done.returncode == 0, done.stderr
+
+
+def test_torchvision_imports_whatever_its_operators(tmp_path, repository):
+    code = ('import mmdet_clim, sys\n'
+            'assert "torchvision" not in sys.modules\n'
+            'import torchvision, open_clip\n'
+            'print(torchvision.ops.box_iou.__name__)')
+    done = import_with(tmp_path, repository, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == 'box_iou'
+
+
+def test_operators_are_declared_where_no_library_loads(tmp_path, repository):
+    write_package(
+        tmp_path, 'torchvision', 'import torch\n'
+        'for name in ("nms", "qnms"):\n'
+        '    torch.library.register_fake(f"torchvision::{name}")'
+        '(lambda boxes, scores, threshold: boxes)')
+    # Twice, and with one operator that somebody else has declared.
+    code = ('import torch\n'
+            'torch.library.define("torchvision::nms", "(Tensor dets, '
+            'Tensor scores, float iou_threshold) -> Tensor")\n'
+            'import mmdet_clim\n'
+            'mmdet_clim.stack.declare_torchvision_operators()\n'
+            'import torchvision')
+    done = import_with(tmp_path, repository, code)
+    assert done.returncode == 0, done.stderr
