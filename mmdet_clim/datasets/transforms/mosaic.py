@@ -30,7 +30,8 @@ class Tile(NamedTuple):
     captions: Sequence[str]
     tags: Sequence[int]
     image_id: int
-    sample: Optional[dict] = None
+    path: Optional[str]
+    sample: Optional[dict]
 
 
 @TRANSFORMS.register_module()
@@ -245,7 +246,7 @@ class MosaicCLIM(BaseTransform):
             image_ids=[tile.image_id for tile in tiles],
             mosaic_grid=grid,
             img_id=tiles[0].image_id,
-            img_path=results.get('img_path'),
+            img_path=tiles[0].path,
             scale_factor=(1.0, 1.0),
             flip=False,
             flip_direction=None)
@@ -266,7 +267,8 @@ class MosaicCLIM(BaseTransform):
             raise ValueError(f"key 'img': expected (H, W, 3) uint8, got "
                              f'{image.shape} {image.dtype}')
         return Tile(image, results['captions'], results.get('tags', ()),
-                    results['img_id'], results if image is None else None)
+                    results['img_id'], results.get('img_path'),
+                    results if image is None else None)
 
     def _grid_of(self, tiles: int) -> Tuple[int, int]:
         """A grid of exactly so many tiles."""
