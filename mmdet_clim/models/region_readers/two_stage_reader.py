@@ -44,8 +44,11 @@ class TwoStageReader(BaseRegionReader):
         rpn_head = detector.rpn_head
         proposal_cfg = detector.train_cfg.get('rpn_proposal',
                                               detector.test_cfg.rpn)
+        # mmcv's NMS takes no bfloat16, which autocast may give.
+        outputs = [[level.float() for level in maps]
+                   for maps in rpn_head(feats)]
         return rpn_head.predict_by_feat(
-            *rpn_head(feats),
+            *outputs,
             batch_img_metas=[sample.metainfo for sample in data_samples],
             cfg=proposal_cfg,
             rescale=False)

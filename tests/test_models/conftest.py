@@ -1,0 +1,199 @@
+# Licensed under the Apache License, Version 2.0.
+"""A small Faster R-CNN with text embeddings, and batches for it."""
+import copy
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.structures import InstanceData
+
+import mmdet_clim  # noqa: F401
+
+CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
+CAPTIONS = ['a cat.', 'two dogs.', 'a cow on grass.', 'a red bus.']
+DIM = 8
+
+
+@pytest.fixture(scope='session')
+def texts_file(tmp_path_factory):
+    """Embeddings of all texts that the small batches hold."""
+    generator = torch.Generator().manual_seed(0)
+    names = CLASSES + CAPTIONS
+    file = tmp_path_factory.mktemp('texts') / 'texts.pth'
+    vectors = torch.randn(len(names), DIM, generator=generator)
+    torch.save(dict(names=names, vectors=vectors), file)
+    return str(file)
+
+
+@pytest.fixture
+def text_encoder_cfg(texts_file):
+    return dict(type='mmdet_clim.PrecomputedTextEncoder', file=texts_file)
+
+
+@pytest.fixture
+def detector_cfg(text_encoder_cfg):
+    """A C4 detector of 16 channels for 64-pixel images."""
+    register_all_modules()
+    box_coder = dict(
+        type='mmdet.DeltaXYWHBBoxCoder',
+        target_means=[.0] * 4,
+        target_stds=[.1, .1, .2, .2])
+    assigner = dict(
+        type='mmdet.MaxIoUAssigner',
+        pos_iou_thr=.5,
+        neg_iou_thr=.5,
+        min_pos_iou=.5,
+        ignore_iof_thr=-1)
+    proposal = dict(
+        nms_pre=50,
+        max_per_img=20,
+        nms=dict(type='nms', iou_threshold=.7),
+        min_bbox_size=0)
+    return dict(
+        type='mmdet.FasterRCNN',
+        data_preprocessor=dict(
+            type='mmdet.DetDataPreprocessor',
+            mean=[127.] * 3,
+            std=[60.] * 3,
+            pad_size_divisor=16),
+        backbone=dict(
+            type='mmdet.ResNet',
+            depth=18,
+            base_channels=4,
+            num_stages=3,
+            strides=(1, 2, 2),
+            dilations=(1, 1, 1),
+            out_indices=(2, ),
+            norm_eval=False),
+        rpn_head=dict(
+            type='mmdet.RPNHead',
+            in_channels=16,
+            feat_channels=16,
+            anchor_generator=dict(
+                type='mmdet.AnchorGenerator',
+                scales=[1, 2],
+                ratios=[1.],
+                strides=[16]),
+            bbox_coder=box_coder,
+            loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
+            loss_bbox=dict(type='mmdet.L1Loss')),
+        roi_head=dict(
+            type='mmdet.StandardRoIHead',
+            bbox_roi_extractor=dict(
+                type='mmdet.SingleRoIExtractor',
+                roi_layer=dict(
+                    type='RoIAlign', output_size=4, sampling_ratio=2),
+                out_channels=16,
+                featmap_strides=[16]),
+            bbox_head=dict(
+                type='mmdet_clim.ZeroShotBBoxHead',
+                vocabulary=CLASSES,
+                classifier=dict(
+                    text_encoder=text_encoder_cfg, templates=('{}', )),
+                with_avg_pool=True,
+                roi_feat_size=4,
+                in_channels=16,
+                reg_class_agnostic=True,
+                reg_predictor_cfg=dict(type='mmdet_clim.MLPRegressor'),
+                bbox_coder=box_coder,
+                loss_bbox=dict(type='mmdet.L1Loss'))),
+        train_cfg=dict(
+            rpn=dict(
+                assigner=assigner,
+                sampler=dict(
+                    type='mmdet.RandomSampler', num=32, pos_fraction=.5),
+                allowed_border=-1,
+                pos_weight=-1,
+                debug=False),
+            rpn_proposal=proposal,
+            rcnn=dict(
+                assigner=assigner,
+                sampler=dict(
+                    type='mmdet.RandomSampler', num=16, pos_fraction=.5),
+                pos_weight=-1,
+                debug=False)),
+        test_cfg=dict(
+            rpn=proposal,
+            rcnn=dict(
+                score_thr=0.,
+                nms=dict(type='nms', iou_threshold=.5),
+                max_per_img=10)))
+
+
+@pytest.fixture
+def clim_cfg(detector_cfg, text_encoder_cfg):
+    """The same detector under ``CLIMDetector``, both objectives."""
+    return dict(
+        type='mmdet_clim.CLIMDetector',
+        detector=copy.deepcopy(detector_cfg),
+        text_encoder=text_encoder_cfg,
+        objectives=dict(
+            caption=dict(
+                type='mmdet_clim.RegionCaptionObjective',
+                queue=dict(type='mmdet_clim.TextQueue', size=6, dim=DIM),
+                loss=dict(type='mmdet_clim.CLIMRegionLoss', bias=-5.)),
+            tag=dict(
+                type='mmdet_clim.RegionTagObjective',
+                vocabulary=CLASSES,
+                templates=('{}', ),
+                loss=dict(
+                    type='mmdet_clim.CLIMRegionLoss',
+                    bias=-5.,
+                    positive_reduction='sum'))))
+
+
+def box_sample(seed=0, num_boxes=2):
+    """An image of 64 pixels and its boxes, as ``PackDetInputs`` gives it."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(
+        0, 256, (3, 64, 64), generator=generator, dtype=torch.uint8)
+    corner = torch.rand(num_boxes, 2, generator=generator) * 30
+    sample = DetDataSample(
+        metainfo=dict(
+            img_id=seed,
+            img_shape=(64, 64),
+            ori_shape=(64, 64),
+            scale_factor=(1., 1.)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.cat([corner, corner + 25], 1),
+        labels=torch.randint(
+            0, len(CLASSES), (num_boxes, ), generator=generator))
+    return image, sample
+
+
+def mosaic_sample(seed=0, branch='mosaic'):
+    """A 2x2 mosaic of 64 pixels, as ``PackRegionTextInputs`` gives it."""
+    image, sample = box_sample(seed)
+    sample.set_metainfo(
+        dict(
+            branch=branch,
+            captions=[[caption] for caption in CAPTIONS],
+            tags=[[0], [1], [2], [3]],
+            image_ids=[4 * seed + i for i in range(4)],
+            mosaic_grid=(2, 2)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[0., 0., 32., 32.], [32., 0., 64., 32.],
+                             [0., 32., 32., 64.], [32., 32., 64., 64.]]),
+        labels=torch.zeros(4, dtype=torch.long))
+    return image, sample
+
+
+def collate(*samples):
+    """What ``pseudo_collate`` makes of packed samples."""
+    return dict(
+        inputs=[image for image, _ in samples],
+        data_samples=[sample for _, sample in samples])
+
+
+@pytest.fixture
+def batch():
+    """Two boxes images and two mosaics."""
+    return collate(
+        box_sample(1), box_sample(2), mosaic_sample(3), mosaic_sample(4))
+
+
+@pytest.fixture
+def make():
+    """The functions above, for tests that need other batches."""
+    return dict(box=box_sample, mosaic=mosaic_sample, collate=collate)
