@@ -36,7 +36,9 @@ BUILD := $(abspath $(VENV))/.build
 WITH_TORCH := $(STAMPS)/torch-$(TORCH)
 READY := $(STAMPS)/package
 endif
-PIP_INSTALL := $(ENV_PYTHON) -m pip install -c requirements/constraints.txt
+# Isolated: pip is not to see the traces of a build in this folder.
+PIP := $(ENV_PYTHON) -I -m pip
+PIP_INSTALL := $(PIP) install -c requirements/constraints.txt
 
 demo: setup
 	$(if $(wildcard $(STAMPS)/cpu-operators),CUDA_VISIBLE_DEVICES=) \
@@ -114,7 +116,7 @@ $(STAMPS)/requirements: $(WITH_TORCH) requirements/runtime.txt \
 # one; else the sources, whose build goes on with the files it still lacks.
 $(STAMPS)/mmcv: $(STAMPS)/openmmlab
 	$(call step,mmcv $(MMCV) with its operators)
-	if $(ENV_PYTHON) -m pip install --quiet --no-deps --no-index \
+	if $(PIP) install --quiet --no-deps --no-index \
 			--force-reinstall --only-binary mmcv mmcv==$(MMCV) 2> /dev/null \
 		&& $(ENV_PYTHON) tools/misc/check_mmcv_operators.py; then \
 		echo '== mmcv: took a wheel that is there'; \
@@ -133,12 +135,12 @@ mmcv-from-source: $(BUILD)/mmcv-$(MMCV)/setup.py
 		env MMCV_WITH_OPS=1 CFLAGS='$(MMCV_CFLAGS)' LDFLAGS=-Wl,--strip-all \
 		PYTHONPATH= $(ENV_PYTHON) setup.py build --build-base \
 		../torch-$(TORCH) bdist_wheel --dist-dir ../torch-$(TORCH)/dist
-	$(ENV_PYTHON) -m pip install --no-deps --force-reinstall \
+	$(PIP) install --no-deps --force-reinstall \
 		$(BUILD)/torch-$(TORCH)/dist/mmcv-$(MMCV)-*.whl
 	$(ENV_PYTHON) tools/misc/check_mmcv_operators.py
 
 $(BUILD)/mmcv-$(MMCV)/setup.py:
-	$(ENV_PYTHON) -m pip download --no-deps --no-build-isolation \
+	$(PIP) download --no-deps --no-build-isolation \
 		--no-binary mmcv --dest $(BUILD) mmcv==$(MMCV)
 	rm -rf $(BUILD)/unpacked && mkdir $(BUILD)/unpacked
 	tar -xzf $(BUILD)/mmcv-$(MMCV).tar.gz -C $(BUILD)/unpacked --touch
@@ -154,7 +156,7 @@ PACKAGE_FILES := $(shell git ls-files mmdet_clim configs tools 2>/dev/null) \
 # Not editable: mim and `pkg::` configs do not find an editable install.
 $(STAMPS)/package: $(STAMPS)/mmcv $(wildcard $(PACKAGE_FILES))
 	$(call step,mmdet_clim)
-	$(ENV_PYTHON) -m pip install --no-deps --no-build-isolation \
+	$(PIP) install --no-deps --no-build-isolation \
 		--force-reinstall .
 	@rm -rf build mmdet_clim.egg-info
 	$(done)

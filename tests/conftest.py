@@ -31,10 +31,16 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope='session')
+def run_python():
+    """Run this Python with some arguments and give back its output."""
+    return _run_python
+
+
+@pytest.fixture(scope='session')
 def openmoji_root(tmp_path_factory) -> Path:
     """OpenMoji-COCO with 24 training, 8 validation, 24 captioned images."""
     root = tmp_path_factory.mktemp('openmoji') / 'coco'
-    run_python(REPOSITORY / 'tools/datasets/make_openmoji_coco.py', '--out',
+    _run_python(REPOSITORY / 'tools/datasets/make_openmoji_coco.py', '--out',
                root, '--train', 24, '--val', 8, '--captioned', 24, '--size',
                128, '--seed', 0)
     return root
@@ -58,8 +64,8 @@ def source_tree(tmp_path_factory) -> Path:
 def wheel(source_tree, tmp_path_factory) -> Path:
     """The wheel that ``pip install .`` builds."""
     folder = tmp_path_factory.mktemp('wheel')
-    run_python('-m', 'pip', 'wheel', '--quiet', '--no-deps',
-               '--no-build-isolation', '--wheel-dir', folder, source_tree)
+    _run_python('-m', 'pip', 'wheel', '--quiet', '--no-deps',
+                '--no-build-isolation', '--wheel-dir', folder, source_tree)
     return next(folder.glob('mmdet_clim-*.whl'))
 
 
@@ -71,14 +77,15 @@ def installed_package(wheel, tmp_path_factory) -> dict:
     packages, so that the big ones need not be installed again.
     """
     site_packages = tmp_path_factory.mktemp('site-packages')
-    run_python('-m', 'pip', 'install', '--quiet', '--no-deps', '--target',
-               site_packages, wheel)
+    _run_python('-m', 'pip', 'install', '--quiet', '--no-deps', '--target',
+                site_packages, wheel)
     return dict(os.environ, PYTHONPATH=str(site_packages))
 
 
-def run_python(*args) -> str:
-    """Run this Python; its output is in the error where it fails."""
+def _run_python(*args, cwd=None, env=None) -> str:
     done = subprocess.run([sys.executable, *map(str, args)],
+                          cwd=cwd,
+                          env=env,
                           stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT,
                           text=True)

@@ -1,26 +1,70 @@
 # Licensed under the Apache License, Version 2.0.
 """A wrong stack, made of small packages in front of the real ones."""
-import os
+import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+# Imports what takes long once and answers each request in a fork of itself.
+SERVER = """
+import json, os, sys, tempfile, traceback
+import cv2, matplotlib, mmengine.runner, torch
+for line in sys.stdin:
+    request = json.loads(line)
+    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+        child = os.fork()
+        if child == 0:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.path[:0] = request['path']
+            code = 0
+            try:
+                exec(request['code'], dict(__name__='__main__'))
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        print(json.dumps(dict(
+            returncode=code, stdout=out.read(), stderr=err.read())), flush=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def interpreter():
+    """A Python whose heavy imports are done, mmcv's and mmdet's are not."""
+    server = subprocess.Popen([sys.executable, '-c', SERVER],
+                              stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE,
+                              text=True)
+    yield server
+    server.stdin.close()
+    server.wait()
+
+
+@pytest.fixture
+def import_with(interpreter, repository):
+
+    def run(folder, code='import mmdet_clim', prelude=''):
+        request = dict(
+            path=[str(folder), str(repository)], code=f'{prelude}\n{code}')
+        interpreter.stdin.write(json.dumps(request) + '\n')
+        interpreter.stdin.flush()
+        return SimpleNamespace(**json.loads(interpreter.stdout.readline()))
+
+    return run
 
 
 def write_package(folder, name, code):
     path = folder / name
     path.mkdir(parents=True)
     (path / '__init__.py').write_text(code)
-
-
-def import_with(folder, repository, code='import mmdet_clim', prelude=''):
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join(
-        map(str, (folder, repository))))
-    return subprocess.run([sys.executable, '-c', f'{prelude}\n{code}'],
-                          env=env,
-                          cwd=folder,
-                          capture_output=True,
-                          text=True)
 
 
 # Hides modules, as if they were not installed.
@@ -43,8 +87,8 @@ def last_line(done):
     return done.stderr.strip().splitlines()[-1]
 
 
-def test_a_right_stack_imports_silently(tmp_path, repository):
-    done = import_with(tmp_path, repository)
+def test_a_right_stack_imports_silently(tmp_path, import_with):
+    done = import_with(tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ''
 
@@ -57,61 +101,60 @@ def test_a_right_stack_imports_silently(tmp_path, repository):
      'mmengine and openmim need pkg_resources, which the installed '
      'setuptools lacks (82 removed it): `pip install "setuptools>=66,<82"`.'),
 ])
-def test_what_is_missing_is_named(tmp_path, repository, names, sentence):
+def test_what_is_missing_is_named(tmp_path, import_with, names, sentence):
     done = import_with(
-        tmp_path, repository, prelude=HIDE.format(names=names))
+        tmp_path, prelude=HIDE.format(names=names))
     line = last_line(done)
     assert line.startswith('ImportError: ')
     assert sentence in line
 
 
-def test_mmcv_that_mmdet_refuses(tmp_path, repository):
+def test_mmcv_that_mmdet_refuses(tmp_path, import_with):
     write_package(tmp_path, 'mmcv', '__version__ = "2.2.0"')
     (tmp_path / 'mmcv' / '_ext.py').touch()
-    line = last_line(import_with(tmp_path, repository))
+    line = last_line(import_with(tmp_path))
     assert line.startswith('ImportError: mmdet 3.3.0 does not work with')
     assert 'MMCV==2.2.0' in line
     assert 'install mmcv 2.1.0' in line
 
 
-def test_operators_of_another_torch(tmp_path, repository):
+def test_operators_of_another_torch(tmp_path, import_with):
     write_package(tmp_path, 'mmcv', '__version__ = "2.1.0"')
     (tmp_path / 'mmcv' / '_ext.py').write_text(
         'raise ImportError("undefined symbol: _ZN3c10")')
-    line = last_line(import_with(tmp_path, repository))
+    line = last_line(import_with(tmp_path))
     assert 'operators of mmcv 2.1.0 do not load beside torch' in line
     assert 'undefined symbol' in line
 
 
-def test_torch_that_runs_code_in_checkpoints(tmp_path, repository):
+def test_torch_that_runs_code_in_checkpoints(tmp_path, import_with):
     line = last_line(
         import_with(
             tmp_path,
-            repository,
             prelude='import torch; torch.__version__ = "2.5.1"'))
     assert 'torch 2.5.1 runs code that a checkpoint may hold' in line
     assert 'torch>=2.6' in line
 
 
-def test_a_fork_of_mmdet_with_its_own_limits_is_taken(tmp_path, repository):
+def test_a_fork_of_mmdet_with_its_own_limits_is_taken(tmp_path, import_with):
     write_package(tmp_path, 'mmcv', '__version__ = "2.3.6"')
     (tmp_path / 'mmcv' / '_ext.py').touch()
     write_package(tmp_path, 'mmdet', '__version__ = "3.4.5"')
-    done = import_with(tmp_path, repository)
+    done = import_with(tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_torchvision_imports_whatever_its_operators(tmp_path, repository):
+def test_torchvision_imports_whatever_its_operators(tmp_path, import_with):
     code = ('import mmdet_clim, sys\n'
             'assert "torchvision" not in sys.modules\n'
             'import torchvision, open_clip\n'
             'print(torchvision.ops.box_iou.__name__)')
-    done = import_with(tmp_path, repository, code)
+    done = import_with(tmp_path, code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == 'box_iou'
 
 
-def test_operators_are_declared_where_no_library_loads(tmp_path, repository):
+def test_operators_are_declared_where_no_library_loads(tmp_path, import_with):
     write_package(
         tmp_path, 'torchvision', 'import torch\n'
         'for name in ("nms", "qnms"):\n'
@@ -124,5 +167,5 @@ def test_operators_are_declared_where_no_library_loads(tmp_path, repository):
             'import mmdet_clim\n'
             'mmdet_clim.stack.declare_torchvision_operators()\n'
             'import torchvision')
-    done = import_with(tmp_path, repository, code)
+    done = import_with(tmp_path, code)
     assert done.returncode == 0, done.stderr

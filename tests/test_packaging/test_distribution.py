@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0.
+"""What the wheel and the sdist hold."""
+import stat
+import tarfile
+import zipfile
+from email.parser import Parser
+
+import yaml
+
+
+def tracked(repository, folder, *suffixes):
+    return sorted(
+        str(path.relative_to(repository))
+        for path in (repository / folder).rglob('*')
+        if path.suffix in suffixes and '__pycache__' not in path.parts)
+
+
+def test_wheel_holds_every_config_and_tool_as_a_file(wheel, repository):
+    expected = ['model-index.yml'] + tracked(
+        repository, 'configs', '.py', '.yml') + tracked(
+            repository, 'tools', '.py', '.sh')
+    with zipfile.ZipFile(wheel) as archive:
+        for name in expected:
+            member = archive.getinfo(f'mmdet_clim/.mim/{name}')
+            assert not stat.S_ISLNK(member.external_attr >> 16)
+            assert archive.read(member) == (repository / name).read_bytes()
+        names = archive.namelist()
+    assert not [name for name in names if name.endswith('.pyc')]
+    assert not [name for name in names if name.startswith('tests/')]
+
+
+def test_metadata_forces_no_openmmlab_distribution(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = 'mmdet_clim-0.1.0.dist-info/METADATA'
+        metadata = Parser().parsestr(archive.read(name).decode())
+    assert metadata['Version'] == '0.1.0'
+    assert metadata['License'] == 'Apache-2.0'
+    assert metadata['Requires-Python'] == '<3.13,>=3.10'
+    required = [
+        line for line in metadata.get_all('Requires-Dist')
+        if 'extra ==' not in line
+    ]
+    assert any(line.startswith('torch>=2.6') for line in required)
+    for name in ('mmdet', 'mmcv', 'mmengine', 'opencv', 'openmim'):
+        assert not [line for line in required if line.startswith(name)]
+    extras = set(metadata.get_all('Provides-Extra'))
+    assert {'mim', 'mmdet', 'openmoji', 'tests'} <= extras
+
+
+def test_sdist_holds_real_files_and_builds_the_same_wheel(
+        source_tree, wheel, run_python, tmp_path):
+    run_python(
+        '-c',
+        'from setuptools import build_meta\n'
+        f'build_meta.build_sdist({str(tmp_path)!r})',
+        cwd=source_tree)
+    sdist = next(tmp_path.glob('mmdet_clim-0.1.0.tar.gz'))
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+        names = {member.name for member in members}
+        archive.extractall(tmp_path, filter='data')
+    assert not [member.name for member in members if member.issym()]
+    for name in ('LICENSE', 'README.md', 'mmdet_clim/.mim/tools/train.py',
+                 'mmdet_clim/.mim/model-index.yml'):
+        assert f'mmdet_clim-0.1.0/{name}' in names
+    run_python('-m', 'pip', 'wheel', '--quiet', '--no-deps',
+               '--no-build-isolation', '--wheel-dir', tmp_path / 'again',
+               tmp_path / 'mmdet_clim-0.1.0')
+    rebuilt = next((tmp_path / 'again').glob('*.whl'))
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(rebuilt) as two:
+        assert sorted(one.namelist()) == sorted(two.namelist())
+
+
+def test_index_and_metafiles_agree_with_the_configs(repository):
+    index = yaml.safe_load((repository / 'model-index.yml').read_text())
+    metafiles = [
+        str(path.relative_to(repository))
+        for path in (repository / 'configs').rglob('metafile.yml')
+    ]
+    assert sorted(index['Import']) == sorted(metafiles)
+    described = []
+    for metafile in metafiles:
+        for model in yaml.safe_load(
+                (repository / metafile).read_text())['Models']:
+            # mim searches in lower case only.
+            assert model['Name'] == model['Name'].lower()
+            described.append(model['Config'])
+    configs = [
+        name for name in tracked(repository, 'configs', '.py')
+        if '/_base_/' not in name
+    ]
+    assert sorted(described) == configs
+    # mim finds a config by its base name.
+    base_names = [name.rsplit('/', 1)[-1] for name in configs]
+    assert len(set(base_names)) == len(base_names)
