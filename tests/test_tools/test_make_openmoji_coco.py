@@ -104,12 +104,15 @@ def test_fork_and_knife_are_halves_of_one_drawing():
         assert render_glyph(glyph, 128).shape[1] < whole / 2
 
 
-def test_same_files_for_any_number_of_workers(coco, tmp_path):
+@pytest.mark.parametrize('parameters', [SMALL, SMALL_LVIS],
+                         ids=['coco', 'lvis'])
+def test_same_files_for_any_number_of_workers(parameters, request, tmp_path):
+    first = request.getfixturevalue(parameters.vocabulary)
     again = tmp_path / 'again'
-    build_dataset(again, SMALL, workers=3)
-    assert _files(again) == _files(coco)
+    build_dataset(again, parameters, workers=3)
+    assert _files(again) == _files(first)
     _, differ, errors = filecmp.cmpfiles(
-        coco, again, _files(coco), shallow=False)
+        first, again, _files(first), shallow=False)
     assert not differ and not errors
     assert not list(tmp_path.glob('.*'))
 
