@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/datasets/openmoji_detection.py',
     '../_base_/default_runtime.py',
 ]
-max_iters = 800
+max_iters = 1000
 train_cfg = dict(
     type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 import mmdet_clim  # noqa: F401
@@ -50,7 +51,7 @@ def detector_cfg(text_encoder_cfg):
         max_per_img=20,
         nms=dict(type='nms', iou_threshold=.7),
         min_bbox_size=0)
-    return dict(
+    return ConfigDict(
         type='mmdet.FasterRCNN',
         data_preprocessor=dict(
             type='mmdet.DetDataPreprocessor',
@@ -102,7 +103,10 @@ def detector_cfg(text_encoder_cfg):
             rpn=dict(
                 assigner=assigner,
                 sampler=dict(
-                    type='mmdet.RandomSampler', num=32, pos_fraction=.5),
+                    type='mmdet.RandomSampler',
+                    num=32,
+                    pos_fraction=.5,
+                    add_gt_as_proposals=False),
                 allowed_border=-1,
                 pos_weight=-1,
                 debug=False),
@@ -124,7 +128,7 @@ def detector_cfg(text_encoder_cfg):
 @pytest.fixture
 def clim_cfg(detector_cfg, text_encoder_cfg):
     """The same detector under ``CLIMDetector``, both objectives."""
-    return dict(
+    return ConfigDict(
         type='mmdet_clim.CLIMDetector',
         detector=copy.deepcopy(detector_cfg),
         text_encoder=text_encoder_cfg,

@@ -64,4 +64,4 @@ clim_objectives = dict(
             temperature=25.0,
             bias=-20.0,
             positive_reduction='sum',
-            loss_weight=0.1)))
+            loss_weight=0.2)))

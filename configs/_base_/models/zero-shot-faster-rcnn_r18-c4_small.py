@@ -53,12 +53,10 @@ model = dict(
             vocabulary=vocabulary,
             classifier=dict(
                 text_encoder=text_encoder, templates=class_templates),
-            with_avg_pool=True,
             roi_feat_size=7,
             in_channels=128,
-            num_shared_convs=2,
-            conv_out_channels=128,
-            norm_cfg=dict(type='GN', num_groups=32, requires_grad=True),
+            num_shared_fcs=2,
+            fc_out_channels=512,
             reg_class_agnostic=True,
             reg_predictor_cfg=dict(type='mmdet_clim.MLPRegressor'),
             bbox_coder=dict(
@@ -99,7 +97,7 @@ model = dict(
                 ignore_iof_thr=-1),
             sampler=dict(
                 type='mmdet.RandomSampler',
-                num=32,
+                num=48,
                 pos_fraction=0.33,
                 neg_pos_ub=-1,
                 add_gt_as_proposals=True),

@@ -1,6 +1,6 @@
 # The second stage of the demo, the same for every row: from the base
 # detector, with its batch norms frozen.
-max_iters = 500
+max_iters = 400
 train_cfg = dict(
     type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')

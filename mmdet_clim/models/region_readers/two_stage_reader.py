@@ -58,7 +58,9 @@ class TwoStageReader(BaseRegionReader):
         """RoIs (R, 5) to embeddings (R, D); see the base class."""
         roi_head = detector.roi_head
         extractor = roi_head.bbox_roi_extractor
-        x = extractor(feats[:extractor.num_inputs], rois)
+        # Nor does its RoIAlign on a CPU.
+        levels = [level.float() for level in feats[:extractor.num_inputs]]
+        x = extractor(levels, rois)
         if roi_head.with_shared_head:
             x = roi_head.shared_head(x)
         return roi_head.bbox_head.embed(x)

@@ -65,8 +65,7 @@ def test_boxes_branch_is_the_plain_detector(clim_cfg, detector_cfg, make):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_prediction_is_the_plain_detectors(clim_cfg, detector_cfg, make,
-                                           tmp_path):
+def test_prediction_is_the_plain_detectors(clim_cfg, detector_cfg, make):
     model = MODELS.build(clim_cfg).eval()
     plain = MODELS.build(detector_cfg).eval()
     plain.load_state_dict(model.detector.state_dict())
@@ -76,9 +75,6 @@ def test_prediction_is_the_plain_detectors(clim_cfg, detector_cfg, make,
     assert len(mine) == 10
     assert torch.equal(mine.bboxes, other.bboxes)
     assert torch.equal(mine.scores, other.scores)
-    tensor = torch.rand(1, 3, 64, 64)
-    for a, b in zip(model(tensor), plain(tensor)):
-        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize('wrapped', [False, True])
@@ -134,7 +130,7 @@ def test_bfloat16_autocast_computes_losses_in_float32(clim_cfg, make):
     args = ('mosaic', data['inputs']['mosaic'],
             data['data_samples']['mosaic'])
     torch.manual_seed(0)
-    full = model.branch_loss(*args)
+    full = copy.deepcopy(model).branch_loss(*args)
     torch.manual_seed(0)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         half = model.branch_loss(*args)
