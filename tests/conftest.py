@@ -14,8 +14,11 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Programs that tests start see this tree, as the tests themselves do.
+os.environ['PYTHONPATH'] = os.pathsep.join(
+    [str(REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])])
 # Tests that ask for one of these start other programs and take long.
-SLOW_FIXTURES = ('source_tree', 'wheel', 'installed_package', 'openmoji_root')
+SLOW_FIXTURES = ('openmoji_root', 'source_tree', 'wheel', 'installed_package')
 
 
 def pytest_collection_modifyitems(items):

@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0.
+"""Two real gloo processes against one process on the joined batch."""
+import copy
+
+import torch
+import torch.multiprocessing as mp
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODELS
+from torch import distributed
+
+import mmdet_clim  # noqa: F401
+
+
+def gradients(model, batch):
+    """Gradients of one step; the wrapper of DDP averages them."""
+    module = model.module if isinstance(
+        model, MMDistributedDataParallel) else model
+    data = module.data_preprocessor(copy.deepcopy(batch), True)
+    loss, _ = module.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    return {n: p.grad.clone() for n, p in module.named_parameters()}
+
+
+def run_rank(rank, folder, cfg, batches):
+    from mmdet.utils import register_all_modules
+    register_all_modules()
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = MMDistributedDataParallel(MODELS.build(cfg).train())
+    for batch in batches:
+        model.zero_grad()
+        grads = gradients(model, batch[rank])
+    queue = model.module.objectives['caption'].queue
+    torch.save((grads, queue.ids), f'{folder}/rank{rank}.pth')
+    distributed.destroy_process_group()
+
+
+def test_gradients_equal_those_of_the_joined_batch(clim_cfg, make, tmp_path):
+    for objective in clim_cfg['objectives'].values():
+        objective['num_compositions'] = 0  # they are drawn per process
+    clim_cfg['objectives']['caption']['queue']['size'] = 24
+    images = [make['mosaic'](i) for i in range(6)]
+    # Uneven: one mosaic on the first rank, two on the second, twice.
+    batches = [[
+        make['collate'](images[3 * step]),
+        make['collate'](*images[3 * step + 1:3 * step + 3])
+    ] for step in range(2)]
+    mp.start_processes(
+        run_rank, (str(tmp_path), clim_cfg, batches), 2, start_method='fork')
+
+    torch.manual_seed(0)
+    model = MODELS.build(clim_cfg).train()
+    for step in range(2):
+        model.zero_grad()
+        expected = gradients(
+            model, make['collate'](*images[3 * step:3 * step + 3]))
+    ids = model.objectives['caption'].queue.ids
+    for rank in range(2):
+        grads, rank_ids = torch.load(tmp_path / f'rank{rank}.pth')
+        assert torch.equal(rank_ids, ids)
+        assert grads.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(
+                grads[name], expected[name], atol=1e-5, rtol=1e-3, msg=name)

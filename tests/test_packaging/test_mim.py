@@ -1,0 +1,157 @@
+# Licensed under the Apache License, Version 2.0.
+"""mim with the installed wheel, from folders that know nothing of it."""
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+CONFIG = 'faster-rcnn_r18-c4_256_captions-tags_clim.py'
+# Two iterations in one process.
+SHORT = [
+    'default_hooks.logger.interval=1',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+]
+TWO_ITERATIONS = [
+    'max_iters=2', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+    'default_hooks.checkpoint.interval=2', 'load_from=None'
+]
+
+
+@pytest.fixture(scope='module')
+def environment(installed_package, openmoji_root):
+    """The installed wheel, and data for the demo's configs."""
+    return dict(installed_package, OPENMOJI_ROOT=f'{openmoji_root}/')
+
+
+@pytest.fixture(scope='module')
+def mim(environment, tmp_path_factory):
+    """Run mim in a folder of somebody else's project."""
+    project = tmp_path_factory.mktemp('project')
+
+    def run(*args, fails=False):
+        done = subprocess.run(
+            [sys.executable, '-m', 'mim.cli', *map(str, args)],
+            cwd=project,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True)
+        assert (done.returncode != 0) == fails, done.stdout[-4000:]
+        return done.stdout
+
+    run.folder = project
+    return run
+
+
+@pytest.fixture(scope='module')
+def trained(mim):
+    """A foreign project that inherits a config of the package, trained."""
+    (mim.folder / 'its_config.py').write_text(
+        f"_base_ = 'mmdet_clim::openmoji/{CONFIG}'\n")
+    log = mim('train', 'mmdet_clim', 'its_config.py', '--gpus', 0,
+              '--work-dir', 'runs', '--cfg-options', *SHORT, *TWO_ITERATIONS)
+    return mim.folder / 'runs' / 'iter_2.pth', log
+
+
+def test_list_and_search_know_the_package(mim):
+    assert re.search(r'^mmdet[-_]clim +0\.1\.0', mim('list'), re.MULTILINE)
+    found = mim('search', 'mmdet_clim', '--valid-config')
+    assert CONFIG[:-3] in found
+    found = mim('search', 'mmdet_clim', '--config',
+                'detic_r50-caffe-c4_45k_ov-coco_captions-tags_clim',
+                '--field', 'ov-coco/published_novel_ap50')
+    assert '35.4' in found
+
+
+def test_run_finds_the_tools(mim, installed_package):
+    printed = mim('run', 'mmdet_clim', 'print_config',
+                  'mmdet_clim::openmoji/' + CONFIG)
+    assert installed_package['PYTHONPATH'] in printed
+    assert "type='mmdet_clim.CLIMDetector'" in printed
+
+
+def test_foreign_config_trains(trained):
+    checkpoint, log = trained
+    assert checkpoint.exists()
+    assert 'mosaic.caption.loss' in log
+    assert 'ov_coco/novel_ap50' in log
+    assert 'as a workaround' not in log.lower()
+    weights = torch.load(checkpoint, weights_only=True)['state_dict']
+    assert any(name.startswith('detector.roi_head.') for name in weights)
+
+
+def test_test_takes_a_config_of_the_package(mim, trained):
+    log = mim('test', 'mmdet_clim', CONFIG, '--checkpoint', trained[0],
+              '--work-dir', 'tests', '--cfg-options', *SHORT)
+    assert 'ov_coco/base_ap50' in log
+
+
+def test_a_malicious_checkpoint_is_refused(mim, tmp_path):
+    trace = tmp_path / 'trace'
+    bad = tmp_path / 'bad.pth'
+    torch.save(dict(state_dict={}, meta=RunsCommand(trace)), bad)
+    log = mim(
+        'test',
+        'mmdet_clim',
+        CONFIG,
+        '--checkpoint',
+        bad,
+        '--work-dir',
+        'tests',
+        '--cfg-options',
+        *SHORT,
+        fails=True)
+    assert 'UnpicklingError' in log
+    assert not trace.exists()
+
+
+def test_gridsearch_trains_each_value(mim):
+    log = mim('gridsearch', 'mmdet_clim',
+              'faster-rcnn_r18-c4_256_boxes.py', '--gpus', 0, '--work-dir',
+              'search', '--search-args',
+              '--optim_wrapper.optimizer.lr 0.001 0.002', '--cfg-options',
+              *SHORT, *TWO_ITERATIONS)
+    assert log.count('finished successfully') >= 2
+    for value in ('0.001', '0.002'):
+        folder = mim.folder / f'search_search_optim_wrapper.optimizer.lr_{value}'
+        assert (folder / 'iter_2.pth').exists()
+
+
+def test_readme_turns_a_config_of_mmdet_into_clim(mim, repository):
+    readme = (repository / 'README.md').read_text()
+    blocks = re.findall(r'```python\n(.*?)```', readme, re.DOTALL)
+    (mim.folder / 'readme.py').write_text(blocks[0])
+    (mim.folder / 'small.py').write_text(
+        "_base_ = './readme.py'\n"
+        'model = dict(detector=dict(\n'
+        '    backbone=dict(depth=18, base_channels=16, init_cfg=None),\n'
+        '    neck=dict(in_channels=[16, 32, 64, 128])))\n'
+        'train_cfg = dict(max_epochs=1, val_interval=1)\n')
+    boxes = 'train_dataloader.dataset.datasets.0.pipeline.2.scale'
+    log = mim('train', 'mmdet_clim', 'small.py', '--gpus', 0, '--work-dir',
+              'readme', '--cfg-options', *SHORT, f'{boxes}=(128,128)',
+              'val_dataloader.dataset.pipeline.1.scale=(128,128)',
+              'test_dataloader.dataset.pipeline.1.scale=(128,128)')
+    assert 'mosaic.tag.loss' in log
+    assert 'loss_bbox' in log
+    assert 'ov_coco/novel_ap50' in log
+    assert (mim.folder / 'readme' / 'epoch_1.pth').exists()
+
+
+class RunsCommand:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+        return os.system, (f'touch {self.path}', )
