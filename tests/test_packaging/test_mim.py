@@ -37,7 +37,7 @@ def mim(environment, tmp_path_factory):
 
     def run(*args, fails=False):
         done = subprocess.run(
-            [sys.executable, '-m', 'mim.cli', *map(str, args)],
+            [sys.executable, '-m', 'mim', *map(str, args)],
             cwd=project,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -47,6 +47,8 @@ def mim(environment, tmp_path_factory):
         assert (done.returncode != 0) == fails, done.stdout[-4000:]
         return done.stdout
 
+    (project / 'its_config.py').write_text(
+        f"_base_ = 'mmdet_clim::openmoji/{CONFIG}'\n")
     run.folder = project
     return run
 
@@ -54,8 +56,6 @@ def mim(environment, tmp_path_factory):
 @pytest.fixture(scope='module')
 def trained(mim):
     """A foreign project that inherits a config of the package, trained."""
-    (mim.folder / 'its_config.py').write_text(
-        f"_base_ = 'mmdet_clim::openmoji/{CONFIG}'\n")
     log = mim('train', 'mmdet_clim', 'its_config.py', '--gpus', 0,
               '--work-dir', 'runs', '--cfg-options', *SHORT, *TWO_ITERATIONS)
     return mim.folder / 'runs' / 'iter_2.pth', log
@@ -72,8 +72,7 @@ def test_list_and_search_know_the_package(mim):
 
 
 def test_run_finds_the_tools(mim, installed_package):
-    printed = mim('run', 'mmdet_clim', 'print_config',
-                  'mmdet_clim::openmoji/' + CONFIG)
+    printed = mim('run', 'mmdet_clim', 'print_config', 'its_config.py')
     assert installed_package['PYTHONPATH'] in printed
     assert "type='mmdet_clim.CLIMDetector'" in printed
 

@@ -68,7 +68,7 @@ def write_package(folder, name, code):
 
 
 # Hides modules, as if they were not installed.
-HIDE = '''
+HIDE = """
 import sys
 class Hidden:
     def find_spec(self, name, path=None, target=None):
@@ -79,7 +79,7 @@ import importlib.util
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: (
     None if name in {names!r} else find_spec(name, package))
-'''
+"""
 
 
 def last_line(done):
