@@ -19,11 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Dict
 
-import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 from mmdet_clim.models.losses import CLIMRegionLoss
 
 WIDTH = 512

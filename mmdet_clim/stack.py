@@ -9,8 +9,11 @@ import importlib
 import importlib.util
 import pickle
 import sys
-from importlib.machinery import (EXTENSION_SUFFIXES, ExtensionFileLoader,
-                                 FileFinder)
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+)
 from pathlib import Path
 from typing import Callable
 

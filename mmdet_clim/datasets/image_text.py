@@ -6,13 +6,23 @@ import tarfile
 from collections import Counter
 from glob import glob
 from pathlib import Path, PurePosixPath
-from typing import (Any, Dict, Iterator, List, Mapping, Optional, Sequence,
-                    Tuple, Union)
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from mmengine.fileio import get_text, join_path
 from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
+
 from .unreadable import ReplacesUnreadable
 from .vocabulary import Vocabulary, build_vocabulary
 
@@ -305,7 +315,8 @@ def _coco_samples(path: str) -> Iterator[dict]:
     for number, image in enumerate(content['images']):
         where = f'images[{number}]'
         if not isinstance(image, dict):
-            raise TypeError(f'{path}: {where} is {image!r}, expected an object')
+            raise TypeError(
+                f'{path}: {where} is {image!r}, expected an object')
         ids = _typed_list(image, 'pos_category_ids', int, f'{path}: {where}')
         if ids and not names:
             raise ValueError(f"{path}: {where} has 'pos_category_ids', "

@@ -9,6 +9,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
+
 from .unreadable import ReplacesUnreadable
 
 # REFERENCE.md section 7, after Bansal et al., "Zero-Shot Object Detection",

@@ -173,7 +173,7 @@ class OVCocoMetric(CocoMetric):
             if not meta.get(key):
                 raise ValueError(
                     f'dataset_meta[{key!r}]: OVCocoMetric needs the class '
-                    'names under this key of the dataset\'s METAINFO, got '
+                    "names under this key of the dataset's METAINFO, got "
                     f'{meta.get(key)!r} (keys: {sorted(meta)})')
         classes = list(meta['classes'])
         base, novel = list(meta['base_classes']), list(meta['novel_classes'])

@@ -7,8 +7,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
 
-from .canvas import (BLACK, COLOURS, WHITE, draw_label, enlarge, font,
-                     wrap_text)
+from .canvas import BLACK, COLOURS, WHITE, draw_label, enlarge, font, wrap_text
 
 BASE_COLOUR, NOVEL_COLOUR = COLOURS[0], COLOURS[1]
 

@@ -8,8 +8,18 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
 from PIL import Image, ImageDraw
 
-from .canvas import (BLACK, COLOURS, WHITE, Colour, draw_dashed_box,
-                     draw_label, enlarge, font, to_rgb, wrap_text)
+from .canvas import (
+    BLACK,
+    COLOURS,
+    WHITE,
+    Colour,
+    draw_dashed_box,
+    draw_label,
+    enlarge,
+    font,
+    to_rgb,
+    wrap_text,
+)
 
 
 def draw_mosaic(inputs: torch.Tensor,

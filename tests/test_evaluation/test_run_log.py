@@ -4,8 +4,11 @@ import math
 
 import pytest
 
-from mmdet_clim.evaluation import (last_metrics, read_scalars,
-                                   seconds_per_iteration)
+from mmdet_clim.evaluation import (
+    last_metrics,
+    read_scalars,
+    seconds_per_iteration,
+)
 
 
 def write_log(work_dir, stamp, entries, end=''):

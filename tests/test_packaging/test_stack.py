@@ -13,7 +13,8 @@ import json, os, sys, tempfile, traceback
 import cv2, matplotlib, mmengine.runner, torch
 for line in sys.stdin:
     request = json.loads(line)
-    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+    with tempfile.TemporaryFile('w+') as out, \\
+            tempfile.TemporaryFile('w+') as err:
         child = os.fork()
         if child == 0:
             os.dup2(out.fileno(), 1)
@@ -31,8 +32,8 @@ for line in sys.stdin:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0)
         err.seek(0)
-        print(json.dumps(dict(
-            returncode=code, stdout=out.read(), stderr=err.read())), flush=True)
+        result = dict(returncode=code, stdout=out.read(), stderr=err.read())
+        print(json.dumps(result), flush=True)
 """
 
 

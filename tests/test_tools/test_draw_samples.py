@@ -15,7 +15,7 @@ from mmdet_clim.registry import MODELS
 ROOT = Path(__file__).parents[2]
 CATEGORIES = [dict(id=1, name='person'), dict(id=18, name='dog')]
 
-CONFIG = '''
+CONFIG = """
 custom_imports = dict(imports=['mmdet_clim.datasets'])
 boxes = dict(
     type='mmdet_clim.OVCocoDataset',
@@ -41,7 +41,7 @@ texts = dict(
             cache_size=8),
         dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic'),
     ])
-'''
+"""
 
 
 def write_data(root: Path) -> None:

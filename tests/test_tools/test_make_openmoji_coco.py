@@ -12,13 +12,25 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from mmdet_clim.datasets.openmoji import (DatasetParameters, build_dataset,
-                                          coco_classes, frequencies,
-                                          lvis_classes)
-from mmdet_clim.datasets.openmoji.captions import (TagFinder, plural,
-                                                   singular, with_article)
-from mmdet_clim.datasets.openmoji.glyphs import (RENDER_SIZES, glyph_at,
-                                                 render_glyph, svg_path)
+from mmdet_clim.datasets.openmoji import (
+    DatasetParameters,
+    build_dataset,
+    coco_classes,
+    frequencies,
+    lvis_classes,
+)
+from mmdet_clim.datasets.openmoji.captions import (
+    TagFinder,
+    plural,
+    singular,
+    with_article,
+)
+from mmdet_clim.datasets.openmoji.glyphs import (
+    RENDER_SIZES,
+    glyph_at,
+    render_glyph,
+    svg_path,
+)
 from mmdet_clim.datasets.openmoji.scenes import name_colour
 from mmdet_clim.datasets.openmoji.splits import encode_mask, trace_mask
 from mmdet_clim.datasets.ov_coco import OVCocoDataset

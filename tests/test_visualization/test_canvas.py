@@ -4,8 +4,14 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from mmdet_clim.visualization.canvas import (draw_dashed_box, draw_label,
-                                             enlarge, font, to_rgb, wrap_text)
+from mmdet_clim.visualization.canvas import (
+    draw_dashed_box,
+    draw_label,
+    enlarge,
+    font,
+    to_rgb,
+    wrap_text,
+)
 
 
 def test_to_rgb_turns_channels():

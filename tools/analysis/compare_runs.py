@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Dict, List, Tuple
 
 import mmdet_clim  # noqa: F401  isort: skip
-from mmdet_clim.evaluation import (last_metrics, markdown_table, read_scalars,
-                                   seconds_per_iteration, summarise_runs)
+from mmdet_clim.evaluation import (
+    last_metrics,
+    markdown_table,
+    read_scalars,
+    seconds_per_iteration,
+    summarise_runs,
+)
 from mmdet_clim.visualization import plot_curves
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Draw OpenMoji-COCO: a detection data set that needs no download.
+r"""Draw OpenMoji-COCO: a detection data set that needs no download.
 
 Scenes of OpenMoji glyphs in COCO's own layout, with COCO's category ids and
 the base/novel split of OV-COCO, captions and tags; or, with

@@ -19,19 +19,23 @@ import tempfile
 from pathlib import Path
 from typing import List, Sequence
 
-import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 import numpy as np
 from mmengine.logging import print_log
 from torch import Tensor
 
+import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.models.text_encoders import (BaseTextEncoder,
-                                             OpenCLIPTextEncoder,
-                                             SentenceTextEncoder,
-                                             encode_classes,
-                                             imagenet_templates)
-from mmdet_clim.models.text_encoders.prompts import (DEFAULT_TEMPLATES,
-                                                     check_templates)
+from mmdet_clim.models.text_encoders import (
+    BaseTextEncoder,
+    OpenCLIPTextEncoder,
+    SentenceTextEncoder,
+    encode_classes,
+    imagenet_templates,
+)
+from mmdet_clim.models.text_encoders.prompts import (
+    DEFAULT_TEMPLATES,
+    check_templates,
+)
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,8 +2,9 @@
 """Print a config as a run sees it: bases merged, options applied."""
 import argparse
 
-import mmdet_clim  # noqa: F401
 from mmengine.config import Config, DictAction
+
+import mmdet_clim  # noqa: F401
 
 
 def main() -> None:

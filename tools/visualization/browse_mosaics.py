@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Draw training samples as the model gets them: mosaics with their texts,
-captioned images, and images with boxes."""
+captioned images, and images with boxes.
+"""
 import argparse
 import random
 from pathlib import Path

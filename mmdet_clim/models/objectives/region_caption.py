@@ -10,8 +10,8 @@ from mmdet_clim.models.losses import TextQueue
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
-from .base import (BaseRegionObjective, SampledRegions, mean_count,
-                   recall_at_1)
+
+from .base import BaseRegionObjective, SampledRegions, mean_count, recall_at_1
 from .composition import compose_tiles, union_boxes
 
 

@@ -8,11 +8,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.text_encoders import (DEFAULT_TEMPLATES,
-                                             BaseTextEncoder, encode_classes)
+from mmdet_clim.models.text_encoders import (
+    DEFAULT_TEMPLATES,
+    BaseTextEncoder,
+    encode_classes,
+)
 from mmdet_clim.registry import MODELS
-from .base import (BaseRegionObjective, SampledRegions, mean_count,
-                   recall_at_1)
+
+from .base import BaseRegionObjective, SampledRegions, mean_count, recall_at_1
 from .composition import compose_tiles, union_boxes
 
 

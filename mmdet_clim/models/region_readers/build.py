@@ -4,6 +4,7 @@ from typing import Optional
 from torch import nn
 
 from mmdet_clim.registry import MODELS
+
 from .base import BaseRegionReader
 from .two_stage_reader import TwoStageReader
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.roi_heads import ZeroShotMixin
 from mmdet_clim.registry import MODELS
+
 from .base import BaseRegionReader
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
+
 from .zero_shot_classifier import ZeroShotClassifier
 
 

@@ -7,8 +7,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.models.text_encoders import (DEFAULT_TEMPLATES,
-                                             BaseTextEncoder, encode_classes)
+from mmdet_clim.models.text_encoders import (
+    DEFAULT_TEMPLATES,
+    BaseTextEncoder,
+    encode_classes,
+)
 from mmdet_clim.registry import MODELS
 
 

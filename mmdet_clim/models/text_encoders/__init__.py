@@ -2,12 +2,11 @@
 from .base import BaseTextEncoder
 from .open_clip_encoder import OpenCLIPTextEncoder
 from .precomputed import PrecomputedTextEncoder, load_vectors
-from .prompts import (DEFAULT_TEMPLATES, encode_classes,
-                      imagenet_templates)
+from .prompts import DEFAULT_TEMPLATES, encode_classes, imagenet_templates
 from .sentence_encoder import SentenceTextEncoder
 
 __all__ = [
-    'DEFAULT_TEMPLATES', 'BaseTextEncoder', 'OpenCLIPTextEncoder', 'PrecomputedTextEncoder',
-    'SentenceTextEncoder', 'encode_classes', 'imagenet_templates',
-    'load_vectors'
+    'DEFAULT_TEMPLATES', 'BaseTextEncoder', 'OpenCLIPTextEncoder',
+    'PrecomputedTextEncoder', 'SentenceTextEncoder', 'encode_classes',
+    'imagenet_templates', 'load_vectors'
 ]

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.registry import MODELS
+
 from .base import BaseTextEncoder
 
 

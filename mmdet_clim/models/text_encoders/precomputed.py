@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdet_clim.registry import MODELS
+
 from .base import BaseTextEncoder
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmdet_clim.registry import MODELS
+
 from .base import BaseTextEncoder
 
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')

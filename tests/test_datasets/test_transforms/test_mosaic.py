@@ -95,10 +95,10 @@ def test_a_size_that_the_grid_does_not_divide():
         grids=[(3, 3)], out_size=(100, 50), pad_val=0)(
             mixed(*[(300, 150)] * 9))
     boxes = boxes_of(mosaic)
-    # 33 x 16 cells take 32 x 16 of a 2:1 image; 34 x 17 is exact.
+    # The smallest cell, 33 x 16, takes 32 x 16 of a 2:1 image.
     assert boxes[0] == [1, 0, 33, 16]
-    assert boxes[4] == [33, 16, 66, 33]
-    assert boxes[8] == [66, 33, 100, 50]
+    assert boxes[4] == [33, 16, 65, 32]
+    assert boxes[8] == [66, 33, 98, 49]
     check_pixels(mosaic, 0)
 
 
@@ -241,26 +241,46 @@ def test_others_leave_as_a_mosaic_of_one():
 def test_the_cache_keeps_images_within_the_tile_size():
     transform = MosaicCLIM(
         tile_size=(30, 30), out_size=(80, 80), cache_size=2)
+    # Cells of 40, 26 and 20 pixels; images of at most 30, 26 and 20.
+    wide = 30 * 15 + 26 * 13 + 20 * 10
     transform(captioned(1, 600, 300))
-    assert transform.cache_bytes == 3 * 30 * 15
+    assert transform.cache_bytes == 3 * wide
     transform(captioned(2, 10, 8))
-    assert transform.cache_bytes == 3 * (30 * 15 + 10 * 8)
+    assert transform.cache_bytes == 3 * (wide + 10 * 8)
     transform(captioned(3, 30, 30))
-    assert transform.cache_bytes == 3 * (10 * 8 + 30 * 30)
+    assert transform.cache_bytes == 3 * (10 * 8 + 30**2 + 26**2 + 20**2)
     # A view of a larger image does not keep it alive.
     large = captioned(4, 400, 400)
     transform(dict(large, img=large['img'][:20, :20]))
-    assert all(t.image.base is None for t in transform._cached_tiles)
+    assert all(image.base is None for tile in transform._cached_tiles
+               for image in tile.ready.values())
 
 
-@pytest.mark.parametrize('tile_size, expected', [((400, 400), 209),
-                                                 ((128, 128), 1024),
-                                                 ((9000, 9000), 1)])
-def test_the_default_cache_stays_below_100_mib(tile_size, expected):
-    transform = MosaicCLIM(tile_size=tile_size)
-    assert transform.cache_size == expected
-    if expected > 1:
-        assert expected * 3 * tile_size[0] * tile_size[1] <= 100 * 2**20
+def test_a_partner_looks_as_if_it_were_resized_from_its_tile_size():
+    image = np.random.RandomState(0).randint(0, 255, (300, 400, 3), np.uint8)
+    transform = MosaicCLIM(
+        grids=[(3, 3)], tile_size=(100, 100), out_size=(100, 100))
+    mosaic = transform(dict(captioned(1, 4, 4), img=image))
+    expected = cv2.resize(cv2.resize(image, (100, 75)), (33, 25))
+    for box in boxes_of(mosaic):
+        left, top, right, bottom = map(int, box)
+        assert np.array_equal(mosaic['img'][top:bottom, left:right], expected)
+
+
+@pytest.mark.parametrize(
+    'arguments, expected',
+    [
+        # 96 * 2**20 / (3 * (400**2 + 266**2 + 200**2)) = 123.9
+        (dict(), 123),
+        (dict(tile_size=(900, 900)), 123),
+        # 96 * 2**20 / (3 * 400 * 400) = 209.7
+        (dict(grids=[(2, 2)]), 209),
+        # 2048 would fit.
+        (dict(tile_size=(128, 128)), 1024),
+        (dict(tile_size=(9000, 9000), out_size=(18000, 18000)), 1),
+    ])
+def test_the_default_cache_stays_below_100_mib(arguments, expected):
+    assert MosaicCLIM(**arguments).cache_size == expected
 
 
 def test_what_the_caller_does_with_a_mosaic_leaves_the_cache_alone():
@@ -270,7 +290,7 @@ def test_what_the_caller_does_with_a_mosaic_leaves_the_cache_alone():
     mosaic['captions'][0].append('more')
     again = MosaicCLIM(grids=[(1, 2)], out_size=(12, 6), cache_size=2)
     again(captioned(5, 6, 6))['img'][:] = 0
-    assert (again._cached_tiles[0].image == 5).all()
+    assert (again._cached_tiles[0].ready[1, 2] == 5).all()
     assert transform._cached_tiles[0].captions == ['caption 5']
 
 

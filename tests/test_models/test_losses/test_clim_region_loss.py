@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
 import math
 
-import mmdet_clim  # noqa: F401  (first: open_clip needs what it prepares)
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import mmdet_clim  # noqa: F401  (first: open_clip needs what it prepares)
 from mmdet_clim.models.losses import CLIMRegionLoss
 from mmdet_clim.registry import MODELS
 
@@ -139,7 +139,7 @@ def test_one_pair_per_row_equals_the_losses_of_open_clip():
         open_clip.ClipLoss()(*units, torch.tensor(20.0)))
     torch.testing.assert_close(
         CLIMRegionLoss('sigmoid', 10.0, bias=-10.0)(regions, texts, targets),
-        open_clip.SigLipLoss()(*units, torch.tensor(10.0),
+        open_clip.loss.SigLipLoss()(*units, torch.tensor(10.0),
                                torch.tensor(-10.0)))
 
 

@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from mmdet_clim.models.losses import CLIMRegionLoss
-from mmdet_clim.models.losses.gather import (exchange_counts, gather_rows,
-                                             max_over_ranks, sum_over_ranks)
+from mmdet_clim.models.losses.gather import (
+    exchange_counts,
+    gather_rows,
+    max_over_ranks,
+    sum_over_ranks,
+)
 
 WORKER = Path(__file__).with_name('gather_worker.py')
 ROOT = Path(__file__).parents[3]
@@ -102,7 +106,7 @@ def test_losses_equal_those_of_the_joined_batch(found):
                     grad,
                     rtol=1e-5,
                     atol=1e-6,
-                    msg=lambda m: f'case {number} {name}: {m}')
+                    msg=f'case {number} {name}')
 
 
 def test_queue_is_the_same_on_all_ranks(found):

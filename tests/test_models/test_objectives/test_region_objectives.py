@@ -5,9 +5,12 @@ import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_clim.models.objectives import (RegionCaptionObjective,
-                                          RegionTagObjective, SampledRegions,
-                                          recall_at_1)
+from mmdet_clim.models.objectives import (
+    RegionCaptionObjective,
+    RegionTagObjective,
+    SampledRegions,
+    recall_at_1,
+)
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 from mmdet_clim.registry import MODELS
 
