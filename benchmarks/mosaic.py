@@ -41,7 +41,8 @@ def make_images(folder: Path, count: int) -> List[str]:
                 noise.astype(np.float32), (640, 480),
                 interpolation=cv2.INTER_CUBIC) * 55 / octave
         path = str(folder / f'{number}.jpg')
-        cv2.imwrite(path, np.clip(image + 120, 0, 255).astype(np.uint8),
+        cv2.imwrite(path,
+                    np.clip(image + 120, 0, 255).astype(np.uint8),
                     [cv2.IMWRITE_JPEG_QUALITY, 90])
         paths.append(path)
     return paths
@@ -227,40 +228,43 @@ def main() -> None:
         def read(path: str, flag: int) -> None:
             cv2.imdecode(np.fromfile(path, np.uint8), flag)
 
-        peer_mosaic = dict(
-            type='mmdet.CachedMosaic', img_scale=TILE, prob=1.0)
+        peer_mosaic = dict(type='mmdet.CachedMosaic', img_scale=TILE, prob=1.0)
         peer_boxes = [
             dict(type='mmdet.LoadAnnotations', with_bbox=True), peer_mosaic
         ]
         oversized = OversizedMosaic()
         times = measure(
             {
-                'decode, full': lambda s: read(
-                    s['img_path'], cv2.IMREAD_COLOR),
-                'decode, 1/2': lambda s: read(
-                    s['img_path'], cv2.IMREAD_REDUCED_COLOR_2),
-                'decode, 1/4': lambda s: read(
-                    s['img_path'], cv2.IMREAD_REDUCED_COLOR_4),
-                'peer: mmdet load + resize + flip': Compose(peer_load),
-                'LoadImageText + resize + flip': loaded,
-                'MosaicCLIM 2x2-4x4, with loading': Compose(
-                    own_load + [mosaic_config(grids=GRIDS)]),
-                'MosaicCLIM 2x2-4x4, without loading': alone(
-                    mosaic_config(grids=GRIDS)),
+                'decode, full':
+                lambda s: read(s['img_path'], cv2.IMREAD_COLOR),
+                'decode, 1/2':
+                lambda s: read(s['img_path'], cv2.IMREAD_REDUCED_COLOR_2),
+                'decode, 1/4':
+                lambda s: read(s['img_path'], cv2.IMREAD_REDUCED_COLOR_4),
+                'peer: mmdet load + resize + flip':
+                Compose(peer_load),
+                'LoadImageText + resize + flip':
+                loaded,
+                'MosaicCLIM 2x2-4x4, with loading':
+                Compose(own_load + [mosaic_config(grids=GRIDS)]),
+                'MosaicCLIM 2x2-4x4, without loading':
+                alone(mosaic_config(grids=GRIDS)),
                 'peer: oversized 2x2-4x4, without loading':
                 lambda s: oversized(ready[s['img_id']]),
-                'MosaicCLIM 2x2, with loading': Compose(
-                    own_load + [mosaic_config(grids=[(2, 2)])]),
-                'peer: mmdet CachedMosaic, with loading': Compose(
-                    peer_load + peer_boxes),
-                'MosaicCLIM 2x2, without loading': alone(
-                    mosaic_config(grids=[(2, 2)])),
-                'peer: mmdet CachedMosaic, without loading': alone(
-                    peer_mosaic),
-                'MosaicCLIM 2x2-4x4, all new': AllNew(paths),
+                'MosaicCLIM 2x2, with loading':
+                Compose(own_load + [mosaic_config(grids=[(2, 2)])]),
+                'peer: mmdet CachedMosaic, with loading':
+                Compose(peer_load + peer_boxes),
+                'MosaicCLIM 2x2, without loading':
+                alone(mosaic_config(grids=[(2, 2)])),
+                'peer: mmdet CachedMosaic, without loading':
+                alone(peer_mosaic),
+                'MosaicCLIM 2x2-4x4, all new':
+                AllNew(paths),
                 'MosaicCLIM 2x2-4x4, all new, MultiImageMixDataset':
                 AllNewDataset(folder, paths),
-                'floor: decode + resize of all new images': Floor(paths),
+                'floor: decode + resize of all new images':
+                Floor(paths),
             }, paths, arguments.rounds, arguments.calls)
     print('CPU milliseconds per sample')
     for key, value in times.items():
@@ -273,24 +277,28 @@ def main() -> None:
     print(f'  {"peer: 1024 images of 400x300":58s} '
           f'{cache_mib(True, (400, 300)):7.1f} MiB')
     print('claims')
-    report('MosaicCLIM with loading / mmdet load + resize + flip',
-           times['MosaicCLIM 2x2-4x4, with loading'] /
-           times['peer: mmdet load + resize + flip'], 2, 'x ')
-    report('MosaicCLIM 2x2 / CachedMosaic, both with loading',
-           times['MosaicCLIM 2x2, with loading'] /
-           times['peer: mmdet CachedMosaic, with loading'], 1, 'x ')
-    report('MosaicCLIM 2x2 / CachedMosaic, both without loading',
-           times['MosaicCLIM 2x2, without loading'] /
-           times['peer: mmdet CachedMosaic, without loading'], 1, 'x ')
+    report(
+        'MosaicCLIM with loading / mmdet load + resize + flip',
+        times['MosaicCLIM 2x2-4x4, with loading'] /
+        times['peer: mmdet load + resize + flip'], 2, 'x ')
+    report(
+        'MosaicCLIM 2x2 / CachedMosaic, both with loading',
+        times['MosaicCLIM 2x2, with loading'] /
+        times['peer: mmdet CachedMosaic, with loading'], 1, 'x ')
+    report(
+        'MosaicCLIM 2x2 / CachedMosaic, both without loading',
+        times['MosaicCLIM 2x2, without loading'] /
+        times['peer: mmdet CachedMosaic, without loading'], 1, 'x ')
     floor = times['floor: decode + resize of all new images']
     report('MosaicCLIM all new / floor',
            times['MosaicCLIM 2x2-4x4, all new'] / floor, 1.15, 'x ')
     report('MosaicCLIM all new in MultiImageMixDataset / floor',
            times['MosaicCLIM 2x2-4x4, all new, MultiImageMixDataset'] / floor,
            1.15, 'x ')
-    report('MosaicCLIM without loading / oversized recipe',
-           times['MosaicCLIM 2x2-4x4, without loading'] /
-           times['peer: oversized 2x2-4x4, without loading'], 1, 'x ')
+    report(
+        'MosaicCLIM without loading / oversized recipe',
+        times['MosaicCLIM 2x2-4x4, without loading'] /
+        times['peer: oversized 2x2-4x4, without loading'], 1, 'x ')
     report('memory of the cache at 400x400', own, CACHE_LIMIT_MIB, 'MiB')
 
 

@@ -97,20 +97,20 @@ def test_webdataset_shards(tmp_path):
         for n in range(4)
     ]
     make_shard(
-        tmp_path / 'cc-000.tar', {
+        tmp_path / 'cc-000.tar',
+        {
             'dir/00.PNG': images[0],
             'dir/00.txt': b'a cat',
             'dir/01.png': images[1],
             'dir/01.json': b'{"caption": "b", "tags": ["cat"], "width": 2,'
-                           b'"height": 5}',
+            b'"height": 5}',
             'x' * 150 + '.png': images[2],  # a long name takes two headers
             'x' * 150 + '.txt': b'long',
             'only.txt': b'a caption without its image',
         })
     make_shard(tmp_path / 'cc-001.tar', {'0.png': images[3], '0.txt': b'z'})
     dataset = ImageTextDataset(
-        'cc-*.tar', vocabulary=CLASSES, data_root=str(tmp_path),
-        pipeline=LOAD)
+        'cc-*.tar', vocabulary=CLASSES, data_root=str(tmp_path), pipeline=LOAD)
     samples = [dataset[i] for i in range(4)]
     assert [s['captions'] for s in samples] == [['a cat'], ['b'], ['long'],
                                                 ['z']]
@@ -139,8 +139,7 @@ def test_images_without_a_caption_are_dropped_and_counted(
         del content['images'][3]['captions']
 
     dataset = build(change_captions(edit))
-    assert [dataset.get_data_info(i)['img_id'] for i in range(2)
-            ] == [102, 104]
+    assert [dataset.get_data_info(i)['img_id'] for i in range(2)] == [102, 104]
     assert dataset.get_data_info(0)['captions'] == ['left']
     assert '3 of 5 images, which have no caption' in warnings_logged[0]
     assert '3 empty captions' in warnings_logged[0]
@@ -251,8 +250,10 @@ def test_an_unreadable_image_is_replaced_by_the_next(caption_file,
     assert ids == [100, 103, 103, 103, 100]
     assert dataset.unreadable.count == 4
     # The first and the third of the four.
-    assert ['1 unreadable' in warnings_logged[0],
-            '3 unreadable' in warnings_logged[1]] == [True, True]
+    assert [
+        '1 unreadable' in warnings_logged[0], '3 unreadable'
+        in warnings_logged[1]
+    ] == [True, True]
     assert len(warnings_logged) == 2 and '1.png' in warnings_logged[0]
 
 
@@ -271,9 +272,8 @@ def test_in_test_mode_nothing_is_replaced(caption_file):
 
 def test_several_files_and_no_image_is_opened_at_start(tmp_path):
     for name in 'ab':
-        content = dict(images=[
-            dict(id=1, file_name=f'{name}.jpg', captions=['nowhere'])
-        ])
+        content = dict(
+            images=[dict(id=1, file_name=f'{name}.jpg', captions=['nowhere'])])
         (tmp_path / f'{name}.json').write_text(
             json.dumps(content), encoding='utf-8')
     dataset = ImageTextDataset(['a.json', 'b.json'],

@@ -63,8 +63,8 @@ def test_grayscale_and_sixteen_bits_and_alpha_become_three_channels():
         assert image.shape == (8, 32, 3) and image.dtype == np.uint8
         assert np.abs(image.astype(int) - gray[..., None]).max() <= 4
     alpha = np.dstack([textured(9, 7), np.full((7, 9), 128, np.uint8)])
-    assert np.array_equal(decode_image(encode(alpha, '.png'))[0],
-                          textured(9, 7))
+    assert np.array_equal(
+        decode_image(encode(alpha, '.png'))[0], textured(9, 7))
 
 
 def test_cmyk_has_the_colours_that_pillow_sees():
@@ -89,8 +89,8 @@ def test_one_pixel_and_one_row():
     for suffix in ('.jpg', '.png'):
         assert decode_image(encode(textured(1, 1), suffix),
                             (400, 400))[0].shape == (1, 1, 3)
-    assert decode_image(
-        encode(textured(3000, 1)), (400, 400))[0].shape == (1, 750, 3)
+    assert decode_image(encode(textured(3000, 1)),
+                        (400, 400))[0].shape == (1, 750, 3)
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.webp', '.tiff'])
@@ -121,9 +121,10 @@ def test_the_end_of_an_embedded_thumbnail_is_not_the_end_of_the_image():
         decode_image(data[:-20])
 
 
-@pytest.mark.parametrize('data', [b'', b'\xff\xd8', b'\xff\xd8\xff', b'<html>',
-                                  b'\xff\xd8\xff\xd9', b'\x89PNG\r\n\x1a\n',
-                                  b'\xff\xd8' + b'\xff\xe0\x00\x00' * 9])
+@pytest.mark.parametrize('data', [
+    b'', b'\xff\xd8', b'\xff\xd8\xff', b'<html>', b'\xff\xd8\xff\xd9',
+    b'\x89PNG\r\n\x1a\n', b'\xff\xd8' + b'\xff\xe0\x00\x00' * 9
+])
 def test_what_is_no_image_is_unreadable(data):
     with pytest.raises(UnreadableImageError):
         decode_image(data)

@@ -59,7 +59,8 @@ def test_the_first_source_speaks_for_all():
 def test_sources_that_do_not_fit_are_errors():
     with pytest.raises(ValueError, match=r'datasets\[1\].*classes'):
         MultiSourceDataset(
-            [SizedSource([(1, 1)]), SizedSource([(1, 1)], ('b', 'a'))])
+            [SizedSource([(1, 1)]),
+             SizedSource([(1, 1)], ('b', 'a'))])
     with pytest.raises(ValueError, match=r'datasets\[1\].*one sample'):
         sources(3, 0)
     with pytest.raises(ValueError, match='at least one source'):
@@ -164,9 +165,8 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 def test_two_sources_of_one_size_have_orders_of_their_own():
     sampler = MultiSourceSampler(sources(40, 40), 2, [1, 1], seed=0)
     indices = list(sampler)
-    assert [i for i in indices if i < 40] != [
-        i - 40 for i in indices if i >= 40
-    ]
+    assert [i for i in indices
+            if i < 40] != [i - 40 for i in indices if i >= 40]
 
 
 def test_without_shuffle_in_order():
@@ -260,8 +260,7 @@ def run_rank(rank, folder, aspect_grouping):
 
 
 @pytest.mark.parametrize('aspect_grouping', [False, True])
-def test_two_ranks_draw_disjoint_parts_of_one_order(tmp_path,
-                                                    aspect_grouping):
+def test_two_ranks_draw_disjoint_parts_of_one_order(tmp_path, aspect_grouping):
     mp.start_processes(
         run_rank, (str(tmp_path), aspect_grouping),
         nprocs=2,
@@ -276,9 +275,9 @@ def test_two_ranks_draw_disjoint_parts_of_one_order(tmp_path,
         assert len(first) == len(second) == 6  # ceil(21 / 2 / 2)
         drawn = Counter()
         for one, other in zip(first, second):
-            assert [i < 21 for i in one] == [i < 21 for i in other] == [
-                True, True, False
-            ]
+            assert [i < 21
+                    for i in one] == [i < 21
+                                      for i in other] == [True, True, False]
             drawn.update(one + other)
         own = [drawn[i] for i in range(21)]
         assert sum(own) == 24 and min(own) == 1 and max(own) == 2

@@ -11,9 +11,7 @@ from mmdet_clim.datasets import OVCocoDataset, UnreadableImageError
 def instances(boxes, categories, size=(100, 80)):
     """A COCO JSON of one image; boxes as (category id, x, y, w, h)."""
     return dict(
-        images=[
-            dict(id=7, file_name='7.png', width=size[0], height=size[1])
-        ],
+        images=[dict(id=7, file_name='7.png', width=size[0], height=size[1])],
         categories=[dict(id=i, name=n) for i, n in categories.items()],
         annotations=[
             dict(
@@ -39,8 +37,8 @@ def test_classes_are_the_published_split_in_the_order_of_coco():
     assert (len(meta['classes']), len(meta['base_classes']),
             len(meta['novel_classes']), len(meta['palette'])) == (65, 48, 17,
                                                                   65)
-    assert set(meta['base_classes']) | set(
-        meta['novel_classes']) == set(meta['classes'])
+    assert set(meta['base_classes']) | set(meta['novel_classes']) == set(
+        meta['classes'])
     coco = list(CocoDataset.METAINFO['classes'])
     order = [coco.index(name) for name in meta['classes']]
     assert order == sorted(order)
@@ -102,8 +100,8 @@ def test_boxes_are_clipped_to_their_image_or_dropped(tmp_path,
                'outside' in text for text in warnings_logged)
 
 
-@pytest.mark.parametrize('box', [[0, 0, float('nan'), 5],
-                                 [0, 0, float('inf'), 5], [0, 0, 5]])
+@pytest.mark.parametrize(
+    'box', [[0, 0, float('nan'), 5], [0, 0, float('inf'), 5], [0, 0, 5]])
 def test_a_box_that_is_not_four_finite_numbers_is_an_error(tmp_path, box):
     content = instances([(1, 0, 0, 5, 5)], {1: 'person'})
     content['annotations'][0]['bbox'] = box

@@ -171,11 +171,10 @@ class MosaicCLIM(BaseTransform):
     @property
     def cache_bytes(self) -> int:
         """Bytes of the images in the cache of this process."""
-        return sum(
-            image.nbytes for tile in self._cached_tiles
-            # One array may serve several grids.
-            for image in {id(i): i
-                          for i in tile.ready.values()}.values())
+        return sum(image.nbytes for tile in self._cached_tiles
+                   # One array may serve several grids.
+                   for image in {id(i): i
+                                 for i in tile.ready.values()}.values())
 
     def _default_cache_size(self) -> int:
         """Images that fill ``tile_size`` and fit ``CACHE_BYTES``."""
@@ -329,8 +328,9 @@ class MosaicCLIM(BaseTransform):
         return tile
 
     def _draw(
-        self, tiles: Sequence[Tile], grid: Tuple[int, int]
-    ) -> Tuple[np.ndarray, np.ndarray, List[Tile]]:
+            self, tiles: Sequence[Tile],
+            grid: Tuple[int,
+                        int]) -> Tuple[np.ndarray, np.ndarray, List[Tile]]:
         """Put every tile into its cell.
 
         Returns:
@@ -420,8 +420,8 @@ def fit_size(size: Tuple[int, int], room: Tuple[int, int]) -> Tuple[int, int]:
         tuple[int, int]: (width, height), rounded to whole pixels.
     """
     factor = min(room[0] / size[0], room[1] / size[1])
-    return (min(max(int(size[0] * factor + 0.5), 1), room[0]),
-            min(max(int(size[1] * factor + 0.5), 1), room[1]))
+    return (min(max(int(size[0] * factor + 0.5), 1),
+                room[0]), min(max(int(size[1] * factor + 0.5), 1), room[1]))
 
 
 def shrink(image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:

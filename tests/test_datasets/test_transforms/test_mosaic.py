@@ -65,7 +65,8 @@ def test_towards_the_middle_lines():
 
 def test_the_middle_of_an_odd_grid_is_centred():
     mosaic = MosaicCLIM(
-        grids=[(1, 3)], out_size=(90, 60))(mixed(*[(10, 60)] * 3))
+        grids=[(1, 3)], out_size=(90, 60))(
+            mixed(*[(10, 60)] * 3))
     assert boxes_of(mosaic) == [[20, 0, 30, 60], [40, 0, 50, 60],
                                 [60, 0, 70, 60]]
     check_pixels(mosaic)
@@ -73,7 +74,8 @@ def test_the_middle_of_an_odd_grid_is_centred():
 
 def test_outer_cells_of_four_hug_the_side_that_faces_the_middle():
     mosaic = MosaicCLIM(
-        grids=[(4, 1)], out_size=(20, 80))(mixed(*[(20, 10)] * 4))
+        grids=[(4, 1)], out_size=(20, 80))(
+            mixed(*[(20, 10)] * 4))
     assert [b[1::2] for b in boxes_of(mosaic)] == [[10, 20], [30, 40],
                                                    [40, 50], [60, 70]]
 
@@ -104,7 +106,8 @@ def test_a_size_that_the_grid_does_not_divide():
 
 def test_any_grid_and_row_major_order():
     mosaic = MosaicCLIM(
-        grids=[(2, 3)], out_size=(60, 40))(mixed(*[(7, 7)] * 6))
+        grids=[(2, 3)], out_size=(60, 40))(
+            mixed(*[(7, 7)] * 6))
     assert mosaic['mosaic_grid'] == (2, 3)
     assert mosaic['image_ids'] == [1, 2, 3, 4, 5, 6]
     assert boxes_of(mosaic) == [[0, 0, 20, 20], [20, 0, 40, 20],
@@ -114,8 +117,12 @@ def test_any_grid_and_row_major_order():
 
 
 def test_keys_and_types():
-    mosaic = MosaicCLIM(grids=[(2, 2)], out_size=(256, 200))(
-        dict(mixed((5, 5), (6, 5), (5, 6), (5, 5)), flip=True, instances=[1]))
+    mosaic = MosaicCLIM(
+        grids=[(2, 2)], out_size=(256, 200))(
+            dict(
+                mixed((5, 5), (6, 5), (5, 6), (5, 5)),
+                flip=True,
+                instances=[1]))
     assert set(mosaic) == KEYS
     assert mosaic['img'].shape == (200, 256, 3)
     assert mosaic['img'].dtype == np.uint8
@@ -143,7 +150,8 @@ def test_a_tile_is_one_resize_of_its_image():
 
 def test_images_of_one_pixel_and_of_one_row():
     mosaic = MosaicCLIM(
-        grids=[(1, 2)], out_size=(80, 40))(mixed((1, 1), (3000, 1)))
+        grids=[(1, 2)], out_size=(80, 40))(
+            mixed((1, 1), (3000, 1)))
     assert boxes_of(mosaic) == [[0, 0, 40, 40], [40, 19, 80, 20]]
     check_pixels(mosaic)
 
@@ -160,8 +168,7 @@ def test_fit_size(size, room, expected):
 
 
 def test_the_first_sample_of_a_cache_is_a_mosaic_already():
-    transform = MosaicCLIM(
-        grids=[(2, 2)], out_size=(40, 40), cache_size=3)
+    transform = MosaicCLIM(grids=[(2, 2)], out_size=(40, 40), cache_size=3)
     mosaic = transform(captioned(9, 6, 6))
     assert mosaic['image_ids'] == [9] * 4
     assert mosaic['captions'] == [['caption 9']] * 4
@@ -171,8 +178,7 @@ def test_the_first_sample_of_a_cache_is_a_mosaic_already():
 
 def test_the_cache_keeps_the_last_images_and_the_newest_is_drawn():
     np.random.seed(0)
-    transform = MosaicCLIM(
-        grids=[(1, 2)], out_size=(40, 20), cache_size=3)
+    transform = MosaicCLIM(grids=[(1, 2)], out_size=(40, 20), cache_size=3)
     partners = Counter()
     for number in range(300):
         mosaic = transform(captioned(number % 251, 6, 6))
@@ -239,8 +245,7 @@ def test_others_leave_as_a_mosaic_of_one():
 
 
 def test_the_cache_keeps_images_within_the_tile_size():
-    transform = MosaicCLIM(
-        tile_size=(30, 30), out_size=(80, 80), cache_size=2)
+    transform = MosaicCLIM(tile_size=(30, 30), out_size=(80, 80), cache_size=2)
     # Cells of 40, 26 and 20 pixels; images of at most 30, 26 and 20.
     wide = 30 * 15 + 26 * 13 + 20 * 10
     transform(captioned(1, 600, 300))
@@ -328,8 +333,7 @@ def test_with_the_multi_image_dataset_of_mmdet(caption_file):
                 assert (tile == image_id - 100).all()
         assert set(grids) == {(1, 2), (2, 2), (2, 1)}
         assert min(grids.values()) > 5
-    assert build(
-        [], prob=0.0)[2]['data_samples'].mosaic_grid == (1, 1)
+    assert build([], prob=0.0)[2]['data_samples'].mosaic_grid == (1, 1)
 
 
 def test_fewer_images_than_a_mosaic_needs(change_captions):
@@ -399,8 +403,8 @@ def test_bad_samples():
         transform(dict(img=np.zeros((2, 2, 3), np.uint8), img_id=1))
     with pytest.raises(KeyError, match='img_path'):
         transform(dict(captions=['a'], img_id=1))
-    for image in (np.zeros((2, 2), np.uint8), np.zeros((2, 2, 3)),
-                  np.zeros((2, 2, 4), np.uint8)):
+    for image in (np.zeros((2, 2), np.uint8), np.zeros(
+        (2, 2, 3)), np.zeros((2, 2, 4), np.uint8)):
         with pytest.raises(ValueError, match=r'\(H, W, 3\) uint8'):
             transform(dict(img=image, img_id=1, captions=['a']))
     with pytest.raises(ValueError, match=r'one less than \[2, 4\]'):

@@ -9,8 +9,8 @@ from mmdet_clim.datasets.transforms import MosaicCLIM, PackRegionTextInputs
 
 
 def captioned(img_id, width=8, height=6):
-    image = np.random.RandomState(img_id).randint(
-        0, 255, (height, width, 3), np.uint8)
+    image = np.random.RandomState(img_id).randint(0, 255, (height, width, 3),
+                                                  np.uint8)
     return dict(
         img=image,
         img_id=img_id,
@@ -59,8 +59,9 @@ def test_an_image_without_tags_has_none():
 
 
 def test_a_mosaic_is_one_region_per_tile():
-    mosaic = MosaicCLIM(grids=[(1, 2)], out_size=(16, 6))(
-        dict(captioned(1), mix_results=[captioned(2)]))
+    mosaic = MosaicCLIM(
+        grids=[(1, 2)], out_size=(16, 6))(
+            dict(captioned(1), mix_results=[captioned(2)]))
     packed = PackRegionTextInputs()(mosaic)
     data_sample = packed['data_samples']
     assert packed['inputs'].shape == (3, 6, 16)
@@ -79,8 +80,7 @@ def test_a_mosaic_is_one_region_per_tile():
     assert len(batch['inputs']) == len(batch['data_samples']) == 2
 
 
-@pytest.mark.parametrize('key', ['gt_bboxes', 'captions', 'tags',
-                                 'image_ids'])
+@pytest.mark.parametrize('key', ['gt_bboxes', 'captions', 'tags', 'image_ids'])
 def test_lists_of_another_length_are_an_error(key):
     mosaic = MosaicCLIM(grids=[(1, 2)], out_size=(16, 6))(captioned(1))
     mosaic[key] = mosaic[key][:1]
