@@ -105,8 +105,11 @@ def run_child(args: argparse.Namespace, way: str, kind: str, size: int,
               out: Path) -> Dict[str, float]:
     command = [
         sys.executable, __file__, '--child', way, '--kinds', kind, '--sizes',
-        str(size), '--chunk', str(args.chunk), '--threads', str(args.threads),
-        '--repeats', str(args.repeats), '--out', str(out)
+        str(size), '--chunk',
+        str(args.chunk), '--threads',
+        str(args.threads), '--repeats',
+        str(args.repeats), '--out',
+        str(out)
     ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
@@ -128,7 +131,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--sizes', type=int, nargs='+', default=[256, 4096, 16384])
     parser.add_argument(
-        '--kinds', nargs='+', default=['bce', 'infonce'],
+        '--kinds',
+        nargs='+',
+        default=['bce', 'infonce'],
         choices=['bce', 'infonce'])
     parser.add_argument('--chunk', type=int, default=256)
     parser.add_argument('--threads', type=int, default=1)

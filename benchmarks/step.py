@@ -147,8 +147,8 @@ def main() -> None:
     print('|---|---|' + '---|' * len(names))
     for name, side in sides.items():
         total = sum(side.steps)
-        shares = ''.join(
-            f' {100 * side.parts[n] / total:.1f} % |' for n in names)
+        shares = ''.join(f' {100 * side.parts[n] / total:.1f} % |'
+                         for n in names)
         print(f'| {name} | {median(side.steps):.3f} |{shares}')
     share = 100 * sides['CLIM'].parts['texts'] / sum(sides['CLIM'].steps)
     print(f'\nEncoding texts: {share:.2f} % of a step with CLIM, the caches '

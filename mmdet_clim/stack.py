@@ -138,8 +138,7 @@ def declare_torchvision_operators() -> None:
     if spec is None or 'torchvision' in sys.modules:
         return
     folder = Path(spec.origin).parent
-    finder = FileFinder(
-        str(folder), (ExtensionFileLoader, EXTENSION_SUFFIXES))
+    finder = FileFinder(str(folder), (ExtensionFileLoader, EXTENSION_SUFFIXES))
     library = finder.find_spec('_C')
     if library is not None:
         try:

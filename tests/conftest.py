@@ -44,8 +44,8 @@ def openmoji_root(tmp_path_factory) -> Path:
     """OpenMoji-COCO with 24 training, 8 validation, 24 captioned images."""
     root = tmp_path_factory.mktemp('openmoji') / 'coco'
     _run_python(REPOSITORY / 'tools/datasets/make_openmoji_coco.py', '--out',
-               root, '--train', 24, '--val', 8, '--captioned', 24, '--size',
-               128, '--seed', 0)
+                root, '--train', 24, '--val', 8, '--captioned', 24, '--size',
+                128, '--seed', 0)
     return root
 
 

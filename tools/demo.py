@@ -53,10 +53,11 @@ def call(script: str, *args, data_root: Path) -> None:
         os.environ,
         OPENMOJI_ROOT=f'{data_root}/',
         TOKENIZERS_PARALLELISM='false')
-    subprocess.run([sys.executable, str(ROOT / 'tools' / script)] +
-                   [str(a) for a in args],
-                   check=True,
-                   env=env)
+    subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / script)] +
+        [str(a) for a in args],
+        check=True,
+        env=env)
 
 
 def train(config: str, work_dir: Path, seed: int, args: argparse.Namespace,

@@ -24,7 +24,8 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='the same, by name')
     parser.add_argument(
-        '--work-dir', help='where the metrics go '
+        '--work-dir',
+        help='where the metrics go '
         '(default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
         '--out', help='write the predictions to this .pkl file as well')

@@ -16,7 +16,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector')
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
-        '--work-dir', help='where logs and checkpoints go '
+        '--work-dir',
+        help='where logs and checkpoints go '
         '(default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
         '--amp', action='store_true', help='train with mixed precision')

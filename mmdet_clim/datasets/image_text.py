@@ -230,8 +230,8 @@ class _SampleCleaner:
         if self.empty_captions:
             dropped.append(f'{self.empty_captions} empty captions')
         if self.unknown_tags and self.has_vocabulary:
-            named = ', '.join(f'{name!r} ({n})' for name, n in
-                              self.unknown_tags.most_common(20))
+            named = ', '.join(f'{name!r} ({n})'
+                              for name, n in self.unknown_tags.most_common(20))
             dropped.append(
                 f'{sum(self.unknown_tags.values())} tags of '
                 f'{len(self.unknown_tags)} names that the vocabulary lacks: '
@@ -303,8 +303,8 @@ def _coco_samples(path: str) -> Iterator[dict]:
     names = {}
     for category in content.get('categories') or []:
         where = f'{path}: categories'
-        names[_typed(category, 'id', int, where)] = _typed(
-            category, 'name', str, where)
+        names[_typed(category, 'id', int,
+                     where)] = _typed(category, 'name', str, where)
     captions: Dict[int, List[str]] = {}
     for annotation in content.get('annotations') or []:
         if 'caption' in annotation:
@@ -392,8 +392,9 @@ def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
                 name = PurePosixPath(member.name)
                 stem, dot, suffix = name.name.partition('.')
                 key = str(name.parent / stem)
-                members.setdefault(key, {})[(dot + suffix).lower()] = (
-                    member.offset_data, member.size)
+                members.setdefault(
+                    key, {})[(dot + suffix).lower()] = (member.offset_data,
+                                                        member.size)
             # tarfile would keep every header it has seen.
             shard.members = []
     return members

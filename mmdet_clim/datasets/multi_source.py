@@ -242,9 +242,9 @@ class MultiSourceSampler(Sampler):
                     starts[source] = end
                 yield batch
             return
-        yield from _group_batches(drawn, self._is_tall, [
-            [c * self.world_size for c in counts] for counts in self._counts
-        ])
+        yield from _group_batches(drawn, self._is_tall,
+                                  [[c * self.world_size for c in counts]
+                                   for counts in self._counts])
 
     def __iter__(self) -> Iterator[int]:
         """Global indices of this rank, batch after batch."""
@@ -290,9 +290,9 @@ def _group_batches(
     # its first waiting sample, unless too few of that group are left.
     lead = max(range(len(drawn)), key=lambda s: len(drawn[s]))
     for count in counts:
-        groups = sorted((group for group in (False, True)
-                         if queues[lead][group]),
-                        key=lambda group: queues[lead][group][0])
+        groups = sorted(
+            (group for group in (False, True) if queues[lead][group]),
+            key=lambda group: queues[lead][group][0])
         full = [g for g in groups if len(queues[lead][g]) >= count[lead]]
         group = (full or groups or [False])[0]
         batch = []

@@ -20,10 +20,10 @@ NOVEL_CLASSES = ('airplane', 'bus', 'cat', 'dog', 'cow', 'elephant',
 BASE_CLASSES = ('person', 'bicycle', 'car', 'motorcycle', 'train', 'truck',
                 'boat', 'bench', 'bird', 'horse', 'sheep', 'bear', 'zebra',
                 'giraffe', 'backpack', 'handbag', 'suitcase', 'frisbee',
-                'skis', 'kite', 'surfboard', 'bottle', 'fork', 'spoon',
-                'bowl', 'banana', 'apple', 'sandwich', 'orange', 'broccoli',
-                'carrot', 'pizza', 'donut', 'chair', 'bed', 'toilet', 'tv',
-                'laptop', 'mouse', 'remote', 'microwave', 'oven', 'toaster',
+                'skis', 'kite', 'surfboard', 'bottle', 'fork', 'spoon', 'bowl',
+                'banana', 'apple', 'sandwich', 'orange', 'broccoli', 'carrot',
+                'pizza', 'donut', 'chair', 'bed', 'toilet', 'tv', 'laptop',
+                'mouse', 'remote', 'microwave', 'oven', 'toaster',
                 'refrigerator', 'book', 'clock', 'vase', 'toothbrush')
 
 
@@ -96,8 +96,8 @@ class OVCocoDataset(ReplacesUnreadable, CocoDataset):
                         raw_ann_info=annotations)))
         if self._clipped_boxes or self._outside_boxes:
             self._log(f'{self._clipped_boxes} boxes reach out of their image '
-                       f'and were clipped, {self._outside_boxes} lie outside '
-                       'and were dropped')
+                      f'and were clipped, {self._outside_boxes} lie outside '
+                      'and were dropped')
         return data_list
 
     def parse_data_info(self, raw_data_info: dict) -> dict:

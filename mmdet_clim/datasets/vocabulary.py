@@ -29,8 +29,9 @@ class Vocabulary:
         if not self.names:
             raise ValueError('vocabulary: expected at least one class name, '
                              'got none')
-        wrong = [n for n in self.names if not isinstance(n, str)
-                 or not n.strip()]
+        wrong = [
+            n for n in self.names if not isinstance(n, str) or not n.strip()
+        ]
         if wrong:
             raise ValueError('vocabulary: every class name must be a '
                              f'non-empty string, got {wrong!r}')
@@ -54,8 +55,8 @@ class Vocabulary:
 
 
 def build_vocabulary(
-    source: Union[Vocabulary, Mapping, Sequence[str], str, Path]
-) -> Vocabulary:
+    source: Union[Vocabulary, Mapping, Sequence[str], str,
+                  Path]) -> Vocabulary:
     """Read a vocabulary from a config value.
 
     Args:

@@ -100,8 +100,8 @@ class OVCocoMetric(CocoMetric):
         self.protocol = protocol
         self.backend = backend
 
-    def compute_metrics(self, results: List[Tuple[dict, dict]]
-                        ) -> Dict[str, float]:
+    def compute_metrics(self, results: List[Tuple[dict,
+                                                  dict]]) -> Dict[str, float]:
         """Evaluate the collected detections.
 
         Args:
@@ -145,8 +145,7 @@ class OVCocoMetric(CocoMetric):
                 zip(
                     names,
                     self._average_precision(detections, image_ids,
-                                            [category_ids[n]
-                                             for n in names])))
+                                            [category_ids[n] for n in names])))
         absent = [n for n in groups['all'] if np.isnan(ap[n]).all()]
         if absent:
             logger.info(f'{len(absent)} of {len(groups["all"])} classes have '
@@ -197,8 +196,8 @@ class OVCocoMetric(CocoMetric):
                     category_ids: Dict[str, int],
                     outfile_prefix: str) -> List[dict]:
         """Detections in COCO's result format, boxes in xywh pixels."""
-        unknown = sorted({p['img_id'] for p in preds} -
-                         set(self._coco_api.imgs))
+        unknown = sorted({p['img_id']
+                          for p in preds} - set(self._coco_api.imgs))
         if unknown:
             raise ValueError(
                 f'img_id: {len(unknown)} predicted images are not in the '
@@ -233,8 +232,8 @@ class OVCocoMetric(CocoMetric):
         images = sorted(self._coco_api.imgs)
         if self.protocol == 'all_images':
             return images
-        holding = set().union(
-            *(self._coco_api.cat_img_map[c] for c in category_ids))
+        holding = set().union(*(self._coco_api.cat_img_map[c]
+                                for c in category_ids))
         return [i for i in images if i in holding]
 
     def _average_precision(self, detections: List[dict],
@@ -281,8 +280,8 @@ class OVCocoMetric(CocoMetric):
             evaluation.evaluate()
             evaluation.accumulate()
         # (IoU, recall, category, area, max detections) -> (IoU, category)
-        precision = np.asarray(
-            evaluation.eval['precision'])[:, :, :, 0, 0].mean(axis=1)
+        precision = np.asarray(evaluation.eval['precision'])[:, :, :, 0,
+                                                             0].mean(axis=1)
         ap = np.where(precision < 0, np.nan, precision).T
         # the backends sort the categories by id
         return ap[np.argsort(np.argsort(category_ids))]
@@ -294,8 +293,7 @@ class OVCocoMetric(CocoMetric):
         rows = [['classes', 'evaluated', 'AP50', 'mAP']]
         for group, members in groups.items():
             rows.append([
-                group,
-                f'{len(set(members) - set(absent))}/{len(members)}',
+                group, f'{len(set(members) - set(absent))}/{len(members)}',
                 f'{100 * metrics[f"{group}_ap50"]:.1f}',
                 f'{100 * metrics[f"{group}_map"]:.1f}'
             ])

@@ -16,8 +16,8 @@ OV_COCO_COLUMNS: Tuple[Column, ...] = (
 
 
 def summarise_runs(
-    runs: Mapping[str, Sequence[Mapping[str, float]]],
-    columns: Sequence[Column] = OV_COCO_COLUMNS
+        runs: Mapping[str, Sequence[Mapping[str, float]]],
+        columns: Sequence[Column] = OV_COCO_COLUMNS
 ) -> List[Dict[str, object]]:
     """Mean and spread over the seeds of each row.
 
@@ -81,9 +81,9 @@ def markdown_table(rows: Sequence[Mapping[str, object]],
             for i, (cell, width) in enumerate(zip(line, widths))) + ' |'
         for line in cells
     ]
-    rule = '|' + '|'.join(
-        '-' * (width + 2) if i == 0 else '-' * (width + 1) + ':'
-        for i, width in enumerate(widths)) + '|'
+    rule = '|' + '|'.join('-' * (width + 2) if i == 0 else '-' *
+                          (width + 1) + ':'
+                          for i, width in enumerate(widths)) + '|'
     return '\n'.join([lines[0], rule, *lines[1:]]) + '\n'
 
 

@@ -14,9 +14,9 @@ Colour = Tuple[int, int, int]
 BLACK: Colour = (20, 20, 20)
 WHITE: Colour = (255, 255, 255)
 #: Okabe and Ito's colours, apart also for the colour-blind.
-COLOURS: Tuple[Colour, ...] = (
-    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167),
-    (230, 159, 0), (86, 180, 233), (120, 94, 240), (140, 86, 75))
+COLOURS: Tuple[Colour, ...] = ((0, 114, 178), (213, 94, 0), (0, 158, 115),
+                               (204, 121, 167), (230, 159, 0), (86, 180, 233),
+                               (120, 94, 240), (140, 86, 75))
 
 
 @lru_cache(maxsize=32)
@@ -37,8 +37,7 @@ def to_rgb(inputs: torch.Tensor) -> np.ndarray:
     Raises:
         ValueError: If the tensor has another shape or dtype.
     """
-    if inputs.ndim != 3 or inputs.shape[
-            0] != 3 or inputs.dtype != torch.uint8:
+    if inputs.ndim != 3 or inputs.shape[0] != 3 or inputs.dtype != torch.uint8:
         raise ValueError('inputs: expected a uint8 tensor (3, H, W), got '
                          f'{inputs.dtype} {tuple(inputs.shape)}')
     return np.ascontiguousarray(inputs.permute(1, 2, 0).numpy()[..., ::-1])
@@ -97,10 +96,14 @@ def wrap_text(text: str, size: int, width: float) -> List[str]:
     return lines
 
 
-def draw_label(draw: ImageDraw.ImageDraw, corner: Tuple[float, float],
-               text: str, size: int, colour: Colour,
-               taken: Sequence[Tuple[float, float, float, float]] = ()
-               ) -> Tuple[float, float, float, float]:
+def draw_label(
+    draw: ImageDraw.ImageDraw,
+    corner: Tuple[float, float],
+    text: str,
+    size: int,
+    colour: Colour,
+    taken: Sequence[Tuple[float, float, float, float]] = ()
+) -> Tuple[float, float, float, float]:
     """Write a text on a filled box inside the canvas.
 
     Args:
@@ -122,16 +125,19 @@ def draw_label(draw: ImageDraw.ImageDraw, corner: Tuple[float, float],
     left = min(max(corner[0], 0), max(0, canvas_width - width))
     top = min(max(corner[1] - height, 0), max(0, canvas_height - height))
     free = top
-    while any(left < x2 and x1 < left + width and free < y2
-              and y1 < free + height for x1, y1, x2, y2 in taken):
+    while any(left < x2 and x1 < left + width and free < y2 and y1 < free +
+              height for x1, y1, x2, y2 in taken):
         free += height
     if free + height <= canvas_height:
         top = free
     box = (left, top, left + width, top + height)
     draw.rectangle(box, fill=colour)
     dark = sum(c * w for c, w in zip(colour, (.299, .587, .114))) < 150
-    draw.text((left + 3, top + height / 2), text, WHITE if dark else BLACK,
-              font(size), anchor='lm')
+    draw.text((left + 3, top + height / 2),
+              text,
+              WHITE if dark else BLACK,
+              font(size),
+              anchor='lm')
     return box
 
 

@@ -12,8 +12,8 @@ from mmdet_clim.evaluation.run_log import Series
 from .canvas import COLOURS
 
 DEFAULT_PANELS = (('loss', 'training loss'),
-                  ('ov_coco/base_ap50', 'base AP50'),
-                  ('ov_coco/novel_ap50', 'novel AP50'))
+                  ('ov_coco/base_ap50', 'base AP50'), ('ov_coco/novel_ap50',
+                                                       'novel AP50'))
 
 
 def plot_curves(runs: Mapping[str, Mapping[str, Series]],
@@ -67,8 +67,12 @@ def plot_curves(runs: Mapping[str, Mapping[str, Series]],
                     steps, values, color=colour, lw=1.8, marker='o', ms=4)
             lines.setdefault(name, line)
         if not drawn:
-            axes.text(.5, .5, f'no run logged {key}', ha='center',
-                      transform=axes.transAxes)
+            axes.text(
+                .5,
+                .5,
+                f'no run logged {key}',
+                ha='center',
+                transform=axes.transAxes)
     if lines:
         figure.legend(
             lines.values(),

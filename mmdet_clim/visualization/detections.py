@@ -51,8 +51,10 @@ def draw_boxes(image: np.ndarray,
     order = range(len(labels))
     if scores is not None:
         # the best first: its label gets the place it wants
-        order = [i for i in scores.argsort(descending=True).tolist()
-                 if scores[i] >= score_thr]
+        order = [
+            i for i in scores.argsort(descending=True).tolist()
+            if scores[i] >= score_thr
+        ]
     text_size = max(13, side // 40)
     for i in order:
         x1, y1, x2, y2 = boxes[i].tolist()
@@ -117,28 +119,32 @@ def draw_detections(images: Sequence[np.ndarray],
     head_height = max(map(len, heads)) * (size + 6) + gap
     heights = [max(cell.height for cell in row) for row in cells]
     legend_height = size + 2 * gap
-    picture = Image.new(
-        'RGB', (len(columns) * (side + gap) + gap, head_height + legend_height
-                + sum(height + gap for height in heights)), WHITE)
+    picture = Image.new('RGB',
+                        (len(columns) * (side + gap) + gap, head_height +
+                         legend_height + sum(height + gap
+                                             for height in heights)), WHITE)
     draw = ImageDraw.Draw(picture)
     for column, lines in enumerate(heads):
         for number, line in enumerate(lines):
-            draw.text((gap + column * (side + gap), gap / 2 + number *
-                       (size + 6)), line, BLACK, font(size))
+            draw.text(
+                (gap + column * (side + gap), gap / 2 + number * (size + 6)),
+                line, BLACK, font(size))
     top = head_height
     for row, height in zip(cells, heights):
         for column, cell in enumerate(row):
             picture.paste(cell, (gap + column * (side + gap), top))
         top += height + gap
     left = gap
-    for text, colour in (('base class', BASE_COLOUR),
-                         ('novel class', NOVEL_COLOUR)):
+    for text, colour in (('base class', BASE_COLOUR), ('novel class',
+                                                       NOVEL_COLOUR)):
         box = draw_label(draw, (left, top + size + gap), text, size - 2,
                          colour)
         left = box[2] + gap
     draw.text((left + gap, top + size / 2 + gap / 2),
-              f'score in percent, at least {100 * score_thr:.0f}', BLACK,
-              font(size - 2), anchor='lm')
+              f'score in percent, at least {100 * score_thr:.0f}',
+              BLACK,
+              font(size - 2),
+              anchor='lm')
     return np.asarray(picture)
 
 

@@ -88,8 +88,8 @@ def _tile_texts(
                 f'metainfo, got {sorted(data_sample.metainfo_keys())}')
     texts = []
     for index, (captions, tags, image_id) in enumerate(
-            zip(data_sample.captions, data_sample.tags,
-                data_sample.image_ids), 1):
+            zip(data_sample.captions, data_sample.tags, data_sample.image_ids),
+            1):
         wrong = [
             t for t in tags
             if class_names is not None and not 0 <= t < len(class_names)
@@ -97,8 +97,9 @@ def _tile_texts(
         if wrong:
             raise ValueError(f'tags: {wrong} are not indices into the '
                              f'{len(class_names)} class names')
-        names = [str(t) if class_names is None else class_names[t]
-                 for t in tags]
+        names = [
+            str(t) if class_names is None else class_names[t] for t in tags
+        ]
         texts.append((f'{index}  image {image_id}', list(captions),
                       'tags: ' + (', '.join(names) or 'none')))
     return texts

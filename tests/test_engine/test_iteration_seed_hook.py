@@ -69,7 +69,10 @@ class Record(Hook):
     def __init__(self):
         self.losses, self.data = [], []
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None,
+    def after_train_iter(self,
+                         runner,
+                         batch_idx,
+                         data_batch=None,
                          outputs=None):
         self.losses.append(outputs['loss'].item())
         self.data.append(torch.stack(data_batch['inputs']))
@@ -96,12 +99,10 @@ def train(work_dir, name, iters, hooks, num_workers=0, resume=False):
             sampler=dict(type='DefaultSampler', shuffle=False), **loader),
         val_evaluator=Evaluator(Nothing()),
         val_cfg=dict(),
-        optim_wrapper=dict(
-            optimizer=dict(type='SGD', lr=.001, momentum=.9)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.001, momentum=.9)),
         train_cfg=dict(by_epoch=False, max_iters=iters, val_interval=2),
         default_hooks=dict(
-            checkpoint=dict(
-                type='CheckpointHook', by_epoch=False, interval=3),
+            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3),
             logger=None),
         custom_hooks=[*hooks, record],
         randomness=dict(seed=7),
@@ -116,8 +117,12 @@ def test_resumed_run_continues_the_same(tmp_path, num_workers):
                   [IterationSeedHook()], num_workers)
     first = train(tmp_path / 'parts', f'first{num_workers}', 3,
                   [IterationSeedHook()], num_workers)
-    second = train(tmp_path / 'parts', f'second{num_workers}', 6,
-                   [IterationSeedHook()], num_workers, resume=True)
+    second = train(
+        tmp_path / 'parts',
+        f'second{num_workers}',
+        6, [IterationSeedHook()],
+        num_workers,
+        resume=True)
     assert first.losses + second.losses == whole.losses
     for resumed, expected in zip(second.data, whole.data[3:]):
         assert torch.equal(resumed, expected)

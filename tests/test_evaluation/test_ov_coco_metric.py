@@ -26,8 +26,11 @@ META = dict(
     novel_classes=('dog', 'cat'))
 
 
-def write_coco(path: Path, boxes: dict, num_images: int,
-               names=tuple(CATEGORY_IDS), crowd=()) -> str:
+def write_coco(path: Path,
+               boxes: dict,
+               num_images: int,
+               names=tuple(CATEGORY_IDS),
+               crowd=()) -> str:
     """Write {(image id, name): [xywh, ...]} as a COCO file."""
     annotations = []
     for (image_id, name), rows in boxes.items():
@@ -48,9 +51,7 @@ def write_coco(path: Path, boxes: dict, num_images: int,
                     dict(id=i, file_name=f'{i}.jpg', width=200, height=100)
                     for i in range(1, num_images + 1)
                 ],
-                categories=[
-                    dict(id=CATEGORY_IDS[n], name=n) for n in names
-                ],
+                categories=[dict(id=CATEGORY_IDS[n], name=n) for n in names],
                 annotations=annotations)))
     return str(path)
 
@@ -146,10 +147,12 @@ def test_equals_separate_files(tmp_path, backend, seed):
 
 
 def test_per_class_by_hand(tmp_path):
-    boxes = {(1, 'person'): [[0, 0, 40, 40]],
-             (2, 'person'): [[0, 0, 40, 40]],
-             (1, 'dog'): [[100, 0, 40, 40]],
-             (2, 'cat'): [[100, 50, 40, 40]]}
+    boxes = {
+        (1, 'person'): [[0, 0, 40, 40]],
+        (2, 'person'): [[0, 0, 40, 40]],
+        (1, 'dog'): [[100, 0, 40, 40]],
+        (2, 'cat'): [[100, 50, 40, 40]]
+    }
     samples = [
         # person: found. dog: IoU 40*24/(2*1600 - 960) = 0.43, missed
         sample(1, [('person', .9, [0, 0, 40, 40]),
@@ -202,8 +205,7 @@ def test_other_classes_do_not_bring_an_image_in(tmp_path):
     }, 2)
     samples = [
         sample(1, [('dog', .5, [0, 0, 40, 40])]),
-        sample(2, [('dog', .9, [0, 0, 40, 40]),
-                   ('bus', .9, [0, 0, 40, 40])])
+        sample(2, [('dog', .9, [0, 0, 40, 40]), ('bus', .9, [0, 0, 40, 40])])
     ]
     result = run(OVCocoMetric(ann_file, protocol='detic'), samples, meta)
     assert result['ov_coco/all_ap50'] == pytest.approx(1)
@@ -222,12 +224,14 @@ def test_no_detections_is_zero(tmp_path, backend):
 def test_class_missing_from_the_file(tmp_path):
     """Labels keep their class where the file lists fewer categories."""
     ann_file = write_coco(
-        tmp_path / 'a.json', {(1, 'cat'): [[0, 0, 40, 40]]}, 1,
+        tmp_path / 'a.json', {(1, 'cat'): [[0, 0, 40, 40]]},
+        1,
         names=('person', 'cat'))
     result = run(
-        OVCocoMetric(ann_file),
-        [sample(1, [('cat', .5, [0, 0, 40, 40]),
-                    ('dog', .9, [0, 0, 40, 40])])])
+        OVCocoMetric(ann_file), [
+            sample(1, [('cat', .5, [0, 0, 40, 40]),
+                       ('dog', .9, [0, 0, 40, 40])])
+        ])
     assert result['ov_coco/novel_ap50'] == pytest.approx(1)
     assert np.isnan(result['ov_coco/base_ap50'])
 

@@ -19,16 +19,28 @@ def write_log(work_dir, stamp, entries, end=''):
 
 
 def test_resumed_run_reads_as_one(tmp_path):
-    write_log(tmp_path, '20261124_000001', [
-        dict(lr=1., loss=3., time=.9, iter=10, step=10),
-        dict(lr=1., loss=2., time=.5, iter=20, step=20),
-        {'ov_coco/novel_ap50': .1, 'time': 9., 'data_time': 9., 'step': 20},
-        dict(lr=1., loss=9., time=.7, iter=30, step=30),
-    ], end='{"loss": 1')
+    write_log(
+        tmp_path,
+        '20261124_000001', [
+            dict(lr=1., loss=3., time=.9, iter=10, step=10),
+            dict(lr=1., loss=2., time=.5, iter=20, step=20),
+            {
+                'ov_coco/novel_ap50': .1,
+                'time': 9.,
+                'data_time': 9.,
+                'step': 20
+            },
+            dict(lr=1., loss=9., time=.7, iter=30, step=30),
+        ],
+        end='{"loss": 1')
     # resumed at iteration 20; its logger writes metrics at step 0
     write_log(tmp_path, '20261124_000002', [
         dict(lr=1., loss=1., time=.6, iter=30, step=30),
-        {'ov_coco/novel_ap50': .3, 'ov_coco/base_ap50': .8, 'step': 0},
+        {
+            'ov_coco/novel_ap50': .3,
+            'ov_coco/base_ap50': .8,
+            'step': 0
+        },
     ])
     scalars = read_scalars(tmp_path)
     assert scalars['loss'] == [(10, 3.), (20, 2.), (30, 1.)]

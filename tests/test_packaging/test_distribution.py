@@ -50,8 +50,7 @@ def test_metadata_forces_no_openmmlab_distribution(wheel):
 def test_sdist_holds_real_files_and_builds_the_same_wheel(
         source_tree, wheel, run_python, tmp_path):
     run_python(
-        '-c',
-        'from setuptools import build_meta\n'
+        '-c', 'from setuptools import build_meta\n'
         f'build_meta.build_sdist({str(tmp_path)!r})',
         cwd=source_tree)
     sdist = next(tmp_path.glob('mmdet_clim-0.1.0.tar.gz'))
@@ -81,7 +80,7 @@ def test_index_and_metafiles_agree_with_the_configs(repository):
     described = []
     for metafile in metafiles:
         for model in yaml.safe_load(
-                (repository / metafile).read_text())['Models']:
+            (repository / metafile).read_text())['Models']:
             # mim searches in lower case only.
             assert model['Name'] == model['Name'].lower()
             described.append(model['Config'])

@@ -36,19 +36,18 @@ def mim(environment, tmp_path_factory):
     project = tmp_path_factory.mktemp('project')
 
     def run(*args, fails=False):
-        done = subprocess.run(
-            [sys.executable, '-m', 'mim', *map(str, args)],
-            cwd=project,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True)
+        done = subprocess.run([sys.executable, '-m', 'mim', *map(str, args)],
+                              cwd=project,
+                              env=environment,
+                              stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT,
+                              text=True)
         assert (done.returncode != 0) == fails, done.stdout[-4000:]
         return done.stdout
 
-    (project / 'its_config.py').write_text(
-        f"_base_ = 'mmdet_clim::openmoji/{CONFIG}'\n")
+    (project /
+     'its_config.py').write_text(f"_base_ = 'mmdet_clim::openmoji/{CONFIG}'\n")
     run.folder = project
     return run
 
@@ -66,8 +65,8 @@ def test_list_and_search_know_the_package(mim):
     found = mim('search', 'mmdet_clim', '--valid-config')
     assert CONFIG[:-3] in found
     found = mim('search', 'mmdet_clim', '--config',
-                'detic_r50-caffe-c4_45k_ov-coco_captions-tags_clim',
-                '--field', 'ov-coco/published_novel_ap50')
+                'detic_r50-caffe-c4_45k_ov-coco_captions-tags_clim', '--field',
+                'ov-coco/published_novel_ap50')
     assert '35.4' in found
 
 
@@ -113,9 +112,8 @@ def test_a_malicious_checkpoint_is_refused(mim, tmp_path):
 
 
 def test_gridsearch_trains_each_value(mim):
-    log = mim('gridsearch', 'mmdet_clim',
-              'faster-rcnn_r18-c4_256_boxes.py', '--gpus', 0, '--work-dir',
-              'search', '--search-args',
+    log = mim('gridsearch', 'mmdet_clim', 'faster-rcnn_r18-c4_256_boxes.py',
+              '--gpus', 0, '--work-dir', 'search', '--search-args',
               '--optim_wrapper.optimizer.lr 0.001 0.002', '--cfg-options',
               *SHORT, *TWO_ITERATIONS)
     assert log.count('finished successfully') >= 2

@@ -103,8 +103,7 @@ def test_a_right_stack_imports_silently(tmp_path, import_with):
      'setuptools lacks (82 removed it): `pip install "setuptools>=66,<82"`.'),
 ])
 def test_what_is_missing_is_named(tmp_path, import_with, names, sentence):
-    done = import_with(
-        tmp_path, prelude=HIDE.format(names=names))
+    done = import_with(tmp_path, prelude=HIDE.format(names=names))
     line = last_line(done)
     assert line.startswith('ImportError: ')
     assert sentence in line
@@ -121,8 +120,8 @@ def test_mmcv_that_mmdet_refuses(tmp_path, import_with):
 
 def test_operators_of_another_torch(tmp_path, import_with):
     write_package(tmp_path, 'mmcv', '__version__ = "2.1.0"')
-    (tmp_path / 'mmcv' / '_ext.py').write_text(
-        'raise ImportError("undefined symbol: _ZN3c10")')
+    (tmp_path / 'mmcv' /
+     '_ext.py').write_text('raise ImportError("undefined symbol: _ZN3c10")')
     line = last_line(import_with(tmp_path))
     assert 'operators of mmcv 2.1.0 do not load beside torch' in line
     assert 'undefined symbol' in line
@@ -131,8 +130,7 @@ def test_operators_of_another_torch(tmp_path, import_with):
 def test_torch_that_runs_code_in_checkpoints(tmp_path, import_with):
     line = last_line(
         import_with(
-            tmp_path,
-            prelude='import torch; torch.__version__ = "2.5.1"'))
+            tmp_path, prelude='import torch; torch.__version__ = "2.5.1"'))
     assert 'torch 2.5.1 runs code that a checkpoint may hold' in line
     assert 'torch>=2.6' in line
 

@@ -34,8 +34,8 @@ def compare(*arguments):
 def test_files_and_table(tmp_path):
     done = compare('--run', 'boxes only', write_run(tmp_path / 'a', .02),
                    '--run', 'CLIM', write_run(tmp_path / 'b', .2),
-                   write_run(tmp_path / 'c', .4), '--out',
-                   str(tmp_path / 'out'))
+                   write_run(tmp_path / 'c',
+                             .4), '--out', str(tmp_path / 'out'))
     assert done.returncode == 0, done.stderr
     table = (tmp_path / 'out' / 'table.md').read_text()
     assert done.stdout == table

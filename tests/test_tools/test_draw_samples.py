@@ -51,11 +51,20 @@ def write_data(root: Path) -> None:
         cv2.imwrite(str(root / f'{i}.jpg'), np.full((40, 60, 3), 60 * i))
         images.append(
             dict(
-                id=i, file_name=f'{i}.jpg', width=60, height=40,
-                captions=['a dog'], pos_category_ids=[18]))
+                id=i,
+                file_name=f'{i}.jpg',
+                width=60,
+                height=40,
+                captions=['a dog'],
+                pos_category_ids=[18]))
     annotations = [
-        dict(id=i, image_id=i, category_id=18, bbox=[5, 5, 30, 30], area=900,
-             iscrowd=0) for i in range(1, 4)
+        dict(
+            id=i,
+            image_id=i,
+            category_id=18,
+            bbox=[5, 5, 30, 30],
+            area=900,
+            iscrowd=0) for i in range(1, 4)
     ]
     (root / 'captions.json').write_text(
         json.dumps(dict(images=images, categories=CATEGORIES)))
@@ -79,13 +88,11 @@ def test_every_source_is_drawn(tmp_path):
     write_data(tmp_path)
     config = tmp_path / 'config.py'
     config.write_text(
-        CONFIG.format(root=tmp_path) +
-        "train_dataloader = dict(dataset=dict("
+        CONFIG.format(root=tmp_path) + "train_dataloader = dict(dataset=dict("
         "type='mmdet_clim.MultiSourceDataset', datasets=[boxes, texts]))")
     out = tmp_path / 'out'
-    done = run_tool(
-        'browse_mosaics', str(config), '--out', str(out), '--num', '2',
-        '--side', '300')
+    done = run_tool('browse_mosaics', str(config), '--out', str(out), '--num',
+                    '2', '--side', '300')
     assert done.returncode == 0, done.stderr
     assert sorted(f.name for f in out.iterdir()) == [
         '0_boxes_0.png', '0_boxes_1.png', '1_mosaic_0.png', '1_mosaic_1.png'
@@ -118,8 +125,8 @@ def test_detections_of_untrained_models(tmp_path):
     write_data(tmp_path)
     base = ROOT / 'configs/openmoji'
     plain = Config.fromfile(base / 'faster-rcnn_r18-c4_256_base.py')
-    wrapped = Config.fromfile(
-        base / 'faster-rcnn_r18-c4_256_captions-tags_clim.py')
+    wrapped = Config.fromfile(base /
+                              'faster-rcnn_r18-c4_256_captions-tags_clim.py')
     init_default_scope('mmdet')
     arguments = []
     for name, cfg in (('plain', plain), ('wrapped', wrapped)):

@@ -77,8 +77,9 @@ def test_every_class_and_glyph_exists():
     classes = coco_classes()
     names = tuple(cls.name for cls in classes)
     assert names == OVCocoDataset.METAINFO['classes']
-    assert {c.name for c in classes if c.novel
-            } == set(OVCocoDataset.METAINFO['novel_classes'])
+    assert {c.name
+            for c in classes
+            if c.novel} == set(OVCocoDataset.METAINFO['novel_classes'])
     assert [c.id for c in classes] == sorted({c.id for c in classes})
     # ids of COCO's own files
     ids = {c.name: c.id for c in classes}
@@ -116,8 +117,8 @@ def test_fork_and_knife_are_halves_of_one_drawing():
         assert render_glyph(glyph, 128).shape[1] < whole / 2
 
 
-@pytest.mark.parametrize('parameters', [SMALL, SMALL_LVIS],
-                         ids=['coco', 'lvis'])
+@pytest.mark.parametrize(
+    'parameters', [SMALL, SMALL_LVIS], ids=['coco', 'lvis'])
 def test_same_files_for_any_number_of_workers(parameters, request, tmp_path):
     first = request.getfixturevalue(parameters.vocabulary)
     again = tmp_path / 'again'
@@ -266,8 +267,8 @@ def test_polygons_follow_pixel_edges():
     mask = np.zeros((9, 12), bool)
     mask[2:6, 3:10] = True
     polygon = np.reshape(trace_mask(mask)[0], (-1, 2))
-    assert {tuple(p) for p in polygon.tolist()
-            } == {(3, 2), (10, 2), (10, 6), (3, 6)}
+    assert {tuple(p)
+            for p in polygon.tolist()} == {(3, 2), (10, 2), (10, 6), (3, 6)}
     # a single pixel, and one that touches the border
     mask = np.zeros((5, 5), bool)
     mask[4, 4] = True
@@ -299,8 +300,7 @@ def test_lvis_reads_the_long_tailed_files(lvis):
         # equal but for filled holes and cut corners
         assert mask.sum() > 0.8 * annotation['area']
     for category in api.cats.values():
-        assert category['image_count'] == len(
-            counts.get(category['id'], ()))
+        assert category['image_count'] == len(counts.get(category['id'], ()))
         assert category['frequency'] in 'rcf'
         assert category['synset'] and category['synonyms']
     for image in api.imgs.values():

@@ -17,8 +17,7 @@ CONFIG = 'configs/openmoji/faster-rcnn_r18-c4_256_captions-tags_clim.py'
 PLAIN = 'configs/openmoji/faster-rcnn_r18-c4_256_boxes.py'
 SMALL = [
     'load_from=None', 'train_cfg.max_iters=8', 'train_cfg.val_interval=8',
-    'train_dataloader.batch_size=3',
-    'train_dataloader.sampler.batch_size=3',
+    'train_dataloader.batch_size=3', 'train_dataloader.sampler.batch_size=3',
     'train_dataloader.sampler.source_ratio=[1,1,1]', 'randomness.seed=5',
     'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1',
     'val_dataloader.batch_size=2', 'log_processor.window_size=1'
@@ -89,7 +88,8 @@ def test_stripped_detector_predicts_the_same(repository, openmoji_root,
     subprocess.run([
         sys.executable, repository / 'tools/checkpoints/strip_wrapper.py',
         checkpoint, plain
-    ], check=True)
+    ],
+                   check=True)
     results = []
     for config, weights in ((CONFIG, checkpoint), (PLAIN, plain)):
         prefix = tmp_path / Path(config).stem
@@ -101,8 +101,7 @@ def test_stripped_detector_predicts_the_same(repository, openmoji_root,
         ],
                        check=True,
                        env=env)
-        results.append(json.loads(
-            Path(f'{prefix}.bbox.json').read_text()))
+        results.append(json.loads(Path(f'{prefix}.bbox.json').read_text()))
     assert len(results[0]) > 0
     assert results[0] == results[1]
 

@@ -18,8 +18,14 @@ def test_smooth_by_hand():
 def test_picture(tmp_path):
     loss = [(i, 1 / i) for i in range(1, 40)]
     runs = {
-        'boxes only': {'loss': loss, 'ov_coco/novel_ap50': [(10, .1)]},
-        'CLIM': {'loss': loss, 'ov_coco/novel_ap50': [(10, .2), (39, .3)]},
+        'boxes only': {
+            'loss': loss,
+            'ov_coco/novel_ap50': [(10, .1)]
+        },
+        'CLIM': {
+            'loss': loss,
+            'ov_coco/novel_ap50': [(10, .2), (39, .3)]
+        },
     }
     file = tmp_path / 'new' / 'curves.png'
     plot_curves(runs, file)

@@ -28,7 +28,9 @@ def test_base_and_novel_colours():
     for label, colour, other in ((0, BASE_COLOUR, NOVEL_COLOUR),
                                  (1, NOVEL_COLOUR, BASE_COLOUR)):
         picture = draw_boxes(
-            GREY, instances([[20, 40, 60, 80]], [label]), NAMES, ['dog'],
+            GREY,
+            instances([[20, 40, 60, 80]], [label]),
+            NAMES, ['dog'],
             side=400)
         assert picture.shape == (400, 400, 3)
         assert has(picture, colour) and not has(picture, other)
@@ -58,7 +60,9 @@ def test_grid_of_models():
         [GREY, GREY[:50]], [truth, truth], {
             'finds nothing': [instances([], [], [])] * 2,
             'finds it': [instances([[20, 40, 60, 80]], [1], [.9])] * 2
-        }, NAMES, ['dog'], side=200)
+        },
+        NAMES, ['dog'],
+        side=200)
     # three columns of 200 with gaps of 8; rows of 200 and 100
     assert picture.shape[1] == 3 * 208 + 8
     assert 300 < picture.shape[0] < 420

@@ -13,9 +13,9 @@ def packed(grid=(1, 2), size=(32, 64), **changed):
     rows, columns = grid
     tiles = rows * columns
     height, width = size[0] / rows, size[1] / columns
-    boxes = torch.tensor([[c * width, r * height, (c + 1) * width,
-                           (r + 1) * height] for r in range(rows)
-                          for c in range(columns)])
+    boxes = torch.tensor(
+        [[c * width, r * height, (c + 1) * width, (r + 1) * height]
+         for r in range(rows) for c in range(columns)])
     metainfo = dict(
         mosaic_grid=grid,
         captions=[['a dog']] * tiles,

@@ -57,8 +57,8 @@ def strip_checkpoint(checkpoint: Mapping,
     """
     if not isinstance(checkpoint, Mapping) or 'state_dict' not in checkpoint:
         found = (
-            sorted(map(str, checkpoint)) if isinstance(checkpoint, Mapping)
-            else type(checkpoint).__name__)
+            sorted(map(str, checkpoint))
+            if isinstance(checkpoint, Mapping) else type(checkpoint).__name__)
         raise ValueError(
             f'checkpoint: expected the key "state_dict", got {found}')
     meta = dict(checkpoint.get('meta', {}))

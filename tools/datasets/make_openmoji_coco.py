@@ -57,8 +57,7 @@ def main() -> None:
         parameters = DatasetParameters(
             train=args.train,
             val=args.val,
-            captioned=args.train
-            if args.captioned is None else args.captioned,
+            captioned=args.train if args.captioned is None else args.captioned,
             seed=args.seed,
             size=args.size,
             vocabulary=args.vocabulary)

@@ -51,8 +51,8 @@ def choose_images(dataset, num: int, seed: int) -> List[dict]:
     novel = set(dataset.metainfo.get('novel_classes', ()))
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
     order = np.random.default_rng(seed).permutation(len(infos)).tolist()
-    order.sort(key=lambda i: not any(
-        classes[x['bbox_label']] in novel for x in infos[i]['instances']))
+    order.sort(key=lambda i: not any(classes[x['bbox_label']] in novel
+                                     for x in infos[i]['instances']))
     return [infos[i] for i in order[:num]]
 
 
@@ -94,9 +94,9 @@ def main() -> None:
         for cfg, (name, _, checkpoint) in zip(configs, args.model)
     }
     picture = draw_detections(
-        [cv2.imread(info['img_path'])[..., ::-1] for info in infos],
-        [ground_truth(info) for info in infos], detections,
-        dataset.metainfo['classes'],
+        [cv2.imread(info['img_path'])[..., ::-1]
+         for info in infos], [ground_truth(info) for info in infos],
+        detections, dataset.metainfo['classes'],
         dataset.metainfo.get('novel_classes', ()), args.score_thr)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.out), picture[..., ::-1])

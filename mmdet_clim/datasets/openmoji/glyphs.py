@@ -45,11 +45,8 @@ def render_glyph(glyph: Glyph, size: int) -> np.ndarray:
         at most ``size`` on a side.
     """
     png = resvg_py.svg_to_bytes(
-        svg_path=str(svg_path(glyph.code)),
-        width=size,
-        skip_system_fonts=True)
-    image = cv2.imdecode(
-        np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+        svg_path=str(svg_path(glyph.code)), width=size, skip_system_fonts=True)
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     width = image.shape[1]
     left, right = (round(share * width) for share in glyph.part)
     image = image[:, left:right]

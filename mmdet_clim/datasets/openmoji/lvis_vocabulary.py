@@ -164,13 +164,12 @@ def lvis_classes() -> List[SceneClass]:
             supercategory='object',
             novel=False,
             glyphs=table[name],
-            weight=weight[name]) for number, name in enumerate(
-                sorted(table), start=1)
+            weight=weight[name])
+        for number, name in enumerate(sorted(table), start=1)
     ]
 
 
-def frequencies(image_counts: Sequence[int],
-                train_images: int) -> List[str]:
+def frequencies(image_counts: Sequence[int], train_images: int) -> List[str]:
     """LVIS's rare, common and frequent classes, for a smaller data set.
 
     LVIS v1 calls a class rare with 1 to 10 training images of 100,170,
@@ -187,5 +186,5 @@ def frequencies(image_counts: Sequence[int],
     """
     rare = max(1, round(train_images / 800))
     counts = np.asarray(image_counts)
-    return np.where(counts <= rare, 'r',
-                    np.where(counts <= 10 * rare, 'c', 'f')).tolist()
+    return np.where(counts <= rare, 'r', np.where(counts <= 10 * rare, 'c',
+                                                  'f')).tolist()

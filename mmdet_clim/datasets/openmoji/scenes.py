@@ -257,9 +257,10 @@ def _transform(rng: np.random.Generator, glyph: Glyph,
     return _Layer(bgra, int(np.count_nonzero(bgra[..., 3] > 0.5)), colour)
 
 
-def _place(rng: np.random.Generator, layer: _Layer, image: np.ndarray,
-           placed: List[SceneObject], min_visible: float
-           ) -> Optional[Tuple[np.ndarray, Tuple[slice, slice]]]:
+def _place(
+        rng: np.random.Generator, layer: _Layer, image: np.ndarray,
+        placed: List[SceneObject], min_visible: float
+) -> Optional[Tuple[np.ndarray, Tuple[slice, slice]]]:
     """Find a place where the layer and all it covers stay visible.
 
     Returns:
@@ -279,9 +280,9 @@ def _place(rng: np.random.Generator, layer: _Layer, image: np.ndarray,
         solid = part[..., 3] > 0.5
         if np.count_nonzero(solid) < max(min_visible, 0.6) * layer.area:
             continue
-        if all(
-                other.area - np.count_nonzero(other.mask[rows, cols] & solid)
-                >= min_visible * other.full_area for other in placed):
+        if all(other.area - np.count_nonzero(other.mask[rows, cols]
+                                             & solid) >= min_visible *
+               other.full_area for other in placed):
             return part, (rows, cols)
     return None
 
@@ -317,8 +318,7 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[SceneClass],
         cls = classes[index]
         glyph = cls.glyphs[rng.integers(len(cls.glyphs))]
         length = size * math.exp(
-            rng.uniform(math.log(style.length[0]), math.log(
-                style.length[1])))
+            rng.uniform(math.log(style.length[0]), math.log(style.length[1])))
         layer = _transform(rng, glyph, max(min(length, 1.1 * short), 8))
         found = _place(rng, layer, image, objects,
                        max(style.min_visible, MIN_VISIBLE))
@@ -332,6 +332,5 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[SceneClass],
             other.mask[rows, cols] &= ~solid
         mask = np.zeros((height, width), bool)
         mask[rows, cols] = solid
-        objects.append(
-            SceneObject(cls, glyph, mask, layer.area, layer.colour))
+        objects.append(SceneObject(cls, glyph, mask, layer.area, layer.colour))
     return Scene(image.clip(0, 255).astype(np.uint8), objects, background)

@@ -71,8 +71,7 @@ class DatasetParameters:
     vocabulary: str = 'coco'
 
     def __post_init__(self):
-        counts = dict(
-            train=self.train, val=self.val, captioned=self.captioned)
+        counts = dict(train=self.train, val=self.val, captioned=self.captioned)
         for key, count in counts.items():
             least = 0 if key == 'captioned' else 1
             if not least <= count < MAX_IMAGES:

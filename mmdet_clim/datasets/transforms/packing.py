@@ -86,8 +86,10 @@ class PackRegionTextInputs(BaseTransform):
         self._check_counts(boxes, texts)
         data_sample = DetDataSample(
             metainfo={
-                **{k: results[k]
-                   for k in self.meta_keys if k in results},
+                **{
+                    k: results[k]
+                    for k in self.meta_keys if k in results
+                },
                 **texts, 'branch': self.branch
             })
         data_sample.gt_instances = InstanceData(
@@ -103,8 +105,10 @@ class PackRegionTextInputs(BaseTransform):
         rows, cols = texts['mosaic_grid']
         counts = {
             'gt_bboxes': len(boxes),
-            **{k: len(texts[k])
-               for k in ('captions', 'tags', 'image_ids')}
+            **{
+                k: len(texts[k])
+                for k in ('captions', 'tags', 'image_ids')
+            }
         }
         wrong = {k: n for k, n in counts.items() if n != rows * cols}
         if wrong:

@@ -59,8 +59,8 @@ class IterationSeedHook(Hook):
         """Seed the generators for this iteration."""
         self._keep()
         seed = runner.seed if self.seed is None else self.seed
-        words = np.random.SeedSequence(
-            [seed, get_rank(), runner.iter]).generate_state(4)
+        words = np.random.SeedSequence([seed, get_rank(),
+                                        runner.iter]).generate_state(4)
         random.seed(words.tobytes())
         np.random.seed(words)
         # the CPU and every accelerator

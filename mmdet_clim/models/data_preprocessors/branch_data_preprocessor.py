@@ -55,7 +55,9 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
             for name, batch in branches.items()
         }
         return {
-            key: {name: batch[key]
-                  for name, batch in done.items()}
+            key: {
+                name: batch[key]
+                for name, batch in done.items()
+            }
             for key in ('inputs', 'data_samples')
         }

@@ -72,9 +72,10 @@ class CLIMDetector(BaseDetector):
         self.detector = detector
         self.region_reader = build_region_reader(region_reader, detector)
         self.text_encoder = MODELS.build(text_encoder)
-        self.objectives = nn.ModuleDict(
-            {name: MODELS.build(cfg)
-             for name, cfg in objectives.items()})
+        self.objectives = nn.ModuleDict({
+            name: MODELS.build(cfg)
+            for name, cfg in objectives.items()
+        })
         self.branches = branches
         self.norm_eval = norm_eval
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
@@ -86,7 +87,8 @@ class CLIMDetector(BaseDetector):
         elif num_norms:
             print_log(
                 f'CLIMDetector: {num_norms} batch norms may follow the '
-                'statistics of mosaics (norm_eval=False)', 'current',
+                'statistics of mosaics (norm_eval=False)',
+                'current',
                 level=30)
 
     def _batch_norms(self):
@@ -174,10 +176,8 @@ class CLIMDetector(BaseDetector):
                     bboxes=inputs.new_zeros(0, 4), scores=inputs.new_zeros(0))
             ] * len(data_samples)
         samples = {
-            name: [
-                objective.sample(*pair)
-                for pair in zip(proposals, data_samples)
-            ]
+            name:
+            [objective.sample(*pair) for pair in zip(proposals, data_samples)]
             for name, objective in objectives.items()
         }
         rois = [bbox2roi([s.bboxes for s in of]) for of in samples.values()]
@@ -208,8 +208,8 @@ class CLIMDetector(BaseDetector):
 
 def _check_branches(
         objectives: Mapping[str, dict],
-        branches: Optional[Mapping[str, Sequence[str]]]
-) -> Dict[str, List[str]]:
+        branches: Optional[Mapping[str,
+                                   Sequence[str]]]) -> Dict[str, List[str]]:
     if not objectives:
         raise ValueError('objectives: expected at least one, got none')
     if branches is None:
@@ -221,13 +221,11 @@ def _check_branches(
     for branch, names in branches.items():
         unknown = sorted(set(names) - set(objectives))
         if unknown or not names:
-            raise ValueError(
-                f'branches[{branch!r}]: expected names out of '
-                f'{sorted(objectives)}, got {names}')
+            raise ValueError(f'branches[{branch!r}]: expected names out of '
+                             f'{sorted(objectives)}, got {names}')
     unused = set(objectives) - {n for of in branches.values() for n in of}
     if unused:
-        raise ValueError(
-            f'objectives: no branch uses {sorted(unused)}')
+        raise ValueError(f'objectives: no branch uses {sorted(unused)}')
     for name in (*objectives, *branches):
         # MMEngine sums every value whose name holds "loss".
         if 'loss' in name or '.' in name:

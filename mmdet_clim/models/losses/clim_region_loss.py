@@ -112,8 +112,7 @@ def _row_slices(pairs: _Pairs) -> List[slice]:
 
 
 def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
-         bias: Optional[Tensor],
-         pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
+         bias: Optional[Tensor], pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
     grads = _Gradients(regions, texts, temperature, bias is not None)
     value = torch.zeros_like(temperature, dtype=torch.float64)
     for rows in _row_slices(pairs):
@@ -161,8 +160,7 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
         column_counts = sum_over_ranks(column_counts)
         row_total = sum_over_ranks(row_total)
         larger = max_over_ranks(column_max)
-        column_sum = sum_over_ranks(column_sum *
-                                    (column_max - larger).exp())
+        column_sum = sum_over_ranks(column_sum * (column_max - larger).exp())
         column_max = larger
     column_logsums = column_max + column_sum.log()
 
@@ -430,8 +428,9 @@ class CLIMRegionLoss(nn.Module):
         """Texts of all ranks, targets over them, regions of all ranks."""
         with_gradient = torch.is_grad_enabled() and texts.requires_grad
         table = exchange_counts(
-            [len(regions), len(texts), targets.shape[1], int(with_gradient)],
-            regions.device)
+            [len(regions),
+             len(texts), targets.shape[1],
+             int(with_gradient)], regions.device)
         counts = [row[1] for row in table]
         total = sum(counts)
         # Every rank sees the table, so all of them stop together.
@@ -449,8 +448,8 @@ class CLIMRegionLoss(nn.Module):
             wide = targets.new_zeros(len(targets), total)
             wide[:, start:start + len(texts)] = targets
             targets = wide
-        return gather_rows(texts, counts), targets, sum(
-            row[0] for row in table)
+        return gather_rows(texts,
+                           counts), targets, sum(row[0] for row in table)
 
     def _check_inputs(self, regions: Tensor, texts: Tensor, targets: Tensor,
                       avg_factor: Optional[Union[float, Tensor]]) -> None:
@@ -473,5 +472,4 @@ class CLIMRegionLoss(nn.Module):
             raise ValueError(f'targets must be (regions, texts) = {expected}, '
                              f'got {tuple(targets.shape)}')
         if isinstance(avg_factor, (int, float)) and not avg_factor > 0:
-            raise ValueError(
-                f'avg_factor must be positive, got {avg_factor}')
+            raise ValueError(f'avg_factor must be positive, got {avg_factor}')

@@ -97,6 +97,5 @@ def mean_count(embeddings: Tensor) -> float:
     The divisor that makes the gradients of several ranks, once averaged,
     those of one process on the joined batch.
     """
-    count = torch.tensor(
-        float(len(embeddings)), device=embeddings.device)
+    count = torch.tensor(float(len(embeddings)), device=embeddings.device)
     return max(reduce_mean(count).item(), 1.0)

@@ -80,8 +80,8 @@ class RegionCaptionObjective(BaseRegionObjective):
         # The text encoder is frozen, so the captions of other ranks serve as
         # plain tensors and only the regions need a gradient.
         counts = [n for n, in exchange_counts([len(ids)], ids.device)]
-        texts, text_ids = gather_rows(features, counts), gather_rows(
-            ids, counts)
+        texts, text_ids = gather_rows(features,
+                                      counts), gather_rows(ids, counts)
         if self.queue is not None:
             past, past_ids = self.queue.features, self.queue.ids
             self.queue.enqueue(features, ids)

@@ -113,8 +113,9 @@ class RegionTagObjective(BaseRegionObjective):
              text_encoder: BaseTextEncoder) -> Dict[str, Tensor]:
         """Compare the regions with all classes."""
         if len(self.class_embeddings) == 0:
-            self.class_embeddings = encode_classes(
-                text_encoder, self.vocabulary.names, self.templates)
+            self.class_embeddings = encode_classes(text_encoder,
+                                                   self.vocabulary.names,
+                                                   self.templates)
         self.class_embeddings = self.class_embeddings.to(embeddings.device)
         targets = torch.cat([self.match(sample) for sample in samples])
         targets = targets.to(embeddings.device)

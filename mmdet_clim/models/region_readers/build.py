@@ -32,7 +32,7 @@ def build_region_reader(cfg: Optional[dict],
             reasons.append(str(error))
         else:
             return reader
-    raise TypeError(
-        f'region_reader: none fits {type(detector).__name__}. ' +
-        '; '.join(reasons) + '. Write a reader for it and name it in '
-        '`region_reader`.')
+    raise TypeError(f'region_reader: none fits {type(detector).__name__}. ' +
+                    '; '.join(reasons) +
+                    '. Write a reader for it and name it in '
+                    '`region_reader`.')

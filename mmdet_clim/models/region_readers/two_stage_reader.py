@@ -27,8 +27,8 @@ class TwoStageReader(BaseRegionReader):
         if not isinstance(detector, TwoStageDetector):
             raise TypeError('TwoStageReader reads an mmdet.TwoStageDetector, '
                             f'got {type(detector).__name__}')
-        if not (detector.with_rpn and isinstance(detector.roi_head,
-                                                 StandardRoIHead)):
+        if not (detector.with_rpn
+                and isinstance(detector.roi_head, StandardRoIHead)):
             raise TypeError('TwoStageReader needs an RPN and an '
                             'mmdet.StandardRoIHead')
         if not isinstance(detector.roi_head.bbox_head, ZeroShotMixin):

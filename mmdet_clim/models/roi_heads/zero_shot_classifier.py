@@ -104,8 +104,8 @@ class ZeroShotClassifier(BaseModule):
             raise ValueError(f'embeddings: this classifier has width {width}, '
                              f'got {embeddings.shape[1]}')
         self.class_embeddings = F.normalize(
-            embeddings.detach().float(), dim=1).to(
-                self.class_embeddings.device)
+            embeddings.detach().float(),
+            dim=1).to(self.class_embeddings.device)
         self.vocabulary = vocabulary
         return vocabulary
 

@@ -123,8 +123,10 @@ def _check_vectors(file: str, names: List[str], vectors: Tensor) -> None:
     if twice:
         raise ValueError(f'{file}: names must differ, given twice: {twice}')
     norms = vectors.norm(dim=1)
-    bad = [n for n, norm in zip(names, norms.tolist())
-           if not (0 < norm < float('inf'))]
+    bad = [
+        n for n, norm in zip(names, norms.tolist())
+        if not (0 < norm < float('inf'))
+    ]
     if bad:
         raise ValueError(
             f'{file}: vectors must be finite and not zero, unlike those of '

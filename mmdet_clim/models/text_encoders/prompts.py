@@ -37,10 +37,9 @@ def imagenet_templates() -> List[str]:
     return [fill('{}') for fill in open_clip.OPENAI_IMAGENET_TEMPLATES]
 
 
-def encode_classes(
-        text_encoder: BaseTextEncoder,
-        names: Sequence[str],
-        templates: Sequence[str] = DEFAULT_TEMPLATES) -> Tensor:
+def encode_classes(text_encoder: BaseTextEncoder,
+                   names: Sequence[str],
+                   templates: Sequence[str] = DEFAULT_TEMPLATES) -> Tensor:
     """Embed class names: the mean over templates, normalised again.
 
     Args:

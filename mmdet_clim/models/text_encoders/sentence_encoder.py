@@ -72,11 +72,13 @@ class SentenceTextEncoder(BaseTextEncoder):
         return self.tower.config.hidden_size
 
     def _encode(self, texts: List[str]) -> Tensor:
-        lengths = [len(ids) for ids in self.tokenizer(
-            texts, verbose=False)['input_ids']]
+        lengths = [
+            len(ids)
+            for ids in self.tokenizer(texts, verbose=False)['input_ids']
+        ]
         self._report_truncated([
-            text for text, length in zip(texts, lengths)
-            if length > self.max_length
+            text
+            for text, length in zip(texts, lengths) if length > self.max_length
         ], self.max_length)
         tokens = self.tokenizer(
             texts,
@@ -117,7 +119,8 @@ def find_weights(package: str) -> Path:
     folders = sorted({
         file.parent
         for name in WEIGHTS
-        for file in root.rglob(name) if (file.parent / 'config.json').is_file()
+        for file in root.rglob(name)
+        if (file.parent / 'config.json').is_file()
     })
     if not folders:
         raise FileNotFoundError(

@@ -35,11 +35,11 @@ def test_names_and_gradients(clim_cfg, batch):
 def test_mosaics_reach_backbone_and_projection_alone(clim_cfg, make):
     """Tile boxes are no objects: RPN and regressor learn nothing of them."""
     model = MODELS.build(clim_cfg).train()
-    data = model.data_preprocessor(
-        make['collate'](make['mosaic'](0)), True)
-    sum(v for k, v in model.branch_loss(
-        'mosaic', data['inputs']['mosaic'],
-        data['data_samples']['mosaic']).items() if 'loss' in k).backward()
+    data = model.data_preprocessor(make['collate'](make['mosaic'](0)), True)
+    sum(v
+        for k, v in model.branch_loss('mosaic', data['inputs']['mosaic'],
+                                      data['data_samples']['mosaic']).items()
+        if 'loss' in k).backward()
     reached = {
         name.split('.')[1] if 'roi_head' not in name else name.split('.')[3]
         for name, p in model.detector.named_parameters(prefix='detector')
@@ -125,10 +125,8 @@ def test_train_step_lowers_the_loss(clim_cfg, batch):
 
 def test_bfloat16_autocast_computes_losses_in_float32(clim_cfg, make):
     model = MODELS.build(clim_cfg).train()
-    data = model.data_preprocessor(
-        make['collate'](make['mosaic'](0)), True)
-    args = ('mosaic', data['inputs']['mosaic'],
-            data['data_samples']['mosaic'])
+    data = model.data_preprocessor(make['collate'](make['mosaic'](0)), True)
+    args = ('mosaic', data['inputs']['mosaic'], data['data_samples']['mosaic'])
     torch.manual_seed(0)
     full = copy.deepcopy(model).branch_loss(*args)
     torch.manual_seed(0)
@@ -160,7 +158,9 @@ def test_a_branch_nobody_configured(clim_cfg, make):
 
 def test_no_reader_fits(clim_cfg):
     clim_cfg['detector']['roi_head']['bbox_head'] = dict(
-        type='mmdet.Shared2FCBBoxHead', in_channels=16, roi_feat_size=4,
+        type='mmdet.Shared2FCBBoxHead',
+        in_channels=16,
+        roi_feat_size=4,
         num_classes=5)
     with pytest.raises(TypeError, match='ZeroShotBBoxHead'):
         MODELS.build(clim_cfg)

@@ -13,8 +13,8 @@ import mmdet_clim  # noqa: F401
 
 def gradients(model, batch):
     """Gradients of one step; the wrapper of DDP averages them."""
-    module = model.module if isinstance(
-        model, MMDistributedDataParallel) else model
+    module = model.module if isinstance(model,
+                                        MMDistributedDataParallel) else model
     data = module.data_preprocessor(copy.deepcopy(batch), True)
     loss, _ = module.parse_losses(model(**data, mode='loss'))
     loss.backward()
@@ -53,8 +53,8 @@ def test_gradients_equal_those_of_the_joined_batch(clim_cfg, make, tmp_path):
     model = MODELS.build(clim_cfg).train()
     for step in range(2):
         model.zero_grad()
-        expected = gradients(
-            model, make['collate'](*images[3 * step:3 * step + 3]))
+        expected = gradients(model,
+                             make['collate'](*images[3 * step:3 * step + 3]))
     ids = model.objectives['caption'].queue.ids
     for rank in range(2):
         grads, rank_ids = torch.load(tmp_path / f'rank{rank}.pth')

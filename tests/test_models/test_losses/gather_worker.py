@@ -51,8 +51,10 @@ def run_loss(case, rank):
     value.backward()
     return dict(
         value=value.detach(),
-        grads={n: p.grad
-               for n, p in model.module.named_parameters()})
+        grads={
+            n: p.grad
+            for n, p in model.module.named_parameters()
+        })
 
 
 def run_queue(rank):
@@ -69,8 +71,9 @@ def run_wrong_targets(rank):
     loss = CLIMRegionLoss(gather=True)
     width = 3 if rank == 0 else 7
     try:
-        loss(torch.ones(2, 4), torch.ones(3, 4),
-             torch.zeros(2, width, dtype=torch.bool))
+        loss(
+            torch.ones(2, 4), torch.ones(3, 4),
+            torch.zeros(2, width, dtype=torch.bool))
     except ValueError as error:
         return str(error)
     return 'no error'
@@ -80,9 +83,9 @@ def run_one_text_gradient(rank):
     """Only rank 0's texts ask for gradient: the backward pass still ends."""
     regions = torch.eye(3)[rank:rank + 1].requires_grad_()
     texts = torch.eye(3)[1:2 + rank].clone().requires_grad_(rank == 0)
-    CLIMRegionLoss(gather=True)(
-        regions, texts, torch.ones(1, 1 + rank,
-                                   dtype=torch.bool)).backward()
+    CLIMRegionLoss(gather=True)(regions, texts,
+                                torch.ones(1, 1 + rank,
+                                           dtype=torch.bool)).backward()
     return regions.grad, texts.grad
 
 

@@ -15,8 +15,14 @@ KINDS = ('bce', 'infonce', 'sigmoid')
 BIAS = dict(bce=-2.0, infonce=None, sigmoid=-1.0)
 
 
-def plain_loss(kind, regions, texts, targets, temperature, bias=None,
-               negative_weight=1.0, positive_reduction='mean'):
+def plain_loss(kind,
+               regions,
+               texts,
+               targets,
+               temperature,
+               bias=None,
+               negative_weight=1.0,
+               positive_reduction='mean'):
     """Each loss row by row, as its equation reads."""
     cosines = F.normalize(regions, dim=1) @ F.normalize(texts, dim=1).T
     logits = temperature * cosines + (0 if bias is None else bias)
@@ -71,8 +77,7 @@ def test_bce_weights_by_hand():
         torch.tensor([[True, True, False]]))
     positives = (math.log1p(math.exp(-1)) + math.log(2)) / 2
     negative = math.log1p(math.exp(-1)) / 8
-    assert value.item() == pytest.approx(
-        10 * (positives + negative), rel=1e-5)
+    assert value.item() == pytest.approx(10 * (positives + negative), rel=1e-5)
 
 
 def test_infonce_by_hand():
@@ -80,8 +85,8 @@ def test_infonce_by_hand():
     # Logits [[ln 3, 0]]: the row's softmax is (3/4, 1/4); of the columns
     # only the first has a positive, and one row alone has probability 1.
     value = loss(
-        torch.tensor([[1.0, 0.0]]), torch.eye(2),
-        torch.tensor([[True, False]]))
+        torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor([[True,
+                                                                 False]]))
     assert value.item() == pytest.approx(math.log(4 / 3) / 2, rel=1e-5)
 
 
@@ -109,8 +114,8 @@ def test_value_and_gradients_equal_the_plain_formula(kind, chunk_size):
     if BIAS[kind] is not None:
         bias = torch.tensor(BIAS[kind], requires_grad=True)
         others.append(bias)
-    expected = plain_loss(kind, regions, texts, targets,
-                          log_temperature.exp(), bias, **options)
+    expected = plain_loss(kind, regions, texts, targets, log_temperature.exp(),
+                          bias, **options)
     expected_grads = torch.autograd.grad(2 * expected, others)
     torch.testing.assert_close(value, expected)
     named = dict(
@@ -125,9 +130,8 @@ def test_gradcheck(kind):
     loss = CLIMRegionLoss(
         kind, 5.0, BIAS[kind], learn_temperature=True, chunk_size=3).double()
     regions, texts, targets = make_batch(dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda r, t, *p: loss(r, t, targets),
-        (regions, texts, *loss.parameters()))
+    assert torch.autograd.gradcheck(lambda r, t, *p: loss(r, t, targets),
+                                    (regions, texts, *loss.parameters()))
 
 
 def test_one_pair_per_row_equals_the_losses_of_open_clip():
@@ -140,7 +144,7 @@ def test_one_pair_per_row_equals_the_losses_of_open_clip():
     torch.testing.assert_close(
         CLIMRegionLoss('sigmoid', 10.0, bias=-10.0)(regions, texts, targets),
         open_clip.loss.SigLipLoss()(*units, torch.tensor(10.0),
-                               torch.tensor(-10.0)))
+                                    torch.tensor(-10.0)))
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -221,15 +225,14 @@ def test_divisor_and_weight(kind):
         weighed(regions, texts, targets, avg_factor=torch.tensor(4.0)),
         one / 8)
     if kind != 'infonce':
-        torch.testing.assert_close(
-            weighed(regions, texts, targets), one / 14)
+        torch.testing.assert_close(weighed(regions, texts, targets), one / 14)
 
 
 def test_sum_over_positives():
     regions, texts, targets = make_batch()
     torch.testing.assert_close(
-        CLIMRegionLoss(positive_reduction='sum', temperature=3.0)(
-            regions, texts, targets),
+        CLIMRegionLoss(positive_reduction='sum',
+                       temperature=3.0)(regions, texts, targets),
         plain_loss(
             'bce', regions, texts, targets, 3.0, positive_reduction='sum'))
 
@@ -282,8 +285,7 @@ class LargestTensor(TorchDispatchMode):
 def test_no_whole_matrix_with_chunks(kind):
     regions, texts, targets = make_batch(120, 110)
     with LargestTensor() as made:
-        CLIMRegionLoss(kind, chunk_size=10)(regions, texts,
-                                            targets).backward()
+        CLIMRegionLoss(kind, chunk_size=10)(regions, texts, targets).backward()
     assert made.largest == 10 * 110
 
 

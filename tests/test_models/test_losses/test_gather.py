@@ -19,11 +19,19 @@ from mmdet_clim.models.losses.gather import (
 WORKER = Path(__file__).with_name('gather_worker.py')
 ROOT = Path(__file__).parents[3]
 LOSSES = [
-    dict(kind='bce', temperature=5.0, bias=-2.0, learn_temperature=True,
-         negative_weight=0.125),
+    dict(
+        kind='bce',
+        temperature=5.0,
+        bias=-2.0,
+        learn_temperature=True,
+        negative_weight=0.125),
     dict(kind='infonce', temperature=5.0, learn_temperature=True),
-    dict(kind='sigmoid', temperature=5.0, bias=-1.0, learn_temperature=True,
-         loss_weight=3.0),
+    dict(
+        kind='sigmoid',
+        temperature=5.0,
+        bias=-1.0,
+        learn_temperature=True,
+        loss_weight=3.0),
 ]
 REGION_COUNTS = [(3, 5), (0, 8), (8, 0), (0, 0)]
 TEXT_COUNTS = [(4, 2), (6, 0), (0, 6), (1, 5)]
@@ -65,7 +73,9 @@ def found(tmp_path_factory):
     env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), str(rank), str(folder)],
+            [sys.executable,
+             str(WORKER), str(rank),
+             str(folder)],
             env=env,
             stderr=subprocess.PIPE,
             text=True) for rank in range(2)

@@ -81,8 +81,8 @@ def test_state_without_queue_is_named():
     (torch.ones(1, 2), torch.tensor([1, 2]), ValueError, 'one per feature'),
     (torch.ones(1, 2), torch.tensor([1.0]), TypeError, 'int64'),
     (torch.ones(1, 2), ['a.jpg'], TypeError, 'number string ids'),
-    (torch.tensor([[1.0, float('nan')]]), torch.tensor([3]), ValueError,
-     r'image ids \[3\]'),
+    (torch.tensor([[1.0, float('nan')]]), torch.tensor(
+        [3]), ValueError, r'image ids \[3\]'),
 ])
 def test_wrong_input(features, ids, error, message):
     queue = filled_queue(3, 1)

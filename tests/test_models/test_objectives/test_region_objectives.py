@@ -14,8 +14,7 @@ from mmdet_clim.models.objectives import (
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 from mmdet_clim.registry import MODELS
 
-BCE = dict(
-    type='mmdet_clim.CLIMRegionLoss', temperature=10.0, bias=-4.0)
+BCE = dict(type='mmdet_clim.CLIMRegionLoss', temperature=10.0, bias=-4.0)
 CLASSES = ['cat', 'dog', 'cow']
 
 
@@ -28,8 +27,11 @@ def text_encoder(tmp_path):
     return PrecomputedTextEncoder(str(file))
 
 
-def mosaic(grid=(1, 2), captions=(('one', ), ('two', )), tags=((0, ), (1, )),
-           ids=(7, 8)):
+def mosaic(
+        grid=(1, 2),
+        captions=(('one', ), ('two', )),
+        tags=((0, ), (1, )),
+        ids=(7, 8)):
     rows, cols = grid
     boxes = torch.tensor([[10. * c, 10. * r, 10. * c + 10, 10. * r + 10]
                           for r in range(rows) for c in range(cols)])
