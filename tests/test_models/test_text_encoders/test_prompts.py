@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0.
+import pytest
+import torch
+
+from mmdet_clim.models.text_encoders import (PrecomputedTextEncoder,
+                                             encode_classes,
+                                             imagenet_templates)
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    names = ['a photo of a cat.', 'a dog', 'a cat', 'the cat']
+    vectors = torch.tensor([[3.0, 4.0], [0.0, 2.0], [5.0, 0.0], [0.0, 0.1]])
+    torch.save(dict(names=names, vectors=vectors), tmp_path / 'texts.pth')
+    return PrecomputedTextEncoder(str(tmp_path / 'texts.pth'))
+
+
+def test_one_template(encoder):
+    torch.testing.assert_close(
+        encode_classes(encoder, ['cat']), torch.tensor([[0.6, 0.8]]))
+    torch.testing.assert_close(
+        encode_classes(encoder, ['dog', 'cat'], ('a {}', )),
+        torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    assert encode_classes(encoder, []).shape == (0, 2)
+
+
+def test_mean_of_unit_vectors_normalised_again(encoder):
+    half = 0.5**0.5
+    torch.testing.assert_close(
+        encode_classes(encoder, ['cat'], ('a {}', 'the {}')),
+        torch.tensor([[half, half]]))
+
+
+@pytest.mark.parametrize('names, templates, error, message', [
+    (['cat'], ('a cat', ), ValueError, "exactly once, got 'a cat'"),
+    (['cat'], ('{} {}', ), ValueError, 'exactly once'),
+    (['cat'], (), ValueError, 'at least one template'),
+    (['cat'], 'a {}', TypeError, "got the string 'a {}'"),
+    ('cat', ('a {}', ), TypeError, "got the string 'cat'"),
+    ([''], ('a {}', ), ValueError, r'texts\[0\] is empty'),
+])
+def test_wrong_input(encoder, names, templates, error, message):
+    with pytest.raises(error, match=message):
+        encode_classes(encoder, names, templates)
+
+
+def test_imagenet_templates():
+    templates = imagenet_templates()
+    assert len(templates) == len(set(templates)) == 80
+    assert 'a photo of a {}.' in templates
+    assert all(t.count('{}') == 1 for t in templates)
