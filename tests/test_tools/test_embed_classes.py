@@ -81,10 +81,10 @@ def test_a_failure_leaves_the_old_file(run, bert, tmp_path):
 @pytest.mark.parametrize('args, message', [
     (['--sentence', 'x', '--out', 'a.pth'], '--out must end in .npz'),
     (['--open-clip', 'ViT-B-32', '--out', 'a.npz'], 'needs --checkpoint'),
-    (['--sentence', 'x', '--checkpoint', 'y', '--out', 'a.npz'],
-     '--checkpoint is for'),
-    (['--sentence', 'x', '--open-clip', 'y', '--out', 'a.npz'],
-     'not allowed with'),
+    (['--sentence', 'x', '--checkpoint', 'y', '--out', 'a.npz'
+      ], '--checkpoint is for'),
+    (['--sentence', 'x', '--open-clip', 'y', '--out', 'a.npz'
+      ], 'not allowed with'),
 ])
 def test_wrong_command_lines(run, args, message, capsys):
     with pytest.raises(SystemExit):

@@ -41,7 +41,8 @@ def test_mean_of_the_tokens_without_padding(bert_folder):
 
 @pytest.mark.parametrize('config', [
     dict(pooling_mode_cls_token=True, pooling_mode_mean_tokens=False),
-    dict(pooling_mode='cls')])
+    dict(pooling_mode='cls')
+])
 def test_first_token_where_the_model_says_so(folder, config):
     (folder / '1_Pooling').mkdir()
     (folder / '1_Pooling/config.json').write_text(json.dumps(config))
