@@ -4,8 +4,9 @@
 One forward and backward pass, D = 512, as many regions as texts, in a child
 process of its own for each row of the table; the peak is the child's
 ``ru_maxrss`` beyond what it had before the pass (the inputs are in that).
-The gradients of all ways are compared, relative to the largest one. On few
-cores, or with a busy machine, raise ``--repeats``: the least time counts.
+The gradients of all ways are compared, relative to the largest one. The
+times are CPU seconds of the process, the least of ``--repeats``: on one thread
+what an idle machine takes, whatever else runs.
 
     python benchmarks/region_loss.py
 """
@@ -92,10 +93,10 @@ def measure(way: str, kind: str, size: int, chunk: int, repeats: int,
     for _ in range(repeats):
         for leaf in leaves:
             leaf.grad = None
-        start = time.perf_counter()
+        start = time.process_time()
         value = compute()
         value.backward()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     torch.save(dict(value=value.detach(), grads=[v.grad for v in leaves]), out)
     return dict(seconds=min(seconds), mebibytes=peak / 1024)
@@ -153,7 +154,7 @@ def main() -> None:
         return
     print(f'forward + backward, D = {WIDTH}, float32, {args.threads} '
           f'thread(s), chunks of {args.chunk} rows')
-    print(f'{"kind":8} {"R = T":>6} {"way":24} {"s":>8} {"x plain":>8} '
+    print(f'{"kind":8} {"R = T":>6} {"way":24} {"CPU s":>8} {"x plain":>8} '
           f'{"MiB":>8} {"of plain":>9} {"difference":>11}')
     with TemporaryDirectory() as folder:
         for kind in args.kinds:

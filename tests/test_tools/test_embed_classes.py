@@ -2,14 +2,16 @@
 import runpy
 import sys
 
-import mmdet_clim  # noqa: F401
 import numpy as np
 import pytest
 import torch
 
-from mmdet_clim.models.text_encoders import (PrecomputedTextEncoder,
-                                             SentenceTextEncoder,
-                                             encode_classes)
+import mmdet_clim  # noqa: F401
+from mmdet_clim.models.text_encoders import (
+    PrecomputedTextEncoder,
+    SentenceTextEncoder,
+    encode_classes,
+)
 
 
 @pytest.fixture

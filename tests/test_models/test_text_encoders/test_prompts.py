@@ -2,9 +2,11 @@
 import pytest
 import torch
 
-from mmdet_clim.models.text_encoders import (PrecomputedTextEncoder,
-                                             encode_classes,
-                                             imagenet_templates)
+from mmdet_clim.models.text_encoders import (
+    PrecomputedTextEncoder,
+    encode_classes,
+    imagenet_templates,
+)
 
 
 @pytest.fixture
