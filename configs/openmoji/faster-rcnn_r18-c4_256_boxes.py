@@ -6,4 +6,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(norm_eval=True))
-load_from = 'checkpoints/openmoji_base.pth'
+load_from = 'work_dirs/faster-rcnn_r18-c4_256_base/iter_1000.pth'
