@@ -14,8 +14,6 @@ VENV ?= .venv
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \
 	2>/dev/null && echo $$python && break; done)
-# Fewer optimisations and no debug symbols halve the time of the build.
-MMCV_CFLAGS ?= -g0 -O1
 MMCV := 2.1.0
 
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -40,13 +38,15 @@ endif
 PIP := $(ENV_PYTHON) -I -m pip
 PIP_INSTALL := $(PIP) install -c requirements/constraints.txt
 
+# Operators that were built without CUDA can not be called on a GPU.
+CPU_ONLY := $(BUILD)/torch-$(TORCH)/cpu-only
+HIDE_GPU = $$([ -e '$(CPU_ONLY)' ] && echo env CUDA_VISIBLE_DEVICES=)
+
 demo: setup
-	$(if $(wildcard $(STAMPS)/cpu-operators),CUDA_VISIBLE_DEVICES=) \
-	$(ENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
+	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
 
 demo-seeds: setup
-	$(if $(wildcard $(STAMPS)/cpu-operators),CUDA_VISIBLE_DEVICES=) \
-	$(ENV_PYTHON) tools/demo.py --seeds 0 1 2 --work-dir work_dirs/demo_seeds
+	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --seeds 0 1 2 --work-dir work_dirs/demo_seeds
 
 test: setup
 	$(ENV_PYTHON) -m pytest
@@ -74,8 +74,8 @@ ifneq ($(strip $(VENV)),)
 # takes it for installed: those halves are dropped first.
 define step
 	@echo '== set-up: $(1)'
-	@mkdir -p $(STAMPS) $(BUILD)
-	@if [ -e $(STAMPS)/unfinished ]; then \
+	@mkdir -p $(STAMPS)
+	@if [ -e $(STAMPS)/unfinished -a -x $(ENV_PYTHON) ]; then \
 		$(ENV_PYTHON) tools/misc/drop_unfinished_installs.py; fi
 	@touch $(STAMPS)/unfinished
 endef
@@ -102,7 +102,7 @@ $(STAMPS)/build-tools: $(STAMPS)/venv requirements/build.txt
 $(WITH_TORCH): $(STAMPS)/build-tools
 	$(call step,torch $(TORCH) and the torchvision that fits it)
 	$(PIP_INSTALL) torch==$(TORCH) torchvision
-	@rm -f $(STAMPS)/torch-* $(STAMPS)/cpu-operators
+	@rm -f $(STAMPS)/torch-*
 	$(done)
 
 $(STAMPS)/requirements: $(WITH_TORCH) requirements/runtime.txt \
@@ -112,43 +112,15 @@ $(STAMPS)/requirements: $(WITH_TORCH) requirements/runtime.txt \
 		-r requirements/tests.txt
 	$(done)
 
-# A wheel of this very version and Python from PIP_FIND_LINKS, where there is
-# one; else the sources, whose build goes on with the files it still lacks.
-$(STAMPS)/mmcv: $(STAMPS)/openmmlab
-	$(call step,mmcv $(MMCV) with its operators)
-	if $(PIP) install --quiet --no-deps --no-index \
-			--force-reinstall --only-binary mmcv mmcv==$(MMCV) 2> /dev/null \
-		&& $(ENV_PYTHON) tools/misc/check_mmcv_operators.py; then \
-		echo '== mmcv: took a wheel that is there'; \
-	else \
-		$(MAKE) --no-print-directory mmcv-from-source; \
-	fi
-	$(done)
-
-.PHONY: mmcv-from-source
-mmcv-from-source: $(BUILD)/mmcv-$(MMCV)/setup.py
-	@echo '== mmcv: compiling its operators, once, 5 to 12 minutes on 2 cores'
-	@if ! command -v nvcc > /dev/null; then touch $(STAMPS)/cpu-operators; \
-		echo '== mmcv: no nvcc, so the operators are built for the CPU only'; fi
-	cd $(BUILD)/mmcv-$(MMCV) && mkdir -p ../torch-$(TORCH) && \
-		$$([ -e $(STAMPS)/cpu-operators ] && echo env CUDA_VISIBLE_DEVICES=) \
-		env MMCV_WITH_OPS=1 CFLAGS='$(MMCV_CFLAGS)' LDFLAGS=-Wl,--strip-all \
-		PYTHONPATH= $(ENV_PYTHON) setup.py build --build-base \
-		../torch-$(TORCH) bdist_wheel --dist-dir ../torch-$(TORCH)/dist
-	$(PIP) install --no-deps --force-reinstall \
-		$(BUILD)/torch-$(TORCH)/dist/mmcv-$(MMCV)-*.whl
-	$(ENV_PYTHON) tools/misc/check_mmcv_operators.py
-
-$(BUILD)/mmcv-$(MMCV)/setup.py:
-	$(PIP) download --no-deps --no-build-isolation \
-		--no-binary mmcv --dest $(BUILD) mmcv==$(MMCV)
-	rm -rf $(BUILD)/unpacked && mkdir $(BUILD)/unpacked
-	tar -xzf $(BUILD)/mmcv-$(MMCV).tar.gz -C $(BUILD)/unpacked --touch
-	mv $(BUILD)/unpacked/mmcv-$(MMCV) $(BUILD)/
-
 $(STAMPS)/openmmlab: $(STAMPS)/requirements requirements/openmmlab.txt
 	$(call step,mmengine and mmdet and mim)
 	$(PIP_INSTALL) --no-deps -r requirements/openmmlab.txt
+	$(done)
+
+# It depends on torch: another version of that needs another build.
+$(STAMPS)/mmcv: $(STAMPS)/openmmlab
+	$(call step,mmcv $(MMCV) with its operators)
+	tools/misc/install_mmcv.sh $(ENV_PYTHON) $(MMCV) $(BUILD)/torch-$(TORCH)
 	$(done)
 
 PACKAGE_FILES := $(shell git ls-files mmdet_clim configs tools 2>/dev/null) \

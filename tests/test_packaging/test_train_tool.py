@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0.
+"""What the command lines of the tools do to a config."""
+import importlib.util
+import re
+import sys
+
+import pytest
+
+
+def load_tool(repository, name):
+    spec = importlib.util.spec_from_file_location(
+        f'{name}_tool', repository / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'toy.py'
+    path.write_text("model = dict(type='Toy')\n"
+                    "load_from = 'base.pth'\n"
+                    "optim_wrapper = dict(type='OptimWrapper')\n"
+                    'auto_scale_lr = dict(enable=False, base_batch_size=8)\n')
+    return path
+
+
+@pytest.fixture
+def read_config(repository, monkeypatch, tmp_path):
+
+    def read(name, *args):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        tool = load_tool(repository, name)
+        return tool.load_config(tool.parse_args())
+
+    return read
+
+
+def test_work_dir_follows_the_name_of_the_config(read_config, config):
+    assert read_config('train', config).work_dir == 'work_dirs/toy'
+    assert read_config('train', config, '--work-dir', 'x').work_dir == 'x'
+
+
+def test_options_amp_and_scaled_rate(read_config, config):
+    cfg = read_config('train', config, '--amp', '--auto-scale-lr',
+                      '--launcher', 'pytorch', '--cfg-options',
+                      'model.depth=18')
+    assert cfg.model == dict(type='Toy', depth=18)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert cfg.auto_scale_lr.enable
+    assert cfg.launcher == 'pytorch'
+
+
+def test_a_rate_that_can_not_be_scaled(read_config, config):
+    config.write_text("model = dict(type='Toy')\n")
+    with pytest.raises(KeyError, match='auto_scale_lr.base_batch_size'):
+        read_config('train', config, '--auto-scale-lr')
+
+
+def test_resume_starts_from_load_from_and_then_goes_on(
+        read_config, config, tmp_path):
+    cfg = read_config('train', config, '--work-dir', 'runs', '--resume')
+    assert cfg.load_from == 'base.pth'
+    assert not cfg.get('resume', False)
+
+    (tmp_path / 'runs').mkdir()
+    (tmp_path / 'runs' / 'last_checkpoint').write_text('runs/iter_5.pth')
+    cfg = read_config('train', config, '--work-dir', 'runs', '--resume')
+    assert cfg.load_from is None
+    assert cfg.resume
+
+    cfg = read_config('train', config, '--resume', 'other.pth')
+    assert cfg.load_from == 'other.pth'
+    assert cfg.resume
+
+
+@pytest.mark.parametrize('args', [('a.pth', ), ('--checkpoint', 'a.pth')])
+def test_test_takes_the_checkpoint_both_ways(read_config, config, args):
+    cfg = read_config('test', config, *args)
+    assert cfg.load_from == 'a.pth'
+    assert not cfg.resume
+
+
+@pytest.mark.parametrize('args, message', [
+    ((), 'give one checkpoint'),
+    (('a.pth', '--checkpoint', 'b.pth'), 'give one checkpoint'),
+    (('a.pth', '--out', 'a.json'), r'expected a \.pkl'),
+])
+def test_test_refuses(read_config, config, capsys, args, message):
+    with pytest.raises(SystemExit):
+        read_config('test', config, *args)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_show_dir_draws(read_config, config):
+    with open(config, 'a') as file:
+        file.write("default_hooks = dict(visualization=dict(type='Draw'))\n")
+    cfg = read_config('test', config, 'a.pth', '--show-dir', 'pictures')
+    assert cfg.default_hooks.visualization == dict(
+        type='Draw', draw=True, test_out_dir='pictures')
