@@ -12,7 +12,7 @@ default_hooks = dict(
     visualization=dict(type='mmdet.DetVisualizationHook'))
 custom_hooks = [
     dict(type='mmdet_clim.IterationSeedHook'),
-    dict(type='CheckInvalidLossHook', interval=50),
+    dict(type='mmdet.CheckInvalidLossHook', interval=50),
 ]
 
 env_cfg = dict(
