@@ -12,7 +12,7 @@ import multiprocessing
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Callable, Dict, List
 
 import cv2
@@ -27,6 +27,9 @@ from mmdet_clim.datasets.transforms.mosaic import fit_size
 GRIDS = ((2, 2), (3, 3), (4, 4))
 TILE, OUT = (400, 400), (800, 800)
 CACHE_LIMIT_MIB = 100
+ALL_NEW = 'MosaicCLIM, all new'
+ALL_NEW_DATASET = 'MosaicCLIM, all new, MultiImageMixDataset'
+FLOOR = 'floor: decode + resize of all new images'
 
 
 def make_images(folder: Path, count: int) -> List[str]:
@@ -95,13 +98,14 @@ class OversizedMosaic:
 
 
 class Floor:
-    """Only what all-new images of a random grid cannot do without."""
+    """Only what all-new images of a grid cannot do without."""
 
-    def __init__(self, paths: List[str]) -> None:
+    def __init__(self, paths: List[str], grid) -> None:
         self.paths = paths
+        self.grid = grid
 
     def __call__(self, _: dict) -> None:
-        rows, cols = GRIDS[np.random.randint(len(GRIDS))]
+        rows, cols = self.grid
         fitted = fit_size((640, 480), (OUT[0] // cols, OUT[1] // rows))
         flag = cv2.IMREAD_COLOR if 2 * fitted[0] > 640 \
             else cv2.IMREAD_REDUCED_COLOR_2
@@ -113,9 +117,9 @@ class Floor:
 class AllNew:
     """``MosaicCLIM`` on partners that are all new and still files."""
 
-    def __init__(self, paths: List[str]) -> None:
+    def __init__(self, paths: List[str], grid) -> None:
         self.paths = paths
-        self.mosaic = Compose([mosaic_config(grids=GRIDS)]).transforms[0]
+        self.mosaic = Compose([mosaic_config(grids=[grid])]).transforms[0]
 
     def __call__(self, sample: dict) -> dict:
         partners = self.mosaic.get_indexes(self.paths)
@@ -123,21 +127,16 @@ class AllNew:
         return self.mosaic(dict(sample, mix_results=mixed))
 
 
-class AllNewDataset:
+def all_new_dataset(folder: Path, paths: List[str], grid) -> Callable:
     """The same through mmdet's ``MultiImageMixDataset``."""
-
-    def __init__(self, folder: Path, paths: List[str]) -> None:
-        lines = [
-            f'{{"file_name": "{path}", "caption": "a photo"}}'
-            for path in paths
-        ]
-        (folder / 'own.jsonl').write_text('\n'.join(lines), encoding='utf-8')
-        self.dataset = MultiImageMixDataset(
-            ImageTextDataset(str(folder / 'own.jsonl')),
-            [mosaic_config(grids=GRIDS)])
-
-    def __call__(self, sample: dict) -> dict:
-        return self.dataset[sample['img_id']]
+    lines = [
+        f'{{"file_name": "{path}", "caption": "a photo"}}' for path in paths
+    ]
+    (folder / 'own.jsonl').write_text('\n'.join(lines), encoding='utf-8')
+    dataset = MultiImageMixDataset(
+        ImageTextDataset(str(folder / 'own.jsonl')),
+        [mosaic_config(grids=[grid])])
+    return lambda sample: dataset[sample['img_id']]
 
 
 def measure(candidates: Dict[str, Callable], paths: List[str], rounds: int,
@@ -259,13 +258,20 @@ def main() -> None:
                 alone(mosaic_config(grids=[(2, 2)])),
                 'peer: mmdet CachedMosaic, without loading':
                 alone(peer_mosaic),
-                'MosaicCLIM 2x2-4x4, all new':
-                AllNew(paths),
-                'MosaicCLIM 2x2-4x4, all new, MultiImageMixDataset':
-                AllNewDataset(folder, paths),
-                'floor: decode + resize of all new images':
-                Floor(paths),
+                # By grid: with random ones a round would measure its luck.
+                **{
+                    f'{name} {grid[0]}x{grid[1]}': make(grid)
+                    for grid in GRIDS for name, make in {
+                        ALL_NEW: lambda g: AllNew(paths, g),
+                        ALL_NEW_DATASET: lambda g: all_new_dataset(
+                            folder, paths, g),
+                        FLOOR: lambda g: Floor(paths, g)
+                    }.items()
+                },
             }, paths, arguments.rounds, arguments.calls)
+    for name in (ALL_NEW, ALL_NEW_DATASET, FLOOR):
+        times[f'{name}, mean'] = mean(times[f'{name} {rows}x{cols}']
+                                      for rows, cols in GRIDS)
     print('CPU milliseconds per sample')
     for key, value in times.items():
         print(f'  {key:58s} {value:7.2f}')
@@ -289,12 +295,11 @@ def main() -> None:
         'MosaicCLIM 2x2 / CachedMosaic, both without loading',
         times['MosaicCLIM 2x2, without loading'] /
         times['peer: mmdet CachedMosaic, without loading'], 1, 'x ')
-    floor = times['floor: decode + resize of all new images']
     report('MosaicCLIM all new / floor',
-           times['MosaicCLIM 2x2-4x4, all new'] / floor, 1.15, 'x ')
+           times[f'{ALL_NEW}, mean'] / times[f'{FLOOR}, mean'], 1.15, 'x ')
     report('MosaicCLIM all new in MultiImageMixDataset / floor',
-           times['MosaicCLIM 2x2-4x4, all new, MultiImageMixDataset'] / floor,
-           1.15, 'x ')
+           times[f'{ALL_NEW_DATASET}, mean'] / times[f'{FLOOR}, mean'], 1.15,
+           'x ')
     report(
         'MosaicCLIM without loading / oversized recipe',
         times['MosaicCLIM 2x2-4x4, without loading'] /

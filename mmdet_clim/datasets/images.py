@@ -211,6 +211,10 @@ def read_image(
             with open(sample['shard_path'], 'rb') as shard:
                 shard.seek(sample['shard_offset'])
                 data = shard.read(sample['shard_size'])
+        elif backend_args is None and '://' not in path:
+            # As MMEngine's local backend does, without looking for it.
+            with open(path, 'rb') as file:
+                data = file.read()
         else:
             data = get(path, backend_args=backend_args)
         return decode_image(data, scale, max_pixels)

@@ -79,8 +79,8 @@ def test_a_fork_of_mmdet_is_left_alone(repository, tmp_path):
     (tmp_path / 'mmdet').mkdir()
     (tmp_path / 'mmdet' / '__init__.py').touch()
     (tmp_path / 'onedl_mmdetection-3.4.5.dist-info').mkdir()
-    (tmp_path / 'onedl_mmdetection-3.4.5.dist-info' / 'METADATA').write_text(
-        'Name: onedl-mmdetection\nVersion: 3.4.5\n')
+    (tmp_path / 'onedl_mmdetection-3.4.5.dist-info' /
+     'METADATA').write_text('Name: onedl-mmdetection\nVersion: 3.4.5\n')
     script = repository / 'tools/misc/check_own_environment.py'
     code = (f'import sys; sys.path.append({str(tmp_path)!r}); '
             f'sys.argv = ["", {sys.executable!r}]; import runpy; '

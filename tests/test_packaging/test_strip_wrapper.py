@@ -76,8 +76,8 @@ def test_the_plain_config_replaces_the_wrapped_one(tool, tmp_path,
 
 
 def test_a_plain_checkpoint_is_refused(tool, tmp_path, monkeypatch):
-    torch.save(dict(state_dict=nn.Linear(1, 1).state_dict()),
-               tmp_path / 'in.pth')
+    torch.save(
+        dict(state_dict=nn.Linear(1, 1).state_dict()), tmp_path / 'in.pth')
     with pytest.raises(ValueError, match=r"'detector\.'.*\['weight', 'bias'"):
         strip(tool, monkeypatch, tmp_path / 'in.pth', tmp_path / 'out.pth')
     assert not (tmp_path / 'out.pth').exists()

@@ -60,8 +60,8 @@ def test_a_rate_that_can_not_be_scaled(read_config, config):
         read_config('train', config, '--auto-scale-lr')
 
 
-def test_resume_starts_from_load_from_and_then_goes_on(
-        read_config, config, tmp_path):
+def test_resume_starts_from_load_from_and_then_goes_on(read_config, config,
+                                                       tmp_path):
     cfg = read_config('train', config, '--work-dir', 'runs', '--resume')
     assert cfg.load_from == 'base.pth'
     assert not cfg.get('resume', False)
