@@ -261,14 +261,20 @@ def main() -> None:
                 # By grid: with random ones a round would measure its luck.
                 **{
                     f'{name} {grid[0]}x{grid[1]}': make(grid)
-                    for grid in GRIDS for name, make in {
-                        ALL_NEW: lambda g: AllNew(paths, g),
-                        ALL_NEW_DATASET: lambda g: all_new_dataset(
-                            folder, paths, g),
-                        FLOOR: lambda g: Floor(paths, g)
+                    for grid in GRIDS
+                    for name, make in {
+                        ALL_NEW:
+                        lambda g: AllNew(paths, g),
+                        ALL_NEW_DATASET:
+                        lambda g: all_new_dataset(folder, paths, g),
+                        FLOOR:
+                        lambda g: Floor(paths, g)
                     }.items()
                 },
-            }, paths, arguments.rounds, arguments.calls)
+            },
+            paths,
+            arguments.rounds,
+            arguments.calls)
     for name in (ALL_NEW, ALL_NEW_DATASET, FLOOR):
         times[f'{name}, mean'] = mean(times[f'{name} {rows}x{cols}']
                                       for rows, cols in GRIDS)
