@@ -24,7 +24,7 @@ clim_mosaic_pipeline = [
         grids=((2, 2), (3, 3), (4, 4)),
         tile_size=(400, 400),
         out_size=(800, 800),
-        cache_size=256),
+        cache_size=120),
     dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic'),
 ]
 clim_caption_dataset = dict(
