@@ -3,7 +3,8 @@
 
 One forward and backward pass, D = 512, as many regions as texts, in a child
 process of its own for each row of the table; the peak is the child's
-``ru_maxrss`` beyond what it had before the pass (the inputs are in that).
+``ru_maxrss`` beyond what it had before the pass (the inputs are in that;
+what is smaller than the peak of the imports shows as 0, without a share).
 The gradients of all ways are compared, relative to the largest one. The
 times are CPU seconds of the process, the least of ``--repeats``: on one thread
 what an idle machine takes, whatever else runs.
@@ -164,13 +165,17 @@ def main() -> None:
                     found = run_child(args, way, kind, size, out)
                     if way == 'plain':
                         plain = found
+                    share = '-'
+                    if plain['mebibytes']:
+                        ratio = found['mebibytes'] / plain['mebibytes']
+                        share = f'{ratio:.1%}'
                     gap = difference(out, Path(folder) / 'plain.pth')
                     print(
                         f'{kind:8} {size:6d} {LABELS[way]:24} '
                         f'{found["seconds"]:8.3f} '
                         f'{found["seconds"] / plain["seconds"]:8.2f} '
                         f'{found["mebibytes"]:8.1f} '
-                        f'{found["mebibytes"] / plain["mebibytes"]:9.1%} '
+                        f'{share:>9} '
                         f'{gap:11.1e}',
                         flush=True)
 
