@@ -43,20 +43,30 @@ model = dict(
         loss_bbox=dict(type='mmdet.L1Loss', loss_weight=1.0)),
     roi_head=dict(
         type='mmdet.StandardRoIHead',
+        # One point per bin: bins of these images are smaller than a cell.
         bbox_roi_extractor=dict(
             type='mmdet.SingleRoIExtractor',
-            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2),
+            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=1),
             out_channels=128,
             featmap_strides=[16]),
+        # The fourth stage of the ResNet, which mmdet counts from 0 and at
+        # twice this width: 128 channels to 256, stride 2.
+        shared_head=dict(
+            type='mmdet.ResLayer',
+            depth=18,
+            stage=2,
+            stride=2,
+            norm_cfg=dict(type='BN', requires_grad=True),
+            norm_eval=False,
+            style='pytorch'),
         bbox_head=dict(
-            type='mmdet_clim.ZeroShotConvFCBBoxHead',
+            type='mmdet_clim.ZeroShotBBoxHead',
             vocabulary=vocabulary,
             classifier=dict(
                 text_encoder=text_encoder, templates=class_templates),
-            roi_feat_size=7,
-            in_channels=128,
-            num_shared_fcs=2,
-            fc_out_channels=512,
+            with_avg_pool=True,
+            roi_feat_size=4,
+            in_channels=256,
             reg_class_agnostic=True,
             reg_predictor_cfg=dict(type='mmdet_clim.MLPRegressor'),
             bbox_coder=dict(
