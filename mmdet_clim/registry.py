@@ -5,50 +5,52 @@ A type written with its scope, such as ``mmdet_clim.MosaicCLIM``, imports the
 module that defines it from any default scope. MMEngine swallows an
 ``ImportError`` raised while this file is imported, so it imports nothing but
 MMEngine.
+
+Every root registry has a child here, also where this package registers
+nothing. A config that inherits from ``mmdet_clim::...`` carries this scope on
+its hooks, loops, optimisers and so on, and MMEngine warns of each kind that
+has no registry of that scope ("As a workaround, the current ... registry is
+used"). A child without the type asks its parent, which has it.
 """
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
-from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
-from mmengine.registry import Registry
+from mmengine import registry as root
 
 SCOPE = 'mmdet_clim'
 
-HOOKS = Registry(
-    'hook',
-    parent=MMENGINE_HOOKS,
-    scope=SCOPE,
-    locations=['mmdet_clim.engine.hooks'])
-DATASETS = Registry(
-    'dataset',
-    parent=MMENGINE_DATASETS,
-    scope=SCOPE,
-    locations=['mmdet_clim.datasets'])
-DATA_SAMPLERS = Registry(
-    'data sampler',
-    parent=MMENGINE_DATA_SAMPLERS,
-    scope=SCOPE,
-    locations=['mmdet_clim.datasets'])
-TRANSFORMS = Registry(
-    'transform',
-    parent=MMENGINE_TRANSFORMS,
-    scope=SCOPE,
-    locations=['mmdet_clim.datasets.transforms'])
-MODELS = Registry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope=SCOPE,
-    locations=['mmdet_clim.models'])
-METRICS = Registry(
-    'metric',
-    parent=MMENGINE_METRICS,
-    scope=SCOPE,
-    locations=['mmdet_clim.evaluation'])
-VISUALIZERS = Registry(
-    'visualizer',
-    parent=MMENGINE_VISUALIZERS,
-    scope=SCOPE,
-    locations=['mmdet_clim.visualization'])
+
+def _child(parent: root.Registry, location: str) -> root.Registry:
+    """A registry of this scope whose types lie in one module."""
+    return root.Registry(
+        parent.name, parent=parent, scope=SCOPE, locations=[location])
+
+
+# The engine.
+RUNNERS = _child(root.RUNNERS, 'mmdet_clim.engine')
+RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS, 'mmdet_clim.engine')
+LOOPS = _child(root.LOOPS, 'mmdet_clim.engine')
+HOOKS = _child(root.HOOKS, 'mmdet_clim.engine.hooks')
+STRATEGIES = _child(root.STRATEGIES, 'mmdet_clim.engine')
+OPTIMIZERS = _child(root.OPTIMIZERS, 'mmdet_clim.engine')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'mmdet_clim.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS,
+                                    'mmdet_clim.engine')
+PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, 'mmdet_clim.engine')
+LOG_PROCESSORS = _child(root.LOG_PROCESSORS, 'mmdet_clim.engine')
+INFERENCERS = _child(root.INFERENCERS, 'mmdet_clim.engine')
+
+# Data.
+DATASETS = _child(root.DATASETS, 'mmdet_clim.datasets')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'mmdet_clim.datasets')
+TRANSFORMS = _child(root.TRANSFORMS, 'mmdet_clim.datasets.transforms')
+FUNCTIONS = _child(root.FUNCTIONS, 'mmdet_clim.datasets')
+
+# Models.
+MODELS = _child(root.MODELS, 'mmdet_clim.models')
+MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, 'mmdet_clim.models')
+WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, 'mmdet_clim.models')
+TASK_UTILS = _child(root.TASK_UTILS, 'mmdet_clim.models')
+
+# Evaluation and pictures.
+METRICS = _child(root.METRICS, 'mmdet_clim.evaluation')
+EVALUATOR = _child(root.EVALUATOR, 'mmdet_clim.evaluation')
+VISUALIZERS = _child(root.VISUALIZERS, 'mmdet_clim.visualization')
+VISBACKENDS = _child(root.VISBACKENDS, 'mmdet_clim.visualization')
