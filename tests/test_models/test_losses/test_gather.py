@@ -1,14 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """Two real gloo processes against one process on the joined batch."""
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+import torch.multiprocessing as mp
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from mmdet_clim.models.losses import CLIMRegionLoss
+from mmdet_clim.models.losses import CLIMRegionLoss, TextQueue
 from mmdet_clim.models.losses.gather import (
     exchange_counts,
     gather_rows,
@@ -16,8 +14,6 @@ from mmdet_clim.models.losses.gather import (
     sum_over_ranks,
 )
 
-WORKER = Path(__file__).with_name('gather_worker.py')
-ROOT = Path(__file__).parents[3]
 LOSSES = [
     dict(
         kind='bce',
@@ -66,27 +62,98 @@ def make_cases():
     return cases
 
 
+class Heads(nn.Module):
+    """A layer for the regions, one for the texts, and the loss."""
+
+    def __init__(self, weights, loss, train_texts):
+        super().__init__()
+        self.regions = nn.Linear(6, 4, bias=False)
+        self.texts = nn.Linear(6, 4, bias=False).requires_grad_(train_texts)
+        self.regions.weight.data.copy_(weights[0])
+        self.texts.weight.data.copy_(weights[1])
+        self.loss = loss
+
+    def forward(self, regions, texts, targets, avg_factor):
+        return self.loss(
+            self.regions(regions), self.texts(texts), targets, avg_factor)
+
+
+def part(values, counts, rank):
+    start = sum(counts[:rank])
+    return values[start:start + counts[rank]]
+
+
+def run_loss(case, rank):
+    regions = part(case['regions'], case['region_counts'], rank)
+    texts = part(case['texts'], case['text_counts'], rank)
+    targets = part(case['targets'], case['region_counts'], rank)
+    if not case['wide_targets']:
+        start = sum(case['text_counts'][:rank])
+        targets = targets[:, start:start + len(texts)]
+    avg_factor = case['avg_factors'] and case['avg_factors'][rank]
+    model = DistributedDataParallel(
+        Heads(case['weights'], CLIMRegionLoss(gather=True, **case['loss']),
+              case['train_texts']))
+    value = model(regions, texts, targets, avg_factor)
+    value.backward()
+    return dict(
+        value=value.detach(),
+        grads={
+            n: p.grad
+            for n, p in model.module.named_parameters()
+        })
+
+
+def run_queue(rank):
+    queue = TextQueue(4, 1)
+    steps = []
+    for counts in ((2, 1), (0, 0), (0, 2), (3, 3)):
+        numbers = 100 * (rank + 1) + torch.arange(counts[rank])
+        queue.enqueue(numbers[:, None].float(), numbers)
+        steps.append((queue.ids.tolist(), queue.features.flatten().tolist()))
+    return steps
+
+
+def run_wrong_targets(rank):
+    loss = CLIMRegionLoss(gather=True)
+    width = 3 if rank == 0 else 7
+    try:
+        loss(
+            torch.ones(2, 4), torch.ones(3, 4),
+            torch.zeros(2, width, dtype=torch.bool))
+    except ValueError as error:
+        return str(error)
+    return 'no error'
+
+
+def run_one_text_gradient(rank):
+    """Only rank 0's texts ask for gradient: the backward pass still ends."""
+    regions = torch.eye(3)[rank:rank + 1].requires_grad_()
+    texts = torch.eye(3)[1:2 + rank].clone().requires_grad_(rank == 0)
+    CLIMRegionLoss(gather=True)(regions, texts,
+                                torch.ones(1, 1 + rank,
+                                           dtype=torch.bool)).backward()
+    return regions.grad, texts.grad
+
+
+def run_rank(rank, folder, cases):
+    """Write down what this rank found."""
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    found = dict(
+        losses=[run_loss(case, rank) for case in cases],
+        queue=run_queue(rank),
+        wrong_targets=run_wrong_targets(rank),
+        one_text_gradient=run_one_text_gradient(rank))
+    torch.save(found, f'{folder}/found_{rank}.pth')
+    # The group ends with the process, see test_clim_detector_ddp.py.
+
+
 @pytest.fixture(scope='module')
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp('gather')
-    torch.save(make_cases(), folder / 'cases.pth')
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable,
-             str(WORKER), str(rank),
-             str(folder)],
-            env=env,
-            stderr=subprocess.PIPE,
-            text=True) for rank in range(2)
-    ]
-    try:
-        for rank in ranks:
-            _, stderr = rank.communicate(timeout=600)
-            assert rank.returncode == 0, stderr[-3000:]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    mp.start_processes(
+        run_rank, (str(folder), make_cases()), 2, start_method='fork')
     return [
         torch.load(folder / f'found_{rank}.pth', weights_only=True)
         for rank in range(2)
