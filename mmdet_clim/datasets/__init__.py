@@ -4,10 +4,11 @@ from .image_text import ImageTextDataset
 from .images import UnreadableImageError, decode_image, read_image
 from .multi_source import MultiSourceDataset, MultiSourceSampler
 from .ov_coco import OVCocoDataset
+from .ov_lvis import OVLVISDataset
 from .vocabulary import Vocabulary, build_vocabulary
 
 __all__ = [
     'ImageTextDataset', 'MultiSourceDataset', 'MultiSourceSampler',
-    'OVCocoDataset', 'UnreadableImageError', 'Vocabulary', 'build_vocabulary',
-    'decode_image', 'read_image'
+    'OVCocoDataset', 'OVLVISDataset', 'UnreadableImageError', 'Vocabulary',
+    'build_vocabulary', 'decode_image', 'read_image'
 ]

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Sequence, Tuple, Union
+from typing import Mapping, Optional, Sequence, Tuple, Union
 
 from mmdet_clim.registry import DATASETS
 
@@ -16,14 +16,18 @@ class Vocabulary:
         names (tuple[str]): Class names; their position is the class index.
         base_names (tuple[str]): The names whose boxes train the detector.
             Every name when a vocabulary knows no split.
+        image_counts (tuple[int], optional): Training images that show each
+            class, where a long-tailed data set tells them.
 
     Raises:
-        ValueError: If it is empty, a name is empty or given twice, or a base
-            name is not one of ``names``.
+        ValueError: If it is empty, a name is empty or given twice, a base
+            name is not one of ``names``, or there is not one image count of
+            at least 0 per name.
     """
 
     names: Tuple[str, ...]
     base_names: Tuple[str, ...]
+    image_counts: Optional[Tuple[int, ...]] = None
 
     def __post_init__(self):
         if not self.names:
@@ -43,6 +47,13 @@ class Vocabulary:
         if unknown:
             raise ValueError('vocabulary: base classes that are not classes: '
                              f'{unknown}')
+        counts = self.image_counts
+        if counts is not None and (len(counts) != len(self.names)
+                                   or min(counts) < 0):
+            raise ValueError(
+                'vocabulary: expected one image count of at least 0 per '
+                f'class, got {len(counts)} counts from {min(counts)} on for '
+                f'{len(self.names)} classes')
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,7 +74,9 @@ def build_vocabulary(
         source: One of: a list of class names; the path of a text file with
             one name per line; ``dict(dataset='scope.DatasetType')``, which
             reads ``METAINFO['classes']`` and, where present,
-            ``METAINFO['base_classes']`` of that registered dataset; or a
+            ``METAINFO['base_classes']`` of that registered dataset; the same
+            with ``ann_file='...'`` for a dataset that has its classes from a
+            file (its ``read_metainfo``), such as ``OVLVISDataset``; or a
             :class:`Vocabulary`.
 
     Returns:
@@ -71,28 +84,61 @@ def build_vocabulary(
 
     Raises:
         ValueError: If the source has another form or holds bad names.
-        FileNotFoundError: If the text file does not exist.
+        FileNotFoundError: If the file does not exist.
     """
     if isinstance(source, Vocabulary):
         return source
     if isinstance(source, Mapping):
-        if set(source) != {'dataset'}:
-            raise ValueError("vocabulary: a dict must be dict(dataset='...'), "
-                             f'got keys {sorted(source)}')
-        dataset = DATASETS.get(source['dataset'])
-        if dataset is None:
-            raise ValueError('vocabulary: no dataset is registered as '
-                             f"{source['dataset']!r}")
-        metainfo = dataset.METAINFO
-        if 'classes' not in metainfo:
-            raise ValueError(
-                f"vocabulary: METAINFO of {source['dataset']!r} has no "
-                "'classes'")
-        names = tuple(metainfo['classes'])
-        return Vocabulary(names, tuple(metainfo.get('base_classes', names)))
+        return _from_dataset(source)
     if isinstance(source, (str, Path)):
         lines = Path(source).read_text(encoding='utf-8').splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
         return Vocabulary(names, names)
     names = tuple(source)
     return Vocabulary(names, names)
+
+
+def _from_dataset(source: Mapping) -> Vocabulary:
+    """The vocabulary of ``dict(dataset=..., ann_file=...)``."""
+    if set(source) not in ({'dataset'}, {'dataset', 'ann_file'}):
+        raise ValueError(
+            "vocabulary: a dict must be dict(dataset='...'), with "
+            f"ann_file='...' or not, got keys {sorted(source)}")
+    dataset = DATASETS.get(source['dataset'])
+    if dataset is None:
+        raise ValueError('vocabulary: no dataset is registered as '
+                         f"{source['dataset']!r}")
+    if 'ann_file' not in source:
+        metainfo = dataset.METAINFO
+    elif issubclass(dataset, ClassesFromFile):
+        metainfo = dataset.read_metainfo(source['ann_file'])
+    else:
+        raise ValueError(f"vocabulary: {source['dataset']!r} has its classes "
+                         'in METAINFO and takes no ann_file')
+    if 'classes' not in metainfo:
+        hint = '; give its ann_file' if issubclass(dataset,
+                                                   ClassesFromFile) else ''
+        raise ValueError(
+            f"vocabulary: METAINFO of {source['dataset']!r} has no "
+            f"'classes'{hint}")
+    names = tuple(metainfo['classes'])
+    return Vocabulary(names, tuple(metainfo.get('base_classes', names)),
+                      metainfo.get('image_counts'))
+
+
+class ClassesFromFile:
+    """What a dataset is that has its classes from a file of annotations."""
+
+    @classmethod
+    def read_metainfo(cls, ann_file: Union[str, Path]) -> dict:
+        """Read ``classes`` and what else belongs into the metainfo.
+
+        Args:
+            ann_file (str): The file.
+
+        Returns:
+            dict: ``classes``, and where the file tells them
+            ``base_classes``, ``novel_classes`` and ``image_counts`` (one per
+            class).
+        """
+        raise NotImplementedError

@@ -1,0 +1,168 @@
+# Licensed under the Apache License, Version 2.0.
+"""OV-LVIS: frequent and common classes of LVIS are base, rare ones novel."""
+import colorsys
+import json
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import List, Optional, Tuple, Union
+
+from mmengine.fileio import get_local_path
+
+from mmdet_clim.registry import DATASETS
+
+from .ov_coco import OVCocoDataset
+from .vocabulary import ClassesFromFile
+
+FREQUENCIES = ('r', 'c', 'f')
+#: LVIS v1's classes, and how many of them are base and novel (REFERENCE.md,
+#: section 7).
+LVIS_V1_CLASSES = 1203
+LVIS_V1_SPLIT = (866, 337)
+COCO_URL = 'http://images.cocodataset.org/'
+
+
+def class_name(category_name: str) -> str:
+    """A category's name as the class name that goes into a prompt.
+
+    Example:
+        >>> class_name('bat_(animal)')
+        'bat (animal)'
+    """
+    return category_name.replace('_', ' ')
+
+
+@DATASETS.register_module()
+class OVLVISDataset(ClassesFromFile, OVCocoDataset):
+    """LVIS annotations, rare classes novel, common and frequent ones base.
+
+    The classes come from a file, in the order of their category ids, so that
+    LVIS v1 and smaller data sets of its format work alike. Their names are
+    those of the file with blanks for underscores: they go into prompts. The
+    metainfo holds ``classes``, ``base_classes``, ``novel_classes``,
+    ``image_counts`` (training images that show each class) and ``palette``.
+    A file of 1203 classes is taken for LVIS v1, whose 866 base and 337 novel
+    classes are then checked.
+
+    Images are found by the last two parts of ``coco_url``
+    (``train2017/000000000009.jpg``) below ``data_prefix['img']``: LVIS takes
+    its images from two folders of COCO. What :class:`OVCocoDataset` says of
+    boxes, absent classes and unreadable images holds here too.
+
+    Args:
+        category_file (str, optional): JSON with ``categories``, or a list of
+            them, each with ``id``, ``name``, ``frequency`` ('r', 'c', 'f')
+            and ``image_count``. Defaults to ``ann_file``; a small file saves
+            reading LVIS's large ones for the classes alone. Below
+            ``data_root`` unless it is absolute.
+        *args, **kwargs: Of :class:`OVCocoDataset`.
+
+    Raises:
+        ValueError: If the categories lack a key, a name stands twice, or
+            the split of 1203 classes is not LVIS v1's.
+    """
+
+    METAINFO: dict = {}
+
+    def __init__(self,
+                 *args,
+                 ann_file: str = '',
+                 category_file: Optional[str] = None,
+                 data_root: Optional[str] = None,
+                 metainfo: Optional[dict] = None,
+                 **kwargs) -> None:
+        source = Path(category_file or ann_file)
+        if data_root and not source.is_absolute():
+            source = Path(data_root) / source
+        super().__init__(
+            *args,
+            ann_file=ann_file,
+            data_root=data_root,
+            metainfo={
+                **self.read_metainfo(source),
+                **(metainfo or {})
+            },
+            **kwargs)
+
+    @classmethod
+    def read_metainfo(cls, ann_file: Union[str, Path]) -> dict:
+        """The classes of a file; see :class:`ClassesFromFile`."""
+        with get_local_path(str(ann_file)) as path:
+            stamp = Path(path).stat().st_mtime_ns
+            names, frequencies, counts = zip(*_read_categories(path, stamp))
+        base = tuple(n for n, f in zip(names, frequencies) if f != 'r')
+        novel = tuple(n for n, f in zip(names, frequencies) if f == 'r')
+        split = (len(base), len(novel))
+        if len(names) == LVIS_V1_CLASSES and split != LVIS_V1_SPLIT:
+            raise ValueError(
+                f'{ann_file}: {LVIS_V1_CLASSES} classes are LVIS v1, expected '
+                f'{LVIS_V1_SPLIT} base and novel classes, got {split}')
+        return dict(
+            classes=names,
+            base_classes=base,
+            novel_classes=novel,
+            image_counts=counts,
+            palette=_palette(len(names)))
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        """Make a sample of an image, named by its URL, and its boxes."""
+        image = raw_data_info['raw_img_info']
+        if 'file_name' not in image:
+            if 'coco_url' not in image:
+                raise ValueError(
+                    f"{self.ann_file}: image {image.get('id')}: expected the "
+                    f"key 'coco_url' or 'file_name', got {sorted(image)}")
+            image = dict(
+                image, file_name=image['coco_url'].replace(COCO_URL, ''))
+        return super().parse_data_info(
+            dict(
+                raw_img_info=image,
+                raw_ann_info=raw_data_info['raw_ann_info']))
+
+    def _map_classes(self, coco) -> None:
+        """Set ``cat_ids`` and ``cat2label`` by the names for prompts."""
+        for category in coco.dataset['categories']:
+            category['name'] = class_name(category['name'])
+        super()._map_classes(coco)
+
+
+@lru_cache(maxsize=8)
+def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
+    """Name, frequency and image count of each class, by its id.
+
+    Several heads, objectives and datasets of one model ask for the same file;
+    ``stamp`` tells a changed file from the one that was read.
+    """
+    content = json.loads(Path(path).read_text(encoding='utf-8'))
+    categories = content
+    if isinstance(content, dict):
+        categories = content.get('categories')
+    if not isinstance(categories, list) or not categories:
+        raise ValueError(f"{path}: expected a list of LVIS categories, or a "
+                         "dict with 'categories'")
+    for category in categories:
+        missing = {'id', 'name', 'frequency', 'image_count'} - set(category)
+        if missing or category['frequency'] not in FREQUENCIES:
+            raise ValueError(
+                f"{path}: category {category.get('name')!r}: expected "
+                "'id', 'name', 'image_count' and 'frequency' out of "
+                f'{FREQUENCIES}, got {category}')
+    categories = sorted(categories, key=lambda category: category['id'])
+    names = tuple(class_name(c['name']) for c in categories)
+    twice: List[str] = [n for n, k in Counter(names).items() if k > 1]
+    if twice:
+        raise ValueError(f"{path}: key 'categories' holds a name twice: "
+                         f'{twice}')
+    return [(name, c['frequency'], c['image_count'])
+            for name, c in zip(names, categories)]
+
+
+def _palette(count: int) -> List[Tuple[int, int, int]]:
+    """RGB colours, far apart in hue for neighbouring classes."""
+    golden_ratio = 0.618033988749895
+    colours = []
+    for number in range(count):
+        hue, saturation = number * golden_ratio % 1, 0.55 + number % 3 * 0.2
+        rgb = colorsys.hsv_to_rgb(hue, saturation, 0.95)
+        colours.append(tuple(round(255 * part) for part in rgb))
+    return colours
