@@ -5,5 +5,8 @@ _base_ = [
     '../_base_/schedules/openmoji_second_stage.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(norm_eval=True))
+# As CLIMDetector does for the other rows.
+model = dict(
+    backbone=dict(norm_eval=True),
+    roi_head=dict(shared_head=dict(norm_eval=True)))
 load_from = 'work_dirs/faster-rcnn_r18-c4_256_base/iter_1000.pth'

@@ -1,5 +1,6 @@
 # CLIM on OpenMoji-COCO's captioned scenes, at 256 px. A fragment: it defines
-# names of its own (clim_*), which a config puts in their places.
+# names of its own (clim_*), which a config puts in their places. No image is
+# flipped: captions say 'on the left', and drawings are flipped already.
 clim_data_root = '{{$OPENMOJI_ROOT:data/openmoji_coco/}}'
 clim_vocabulary = dict(dataset='mmdet_clim.OVCocoDataset')
 clim_text_encoder = dict(
@@ -10,13 +11,11 @@ clim_templates = ('a {}', )
 clim_caption_pipeline = [
     dict(type='mmdet_clim.LoadImageText', scale=(256, 256)),
     dict(type='mmdet.Resize', scale=(256, 256), keep_ratio=True),
-    dict(type='mmdet.RandomFlip', prob=0.5),
     dict(type='mmdet_clim.PackRegionTextInputs', branch='captions'),
 ]
 clim_mosaic_pipeline = [
     dict(type='mmdet_clim.LoadImageText', scale=(128, 128)),
     dict(type='mmdet.Resize', scale=(128, 128), keep_ratio=True),
-    dict(type='mmdet.RandomFlip', prob=0.5),
     dict(
         type='mmdet_clim.MosaicCLIM',
         grids=((2, 2), (3, 3), (4, 4)),
