@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """Metrics of open-vocabulary detection, and the tables made from runs."""
 from .ov_coco_metric import OVCocoMetric
+from .ov_lvis_metric import OVLVISMetric
 from .run_log import last_metrics, read_scalars, seconds_per_iteration
 from .tables import OV_COCO_COLUMNS, markdown_table, summarise_runs
 
 __all__ = [
-    'OVCocoMetric', 'OV_COCO_COLUMNS', 'last_metrics', 'markdown_table',
-    'read_scalars', 'seconds_per_iteration', 'summarise_runs'
+    'OVCocoMetric', 'OVLVISMetric', 'OV_COCO_COLUMNS', 'last_metrics',
+    'markdown_table', 'read_scalars', 'seconds_per_iteration', 'summarise_runs'
 ]

@@ -1,0 +1,302 @@
+# Licensed under the Apache License, Version 2.0.
+"""Box and mask AP of rare, common and frequent OV-LVIS classes."""
+import json
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+from mmdet.structures.mask import encode_mask_results
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import get_local_path
+from mmengine.logging import MMLogger
+from pycocotools import mask as mask_utils
+from terminaltables import AsciiTable
+
+from mmdet_clim.datasets.ov_lvis import class_name
+from mmdet_clim.registry import METRICS
+
+from .lvis_api import BACKENDS, limit_detections
+
+#: Kind of AP -> the IoU type that the packages call it.
+IOU_TYPES = dict(box='bbox', mask='segm')
+FREQUENCIES = dict(r='rare', c='common', f='frequent')
+
+
+@METRICS.register_module()
+class OVLVISMetric(BaseMetric):
+    """Box and mask AP of OV-LVIS: all, rare (novel), common and frequent.
+
+    AP is LVIS's (Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance
+    Segmentation", CVPR 2019): 101 recall points, IoU 0.50:0.05:0.95, the 300
+    best detections of an image over all classes, every object size. Images
+    are annotated for some classes only: a detection counts as false where
+    its class is annotated in the image or is one of ``neg_category_ids``, and
+    not where it is one of ``not_exhaustive_category_ids``. Crowds do not
+    exist. All values are fractions in [0, 1] and are not rounded.
+
+    Reported under the prefix ``ov_lvis``: ``box_ap``, ``box_ap50``,
+    ``box_ap75``, ``box_apr``, ``box_apc``, ``box_apf`` and the same with
+    ``mask_``; with ``classwise`` also ``box_ap_{class}``, ``mask_ap_{class}``.
+
+    A class without ground truth in ``ann_file`` is left out of the means
+    (LVIS gives it -1); a group in which no class has ground truth is NaN.
+
+    Args:
+        ann_file (str): LVIS annotation file of the val images. Classes are
+            found in it by name, and their frequency group is the file's.
+        kinds (Sequence[str]): Out of 'box' and 'mask'.
+        backend (str): ``'faster_coco_eval'`` (C++), or ``'lvis'``, LVIS's own
+            package, which is optional, gives the same numbers, and on the
+            whole of LVIS needs long and many gigabytes.
+        classwise (bool): Also return the AP of each class.
+        outfile_prefix (str, optional): Keeps the detections in
+            ``{outfile_prefix}.{box,mask}.json``.
+        backend_args (dict, optional): File backend of ``ann_file``.
+        collect_device (str): 'cpu' or 'gpu'.
+        prefix (str, optional): Replaces ``ov_lvis``.
+
+    Raises:
+        ValueError: If ``kinds`` or ``backend`` is unknown, or the file is not
+            in LVIS's format.
+
+    The metainfo of the dataset must hold ``classes``. Predictions are
+    ``pred_instances`` with ``bboxes`` (N, 4) in xyxy pixels of the original
+    image, ``scores`` (N,), ``labels`` (N,), indices into ``classes``, and for
+    'mask' ``masks``, bool (N, H, W) at the size of the original image or N
+    run-length encodings.
+    """
+
+    default_prefix = 'ov_lvis'
+
+    def __init__(self,
+                 ann_file: str,
+                 kinds: Sequence[str] = ('box', 'mask'),
+                 backend: str = 'faster_coco_eval',
+                 classwise: bool = False,
+                 outfile_prefix: Optional[str] = None,
+                 backend_args: Optional[dict] = None,
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if not kinds or set(kinds) - set(IOU_TYPES):
+            raise ValueError(f'kinds: expected some of {tuple(IOU_TYPES)}, '
+                             f'got {kinds!r}')
+        if backend not in BACKENDS:
+            raise ValueError(f'backend: expected one of {tuple(BACKENDS)}, '
+                             f'got {backend!r}')
+        self.ann_file = ann_file
+        self.kinds = tuple(kinds)
+        self.backend = backend
+        self.classwise = classwise
+        self.outfile_prefix = outfile_prefix
+        with get_local_path(ann_file, backend_args=backend_args) as path:
+            self._ground_truth = _read_ground_truth(path, 'mask' in self.kinds)
+        self._category_ids = {
+            class_name(c['name']): c['id']
+            for c in self._ground_truth['categories']
+        }
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch.
+
+        Args:
+            data_batch (dict): Not used.
+            data_samples (Sequence[dict]): Samples with ``pred_instances``.
+        """
+        for sample in data_samples:
+            pred = sample['pred_instances']
+            result = dict(
+                img_id=sample['img_id'],
+                **{
+                    key: pred[key].cpu().numpy()
+                    for key in ('bboxes', 'scores', 'labels')
+                })
+            if 'mask' in self.kinds:
+                if 'masks' not in pred:
+                    raise ValueError(
+                        f"kinds: {self.kinds} needs 'masks' in "
+                        f'pred_instances, got {sorted(pred.keys())}; for a '
+                        "detector without masks use kinds=('box', )")
+                masks = pred['masks']
+                result['masks'] = masks if isinstance(
+                    masks, list) else encode_mask_results(
+                        masks.detach().cpu().numpy())
+            self.results.append(result)
+
+    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+        """Evaluate the collected detections.
+
+        Args:
+            results (list[dict]): What :meth:`process` kept of each image.
+
+        Returns:
+            dict[str, float]: The metrics of the class docstring.
+
+        Raises:
+            ValueError: If the metainfo lacks the classes, or a prediction has
+                an image id or a label that is not known.
+        """
+        logger: MMLogger = MMLogger.get_current_instance()
+        category_of_label = self._match_classes(logger)
+        self._check_images(results, logger)
+        metrics: Dict[str, float] = {}
+        for kind in self.kinds:
+            detections = _detections(results, category_of_label, kind)
+            if self.outfile_prefix:
+                file = Path(f'{self.outfile_prefix}.{kind}.json')
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(detections))
+            precision = BACKENDS[self.backend](self._ground_truth,
+                                               limit_detections(detections),
+                                               IOU_TYPES[kind])
+            metrics.update(self._summarise(kind, precision))
+        self._log_table(metrics, logger)
+        return metrics
+
+    def _match_classes(self, logger: MMLogger) -> np.ndarray:
+        """Category id of each label, 0 for classes that the file lacks."""
+        classes = (self.dataset_meta or {}).get('classes')
+        if not classes:
+            raise ValueError(
+                "dataset_meta['classes']: OVLVISMetric needs the class names "
+                "under this key of the dataset's metainfo, got "
+                f'{classes!r}')
+        absent = [n for n in classes if n not in self._category_ids]
+        if len(absent) == len(classes):
+            raise ValueError(f'{self.ann_file}: expected some of the classes '
+                             f'{classes[:5]}..., got none of them')
+        if absent:
+            logger.info(f'{self.ann_file} has no category for {len(absent)} '
+                        f'of {len(classes)} classes: {absent[:20]}')
+        return np.array([self._category_ids.get(n, 0) for n in classes])
+
+    def _check_images(self, results: Sequence[dict], logger: MMLogger) -> None:
+        """Compare the predicted images with those of the file."""
+        known = {image['id'] for image in self._ground_truth['images']}
+        seen = {result['img_id'] for result in results}
+        if seen - known:
+            raise ValueError(
+                f'img_id: {len(seen - known)} predicted images are not in '
+                f'{self.ann_file}, for instance {min(seen - known)!r}')
+        if known - seen:
+            logger.warning(
+                f'{len(known - seen)} of {len(known)} evaluated images have '
+                'no prediction; their objects count as missed')
+
+    def _summarise(self, kind: str, precision: np.ndarray) -> Dict[str, float]:
+        """Means of precision (IoU, recall, class) over groups of classes."""
+        ap = precision.mean(axis=1)
+        ap = np.where(ap < 0, np.nan, ap)
+        categories = self._ground_truth['categories']
+        groups = {
+            letter: [c['frequency'] == letter for c in categories]
+            for letter in FREQUENCIES
+        }
+        metrics = {
+            f'{kind}_ap': _mean(ap),
+            f'{kind}_ap50': _mean(ap[0]),
+            f'{kind}_ap75': _mean(ap[5]),
+            **{
+                f'{kind}_ap{letter}': _mean(ap[:, members])
+                for letter, members in groups.items()
+            }
+        }
+        if self.classwise:
+            for category, of_class in zip(categories, ap.T):
+                if not np.isnan(of_class).any():
+                    name = class_name(category['name'])
+                    metrics[f'{kind}_ap_{name}'] = float(of_class.mean())
+        return metrics
+
+    def _log_table(self, metrics: Dict[str, float], logger: MMLogger) -> None:
+        """Log AP in percent."""
+        heads = ('ap', 'ap50', 'ap75', 'apr', 'apc', 'apf')
+        rows = [['', *(head.replace('ap', 'AP') for head in heads)]]
+        for kind in self.kinds:
+            rows.append([
+                kind,
+                *(f'{100 * metrics[f"{kind}_{head}"]:.1f}' for head in heads)
+            ])
+        logger.info(f'OV-LVIS, {len(self._ground_truth["images"])} images\n'
+                    f'{AsciiTable(rows).table}')
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is not NaN; NaN where there is nothing."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float('nan')
+
+
+def _read_ground_truth(path: str, with_masks: bool) -> dict:
+    """Images, categories by id, and the annotations that LVIS counts."""
+    content = json.loads(Path(path).read_text(encoding='utf-8'))
+    needed = dict(
+        images=('id', 'height', 'width', 'neg_category_ids',
+                'not_exhaustive_category_ids'),
+        categories=('id', 'name', 'frequency'),
+        annotations=('id', 'image_id', 'category_id', 'bbox', 'area'))
+    if with_masks:
+        needed['annotations'] += ('segmentation', )
+    kept = {}
+    for key, fields in needed.items():
+        if not isinstance(content.get(key), list):
+            raise ValueError(f'{path}: expected the list {key!r} of an LVIS '
+                             f'file, got the keys {sorted(content)}')
+        for entry in content[key]:
+            if any(field not in entry for field in fields):
+                raise ValueError(f'{path}: {key}: expected {fields}, got '
+                                 f'{sorted(entry)}')
+        kept[key] = [{f: e[f] for f in fields} for e in content[key]]
+    kept['categories'].sort(key=lambda category: category['id'])
+    kept['annotations'] = [a for a in kept['annotations'] if a['area'] > 0]
+    return kept
+
+
+def _detections(results: Sequence[dict], category_of_label: np.ndarray,
+                kind: str) -> List[dict]:
+    """Detections in LVIS's result format with their area.
+
+    Boxes are xywh pixels. A class that the file lacks has no ground truth:
+    its detections count neither for nor against any class.
+    """
+    detections = []
+    for result in results:
+        labels = result['labels']
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(
+                category_of_label):
+            raise ValueError(
+                f'labels: image {result["img_id"]!r} has labels '
+                f'{labels.min()}..{labels.max()}, expected indices into the '
+                f'{len(category_of_label)} classes of dataset_meta')
+        categories = category_of_label[labels].tolist()
+        boxes, scores = result['bboxes'].astype(float), result['scores']
+        for number, category in enumerate(categories):
+            if not category:
+                continue
+            detection = dict(
+                image_id=result['img_id'],
+                category_id=category,
+                score=float(scores[number]))
+            detection.update(
+                _box(boxes[number]) if kind ==
+                'box' else _mask(result['masks'][number]))
+            detections.append(detection)
+    return detections
+
+
+def _box(xyxy: np.ndarray) -> dict:
+    """Box in xywh pixels, and its area."""
+    left, top, right, bottom = xyxy.tolist()
+    width, height = right - left, bottom - top
+    return dict(bbox=[left, top, width, height], area=width * height)
+
+
+def _mask(encoding: dict) -> dict:
+    """Mask as JSON can hold it, and its area."""
+    counts = encoding['counts']
+    if isinstance(counts, bytes):
+        encoding = dict(encoding, counts=counts.decode())
+    return dict(
+        segmentation=dict(encoding, size=list(encoding['size'])),
+        bbox=mask_utils.toBbox(encoding).tolist(),
+        area=float(mask_utils.area(encoding)))
