@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Images with captions and image-level tags."""
+import hashlib
 import json
 import logging
 import tarfile
@@ -48,10 +49,11 @@ class ImageTextDataset(ReplacesUnreadable):
       line, without ``file_name``). ``*`` and ``?`` stand for several shards.
       The tar headers are read once at start; images are read by offset.
 
-    A sample has ``img_path``, ``img_id`` (int), ``captions`` (list[str],
-    never empty), ``tags`` (sorted list[int], indices into
-    ``metainfo['classes']``), ``height`` and ``width`` where the source has
-    them, and ``shard_path``, ``shard_offset``, ``shard_size`` in a shard.
+    A sample has ``img_path``, ``img_id`` (int), ``image_key`` (int: which
+    image it is, see :func:`image_key`), ``captions`` (list[str], never
+    empty), ``tags`` (sorted list[int], indices into ``metainfo['classes']``),
+    ``height`` and ``width`` where the source has them, and ``shard_path``,
+    ``shard_offset``, ``shard_size`` in a shard.
     No image is opened before it is drawn. One that is missing or unreadable
     is counted, reported and replaced by the next.
 
@@ -145,6 +147,7 @@ class ImageTextDataset(ReplacesUnreadable):
         for sample in samples:
             if 'shard_path' not in sample:
                 sample['img_path'] = join_path(prefix, sample['img_path'])
+            sample['image_key'] = image_key(sample['img_path'])
         return samples
 
     def filter_data(self) -> List[dict]:
@@ -175,6 +178,24 @@ class ImageTextDataset(ReplacesUnreadable):
                     f'ann_file={str(name)!r}: no such file: {path}')
             files.extend(found)
         return files
+
+
+def image_key(path: str) -> int:
+    """A number for an image that holds in every source of a run.
+
+    The ids of two files both count from 1 or so, while a caption belongs to
+    a region where both are of one image. The path says so: it differs
+    between two images, and is the same where two sources read one image.
+
+    Args:
+        path (str): Where the image is; within a shard, the shard and the
+            member.
+
+    Returns:
+        int: 63 bits of a digest of the path.
+    """
+    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, 'big') >> 1
 
 
 class _SampleCleaner:

@@ -83,6 +83,24 @@ def test_json_lines(tmp_path, write_image):
     assert dataset[0]['img'].shape == (6, 4, 3)
 
 
+def test_a_key_tells_images_of_all_sources_apart(tmp_path):
+    lines = ['{"file_name": "0.png", "caption": "x"}'] * 2
+    lines[1] = lines[1].replace('0', '1')
+    keys = []
+    for name in ('mine', 'other', 'mine again'):
+        path = tmp_path / f'{name}.jsonl'
+        path.write_text('\n'.join(lines))
+        folder = name.split()[0]
+        dataset = build(path, data_prefix=dict(img=str(tmp_path / folder)))
+        infos = [dataset.get_data_info(i) for i in range(2)]
+        assert [i['img_id'] for i in infos] == [0, 1]
+        keys.append([i['image_key'] for i in infos])
+    assert keys[0] == keys[2]
+    assert len({*keys[0], *keys[1]}) == 4
+    # The queue keeps them as int64.
+    assert all(0 <= key < 2**63 for key in keys[0] + keys[1])
+
+
 def make_shard(path, members):
     with tarfile.open(path, 'w') as shard:
         for name, data in members.items():
@@ -119,6 +137,7 @@ def test_webdataset_shards(tmp_path):
         assert sample['img'].shape == (5, number + 1, 3)
         assert (sample['img'] == number).all()
     assert len({s['img_id'] for s in samples}) == 4
+    assert len({s['image_key'] for s in samples}) == 4
     assert samples[3]['img_path'].endswith('cc-001.tar/0.png')
 
 

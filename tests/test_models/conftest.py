@@ -175,6 +175,7 @@ def mosaic_sample(seed=0, branch='mosaic'):
             captions=[[caption] for caption in CAPTIONS],
             tags=[[0], [1], [2], [3]],
             image_ids=[4 * seed + i for i in range(4)],
+            image_keys=[4 * seed + i for i in range(4)],
             mosaic_grid=(2, 2)))
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor([[0., 0., 32., 32.], [32., 0., 64., 32.],

@@ -32,6 +32,7 @@ class Tile(NamedTuple):
     captions: Sequence[str]
     tags: Sequence[int]
     image_id: int
+    image_key: int
     path: Optional[str]
     sample: Optional[dict] = None
     ready: Dict[Tuple[int, int], np.ndarray] = {}
@@ -79,6 +80,8 @@ class MosaicCLIM(BaseTransform):
 
     - img ((H, W, 3), uint8), or img_path (see ``LoadImageText``)
     - img_id (int)
+    - image_key (int, optional: which image it is in all sources; ``img_id``
+      where it is missing)
     - captions (list[str])
     - tags (list[int], optional)
     - mix_results (list[dict], optional)
@@ -90,7 +93,7 @@ class MosaicCLIM(BaseTransform):
       pixels): the visible area of each tile, row by row
     - gt_bboxes_labels ((K,), int64, zeros), gt_ignore_flags ((K,), bool)
     - captions (list per tile of list[str]), tags (list per tile of list[int])
-    - image_ids (list[int]), mosaic_grid ((rows, cols))
+    - image_ids, image_keys (list[int] per tile), mosaic_grid ((rows, cols))
     - img_id, img_path (of the first tile), scale_factor ((1.0, 1.0)),
       flip (False), flip_direction (None)
 
@@ -263,6 +266,7 @@ class MosaicCLIM(BaseTransform):
             captions=[list(tile.captions) for tile in tiles],
             tags=[list(tile.tags) for tile in tiles],
             image_ids=[tile.image_id for tile in tiles],
+            image_keys=[tile.image_key for tile in tiles],
             mosaic_grid=grid,
             img_id=tiles[0].image_id,
             img_path=tiles[0].path,
@@ -286,7 +290,9 @@ class MosaicCLIM(BaseTransform):
             raise ValueError(f"key 'img': expected (H, W, 3) uint8, got "
                              f'{image.shape} {image.dtype}')
         return Tile(image, results['captions'], results.get('tags', ()),
-                    results['img_id'], results.get('img_path'),
+                    results['img_id'],
+                    results.get('image_key', results['img_id']),
+                    results.get('img_path'),
                     results if image is None else None)
 
     def _grid_of(self, tiles: int) -> Tuple[int, int]:

@@ -11,6 +11,9 @@ from mmengine.structures import InstanceData
 
 from mmdet_clim.registry import TRANSFORMS
 
+# What there is one of per tile, beside the boxes.
+TILE_KEYS = ('captions', 'tags', 'image_ids', 'image_keys')
+
 
 @TRANSFORMS.register_module()
 class PackRegionTextInputs(BaseTransform):
@@ -24,9 +27,11 @@ class PackRegionTextInputs(BaseTransform):
 
     - img ((H, W, 3), uint8)
     - img_id (for a plain image)
+    - image_key (for a plain image, optional: which image it is in all
+      sources; ``img_id`` where it is missing)
     - captions (a mosaic: list per tile of list[str]; else list[str])
     - tags (a mosaic: list per tile of list[int]; else list[int], optional)
-    - gt_bboxes, image_ids, mosaic_grid (of a mosaic)
+    - gt_bboxes, image_ids, image_keys, mosaic_grid (of a mosaic)
 
     Returned Keys:
 
@@ -34,7 +39,7 @@ class PackRegionTextInputs(BaseTransform):
     - data_samples (:obj:`DetDataSample`): ``gt_instances.bboxes`` (K, 4)
       float32, absolute ``xyxy`` pixels of ``inputs``; ``gt_instances.labels``
       (K,) int64 zeros; metainfo ``branch``, ``captions``, ``tags``,
-      ``image_ids``, ``mosaic_grid`` and ``meta_keys``.
+      ``image_ids``, ``image_keys``, ``mosaic_grid`` and ``meta_keys``.
 
     Args:
         branch (str): The branch of the model that the sample belongs to.
@@ -72,16 +77,14 @@ class PackRegionTextInputs(BaseTransform):
             boxes = results['gt_bboxes']
             boxes = boxes.tensor if isinstance(boxes, BaseBoxes) else boxes
             boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-            texts = {
-                key: results[key]
-                for key in ('captions', 'tags', 'image_ids', 'mosaic_grid')
-            }
+            texts = {key: results[key] for key in (*TILE_KEYS, 'mosaic_grid')}
         else:
             boxes = torch.tensor([[0., 0., image.shape[1], image.shape[0]]])
             texts = dict(
                 captions=[results['captions']],
                 tags=[results.get('tags', [])],
                 image_ids=[results['img_id']],
+                image_keys=[results.get('image_key', results['img_id'])],
                 mosaic_grid=(1, 1))
         self._check_counts(boxes, texts)
         data_sample = DetDataSample(
@@ -107,7 +110,7 @@ class PackRegionTextInputs(BaseTransform):
             'gt_bboxes': len(boxes),
             **{
                 k: len(texts[k])
-                for k in ('captions', 'tags', 'image_ids')
+                for k in TILE_KEYS
             }
         }
         wrong = {k: n for k, n in counts.items() if n != rows * cols}

@@ -23,7 +23,7 @@ class SampledRegions:
         members (Tensor): bool (n, K): which of the image's K tiles stand in
             each region.
         data_sample (DetDataSample): The image, with ``captions``, ``tags``,
-            ``image_ids`` and ``mosaic_grid``.
+            ``image_keys`` and ``mosaic_grid``.
     """
 
     bboxes: Tensor

@@ -23,7 +23,9 @@ class RegionCaptionObjective(BaseRegionObjective):
     whose positives are the captions of all their members. The texts are one
     caption drawn per tile, those of every rank, and a queue of past ones; a
     region and a caption belong together where the caption's image is one of
-    the region's tiles (REFERENCE.md, section 2, caption objective).
+    the region's tiles (REFERENCE.md, section 2, caption objective). Images
+    are told apart by their ``image_keys``, which two sources with the same
+    ids do not share.
 
     Args:
         loss (dict): Config of the loss, normally ``CLIMRegionLoss``.
@@ -67,13 +69,17 @@ class RegionCaptionObjective(BaseRegionObjective):
 
     def loss(self, embeddings: Tensor, samples: List[SampledRegions],
              text_encoder: BaseTextEncoder) -> Dict[str, Tensor]:
-        """Compare the regions with the captions of this step and the queue."""
+        """Compare the regions with the captions of this step and the queue.
+
+        Raises:
+            ValueError: If an embedding of a caption is not finite; the queue
+                keeps nothing of the step then.
+        """
         captions, ids = [], []
         for sample in samples:
-            for of_tile, image_id in zip(sample.data_sample.captions,
-                                         sample.data_sample.image_ids):
+            ids.extend(sample.data_sample.image_keys)
+            for of_tile in sample.data_sample.captions:
                 captions.append(of_tile[torch.randint(len(of_tile), ())])
-                ids.append(image_id)
         ids = torch.tensor(ids, dtype=torch.long, device=embeddings.device)
         features = text_encoder(captions).to(embeddings.device)
 
@@ -82,6 +88,12 @@ class RegionCaptionObjective(BaseRegionObjective):
         counts = [n for n, in exchange_counts([len(ids)], ids.device)]
         texts, text_ids = gather_rows(features,
                                       counts), gather_rows(ids, counts)
+        if not texts.isfinite().all():
+            # Every rank sees it, so all of them stop together.
+            bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
+            raise ValueError(
+                'text_encoder: caption embeddings must be finite, got inf or '
+                f'NaN, on this rank for {[captions[i] for i in bad]}')
         if self.queue is not None:
             past, past_ids = self.queue.features, self.queue.ids
             self.queue.enqueue(features, ids)
@@ -105,7 +117,7 @@ class RegionCaptionObjective(BaseRegionObjective):
         rows = []
         for sample in samples:
             ids = torch.as_tensor(
-                sample.data_sample.image_ids, device=text_ids.device)
+                sample.data_sample.image_keys, device=text_ids.device)
             same = ids[:, None] == text_ids[None, :]
             members = sample.members.to(text_ids.device)
             rows.append((members[..., None] & same[None]).any(1))

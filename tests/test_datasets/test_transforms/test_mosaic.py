@@ -15,8 +15,9 @@ from mmdet_clim.registry import TRANSFORMS
 
 KEYS = {
     'img', 'img_shape', 'ori_shape', 'gt_bboxes', 'gt_bboxes_labels',
-    'gt_ignore_flags', 'captions', 'tags', 'image_ids', 'mosaic_grid',
-    'img_id', 'img_path', 'scale_factor', 'flip', 'flip_direction'
+    'gt_ignore_flags', 'captions', 'tags', 'image_ids', 'image_keys',
+    'mosaic_grid', 'img_id', 'img_path', 'scale_factor', 'flip',
+    'flip_direction'
 }
 
 

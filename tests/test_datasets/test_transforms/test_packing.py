@@ -42,6 +42,7 @@ def test_a_plain_image_is_one_region():
         captions=[['caption 3', 'other']],
         tags=[[3]],
         image_ids=[3],
+        image_keys=[3],
         mosaic_grid=(1, 1))
 
 
@@ -73,6 +74,7 @@ def test_a_mosaic_is_one_region_per_tile():
                                     ['caption 2', 'other']]
     assert data_sample.tags == [[1], [2]]
     assert data_sample.image_ids == [1, 2]
+    assert data_sample.image_keys == [1, 2]
     assert data_sample.mosaic_grid == (1, 2)
     assert data_sample.img_shape == data_sample.ori_shape == (6, 16)
     assert data_sample.scale_factor == (1.0, 1.0)
@@ -80,7 +82,8 @@ def test_a_mosaic_is_one_region_per_tile():
     assert len(batch['inputs']) == len(batch['data_samples']) == 2
 
 
-@pytest.mark.parametrize('key', ['gt_bboxes', 'captions', 'tags', 'image_ids'])
+@pytest.mark.parametrize('key',
+                         ['gt_bboxes', 'captions', 'tags', 'image_keys'])
 def test_lists_of_another_length_are_an_error(key):
     mosaic = MosaicCLIM(grids=[(1, 2)], out_size=(16, 6))(captioned(1))
     mosaic[key] = mosaic[key][:1]

@@ -1,10 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
+import json
+
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from mmdet_clim.datasets import ImageTextDataset
 from mmdet_clim.models.objectives import (
     RegionCaptionObjective,
     RegionTagObjective,
@@ -31,7 +36,7 @@ def mosaic(
         grid=(1, 2),
         captions=(('one', ), ('two', )),
         tags=((0, ), (1, )),
-        ids=(7, 8)):
+        keys=(7, 8)):
     rows, cols = grid
     boxes = torch.tensor([[10. * c, 10. * r, 10. * c + 10, 10. * r + 10]
                           for r in range(rows) for c in range(cols)])
@@ -39,7 +44,7 @@ def mosaic(
         metainfo=dict(
             captions=[list(c) for c in captions],
             tags=[list(t) for t in tags],
-            image_ids=list(ids),
+            image_keys=list(keys),
             mosaic_grid=grid))
     sample.gt_instances = InstanceData(
         bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long))
@@ -78,10 +83,10 @@ def test_caption_loss_equals_the_plain_formula(text_encoder):
     objective = caption_objective()
     samples = [
         objective.sample(no_proposals(), mosaic()),
-        # The image with id 8 stands in both mosaics.
+        # Image 8 stands in both mosaics.
         objective.sample(
             no_proposals(),
-            mosaic((1, 1), captions=[['three']], tags=[[]], ids=[8]))
+            mosaic((1, 1), captions=[['three']], tags=[[]], keys=[8]))
     ]
     torch.manual_seed(1)
     embeddings = torch.randn(4, 6)
@@ -119,6 +124,65 @@ def test_queue_adds_past_captions_and_survives_a_checkpoint(text_encoder):
     torch.testing.assert_close(
         resumed.loss(embeddings, sample, text_encoder)['loss'], second)
     assert objective.queue.ids.tolist() == [8, 7, 8]
+
+
+def source(folder, captions, branch, *transforms):
+    """Images with the ids 0, 1, ... and one caption each."""
+    folder.mkdir(exist_ok=True)
+    lines = []
+    for number, caption in enumerate(captions):
+        cv2.imwrite(str(folder / f'{number}.png'), np.zeros((10, 10, 3)))
+        lines.append(dict(file_name=f'{number}.png', caption=caption))
+    (folder / 'captions.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    return ImageTextDataset(
+        'captions.jsonl',
+        data_root=str(folder),
+        pipeline=[
+            dict(type='mmdet_clim.LoadImageText'), *transforms,
+            dict(type='mmdet_clim.PackRegionTextInputs', branch=branch)
+        ])
+
+
+def test_sources_with_the_same_ids_do_not_share_captions(
+        tmp_path, text_encoder):
+    mine = source(tmp_path / 'mine', ['one', 'two'], 'captions')
+    other = source(tmp_path / 'other', ['three', 'four'], 'captions')
+    tiled = source(
+        tmp_path / 'mine', ['one', 'two'], 'mosaic',
+        dict(
+            type='mmdet_clim.MosaicCLIM',
+            grids=[(1, 2)],
+            out_size=(20, 10),
+            cache_size=1))
+    packed = [d[0]['data_samples'] for d in (mine, other, tiled)]
+    assert [p.img_id for p in packed] == [0, 0, 0]
+    objective = caption_objective(
+        num_compositions=0,
+        queue=dict(type='mmdet_clim.TextQueue', size=9, dim=6))
+    samples = [objective.sample(no_proposals(), p) for p in packed]
+    embeddings = torch.randn(1, 6)
+    objective.loss(embeddings, samples[:1], text_encoder)
+    loss = objective.loss(embeddings, samples[1:2], text_encoder)['loss']
+    # 'three' is the region's own text and 'one', in the queue, is not.
+    texts = text_encoder(['three', 'one'])
+    logits = 10 * F.normalize(embeddings, dim=1) @ texts.T - 4
+    torch.testing.assert_close(
+        loss,
+        F.binary_cross_entropy_with_logits(
+            logits, torch.tensor([[1., 0.]]), reduction='sum'))
+    # Both tiles are image 0 of the first source, which the queue knows.
+    targets = objective.match(samples[2:], objective.queue.ids)
+    assert targets.tolist() == [[True, False]] * 2
+
+
+def test_a_caption_embedding_that_is_not_finite_is_refused(text_encoder):
+    text_encoder.tower.weight.data[text_encoder.names.index('two')] = torch.nan
+    for queue in (None, dict(type='mmdet_clim.TextQueue', size=9, dim=6)):
+        objective = caption_objective(queue=queue)
+        sample = [objective.sample(no_proposals(), mosaic())]
+        with pytest.raises(ValueError, match=r"finite.*rank for \['two'\]"):
+            objective.loss(torch.randn(3, 6), sample, text_encoder)
+    assert len(objective.queue) == 0
 
 
 def test_largest_likely_proposal_of_each_tile():
