@@ -1,0 +1,167 @@
+# Licensed under the Apache License, Version 2.0.
+"""What the reader makes of boxes, against the detector's own box head."""
+import pytest
+import torch
+from mmdet.structures.bbox import bbox2roi
+from mmengine.registry import MODELS
+
+from mmdet_clim.models.region_readers import (
+    TwoStageReader,
+    build_region_reader,
+)
+
+STRIDES = [4, 8, 16, 32]
+# At finest_scale=8: sides under 16, 32 and 64 pixels go to the first three
+# levels, larger ones to the last.
+SIDES = [6., 12., 20., 28., 40., 60., 64., 64.]
+
+
+@pytest.fixture
+def fpn_cfg(detector_cfg):
+    """The small detector with an FPN of five levels, four of them read."""
+    detector_cfg['backbone'].update(
+        num_stages=4,
+        strides=(1, 2, 2, 2),
+        dilations=(1, 1, 1, 1),
+        out_indices=(0, 1, 2, 3))
+    detector_cfg['neck'] = dict(
+        type='mmdet.FPN',
+        in_channels=[4, 8, 16, 32],
+        out_channels=16,
+        num_outs=5)
+    detector_cfg['rpn_head']['anchor_generator'].update(strides=[
+        *STRIDES,
+        64,
+    ])
+    roi_head = detector_cfg['roi_head']
+    roi_head['bbox_roi_extractor'].update(
+        featmap_strides=STRIDES, finest_scale=8)
+    roi_head['bbox_head'].update(
+        type='mmdet_clim.ZeroShotConvFCBBoxHead',
+        with_avg_pool=False,
+        num_shared_convs=1,
+        num_shared_fcs=2,
+        num_cls_fcs=1,
+        conv_out_channels=6,
+        fc_out_channels=12,
+        reg_predictor_cfg=dict(type='mmdet.Linear'))
+    return detector_cfg
+
+
+@pytest.fixture
+def detector(fpn_cfg):
+    torch.manual_seed(0)
+    return MODELS.build(fpn_cfg).eval()
+
+
+def boxes():
+    """One box of each side, in the corner of the first or second image."""
+    return bbox2roi([
+        torch.tensor([[0., 0., s, s] for s in SIDES[0::2]]),
+        torch.tensor([[0., 0., s, s] for s in SIDES[1::2]])
+    ])
+
+
+def features(detector):
+    torch.manual_seed(1)
+    return detector.extract_feat(torch.randn(2, 3, 64, 64))
+
+
+def test_boxes_stand_on_every_level(detector):
+    extractor = detector.roi_head.bbox_roi_extractor
+    levels = extractor.map_roi_levels(boxes(), len(STRIDES))
+    assert sorted(set(levels.tolist())) == [0, 1, 2, 3]
+
+
+def test_embeddings_are_those_of_the_box_head(detector):
+    """On an FPN: what its own forward pass gives to the classifier."""
+    seen = []
+    head = detector.roi_head.bbox_head
+    feats, rois = features(detector), boxes()
+    handle = head.fc_cls.projection.register_forward_hook(
+        lambda module, args, output: seen.append(output))
+    scores = detector.roi_head._bbox_forward(feats, rois)['cls_score']
+    handle.remove()
+    read = TwoStageReader().read(detector, feats, rois)
+    assert read.shape == (8, 8)
+    torch.testing.assert_close(read, seen[0])
+    torch.testing.assert_close(head.fc_cls.score(read), scores)
+    # The levels give the regions different embeddings.
+    assert torch.pdist(read).min() > 1e-4
+
+
+def test_a_region_does_not_depend_on_the_others(detector):
+    feats, rois = features(detector), boxes()
+    reader = TwoStageReader()
+    read = reader.read(detector, feats, rois)
+    for roi, expected in zip(rois, read):
+        torch.testing.assert_close(
+            reader.read(detector, feats, roi[None])[0], expected)
+    empty = reader.read(detector, feats, rois[:0])
+    assert empty.shape == (0, 8)
+    empty.sum().backward()
+
+
+def test_gradients_reach_every_level_of_neck_and_backbone(detector):
+    detector.train()
+    TwoStageReader().read(detector, features(detector),
+                          boxes()).pow(2).sum().backward()
+
+    def reached(module):
+        return {
+            name
+            for name, p in module.named_parameters()
+            if p.grad is not None and p.grad.abs().sum() > 0
+        }
+
+    backbone = reached(detector.backbone)
+    for stage in ('conv1', 'layer1', 'layer2', 'layer3', 'layer4'):
+        assert any(name.startswith(stage) for name in backbone), stage
+    assert reached(detector.neck) == set(
+        dict(detector.neck.named_parameters()))
+    head = reached(detector.roi_head.bbox_head)
+    parts = {name.split('.')[0] for name in head}
+    assert parts == {'shared_convs', 'shared_fcs', 'cls_fcs', 'fc_cls'}
+    assert not reached(detector.rpn_head)
+
+
+def test_proposals_of_all_levels(detector, make):
+    samples = [make['box'](1)[1], make['box'](2)[1]]
+    feats = features(detector)
+    found = TwoStageReader().propose(detector, feats, samples)
+    # The configs of training and test are the same here.
+    expected = detector.rpn_head.predict(feats, samples, rescale=False)
+    assert [len(f) for f in found] == [20, 20]
+    for mine, own in zip(found, expected):
+        torch.testing.assert_close(mine.bboxes, own.bboxes)
+        torch.testing.assert_close(mine.scores, own.scores)
+        assert (mine.scores.diff() <= 0).all()
+        assert not mine.bboxes.requires_grad
+
+
+def test_it_is_the_reader_of_an_fpn_detector_and_trains_it(
+        fpn_cfg, clim_cfg, make):
+    clim_cfg['detector'] = fpn_cfg
+    torch.manual_seed(0)
+    model = MODELS.build(clim_cfg).train()
+    assert isinstance(
+        build_region_reader(None, model.detector), TwoStageReader)
+    assert isinstance(model.region_reader, TwoStageReader)
+    data = model.data_preprocessor(make['collate'](make['mosaic'](0)), True)
+    losses = model.branch_loss('mosaic', data['inputs']['mosaic'],
+                               data['data_samples']['mosaic'])
+    (losses['mosaic.caption.loss'] + losses['mosaic.tag.loss']).backward()
+    # Tiles of 32 pixels and unions of them stand on the last two levels.
+    assert model.detector.neck.lateral_convs[3].conv.weight.grad.abs().sum(
+    ) > 0
+    assert model.detector.backbone.layer4[1].conv2.weight.grad.abs().sum() > 0
+
+
+def test_a_plain_box_head_is_refused(fpn_cfg):
+    fpn_cfg['roi_head']['bbox_head'] = dict(
+        type='mmdet.Shared2FCBBoxHead',
+        in_channels=16,
+        roi_feat_size=4,
+        num_classes=5)
+    with pytest.raises(TypeError, match='got Shared2FCBBoxHead'):
+        TwoStageReader().check(MODELS.build(fpn_cfg))
