@@ -20,9 +20,9 @@ from mmdet_clim.datasets.openmoji import (
     lvis_classes,
 )
 from mmdet_clim.datasets.openmoji.captions import (
-    TagFinder,
     plural,
     singular,
+    tag_finder,
     with_article,
 )
 from mmdet_clim.datasets.openmoji.glyphs import (
@@ -194,7 +194,7 @@ def test_novel_objects_are_seen_and_named_but_never_boxed(coco):
 def test_captions_and_tags(coco, name):
     content = _read(coco / 'annotations' / f'captions_{name}_tags.json')
     assert len(content['categories']) == 65
-    find_tags = TagFinder(coco_classes())
+    find_tags = tag_finder(coco_classes())
     for image in content['images']:
         assert (coco / name / image['file_name']).is_file()
         assert 1 <= len(image['captions']) <= 5
@@ -228,7 +228,7 @@ def test_tags_name_only_what_the_image_holds(coco):
 def test_tags_of_a_caption(caption, names):
     classes = coco_classes()
     by_id = {cls.id: cls.name for cls in classes}
-    assert [by_id[i] for i in TagFinder(classes)([caption])] == names
+    assert [by_id[i] for i in tag_finder(classes)([caption])] == names
 
 
 @pytest.mark.parametrize('noun, one, many', [

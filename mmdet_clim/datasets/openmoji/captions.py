@@ -5,6 +5,7 @@ from typing import Dict, List, Sequence
 
 import numpy as np
 
+from ..tags import TagFinder
 from .classes import SceneClass
 from .scenes import Scene, SceneObject
 
@@ -283,32 +284,18 @@ def write_captions(rng: np.random.Generator, scene: Scene,
     return list(dict.fromkeys(write_caption(rng, scene) for _ in range(count)))
 
 
-class TagFinder:
-    """Finds the classes that captions name.
+def tag_finder(classes: Sequence[SceneClass]) -> TagFinder:
+    """Finds the classes that captions of scenes name.
 
-    A word sequence counts once, for the longest name that it matches, in
-    the singular or in the plural: 'two computer mice' names ``mouse``.
+    It also knows what only these captions say: 'a pair of skis'.
 
     Args:
         classes (Sequence[SceneClass]): The vocabulary.
     """
-
-    def __init__(self, classes: Sequence[SceneClass]):
-        self._id_of: Dict[str, int] = {}
-        for cls in classes:
-            for word in cls.words:
-                for form in (word, plural(word), singular(word)):
-                    self._id_of.setdefault(form.lower(), cls.id)
-        names = sorted(self._id_of, key=lambda form: (-len(form), form))
-        self._pattern = re.compile(r'(?<!\w)(' +
-                                   '|'.join(map(re.escape, names)) +
-                                   r')(?!\w)')
-
-    def __call__(self, captions: Sequence[str]) -> List[int]:
-        """Sorted category ids of the classes that any caption names."""
-        found = {
-            self._id_of[match]
-            for caption in captions
-            for match in self._pattern.findall(caption.lower())
-        }
-        return sorted(found)
+    return TagFinder({
+        cls.id: [
+            form for word in cls.words
+            for form in (word, plural(word), singular(word))
+        ]
+        for cls in classes
+    })

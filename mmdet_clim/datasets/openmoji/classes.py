@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
+from ..coco_words import SCENE_SYNONYMS
 from ..ov_coco import NOVEL_CLASSES
 
 #: Fitzpatrick modifiers, from light to dark.
@@ -251,36 +252,6 @@ _COCO_GLYPHS: Dict[str, str] = {
     '1FAA5',
 }
 
-_COCO_SYNONYMS: Dict[str, Tuple[str, ...]] = {
-    'person': ('human', ),
-    'bicycle': ('bike', ),
-    'car': ('automobile', ),
-    'motorcycle': ('motorbike', ),
-    'airplane': ('plane', 'aeroplane'),
-    'bus': ('coach', ),
-    'train': ('railway train', ),
-    'cat': ('kitty', 'feline'),
-    'dog': ('puppy', 'hound'),
-    'horse': ('pony', ),
-    'sheep': ('lamb', ),
-    'cow': ('cattle', ),
-    'backpack': ('rucksack', ),
-    'handbag': ('bag', ),
-    'tie': ('necktie', ),
-    'suitcase': ('luggage', ),
-    'frisbee': ('flying disc', ),
-    'skis': ('pair of skis', ),
-    'orange': ('tangerine', ),
-    'donut': ('doughnut', ),
-    'couch': ('sofa', ),
-    'tv': ('television', ),
-    'laptop': ('laptop computer', 'notebook computer'),
-    'mouse': ('computer mouse', ),
-    'keyboard': ('computer keyboard', ),
-    'vase': ('urn', ),
-    'scissors': ('shears', ),
-}
-
 # A person is in every second image of COCO, and has the most drawings.
 _COCO_WEIGHTS = {'person': 2.0}
 
@@ -328,6 +299,6 @@ def coco_classes() -> List[SceneClass]:
                 supercategory=supercategory,
                 novel=name in NOVEL_CLASSES,
                 glyphs=_read_glyphs(_COCO_GLYPHS.get(name, '')),
-                synonyms=_COCO_SYNONYMS.get(name, ()),
+                synonyms=SCENE_SYNONYMS.get(name, ()),
                 weight=_COCO_WEIGHTS.get(name, 1.0)))
     return classes

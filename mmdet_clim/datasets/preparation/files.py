@@ -1,0 +1,75 @@
+# Licensed under the Apache License, Version 2.0.
+"""Files that appear whole or not at all, and folders for one process."""
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Iterator
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """A text file that is written beside its place and then renamed.
+
+    Args:
+        path (Path): Where it appears when the block ends without an error.
+
+    Yields:
+        IO[str]: To write to, in UTF-8.
+    """
+    beside = path.with_name(f'.{path.name}.writing')
+    with open(beside, 'w', encoding='utf-8', newline='\n') as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def write_json(path: Path, content: Any, indent: int = 0) -> None:
+    """Write a small JSON file, whole or not at all.
+
+    Args:
+        path (Path): The file.
+        content: What JSON can hold.
+        indent (int): Blanks per level; 0 writes one line.
+    """
+    with whole_file(path) as file:
+        json.dump(content, file, indent=indent or None)
+        file.write('\n')
+
+
+@contextmanager
+def locked_folder(folder: Path, purpose: str) -> Iterator[Path]:
+    """A folder, made if need be, that one process at a time may fill.
+
+    The lock ends with the process, however that ends.
+
+    Args:
+        folder (Path): The folder.
+        purpose (str): What another process would be doing in it, for the
+            error.
+
+    Raises:
+        RuntimeError: If another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f'{purpose} (it fills {folder})') from None
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove all that a folder holds."""
+    for left in folder.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
