@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from .data_preprocessors import *  # noqa: F401,F403
+from .dense_heads import *  # noqa: F401,F403
 from .detectors import *  # noqa: F401,F403
 from .losses import *  # noqa: F401,F403
 from .objectives import *  # noqa: F401,F403

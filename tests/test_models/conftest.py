@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -126,6 +127,115 @@ def detector_cfg(text_encoder_cfg):
 
 
 @pytest.fixture
+def centernet2_cfg(text_encoder_cfg):
+    """A CenterNet2 of 16 channels with masks, for 64-pixel images."""
+    register_all_modules()
+    box_head = dict(
+        type='mmdet_clim.ZeroShotConvFCBBoxHead',
+        vocabulary=CLASSES,
+        classifier=dict(
+            text_encoder=text_encoder_cfg,
+            templates=('{}', ),
+            temperature=50.,
+            bias=None),
+        loss_cls=dict(type='mmdet_clim.FederatedClassLoss', num_sampled=4),
+        num_shared_fcs=1,
+        in_channels=16,
+        fc_out_channels=16,
+        roi_feat_size=4,
+        reg_class_agnostic=True,
+        loss_bbox=dict(type='mmdet.L1Loss'))
+    return ConfigDict(
+        type='mmdet.CascadeRCNN',
+        data_preprocessor=dict(
+            type='mmdet.DetDataPreprocessor',
+            mean=[127.] * 3,
+            std=[60.] * 3,
+            pad_mask=True,
+            pad_size_divisor=32),
+        backbone=dict(
+            type='mmdet.ResNet', depth=18, base_channels=4, norm_eval=False),
+        neck=dict(
+            type='mmdet.FPN',
+            in_channels=[4, 8, 16, 32],
+            out_channels=16,
+            start_level=1,
+            add_extra_convs='on_output',
+            num_outs=5),
+        rpn_head=dict(
+            type='mmdet_clim.CenterNetProposalHead',
+            in_channels=16,
+            feat_channels=16,
+            stacked_convs=1,
+            strides=[8, 16, 32, 64, 128],
+            norm_cfg=dict(type='GN', num_groups=4)),
+        roi_head=dict(
+            type='mmdet_clim.CenterNet2RoIHead',
+            num_stages=3,
+            stage_loss_weights=[1, .5, .25],
+            bbox_roi_extractor=_roi_extractor(4),
+            bbox_head=[
+                dict(
+                    box_head,
+                    bbox_coder=dict(
+                        type='mmdet.DeltaXYWHBBoxCoder',
+                        target_stds=[.1 / k, .1 / k, .2 / k, .2 / k]))
+                for k in (1, 2, 3)
+            ],
+            mask_roi_extractor=_roi_extractor(7),
+            mask_head=dict(
+                type='mmdet.FCNMaskHead',
+                num_convs=1,
+                in_channels=16,
+                conv_out_channels=16,
+                num_classes=len(CLASSES),
+                class_agnostic=True,
+                loss_mask=dict(type='mmdet.CrossEntropyLoss', use_mask=True))),
+        train_cfg=dict(
+            rpn=dict(),
+            rpn_proposal=dict(
+                nms_pre=50,
+                max_per_img=20,
+                nms=dict(type='nms', iou_threshold=.9),
+                min_bbox_size=0),
+            rcnn=[
+                dict(
+                    assigner=dict(
+                        type='mmdet.MaxIoUAssigner',
+                        pos_iou_thr=iou,
+                        neg_iou_thr=iou,
+                        min_pos_iou=iou,
+                        match_low_quality=False,
+                        ignore_iof_thr=-1),
+                    sampler=dict(
+                        type='mmdet.RandomSampler', num=16, pos_fraction=.25),
+                    mask_size=14,
+                    pos_weight=-1,
+                    debug=False) for iou in (.6, .7, .8)
+            ]),
+        test_cfg=dict(
+            rpn=dict(
+                nms_pre=50,
+                max_per_img=20,
+                nms=dict(type='nms', iou_threshold=.9),
+                min_bbox_size=0),
+            rcnn=dict(
+                score_thr=0.,
+                nms=dict(type='nms', iou_threshold=.5),
+                max_per_img=10,
+                mask_thr_binary=.5)))
+
+
+def _roi_extractor(size):
+    """RoIAlign on the three finest levels."""
+    return dict(
+        type='mmdet.SingleRoIExtractor',
+        roi_layer=dict(type='RoIAlign', output_size=size, sampling_ratio=2),
+        out_channels=16,
+        featmap_strides=[8, 16, 32])
+
+
+@pytest.fixture
 def clim_cfg(detector_cfg, text_encoder_cfg):
     """The same detector under ``CLIMDetector``, both objectives."""
     return ConfigDict(
@@ -163,6 +273,10 @@ def box_sample(seed=0, num_boxes=2):
         bboxes=torch.cat([corner, corner + 25], 1),
         labels=torch.randint(
             0, len(CLASSES), (num_boxes, ), generator=generator))
+    masks = torch.zeros(num_boxes, 64, 64, dtype=torch.uint8)
+    for mask, box in zip(masks, sample.gt_instances.bboxes.int().tolist()):
+        mask[box[1]:box[3], box[0]:box[2]] = 1
+    sample.gt_instances.masks = BitmapMasks(masks.numpy(), 64, 64)
     return image, sample
 
 

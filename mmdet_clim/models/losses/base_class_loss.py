@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmdet.models.losses import accuracy
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.vocabulary import Vocabulary
 from mmdet_clim.registry import MODELS
 
 
@@ -16,8 +17,8 @@ class BaseClassLoss(nn.Module):
     The boxes of an open-vocabulary training set say nothing of novel classes,
     so these carry weight 0 (REFERENCE.md, section 2). The losses of the base
     classes are summed per proposal and averaged over proposals. The class
-    mask comes from the head's vocabulary through :meth:`set_base_classes`;
-    the attributes ``custom_*`` are mmdet's protocol for a loss that brings
+    mask comes from the head's vocabulary through :meth:`set_vocabulary`; the
+    attributes ``custom_*`` are mmdet's protocol for a loss that brings
     its own channels, activation and accuracy (as ``SeesawLoss`` does).
 
     Args:
@@ -37,6 +38,21 @@ class BaseClassLoss(nn.Module):
         """Say which classes are base: one flag per class."""
         self.class_weights = torch.tensor(
             is_base, dtype=torch.float32, device=self.class_weights.device)
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Take the classes of the head: which are base."""
+        self.set_base_classes(vocabulary.is_base)
+
+    def step_weights(self, labels: Tensor) -> Tensor:
+        """Weight of each class in the loss of one step.
+
+        Args:
+            labels (Tensor): Class indices (N,) of the step.
+
+        Returns:
+            Tensor: Shape (C,).
+        """
+        return self.class_weights
 
     def get_cls_channels(self, num_classes: int) -> int:
         """One logit per class; the background has none."""
@@ -77,7 +93,7 @@ class BaseClassLoss(nn.Module):
         targets = F.one_hot(labels, cls_score.shape[1] + 1)[:, :-1]
         loss = F.binary_cross_entropy_with_logits(
             cls_score, targets.to(cls_score), reduction='none')
-        loss = (loss * self.class_weights).sum(1) * self.loss_weight
+        loss = (loss * self.step_weights(labels)).sum(1) * self.loss_weight
         if label_weights is not None:
             loss = loss * label_weights
         if reduction_override == 'none':

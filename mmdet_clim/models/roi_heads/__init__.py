@@ -1,4 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
+from .centernet2_roi_head import CenterNet2RoIHead, refine_rois
 from .mlp_regressor import MLPRegressor
 from .zero_shot_bbox_head import (
     ZeroShotBBoxHead,
@@ -8,6 +9,7 @@ from .zero_shot_bbox_head import (
 from .zero_shot_classifier import ZeroShotClassifier
 
 __all__ = [
-    'MLPRegressor', 'ZeroShotBBoxHead', 'ZeroShotClassifier',
-    'ZeroShotConvFCBBoxHead', 'ZeroShotMixin'
+    'CenterNet2RoIHead', 'MLPRegressor', 'ZeroShotBBoxHead',
+    'ZeroShotClassifier', 'ZeroShotConvFCBBoxHead', 'ZeroShotMixin',
+    'refine_rois'
 ]

@@ -42,7 +42,7 @@ class ZeroShotMixin:
                 **classifier),
             loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassLoss'),
             **kwargs)
-        self.loss_cls.set_base_classes(vocabulary.is_base)
+        self.loss_cls.set_vocabulary(vocabulary)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -69,7 +69,7 @@ class ZeroShotMixin:
                 f'its {self.num_classes} classes')
         vocabulary = self.fc_cls.set_vocabulary(vocabulary, embeddings)
         self.num_classes = len(vocabulary)
-        self.loss_cls.set_base_classes(vocabulary.is_base)
+        self.loss_cls.set_vocabulary(vocabulary)
 
 
 @MODELS.register_module()

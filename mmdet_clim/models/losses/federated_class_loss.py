@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0.
+import torch
+from torch import Tensor
+
+from mmdet_clim.datasets.vocabulary import Vocabulary
+from mmdet_clim.registry import MODELS
+
+from .base_class_loss import BaseClassLoss
+
+
+@MODELS.register_module()
+class FederatedClassLoss(BaseClassLoss):
+    r"""Sigmoid cross-entropy over a drawn part of the base classes.
+
+    LVIS's images are annotated for some classes only, so most of its
+    vocabulary is neither there nor known to be absent. The loss of a step
+    covers a set :math:`S` of classes: those that the proposals are labelled
+    with, and further base classes drawn without replacement with probability
+
+    .. math:: p_c \propto f_c^{\,\text{power}}
+
+    until :math:`|S|` is ``num_sampled``, where :math:`f_c` is the number of
+    training images that show class :math:`c`. All other classes have loss 0
+    (Zhou et al., "Probabilistic two-stage detection", arXiv 2103.07461,
+    federated loss: :math:`|S| = 50`, power 0.5). Novel classes are never
+    drawn.
+
+    The counts :math:`f_c` come with the head's vocabulary; base classes of a
+    vocabulary without counts are drawn alike.
+
+    Args:
+        num_sampled (int): Size of :math:`S`.
+        power (float): Power of the image counts.
+        loss_weight (float): Weight of the loss.
+
+    Raises:
+        ValueError: If ``num_sampled`` is below 1.
+    """
+
+    def __init__(self,
+                 num_sampled: int = 50,
+                 power: float = 0.5,
+                 loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
+        if num_sampled < 1:
+            raise ValueError('num_sampled: expected at least 1, got '
+                             f'{num_sampled}')
+        self.num_sampled = num_sampled
+        self.power = power
+        self.register_buffer(
+            'drawing_weights', torch.ones(0), persistent=False)
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Take the base classes and image counts of the vocabulary."""
+        super().set_vocabulary(vocabulary)
+        counts = vocabulary.image_counts or [1] * len(vocabulary)
+        # The counts of novel classes do not matter.
+        self.drawing_weights = torch.tensor(
+            counts, device=self.class_weights.device).float().pow(
+                self.power) * self.class_weights
+
+    def step_weights(self, labels: Tensor) -> Tensor:
+        """1 for the classes of this step, 0 for the others: (C,)."""
+        return self.draw(labels) * self.class_weights
+
+    def draw(self, labels: Tensor) -> Tensor:
+        """Draw the classes of one step.
+
+        Args:
+            labels (Tensor): Class indices (N,); C is the background.
+
+        Returns:
+            Tensor: float (C,), 1 for the classes in :math:`S`.
+        """
+        num_classes = len(self.drawing_weights)
+        present = labels[labels < num_classes].unique()
+        chosen = self.drawing_weights.new_zeros(num_classes)
+        chosen[present] = 1
+        weights = self.drawing_weights * (1 - chosen)
+        missing = min(self.num_sampled - len(present), int((weights
+                                                            > 0).sum()))
+        if missing > 0:
+            chosen[torch.multinomial(weights, missing)] = 1
+        return chosen

@@ -1,0 +1,221 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+from mmdet.models.layers import multiclass_nms
+from mmdet.models.roi_heads import CascadeRoIHead
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.models.utils import empty_instances
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox2roi, scale_boxes
+from mmdet.utils import ConfigType, InstanceList
+from mmengine.model import ModuleList
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_clim.registry import MODELS
+
+
+def refine_rois(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
+                rois: Tensor,
+                batch_img_metas: Sequence[dict]) -> Tuple[Tensor, Tensor]:
+    """One stage of a cascade: its class scores, and better boxes.
+
+    Args:
+        roi_head (CascadeRoIHead): The cascade.
+        stage (int): Which of its stages.
+        x (Sequence[Tensor]): Feature maps.
+        rois (Tensor): Shape (N, 5): image index, then absolute xyxy pixels,
+            sorted by image.
+        batch_img_metas (Sequence[dict]): ``img_shape`` of each image, to
+            which boxes are clipped.
+
+    Returns:
+        tuple[Tensor, Tensor]: RoIs (N, 5) that the stage regressed, and its
+        scores (N, C) or, where the loss has a background, (N, C + 1).
+    """
+    head = roi_head.bbox_head[stage]
+    results = roi_head._bbox_forward(stage, x, rois)
+    scores = results['cls_score']
+    if head.custom_activation:
+        scores = head.loss_cls.get_activation(scores)
+    else:
+        scores = scores.softmax(1)
+    labels = scores[:, :head.num_classes].argmax(1)
+    refined = []
+    for number, meta in enumerate(batch_img_metas):
+        own = rois[:, 0] == number
+        boxes = head.regress_by_class(rois[own, 1:], labels[own],
+                                      results['bbox_pred'][own], meta)
+        refined.append(torch.cat([rois[own, :1], boxes], 1))
+    return torch.cat(refined), scores
+
+
+@MODELS.register_module()
+class CenterNet2RoIHead(CascadeRoIHead):
+    r"""The second stage of CenterNet2: three box heads, one mask head.
+
+    A proposal is an object of class :math:`c` with score
+
+    .. math:: \sqrt{p_\text{proposal}\; \frac1K \sum_k p_k(c)}
+
+    where :math:`p_k` are the class scores of the :math:`K` stages, each on
+    the boxes of the stage before (REFERENCE.md, section 2, CenterNet2).
+    mmdet's ``CascadeRoIHead`` averages logits, and takes no account of the
+    proposal's score. One mask head learns on the samples of the first stage
+    and predicts on the final boxes; mmdet has one per stage.
+
+    Boxes are regressed class-agnostically.
+
+    Args:
+        **kwargs: Of :class:`mmdet.CascadeRoIHead`; ``mask_roi_extractor`` and
+            ``mask_head`` are one config each, not lists.
+
+    Raises:
+        ValueError: If a box head regresses per class.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        for stage, head in enumerate(self.bbox_head):
+            if not head.reg_class_agnostic:
+                raise ValueError(f'bbox_head[{stage}]: expected '
+                                 'reg_class_agnostic=True, got False')
+
+    def init_mask_head(self, mask_roi_extractor: Optional[dict],
+                       mask_head: dict) -> None:
+        """Build the mask head and its RoI extractor."""
+        self.mask_head = ModuleList([MODELS.build(mask_head)])
+        self.mask_roi_extractor = self.bbox_roi_extractor[:1]
+        if mask_roi_extractor is not None:
+            self.mask_roi_extractor = ModuleList(
+                [MODELS.build(mask_roi_extractor)])
+
+    def loss(self, x: Tuple[Tensor], rpn_results_list: InstanceList,
+             batch_data_samples: SampleList) -> dict:
+        """Losses of all stages; see ``CascadeRoIHead.loss``.
+
+        A stage that got no sample has a loss of zero that is connected to
+        its parameters: under DDP every rank must reach the same ones.
+        """
+        losses = super().loss(x, rpn_results_list, batch_data_samples)
+        for stage, head in enumerate(self.bbox_head):
+            if f's{stage}.loss_cls' not in losses:
+                losses[f's{stage}.loss_cls'] = sum(
+                    param.sum() * 0 for param in head.parameters())
+        return losses
+
+    def mask_loss(self, stage: int, x: Tuple[Tensor],
+                  sampling_results: List[SamplingResult],
+                  batch_gt_instances: InstanceList) -> dict:
+        """Loss of the masks: in the first stage, none in the others."""
+        if stage > 0:
+            return dict(loss_mask={})
+        return super().mask_loss(stage, x, sampling_results,
+                                 batch_gt_instances)
+
+    def predict_bbox(self,
+                     x: Tuple[Tensor],
+                     batch_img_metas: List[dict],
+                     rpn_results_list: InstanceList,
+                     rcnn_test_cfg: ConfigType,
+                     rescale: bool = False,
+                     **kwargs) -> InstanceList:
+        """Detections of each image.
+
+        Args:
+            x (tuple[Tensor]): Feature maps.
+            batch_img_metas (list[dict]): ``img_shape``, and ``scale_factor``
+                if ``rescale``.
+            rpn_results_list (list[InstanceData]): ``bboxes`` (n, 4), absolute
+                xyxy pixels of the network input, and ``scores`` (n,) in
+                [0, 1].
+            rcnn_test_cfg (dict): ``score_thr``, ``nms``, ``max_per_img``; None
+                for every box with its scores.
+            rescale (bool): Whether boxes are of the original image.
+
+        Returns:
+            list[InstanceData]: ``bboxes`` (n, 4) absolute xyxy, ``scores``,
+            ``labels``.
+        """
+        counts = [len(proposals) for proposals in rpn_results_list]
+        rois = bbox2roi([proposals.bboxes for proposals in rpn_results_list])
+        if len(rois) == 0:
+            return empty_instances(
+                batch_img_metas,
+                rois.device,
+                task_type='bbox',
+                num_classes=self.bbox_head[-1].num_classes,
+                score_per_cls=rcnn_test_cfg is None)
+        scores = 0
+        for stage in range(self.num_stages):
+            rois, of_stage = refine_rois(self, stage, x, rois, batch_img_metas)
+            scores = scores + of_stage / self.num_stages
+        likely = torch.cat([of_image.scores for of_image in rpn_results_list])
+        scores = (scores * likely.clamp(min=0)[:, None]).sqrt()
+        return [
+            _select(boxes, of_image, meta, rcnn_test_cfg, rescale)
+            for boxes, of_image, meta in zip(rois[:, 1:].split(
+                counts), scores.split(counts), batch_img_metas)
+        ]
+
+    def predict_mask(self,
+                     x: Tuple[Tensor],
+                     batch_img_metas: List[dict],
+                     results_list: InstanceList,
+                     rescale: bool = False) -> InstanceList:
+        """Add ``masks``, bool (n, H, W), to the detections of each image.
+
+        Args:
+            x (tuple[Tensor]): Feature maps.
+            batch_img_metas (list[dict]): Of each image.
+            results_list (list[InstanceData]): What :meth:`predict_bbox` gave
+                without rescaling.
+            rescale (bool): Whether boxes and masks are of the original image.
+        """
+        rois = bbox2roi([results.bboxes for results in results_list])
+        if len(rois) == 0:
+            return empty_instances(
+                batch_img_metas,
+                rois.device,
+                task_type='mask',
+                instance_results=results_list,
+                mask_thr_binary=self.test_cfg.mask_thr_binary)
+        preds = self._mask_forward(0, x, rois)['mask_preds']
+        return self.mask_head[0].predict_by_feat(
+            mask_preds=preds.split([len(results) for results in results_list]),
+            results_list=results_list,
+            batch_img_metas=batch_img_metas,
+            rcnn_test_cfg=self.test_cfg,
+            rescale=rescale)
+
+    def forward(self, x: Tuple[Tensor], rpn_results_list: InstanceList,
+                batch_data_samples: SampleList) -> tuple:
+        """Raw outputs: class scores and RoIs of the last stage, mask logits.
+
+        Args:
+            x (tuple[Tensor]): Feature maps.
+            rpn_results_list (list[InstanceData]): Proposals.
+            batch_data_samples (list[DetDataSample]): Of each image.
+        """
+        metas = [sample.metainfo for sample in batch_data_samples]
+        rois = bbox2roi([proposals.bboxes for proposals in rpn_results_list])
+        for stage in range(self.num_stages):
+            rois, scores = refine_rois(self, stage, x, rois, metas)
+        outputs = (scores, rois)
+        if self.with_mask:
+            outputs += (self._mask_forward(0, x, rois)['mask_preds'], )
+        return outputs
+
+
+def _select(boxes: Tensor, scores: Tensor, meta: dict, cfg: ConfigType,
+            rescale: bool) -> InstanceData:
+    """The best of one image's boxes (n, 4) by their scores (n, C + 1)."""
+    if rescale and len(boxes):
+        boxes = scale_boxes(boxes, [1 / s for s in meta['scale_factor']])
+    if cfg is None:
+        return InstanceData(bboxes=boxes, scores=scores)
+    detections, labels = multiclass_nms(boxes, scores, cfg.score_thr, cfg.nms,
+                                        cfg.max_per_img)
+    return InstanceData(
+        bboxes=detections[:, :4], scores=detections[:, 4], labels=labels)

@@ -1,0 +1,99 @@
+# Licensed under the Apache License, Version 2.0.
+import copy
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+
+CFG = dict(
+    type='mmdet_clim.CenterNetProposalHead',
+    num_classes=1,
+    in_channels=4,
+    feat_channels=4,
+    stacked_convs=1,
+    strides=[8, 16, 32, 64, 128],
+    norm_cfg=None,
+    test_cfg=dict(
+        nms_pre=100,
+        max_per_img=10,
+        nms=dict(type='nms', iou_threshold=.9),
+        min_bbox_size=0))
+META = dict(img_shape=(128, 128))
+
+
+@pytest.fixture
+def head():
+    from mmengine.config import ConfigDict
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(CFG))
+
+
+def feats(images=1):
+    return [torch.randn(images, 4, 128 // s, 128 // s) for s in CFG['strides']]
+
+
+def boxes(*rows):
+    return InstanceData(
+        bboxes=torch.tensor(rows).float().reshape(-1, 4),
+        labels=torch.zeros(len(rows), dtype=torch.long))
+
+
+def test_proposals_are_the_same_in_training_and_testing(head):
+    x = feats(2)
+    both = []
+    for mode in (True, False):
+        head.train(mode)
+        both.append(
+            head.predict_by_feat(*head(x), batch_img_metas=[META, META]))
+    for training, testing in zip(*both):
+        assert len(training) == 10
+        assert torch.equal(training.bboxes, testing.bboxes)
+        assert torch.equal(training.scores, testing.scores)
+
+
+def test_a_proposal_by_hand(head):
+    """A peak at row 2, column 3 of P3: centre (28, 20) in pixels."""
+    scores = [torch.full((1, 1, *f.shape[2:]), -9.) for f in feats()]
+    sides = [torch.zeros(1, 4, *f.shape[2:]) for f in feats()]
+    scores[0][0, 0, 2, 3] = 0.
+    sides[0][0, :, 2, 3] = torch.tensor([1., .5, 2., 3.])
+    (found, ) = head.predict_by_feat(scores, sides, batch_img_metas=[META])
+    assert found.bboxes.tolist() == [[20, 16, 44, 44]]
+    assert found.scores.tolist() == [.5]
+
+
+def test_loss_and_predict_of_a_batch_with_an_empty_image(head):
+    head.train()
+    outs = head(feats(2))
+    losses = head.loss_by_feat(
+        *outs, [boxes([16, 16, 80, 80]), boxes()], [META, META])
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all()
+               for p in head.parameters())
+    # The empty image alone: only its background, (1 - 0)^4 times the focal
+    # term p^2 * -log(1 - p), weight 0.75, and nothing to divide by.
+    outs = [[level[1:] for level in maps] for maps in outs]
+    alone = head.loss_by_feat(*outs, [boxes()], [META])
+    p = torch.cat([level.flatten() for level in outs[0]]).sigmoid()
+    torch.testing.assert_close(alone['loss_cls'],
+                               .75 * (p**2 * -(1 - p).log()).sum())
+    assert alone['loss_bbox'] == 0
+
+
+def test_targets_are_those_of_mmdet_where_there_are_boxes(head):
+    plain = MODELS.build(
+        dict(copy.deepcopy(CFG), type='mmdet.CenterNetUpdateHead'))
+    points = head.prior_generator.grid_priors([f.shape[2:] for f in feats()],
+                                              device='cpu')
+    batch = [boxes([16, 16, 80, 80], [0, 0, 20, 30])]
+    for mine, other in zip(
+            head.get_targets(points, batch), plain.get_targets(points, batch)):
+        assert torch.equal(mine, other)
+    heat, _ = head.get_targets(points, [boxes()])
+    assert heat.shape == (len(torch.cat(points)), 1) and (heat == 0).all()
+
+
+def test_one_tower(head):
+    names = {name.split('.')[0] for name, _ in head.named_parameters()}
+    assert names == {'reg_convs', 'conv_cls', 'conv_reg', 'scales'}
