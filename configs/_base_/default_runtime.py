@@ -25,7 +25,12 @@ visualizer = dict(
     type='mmdet.DetLocalVisualizer',
     vis_backends=vis_backends,
     name='visualizer')
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+# Recall and accuracy of one step say little: they are averaged as losses are.
+log_processor = dict(
+    type='LogProcessor',
+    window_size=50,
+    by_epoch=False,
+    mean_pattern=r'.*(loss|time|data_time|grad_norm|recall@1|acc).*')
 log_level = 'INFO'
 load_from = None
 resume = False

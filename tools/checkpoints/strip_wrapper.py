@@ -6,7 +6,6 @@ keeps the meta data of the run and drops the objectives with their queues,
 the optimizer, the schedules and the log.
 """
 import argparse
-import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import Mapping, Optional
@@ -14,6 +13,7 @@ from typing import Mapping, Optional
 import torch
 from mmengine.config import Config
 
+from mmdet_clim.engine.checkpoints import save_atomically
 from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
 
 
@@ -66,17 +66,6 @@ def strip_checkpoint(checkpoint: Mapping,
         meta['cfg'] = config.pretty_text
     return dict(
         state_dict=strip_state_dict(checkpoint['state_dict']), meta=meta)
-
-
-def save_atomically(checkpoint: dict, path: Path) -> None:
-    """Write a checkpoint so that the path never holds half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}')
-    try:
-        torch.save(checkpoint, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def main() -> None:
