@@ -14,7 +14,11 @@ from mmdet_clim.models.data_preprocessors import (
     BOXES_BRANCH,
     BranchDataPreprocessor,
 )
-from mmdet_clim.models.region_readers import build_region_reader
+from mmdet_clim.models.objectives import BaseRegionObjective
+from mmdet_clim.models.region_readers import (
+    ReadingStage,
+    build_region_reader,
+)
 from mmdet_clim.registry import MODELS
 
 DETECTOR_PREFIX = 'detector.'
@@ -157,6 +161,9 @@ class CLIMDetector(BaseDetector):
                     data_samples: SampleList) -> Dict[str, Tensor]:
         """Losses and metrics of the objectives of one branch.
 
+        Where the reader has several stages, a loss is the sum over them with
+        the stages' weights, and a metric their average.
+
         Args:
             branch (str): Name of the branch.
             inputs (Tensor): Images (N, 3, H, W).
@@ -175,21 +182,38 @@ class CLIMDetector(BaseDetector):
                 InstanceData(
                     bboxes=inputs.new_zeros(0, 4), scores=inputs.new_zeros(0))
             ] * len(data_samples)
+        losses: Dict[str, Tensor] = {}
+        for stage in self.region_reader.stages(self.detector, feats, proposals,
+                                               data_samples):
+            for key, value in self._stage_loss(objectives, stage,
+                                               data_samples).items():
+                key = f'{branch}.{key}'
+                losses[key] = losses[key] + value if key in losses else value
+        return losses
+
+    def _stage_loss(self, objectives: Dict[str, BaseRegionObjective],
+                    stage: ReadingStage,
+                    data_samples: SampleList) -> Dict[str, Tensor]:
+        """One stage's summand of each loss and metric of a branch."""
         samples = {
-            name:
-            [objective.sample(*pair) for pair in zip(proposals, data_samples)]
+            name: [
+                objective.sample(*pair)
+                for pair in zip(stage.proposals, data_samples)
+            ]
             for name, objective in objectives.items()
         }
         rois = [bbox2roi([s.bboxes for s in of]) for of in samples.values()]
-        embeddings = self.region_reader.read(self.detector, feats,
-                                             torch.cat(rois))
-        losses = {}
+        embeddings = stage.read(torch.cat(rois))
+        summands = {}
         for (name, objective), regions in zip(
                 objectives.items(), embeddings.split([len(r) for r in rois])):
-            values = objective.loss(regions, samples[name], self.text_encoder)
+            values = objective.loss(regions, samples[name], self.text_encoder,
+                                    stage.is_last)
             for key, value in values.items():
-                losses[f'{branch}.{name}.{key}'] = value
-        return losses
+                # Losses are weighted sums over stages, metrics averages.
+                share = stage.weight if 'loss' in key else 1 / stage.count
+                summands[f'{name}.{key}'] = value * share
+        return summands
 
     def predict(self, batch_inputs: Tensor,
                 batch_data_samples: SampleList) -> SampleList:

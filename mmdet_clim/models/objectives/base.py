@@ -38,7 +38,8 @@ class BaseRegionObjective(BaseModule, metaclass=ABCMeta):
     """Which regions of a mosaic meet which texts.
 
     ``CLIMDetector`` calls :meth:`sample` for each image, has the region
-    reader embed all sampled boxes, and hands both to :meth:`loss`.
+    reader embed all sampled boxes, and hands both to :meth:`loss`; all of it
+    once per stage where a detector reads regions in several stages.
     """
 
     #: Whether :meth:`sample` looks at the proposals. Where no objective of a
@@ -57,8 +58,11 @@ class BaseRegionObjective(BaseModule, metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def loss(self, embeddings: Tensor, samples: List[SampledRegions],
-             text_encoder: BaseTextEncoder) -> Dict[str, Tensor]:
+    def loss(self,
+             embeddings: Tensor,
+             samples: List[SampledRegions],
+             text_encoder: BaseTextEncoder,
+             last_stage: bool = True) -> Dict[str, Tensor]:
         """Compare regions with texts.
 
         Args:
@@ -66,6 +70,9 @@ class BaseRegionObjective(BaseModule, metaclass=ABCMeta):
                 images, in the order of ``samples``.
             samples (list[SampledRegions]): One per image.
             text_encoder (BaseTextEncoder): Strings to unit vectors (T, D).
+            last_stage (bool): False where another stage of the same step
+                follows. What an objective remembers of a step, such as a
+                queue of texts, changes in the last stage alone.
 
         Returns:
             dict: ``loss``, and metrics whose names do not contain "loss".

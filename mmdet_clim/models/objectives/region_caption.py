@@ -67,8 +67,11 @@ class RegionCaptionObjective(BaseRegionObjective):
         return SampledRegions(
             union_boxes(tiles, members), members, data_sample)
 
-    def loss(self, embeddings: Tensor, samples: List[SampledRegions],
-             text_encoder: BaseTextEncoder) -> Dict[str, Tensor]:
+    def loss(self,
+             embeddings: Tensor,
+             samples: List[SampledRegions],
+             text_encoder: BaseTextEncoder,
+             last_stage: bool = True) -> Dict[str, Tensor]:
         """Compare the regions with the captions of this step and the queue.
 
         Raises:
@@ -96,7 +99,8 @@ class RegionCaptionObjective(BaseRegionObjective):
                 f'NaN, on this rank for {[captions[i] for i in bad]}')
         if self.queue is not None:
             past, past_ids = self.queue.features, self.queue.ids
-            self.queue.enqueue(features, ids)
+            if last_stage:
+                self.queue.enqueue(features, ids)
             texts = torch.cat([texts, past])
             text_ids = torch.cat([text_ids, past_ids])
 

@@ -109,8 +109,11 @@ class RegionTagObjective(BaseRegionObjective):
         largest = (areas[:, None] + 1).masked_fill(~owns, 0).argmax(0)
         return torch.where(owns.any(0)[:, None], clamped[largest], tiles)
 
-    def loss(self, embeddings: Tensor, samples: List[SampledRegions],
-             text_encoder: BaseTextEncoder) -> Dict[str, Tensor]:
+    def loss(self,
+             embeddings: Tensor,
+             samples: List[SampledRegions],
+             text_encoder: BaseTextEncoder,
+             last_stage: bool = True) -> Dict[str, Tensor]:
         """Compare the regions with all classes."""
         if len(self.class_embeddings) == 0:
             self.class_embeddings = encode_classes(text_encoder,

@@ -1,6 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
-from .base import BaseRegionReader
+from .base import BaseRegionReader, ReadingStage
 from .build import build_region_reader
+from .cascade_reader import CascadeReader
+from .rpn_proposals import rpn_proposals
 from .two_stage_reader import TwoStageReader
 
-__all__ = ['BaseRegionReader', 'TwoStageReader', 'build_region_reader']
+__all__ = [
+    'BaseRegionReader', 'CascadeReader', 'ReadingStage', 'TwoStageReader',
+    'build_region_reader', 'rpn_proposals'
+]

@@ -1,10 +1,36 @@
 # Licensed under the Apache License, Version 2.0.
 from abc import ABCMeta, abstractmethod
-from typing import List, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+
+
+@dataclass
+class ReadingStage:
+    """One of the stages in which a detector reads regions.
+
+    Args:
+        index (int): Which stage, from 0.
+        count (int): How many stages there are.
+        weight (float): Weight of the stage's losses.
+        proposals (list[InstanceData]): The stage's proposals of each image,
+            as :meth:`BaseRegionReader.propose` gives them.
+        read (Callable): RoIs (R, 5) to embeddings (R, D), with gradient.
+    """
+
+    index: int
+    count: int
+    weight: float
+    proposals: List[InstanceData]
+    read: Callable[[Tensor], Tensor]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no stage of the same step follows."""
+        return self.index == self.count - 1
 
 
 class BaseRegionReader(BaseModule, metaclass=ABCMeta):
@@ -45,5 +71,24 @@ class BaseRegionReader(BaseModule, metaclass=ABCMeta):
                 pixels of the network input.
 
         Returns:
-            Tensor: Region embeddings (R, D) of any norm.
+            Tensor: Region embeddings (R, D) of any norm. Of several stages,
+            the last one's.
         """
+
+    def stages(self, detector: nn.Module, feats: Sequence[Tensor],
+               proposals: List[InstanceData],
+               data_samples: list) -> Iterator[ReadingStage]:
+        """The stages in which the detector reads regions: here, one.
+
+        Args:
+            detector (nn.Module): The detector to read.
+            feats (Sequence[Tensor]): What :meth:`extract_feat` returned.
+            proposals (list[InstanceData]): What :meth:`propose` returned, or
+                no boxes where nobody looks at them.
+            data_samples (list[DetDataSample]): Of each image.
+
+        Yields:
+            ReadingStage: Each is taken up before the next is made.
+        """
+        yield ReadingStage(0, 1, 1.0, proposals,
+                           lambda rois: self.read(detector, feats, rois))

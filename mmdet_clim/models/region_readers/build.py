@@ -6,9 +6,10 @@ from torch import nn
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader
+from .cascade_reader import CascadeReader
 from .two_stage_reader import TwoStageReader
 
-READERS = (TwoStageReader, )
+READERS = (TwoStageReader, CascadeReader)
 
 
 def build_region_reader(cfg: Optional[dict],

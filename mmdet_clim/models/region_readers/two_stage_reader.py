@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import List, Sequence
 
-import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
 from mmengine.structures import InstanceData
@@ -11,6 +10,7 @@ from mmdet_clim.models.roi_heads import ZeroShotMixin
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader
+from .rpn_proposals import rpn_proposals
 
 
 @MODELS.register_module()
@@ -38,21 +38,10 @@ class TwoStageReader(BaseRegionReader):
                 'mmdet_clim.ZeroShotConvFCBBoxHead, got '
                 f'{type(detector.roi_head.bbox_head).__name__}')
 
-    @torch.no_grad()
     def propose(self, detector: nn.Module, feats: Sequence[Tensor],
                 data_samples: list) -> List[InstanceData]:
         """RPN proposals of each image, as many as training draws from."""
-        rpn_head = detector.rpn_head
-        proposal_cfg = detector.train_cfg.get('rpn_proposal',
-                                              detector.test_cfg.rpn)
-        # mmcv's NMS takes no bfloat16, which autocast may give.
-        outputs = [[level.float() for level in maps]
-                   for maps in rpn_head(feats)]
-        return rpn_head.predict_by_feat(
-            *outputs,
-            batch_img_metas=[sample.metainfo for sample in data_samples],
-            cfg=proposal_cfg,
-            rescale=False)
+        return rpn_proposals(detector, feats, data_samples)
 
     def read(self, detector: nn.Module, feats: Sequence[Tensor],
              rois: Tensor) -> Tensor:

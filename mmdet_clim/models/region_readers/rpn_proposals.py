@@ -1,0 +1,31 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import List, Sequence
+
+import torch
+from mmdet.models.detectors import TwoStageDetector
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+
+@torch.no_grad()
+def rpn_proposals(detector: TwoStageDetector, feats: Sequence[Tensor],
+                  data_samples: list) -> List[InstanceData]:
+    """Proposals of a detector's first stage, as many as training draws from.
+
+    Args:
+        detector (TwoStageDetector): With an ``rpn_head``.
+        feats (Sequence[Tensor]): Feature maps.
+        data_samples (list[DetDataSample]): Of each image.
+
+    Returns:
+        list[InstanceData]: ``bboxes`` (n, 4), absolute xyxy pixels of the
+        network input, and ``scores`` (n,) in descending order.
+    """
+    rpn_head = detector.rpn_head
+    # mmcv's NMS takes no bfloat16, which autocast may give.
+    outputs = [[level.float() for level in maps] for maps in rpn_head(feats)]
+    return rpn_head.predict_by_feat(
+        *outputs,
+        batch_img_metas=[sample.metainfo for sample in data_samples],
+        cfg=detector.train_cfg.get('rpn_proposal', detector.test_cfg.rpn),
+        rescale=False)
