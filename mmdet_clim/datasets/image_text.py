@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Images with captions and image-level tags."""
 import hashlib
-import json
 import logging
 import tarfile
 from collections import Counter
@@ -24,11 +23,20 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
+from .json_checks import (
+    joined_captions,
+    parse_object,
+    typed_list,
+    typed_value,
+)
 from .unreadable import ReplacesUnreadable
 from .vocabulary import Vocabulary, build_vocabulary
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
                   '.tiff')
+
+#: Where an image is within an uncompressed tar, offset and size in bytes.
+SHARD_KEYS = dict(shard_path=str, shard_offset=int, shard_size=int)
 
 
 @DATASETS.register_module()
@@ -43,7 +51,9 @@ class ImageTextDataset(ReplacesUnreadable):
       ``annotations: [{image_id, caption}]``.
     - ``.jsonl``: one object per line, ``{"file_name": "a.jpg", "captions":
       ["a dog"], "tags": ["dog"]}``, where ``"caption": "a dog"`` serves as
-      well, and ``id``, ``height`` and ``width`` are optional.
+      well, and ``id``, ``height`` and ``width`` are optional. An image within
+      a shard has ``shard_path``, ``shard_offset`` and ``shard_size`` (bytes),
+      here as in a ``.json``; ``tools/datasets/`` writes such files.
     - ``.tar``: webdataset shards, uncompressed: of each key an image with
       ``key.txt`` (the caption) or ``key.json`` (an object as in a JSON
       line, without ``file_name``). ``*`` and ``?`` stand for several shards.
@@ -63,8 +73,9 @@ class ImageTextDataset(ReplacesUnreadable):
         vocabulary: The classes of the tags, see
             :func:`~mmdet_clim.datasets.build_vocabulary`. Instead of it,
             ``metainfo=dict(classes=...)``. Without either there are no tags.
-        data_prefix (dict): ``img``, the folder of the images (not of
-            shards).
+        data_prefix (dict): ``img``, the folder of the images and shards
+            that a ``.json`` or ``.jsonl`` names (not of shards that are
+            themselves the source).
         filter_cfg (dict, optional): ``min_size``: samples with a known side
             shorter than this many pixels are dropped.
         report_every (int): One of each this many unreadable images is
@@ -129,9 +140,9 @@ class ImageTextDataset(ReplacesUnreadable):
             if path.endswith('.json'):
                 raw = _coco_samples(path)
             elif path.endswith('.jsonl'):
-                raw = _json_line_samples(path, len(samples))
+                raw = json_line_samples(path, len(samples))
             elif path.endswith('.tar'):
-                raw = _shard_samples(path, len(samples))
+                raw = shard_samples(path, len(samples))
             else:
                 raise ValueError(
                     f'ann_file={path!r}: expected .json (COCO captions), '
@@ -142,12 +153,14 @@ class ImageTextDataset(ReplacesUnreadable):
                     f'ann_file={path!r}: expected at least one image with a '
                     f'caption, got none among {cleaner.seen} images')
             cleaner.report()
+            prefix = self.data_prefix.get('img', '')
+            for sample in kept:
+                # A shard that is itself the source was found already.
+                if not path.endswith('.tar'):
+                    for key in {'img_path', 'shard_path'} & set(sample):
+                        sample[key] = join_path(prefix, sample[key])
+                sample['image_key'] = image_key(sample['img_path'])
             samples.extend(kept)
-        prefix = self.data_prefix.get('img', '')
-        for sample in samples:
-            if 'shard_path' not in sample:
-                sample['img_path'] = join_path(prefix, sample['img_path'])
-            sample['image_key'] = image_key(sample['img_path'])
         return samples
 
     def filter_data(self) -> List[dict]:
@@ -218,25 +231,27 @@ class _SampleCleaner:
     def __call__(self, raw: Mapping) -> Optional[dict]:
         self.seen += 1
         where = f"{self.path}: {raw.get('where', f'image {self.seen}')}"
-        sample = {'img_path': _typed(raw, 'file_name', str, where)}
+        sample = {'img_path': typed_value(raw, 'file_name', str, where)}
         if not sample['img_path']:
             raise ValueError(f"{where}: key 'file_name' is empty, expected "
                              'the path of an image')
-        sample['img_id'] = _typed(raw, 'id', int, where)
+        sample['img_id'] = typed_value(raw, 'id', int, where)
         for key in ('height', 'width'):
             if raw.get(key) is not None:
-                sample[key] = _typed(raw, key, int, where)
+                sample[key] = typed_value(raw, key, int, where)
                 if sample[key] < 1:
                     raise ValueError(f'{where}: key {key!r} is {sample[key]}, '
                                      'expected at least 1')
-        captions = _typed_list(raw, 'captions', str, where)
+        captions = typed_list(raw, 'captions', str, where)
         sample['captions'] = [c.strip() for c in captions if c.strip()]
         self.empty_captions += len(captions) - len(sample['captions'])
-        tags = set(_typed_list(raw, 'tags', str, where))
+        tags = set(typed_list(raw, 'tags', str, where))
         unknown = tags - self.index.keys()
         self.unknown_tags.update(unknown)
         sample['tags'] = sorted(self.index[t] for t in tags - unknown)
-        sample.update({k: raw[k] for k in raw if k.startswith('shard_')})
+        if 'shard_path' in raw:
+            for key, kind in SHARD_KEYS.items():
+                sample[key] = typed_value(raw, key, kind, where)
         if not sample['captions']:
             self.without_caption += 1
             return None
@@ -267,56 +282,9 @@ class _SampleCleaner:
                 level=logging.WARNING)
 
 
-def _typed(raw: Mapping, key: str, kind: type, where: str) -> Any:
-    """The value of a key, which must be there and of one type."""
-    if key not in raw:
-        raise ValueError(f'{where}: key {key!r} is missing, expected '
-                         f'{kind.__name__}')
-    value = raw[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f'{where}: key {key!r} is {value!r}, expected '
-                        f'{kind.__name__}')
-    return value
-
-
-def _typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
-    """The list under a key, empty if absent, with entries of one type."""
-    values = raw.get(key)
-    if values is None:
-        return []
-    if not isinstance(values, (list, tuple)):
-        raise TypeError(f'{where}: key {key!r} is {values!r}, expected a '
-                        f'list of {kind.__name__}')
-    for value in values:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise TypeError(f'{where}: key {key!r} holds {value!r}, expected '
-                            f'a list of {kind.__name__}')
-    return list(values)
-
-
-def _join_captions(raw: Mapping, where: str) -> List[str]:
-    """``captions`` and ``caption`` of one object, as one list."""
-    captions = _typed_list(raw, 'captions', str, where)
-    if raw.get('caption') is not None:
-        captions.append(_typed(raw, 'caption', str, where))
-    return captions
-
-
-def _parse_json(text: Union[str, bytes], where: str) -> dict:
-    """Parse a JSON object, naming the place where it is none."""
-    try:
-        parsed = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f'{where}: not valid JSON ({error})') from error
-    if not isinstance(parsed, dict):
-        raise TypeError(
-            f'{where}: expected a JSON object, got {type(parsed).__name__}')
-    return parsed
-
-
 def _coco_samples(path: str) -> Iterator[dict]:
     """Raw samples of a COCO-captions file, tags as names."""
-    content = _parse_json(get_text(path), path)
+    content = parse_object(get_text(path), path)
     if not isinstance(content.get('images'), list):
         raise TypeError(f"{path}: key 'images' is "
                         f"{type(content.get('images')).__name__}, expected a "
@@ -324,47 +292,47 @@ def _coco_samples(path: str) -> Iterator[dict]:
     names = {}
     for category in content.get('categories') or []:
         where = f'{path}: categories'
-        names[_typed(category, 'id', int,
-                     where)] = _typed(category, 'name', str, where)
+        names[typed_value(category, 'id', int,
+                          where)] = typed_value(category, 'name', str, where)
     captions: Dict[int, List[str]] = {}
     for annotation in content.get('annotations') or []:
         if 'caption' in annotation:
             where = f'{path}: annotations'
-            image_id = _typed(annotation, 'image_id', int, where)
+            image_id = typed_value(annotation, 'image_id', int, where)
             captions.setdefault(image_id, []).append(
-                _typed(annotation, 'caption', str, where))
+                typed_value(annotation, 'caption', str, where))
     for number, image in enumerate(content['images']):
         where = f'images[{number}]'
         if not isinstance(image, dict):
             raise TypeError(
                 f'{path}: {where} is {image!r}, expected an object')
-        ids = _typed_list(image, 'pos_category_ids', int, f'{path}: {where}')
+        ids = typed_list(image, 'pos_category_ids', int, f'{path}: {where}')
         if ids and not names:
             raise ValueError(f"{path}: {where} has 'pos_category_ids', "
                              "expected top-level 'categories' that name them")
         raw = dict(image, where=where)
-        raw['captions'] = _join_captions(image, f'{path}: {where}') \
+        raw['captions'] = joined_captions(image, f'{path}: {where}') \
             + captions.get(image.get('id'), [])
-        raw['tags'] = _typed_list(image, 'tags', str, f'{path}: {where}') + [
+        raw['tags'] = typed_list(image, 'tags', str, f'{path}: {where}') + [
             names.get(i, f'category id {i}') for i in ids
         ]
         yield raw
 
 
-def _json_line_samples(path: str, first_id: int) -> Iterator[dict]:
+def json_line_samples(path: str, first_id: int) -> Iterator[dict]:
     """Raw samples of a file with one JSON object per line."""
     with open(path, encoding='utf-8') as lines:
         for number, line in enumerate(lines):
             if not line.strip():
                 continue
             where = f'line {number + 1}'
-            raw = _parse_json(line, f'{path}: {where}')
+            raw = parse_object(line, f'{path}: {where}')
             raw.setdefault('id', first_id + number)
-            raw['captions'] = _join_captions(raw, f'{path}: {where}')
+            raw['captions'] = joined_captions(raw, f'{path}: {where}')
             yield dict(raw, where=where)
 
 
-def _shard_samples(path: str, first_id: int) -> Iterator[dict]:
+def shard_samples(path: str, first_id: int) -> Iterator[dict]:
     """Raw samples of a webdataset shard, images as offsets into it."""
     try:
         members = _shard_members(path)
@@ -384,8 +352,8 @@ def _shard_samples(path: str, first_id: int) -> Iterator[dict]:
             where = f'{path}: {key}'
             raw: dict = {}
             if '.json' in parts:
-                raw = _parse_json(read(parts['.json']), where)
-            captions = _join_captions(raw, where)
+                raw = parse_object(read(parts['.json']), where)
+            captions = joined_captions(raw, where)
             if '.txt' in parts and not captions:
                 captions = [read(parts['.txt']).decode('utf-8', 'replace')]
             offset, size = parts[suffix]

@@ -6,7 +6,7 @@ from typing import Mapping, NamedTuple, Optional, Tuple
 import cv2
 import numpy as np
 from mmengine.fileio import get
-from PIL import Image
+from PIL import ExifTags, Image
 
 # A COCO image has 0.3 million pixels; a 48-megapixel photo is still read.
 MAX_PIXELS = 64_000_000
@@ -26,7 +26,16 @@ _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
 
 
 class UnreadableImageError(ValueError):
-    """An image that is missing, broken, cut short or too large to decode."""
+    """An image that is missing, broken, cut short or too large to decode.
+
+    Args:
+        message (str): What is wrong, with the file or the numbers.
+        reason (str): The same in a few words, to count by.
+    """
+
+    def __init__(self, message: str, reason: str = 'unreadable') -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ImageHeader(NamedTuple):
@@ -63,7 +72,8 @@ def _jpeg_header(data: bytes) -> ImageHeader:
                 size = width, height
             position += 2 + int.from_bytes(data[position + 2:position + 4],
                                            'big')
-    raise UnreadableImageError('a JPEG without a frame and a scan')
+    raise UnreadableImageError(
+        'a JPEG without a frame and a scan', reason='broken header')
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -84,10 +94,11 @@ def read_header(data: bytes) -> ImageHeader:
         with Image.open(BytesIO(data)) as image:
             return ImageHeader(image.width, image.height, None)
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError(str(error)) from error
+        raise UnreadableImageError(str(error), reason='too large') from error
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImageError(
-            f'not an image, {len(data)} bytes ({error})') from error
+            f'not an image, {len(data)} bytes ({error})',
+            reason='not an image') from error
 
 
 def _check_complete(data: bytes, header: ImageHeader) -> None:
@@ -109,7 +120,8 @@ def _check_complete(data: bytes, header: ImageHeader) -> None:
             complete = False
     if not complete:
         raise UnreadableImageError(
-            f'cut short: no end of the image within {len(data)} bytes')
+            f'cut short: no end of the image within {len(data)} bytes',
+            reason='cut short')
 
 
 def _reduction(header: ImageHeader, scale: Optional[Tuple[int, int]],
@@ -124,7 +136,8 @@ def _reduction(header: ImageHeader, scale: Optional[Tuple[int, int]],
         if header.width * header.height > max_pixels:
             raise UnreadableImageError(
                 f'{header.width}x{header.height} pixels, expected at most '
-                f'max_pixels={max_pixels}')
+                f'max_pixels={max_pixels}',
+                reason='too large')
         return 1
     while header.width * header.height > max_pixels * reduction**2:
         reduction *= 2
@@ -133,6 +146,44 @@ def _reduction(header: ImageHeader, scale: Optional[Tuple[int, int]],
             f'{header.width}x{header.height} pixels, expected at most '
             f'max_pixels={max_pixels} at an eighth of the size')
     return reduction
+
+
+def _checked_header(data: bytes, scale: Optional[Tuple[int, int]],
+                    max_pixels: int) -> Tuple[ImageHeader, int]:
+    """Header of an image that can be decoded, and the divisor to do it at."""
+    header = read_header(data)
+    if header.width < 1 or header.height < 1:
+        raise UnreadableImageError(
+            f'{header.width}x{header.height} pixels, expected at least 1x1',
+            reason='broken header')
+    reduction = _reduction(header, scale, max_pixels)
+    _check_complete(data, header)
+    return header, reduction
+
+
+def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> Tuple[int, int]:
+    """The size at which :func:`decode_image` gives an image, not decoding it.
+
+    Args:
+        data (bytes): The encoded image.
+        max_pixels (int): See :func:`decode_image`.
+
+    Returns:
+        tuple[int, int]: Width and height in pixels, after an EXIF rotation.
+
+    Raises:
+        UnreadableImageError: If it is no image, cut short, or too large.
+    """
+    header, _ = _checked_header(data, None, max_pixels)
+    size = header.width, header.height
+    try:
+        with Image.open(BytesIO(data)) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        # OpenCV may still read what Pillow does not.
+        orientation = 1
+    # Values 5 to 8 of EXIF 2.3, table 6, exchange rows and columns.
+    return size[::-1] if orientation in (5, 6, 7, 8) else size
 
 
 def decode_image(
@@ -160,12 +211,7 @@ def decode_image(
     Raises:
         UnreadableImageError: If it is no image, cut short, or too large.
     """
-    header = read_header(data)
-    if header.width < 1 or header.height < 1:
-        raise UnreadableImageError(
-            f'{header.width}x{header.height} pixels, expected at least 1x1')
-    reduction = _reduction(header, scale, max_pixels)
-    _check_complete(data, header)
+    header, reduction = _checked_header(data, scale, max_pixels)
     try:
         image = cv2.imdecode(
             np.frombuffer(data, np.uint8), _REDUCED_FLAGS[reduction])

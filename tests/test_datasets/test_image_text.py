@@ -8,7 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mmdet_clim.datasets import ImageTextDataset, UnreadableImageError
+from mmdet_clim.datasets import (
+    ImageTextDataset,
+    UnreadableImageError,
+    read_image,
+)
 from mmdet_clim.registry import DATASETS
 
 LOAD = [dict(type='mmdet_clim.LoadImageText')]
@@ -139,6 +143,34 @@ def test_webdataset_shards(tmp_path):
     assert len({s['img_id'] for s in samples}) == 4
     assert len({s['image_key'] for s in samples}) == 4
     assert samples[3]['img_path'].endswith('cc-001.tar/0.png')
+
+
+def test_json_lines_that_name_images_in_shards(tmp_path, write_image):
+    image = write_image(tmp_path / 'x.png', 20, 10).read_bytes()
+    (tmp_path / 'shards').mkdir()
+    make_shard(tmp_path / 'shards' / '0.tar', {
+        '0.png': image,
+        '0.txt': b'a cat'
+    })
+    from_tar = ImageTextDataset(str(tmp_path / 'shards' / '0.tar'))[0]
+    line = dict(
+        file_name='0.tar/0.png',
+        caption='a cat',
+        shard_path='0.tar',
+        shard_offset=from_tar['shard_offset'],
+        shard_size=len(image))
+    path = tmp_path / 'a.jsonl'
+    path.write_text(json.dumps(line))
+    sample = ImageTextDataset(
+        str(path), data_prefix=dict(img=str(tmp_path / 'shards')))[0]
+    # the same image, also for the objectives, which go by its key
+    for key in ('img_path', 'image_key', 'shard_path', 'shard_offset'):
+        assert sample[key] == from_tar[key]
+    assert read_image(sample)[0].shape == (10, 20, 3)
+
+    path.write_text(json.dumps(dict(line, shard_offset='0')))
+    with pytest.raises(TypeError, match="'shard_offset' is '0'"):
+        ImageTextDataset(str(path))
 
 
 def test_a_compressed_shard_is_refused(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mmdet_clim.datasets import UnreadableImageError, decode_image, read_image
-from mmdet_clim.datasets.images import read_header
+from mmdet_clim.datasets.images import image_size, read_header
 
 
 def textured(width, height):
@@ -151,6 +151,29 @@ def test_a_decompression_bomb_is_refused_by_its_header():
 def test_the_header_gives_the_size_without_decoding():
     assert read_header(encode(textured(33, 21)))[:2] == (33, 21)
     assert read_header(encode(textured(33, 21), '.png'))[:2] == (33, 21)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP'])
+def test_the_size_is_that_of_the_decoded_image(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = pillow_bytes(
+        Image.fromarray(textured(33, 21)), format=kind, exif=exif)
+    assert image_size(data) == decode_image(data)[0].shape[1::-1]
+
+
+@pytest.mark.parametrize('data, reason', [
+    (b'', 'not an image'),
+    (b'<html>404</html>', 'not an image'),
+    (b'\xff\xd8\xff\xe0', 'broken header'),
+    (encode(textured(64, 64))[:-40], 'cut short'),
+    (encode(np.zeros((8001, 8000), np.uint8), '.png'), 'too large'),
+])
+def test_the_reason_why_there_is_no_size(data, reason):
+    with pytest.raises(UnreadableImageError) as caught:
+        image_size(data)
+    assert caught.value.reason == reason
 
 
 def test_read_image_from_a_file_and_from_within_a_shard(tmp_path):
