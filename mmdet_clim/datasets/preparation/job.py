@@ -1,0 +1,186 @@
+# Licensed under the Apache License, Version 2.0.
+"""A preparation as a whole: resumed, published, and done only once."""
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Tuple
+
+from .files import empty_folder, locked_folder, write_json
+
+#: Counted up whenever the same inputs and parameters give other files.
+REVISION = 1
+
+
+def file_stamp(path: Path) -> Dict[str, int]:
+    """Size in bytes and time of change of an input, to know it again."""
+    stat = path.stat()
+    return dict(bytes=stat.st_size, changed=stat.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is made, of what.
+
+    Args:
+        tool (str): The command's name.
+        folder (Path): Where the files go.
+        outputs (tuple[str]): Names of the files.
+        summary (str): Name of the file of counts, ``*.json``. It is written
+            last.
+        inputs (Mapping[str, Any]): What tells each input from a changed one,
+            such as :func:`file_stamp`, by its path.
+        parameters (Mapping): What else decides the content of the files.
+    """
+
+    tool: str
+    folder: Path
+    outputs: Tuple[str, ...]
+    summary: str
+    inputs: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+
+    @property
+    def work_folder(self) -> Path:
+        """Where unfinished files are."""
+        return self.folder / f'.{Path(self.summary).stem}.partial'
+
+    @property
+    def record(self) -> Path:
+        """Says what the finished files were made of."""
+        return self.folder / f'.{Path(self.summary).stem}.job.json'
+
+    def describe(self) -> dict:
+        """All that decides the content of the files, as JSON has it."""
+        return json.loads(
+            json.dumps(
+                dict(
+                    tool=self.tool,
+                    revision=REVISION,
+                    outputs=self.outputs,
+                    inputs=self.inputs,
+                    parameters=self.parameters)))
+
+
+def _read(path: Path) -> Any:
+    """The content of a JSON file, None if there is no file."""
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def _is_finished(job: Job) -> bool:
+    """Whether every file is there, made of the same by the same."""
+    record = _read(job.record)
+    if record is None or record['job'] != job.describe():
+        return False
+    return all((job.folder / name).is_file() and (job.folder /
+                                                  name).stat().st_size == size
+               for name, size in record['bytes'].items())
+
+
+def _check_free(job: Job) -> None:
+    """Raise if a file of another origin would be replaced."""
+    names = (*job.outputs, job.summary)
+    taken = [name for name in names if (job.folder / name).exists()]
+    if not taken:
+        return
+    record = _read(job.record)
+    reason = 'is not of this tool'
+    if record is not None:
+        was, wanted = record['job'], job.describe()
+        differ = [
+            f'{part} {key}' for part in ('inputs', 'parameters') for key in {
+                **was[part],
+                **wanted[part]
+            } if was[part].get(key) != wanted[part].get(key)
+        ]
+        reason = 'was made with other ' + (', '.join(sorted(differ))
+                                           or 'files')
+    raise FileExistsError(f'{job.folder / taken[0]}: {reason}. Give another '
+                          'folder, or --overwrite to replace it')
+
+
+def _publish(job: Job, folder: Path) -> None:
+    """Move the finished files to their places, the summary last."""
+    names: List[str] = [*job.outputs, job.summary]
+    for name in names:
+        # Where an interrupted run has published it, it is in place already.
+        if (folder / name).exists():
+            os.replace(folder / name, job.folder / name)
+    write_json(
+        job.record,
+        dict(
+            job=job.describe(),
+            bytes={name: (job.folder / name).stat().st_size
+                   for name in names}))
+    shutil.rmtree(folder)
+
+
+def run_job(job: Job,
+            make: Callable[[Path], Dict],
+            overwrite: bool = False) -> Tuple[Dict, bool]:
+    """Make the files of a job, go on with them, or find them made.
+
+    Everything is written into a hidden folder beside the files' place. When
+    all is there, each file is renamed to its place. A killed job goes on
+    with what it left if inputs and parameters are still the same, else it
+    starts anew.
+
+    Args:
+        job (Job): What to make.
+        make (Callable[[Path], dict]): Writes the outputs into the folder it
+            gets and returns the summary. It may find there what it left when
+            it was killed; see :func:`do_once`.
+        overwrite (bool): Replace files of other origin or of other
+            parameters.
+
+    Returns:
+        tuple[dict, bool]: The summary, and False if all was made before.
+
+    Raises:
+        FileExistsError: If an output exists that would be replaced.
+        RuntimeError: If another process is at it.
+    """
+    if _is_finished(job):
+        return _read(job.folder / job.summary), False
+    state = job.work_folder / 'job.json'
+    with locked_folder(
+            job.work_folder,
+            f'{job.folder}: another process is making these files now'
+    ) as folder:
+        if _read(state) != job.describe():
+            if not overwrite:
+                try:
+                    _check_free(job)
+                except FileExistsError:
+                    if not any(folder.iterdir()):
+                        folder.rmdir()
+                    raise
+            empty_folder(folder)
+            write_json(state, job.describe())
+        made = folder / 'made.json'
+        if not made.exists():
+            summary = make(folder)
+            write_json(folder / job.summary, summary, indent=1)
+            write_json(made, True)
+        _publish(job, folder)
+    return _read(job.folder / job.summary), True
+
+
+def do_once(folder: Path, step: str, action: Callable[[], Dict]) -> Dict:
+    """Do a step, or read what it returned when it was done before.
+
+    Args:
+        folder (Path): The folder of the job.
+        step (str): Its name, good for a file.
+        action (Callable[[], dict]): Does it, and leaves only whole files.
+
+    Returns:
+        dict: What the action returned, as JSON has it.
+    """
+    note = folder / f'step-{step}.json'
+    if not note.exists():
+        write_json(note, action())
+    return _read(note)

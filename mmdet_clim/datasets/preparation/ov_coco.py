@@ -1,0 +1,309 @@
+# Licensed under the Apache License, Version 2.0.
+"""OV-COCO's files out of COCO's."""
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Collection, Dict, FrozenSet, Iterator, List, Tuple
+
+from tqdm import tqdm
+
+from ..coco_words import OTHER_PHRASES, coco_words
+from ..json_checks import typed_value
+from ..ov_coco import OVCocoDataset
+from ..tags import TagFinder
+from .coco_json import CocoFile, check_reference, write_coco
+from .counts import FileCounts
+from .job import Job, do_once, file_stamp, run_job
+
+TRAIN = 'instances_train2017.json'
+VAL = 'instances_val2017.json'
+CAPTIONS = 'captions_train2017.json'
+TRAIN_BASE = 'instances_train2017_base.json'
+CAPTIONS_TAGS = 'captions_train2017_tags.json'
+SUMMARY = 'ov_coco_summary.json'
+#: Which images a val file holds: all of them, or Detic's, which hold an
+#: object of one of the 65 classes (``OVCocoMetric``'s names).
+PROTOCOLS = ('all_images', 'detic')
+GROUPS = ('base', 'novel', 'all')
+
+
+def val_name(group: str, protocol: str) -> str:
+    """File name of the val annotations of a group of classes.
+
+    Args:
+        group (str): 'base', 'novel' or 'all'.
+        protocol (str): 'all_images' or 'detic'.
+    """
+    suffix = '_detic' if protocol == 'detic' else ''
+    return f'instances_val2017_{group}{suffix}.json'
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """The categories of a COCO file, and which are base and novel.
+
+    Args:
+        names (dict[int, str]): Every category of the file, by id.
+        categories (list[dict]): Entries of the 65 classes, in file order.
+        ids (dict[str, frozenset[int]]): Category ids of each group: 'base',
+            'novel', and 'all' of both.
+    """
+
+    names: Dict[int, str]
+    categories: List[dict]
+    ids: Dict[str, FrozenSet[int]]
+
+    @property
+    def class_names(self) -> List[str]:
+        """Names of the 65 classes."""
+        return [category['name'] for category in self.categories]
+
+    @classmethod
+    def read(cls, coco: CocoFile) -> 'ClassSplit':
+        """Find OV-COCO's classes in a file by their names.
+
+        Args:
+            coco (CocoFile): The annotations.
+
+        Raises:
+            ValueError: If a class is missing.
+        """
+        meta = OVCocoDataset.METAINFO
+        wanted = dict(base=meta['base_classes'], novel=meta['novel_classes'])
+        split = {group: len(set(names)) for group, names in wanted.items()}
+        if split != dict(base=48, novel=17):
+            raise ValueError('OVCocoDataset.METAINFO: expected 48 base and 17 '
+                             f'novel classes, got {split}')
+        by_id = coco.categories()
+        found = {c['name']: number for number, c in by_id.items()}
+        missing = sorted(set(sum(wanted.values(), ())) - set(found))
+        if missing:
+            raise ValueError(
+                f"{coco.path}: key 'categories' lacks {len(missing)} of the "
+                f'65 classes of OV-COCO: {missing}; it has {sorted(found)}')
+        ids = {
+            group: frozenset(found[name] for name in names)
+            for group, names in wanted.items()
+        }
+        ids['all'] = ids['base'] | ids['novel']
+        return cls({
+            i: c['name']
+            for i, c in by_id.items()
+        }, [c for i, c in by_id.items() if i in ids['all']], ids)
+
+
+def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
+                 image_ids: Collection[int]) -> Dict:
+    """Write the images and a group's annotations, and count them."""
+    kept_ids = split.ids[group]
+    counts = FileCounts([split.names[i] for i in split.names if i in kept_ids],
+                        'boxes')
+
+    def images() -> Iterator[dict]:
+        for image in coco.entries('images'):
+            if image['id'] in image_ids:
+                counts.totals['images'] += 1
+                yield image
+            else:
+                counts.dropped['images without an object of the 65 '
+                               'classes'] += 1
+
+    def annotations() -> Iterator[dict]:
+        for annotation in coco.entries('annotations'):
+            category = annotation['category_id']
+            if category in kept_ids:
+                counts.add_class(split.names[category])
+                yield annotation
+            else:
+                other = next(
+                    (g for g in ('base', 'novel') if category in split.ids[g]),
+                    'other')
+                counts.dropped[f'boxes of {other} classes'] += 1
+
+    write_coco(
+        out,
+        dict(
+            coco.header(),
+            images=images(),
+            annotations=annotations(),
+            categories=split.categories))
+    return counts.as_dict()
+
+
+def prepare_train(source: Path, folder: Path) -> Dict:
+    """Write the training file with boxes of base classes only.
+
+    Args:
+        source (Path): ``instances_train2017.json``.
+        folder (Path): Where ``instances_train2017_base.json`` goes. It keeps
+            every image.
+
+    Returns:
+        dict: Counts by file name.
+    """
+    coco = CocoFile(source, ('images', 'annotations', 'categories'))
+    split = ClassSplit.read(coco)
+    image_ids = coco.image_ids(('file_name', ))
+    for _ in coco.checked_boxes(image_ids, split.names):
+        pass
+    return {
+        TRAIN_BASE:
+        _write_boxes(coco, folder / TRAIN_BASE, split, 'base', image_ids)
+    }
+
+
+def prepare_val(source: Path, folder: Path) -> Dict:
+    """Write the val files of each group under each protocol.
+
+    Args:
+        source (Path): ``instances_val2017.json``.
+        folder (Path): Where they go; see :func:`val_name`.
+
+    Returns:
+        dict: Counts by file name.
+    """
+    coco = CocoFile(source, ('images', 'annotations', 'categories'))
+    split = ClassSplit.read(coco)
+    image_ids = coco.image_ids(('file_name', ))
+    holding = {
+        annotation['image_id']
+        for annotation in coco.checked_boxes(image_ids, split.names)
+        if annotation['category_id'] in split.ids['all']
+    }
+    images_of = dict(all_images=image_ids, detic=holding)
+    counts = {}
+    for protocol in PROTOCOLS:
+        for group in GROUPS:
+            name = val_name(group, protocol)
+            counts[name] = _write_boxes(coco, folder / name, split, group,
+                                        images_of[protocol])
+    return counts
+
+
+def _read_captions(coco: CocoFile, image_ids: FrozenSet[int],
+                   counts: FileCounts) -> Dict[int, List[str]]:
+    """The captions of each image; they are all that is held in memory."""
+    captions: Dict[int, List[str]] = {}
+    for number, entry in enumerate(coco.entries('annotations')):
+        where = f'{coco.path}: annotations[{number}]'
+        image_id = check_reference(entry, 'image_id', image_ids, 'images',
+                                   where)
+        caption = typed_value(entry, 'caption', str, where).strip()
+        if caption:
+            captions.setdefault(image_id, []).append(caption)
+        else:
+            counts.dropped['empty captions'] += 1
+    if not captions:
+        raise ValueError(f'{coco.path}: expected at least one caption, got '
+                         'none that is not empty')
+    return captions
+
+
+def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
+    """Write the captions per image, with the classes that they name.
+
+    Args:
+        source (Path): ``captions_train2017.json``.
+        classes (Path): ``instances_train2017.json``, for its categories. The
+            phrases of those that are not OV-COCO's are no tags, but keep
+            'hot dog' from naming a dog.
+        folder (Path): Where ``captions_train2017_tags.json`` goes.
+
+    Returns:
+        dict: Counts by file name.
+    """
+    split = ClassSplit.read(CocoFile(classes, ('categories', )))
+    coco = CocoFile(source, ('images', 'annotations'))
+    counts = FileCounts(split.class_names, 'tags')
+    counts.totals['captions'] = 0
+    captions = _read_captions(coco, coco.image_ids(('file_name', )), counts)
+    others = [n for i, n in split.names.items() if i not in split.ids['all']]
+    words = {i: coco_words(split.names[i]) for i in split.ids['all']}
+    find_tags = TagFinder(words, (*OTHER_PHRASES, *others))
+
+    def images() -> Iterator[dict]:
+        for image in coco.entries('images'):
+            texts = captions.get(image['id'])
+            if texts is None:
+                counts.dropped['images without a caption'] += 1
+                continue
+            tags = find_tags(texts)
+            counts.totals['images'] += 1
+            counts.totals['captions'] += len(texts)
+            for tag in tags:
+                counts.add_class(split.names[tag])
+            if not tags:
+                counts.totals['images without a tag'] += 1
+            yield dict(
+                id=image['id'],
+                file_name=image['file_name'],
+                height=image['height'],
+                width=image['width'],
+                captions=texts,
+                pos_category_ids=tags)
+
+    write_coco(
+        folder / CAPTIONS_TAGS,
+        dict(coco.header(), images=images(), categories=split.categories))
+    return {CAPTIONS_TAGS: counts.as_dict()}
+
+
+#: Of each part: the source files, and what is made of them.
+PARTS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
+    'train': ((TRAIN, ), (TRAIN_BASE, )),
+    'val': ((VAL, ), tuple(val_name(g, p) for p in PROTOCOLS for g in GROUPS)),
+    'captions': ((CAPTIONS, TRAIN), (CAPTIONS_TAGS, )),
+}
+_MAKERS = dict(train=prepare_train, val=prepare_val, captions=prepare_captions)
+
+
+def prepare_ov_coco(annotations: Path,
+                    out: Path,
+                    parts: Tuple[str, ...] = tuple(PARTS),
+                    overwrite: bool = False) -> Tuple[Dict, bool]:
+    """Make OV-COCO's annotation files.
+
+    Args:
+        annotations (Path): COCO's folder of that name.
+        out (Path): Where the files go, with ``ov_coco_summary.json``.
+        parts (tuple[str]): Which ones: 'train', 'val', 'captions'.
+        overwrite (bool): Replace files of other origin.
+
+    Returns:
+        tuple[dict, bool]: The summary, and False if all was made before.
+
+    Raises:
+        FileExistsError: If a file of other origin is in the way.
+        FileNotFoundError: If one of COCO's files is missing.
+        TypeError: If a value in them has the wrong type.
+        ValueError: If they contradict themselves, or lack a class.
+    """
+    annotations, out = Path(annotations), Path(out)
+    sources = sorted({name for part in parts for name in PARTS[part][0]})
+    for name in sources:
+        if not (annotations / name).is_file():
+            raise FileNotFoundError(
+                f"{annotations / name}: no such file; expected COCO 2017's "
+                'annotations there')
+    job = Job(
+        tool='prepare_ov_coco',
+        folder=out,
+        outputs=tuple(name for part in parts for name in PARTS[part][1]),
+        summary=SUMMARY,
+        inputs={name: file_stamp(annotations / name)
+                for name in sources},
+        parameters=dict(parts=parts))
+
+    def make(folder: Path) -> Dict:
+        files: Dict = {}
+        for part in tqdm(parts, desc='OV-COCO', unit='part'):
+            paths = [annotations / name for name in PARTS[part][0]]
+            make_part = partial(_MAKERS[part], *paths, folder)
+            files.update(do_once(folder, part, make_part))
+        return dict(
+            tool=job.tool,
+            base_classes=len(OVCocoDataset.METAINFO['base_classes']),
+            novel_classes=len(OVCocoDataset.METAINFO['novel_classes']),
+            files=files)
+
+    return run_job(job, make, overwrite)

@@ -1,0 +1,43 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Make OV-LVIS's annotation files out of LVIS v1's training file.
+
+The training file without boxes of rare classes, the categories with their
+frequencies and counts, and the class names. A killed run goes on where it
+stopped.
+
+Example:
+    python tools/datasets/prepare_ov_lvis.py \\
+        data/lvis/annotations/lvis_v1_train.json
+"""
+import argparse
+from pathlib import Path
+
+from mmdet_clim.datasets.preparation.command import add_overwrite, report
+from mmdet_clim.datasets.preparation.ov_lvis import prepare_ov_lvis
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('train', type=Path, help='lvis_v1_train.json')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder of the files to make; that of the input if not given')
+    add_overwrite(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+
+    def prepare():
+        out = args.out or args.train.parent
+        return prepare_ov_lvis(args.train, out, args.overwrite)
+
+    print(report('prepare_ov_lvis', prepare))
+
+
+if __name__ == '__main__':
+    main()
