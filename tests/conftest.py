@@ -2,13 +2,17 @@
 """What all tests share: one thread, fast tests first, tiny data, a wheel."""
 import os
 
-# Before torch and OpenCV are imported.
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+# Before torch and OpenCV are imported. Tests fork this process, and a fork of
+# a process with several threads can hang.
+os.environ['OMP_NUM_THREADS'] = '1'
+os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
+import multiprocessing  # noqa: E402
+import runpy  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import traceback  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -17,7 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Programs that tests start see this tree, as the tests themselves do.
 os.environ['PYTHONPATH'] = os.pathsep.join(
     [str(REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])])
-# Tests that ask for one of these start other programs and take long.
+# Tests that ask for one of these train or start other programs: they take
+# long.
 SLOW_FIXTURES = ('openmoji_root', 'source_tree', 'wheel', 'installed_package')
 
 
@@ -40,12 +45,44 @@ def run_python():
 
 
 @pytest.fixture(scope='session')
+def start_tool():
+    """Start a script of ``tools/`` in a fork of this process.
+
+    It runs as in ``python tools/...`` except that torch and mmdet are
+    imported already, which takes a new Python ten seconds and more.
+    """
+
+    def start(tool, *args, log, env=None):
+        process = multiprocessing.get_context('fork').Process(
+            target=_run_script,
+            args=(REPOSITORY / 'tools' / tool, args, log, env or {}))
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.fixture(scope='session')
+def run_tool(start_tool, tmp_path_factory):
+    """Run a script of ``tools/`` so; give back its exit code and output."""
+
+    def run(tool, *args, env=None):
+        log = tmp_path_factory.mktemp('tool') / 'log'
+        process = start_tool(tool, *args, log=log, env=env)
+        process.join()
+        return process.exitcode, log.read_text()
+
+    return run
+
+
+@pytest.fixture(scope='session')
 def openmoji_root(tmp_path_factory) -> Path:
     """OpenMoji-COCO with 24 training, 8 validation, 24 captioned images."""
+    from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
     root = tmp_path_factory.mktemp('openmoji') / 'coco'
-    _run_python(REPOSITORY / 'tools/datasets/make_openmoji_coco.py', '--out',
-                root, '--train', 24, '--val', 8, '--captioned', 24, '--size',
-                128, '--seed', 0)
+    parameters = DatasetParameters(
+        train=24, val=8, captioned=24, seed=0, size=128)
+    assert build_dataset(root, parameters, workers=1)
     return root
 
 
@@ -83,6 +120,21 @@ def installed_package(wheel, tmp_path_factory) -> dict:
     _run_python('-m', 'pip', 'install', '--quiet', '--no-deps', '--target',
                 site_packages, wheel)
     return dict(os.environ, PYTHONPATH=str(site_packages))
+
+
+def _run_script(path, args, log, env) -> None:
+    os.environ.update(env)
+    sys.argv = [str(path), *map(str, args)]
+    with open(log, 'w', buffering=1) as file:
+        # What Python prints, and what libraries do.
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        try:
+            runpy.run_path(str(path), run_name='__main__')
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def _run_python(*args, cwd=None, env=None) -> str:
