@@ -1,0 +1,24 @@
+# 90k iterations of AdamW 2e-4 (REFERENCE.md, section 1), the learning rate
+# warmed up and then along a cosine. Published with AMP: --amp.
+train_cfg = dict(
+    type='IterBasedTrainLoop', max_iters=90000, val_interval=90000)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-4, weight_decay=1e-4),
+    clip_grad=dict(max_norm=1, norm_type=2))
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=0.001,
+        by_epoch=False,
+        begin=0,
+        end=10000),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=10000,
+        end=90000,
+        eta_min=0),
+]

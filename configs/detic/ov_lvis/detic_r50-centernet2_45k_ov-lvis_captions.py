@@ -1,0 +1,29 @@
+# Boxes, and captions of whole images, 8 : 16 per GPU.
+_base_ = [
+    '../../_base_/models/detic_r50_centernet2.py',
+    '../../_base_/datasets/ov_lvis_detection.py',
+    '../../_base_/schedules/detic_adamw_45k.py',
+    '../../_base_/clim/ov_lvis_captions_tags.py',
+    '../../_base_/default_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='mmdet_clim.CLIMDetector',
+    detector=_base_.model,
+    objectives=dict(caption=_base_.clim_caption_objective),
+    text_encoder=_base_.clim_text_encoder,
+    branches=dict(captions=['caption']))
+train_dataloader = dict(
+    batch_size=24,
+    sampler=dict(
+        _delete_=True,
+        type='mmdet_clim.MultiSourceSampler',
+        batch_size=24,
+        source_ratio=[8, 16]),
+    dataset=dict(
+        _delete_=True,
+        type='mmdet_clim.MultiSourceDataset',
+        datasets=[_base_.train_dataset, _base_.clim_caption_dataset]))
+auto_scale_lr = dict(enable=False, base_batch_size=192)
+load_from = \
+    'work_dirs/detic_r50-centernet2_90k_ov-lvis_base/iter_90000.pth'
