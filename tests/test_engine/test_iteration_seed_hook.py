@@ -111,7 +111,7 @@ def train(work_dir, name, iters, hooks, num_workers=0, resume=False):
     return record
 
 
-@pytest.mark.parametrize('num_workers', [0, 1])
+@pytest.mark.parametrize('num_workers', [0, 2])
 def test_resumed_run_continues_the_same(tmp_path, num_workers):
     whole = train(tmp_path / 'whole', f'whole{num_workers}', 6,
                   [IterationSeedHook()], num_workers)

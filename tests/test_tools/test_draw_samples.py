@@ -1,7 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -75,25 +73,16 @@ def write_data(root: Path) -> None:
                 annotations=annotations)))
 
 
-def run_tool(name, *arguments):
-    return subprocess.run(
-        [sys.executable, f'tools/visualization/{name}.py', *arguments],
-        cwd=ROOT,
-        env=dict(PYTHONPATH=str(ROOT), PATH='/usr/bin:/bin'),
-        capture_output=True,
-        text=True)
-
-
-def test_every_source_is_drawn(tmp_path):
+def test_every_source_is_drawn(tmp_path, run_tool):
     write_data(tmp_path)
     config = tmp_path / 'config.py'
     config.write_text(
         CONFIG.format(root=tmp_path) + "train_dataloader = dict(dataset=dict("
         "type='mmdet_clim.MultiSourceDataset', datasets=[boxes, texts]))")
     out = tmp_path / 'out'
-    done = run_tool('browse_mosaics', str(config), '--out', str(out), '--num',
-                    '2', '--side', '300')
-    assert done.returncode == 0, done.stderr
+    code, log = run_tool('visualization/browse_mosaics.py', str(config),
+                         '--out', str(out), '--num', '2', '--side', '300')
+    assert code == 0, log
     assert sorted(f.name for f in out.iterdir()) == [
         '0_boxes_0.png', '0_boxes_1.png', '1_mosaic_0.png', '1_mosaic_1.png'
     ]
@@ -102,26 +91,26 @@ def test_every_source_is_drawn(tmp_path):
     assert cv2.imread(str(out / '1_mosaic_0.png')).shape == (200, 600, 3)
 
 
-def test_plain_dataset_with_fewer_samples(tmp_path):
+def test_plain_dataset_with_fewer_samples(tmp_path, run_tool):
     write_data(tmp_path)
     config = tmp_path / 'config.py'
     config.write_text(
         CONFIG.format(root=tmp_path) +
         'train_dataloader = dict(dataset=boxes)')
-    done = run_tool('browse_mosaics', str(config), '--out',
-                    str(tmp_path / 'out'), '--num', '9')
-    assert done.returncode == 0, done.stderr
+    code, log = run_tool('visualization/browse_mosaics.py', str(config),
+                         '--out', str(tmp_path / 'out'), '--num', '9')
+    assert code == 0, log
     assert len(list((tmp_path / 'out').iterdir())) == 3
 
 
-def test_wrong_number(tmp_path):
-    done = run_tool('browse_mosaics', 'config.py', '--out', str(tmp_path),
-                    '--num', '0')
-    assert done.returncode == 2
-    assert '--num: expected at least 1' in done.stderr
+def test_wrong_number(tmp_path, run_tool):
+    code, log = run_tool('visualization/browse_mosaics.py', 'config.py',
+                         '--out', str(tmp_path), '--num', '0')
+    assert code == 2
+    assert '--num: expected at least 1' in log
 
 
-def test_detections_of_untrained_models(tmp_path):
+def test_detections_of_untrained_models(tmp_path, run_tool):
     write_data(tmp_path)
     base = ROOT / 'configs/openmoji'
     plain = Config.fromfile(base / 'faster-rcnn_r18-c4_256_base.py')
@@ -143,8 +132,9 @@ def test_detections_of_untrained_models(tmp_path):
             str(tmp_path / f'{name}.py'),
             str(tmp_path / f'{name}.pth')
         ]
-    done = run_tool('compare_detections', *arguments, '--num', '2', '--out',
-                    str(tmp_path / 'new' / 'a.png'))
-    assert done.returncode == 0, done.stderr
+    code, log = run_tool('visualization/compare_detections.py',
+                         *arguments, '--num', '2', '--out',
+                         str(tmp_path / 'new' / 'a.png'))
+    assert code == 0, log
     # the truth and two models, 420 pixels each
     assert cv2.imread(str(tmp_path / 'new' / 'a.png')).shape[1] == 1292
