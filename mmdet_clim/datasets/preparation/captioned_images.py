@@ -1,0 +1,282 @@
+# Licensed under the Apache License, Version 2.0.
+"""Captioned images as they are prepared: checked, tagged, written."""
+import json
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from ..image_text import SHARD_KEYS, image_key, shard_samples
+from ..images import UnreadableImageError, image_size
+from ..tags import TagFinder
+from .coco_json import repeated_values, write_coco
+from .counts import FileCounts
+from .files import whole_file
+
+#: What a file of captioned images is called by.
+SUFFIXES = ('.json', '.jsonl')
+
+
+class TagClasses:
+    """Classes and the words that name them in captions.
+
+    Args:
+        names (Sequence[str]): Class names.
+        ids (Sequence[int]): Their category ids.
+        words (Sequence[Sequence[str]]): Of each class, its name and synonyms.
+    """
+
+    def __init__(self, names: Sequence[str], ids: Sequence[int],
+                 words: Sequence[Sequence[str]]) -> None:
+        self.names = tuple(names)
+        self.ids = tuple(ids)
+        self.words = tuple(map(tuple, words))
+        # Made here once: other processes get it as it is.
+        self._finder = TagFinder(dict(enumerate(self.words)))
+
+    def find(self, captions: Sequence[str]) -> List[int]:
+        """Sorted positions of the classes that any caption names."""
+        return self._finder(captions)
+
+    def categories(self) -> List[dict]:
+        """COCO's entries."""
+        return [dict(id=i, name=n) for i, n in zip(self.ids, self.names)]
+
+
+@dataclass
+class Part:
+    """Some captioned images in a row, and what was dropped among them.
+
+    Args:
+        samples (list[dict]): ``file_name``, ``width``, ``height``,
+            ``captions`` and ``tags`` (positions of classes); ``id`` where
+            the source gives one; ``shard_*`` within a shard.
+        dropped (Counter): By reason.
+        example (str): The first image that was dropped, and why.
+    """
+
+    samples: List[dict] = field(default_factory=list)
+    dropped: Counter = field(default_factory=Counter)
+    example: str = ''
+
+    def drop(self, reason: str, what: str) -> None:
+        """Count what is left out.
+
+        Args:
+            reason (str): In the plural: 'missing images'.
+            what (str): Which one.
+        """
+        self.dropped[reason] += 1
+        self.example = self.example or f'{what}: {reason}'
+
+    def add(self, image: bytes, sample: dict) -> None:
+        """Take in an image with captions, if it has any and is readable.
+
+        Args:
+            image (bytes): The encoded image.
+            sample (dict): All of it but ``width`` and ``height``.
+        """
+        captions = [c.strip() for c in sample['captions']]
+        kept = [caption for caption in captions if caption]
+        if len(kept) < len(captions):
+            self.dropped['empty captions'] += len(captions) - len(kept)
+        if not kept:
+            self.drop('images without a caption', sample['file_name'])
+            return
+        try:
+            width, height = image_size(image)
+        except UnreadableImageError as error:
+            self.drop(f'unreadable images: {error.reason}',
+                      sample['file_name'])
+            return
+        self.samples.append(
+            dict(sample, width=width, height=height, captions=kept))
+
+
+def read_image_file(path: Path, part: Part, name: str) -> Optional[bytes]:
+    """The bytes of an image file, or None, counted, if there are none.
+
+    Args:
+        path (Path): The file.
+        part (Part): Counts it.
+        name (str): What the counts call it.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        part.drop('missing images', name)
+    except OSError as error:
+        part.drop(f'unreadable images: {error.strerror}', name)
+    return None
+
+
+def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
+    """The images of a webdataset shard.
+
+    Args:
+        path (str): The shard.
+        part (Part): Counts a shard that can not be read.
+
+    Yields:
+        tuple[dict, bytes]: What the shard says of an image, see
+        :func:`~mmdet_clim.datasets.image_text.shard_samples`, named by the
+        shard's name without its folder; and the encoded image.
+    """
+    name = Path(path).name
+    try:
+        members = list(shard_samples(path, 0))
+    except (OSError, ValueError) as error:
+        part.drop('unreadable shards', f'{path} ({error})')
+        return
+    with open(path, 'rb') as shard:
+        for member in members:
+            shard.seek(member['shard_offset'])
+            file_name = member['file_name'].replace(path, name, 1)
+            yield dict(
+                member, file_name=file_name,
+                shard_path=name), shard.read(member['shard_size'])
+
+
+def shard_place(member: dict) -> dict:
+    """Only where an image is within its shard.
+
+    Args:
+        member (dict): See :func:`read_shard`.
+    """
+    return {key: member[key] for key in SHARD_KEYS}
+
+
+def _check_distinct(parts: Iterable[Part], where: str) -> None:
+    """Raise if two images have one id or one file, or only some have an id.
+
+    Numbers are kept of them, eight bytes each, not the names.
+    """
+    ids, names, without_id = array('q'), array('q'), 0
+    for part in parts:
+        for sample in part.samples:
+            names.append(image_key(sample['file_name']))
+            if 'id' in sample:
+                ids.append(sample['id'])
+            else:
+                without_id += 1
+    if ids and without_id:
+        raise ValueError(f"{where}: expected an 'id' of every image or of "
+                         f'none, got {len(ids)} with one and {without_id} '
+                         'without')
+    for key, values in (('id', ids), ('file_name', names)):
+        for repeated in repeated_values(values)[:1]:
+            value = next(s[key] for part in parts for s in part.samples
+                         if repeated in (s.get('id'),
+                                         image_key(s['file_name'])))
+            raise ValueError(
+                f'{where}: key {key!r} is {value!r} more than once, expected '
+                'values that no other image has')
+
+
+def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
+             as_ids: bool, counts: FileCounts) -> Iterator[dict]:
+    """The images as they stand in the file, counted."""
+    for part in parts:
+        counts.dropped.update(part.dropped)
+        for sample in part.samples:
+            number = sample.get('id', counts.totals['images'] + 1)
+            entry = {'id': number, 'file_name': sample['file_name']}
+            entry.update(
+                (key, sample[key]) for key in ('height', 'width', 'captions'))
+            counts.totals['images'] += 1
+            counts.totals['captions'] += len(sample['captions'])
+            if classes is not None:
+                tags = sorted(sample['tags'])
+                if not tags:
+                    counts.totals['images without a tag'] += 1
+                for tag in tags:
+                    counts.add_class(classes.names[tag])
+                if as_ids:
+                    entry['pos_category_ids'] = [classes.ids[t] for t in tags]
+                else:
+                    entry['tags'] = [classes.names[tag] for tag in tags]
+            if 'shard_path' in sample:
+                entry.update(shard_place(sample))
+            yield entry
+
+
+def write_captioned_images(path: Path, parts: Iterable[Part],
+                           classes: Optional[TagClasses],
+                           where: str) -> Dict[str, Any]:
+    """Write what :class:`~mmdet_clim.datasets.ImageTextDataset` reads.
+
+    Args:
+        path (Path): ``.json``: COCO's format, with ``categories`` and
+            ``pos_category_ids``; ``.jsonl``: an object per line, with
+            ``tags`` by name. The latter is read line by line, so it is the
+            better one for millions of images.
+        parts (Iterable[Part]): The images; it is iterated more than once.
+        classes (TagClasses, optional): The classes of the tags.
+        where (str): The source, for errors.
+
+    Returns:
+        dict: Counts of the file.
+
+    Raises:
+        ValueError: If not one image is left, or ids are wrong.
+    """
+    counts = FileCounts(() if classes is None else classes.names, 'tags')
+    counts.totals['captions'] = 0
+    as_ids = path.suffix == '.json'
+    _check_distinct(parts, where)
+    entries = _entries(parts, classes, as_ids, counts)
+    if as_ids:
+        categories = [] if classes is None else classes.categories()
+        write_coco(path, dict(images=entries, categories=categories))
+    else:
+        with whole_file(path) as file:
+            for entry in entries:
+                file.write(json.dumps(entry) + '\n')
+    if not counts.totals['images']:
+        path.unlink()
+        example = next((part.example for part in parts if part.example), '')
+        raise ValueError(
+            f'{where}: expected at least one readable image with a caption, '
+            f'got none; dropped: {dict(counts.dropped)}'
+            f"{'; the first: ' if example else ''}{example}")
+    return counts.as_dict()
+
+
+def check_output(out: Path) -> None:
+    """Raise if the file to write has a suffix that no dataset reads.
+
+    Args:
+        out (Path): The file.
+
+    Raises:
+        ValueError: Unless it is one of ``SUFFIXES``.
+    """
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f'{out}: expected a file name that ends in one of '
+                         f'{SUFFIXES}, got {out.suffix!r}')
+
+
+def find_shards(pattern: str) -> Sequence[Path]:
+    """The shards that a pattern with ``*`` and ``?`` stands for, in order.
+
+    Args:
+        pattern (str): A path; also of a single shard.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = Path(pattern)
+    found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise FileNotFoundError(f'{pattern}: no such shard')
+    return found

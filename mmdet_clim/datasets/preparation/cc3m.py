@@ -1,0 +1,350 @@
+# Licensed under the Apache License, Version 2.0.
+"""Conceptual Captions (CC3M): captions, sizes and LVIS tags."""
+import json
+import zlib
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from tqdm import tqdm
+
+from ..json_checks import typed_value
+from ..ov_lvis import class_name
+from .captioned_images import (
+    Part,
+    TagClasses,
+    check_output,
+    find_shards,
+    read_image_file,
+    read_shard,
+    shard_place,
+    write_captioned_images,
+)
+from .coco_json import CocoFile
+from .job import Job, file_stamp, run_job
+from .ov_lvis import check_frequencies, lvis_words
+from .parts import PART_SIZE, make_parts
+
+#: Rows between two known positions in the file.
+STRIDE = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the TSV.
+
+    Args:
+        number (int): From 0.
+        caption (str): Its text.
+        url (str): Where the image was.
+    """
+
+    number: int
+    caption: str
+    url: str
+
+
+class RowFile:
+    """CC3M's TSV, ``caption<TAB>url`` a line, read from any row on.
+
+    Args:
+        path (Path): The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has no line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise FileNotFoundError(f'{path}: no such file, expected the TSV '
+                                    'of Conceptual Captions')
+        self.offsets = array('q')
+        self._near: Optional[Tuple[int, List[Row]]] = None
+        position = 0
+        with open(path, 'rb') as file, tqdm(
+                total=path.stat().st_size,
+                desc=f'{path.name}: check',
+                unit='B',
+                unit_scale=True) as bar:
+            number = -1
+            for number, line in enumerate(file):
+                if number % STRIDE == 0:
+                    self.offsets.append(position)
+                    bar.update(position - bar.n)
+                position += len(line)
+            bar.update(position - bar.n)
+        self.count = number + 1
+        if not self.count:
+            raise ValueError(f'{path}: expected lines of a caption, a tab and '
+                             'a URL, got an empty file')
+
+    def rows(self, first: int, count: int) -> Iterator[Row]:
+        """Some rows, in order, without those behind the last one.
+
+        Args:
+            first (int): Number of the first row.
+            count (int): How many.
+
+        Raises:
+            ValueError: If a line is not a caption, a tab and a URL in UTF-8.
+        """
+        if first >= self.count:
+            return
+        with open(self.path, 'rb') as file:
+            file.seek(self.offsets[first // STRIDE])
+            for _ in range(first % STRIDE):
+                file.readline()
+            for number in range(first, min(first + count, self.count)):
+                yield self._parse(number, file.readline())
+
+    def row(self, number: int) -> Optional[Row]:
+        """One row, None if the file has no such row."""
+        first = number - number % STRIDE
+        # Keys stand in order, so the next row is in the same few.
+        if self._near is None or self._near[0] != first:
+            self._near = first, list(self.rows(first, STRIDE))
+        near = self._near[1]
+        return near[number - first] if number - first < len(near) else None
+
+    def _parse(self, number: int, line: bytes) -> Row:
+        """A line's parts."""
+        where = f'{self.path}: line {number + 1}'
+        try:
+            text = line.decode('utf-8').rstrip('\r\n')
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{where}: expected UTF-8 ({error})') from error
+        cells = text.split('\t')
+        if len(cells) != 2 or '://' not in cells[1]:
+            raise ValueError(f'{where}: expected a caption, a tab and a URL, '
+                             f'got {text[:200]!r}')
+        return Row(number, *cells)
+
+
+def image_name(template: str, row: Row) -> str:
+    """The file name of a row's image.
+
+    Args:
+        template (str): With ``{row}`` (from 0), ``{crc32}`` (of the URL) and
+            ``{shard}`` (ten thousand rows each), and Python's formats, such
+            as ``{shard:05d}/{row:09d}.jpg``.
+        row (Row): The row.
+    """
+    return template.format(
+        row=row.number,
+        crc32=zlib.crc32(row.url.encode()),
+        shard=row.number // 10_000)
+
+
+def check_template(template: str) -> None:
+    """Raise if a template of file names can not serve.
+
+    Args:
+        template (str): See :func:`image_name`.
+
+    Raises:
+        ValueError: If it has an unknown field, a bad format, or gives two
+            rows the same name.
+    """
+    try:
+        names = {
+            image_name(template, Row(number, '', f'http://{number}'))
+            for number in range(2)
+        }
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f'file_name={template!r}: expected fields {{row}}, {{crc32}} and '
+            f'{{shard}} with formats of numbers, got {error!r}') from error
+    if len(names) < 2:
+        raise ValueError(f'file_name={template!r}: expected {{row}} or '
+                         '{crc32} in it, it names every image the same')
+
+
+def read_lvis_classes(path: Path) -> TagClasses:
+    """The classes and words of an LVIS file.
+
+    Args:
+        path (Path): ``lvis_v1_train.json``, or the much smaller category
+            info that ``prepare_ov_lvis`` writes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TypeError: If a value has the wrong type.
+        ValueError: If it is neither, or not LVIS v1's split.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file, expected LVIS '
+                                'annotations or category info')
+    with open(path, encoding='utf-8') as file:
+        is_list = file.read(1) == '['
+    if is_list:
+        entries = json.loads(path.read_text(encoding='utf-8'))
+        categories = {
+            typed_value(c, 'id', int, f'{path}: [{number}]'): c
+            for number, c in enumerate(entries)
+        }
+    else:
+        categories = CocoFile(path, ('categories', )).categories()
+    check_frequencies(categories, str(path))
+    ids = sorted(categories)
+    return TagClasses(
+        tuple(class_name(categories[i]['name']) for i in ids), tuple(ids),
+        tuple(lvis_words(categories[i], f'{path}: category {i}') for i in ids))
+
+
+def _sample(row: Row, file_name: str, classes: TagClasses) -> dict:
+    """A row as a sample, with its tags."""
+    return dict(
+        id=row.number,
+        file_name=file_name,
+        captions=[row.caption],
+        tags=classes.find([row.caption]))
+
+
+@dataclass(frozen=True)
+class FolderWorker:
+    """Finds the images of rows in a folder.
+
+    Args:
+        rows (RowFile): The captions.
+        classes (TagClasses): For the tags.
+        folder (Path): Of the images.
+        template (str): Of their names; see :func:`image_name`.
+    """
+
+    rows: RowFile
+    classes: TagClasses
+    folder: Path
+    template: str
+
+    def __call__(self, task: Tuple[int, int]) -> Part:
+        """The part of ``(first row, number of rows)``."""
+        part = Part()
+        for row in self.rows.rows(*task):
+            name = image_name(self.template, row)
+            image = read_image_file(self.folder / name, part, name)
+            if image is not None:
+                part.add(image, _sample(row, name, self.classes))
+        return part
+
+
+@dataclass(frozen=True)
+class ShardWorker:
+    """Finds the rows of images in webdataset shards by their keys.
+
+    Args:
+        rows (RowFile): The captions.
+        classes (TagClasses): For the tags.
+    """
+
+    rows: RowFile
+    classes: TagClasses
+
+    def __call__(self, path: str) -> Part:
+        """The part of one shard."""
+        part = Part()
+        for member, image in read_shard(path, part):
+            number = _row_number(member['where'])
+            row = None if number is None else self.rows.row(number)
+            if row is None:
+                part.drop('images whose key is no row of the TSV',
+                          member['file_name'])
+                continue
+            sample = _sample(row, member['file_name'], self.classes)
+            part.add(image, dict(sample, **shard_place(member)))
+        return part
+
+
+def _row_number(key: str) -> Optional[int]:
+    """The row that a key within a shard stands for, None if it is none."""
+    name = key.rpartition('/')[2]
+    return int(name) if name.isascii() and name.isdigit() else None
+
+
+def prepare_cc3m(tsv: Path,
+                 out: Path,
+                 categories: Path,
+                 images: Optional[Path] = None,
+                 file_name: str = '{row}.jpg',
+                 shards: Optional[str] = None,
+                 workers: int = 1,
+                 overwrite: bool = False) -> Tuple[Dict, bool]:
+    """Make a file of CC3M's images with captions, sizes and LVIS tags.
+
+    Args:
+        tsv (Path): The official file, ``caption<TAB>url`` a line.
+        out (Path): The file to write, ``.jsonl`` or ``.json``, with
+            ``*_summary.json`` beside it.
+        categories (Path): LVIS's annotations or category info.
+        images (Path, optional): The folder of the images.
+        file_name (str): How they are called; see :func:`image_name`.
+        shards (str, optional): Instead of ``images``: webdataset shards, a
+            path with ``*``; the keys are row numbers, as img2dataset gives
+            them.
+        workers (int): Processes; the file does not depend on it.
+        overwrite (bool): Replace a file of other origin.
+
+    Returns:
+        tuple[dict, bool]: The summary, and False if all was made before.
+
+    Raises:
+        FileExistsError: If a file of other origin is in the way.
+        FileNotFoundError: If an input is missing.
+        TypeError: If a value in an input has the wrong type.
+        ValueError: If an input or an argument is wrong, or no image is left.
+    """
+    tsv, out, categories = Path(tsv), Path(out), Path(categories)
+    check_output(out)
+    if (images is None) == (shards is None):
+        raise ValueError('expected either images or shards, got '
+                         f'images={images!r}, shards={shards!r}')
+    classes = read_lvis_classes(categories)
+    rows = RowFile(tsv)
+    worker: Callable[[Any], Part]
+    tasks: Sequence
+    inputs = {str(p): file_stamp(p) for p in (tsv, categories)}
+    if images is not None:
+        check_template(file_name)
+        if not Path(images).is_dir():
+            raise FileNotFoundError(f'{images}: no such folder')
+        worker = FolderWorker(rows, classes, Path(images), file_name)
+        tasks = [(first, PART_SIZE)
+                 for first in range(0, rows.count, PART_SIZE)]
+        source = f'{tsv} and {images}'
+        parameters = dict(images=str(images), file_name=file_name)
+    else:
+        worker = ShardWorker(rows, classes)
+        tasks = [str(path) for path in find_shards(shards)]
+        inputs.update((path, file_stamp(Path(path))) for path in tasks)
+        source = f'{tsv} and {shards}'
+        parameters = dict(shards=shards)
+    job = Job(
+        tool='prepare_cc3m',
+        folder=out.parent,
+        outputs=(out.name, ),
+        summary=f'{out.stem}_summary.json',
+        inputs=inputs,
+        parameters=parameters)
+
+    def make(folder: Path) -> Dict:
+        parts = make_parts(tasks, worker, folder / 'parts', workers, out.name)
+        counts = write_captioned_images(folder / out.name, parts, classes,
+                                        source)
+        return dict(
+            tool=job.tool,
+            rows=rows.count,
+            classes=len(classes.names),
+            files={out.name: counts})
+
+    return run_job(job, make, overwrite)

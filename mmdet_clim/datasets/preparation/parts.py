@@ -1,0 +1,157 @@
+# Licensed under the Apache License, Version 2.0.
+"""Long work in parts: on several processes, and resumed where it stopped."""
+import hashlib
+import json
+import multiprocessing
+from collections import Counter, deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Iterable,
+    Iterator,
+    Optional,
+    Sequence,
+    Sized,
+    Tuple,
+)
+
+from tqdm import tqdm
+
+from .captioned_images import Part
+from .files import write_json
+
+#: Images per part: some seconds of work, so a killed run loses little.
+PART_SIZE = 2000
+
+
+def in_parts(entries: Iterable[Any],
+             size: int = PART_SIZE) -> Iterator[Tuple[Any, ...]]:
+    """Tuples of ``size`` entries, the last one shorter.
+
+    Args:
+        entries (Iterable): In a fixed order.
+        size (int): How many.
+    """
+    waiting = []
+    for entry in entries:
+        waiting.append(entry)
+        if len(waiting) == size:
+            yield tuple(waiting)
+            waiting = []
+    if waiting:
+        yield tuple(waiting)
+
+
+def _read_part(path: Path, digest: str) -> Optional[Part]:
+    """A part that was made before of the same task, else None."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding='utf-8'))
+    if content['task'] != digest:
+        return None
+    return Part(content['samples'], Counter(content['dropped']),
+                content['example'])
+
+
+_make: Optional[Callable[[Any], Part]] = None
+
+
+def _set_make(make: Callable[[Any], Part]) -> None:
+    """Keep what makes parts: it is sent to a process once, not per part."""
+    global _make
+    _make = make
+
+
+def _make_part_here(task: Any, path: Path, digest: str) -> None:
+    """Make a part in a worker process."""
+    _make_part(_make, task, path, digest)
+
+
+def _make_part(make: Callable[[Any], Part], task: Any, path: Path,
+               digest: str) -> None:
+    """Make a part and leave it as a file, whole or not at all."""
+    part = make(task)
+    write_json(
+        path,
+        dict(
+            task=digest,
+            samples=part.samples,
+            dropped=part.dropped,
+            example=part.example))
+
+
+class PartFiles:
+    """The parts that tasks made, in order, read when they are asked for.
+
+    Args:
+        files (Sequence[tuple[Path, str]]): File and digest of the task.
+    """
+
+    def __init__(self, files: Sequence[Tuple[Path, str]]) -> None:
+        self.files = files
+
+    def __iter__(self) -> Iterator[Part]:
+        for path, digest in self.files:
+            yield _read_part(path, digest)
+
+
+def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
+               workers: int, title: str) -> PartFiles:
+    """Do all tasks.
+
+    Each result is a file in the folder: what is there of the same task is
+    not made again. The result does not depend on the number of processes.
+
+    Args:
+        tasks (Iterable): In a fixed order. Few of them are in memory.
+        make (Callable[[Any], Part]): Does one; it goes to other processes.
+        folder (Path): For the files.
+        workers (int): Processes; 1 works in this one.
+        title (str): Of the progress bar.
+
+    Returns:
+        PartFiles: What was made, in order.
+
+    Raises:
+        ValueError: If ``workers`` is not positive.
+    """
+    if workers < 1:
+        raise ValueError(f'workers: expected a positive number, got {workers}')
+    folder.mkdir(exist_ok=True)
+    paths = []
+    # Fresh processes: a fork of one with threads (tqdm's) may hang.
+    context = multiprocessing.get_context('spawn')
+    with nullcontext() if workers == 1 else ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_set_make,
+            initargs=(make, )) as pool, tqdm(
+                desc=title,
+                unit='part',
+                total=len(tasks) if isinstance(tasks, Sized) else None) as bar:
+        running: Deque[Future] = deque()
+        try:
+            for number, task in enumerate(tasks):
+                path = folder / f'{number:07d}.json'
+                digest = hashlib.sha256(repr(task).encode()).hexdigest()
+                paths.append((path, digest))
+                if _read_part(path, digest) is not None:
+                    bar.update()
+                elif pool is None:
+                    _make_part(make, task, path, digest)
+                    bar.update()
+                else:
+                    running.append(
+                        pool.submit(_make_part_here, task, path, digest))
+                while len(running) > 2 * workers:
+                    running.popleft().result()
+                    bar.update()
+            while running:
+                running.popleft().result()
+                bar.update()
+        finally:
+            for future in running:
+                future.cancel()
+    return PartFiles(paths)

@@ -1,0 +1,273 @@
+# Licensed under the Apache License, Version 2.0.
+"""One's own captioned images from every kind of source."""
+import json
+import tarfile
+from io import BytesIO
+
+import pytest
+
+from mmdet_clim.datasets import (
+    ImageTextDataset,
+    build_vocabulary,
+    read_image,
+)
+from mmdet_clim.datasets.preparation import own_captions
+from mmdet_clim.datasets.preparation.own_captions import (
+    Columns,
+    prepare_image_text,
+    read_synonyms,
+)
+
+WORDS = build_vocabulary(['couch', 'cat', 'Käse'])
+SYNONYMS = {'couch': ['sofa']}
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def folder(tmp_path, write_picture):
+    root = tmp_path / 'mine'
+    for name, text in {
+            'b.jpg': 'Two cats\n\n on a sofa ',
+            'a/é.png': '\ufeffKa\u0308se',
+            'c.jpg': '\n',
+            'd.JPG': None,
+            'e.jpg': 'a cat',
+    }.items():
+        write_picture(root / name, 12, 9)
+        if text is not None:
+            (root / name).with_suffix('.txt').write_text(
+                text, encoding='utf-8')
+    (root / 'e.txt').write_bytes(b'\xff\xfe')
+    (root / 'README.txt').write_text('no image is called so')
+    return root
+
+
+def test_a_folder_by_hand(folder, tmp_path):
+    out = tmp_path / 'mine.json'
+    summary, made = prepare_image_text(str(folder), out, WORDS, SYNONYMS)
+    assert made
+    content = read(out)
+    assert content['categories'] == [
+        dict(id=1, name='couch'),
+        dict(id=2, name='cat'),
+        dict(id=3, name='Käse')
+    ]
+    assert content['images'] == [
+        dict(
+            id=1,
+            file_name='a/é.png',
+            height=9,
+            width=12,
+            captions=['Ka\u0308se'],
+            pos_category_ids=[3]),
+        dict(
+            id=2,
+            file_name='b.jpg',
+            height=9,
+            width=12,
+            captions=['Two cats', 'on a sofa'],
+            pos_category_ids=[1, 2]),
+    ]
+    counts = summary['files']['mine.json']
+    assert counts['dropped'] == {
+        'images without a caption': 1,
+        'images without a text file': 1,
+        'images whose text file is not UTF-8': 1
+    }
+    assert counts['tags_per_class'] == {'couch': 1, 'cat': 1, 'Käse': 1}
+    dataset = ImageTextDataset(
+        str(out), vocabulary=WORDS, data_prefix=dict(img=str(folder)))
+    assert dataset.get_data_info(1)['tags'] == [0, 1]
+    assert read_image(dataset.get_data_info(0))[1] == (9, 12)
+
+    # the same again, then with another image
+    assert not prepare_image_text(str(folder), out, WORDS, SYNONYMS)[1]
+    (folder / 'd.txt').write_text('a cat')
+    with pytest.raises(FileExistsError, match='made with other inputs'):
+        prepare_image_text(str(folder), out, WORDS, SYNONYMS)
+    prepare_image_text(str(folder), out, WORDS, SYNONYMS, overwrite=True)
+    assert len(read(out)['images']) == 3
+    with pytest.raises(FileExistsError, match='other parameters words'):
+        prepare_image_text(str(folder), out)
+
+
+def test_killed_and_resumed_is_as_undisturbed(folder, tmp_path, monkeypatch,
+                                              killed, files_of):
+    monkeypatch.setattr(own_captions, 'in_parts', lambda entries:
+                        ((entry, ) for entry in entries))
+    for name in ('undisturbed', 'out'):
+        (tmp_path / name).mkdir()
+    prepare_image_text(
+        str(folder), tmp_path / 'undisturbed' / 'a.jsonl', WORDS)
+    out = tmp_path / 'out' / 'a.jsonl'
+    call = own_captions.FolderWorker.__call__
+
+    def die_at_d(self, task):
+        if task == ('d.JPG', ):
+            raise killed
+        return call(self, task)
+
+    with monkeypatch.context() as patch, pytest.raises(killed):
+        patch.setattr(own_captions.FolderWorker, '__call__', die_at_d)
+        prepare_image_text(str(folder), out, WORDS)
+    assert not files_of(out.parent)
+    prepare_image_text(str(folder), out, WORDS)
+    assert files_of(out.parent) == files_of(tmp_path / 'undisturbed')
+
+    # what a killed run left is of no use when an image has changed since
+    (tmp_path / 'new').mkdir()
+    with monkeypatch.context() as patch, pytest.raises(killed):
+        patch.setattr(own_captions.FolderWorker, '__call__', die_at_d)
+        prepare_image_text(str(folder), tmp_path / 'new' / 'a.jsonl', WORDS)
+    (folder / 'b.txt').write_text('a changed caption')
+    prepare_image_text(str(folder), tmp_path / 'new' / 'a.jsonl', WORDS)
+    assert 'a changed caption' in (tmp_path / 'new' / 'a.jsonl').read_text()
+
+
+def test_a_table(folder, tmp_path):
+    table = tmp_path / 'mine.csv'
+    table.write_text(
+        '\ufeffpicture,text,labels\r\n'
+        'b.jpg,"a cat, lying",cat; dog\r\n'
+        'b.jpg,"two\r\nlines",couch\r\n'
+        'nowhere.jpg,a cat,\r\n'
+        'c.jpg,,cat\r\n'
+        'a/é.png,a cat,\r\n',
+        encoding='utf-8')
+    columns = Columns('picture', 'text', 'labels')
+    out = tmp_path / 'out.jsonl'
+    summary, _ = prepare_image_text(
+        str(table), out, WORDS, images=folder, columns=columns)
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        dict(
+            id=1,
+            file_name='b.jpg',
+            height=9,
+            width=12,
+            captions=['a cat, lying', 'two\r\nlines'],
+            tags=['couch', 'cat']),
+        # own tags are all there are, even if they are none
+        dict(
+            id=2,
+            file_name='a/é.png',
+            height=9,
+            width=12,
+            captions=['a cat'],
+            tags=[]),
+    ]
+    assert summary['files']['out.jsonl']['dropped'] == {
+        'empty captions': 1,
+        'images without a caption': 1,
+        'missing images': 1,
+        'tags that are no class': 1
+    }
+
+
+@pytest.mark.parametrize('text, message', [
+    ('', 'expected a column'),
+    ('file_name,text\n', r"line 1: expected a column 'caption', got \["),
+    ('file_name,caption\na.jpg\n', 'line 2: expected 2 cells, got'),
+    ('file_name,caption\na.jpg,b,c\n', 'line 2: expected 2 cells, got'),
+    ('file_name,caption\n ,b\n', "line 2: column 'file_name' is empty"),
+    ('file_name,caption\na.jpg,"b"c\n', 'after line 1: '),
+    ('file_name,caption\n', r'expected at least one readable image'),
+    ('file_name,caption\nb.jpg,x\nc.jpg,y\nb.jpg,z\n',
+     "'file_name' is 'b.jpg' more than once"),
+])
+def test_wrong_tables(text, message, folder, tmp_path):
+    table = folder / 'a.csv'
+    table.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        prepare_image_text(str(table), tmp_path / 'a.json')
+
+
+def test_json_lines(folder, tmp_path):
+    source = folder / 'a.jsonl'
+    source.write_text('\n'.join(
+        map(json.dumps, [
+            dict(file_name='b.jpg', caption='a cat', id=7),
+            dict(file_name='c.jpg', captions=['x', 'y'], tags=['cat'], id=5),
+        ])))
+    out = tmp_path / 'out.jsonl'
+    prepare_image_text(str(source), out, WORDS)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(s['id'], s['captions'], s['tags'])
+            for s in found] == [(7, ['a cat'], ['cat']),
+                                (5, ['x', 'y'], ['cat'])]
+    # without classes there are no tags
+    summary, _ = prepare_image_text(str(source), tmp_path / 'no.jsonl')
+    assert 'tags' not in (tmp_path / 'no.jsonl').read_text()
+    assert summary['files']['no.jsonl']['dropped'] == {
+        'tags, as no classes are given': 1
+    }
+
+
+@pytest.mark.parametrize('line, error, message', [
+    ('{"caption": "a"}', ValueError, "line 2: key 'file_name' is missing"),
+    ('{"file_name": "", "caption": "a"}', ValueError, "'file_name' is empty"),
+    ('{"file_name": 3}', TypeError, "line 2: key 'file_name' is 3"),
+    ('{"file_name": "c.jpg", "captions": "a"}', TypeError,
+     "line 2: key 'captions' is 'a', expected a list"),
+    ('{"file_name": "c.jpg", "tags": [1]}', TypeError,
+     "line 2: key 'tags' holds 1"),
+    ('[]', TypeError, 'line 2: expected a JSON object'),
+    ('{', ValueError, 'line 2: not valid JSON'),
+    ('{"file_name": "c.jpg", "caption": "a", "id": 0}', ValueError,
+     "key 'id' is 0 more than once"),
+])
+def test_wrong_json_lines(line, error, message, folder, tmp_path,
+                          write_picture):
+    (folder /
+     'a.jsonl').write_text('{"file_name": "b.jpg", "caption": "a"}\n' + line)
+    with pytest.raises(error, match=message):
+        prepare_image_text(str(folder / 'a.jsonl'), tmp_path / 'a.json')
+
+
+def test_shards(folder, tmp_path):
+    shard = tmp_path / 's-0.tar'
+    picture = (folder / 'b.jpg').read_bytes()
+    with tarfile.open(shard, 'w') as tar:
+        for name, data in {
+                'x/1.jpg': picture,
+                'x/1.txt': b'two cats',
+                'x/2.jpg': picture,
+                'x/2.json': b'{"captions": ["a"], "tags": ["couch"]}',
+                'x/3.jpg': picture,
+        }.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, BytesIO(data))
+    out = tmp_path / 'out' / 'shards.json'
+    out.parent.mkdir()
+    prepare_image_text(str(tmp_path / 's-*.tar'), out, WORDS)
+    assert [(i['file_name'], i['pos_category_ids'])
+            for i in read(out)['images']] == [('s-0.tar/x/1.jpg', [2]),
+                                              ('s-0.tar/x/2.jpg', [1])]
+    dataset = ImageTextDataset(str(out), data_prefix=dict(img=str(tmp_path)))
+    assert read_image(dataset.get_data_info(1))[1] == (9, 12)
+
+
+def test_wrong_arguments(tmp_path):
+    (tmp_path / 'empty').mkdir()
+    out = tmp_path / 'a.json'
+    with pytest.raises(ValueError, match='empty: expected images'):
+        prepare_image_text(str(tmp_path / 'empty'), out)
+    with pytest.raises(ValueError, match='expected a folder, .csv'):
+        prepare_image_text(str(tmp_path / 'a.xml'), out)
+    with pytest.raises(FileNotFoundError, match='a.csv: no such file'):
+        prepare_image_text(str(tmp_path / 'a.csv'), out)
+    with pytest.raises(ValueError, match=r"as keys, got \['sofa'\]"):
+        prepare_image_text('a.csv', out, WORDS, {'sofa': ['couch']})
+    with pytest.raises(ValueError, match='expected classes beside them'):
+        prepare_image_text('a.csv', out, None, SYNONYMS)
+    path = tmp_path / 'synonyms.json'
+    for text, error in (('{', ValueError), ('[]', TypeError),
+                        ('{"cat": "kitty"}', TypeError)):
+        path.write_text(text)
+        with pytest.raises(error, match='synonyms.json'):
+            read_synonyms(path)
+    path.write_text('{"cat": ["kitty"]}')
+    assert read_synonyms(path) == {'cat': ['kitty']}

@@ -1,0 +1,81 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Make a file for ImageTextDataset of your own captioned images.
+
+From a folder of images with text files of the same names (a caption a line),
+a table (.csv, .tsv), JSON lines (.jsonl) or webdataset shards (.tar). With
+class names, the tags are the classes that the captions name. A killed run
+goes on where it stopped.
+
+Example:
+    python tools/datasets/prepare_image_text.py data/mine \\
+        --classes names.txt --synonyms synonyms.json \\
+        --out data/mine_captions.json
+"""
+import argparse
+from pathlib import Path
+
+from mmdet_clim.datasets.preparation.command import (
+    add_overwrite,
+    add_workers,
+    report,
+)
+from mmdet_clim.datasets.preparation.own_captions import (
+    Columns,
+    prepare_image_text,
+    read_synonyms,
+)
+from mmdet_clim.datasets.vocabulary import build_vocabulary
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'source', help="a folder, a file, or shards, a quoted path with '*'")
+    parser.add_argument(
+        '--out', type=Path, required=True, help='.json, or .jsonl for many')
+    parser.add_argument(
+        '--images',
+        type=Path,
+        help='folder of the images that a table or JSON lines name; that of '
+        'the file if not given')
+    parser.add_argument(
+        '--classes', type=Path, help='text file with a class name a line')
+    parser.add_argument(
+        '--synonyms',
+        type=Path,
+        help='JSON file of other words: {"couch": ["sofa"]}')
+    parser.add_argument('--image-column', default='file_name')
+    parser.add_argument('--caption-column', default='caption')
+    parser.add_argument(
+        '--tags-column',
+        default='',
+        help='column with class names, parted by semicolons; without it the '
+        'tags are found in the captions')
+    add_workers(parser)
+    add_overwrite(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+
+    def prepare():
+        classes, synonyms = args.classes, args.synonyms
+        return prepare_image_text(
+            args.source,
+            args.out,
+            vocabulary=classes and build_vocabulary(classes),
+            synonyms=synonyms and read_synonyms(synonyms),
+            images=args.images,
+            columns=Columns(args.image_column, args.caption_column,
+                            args.tags_column),
+            workers=args.workers,
+            overwrite=args.overwrite)
+
+    print(report('prepare_image_text', prepare))
+
+
+if __name__ == '__main__':
+    main()
