@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 from mmdet.structures.bbox import bbox2roi
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 
@@ -160,6 +161,17 @@ def test_the_queue_takes_the_texts_of_a_step_once(model, mosaics):
     # Eight texts in a queue of six: those of this step alone, each once.
     assert len(set(queue.ids.tolist())) == 6
     assert queue.ids.tolist() != kept.tolist()
+
+
+def test_train_steps_lower_the_losses(model, batch):
+    optim = OptimWrapper(torch.optim.Adam(model.parameters(), lr=5e-3))
+    values = []
+    for _ in range(12):
+        torch.manual_seed(0)
+        logs = model.train_step(copy.deepcopy(batch), optim)
+        values.append([logs[f'mosaic.{k}.loss'] for k in ('caption', 'tag')])
+    for first, last in zip(values[0], values[-1]):
+        assert last < .8 * first
 
 
 def test_images_without_proposals(model, mosaics):
