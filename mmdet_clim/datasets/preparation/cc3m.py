@@ -28,12 +28,11 @@ from .captioned_images import (
     read_image_file,
     read_shard,
     shard_place,
-    write_captioned_images,
 )
 from .coco_json import CocoFile
-from .job import Job, file_stamp, run_job
+from .job import file_stamp
 from .ov_lvis import check_frequencies, lvis_words
-from .parts import PART_SIZE, make_parts
+from .parts import PART_SIZE, prepare_in_parts
 
 #: Rows between two known positions in the file.
 STRIDE = 1000
@@ -329,22 +328,16 @@ def prepare_cc3m(tsv: Path,
         inputs.update((path, file_stamp(Path(path))) for path in tasks)
         source = f'{tsv} and {shards}'
         parameters = dict(shards=shards)
-    job = Job(
-        tool='prepare_cc3m',
-        folder=out.parent,
-        outputs=(out.name, ),
-        summary=f'{out.stem}_summary.json',
-        inputs=inputs,
-        parameters=parameters)
-
-    def make(folder: Path) -> Dict:
-        parts = make_parts(tasks, worker, folder / 'parts', workers, out.name)
-        counts = write_captioned_images(folder / out.name, parts, classes,
-                                        source)
-        return dict(
-            tool=job.tool,
-            rows=rows.count,
-            classes=len(classes.names),
-            files={out.name: counts})
-
-    return run_job(job, make, overwrite)
+    return prepare_in_parts(
+        'prepare_cc3m',
+        out,
+        source,
+        lambda: tasks,
+        worker,
+        classes,
+        inputs,
+        parameters,
+        workers,
+        overwrite,
+        rows=rows.count,
+        classes_of_tags=len(classes.names))

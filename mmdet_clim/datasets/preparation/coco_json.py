@@ -100,15 +100,19 @@ class CocoFile:
     def _top_level_kinds(self) -> Dict[str, str]:
         """The first event of each value of the outermost object."""
         events = self._stream('check', ijson.parse)
+        _, event, _ = next(events)
+        if event != 'start_map':
+            raise TypeError(f'{self.path}: expected a JSON object, got a '
+                            f'{event.replace("start_", "")}')
         kinds: Dict[str, str] = {}
         waiting = None
-        for number, (prefix, event, value) in enumerate(events):
-            if number == 0 and event != 'start_map':
-                raise TypeError(f'{self.path}: expected a JSON object, got a '
-                                f'{event.replace("start_", "")}')
+        for prefix, event, value in events:
+            # Nearly all events are within the values.
+            if prefix and waiting is None:
+                continue
             if waiting is not None:
                 kinds[waiting], waiting = event, None
-            elif event == 'map_key' and not prefix:
+            elif event == 'map_key':
                 waiting = value
         if not kinds:
             raise ValueError(f'{self.path}: expected a JSON object with keys, '

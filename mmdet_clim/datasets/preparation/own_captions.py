@@ -31,10 +31,9 @@ from .captioned_images import (
     read_image_file,
     read_shard,
     shard_place,
-    write_captioned_images,
 )
-from .job import Job, file_stamp, run_job
-from .parts import in_parts, make_parts
+from .job import file_stamp
+from .parts import in_parts, prepare_in_parts
 
 _TABLES = {'.csv': ',', '.tsv': '\t'}
 
@@ -408,25 +407,13 @@ def prepare_image_text(source: str,
     classes = None if vocabulary is None else own_classes(
         vocabulary, synonyms or {})
     found = find_source(source, images, columns, classes)
-    job = Job(
-        tool='prepare_image_text',
-        folder=out.parent,
-        outputs=(out.name, ),
-        summary=f'{out.stem}_summary.json',
-        inputs=found.inputs,
-        parameters=dict(
-            images=images and str(images),
-            columns=repr(columns),
-            words=classes and classes.words))
-
-    def make(folder: Path) -> Dict:
-        parts = make_parts(found.tasks(), found.worker, folder / 'parts',
-                           workers, out.name)
-        counts = write_captioned_images(folder / out.name, parts, classes,
-                                        source)
-        return dict(tool=job.tool, files={out.name: counts})
-
-    return run_job(job, make, overwrite)
+    parameters = dict(
+        images=images and str(images),
+        columns=repr(columns),
+        words=classes and classes.words)
+    return prepare_in_parts('prepare_image_text', out, source, found.tasks,
+                            found.worker, classes, found.inputs, parameters,
+                            workers, overwrite)
 
 
 def read_synonyms(path: Path) -> Dict[str, List[str]]:

@@ -11,8 +11,10 @@ from typing import (
     Any,
     Callable,
     Deque,
+    Dict,
     Iterable,
     Iterator,
+    Mapping,
     Optional,
     Sequence,
     Sized,
@@ -21,8 +23,9 @@ from typing import (
 
 from tqdm import tqdm
 
-from .captioned_images import Part
+from .captioned_images import Part, TagClasses, write_captioned_images
 from .files import write_json
+from .job import Job, run_job
 
 #: Images per part: some seconds of work, so a killed run loses little.
 PART_SIZE = 2000
@@ -155,3 +158,43 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
             for future in running:
                 future.cancel()
     return PartFiles(paths)
+
+
+def prepare_in_parts(tool: str, out: Path, source: str,
+                     tasks: Callable[[], Iterable[Any]], make: Callable[[Any],
+                                                                        Part],
+                     classes: Optional[TagClasses], inputs: Mapping[str, Any],
+                     parameters: Mapping[str, Any], workers: int,
+                     overwrite: bool, **facts: int) -> Tuple[Dict, bool]:
+    """Make a file of captioned images as a job whose work is in parts.
+
+    Args:
+        tool (str): The command's name.
+        out (Path): The file, with ``*_summary.json`` beside it.
+        source (str): What it is made of, for errors.
+        tasks (Callable): Gives the tasks, in a fixed order.
+        make (Callable[[Any], Part]): Does one.
+        classes (TagClasses, optional): The classes of the tags.
+        inputs, parameters (Mapping): See :class:`~.job.Job`.
+        workers (int): Processes.
+        overwrite (bool): Replace a file of other origin.
+        **facts (int): More numbers for the summary.
+
+    Returns:
+        tuple[dict, bool]: The summary, and False if all was made before.
+    """
+    job = Job(
+        tool=tool,
+        folder=out.parent,
+        outputs=(out.name, ),
+        summary=f'{out.stem}_summary.json',
+        inputs=inputs,
+        parameters=parameters)
+
+    def make_all(folder: Path) -> Dict:
+        parts = make_parts(tasks(), make, folder / 'parts', workers, out.name)
+        counts = write_captioned_images(folder / out.name, parts, classes,
+                                        source)
+        return dict(tool=tool, **facts, files={out.name: counts})
+
+    return run_job(job, make_all, overwrite)

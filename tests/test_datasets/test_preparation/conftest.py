@@ -1,6 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Tiny data in COCO's and LVIS's layouts, and runs that are killed."""
 import json
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -46,6 +48,20 @@ def write_picture():
         return path.read_bytes()
 
     return write
+
+
+@pytest.fixture
+def make_shard():
+    """A function that writes an uncompressed tar of named bytes."""
+
+    def make(path: Path, members: dict) -> None:
+        with tarfile.open(path, 'w') as shard:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                shard.addfile(info, BytesIO(data))
+
+    return make
 
 
 def coco_categories() -> list:

@@ -1,9 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """CC3M from its TSV and images, against expectations worked out by hand."""
 import json
-import tarfile
 import zlib
-from io import BytesIO
 
 import pytest
 
@@ -75,7 +73,7 @@ def test_lines_and_summary_by_hand(tsv, images, lvis_file, tmp_path):
     assert summary == dict(
         tool='prepare_cc3m',
         rows=7,
-        classes=3,
+        classes_of_tags=3,
         files={
             'cc3m.jsonl':
             dict(
@@ -153,15 +151,8 @@ def test_killed_and_resumed_is_as_undisturbed(tsv, images, lvis_file, tmp_path,
     assert files_of(tmp_path / 'two') == files_of(tmp_path / 'undisturbed')
 
 
-def make_shard(path, members):
-    with tarfile.open(path, 'w') as shard:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            shard.addfile(info, BytesIO(data))
-
-
-def test_shards_whose_keys_are_rows(tsv, images, lvis_file, tmp_path):
+def test_shards_whose_keys_are_rows(tsv, images, lvis_file, tmp_path,
+                                    make_shard):
     picture = (images / '3.jpg').read_bytes()
     folder = tmp_path / 'shards'
     folder.mkdir()

@@ -1,8 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """One's own captioned images from every kind of source."""
 import json
-import tarfile
-from io import BytesIO
 
 import pytest
 
@@ -218,28 +216,24 @@ def test_json_lines(folder, tmp_path):
     ('{"file_name": "c.jpg", "caption": "a", "id": 0}', ValueError,
      "key 'id' is 0 more than once"),
 ])
-def test_wrong_json_lines(line, error, message, folder, tmp_path,
-                          write_picture):
+def test_wrong_json_lines(line, error, message, folder, tmp_path):
     (folder /
      'a.jsonl').write_text('{"file_name": "b.jpg", "caption": "a"}\n' + line)
     with pytest.raises(error, match=message):
         prepare_image_text(str(folder / 'a.jsonl'), tmp_path / 'a.json')
 
 
-def test_shards(folder, tmp_path):
+def test_shards(folder, tmp_path, make_shard):
     shard = tmp_path / 's-0.tar'
     picture = (folder / 'b.jpg').read_bytes()
-    with tarfile.open(shard, 'w') as tar:
-        for name, data in {
-                'x/1.jpg': picture,
-                'x/1.txt': b'two cats',
-                'x/2.jpg': picture,
-                'x/2.json': b'{"captions": ["a"], "tags": ["couch"]}',
-                'x/3.jpg': picture,
-        }.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, BytesIO(data))
+    make_shard(
+        shard, {
+            'x/1.jpg': picture,
+            'x/1.txt': b'two cats',
+            'x/2.jpg': picture,
+            'x/2.json': b'{"captions": ["a"], "tags": ["couch"]}',
+            'x/3.jpg': picture
+        })
     out = tmp_path / 'out' / 'shards.json'
     out.parent.mkdir()
     prepare_image_text(str(tmp_path / 's-*.tar'), out, WORDS)
