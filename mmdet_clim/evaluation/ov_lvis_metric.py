@@ -154,7 +154,7 @@ class OVLVISMetric(BaseMetric):
         return metrics
 
     def _match_classes(self, logger: MMLogger) -> np.ndarray:
-        """Category id of each label, 0 for classes that the file lacks."""
+        """Category id of each label, -1 for classes the file lacks."""
         classes = (self.dataset_meta or {}).get('classes')
         if not classes:
             raise ValueError(
@@ -168,7 +168,7 @@ class OVLVISMetric(BaseMetric):
         if absent:
             logger.info(f'{self.ann_file} has no category for {len(absent)} '
                         f'of {len(classes)} classes: {absent[:20]}')
-        return np.array([self._category_ids.get(n, 0) for n in classes])
+        return np.array([self._category_ids.get(n, -1) for n in classes])
 
     def _check_images(self, results: Sequence[dict], logger: MMLogger) -> None:
         """Compare the predicted images with those of the file."""
@@ -248,7 +248,11 @@ def _read_ground_truth(path: str, with_masks: bool) -> dict:
                                  f'{sorted(entry)}')
         kept[key] = [{f: e[f] for f in fields} for e in content[key]]
     kept['categories'].sort(key=lambda category: category['id'])
-    kept['annotations'] = [a for a in kept['annotations'] if a['area'] > 0]
+    # Both packages take an id of 0 for "no match".
+    counted = (a for a in kept['annotations'] if a['area'] > 0)
+    kept['annotations'] = [
+        dict(a, id=number) for number, a in enumerate(counted, start=1)
+    ]
     return kept
 
 
@@ -268,35 +272,46 @@ def _detections(results: Sequence[dict], category_of_label: np.ndarray,
                 f'labels: image {result["img_id"]!r} has labels '
                 f'{labels.min()}..{labels.max()}, expected indices into the '
                 f'{len(category_of_label)} classes of dataset_meta')
-        categories = category_of_label[labels].tolist()
-        boxes, scores = result['bboxes'].astype(float), result['scores']
-        for number, category in enumerate(categories):
-            if not category:
-                continue
-            detection = dict(
+        categories = category_of_label[labels]
+        kept = np.flatnonzero(categories >= 0)
+        if not kept.size:
+            continue
+        shapes = _boxes(result['bboxes'][kept]) if kind == 'box' else _masks(
+            [result['masks'][number] for number in kept])
+        detections.extend(
+            dict(
                 image_id=result['img_id'],
                 category_id=category,
-                score=float(scores[number]))
-            detection.update(
-                _box(boxes[number]) if kind ==
-                'box' else _mask(result['masks'][number]))
-            detections.append(detection)
+                score=score,
+                **shape) for category, score, shape in zip(
+                    categories[kept].tolist(), result['scores'][kept].astype(
+                        float).tolist(), shapes))
     return detections
 
 
-def _box(xyxy: np.ndarray) -> dict:
-    """Box in xywh pixels, and its area."""
-    left, top, right, bottom = xyxy.tolist()
-    width, height = right - left, bottom - top
-    return dict(bbox=[left, top, width, height], area=width * height)
+def _boxes(xyxy: np.ndarray) -> List[dict]:
+    """Boxes (N, 4) as xywh pixels, with their areas."""
+    corners, sizes = np.split(xyxy.astype(float), [2], axis=1)
+    sizes = sizes - corners
+    return [
+        dict(bbox=box, area=area) for box, area in zip(
+            np.concatenate([corners, sizes], 1).tolist(),
+            sizes.prod(1).tolist())
+    ]
 
 
-def _mask(encoding: dict) -> dict:
-    """Mask as JSON can hold it, and its area."""
+def _masks(encodings: List[dict]) -> List[dict]:
+    """Run-length encodings as JSON can hold them, with their areas."""
+    areas = mask_utils.area(encodings).tolist()
+    return [
+        dict(segmentation=_text_encoding(encoding), area=area)
+        for encoding, area in zip(encodings, areas)
+    ]
+
+
+def _text_encoding(encoding: dict) -> dict:
+    """The same run lengths, as text."""
     counts = encoding['counts']
     if isinstance(counts, bytes):
-        encoding = dict(encoding, counts=counts.decode())
-    return dict(
-        segmentation=dict(encoding, size=list(encoding['size'])),
-        bbox=mask_utils.toBbox(encoding).tolist(),
-        area=float(mask_utils.area(encoding)))
+        counts = counts.decode()
+    return dict(size=list(encoding['size']), counts=counts)

@@ -342,6 +342,23 @@ def test_classes_that_the_file_lacks(tmp_path):
         run(OVLVISMetric(ann_file), samples, ('unicorn', ))
 
 
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_ids_from_zero(tmp_path, backend):
+    ann_file = write(tmp_path, {(1, 'cow'): [[0, 0, 9, 9]]}, 1)
+    text = json.dumps(json.load(open(ann_file)))
+    text = text.replace('"category_id": 7', '"category_id": 0').replace(
+        '{"id": 7, "name": "cow"',
+        '{"id": 0, "name": "cow"').replace('"annotations": [{"id": 1',
+                                           '"annotations": [{"id": 0')
+    assert text.count('"id": 0') == 2 and '"category_id": 0' in text
+    (tmp_path / 'zero.json').write_text(text)
+    result = run(
+        OVLVISMetric(str(tmp_path / 'zero.json'), backend=backend),
+        [sample(1, [('cow', .5, [0, 0, 9, 9])])])
+    assert result['ov_lvis/box_apf'] == pytest.approx(1)
+    assert result['ov_lvis/mask_apf'] == pytest.approx(1)
+
+
 def test_wrong_input(tmp_path):
     ann_file, samples = random_case(tmp_path, 0)
     with pytest.raises(ValueError, match="kinds.*'boxes'"):
