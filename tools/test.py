@@ -12,6 +12,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmdet_clim.engine import prepare_cpu_processes
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -89,6 +91,7 @@ def main() -> None:
     """Build the runner and test."""
     args = parse_args()
     cfg = load_config(args)
+    prepare_cpu_processes(cfg)
     if 'runner_type' in cfg:
         runner = RUNNERS.build(cfg)
     else:

@@ -10,6 +10,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmdet_clim.engine import prepare_cpu_processes
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -88,6 +90,7 @@ def load_config(args: argparse.Namespace) -> Config:
 def main() -> None:
     """Build the runner and train."""
     cfg = load_config(parse_args())
+    prepare_cpu_processes(cfg)
     if 'runner_type' in cfg:
         runner = RUNNERS.build(cfg)
     else:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,29 +11,40 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 import mmdet_clim  # noqa: F401
 
 CONFIG = 'configs/openmoji/faster-rcnn_r18-c4_256_captions-tags_clim.py'
 PLAIN = 'configs/openmoji/faster-rcnn_r18-c4_256_boxes.py'
 SMALL = [
-    'load_from=None', 'train_cfg.max_iters=8', 'train_cfg.val_interval=8',
-    'train_dataloader.batch_size=3', 'train_dataloader.sampler.batch_size=3',
-    'train_dataloader.sampler.source_ratio=[1,1,1]', 'randomness.seed=5',
-    'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1',
-    'val_dataloader.batch_size=2', 'log_processor.window_size=1'
+    'load_from=None',
+    'train_cfg.max_iters=8',
+    'train_cfg.val_interval=8',
+    'train_dataloader.batch_size=3',
+    'train_dataloader.sampler.batch_size=3',
+    'train_dataloader.sampler.source_ratio=[1,1,1]',
+    # Each worker has a cache of mosaics of its own.
+    'train_dataloader.num_workers=2',
+    'randomness.seed=5',
+    'default_hooks.checkpoint.interval=2',
+    'default_hooks.logger.interval=1',
+    'val_dataloader.batch_size=2',
+    'log_processor.window_size=1'
 ]
 
 
-def command(repository, work_dir, *extra):
+@pytest.fixture(scope='module')
+def env(openmoji_root):
+    """Where the configs find their data."""
+    return dict(OPENMOJI_ROOT=f'{openmoji_root}/')
+
+
+def arguments(repository, work_dir, *extra):
     return [
-        sys.executable, repository / 'tools/train.py', repository / CONFIG,
-        '--work-dir', work_dir, *extra, '--cfg-options', *SMALL
+        repository / CONFIG, '--work-dir', work_dir, *extra, '--cfg-options',
+        *SMALL
     ]
-
-
-def environment(openmoji_root):
-    return dict(os.environ, OPENMOJI_ROOT=f'{openmoji_root}/')
 
 
 def losses(work_dir: Path):
@@ -50,29 +62,33 @@ def losses(work_dir: Path):
 
 
 @pytest.fixture(scope='module')
-def whole_run(repository, openmoji_root, tmp_path_factory):
+def whole_run(repository, env, run_tool, tmp_path_factory):
     """A run of 8 iterations that nothing disturbs."""
     work_dir = tmp_path_factory.mktemp('whole')
-    subprocess.run(
-        command(repository, work_dir),
-        check=True,
-        env=environment(openmoji_root))
+    code, log = run_tool('train.py', *arguments(repository, work_dir), env=env)
+    assert code == 0, log
     return work_dir
 
 
-def test_a_killed_run_resumes_with_the_same_losses(repository, openmoji_root,
-                                                   whole_run, tmp_path):
+def test_a_killed_run_resumes_with_the_same_losses(repository, env, start_tool,
+                                                   run_tool, whole_run,
+                                                   tmp_path):
     """Data order, mosaics, the queue and the model's draws are the same."""
-    env = environment(openmoji_root)
-    process = subprocess.Popen(command(repository, tmp_path), env=env)
-    deadline = time.time() + 300
+    process = start_tool(
+        'train.py',
+        *arguments(repository, tmp_path),
+        log=tmp_path / 'log',
+        env=env)
     while not (tmp_path / 'iter_4.pth').exists():
-        assert time.time() < deadline and process.poll() is None
+        assert process.is_alive(), (tmp_path / 'log').read_text()
         time.sleep(.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(
-        command(repository, tmp_path, '--resume'), check=True, env=env)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    code, log = run_tool(
+        'train.py', *arguments(repository, tmp_path, '--resume'), env=env)
+    assert code == 0, log
+    assert 'resumed epoch: 0, iter: ' in log
     expected, resumed = losses(whole_run), losses(tmp_path)
     assert sorted(expected) == sorted(resumed) == list(range(1, 9))
     assert any('mosaic.caption.loss' in key for key in expected[8])
@@ -83,30 +99,95 @@ def test_a_killed_run_resumes_with_the_same_losses(repository, openmoji_root,
         assert resumed[step] == pytest.approx(expected[step], rel=1e-2), step
 
 
-def test_stripped_detector_predicts_the_same(repository, openmoji_root,
+def test_stripped_detector_predicts_the_same(repository, env, run_tool,
                                              whole_run, tmp_path):
-    env = environment(openmoji_root)
     checkpoint = whole_run / 'iter_8.pth'
     plain = tmp_path / 'plain.pth'
-    subprocess.run([
-        sys.executable, repository / 'tools/checkpoints/strip_wrapper.py',
-        checkpoint, plain
-    ],
-                   check=True)
+    code, log = run_tool('checkpoints/strip_wrapper.py', checkpoint, plain)
+    assert code == 0, log
     results = []
-    for config, weights in ((CONFIG, checkpoint), (PLAIN, plain)):
+    for config, weights, key in ((CONFIG, checkpoint, 'model.detector'),
+                                 (PLAIN, plain, 'model')):
         prefix = tmp_path / Path(config).stem
-        subprocess.run([
-            sys.executable, repository / 'tools/test.py', repository / config,
-            weights, '--work-dir', tmp_path / 'work', '--cfg-options',
+        code, log = run_tool(
+            'test.py',
+            repository / config,
+            weights,
+            '--work-dir',
+            tmp_path / 'work',
+            '--cfg-options',
             f'test_evaluator.outfile_prefix={prefix}',
-            'test_dataloader.batch_size=2'
-        ],
-                       check=True,
-                       env=env)
+            'test_dataloader.batch_size=2',
+            # No score is high after eight iterations.
+            f'{key}.test_cfg.rcnn.score_thr=0.',
+            env=env)
+        assert code == 0, log
         results.append(json.loads(Path(f'{prefix}.bbox.json').read_text()))
     assert len(results[0]) > 0
     assert results[0] == results[1]
+
+
+def test_two_processes_of_torchrun(repository, env, tmp_path, monkeypatch):
+    """``tools/dist_train.sh`` on two processes, without a GPU."""
+    monkeypatch.setenv('OPENMOJI_ROOT', env['OPENMOJI_ROOT'])
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    monkeypatch.setenv(
+        'PATH',
+        os.pathsep.join([str(Path(sys.executable).parent),
+                         os.environ['PATH']]))
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        monkeypatch.setenv('PORT', str(free.getsockname()[1]))
+    transforms = Config.fromfile(repository / CONFIG).clim_mosaic_pipeline
+    index = [t.type for t in transforms].index('mmdet_clim.MosaicCLIM')
+    config, *options = arguments(repository, tmp_path)
+    done = subprocess.run([
+        repository / 'tools/dist_train.sh', config, '2', *options,
+        'train_cfg.max_iters=2', 'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_dataloader.dataset.datasets.2.pipeline.'
+        f'{index}.grids=[(2,2)]'
+    ],
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT,
+                          text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert 'Distributed training: True' in done.stdout
+    found = losses(tmp_path)
+    assert sorted(found) == [1, 2]
+    assert all(0 < step['loss'] < 100 for step in found.values())
+    # In two steps, on two ranks: a whole image and a mosaic of four tiles.
+    state = torch.load(tmp_path / 'iter_2.pth')['state_dict']
+    assert state['objectives.caption.queue.filled'] == 2 * 2 * (1 + 4)
+
+
+class RunsCommand:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}', )
+
+
+@pytest.mark.parametrize('tool, option', [('train.py', '--resume'),
+                                          ('test.py', '--checkpoint')])
+def test_a_malicious_checkpoint_is_refused(repository, env, run_tool, tmp_path,
+                                           tool, option):
+    bad = tmp_path / 'bad.pth'
+    torch.save(dict(state_dict={}, meta=RunsCommand(tmp_path / 'trace')), bad)
+    code, log = run_tool(
+        tool,
+        repository / PLAIN,
+        option,
+        bad,
+        '--work-dir',
+        tmp_path / 'work',
+        env=env)
+    assert code == 1
+    assert 'UnpicklingError' in log
+    assert not (tmp_path / 'trace').exists()
 
 
 def test_queue_is_in_the_checkpoint(whole_run):
