@@ -70,36 +70,43 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding='utf-8'))
 
 
+def _changed(job: Job, record: Dict) -> List[str]:
+    """Files that are not there as they were made."""
+    return [
+        name for name, size in record['bytes'].items()
+        if not (job.folder / name).is_file() or (job.folder /
+                                                 name).stat().st_size != size
+    ]
+
+
 def _is_finished(job: Job) -> bool:
     """Whether every file is there, made of the same by the same."""
     record = _read(job.record)
-    if record is None or record['job'] != job.describe():
-        return False
-    return all((job.folder / name).is_file() and (job.folder /
-                                                  name).stat().st_size == size
-               for name, size in record['bytes'].items())
+    return (record is not None and record['job'] == job.describe()
+            and not _changed(job, record))
 
 
 def _check_free(job: Job) -> None:
-    """Raise if a file of another origin would be replaced."""
+    """Raise if a file would be lost that can not be made again.
+
+    A file that is missing among those of the same job is made again.
+    """
     names = (*job.outputs, job.summary)
     taken = [name for name in names if (job.folder / name).exists()]
-    if not taken:
-        return
     record = _read(job.record)
     reason = 'is not of this tool'
-    if record is not None:
+    if record is not None and record['job'] == job.describe():
+        taken = [name for name in _changed(job, record) if name in taken]
+        reason = 'was changed since it was made'
+    elif record is not None:
         was, wanted = record['job'], job.describe()
-        differ = [
-            f'{part} {key}' for part in ('inputs', 'parameters') for key in {
-                **was[part],
-                **wanted[part]
-            } if was[part].get(key) != wanted[part].get(key)
-        ]
-        reason = 'was made with other ' + (', '.join(sorted(differ))
-                                           or 'files')
-    raise FileExistsError(f'{job.folder / taken[0]}: {reason}. Give another '
-                          'folder, or --overwrite to replace it')
+        differ = sorted(f'{part} {key}' for part in ('inputs', 'parameters')
+                        for key in set(was[part]) | set(wanted[part])
+                        if was[part].get(key) != wanted[part].get(key))
+        reason = f"was made with other {', '.join(differ) or 'files'}"
+    if taken:
+        raise FileExistsError(f'{job.folder / taken[0]}: {reason}. Give '
+                              'another folder, or --overwrite to replace it')
 
 
 def _publish(job: Job, folder: Path) -> None:

@@ -13,14 +13,14 @@ from ..ov_coco import OVCocoDataset
 from ..tags import TagFinder
 from .coco_json import CocoFile, check_reference, write_coco
 from .counts import FileCounts
-from .job import Job, do_once, file_stamp, run_job
+from .job import Job, file_stamp, run_job
 
 TRAIN = 'instances_train2017.json'
 VAL = 'instances_val2017.json'
 CAPTIONS = 'captions_train2017.json'
 TRAIN_BASE = 'instances_train2017_base.json'
 CAPTIONS_TAGS = 'captions_train2017_tags.json'
-SUMMARY = 'ov_coco_summary.json'
+SUMMARY = 'ov_coco_{}_summary.json'
 #: Which images a val file holds: all of them, or Detic's, which hold an
 #: object of one of the 65 classes (``OVCocoMetric``'s names).
 PROTOCOLS = ('all_images', 'detic')
@@ -265,7 +265,8 @@ def prepare_ov_coco(annotations: Path,
 
     Args:
         annotations (Path): COCO's folder of that name.
-        out (Path): Where the files go, with ``ov_coco_summary.json``.
+        out (Path): Where the files go, each part with
+            ``ov_coco_{part}_summary.json``.
         parts (tuple[str]): Which ones: 'train', 'val', 'captions'.
         overwrite (bool): Replace files of other origin.
 
@@ -279,31 +280,32 @@ def prepare_ov_coco(annotations: Path,
         ValueError: If they contradict themselves, or lack a class.
     """
     annotations, out = Path(annotations), Path(out)
-    sources = sorted({name for part in parts for name in PARTS[part][0]})
-    for name in sources:
+    for name in sorted({name for part in parts for name in PARTS[part][0]}):
         if not (annotations / name).is_file():
             raise FileNotFoundError(
                 f"{annotations / name}: no such file; expected COCO 2017's "
                 'annotations there')
-    job = Job(
+    files: Dict = {}
+    made = False
+    for part in tqdm(parts, desc='OV-COCO', unit='part'):
+        sources, outputs = PARTS[part]
+        paths = [annotations / name for name in sources]
+        job = Job(
+            tool='prepare_ov_coco',
+            folder=out,
+            outputs=outputs,
+            summary=SUMMARY.format(part),
+            inputs={path.name: file_stamp(path)
+                    for path in paths},
+            parameters=dict(part=part))
+        make = partial(_MAKERS[part], *paths)
+        summary, made_now = run_job(
+            job, lambda folder, make=make: dict(files=make(folder)), overwrite)
+        files.update(summary['files'])
+        made = made or made_now
+    meta = OVCocoDataset.METAINFO
+    return dict(
         tool='prepare_ov_coco',
-        folder=out,
-        outputs=tuple(name for part in parts for name in PARTS[part][1]),
-        summary=SUMMARY,
-        inputs={name: file_stamp(annotations / name)
-                for name in sources},
-        parameters=dict(parts=parts))
-
-    def make(folder: Path) -> Dict:
-        files: Dict = {}
-        for part in tqdm(parts, desc='OV-COCO', unit='part'):
-            paths = [annotations / name for name in PARTS[part][0]]
-            make_part = partial(_MAKERS[part], *paths, folder)
-            files.update(do_once(folder, part, make_part))
-        return dict(
-            tool=job.tool,
-            base_classes=len(OVCocoDataset.METAINFO['base_classes']),
-            novel_classes=len(OVCocoDataset.METAINFO['novel_classes']),
-            files=files)
-
-    return run_job(job, make, overwrite)
+        base_classes=len(meta['base_classes']),
+        novel_classes=len(meta['novel_classes']),
+        files=files), made

@@ -60,7 +60,10 @@ def test_every_file_by_hand(coco_folder, tmp_path):
     detic = counts['instances_val2017_novel_detic.json']
     assert (detic['images'], detic['boxes']) == (2, 3)
     assert detic['dropped']['images without an object of the 65 classes'] == 2
-    assert read(out / ov_coco.SUMMARY) == summary
+    written = {}
+    for part in ('train', 'val', 'captions'):
+        written.update(read(out / f'ov_coco_{part}_summary.json')['files'])
+    assert written == counts
 
 
 def test_captions_and_their_tags_by_hand(coco_folder, tmp_path):
@@ -141,8 +144,10 @@ def test_killed_and_resumed_is_as_undisturbed(after, coco_folder, tmp_path,
     monkeypatch.setattr(ov_coco, 'write_coco', write_or_die)
     with pytest.raises(killed):
         prepare_ov_coco(coco_folder, tmp_path / 'out')
-    # nothing of an unfinished job is seen
-    assert not files_of(tmp_path / 'out')
+    # nothing of an unfinished part is seen
+    assert set(files_of(tmp_path / 'out')) == {
+        ov_coco.TRAIN_BASE, 'ov_coco_train_summary.json'
+    }
     again = []
     monkeypatch.setattr(
         ov_coco, 'write_coco', lambda path, parts:
@@ -208,6 +213,14 @@ def test_what_is_no_coco_json(text, error, coco_folder, tmp_path):
     (coco_folder / TRAIN).write_text(text)
     with pytest.raises(error, match='instances_train2017.json'):
         prepare_ov_coco(coco_folder, tmp_path / 'out', ('train', ))
+
+
+def test_parts_one_after_the_other_are_as_at_once(coco_folder, tmp_path,
+                                                  files_of):
+    prepare_ov_coco(coco_folder, tmp_path / 'at_once')
+    for part in ('captions', 'train', 'val'):
+        prepare_ov_coco(coco_folder, tmp_path / 'parts', (part, ))
+    assert files_of(tmp_path / 'parts') == files_of(tmp_path / 'at_once')
 
 
 def test_a_missing_file_and_a_file_in_the_way(coco_folder, tmp_path):
