@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 from .centernet2_roi_head import CenterNet2RoIHead, refine_rois
 from .mlp_regressor import MLPRegressor
+from .proposal_scores import ProposalScoreRoIHead, select_detections
 from .zero_shot_bbox_head import (
     ZeroShotBBoxHead,
     ZeroShotConvFCBBoxHead,
@@ -9,7 +10,7 @@ from .zero_shot_bbox_head import (
 from .zero_shot_classifier import ZeroShotClassifier
 
 __all__ = [
-    'CenterNet2RoIHead', 'MLPRegressor', 'ZeroShotBBoxHead',
-    'ZeroShotClassifier', 'ZeroShotConvFCBBoxHead', 'ZeroShotMixin',
-    'refine_rois'
+    'CenterNet2RoIHead', 'MLPRegressor', 'ProposalScoreRoIHead',
+    'ZeroShotBBoxHead', 'ZeroShotClassifier', 'ZeroShotConvFCBBoxHead',
+    'ZeroShotMixin', 'refine_rois', 'select_detections'
 ]

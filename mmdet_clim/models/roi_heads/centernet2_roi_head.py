@@ -2,18 +2,18 @@
 from typing import List, Optional, Sequence, Tuple
 
 import torch
-from mmdet.models.layers import multiclass_nms
 from mmdet.models.roi_heads import CascadeRoIHead
 from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.models.utils import empty_instances
 from mmdet.structures import SampleList
-from mmdet.structures.bbox import bbox2roi, scale_boxes
+from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import ConfigType, InstanceList
 from mmengine.model import ModuleList
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_clim.registry import MODELS
+
+from .proposal_scores import select_detections
 
 
 def refine_rois(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
@@ -154,7 +154,8 @@ class CenterNet2RoIHead(CascadeRoIHead):
         likely = torch.cat([of_image.scores for of_image in rpn_results_list])
         scores = (scores * likely.clamp(min=0)[:, None]).sqrt()
         return [
-            _select(boxes, of_image, meta, rcnn_test_cfg, rescale)
+            select_detections(boxes, of_image, rcnn_test_cfg,
+                              meta['scale_factor'] if rescale else None)
             for boxes, of_image, meta in zip(rois[:, 1:].split(
                 counts), scores.split(counts), batch_img_metas)
         ]
@@ -206,16 +207,3 @@ class CenterNet2RoIHead(CascadeRoIHead):
         if self.with_mask:
             outputs += (self._mask_forward(0, x, rois)['mask_preds'], )
         return outputs
-
-
-def _select(boxes: Tensor, scores: Tensor, meta: dict, cfg: ConfigType,
-            rescale: bool) -> InstanceData:
-    """The best of one image's boxes (n, 4) by their scores (n, C + 1)."""
-    if rescale and len(boxes):
-        boxes = scale_boxes(boxes, [1 / s for s in meta['scale_factor']])
-    if cfg is None:
-        return InstanceData(bboxes=boxes, scores=scores)
-    detections, labels = multiclass_nms(boxes, scores, cfg.score_thr, cfg.nms,
-                                        cfg.max_per_img)
-    return InstanceData(
-        bboxes=detections[:, :4], scores=detections[:, 4], labels=labels)
