@@ -12,12 +12,11 @@ from torch import Tensor
 from mmdet_clim.registry import MODELS
 
 
-def select_detections(boxes: Tensor,
-                      scores: Tensor,
-                      cfg: Optional[ConfigType],
-                      scale_factor: Optional[Tuple[float,
-                                                   float]] = None
-                      ) -> InstanceData:
+def select_detections(
+        boxes: Tensor,
+        scores: Tensor,
+        cfg: Optional[ConfigType],
+        scale_factor: Optional[Tuple[float, float]] = None) -> InstanceData:
     """The best of one image's boxes by their scores.
 
     Args:
