@@ -23,23 +23,15 @@ class BaseClassLoss(nn.Module):
 
     Args:
         loss_weight (float): Weight of the loss.
-        novel_negatives (bool): Whether the novel classes are negatives of a
-            proposal that holds a base object: it is of that class and of no
-            other. Nothing is said of background proposals, which may hold a
-            novel object. The published recipe does not do this; without it,
-            nothing keeps a base object from looking like a novel class.
     """
 
     custom_cls_channels = True
     custom_activation = True
     custom_accuracy = True
 
-    def __init__(self,
-                 loss_weight: float = 1.0,
-                 novel_negatives: bool = False) -> None:
+    def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
-        self.novel_negatives = novel_negatives
         self.register_buffer('class_weights', torch.ones(0), persistent=False)
 
     def set_base_classes(self, is_base: Sequence[bool]) -> None:
@@ -58,12 +50,9 @@ class BaseClassLoss(nn.Module):
             labels (Tensor): Class indices (N,) of the step.
 
         Returns:
-            Tensor: Shape (C,), or (N, C) where it differs by proposal.
+            Tensor: Shape (C,).
         """
-        if not self.novel_negatives:
-            return self.class_weights
-        is_object = labels < len(self.class_weights)
-        return torch.where(is_object[:, None], 1.0, self.class_weights)
+        return self.class_weights
 
     def get_cls_channels(self, num_classes: int) -> int:
         """One logit per class; the background has none."""
