@@ -10,16 +10,42 @@ Every root registry has a child here, also where this package registers
 nothing. A config that inherits from ``mmdet_clim::...`` carries this scope on
 its hooks, loops, optimisers and so on, and MMEngine warns of each kind that
 has no registry of that scope ("As a workaround, the current ... registry is
-used"). A child without the type asks its parent, which has it.
+used").
 """
+from importlib import import_module
+from typing import Optional, Type
+
 from mmengine import registry as root
 
 SCOPE = 'mmdet_clim'
+HOST_SCOPE = 'mmdet'
+
+
+class PlugInRegistry(root.Registry):
+    """A registry in which mmdet's types need no scope.
+
+    The scope of a model's config also holds while mmdet's own code builds
+    the parts that it names without a scope, such as the IoU calculator of an
+    assigner. A type that this package lacks is therefore mmdet's, or else
+    MMEngine's, as in a config whose default scope is ``mmdet``.
+    """
+
+    def get(self, key: str) -> Optional[Type]:
+        """The type of this name, None if there is none."""
+        scope, name = self.split_scope_key(key)
+        if scope is None:
+            self.import_from_location()
+            if name not in self.module_dict:
+                import_module(f'{HOST_SCOPE}.registry')
+                host = self.parent.children.get(HOST_SCOPE)
+                if host is not None:
+                    return host.get(key)
+        return super().get(key)
 
 
 def _child(parent: root.Registry, location: str) -> root.Registry:
     """A registry of this scope whose types lie in one module."""
-    return root.Registry(
+    return PlugInRegistry(
         parent.name, parent=parent, scope=SCOPE, locations=[location])
 
 

@@ -4,11 +4,15 @@ import importlib
 
 import pytest
 import torch
+from mmdet.datasets.transforms import Resize
+from mmdet.models.task_modules import BboxOverlaps2D
+from mmengine.hooks import LoggerHook
 from mmengine.logging import MMLogger
-from mmengine.registry import OPTIMIZERS, Registry, root
+from mmengine.registry import OPTIMIZERS, TASK_UTILS, Registry, root
 from torch import nn
 
 from mmdet_clim import registry
+from mmdet_clim.engine import IterationSeedHook
 
 ROOTS = [r for r in vars(root).values() if isinstance(r, Registry)]
 
@@ -34,3 +38,23 @@ def test_a_type_of_mmengine_in_the_scope_is_built_without_a_warning(caplog):
             dict(type='SGD', params=params, lr=.5, _scope_=scope))
         assert type(optimizer) is torch.optim.SGD
         assert ('As a workaround' in caplog.text) == warned
+
+
+def test_what_mmdet_builds_without_a_scope_is_its_own():
+    """Inside a model whose config is of this scope."""
+    assigner = TASK_UTILS.build(
+        dict(
+            type='mmdet.MaxIoUAssigner',
+            pos_iou_thr=.5,
+            neg_iou_thr=.5,
+            _scope_='mmdet_clim'))
+    assert type(assigner.iou_calculator) is BboxOverlaps2D
+
+
+def test_own_types_come_before_those_of_mmdet_and_mmengine():
+    assert registry.HOOKS.get('IterationSeedHook') is IterationSeedHook
+    # mmcv has another one.
+    assert registry.TRANSFORMS.get('Resize') is Resize
+    assert registry.HOOKS.get('LoggerHook') is LoggerHook
+    assert registry.HOOKS.get('mmdet_clim.LoggerHook') is None
+    assert registry.MODELS.get('NoSuchModel') is None
