@@ -14,6 +14,7 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -99,9 +100,8 @@ def ground_truth(rng: np.random.Generator, images: int,
     return content, samples
 
 
-def measure(backend: str, args: argparse.Namespace,
-            queue: multiprocessing.Queue) -> None:
-    """Evaluate by one backend and put what it took into the queue."""
+def measure(backend: str, args: argparse.Namespace) -> dict:
+    """Evaluate by one backend: what it took and gave."""
     torch.set_num_threads(1)
     content, samples = ground_truth(
         np.random.default_rng(0), args.images, args.classes)
@@ -115,13 +115,9 @@ def measure(backend: str, args: argparse.Namespace,
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cpu, wall = time.process_time(), time.perf_counter()
     metrics = evaluator.evaluate(len(samples))
-    queue.put(
-        dict(
-            cpu=time.process_time() - cpu,
-            wall=time.perf_counter() - wall,
-            mib=(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
-            1024,
-            metrics=metrics))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return dict(cpu=cpu, wall=wall, mib=grown / 1024, metrics=metrics)
 
 
 def main() -> None:
@@ -132,11 +128,8 @@ def main() -> None:
     context = multiprocessing.get_context('spawn')
     results: Dict[str, dict] = {}
     for backend in BACKENDS:
-        queue = context.Queue()
-        process = context.Process(target=measure, args=(backend, args, queue))
-        process.start()
-        results[backend] = queue.get()
-        process.join()
+        with ProcessPoolExecutor(1, context) as process:
+            results[backend] = process.submit(measure, backend, args).result()
     print(f'box and mask AP, {args.images} images, {args.classes} classes, '
           f'{300 * args.images} detections')
     print(f'{"backend":>18} {"CPU s":>8} {"wall s":>8} {"peak MiB":>9} '

@@ -302,7 +302,11 @@ def _boxes(xyxy: np.ndarray) -> List[dict]:
 
 def _masks(encodings: List[dict]) -> List[dict]:
     """Run-length encodings as JSON can hold them, with their areas."""
-    areas = mask_utils.area(encodings).tolist()
+    # pycocotools counts the masks of one call in eight bits.
+    areas = np.concatenate([
+        mask_utils.area(encodings[start:start + 255])
+        for start in range(0, len(encodings), 255)
+    ]).tolist()
     return [
         dict(segmentation=_text_encoding(encoding), area=area)
         for encoding, area in zip(encodings, areas)

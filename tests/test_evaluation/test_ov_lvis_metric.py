@@ -343,6 +343,22 @@ def test_classes_that_the_file_lacks(tmp_path):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
+def test_an_image_of_600_masks(tmp_path, backend):
+    """The right one is the 300th by score; the 301st would be too late."""
+    ann_file = write(tmp_path, {(1, 'cow'): [[0, 0, 9, 9]]}, 1)
+    for rank in (300, 301):
+        detections = [('cow', 1 - i / 1000, [20, 20, 5, 5])
+                      for i in range(600)]
+        detections[rank - 1] = ('cow', detections[rank - 1][1], [0, 0, 9, 9])
+        result = run(
+            OVLVISMetric(ann_file, backend=backend),
+            [sample(1, detections, encoded=True)])
+        for kind in ('box', 'mask'):
+            assert result[f'ov_lvis/{kind}_ap'] == pytest.approx(
+                1 / 300 if rank == 300 else 0)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
 def test_ids_from_zero(tmp_path, backend):
     ann_file = write(tmp_path, {(1, 'cow'): [[0, 0, 9, 9]]}, 1)
     text = json.dumps(json.load(open(ann_file)))
