@@ -22,6 +22,35 @@ TWO_ITERATIONS = [
     'max_iters=2', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
     'default_hooks.checkpoint.interval=2', 'load_from=None'
 ]
+SMALL_BATCHES = [
+    'train_dataloader.batch_size=3', 'train_dataloader.sampler.batch_size=3',
+    'train_dataloader.sampler.source_ratio=[1,1,1]'
+]
+
+# The README's Faster R-CNN on four images: two iterations.
+SMALL_FASTER_RCNN = """
+_base_ = './readme.py'
+model = dict(
+    detector=dict(
+        backbone=dict(depth=18, base_channels=16, init_cfg=None),
+        neck=dict(in_channels=[16, 32, 64, 128]),
+        roi_head=dict(bbox_head=dict(fc_out_channels=64)),
+        train_cfg=dict(
+            rpn_proposal=dict(max_per_img=64),
+            rcnn=dict(sampler=dict(num=32))),
+        test_cfg=dict(rpn=dict(max_per_img=32))))
+boxes = _base_.train_dataloader.dataset.datasets[0]
+boxes.indices = 4
+for pipeline in (boxes.pipeline, _base_.val_dataloader.dataset.pipeline):
+    for transform in pipeline:
+        if 'scale' in transform:
+            transform.scale = (128, 128)
+val_dataloader = _base_.val_dataloader
+test_dataloader = val_dataloader
+train_dataloader = dict(
+    dataset=dict(datasets=[boxes, _base_.clim_mosaic_dataset]))
+train_cfg = dict(max_epochs=1, val_interval=1)
+"""
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +64,7 @@ def mim(environment, tmp_path_factory):
     """Run mim in a folder of somebody else's project."""
     project = tmp_path_factory.mktemp('project')
 
-    def run(*args, fails=False):
+    def run(*args):
         done = subprocess.run([sys.executable, '-m', 'mim', *map(str, args)],
                               cwd=project,
                               env=environment,
@@ -43,7 +72,7 @@ def mim(environment, tmp_path_factory):
                               stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT,
                               text=True)
-        assert (done.returncode != 0) == fails, done.stdout[-4000:]
+        assert done.returncode == 0, done.stdout[-4000:]
         return done.stdout
 
     (project /
@@ -56,7 +85,8 @@ def mim(environment, tmp_path_factory):
 def trained(mim):
     """A foreign project that inherits a config of the package, trained."""
     log = mim('train', 'mmdet_clim', 'its_config.py', '--gpus', 0,
-              '--work-dir', 'runs', '--cfg-options', *SHORT, *TWO_ITERATIONS)
+              '--work-dir', 'runs', '--cfg-options', *SHORT, *TWO_ITERATIONS,
+              *SMALL_BATCHES)
     return mim.folder / 'runs' / 'iter_2.pth', log
 
 
@@ -81,6 +111,8 @@ def test_foreign_config_trains(trained):
     assert checkpoint.exists()
     assert 'mosaic.caption.loss' in log
     assert 'ov_coco/novel_ap50' in log
+    # MMEngine's warning of a kind of type without a registry of the scope.
+    assert 'As a workaround' not in log
     weights = torch.load(checkpoint, weights_only=True)['state_dict']
     assert any(name.startswith('detector.roi_head.') for name in weights)
 
@@ -91,30 +123,11 @@ def test_test_takes_a_config_of_the_package(mim, trained):
     assert 'ov_coco/base_ap50' in log
 
 
-def test_a_malicious_checkpoint_is_refused(mim, tmp_path):
-    trace = tmp_path / 'trace'
-    bad = tmp_path / 'bad.pth'
-    torch.save(dict(state_dict={}, meta=RunsCommand(trace)), bad)
-    log = mim(
-        'test',
-        'mmdet_clim',
-        CONFIG,
-        '--checkpoint',
-        bad,
-        '--work-dir',
-        'tests',
-        '--cfg-options',
-        *SHORT,
-        fails=True)
-    assert 'UnpicklingError' in log
-    assert not trace.exists()
-
-
 def test_gridsearch_trains_each_value(mim):
     log = mim('gridsearch', 'mmdet_clim', 'faster-rcnn_r18-c4_256_boxes.py',
               '--gpus', 0, '--work-dir', 'search', '--search-args',
               '--optim_wrapper.optimizer.lr 0.001 0.002', '--cfg-options',
-              *SHORT, *TWO_ITERATIONS)
+              *SHORT, *TWO_ITERATIONS, 'train_dataloader.batch_size=2')
     assert log.count('finished successfully') >= 2
     name = 'search_search_optim_wrapper.optimizer.lr'
     for value in ('0.001', '0.002'):
@@ -125,29 +138,10 @@ def test_readme_turns_a_config_of_mmdet_into_clim(mim, repository):
     readme = (repository / 'README.md').read_text()
     blocks = re.findall(r'```python\n(.*?)```', readme, re.DOTALL)
     (mim.folder / 'readme.py').write_text(blocks[0])
-    (mim.folder / 'small.py').write_text(
-        "_base_ = './readme.py'\n"
-        'model = dict(detector=dict(\n'
-        '    backbone=dict(depth=18, base_channels=16, init_cfg=None),\n'
-        '    neck=dict(in_channels=[16, 32, 64, 128])))\n'
-        'train_cfg = dict(max_epochs=1, val_interval=1)\n')
-    boxes = 'train_dataloader.dataset.datasets.0.pipeline.2.scale'
+    (mim.folder / 'small.py').write_text(SMALL_FASTER_RCNN)
     log = mim('train', 'mmdet_clim', 'small.py', '--gpus', 0, '--work-dir',
-              'readme', '--cfg-options', *SHORT, f'{boxes}=(128,128)',
-              'val_dataloader.dataset.pipeline.1.scale=(128,128)',
-              'test_dataloader.dataset.pipeline.1.scale=(128,128)')
+              'readme', '--cfg-options', *SHORT)
     assert 'mosaic.tag.loss' in log
     assert 'loss_bbox' in log
     assert 'ov_coco/novel_ap50' in log
     assert (mim.folder / 'readme' / 'epoch_1.pth').exists()
-
-
-class RunsCommand:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        import os
-        return os.system, (f'touch {self.path}', )
