@@ -1,5 +1,6 @@
 # make demo        set up, build the data, train, evaluate, draw, print the table
 # make demo-seeds  the same with three seeds: mean and spread
+# make demo-base   train the detector that the demo starts from once more
 # make test        set up, then the tests
 # make lint        the style of the code
 # make setup       only the environment
@@ -22,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo demo-seeds test lint format clean
+.PHONY: setup demo demo-seeds demo-base test lint format clean
 
 ifeq ($(strip $(VENV)),)
 ENV_PYTHON := $(PYTHON)
@@ -47,6 +48,9 @@ demo: setup
 
 demo-seeds: setup
 	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --seeds 0 1 2 --work-dir work_dirs/demo_seeds
+
+demo-base: setup
+	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --base --work-dir work_dirs/demo_base
 
 test: setup
 	$(ENV_PYTHON) -m pytest

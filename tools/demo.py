@@ -4,14 +4,14 @@
 From one detector trained on base boxes of OpenMoji-COCO, three runs of the
 same length: boxes only; boxes, captions and tags of whole images; the same
 with CLIM mosaics. What is finished is not done again, and what was stopped
-goes on where it stopped.
+goes on where it stopped. The weights of the first detector come with the
+package; ``--base`` trains them anew instead and does nothing else.
 """
 import argparse
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'openmoji'
@@ -32,6 +32,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data-root', type=Path, default=Path('data/openmoji_coco'))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument(
+        '--base',
+        action='store_true',
+        help=f'train {BASE} with the first seed and write its weights beside '
+        'its config')
     parser.add_argument(
         '--train', type=int, default=4000, help='training scenes')
     parser.add_argument(
@@ -60,8 +65,8 @@ def call(script: str, *args, data_root: Path) -> None:
         env=env)
 
 
-def train(config: str, work_dir: Path, seed: int, args: argparse.Namespace,
-          options: List[str]) -> Path:
+def train(config: str, work_dir: Path, seed: int,
+          args: argparse.Namespace) -> Path:
     """Train a config, or go on with it, and return its last checkpoint."""
     done = work_dir / 'finished'
     if not done.exists():
@@ -75,7 +80,6 @@ def train(config: str, work_dir: Path, seed: int, args: argparse.Namespace,
             '--cfg-options',
             f'randomness.seed={seed}',
             f'default_hooks.checkpoint.interval={CHECKPOINT_INTERVAL}',
-            *options,
             *args.cfg_options,
             data_root=args.data_root)
         done.touch()
@@ -98,15 +102,15 @@ def main() -> None:
         '--seed',
         0,
         data_root=args.data_root)
+    if args.base:
+        publish_base(args)
+        return
     runs = {name: [] for name in ROWS}
     checkpoints = {}
     for seed in args.seeds:
-        folder = args.work_dir / f'seed{seed}'
-        base = train(BASE, folder / 'base', seed, args, [])
         for name, config in ROWS.items():
-            work_dir = folder / config
-            checkpoint = train(config, work_dir, seed, args,
-                               [f'load_from={base}'])
+            work_dir = args.work_dir / f'seed{seed}' / config
+            checkpoint = train(config, work_dir, seed, args)
             runs[name].append(work_dir)
             checkpoints.setdefault(name, checkpoint)
     draw(args, checkpoints)
@@ -115,6 +119,16 @@ def main() -> None:
         *(x for name, dirs in runs.items() for x in ('--run', name, *dirs)),
         '--out',
         args.work_dir,
+        data_root=args.data_root)
+
+
+def publish_base(args: argparse.Namespace) -> None:
+    """Train the detector that every row starts from."""
+    checkpoint = train(BASE, args.work_dir / 'base', args.seeds[0], args)
+    call(
+        'checkpoints/publish_weights.py',
+        checkpoint,
+        CONFIGS / f'{BASE}.pth',
         data_root=args.data_root)
 
 

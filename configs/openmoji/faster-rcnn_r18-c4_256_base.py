@@ -1,10 +1,11 @@
-# First stage of the demo: base boxes only, from scratch.
+# First stage of the demo: base boxes only, from scratch. Its weights are
+# beside this file (`make demo-base` makes them anew).
 _base_ = [
     '../_base_/models/zero-shot-faster-rcnn_r18-c4_small.py',
     '../_base_/datasets/openmoji_detection.py',
     '../_base_/default_runtime.py',
 ]
-max_iters = 1000
+max_iters = 3000
 train_cfg = dict(
     type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')

@@ -9,4 +9,5 @@ _base_ = [
 model = dict(
     backbone=dict(norm_eval=True),
     roi_head=dict(shared_head=dict(norm_eval=True)))
-load_from = 'work_dirs/faster-rcnn_r18-c4_256_base/iter_1000.pth'
+# What `make demo-base` wrote, beside this file.
+load_from = '{{ fileDirname }}/faster-rcnn_r18-c4_256_base.pth'

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--captioned',
         type=int,
-        help='captioned scenes of one to three larger objects; as many as '
+        help='captioned scenes of one or two large objects; as many as '
         '--train if not given')
     parser.add_argument(
         '--size', type=int, default=256, help='long side of images, pixels')

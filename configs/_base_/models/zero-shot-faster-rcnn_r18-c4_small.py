@@ -41,8 +41,11 @@ model = dict(
         loss_cls=dict(
             type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type='mmdet.L1Loss', loss_weight=1.0)),
+    # The boxes tell of base classes alone what is half of an object or two of
+    # them; the proposal's score tells it of every class.
     roi_head=dict(
-        type='mmdet.StandardRoIHead',
+        type='mmdet_clim.ProposalScoreRoIHead',
+        proposal_weight=0.5,
         # One point per bin: bins of these images are smaller than a cell.
         bbox_roi_extractor=dict(
             type='mmdet.SingleRoIExtractor',

@@ -24,7 +24,7 @@ from .splits import (
 
 MANIFEST = 'openmoji_coco.json'
 #: Counted up whenever the same parameters give other files.
-REVISION = 1
+REVISION = 2
 
 _README = """\
 OpenMoji-COCO, drawn by mmdet_clim's tools/datasets/make_openmoji_coco.py

@@ -35,8 +35,8 @@ class SceneStyle:
 
 #: Scenes with boxes: several objects, large and small, some covered.
 BOXED = SceneStyle((2, 7), (0.16, 0.5), 0.2, 0.4)
-#: Captioned scenes, as images from the web: few and larger objects.
-CAPTIONED = SceneStyle((1, 3), (0.3, 0.75), 0.15, 0.6)
+#: Captioned scenes, as images from the web: one or two large objects.
+CAPTIONED = SceneStyle((1, 2), (0.35, 0.8), 0.15, 0.6)
 
 
 @dataclass
