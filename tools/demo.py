@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmdet_clim.engine import finish_training
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'openmoji'
 BASE = 'faster-rcnn_r18-c4_256_base'
@@ -51,39 +53,34 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def call(script: str, *args, data_root: Path) -> None:
-    """Run one of the project's own tools and stop where it fails."""
+def environment(args: argparse.Namespace) -> dict:
+    """What the configs and the tokenizers are to know."""
     # The small models gain nothing from the tokenizers' own threads.
-    env = dict(
-        os.environ,
-        OPENMOJI_ROOT=f'{data_root}/',
-        TOKENIZERS_PARALLELISM='false')
+    return dict(
+        OPENMOJI_ROOT=f'{args.data_root}/', TOKENIZERS_PARALLELISM='false')
+
+
+def call(script: str, *words, args: argparse.Namespace) -> None:
+    """Run one of the project's own tools and stop where it fails."""
     subprocess.run(
         [sys.executable, str(ROOT / 'tools' / script)] +
-        [str(a) for a in args],
+        [str(word) for word in words],
         check=True,
-        env=env)
+        env={
+            **os.environ,
+            **environment(args)
+        })
 
 
 def train(config: str, work_dir: Path, seed: int,
           args: argparse.Namespace) -> Path:
     """Train a config, or go on with it, and return its last checkpoint."""
-    done = work_dir / 'finished'
-    if not done.exists():
-        print(f'\n=== {config}, seed {seed} -> {work_dir}', flush=True)
-        call(
-            'train.py',
-            CONFIGS / f'{config}.py',
-            '--work-dir',
-            work_dir,
-            '--resume',
-            '--cfg-options',
-            f'randomness.seed={seed}',
+    return finish_training(
+        ROOT / 'tools' / 'train.py', CONFIGS / f'{config}.py', work_dir, seed,
+        [
             f'default_hooks.checkpoint.interval={CHECKPOINT_INTERVAL}',
-            *args.cfg_options,
-            data_root=args.data_root)
-        done.touch()
-    return Path((work_dir / 'last_checkpoint').read_text().strip())
+            *args.cfg_options
+        ], environment(args))
 
 
 def main() -> None:
@@ -101,7 +98,7 @@ def main() -> None:
         args.captioned,
         '--seed',
         0,
-        data_root=args.data_root)
+        args=args)
     if args.base:
         publish_base(args)
         return
@@ -119,7 +116,7 @@ def main() -> None:
         *(x for name, dirs in runs.items() for x in ('--run', name, *dirs)),
         '--out',
         args.work_dir,
-        data_root=args.data_root)
+        args=args)
 
 
 def publish_base(args: argparse.Namespace) -> None:
@@ -129,7 +126,7 @@ def publish_base(args: argparse.Namespace) -> None:
         'checkpoints/publish_weights.py',
         checkpoint,
         CONFIGS / f'{BASE}.pth',
-        data_root=args.data_root)
+        args=args)
 
 
 def draw(args: argparse.Namespace, checkpoints: dict) -> None:
@@ -141,7 +138,7 @@ def draw(args: argparse.Namespace, checkpoints: dict) -> None:
         args.work_dir / 'mosaics',
         '--num',
         8,
-        data_root=args.data_root)
+        args=args)
     call(
         'visualization/compare_detections.py',
         *(x for name, config in ROWS.items()
@@ -149,7 +146,7 @@ def draw(args: argparse.Namespace, checkpoints: dict) -> None:
                     checkpoints[name])),
         '--out',
         args.work_dir / 'detections.png',
-        data_root=args.data_root)
+        args=args)
 
 
 if __name__ == '__main__':

@@ -2,5 +2,6 @@
 """Parts of the training engine."""
 from .cpu_processes import prepare_cpu_processes
 from .hooks import IterationSeedHook
+from .training_runs import finish_training
 
-__all__ = ['IterationSeedHook', 'prepare_cpu_processes']
+__all__ = ['IterationSeedHook', 'finish_training', 'prepare_cpu_processes']

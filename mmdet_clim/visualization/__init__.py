@@ -3,5 +3,8 @@
 from .curves import plot_curves
 from .detections import draw_boxes, draw_detections
 from .mosaic import draw_mosaic
+from .rows import plot_rows
 
-__all__ = ['draw_boxes', 'draw_detections', 'draw_mosaic', 'plot_curves']
+__all__ = [
+    'draw_boxes', 'draw_detections', 'draw_mosaic', 'plot_curves', 'plot_rows'
+]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Compare finished runs: a table as Markdown and JSON, and their curves."""
+"""Compare finished runs: a table as Markdown, JSON and plot, and curves."""
 import argparse
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from mmdet_clim.evaluation import (
     seconds_per_iteration,
     summarise_runs,
 )
-from mmdet_clim.visualization import plot_curves
+from mmdet_clim.visualization import plot_curves, plot_rows
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         '--out',
         type=Path,
         required=True,
-        help='folder of table.md, table.json and curves.png')
+        help='folder of table.md, table.json, table.png and curves.png')
     args = parser.parse_args()
     for name, *work_dirs in args.run:
         if not work_dirs:
@@ -68,6 +68,7 @@ def main() -> None:
     (args.out / 'table.json').write_text(
         json.dumps(rows, indent=1, ensure_ascii=False) + '\n',
         encoding='utf-8')
+    plot_rows(rows, args.out / 'table.png')
     plot_curves(curves, args.out / 'curves.png')
     print(table, end='')
 

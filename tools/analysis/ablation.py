@@ -1,0 +1,71 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Train a list of configs with several seeds and compare them in one table.
+
+What is finished is not done again, and what was stopped goes on where it
+stopped: the same command can be given with further configs or seeds.
+
+    python tools/analysis/ablation.py configs/openmoji/ablation/*.py \
+        --seeds 0 1 2 --out work_dirs/ablation
+"""
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.engine import finish_training
+
+TOOLS = Path(__file__).resolve().parents[1]
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'configs', type=Path, nargs='+', help='a row of the table each')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='folder of the runs, table.md, table.json, table.png and '
+        'curves.png')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        help='settings for every training, as tools/train.py takes them')
+    args = parser.parse_args()
+    for config in args.configs:
+        if not config.is_file():
+            parser.error(f'{config}: no such config')
+    names = [config.stem for config in args.configs]
+    if len(set(names)) < len(names):
+        parser.error(f'configs: expected different file names, got {names}')
+    return args
+
+
+def main() -> None:
+    """Train what is not trained yet, and compare."""
+    args = parse_args()
+    rows = []
+    for config in args.configs:
+        work_dirs = [
+            args.out / config.stem / f'seed{seed}' for seed in args.seeds
+        ]
+        for seed, work_dir in zip(args.seeds, work_dirs):
+            finish_training(TOOLS / 'train.py', config, work_dir, seed,
+                            args.cfg_options)
+        rows += ['--run', config.stem, *map(str, work_dirs)]
+    subprocess.run([
+        sys.executable,
+        str(TOOLS / 'analysis' / 'compare_runs.py'), *rows, '--out',
+        str(args.out)
+    ],
+                   check=True)
+
+
+if __name__ == '__main__':
+    main()
