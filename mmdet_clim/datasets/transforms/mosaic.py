@@ -13,6 +13,8 @@ from mmdet_clim.datasets.images import UnreadableImageError, read_image
 from mmdet_clim.datasets.unreadable import UnreadableImages
 from mmdet_clim.registry import TRANSFORMS
 
+from .shared_weights import SharedWeights, checked_weights
+
 # What the cache of one worker holds by default. The published recipe keeps
 # 1024 images, 350 MiB; this leaves 4 MiB of 100 for everything else.
 CACHE_BYTES = 96 * 2**20
@@ -76,6 +78,12 @@ class MosaicCLIM(BaseTransform):
       cache holds enough. It keeps each image once per size of cell, so that
       a partner is copied into a mosaic and not resized again and again.
 
+    ``grid_weights`` may be set while worker processes run: they see it with
+    their next sample. Until its cache holds the partners of the largest
+    grid, a worker keeps to the weights that the transform was built with.
+    So a resumed run, which draws the finished iterations again with the
+    weights of a later one, comes to the same random state.
+
     Required Keys:
 
     - img ((H, W, 3), uint8), or img_path (see ``LoadImageText``)
@@ -100,7 +108,8 @@ class MosaicCLIM(BaseTransform):
     Args:
         grids (Sequence[tuple[int, int]]): (rows, cols) to choose from.
         grid_weights (Sequence[float], optional): Their chances, in any unit.
-            Equal if None.
+            Equal if None. ``GridScheduleHook`` changes them in training; a
+            grid of a later phase starts with 0.
         tile_size (tuple[int, int]): (width, height) in pixels that images
             are shrunk into before the cache keeps them, at this size or
             smaller. Larger cells enlarge them.
@@ -129,13 +138,7 @@ class MosaicCLIM(BaseTransform):
         if not grids or any(len(g) != 2 or min(g) < 1 for g in grids):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
                              f'{grids}')
-        if grid_weights is None:
-            grid_weights = [1.0] * len(grids)
-        if (len(grid_weights) != len(grids) or min(grid_weights) < 0
-                or not 0 < sum(grid_weights) < float('inf')):
-            raise ValueError(
-                f'grid_weights: expected {len(grids)} numbers of at least 0 '
-                f'and not all 0, got {grid_weights}')
+        grid_weights = checked_weights(grid_weights, len(grids))
         for key, size in dict(tile_size=tile_size, out_size=out_size).items():
             if len(size) != 2 or min(size) < 1:
                 raise ValueError(f'{key}: expected (width, height) of at '
@@ -155,7 +158,8 @@ class MosaicCLIM(BaseTransform):
         if not 0 <= prob <= 1:
             raise ValueError(f'prob: expected 0 to 1, got {prob}')
         self.grids = tuple((int(rows), int(cols)) for rows, cols in grids)
-        self.grid_weights = np.array(grid_weights, dtype=float)
+        self.initial_grid_weights = grid_weights
+        self._shared_weights = SharedWeights(grid_weights)
         self.tile_size = tuple(tile_size)
         self.out_size = tuple(out_size)
         self.align = align
@@ -170,6 +174,15 @@ class MosaicCLIM(BaseTransform):
         self.unreadable = UnreadableImages(type(self).__name__)
         self._cached_tiles: List[Tile] = []
         self._oldest = 0
+
+    @property
+    def grid_weights(self) -> np.ndarray:
+        """The chances of ``grids``, the same in all worker processes."""
+        return self._shared_weights.read()
+
+    @grid_weights.setter
+    def grid_weights(self, weights: Sequence[float]) -> None:
+        self._shared_weights.write(checked_weights(weights, len(self.grids)))
 
     @property
     def cache_bytes(self) -> int:
@@ -194,13 +207,16 @@ class MosaicCLIM(BaseTransform):
         """Whether this sample becomes a mosaic of more than itself."""
         return self.prob >= 1 or np.random.rand() < self.prob
 
+    def _warm_weights(self) -> np.ndarray:
+        """The chances of grids whose partners come from the cache."""
+        largest = max(rows * cols for rows, cols in self.grids)
+        if len(self._cached_tiles) < min(largest - 1, self.cache_size):
+            return self.initial_grid_weights
+        return self.grid_weights
+
     @cache_randomness
-    def _random_grid(self, tiles: Optional[int] = None) -> Tuple[int, int]:
-        """One of the grids, of those with so many tiles if given."""
-        weights = self.grid_weights
-        if tiles is not None:
-            fits = [rows * cols == tiles for rows, cols in self.grids]
-            weights = weights * fits
+    def _random_grid(self, weights: np.ndarray) -> Tuple[int, int]:
+        """One of the grids, by chances in any unit."""
         steps = weights.cumsum()
         chosen = np.searchsorted(
             steps, np.random.rand() * steps[-1], side='right')
@@ -225,7 +241,7 @@ class MosaicCLIM(BaseTransform):
         """
         if not self._random_mosaic():
             return []
-        rows, cols = self._random_grid()
+        rows, cols = self._random_grid(self.grid_weights)
         return np.random.randint(0, len(dataset), rows * cols - 1).tolist()
 
     def transform(self, results: dict) -> dict:
@@ -250,7 +266,9 @@ class MosaicCLIM(BaseTransform):
             grid = self._grid_of(len(tiles))
         else:
             newest = self._remember(newest)
-            grid = self._random_grid() if self._random_mosaic() else (1, 1)
+            grid = (1, 1)
+            if self._random_mosaic():
+                grid = self._random_grid(self._warm_weights())
             partners = self._random_partners(grid[0] * grid[1] - 1,
                                              len(self._cached_tiles))
             tiles = [newest, *(self._cached_tiles[i] for i in partners)]
@@ -297,11 +315,14 @@ class MosaicCLIM(BaseTransform):
 
     def _grid_of(self, tiles: int) -> Tuple[int, int]:
         """A grid of exactly so many tiles."""
-        counts = sorted({rows * cols for rows, cols in self.grids})
-        if tiles in counts:
-            return self._random_grid(tiles)
+        fits = np.array([rows * cols == tiles for rows, cols in self.grids])
+        if fits.any():
+            weights = self.grid_weights * fits
+            # The weights may have changed since the partners were drawn.
+            return self._random_grid(weights if weights.any() else fits)
         if tiles == 1:
             return 1, 1
+        counts = sorted({rows * cols for rows, cols in self.grids})
         raise ValueError(
             f"key 'mix_results': expected one less than {counts} samples, "
             f'for grids {self.grids}, got {tiles - 1}')

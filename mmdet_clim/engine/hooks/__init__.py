@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Training hooks."""
+from .grid_schedule_hook import GridScheduleHook
 from .iteration_seed_hook import IterationSeedHook
 
-__all__ = ['IterationSeedHook']
+__all__ = ['GridScheduleHook', 'IterationSeedHook']
