@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures of boxes: one sample, or several models beside the truth."""
-from typing import Collection, Mapping, Sequence
+from typing import Collection, Mapping, Optional, Sequence
 
 import numpy as np
 from mmdet.structures.bbox import get_box_tensor
@@ -17,7 +17,8 @@ def draw_boxes(image: np.ndarray,
                class_names: Sequence[str],
                novel_names: Collection[str] = (),
                score_thr: float = 0.3,
-               side: int = 640) -> np.ndarray:
+               side: int = 640,
+               novel_score_thr: Optional[float] = None) -> np.ndarray:
     """Draw boxes with class names, and scores where there are some.
 
     Boxes of base classes are blue, those of novel classes orange.
@@ -32,6 +33,8 @@ def draw_boxes(image: np.ndarray,
             Defaults to 0.3.
         side (int): The longer side of the picture in pixels.
             Defaults to 640.
+        novel_score_thr (float, optional): The same for novel classes, which
+            no box taught to score high. Defaults to ``score_thr``.
 
     Returns:
         np.ndarray: uint8 RGB picture.
@@ -50,10 +53,16 @@ def draw_boxes(image: np.ndarray,
     scores = instances.get('scores', None)
     order = range(len(labels))
     if scores is not None:
+        if novel_score_thr is None:
+            novel_score_thr = score_thr
+        least = [
+            novel_score_thr if class_names[x] in novel_names else score_thr
+            for x in labels
+        ]
         # the best first: its label gets the place it wants
         order = [
             i for i in scores.argsort(descending=True).tolist()
-            if scores[i] >= score_thr
+            if scores[i] >= least[i]
         ]
     text_size = max(13, side // 40)
     for i in order:
@@ -77,7 +86,8 @@ def draw_detections(images: Sequence[np.ndarray],
                     class_names: Sequence[str],
                     novel_names: Collection[str] = (),
                     score_thr: float = 0.3,
-                    side: int = 420) -> np.ndarray:
+                    side: int = 420,
+                    novel_score_thr: Optional[float] = None) -> np.ndarray:
     """Draw what several models find in the same images.
 
     One row per image: the ground truth, then one column per model.
@@ -94,6 +104,8 @@ def draw_detections(images: Sequence[np.ndarray],
             Defaults to 0.3.
         side (int): The longer side of one image in the picture, in pixels.
             Defaults to 420.
+        novel_score_thr (float, optional): The same for novel classes.
+            Defaults to ``score_thr``.
 
     Returns:
         np.ndarray: uint8 RGB picture.
@@ -111,7 +123,8 @@ def draw_detections(images: Sequence[np.ndarray],
     cells = [[
         Image.fromarray(
             draw_boxes(image, instances[row], class_names, novel_names,
-                       score_thr, side)) for instances in columns.values()
+                       score_thr, side, novel_score_thr))
+        for instances in columns.values()
     ] for row, image in enumerate(images)]
 
     gap, size = 8, 20
@@ -140,8 +153,11 @@ def draw_detections(images: Sequence[np.ndarray],
         box = draw_label(draw, (left, top + size + gap), text, size - 2,
                          colour)
         left = box[2] + gap
+    least = f'score in percent, at least {100 * score_thr:.0f}'
+    if novel_score_thr is not None:
+        least += f', novel classes {100 * novel_score_thr:.0f}'
     draw.text((left + gap, top + size / 2 + gap / 2),
-              f'score in percent, at least {100 * score_thr:.0f}',
+              least,
               BLACK,
               font(size - 2),
               anchor='lm')

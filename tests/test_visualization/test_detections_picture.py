@@ -44,6 +44,13 @@ def test_score_threshold():
     assert has(picture, NOVEL_COLOUR) and not has(picture, BASE_COLOUR)
 
 
+def test_novel_classes_may_have_a_threshold_of_their_own():
+    found = instances([[20, 40, 60, 80], [0, 0, 9, 9]], [0, 1], [.2, .2])
+    picture = draw_boxes(
+        GREY, found, NAMES, ['dog'], score_thr=.3, novel_score_thr=.1)
+    assert has(picture, NOVEL_COLOUR) and not has(picture, BASE_COLOUR)
+
+
 def test_no_boxes():
     picture = draw_boxes(GREY, instances([], [], []), NAMES, side=100)
     assert (picture == GREY).all()

@@ -41,6 +41,10 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.3,
         help='least score of a drawn detection')
+    parser.add_argument(
+        '--novel-score-thr',
+        type=float,
+        help='the same for novel classes, which no box taught to score high')
     parser.add_argument('--device', default='cpu', help='device of the models')
     return parser.parse_args()
 
@@ -94,10 +98,13 @@ def main() -> None:
         for cfg, (name, _, checkpoint) in zip(configs, args.model)
     }
     picture = draw_detections(
-        [cv2.imread(info['img_path'])[..., ::-1]
-         for info in infos], [ground_truth(info) for info in infos],
-        detections, dataset.metainfo['classes'],
-        dataset.metainfo.get('novel_classes', ()), args.score_thr)
+        [cv2.imread(info['img_path'])[..., ::-1] for info in infos],
+        [ground_truth(info) for info in infos],
+        detections,
+        dataset.metainfo['classes'],
+        dataset.metainfo.get('novel_classes', ()),
+        args.score_thr,
+        novel_score_thr=args.novel_score_thr)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.out), picture[..., ::-1])
     MMLogger.get_instance('compare_detections').info(
