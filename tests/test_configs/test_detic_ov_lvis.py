@@ -31,6 +31,10 @@ RECIPES = [
                                           2], [TAGS[0], 'mosaic.caption']),
     (f'{R50}_45k_ov-lvis_captions-tags_clim', [2, 2, 2],
      [*TAGS, 'mosaic.caption', 'mosaic.tag']),
+    (f'{R50}_45k_ov-lvis_captions-tags_clim_rare-tags', [2, 2, 2],
+     [*TAGS, 'mosaic.caption', 'mosaic.tag']),
+    (f'{R50}_45k_ov-lvis_captions-tags_clim_grid-schedule', [2, 2, 2],
+     [*TAGS, 'mosaic.caption', 'mosaic.tag']),
     (f'{SWIN}_45k_ov-lvis_captions-tags_clim', [2, 2, 2],
      [*TAGS, 'mosaic.caption', 'mosaic.tag']),
 ]
@@ -173,6 +177,31 @@ def test_two_iterations(openmoji_lvis, repository, tmp_path, name,
         # One caption per image and tile, once per step.
         queue = runner.model.objectives['caption'].queue
         assert 2 * 2 * (1 + 4) <= len(queue) <= 2 * 2 * (1 + 16)
+
+
+def test_options_for_the_long_tail(repository):
+    """They change the source of the mosaics and nothing else."""
+    name = f'{R50}_45k_ov-lvis_captions-tags_clim'
+    folder = repository / 'configs/detic/ov_lvis'
+    plain, tags, grids = (
+        Config.fromfile(folder / f'{name}{option}.py')
+        for option in ('', '_rare-tags', '_grid-schedule'))
+    mosaics = plain.train_dataloader.dataset.datasets[2]
+    balanced = tags.train_dataloader.dataset.datasets[2]
+    assert balanced == dict(
+        type='ClassBalancedDataset', oversample_thr=.001, dataset=mosaics)
+    scheduled = grids.train_dataloader.dataset.datasets[2]
+    assert scheduled.pipeline[-2].pop('grid_weights') == (1, 0, 0)
+    assert scheduled == mosaics
+    assert grids.custom_hooks[:-1] == plain.custom_hooks
+    assert [
+        (phase.begin, phase.grids) for phase in grids.custom_hooks[-1].schedule
+    ] == [(15000, [(3, 3)]), (30000, [(4, 4)])]
+    for cfg in (tags, grids):
+        cfg.train_dataloader.dataset.datasets[2] = mosaics
+        cfg.custom_hooks = plain.custom_hooks
+        assert cfg.train_dataloader == plain.train_dataloader
+        assert cfg.model == plain.model
 
 
 def test_the_published_constants(openmoji_lvis, repository):

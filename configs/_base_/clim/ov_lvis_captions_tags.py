@@ -36,15 +36,16 @@ clim_caption_dataset = dict(
         dict(type='mmdet_clim.PackRegionTextInputs', branch='captions'),
     ],
     **clim_source)
+clim_mosaic = dict(
+    type='mmdet_clim.MosaicCLIM',
+    grids=((2, 2), (3, 3), (4, 4)),
+    tile_size=(320, 320),
+    out_size=(640, 640),
+    cache_size=180)
 clim_mosaic_dataset = dict(
     pipeline=[
         *clim_image_pipeline,
-        dict(
-            type='mmdet_clim.MosaicCLIM',
-            grids=((2, 2), (3, 3), (4, 4)),
-            tile_size=(320, 320),
-            out_size=(640, 640),
-            cache_size=180),
+        clim_mosaic,
         dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic'),
     ],
     **clim_source)
