@@ -23,3 +23,4 @@ param_scheduler = [
         end=max_iters,
         eta_min_ratio=0.02),
 ]
+auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -11,3 +11,4 @@ model = dict(
     roi_head=dict(shared_head=dict(norm_eval=True)))
 # What `make demo-base` wrote, beside this file.
 load_from = '{{ fileDirname }}/faster-rcnn_r18-c4_256_base.pth'
+auto_scale_lr = dict(enable=False, base_batch_size=8)

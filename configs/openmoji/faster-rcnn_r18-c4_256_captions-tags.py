@@ -22,3 +22,4 @@ train_dataloader = dict(
     dataset=dict(
         type='mmdet_clim.MultiSourceDataset',
         datasets=[_base_.train_dataset, _base_.clim_caption_dataset]))
+auto_scale_lr = dict(base_batch_size=16)
