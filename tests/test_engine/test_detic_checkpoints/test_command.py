@@ -1,0 +1,71 @@
+# Licensed under the Apache License, Version 2.0.
+"""tools/checkpoints/convert_detic.py: from a file to a file."""
+import importlib.util
+import os
+import pickle
+
+import pytest
+import torch
+from mmengine.config import Config
+
+
+@pytest.fixture(scope='module')
+def convert(repository):
+    path = repository / 'tools' / 'checkpoints' / 'convert_detic.py'
+    spec = importlib.util.spec_from_file_location('convert_detic', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *args: module.main([*map(str, args)])
+
+
+def write_config(small_configs, kind, path, wrapped=False):
+    model = small_configs[kind].model
+    if wrapped:
+        model = dict(type='mmdet_clim.CLIMDetector', detector=model)
+    Config(dict(model=model)).dump(path)
+    return path
+
+
+def test_a_pkl_for_a_wrapped_detector(convert, small_configs, detectors,
+                                      published, tmp_path, capsys):
+    config = write_config(small_configs, 'c4', tmp_path / 'c.py', wrapped=True)
+    arrays = {k: v.numpy() for k, v in published('c4').items()}
+    (tmp_path / 'in.pkl').write_bytes(pickle.dumps(dict(model=arrays)))
+    out = tmp_path / 'new' / 'out.pth'
+    convert(tmp_path / 'in.pkl', out, '--config', config)
+    written = torch.load(out, weights_only=True)
+    assert written['meta']['dataset_meta']['classes'][:2] == ('cat', 'dog')
+    assert written['meta']['converted_from'] == dict(
+        file='in.pkl', source='detectron2')
+    for name, value in detectors['c4'].state_dict().items():
+        if 'num_batches_tracked' not in name:
+            assert torch.equal(written['state_dict'][name], value), name
+    printed = capsys.readouterr().out
+    assert f'{out}: 293 weights of detectron2' in printed
+    assert 'kept as built: 56' in printed
+    assert 'roi_heads.box_predictor.cls_score.zs_weight' in printed
+    assert 'mean cosine 1.000' in printed
+
+
+def test_options_of_the_command(convert, small_configs, published, tmp_path,
+                                capsys):
+    """A model without a bias, a name too many, and one too few."""
+    config = write_config(small_configs, 'c4', tmp_path / 'c.py')
+    weights = published('c4')
+    del weights['roi_heads.box_predictor.cls_score.cls_bias']
+    del weights['roi_heads.box_predictor.bbox_pred.0.bias']
+    weights['extra'] = torch.ones(1)
+    torch.save(dict(model=weights), tmp_path / 'in.pth')
+    args = (tmp_path / 'in.pth', tmp_path / 'out.pth', '--config', config)
+    with pytest.raises(ValueError, match='3 problems'):
+        convert(*args)
+    assert sorted(os.listdir(tmp_path)) == ['c.py', 'in.pth']
+    convert(*args, '--source', 'detectron2', '--ignore', 'extra',
+            '--allow-missing', '*.hidden.bias', '--cfg-options',
+            'model.roi_head.bbox_head.classifier.bias=None')
+    state = torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']
+    assert 'roi_head.bbox_head.fc_reg.hidden.weight' in state
+    assert 'roi_head.bbox_head.fc_reg.hidden.bias' not in state
+    printed = capsys.readouterr().out
+    assert 'ignored: 1\n  extra' in printed
+    assert 'missing: 1\n  roi_head.bbox_head.fc_reg.hidden.bias' in printed
