@@ -190,8 +190,9 @@ def detectron2_name(name, kind):
     if kind == 'swin':
         return rename(name, SWIN).replace('backbone', 'backbone.bottom_up')
     if name.startswith('backbone.bn1.'):
-        return name.replace('backbone.bn1', 'backbone.stem.conv1.norm')
-    name = rename(name, RESNET)
+        name = name.replace('backbone.bn1', 'backbone.stem.conv1.norm')
+    else:
+        name = rename(name, RESNET)
     return name if kind == 'c4' else name.replace('backbone',
                                                   'backbone.bottom_up')
 
