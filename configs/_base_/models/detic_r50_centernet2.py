@@ -71,6 +71,7 @@ model = dict(
         in_channels=256,
         feat_channels=256,
         stacked_convs=4,
+        conv_bias=True,  # as in the published weights, before each norm
         strides=[8, 16, 32, 64, 128]),
     roi_head=dict(
         type='mmdet_clim.CenterNet2RoIHead',

@@ -63,8 +63,6 @@ def narrow_centernet2(model):
     model.rpn_head.update(
         in_channels=16,
         feat_channels=16,
-        # As published; the configs leave it to mmdet, which has none.
-        conv_bias=True,
         norm_cfg=dict(type='GN', num_groups=4))
     roi_head = model.roi_head
     for extractor in (roi_head.bbox_roi_extractor,
