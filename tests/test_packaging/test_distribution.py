@@ -17,7 +17,7 @@ def tracked(repository, folder, *suffixes):
 
 def test_wheel_holds_every_config_and_tool_as_a_file(wheel, repository):
     expected = ['model-index.yml'] + tracked(
-        repository, 'configs', '.py', '.yml') + tracked(
+        repository, 'configs', '.py', '.yml', '.pth') + tracked(
             repository, 'tools', '.py', '.sh')
     with zipfile.ZipFile(wheel) as archive:
         for name in expected:
