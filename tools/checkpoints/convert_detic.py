@@ -69,7 +69,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     cfg = Config.fromfile(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    register_all_modules(init_default_scope=False)
+    # mmdet names the parts of its heads without a scope.
+    register_all_modules()
     model = MODELS.build(cfg.model.get('detector', cfg.model))
     done = convert_state_dict(weights, model, source, args.allow_missing,
                               args.ignore)

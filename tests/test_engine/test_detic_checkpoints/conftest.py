@@ -19,7 +19,8 @@ CONFIGS = dict(
 @pytest.fixture(scope='module')
 def small_configs(repository, tmp_path_factory):
     """A config of each published detector: few channels."""
-    register_all_modules(init_default_scope=False)
+    # mmdet names the parts of its heads without a scope.
+    register_all_modules()
     file = tmp_path_factory.mktemp('texts') / 'texts.pth'
     torch.manual_seed(0)
     torch.save(
