@@ -13,6 +13,7 @@ import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import traceback  # noqa: E402
+from collections import OrderedDict  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -30,6 +31,13 @@ def pytest_collection_modifyitems(items):
     """Run what takes long at the end, so that a failure shows early."""
     items.sort(key=lambda item: any(name in item.fixturenames
                                     for name in SLOW_FIXTURES))
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope(monkeypatch):
+    """Start without a default scope, whatever scope earlier tests left."""
+    from mmengine.registry import DefaultScope
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
 
 
 @pytest.fixture(scope='session')
