@@ -19,6 +19,8 @@ SHORT = [
 
 
 @pytest.mark.parametrize('name, differs', [
+    ('clim_default', ('grids', ((2, 2), (3, 3)))),
+    ('whole-images', ('branches', ['caption', 'tag'])),
     ('clim_grid-2x2', ('grids', ((2, 2), ))),
     ('clim_grid-3x3', ('grids', ((3, 3), ))),
     ('clim_grid-4x4', ('grids', ((4, 4), ))),

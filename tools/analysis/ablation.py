@@ -50,21 +50,26 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train what is not trained yet, and compare."""
     args = parse_args()
+    # All rows with one seed first: a run that is stopped leaves a table.
+    for seed in args.seeds:
+        for config in args.configs:
+            finish_training(TOOLS / 'train.py', config,
+                            _work_dir(args, config, seed), seed,
+                            args.cfg_options)
     rows = []
     for config in args.configs:
-        work_dirs = [
-            args.out / config.stem / f'seed{seed}' for seed in args.seeds
-        ]
-        for seed, work_dir in zip(args.seeds, work_dirs):
-            finish_training(TOOLS / 'train.py', config, work_dir, seed,
-                            args.cfg_options)
-        rows += ['--run', config.stem, *map(str, work_dirs)]
+        rows += ['--run', config.stem]
+        rows += [str(_work_dir(args, config, seed)) for seed in args.seeds]
     subprocess.run([
         sys.executable,
         str(TOOLS / 'analysis' / 'compare_runs.py'), *rows, '--out',
         str(args.out)
     ],
                    check=True)
+
+
+def _work_dir(args: argparse.Namespace, config: Path, seed: int) -> Path:
+    return args.out / config.stem / f'seed{seed}'
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 # CLIM with 2x2 mosaics alone.
-_base_ = '../faster-rcnn_r18-c4_256_captions-tags_clim.py'
+_base_ = './clim_default.py'
 mosaics = _base_.clim_mosaic_dataset
 mosaics.pipeline[2].grids = ((2, 2), )
 train_dataloader = dict(

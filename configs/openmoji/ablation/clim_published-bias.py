@@ -1,5 +1,5 @@
 # CLIM with biases that start where the OV-COCO recipe's do.
-_base_ = '../faster-rcnn_r18-c4_256_captions-tags_clim.py'
+_base_ = './clim_default.py'
 model = dict(
     objectives=dict(
         caption=dict(loss=dict(bias=-20.0)), tag=dict(loss=dict(bias=-20.0))))

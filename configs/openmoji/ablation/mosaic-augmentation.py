@@ -1,6 +1,6 @@
 # Captions and tags of whole images, and half of the boxed images as mosaics:
 # mosaics as mere augmentation, without CLIM.
-_base_ = '../faster-rcnn_r18-c4_256_captions-tags.py'
+_base_ = './whole-images.py'
 boxes = _base_.train_dataset
 boxes.pipeline = [
     *_base_.train_pipeline[:2],
