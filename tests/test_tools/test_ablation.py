@@ -30,6 +30,9 @@ SHORT = [
     ('clim_published-bias', ('tag.loss.bias', -20.)),
     ('clim_captions-only', ('branches', ['caption'])),
     ('clim_tags-only', ('branches', ['tag'])),
+    ('clim_proposals', ('caption.regions', 'proposals')),
+    ('clim_class-names', ('tag.regions', 'tiles')),
+    ('pseudo-labels', ('branches', ['pseudo_label'])),
     ('mosaic-augmentation', ('transform', 'mmdet.CachedMosaic')),
 ])
 def test_each_config_differs_in_what_it_says(repository, name, differs):

@@ -1,10 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
 from .base import BaseRegionObjective, SampledRegions, recall_at_1
+from .class_texts import ClassTexts
 from .composition import compose_tiles, union_boxes
 from .region_caption import RegionCaptionObjective
+from .region_pseudo_label import RegionPseudoLabelObjective
 from .region_tag import RegionTagObjective
+from .tile_proposals import assign_to_tiles, largest_in_tiles
 
 __all__ = [
-    'BaseRegionObjective', 'RegionCaptionObjective', 'RegionTagObjective',
-    'SampledRegions', 'compose_tiles', 'recall_at_1', 'union_boxes'
+    'BaseRegionObjective', 'ClassTexts', 'RegionCaptionObjective',
+    'RegionPseudoLabelObjective', 'RegionTagObjective', 'SampledRegions',
+    'assign_to_tiles', 'compose_tiles', 'largest_in_tiles', 'recall_at_1',
+    'union_boxes'
 ]

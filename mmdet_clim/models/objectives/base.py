@@ -33,6 +33,18 @@ class SampledRegions:
     def __len__(self) -> int:
         return len(self.bboxes)
 
+    def tag_targets(self, num_classes: int) -> Tensor:
+        """Which region holds a tile with which tag: bool (n, C), on the CPU.
+
+        Args:
+            num_classes (int): C, the number of classes that tags index.
+        """
+        tags = self.data_sample.tags
+        of_tile = torch.zeros(len(tags), num_classes)
+        for row, of_image in zip(of_tile, tags):
+            row[of_image] = 1
+        return self.members.cpu().float() @ of_tile > 0
+
 
 class BaseRegionObjective(BaseModule, metaclass=ABCMeta):
     """Which regions of a mosaic meet which texts.
@@ -42,9 +54,13 @@ class BaseRegionObjective(BaseModule, metaclass=ABCMeta):
     once per stage where a detector reads regions in several stages.
     """
 
-    #: Whether :meth:`sample` looks at the proposals. Where no objective of a
-    #: branch does, none are computed.
-    needs_proposals = False
+    @property
+    def needs_proposals(self) -> bool:
+        """Whether :meth:`sample` looks at the proposals.
+
+        Where no objective of a branch does, none are computed.
+        """
+        return False
 
     @abstractmethod
     def sample(self, proposals: InstanceData,

@@ -13,6 +13,7 @@ from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, SampledRegions, mean_count, recall_at_1
 from .composition import compose_tiles, union_boxes
+from .tile_proposals import check_region_kind, largest_in_tiles
 
 
 @MODELS.register_module()
@@ -42,6 +43,7 @@ class RegionCaptionObjective(BaseRegionObjective):
                  num_compositions: int = 4,
                  queue: Optional[dict] = None,
                  avg_factor: Optional[float] = None,
+                 regions: str = 'tiles',
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_compositions < 0:
@@ -50,22 +52,30 @@ class RegionCaptionObjective(BaseRegionObjective):
         if avg_factor is not None and avg_factor <= 0:
             raise ValueError('avg_factor: expected a positive number, got '
                              f'{avg_factor}')
+        check_region_kind(regions)
         self.region_loss = MODELS.build(loss)
         self.num_compositions = num_compositions
         self.queue: Optional[TextQueue] = None if queue is None else \
             MODELS.build(queue)
         self.avg_factor = avg_factor
+        self.regions = regions
+
+    @property
+    def needs_proposals(self) -> bool:
+        return self.regions == 'proposals'
 
     def sample(self, proposals: InstanceData,
                data_sample: DetDataSample) -> SampledRegions:
-        """The tile boxes, then the composed ones."""
+        """One region per tile, then the composed ones."""
         tiles = data_sample.gt_instances.bboxes
         members = torch.cat([
             torch.eye(len(tiles), dtype=torch.bool),
             compose_tiles(data_sample.mosaic_grid, self.num_compositions)
         ]).to(tiles.device)
+        regions = largest_in_tiles(proposals.bboxes, tiles) \
+            if self.needs_proposals else tiles
         return SampledRegions(
-            union_boxes(tiles, members), members, data_sample)
+            union_boxes(regions, members), members, data_sample)
 
     def loss(self,
              embeddings: Tensor,

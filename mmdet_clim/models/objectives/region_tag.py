@@ -3,20 +3,16 @@ from typing import Dict, List, Optional, Sequence
 
 import torch
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.text_encoders import (
-    DEFAULT_TEMPLATES,
-    BaseTextEncoder,
-    encode_classes,
-)
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, SampledRegions, mean_count, recall_at_1
+from .class_texts import ClassTexts
 from .composition import compose_tiles, union_boxes
+from .tile_proposals import check_region_kind, largest_in_tiles
 
 
 @MODELS.register_module()
@@ -39,17 +35,22 @@ class RegionTagObjective(BaseRegionObjective):
         templates (Sequence[str]): Prompts with one ``{}`` for the name; those
             of the detector's classifier.
         num_compositions (int): Rectangles per mosaic.
+        regions (str): ``'proposals'`` as above, or ``'tiles'``: the tile
+            boxes themselves.
         min_overlap (float): Least share of a proposal's area in its tile.
         max_proposals (int): Proposals considered per tile.
-    """
 
-    needs_proposals = True
+    Raises:
+        ValueError: If ``num_compositions`` is negative or ``regions``
+            unknown.
+    """
 
     def __init__(self,
                  loss: dict,
                  vocabulary,
                  templates: Sequence[str] = DEFAULT_TEMPLATES,
                  num_compositions: int = 4,
+                 regions: str = 'proposals',
                  min_overlap: float = 0.3,
                  max_proposals: int = 128,
                  init_cfg: Optional[dict] = None) -> None:
@@ -57,18 +58,21 @@ class RegionTagObjective(BaseRegionObjective):
         if num_compositions < 0:
             raise ValueError('num_compositions: expected a count >= 0, got '
                              f'{num_compositions}')
+        check_region_kind(regions)
         self.region_loss = MODELS.build(loss)
-        self.vocabulary = build_vocabulary(vocabulary)
-        self.templates = tuple(templates)
+        self.classes = ClassTexts(vocabulary, templates)
+        self.regions = regions
         self.num_compositions = num_compositions
         self.min_overlap = min_overlap
         self.max_proposals = max_proposals
-        self.register_buffer(
-            'class_embeddings', torch.empty(0), persistent=False)
+
+    @property
+    def needs_proposals(self) -> bool:
+        return self.regions == 'proposals'
 
     def sample(self, proposals: InstanceData,
                data_sample: DetDataSample) -> SampledRegions:
-        """The largest likely object per tagged tile, then composed ones."""
+        """One region per tagged tile, then composed ones."""
         tiles = data_sample.gt_instances.bboxes
         members = torch.cat([
             torch.eye(len(tiles), dtype=torch.bool),
@@ -78,36 +82,12 @@ class RegionTagObjective(BaseRegionObjective):
                               dtype=torch.bool,
                               device=tiles.device)
         members = members[(members & tagged).any(1)]
-        regions = self.select(proposals.bboxes, tiles)
+        regions = tiles
+        if self.needs_proposals:
+            regions = largest_in_tiles(proposals.bboxes, tiles,
+                                       self.min_overlap, self.max_proposals)
         return SampledRegions(
             union_boxes(regions, members), members, data_sample)
-
-    def select(self, proposals: Tensor, tiles: Tensor) -> Tensor:
-        """One box per tile.
-
-        Args:
-            proposals (Tensor): Shape (P, 4), absolute xyxy, best score first.
-            tiles (Tensor): Shape (K, 4), absolute xyxy.
-
-        Returns:
-            Tensor: Shape (K, 4): the largest proposal of each tile clamped to
-            it, or the tile itself.
-        """
-        if len(proposals) == 0:
-            return tiles
-        share, owner = bbox_overlaps(proposals, tiles, mode='iof').max(1)
-        owns = torch.zeros(
-            len(proposals), len(tiles), dtype=torch.bool, device=tiles.device)
-        owns[torch.arange(len(owner)), owner] = share > self.min_overlap
-        owns &= owns.cumsum(0) <= self.max_proposals
-        of_tile = tiles[owner]
-        clamped = torch.cat([
-            torch.max(proposals[:, :2], of_tile[:, :2]),
-            torch.min(proposals[:, 2:], of_tile[:, 2:])
-        ], 1)
-        areas = (clamped[:, 2:] - clamped[:, :2]).clamp(min=0).prod(1)
-        largest = (areas[:, None] + 1).masked_fill(~owns, 0).argmax(0)
-        return torch.where(owns.any(0)[:, None], clamped[largest], tiles)
 
     def loss(self,
              embeddings: Tensor,
@@ -115,27 +95,13 @@ class RegionTagObjective(BaseRegionObjective):
              text_encoder: BaseTextEncoder,
              last_stage: bool = True) -> Dict[str, Tensor]:
         """Compare the regions with all classes."""
-        if len(self.class_embeddings) == 0:
-            self.class_embeddings = encode_classes(text_encoder,
-                                                   self.vocabulary.names,
-                                                   self.templates)
-        self.class_embeddings = self.class_embeddings.to(embeddings.device)
-        targets = torch.cat([self.match(sample) for sample in samples])
-        targets = targets.to(embeddings.device)
+        texts = self.classes(text_encoder).to(embeddings.device)
+        targets = torch.cat([
+            sample.tag_targets(len(self.classes)) for sample in samples
+        ]).to(embeddings.device)
         loss = self.region_loss(
-            embeddings,
-            self.class_embeddings,
-            targets,
-            avg_factor=mean_count(embeddings))
+            embeddings, texts, targets, avg_factor=mean_count(embeddings))
         return {
             'loss': loss,
-            'recall@1': recall_at_1(embeddings, self.class_embeddings, targets)
+            'recall@1': recall_at_1(embeddings, texts, targets)
         }
-
-    def match(self, sample: SampledRegions) -> Tensor:
-        """Which region shows which class: bool (n, C)."""
-        tags = sample.data_sample.tags
-        of_tile = torch.zeros(len(tags), len(self.vocabulary))
-        for row, of_image in zip(of_tile, tags):
-            row[of_image] = 1
-        return sample.members.cpu().float() @ of_tile > 0

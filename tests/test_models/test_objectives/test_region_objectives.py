@@ -14,6 +14,7 @@ from mmdet_clim.models.objectives import (
     RegionCaptionObjective,
     RegionTagObjective,
     SampledRegions,
+    largest_in_tiles,
     recall_at_1,
 )
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
@@ -186,27 +187,48 @@ def test_a_caption_embedding_that_is_not_finite_is_refused(text_encoder):
 
 
 def test_largest_likely_proposal_of_each_tile():
-    objective = tag_objective(num_compositions=0, max_proposals=2)
     tiles = mosaic().gt_instances.bboxes
     proposals = torch.tensor([
         [1., 1., 3., 3.],  # tile 0, best score, small
         [6., 0., 14., 4.],  # half in each: the first tile, clamped
         [0., 0., 10., 10.],  # third of tile 0: past max_proposals
     ])
-    assert objective.select(proposals, tiles).tolist() == [
+    best = largest_in_tiles(proposals, tiles, max_proposals=2)
+    assert best.tolist() == [
         [6, 0, 10, 4],  # largest of the two that count
         [10, 0, 20, 10],  # none: the tile itself
     ]
     # Less than min_overlap in any tile: a proposal over the padding.
     outside = torch.tensor([[8., 9., 18., 30.]])
-    assert torch.equal(objective.select(outside, tiles), tiles)
-    assert torch.equal(objective.select(torch.zeros(0, 4), tiles), tiles)
+    assert torch.equal(largest_in_tiles(outside, tiles), tiles)
+    assert torch.equal(largest_in_tiles(torch.zeros(0, 4), tiles), tiles)
+
+
+@pytest.mark.parametrize('make', [caption_objective, tag_objective])
+def test_regions_are_tiles_or_proposals(make):
+    found = InstanceData(
+        bboxes=torch.tensor([[1., 1., 3., 3.], [12., 2., 18., 8.]]),
+        scores=torch.tensor([.9, .8]))
+    sample = mosaic()
+    of_tiles = make(regions='tiles', num_compositions=1)
+    assert not of_tiles.needs_proposals
+    assert of_tiles.sample(found, sample).bboxes.tolist() == [[0, 0, 10, 10],
+                                                              [10, 0, 20, 10],
+                                                              [0, 0, 20, 10]]
+    of_proposals = make(regions='proposals', num_compositions=1)
+    assert of_proposals.needs_proposals
+    assert of_proposals.sample(found,
+                               sample).bboxes.tolist() == [[1, 1, 3, 3],
+                                                           [12, 2, 18, 8],
+                                                           [1, 1, 18, 8]]
+    with pytest.raises(ValueError, match="regions.*'boxes'"):
+        make(regions='boxes')
 
 
 def test_tags_of_compositions_are_unions(text_encoder):
     objective = tag_objective()
     sample = objective.sample(no_proposals(), mosaic(tags=[[0, 2], [1]]))
-    targets = objective.match(sample)
+    targets = sample.tag_targets(len(CLASSES))
     assert targets.int().tolist() == [[1, 0, 1], [0, 1, 0], [1, 1, 1]]
     embeddings = torch.randn(3, 6)
     out = objective.loss(embeddings, [sample], text_encoder)
@@ -228,6 +250,76 @@ def test_regions_without_tags_are_left_out(text_encoder):
     assert out['loss'].item() == 0
     out['loss'].backward()
     assert embeddings.grad is not None
+
+
+def pseudo_label_objective(**kwargs):
+    return MODELS.build(
+        dict(
+            type='mmdet_clim.RegionPseudoLabelObjective',
+            vocabulary=CLASSES,
+            templates=('{}', ),
+            loss=dict(BCE, positive_reduction='sum'),
+            **kwargs))
+
+
+def test_pseudo_labels_go_to_the_best_proposals_of_tagged_tiles():
+    objective = pseudo_label_objective(max_proposals=2)
+    found = InstanceData(
+        bboxes=torch.tensor([
+            [11., 1., 19., 9.],  # tile 1, which has no tags
+            [1., 1., 3., 3.],
+            [4., 4., 14., 9.],  # most of it in tile 0: clamped
+            [0., 0., 9., 9.],  # third of its tile
+        ]),
+        scores=torch.tensor([.9, .8, .7, .6]))
+    sample = objective.sample(found, mosaic(tags=[[0, 2], []]))
+    assert sample.bboxes.tolist() == [[1, 1, 3, 3], [4, 4, 10, 9]]
+    assert sample.members.tolist() == [[True, False]] * 2
+    assert len(objective.sample(no_proposals(), mosaic())) == 0
+
+
+def test_pseudo_labels_are_the_nearest_tags(text_encoder):
+    objective = pseudo_label_objective(min_similarity=0.5)
+    cat, dog, cow = text_encoder(CLASSES)
+    sample = SampledRegions(
+        torch.zeros(3, 4),
+        torch.tensor([[True, False], [True, False], [False, True]]),
+        mosaic(tags=[[0, 2], [1]]))
+    embeddings = torch.stack([
+        3 * cow + cat,  # the nearer of its two tags
+        -cat - cow,  # far from every tag of its tile: left out
+        dog + .1 * cat,
+    ])
+    embeddings.requires_grad_()
+    out = objective.loss(embeddings, [sample], text_encoder)
+    assert out['labelled'].item() == pytest.approx(200 / 3)
+    kept = F.normalize(embeddings[[0, 2]], dim=1)
+    logits = 10 * kept @ text_encoder(CLASSES).T - 4
+    loss = F.binary_cross_entropy_with_logits(
+        logits, torch.tensor([[0., 0, 1], [0, 1, 0]]), reduction='none')
+    torch.testing.assert_close(out['loss'], loss.sum(1).mean())
+    out['loss'].backward()
+    assert embeddings.grad[1].tolist() == [0] * 6
+    assert embeddings.grad[[0, 2]].abs().sum(1).gt(0).all()
+
+
+def test_no_pseudo_labels_at_all(text_encoder):
+    objective = pseudo_label_objective()
+    embeddings = torch.randn(0, 6, requires_grad=True)
+    empty = objective.sample(no_proposals(), mosaic())
+    out = objective.loss(embeddings, [empty], text_encoder)
+    assert out['loss'].item() == 0 and out['labelled'].item() == 0
+    out['loss'].backward()
+    assert embeddings.grad is not None
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(min_similarity=2),
+    dict(max_proposals=0),
+])
+def test_bad_pseudo_label_arguments(kwargs):
+    with pytest.raises(ValueError, match=f'{next(iter(kwargs))}: expected'):
+        pseudo_label_objective(**kwargs)
 
 
 def test_recall():

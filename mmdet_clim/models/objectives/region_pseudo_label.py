@@ -1,0 +1,127 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Dict, List, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, BaseTextEncoder
+from mmdet_clim.registry import MODELS
+
+from .base import BaseRegionObjective, SampledRegions, mean_count
+from .class_texts import ClassTexts
+from .tile_proposals import assign_to_tiles
+
+
+@MODELS.register_module()
+class RegionPseudoLabelObjective(BaseRegionObjective):
+    """Teach proposals the class that they themselves resemble most.
+
+    What CLIM is compared with: pseudo-labels in the manner of RegionCLIP
+    (REFERENCE.md, section 4, comparison baseline), with the detector as its
+    own labeller. The ``max_proposals`` best proposals of a tile, clamped to
+    it, each get the class whose text is nearest to their embedding, out of
+    the tile's tags; a proposal further than ``min_similarity`` from all of
+    them is background and left out.
+
+    Args:
+        loss (dict): Config of the loss, normally ``CLIMRegionLoss``, over
+            all classes.
+        vocabulary: Anything that ``build_vocabulary`` reads: the classes
+            which the tags index.
+        templates (Sequence[str]): Prompts with one ``{}`` for the name; those
+            of the detector's classifier.
+        max_proposals (int): Proposals per tile.
+        min_overlap (float): Least share of a proposal's area in its tile.
+        min_similarity (float): Least cosine of a proposal and its label.
+
+    Raises:
+        ValueError: If ``min_similarity`` is no cosine or ``max_proposals``
+            not positive.
+    """
+
+    def __init__(self,
+                 loss: dict,
+                 vocabulary,
+                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 max_proposals: int = 16,
+                 min_overlap: float = 0.3,
+                 min_similarity: float = 0.2,
+                 init_cfg=None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if not -1 <= min_similarity <= 1:
+            raise ValueError('min_similarity: expected a cosine from -1 to 1, '
+                             f'got {min_similarity}')
+        if max_proposals < 1:
+            raise ValueError('max_proposals: expected a positive count, got '
+                             f'{max_proposals}')
+        self.region_loss = MODELS.build(loss)
+        self.classes = ClassTexts(vocabulary, templates)
+        self.max_proposals = max_proposals
+        self.min_overlap = min_overlap
+        self.min_similarity = min_similarity
+
+    @property
+    def needs_proposals(self) -> bool:
+        return True
+
+    def sample(self, proposals: InstanceData,
+               data_sample: DetDataSample) -> SampledRegions:
+        """The best proposals of each tagged tile."""
+        tiles = data_sample.gt_instances.bboxes
+        members, clamped = assign_to_tiles(proposals.bboxes, tiles,
+                                           self.min_overlap,
+                                           self.max_proposals)
+        tagged = torch.tensor([len(tags) > 0 for tags in data_sample.tags],
+                              dtype=torch.bool,
+                              device=tiles.device)
+        kept = (members & tagged).any(1)
+        return SampledRegions(clamped[kept], members[kept], data_sample)
+
+    def loss(self,
+             embeddings: Tensor,
+             samples: List[SampledRegions],
+             text_encoder: BaseTextEncoder,
+             last_stage: bool = True) -> Dict[str, Tensor]:
+        """Label the regions, and compare them with all classes.
+
+        Returns:
+            dict: ``loss``, and ``labelled``, the share of regions that got a
+            label, in percent.
+        """
+        texts = self.classes(text_encoder).to(embeddings.device)
+        candidates = torch.cat([
+            sample.tag_targets(len(self.classes)) for sample in samples
+        ]).to(embeddings.device)
+        targets = self.label(embeddings, texts, candidates)
+        labelled = targets.any(1)
+        loss = self.region_loss(
+            embeddings[labelled],
+            texts,
+            targets[labelled],
+            avg_factor=mean_count(embeddings[labelled]))
+        share = labelled.float().mean() * 100 if len(labelled) else \
+            embeddings.new_zeros(())
+        return {'loss': loss, 'labelled': share}
+
+    @torch.no_grad()
+    def label(self, embeddings: Tensor, texts: Tensor,
+              candidates: Tensor) -> Tensor:
+        """The nearest candidate of each region, if near enough.
+
+        Args:
+            embeddings (Tensor): Regions (R, D), of any norm.
+            texts (Tensor): Classes (C, D), unit vectors.
+            candidates (Tensor): bool (R, C): what each region may be.
+
+        Returns:
+            Tensor: bool (R, C), at most one True in each row.
+        """
+        similarity = F.normalize(embeddings.float(), dim=1) @ texts.t()
+        similarity = similarity.masked_fill(~candidates, -2.)
+        best, label = similarity.max(1)
+        targets = torch.zeros_like(candidates)
+        targets[torch.arange(len(label)), label] = best >= self.min_similarity
+        return targets
