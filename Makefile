@@ -53,7 +53,7 @@ demo-base: setup
 	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --base --work-dir work_dirs/demo_base
 
 test: setup
-	$(ENV_PYTHON) -m pytest
+	$(ENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(ENV_PYTHON) -m ruff check .
