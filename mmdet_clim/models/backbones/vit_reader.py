@@ -1,0 +1,238 @@
+# Licensed under the Apache License, Version 2.0.
+"""Dense features of open_clip's own vision transformer."""
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+from open_clip.transformer import (
+    Attention,
+    CustomResidualAttentionBlock,
+    VisionTransformer,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from .tower_reader import (
+    EncodedImages,
+    TowerReader,
+    cells_in_boxes,
+    pad_to_multiple,
+    resize_positions,
+)
+
+
+class ViTReader(TowerReader):
+    r"""Reads a ``VisionTransformer``.
+
+    With ``mode='value'`` the positions leave the last block without attention
+    between tokens: :math:`x' = x + \text{proj}(\text{value}(\text{ln}_1(x)))`
+    and :math:`x' + \text{mlp}(\text{ln}_2(x'))` (REFERENCE.md, section 4);
+    with 'attention' the block is left as it is. With 'masked_pool' the class
+    token of the last block attends to the patches of a region's box alone;
+    the dense map is then that of 'value'. In every mode the class token of a
+    whole image sees full attention.
+
+    Patch dropout is left out: a dense map needs all patches.
+
+    Args:
+        visual (VisionTransformer): The tower.
+        mode (str): See above.
+
+    Raises:
+        ValueError: If the tower pools by learned queries (CoCa), has scaled
+            cosine attention or patches that are not square, or for
+            'masked_pool' no class token or blocks of another kind.
+    """
+
+    def __init__(self, visual: VisionTransformer, mode: str) -> None:
+        super().__init__(visual, mode)
+        self.blocks = visual.transformer.resblocks
+        _check_structure(visual, self.blocks[-1], mode)
+        self.stride = visual.patch_size[0]
+        self.num_taps = len(self.blocks)
+        self.tap_channels = [visual.transformer.width] * self.num_taps
+        self.tap_strides = [self.stride] * self.num_taps
+
+    def encode(
+        self, images: Tensor, taps: Sequence[int] = ()
+    ) -> Tuple[List[Tensor], EncodedImages]:
+        """All blocks but the last; see :class:`TowerReader`.
+
+        Tap i is the map after block i, counted from 0; that after the last
+        block is as ``mode`` has it.
+        """
+        x, grid = self._embed(images)
+        maps = {}
+        for number, block in enumerate(self.blocks[:-1]):
+            x = self._run(block, x)
+            if number in taps:
+                maps[number] = _as_map(x[:, 1:], grid)
+        encoded = EncodedImages(x, grid)
+        if self.num_taps - 1 in taps:
+            maps[self.num_taps - 1] = _as_map(self._positions(encoded), grid)
+        return [maps[tap] for tap in taps], encoded
+
+    def whole(self, encoded: EncodedImages) -> Tensor:
+        """Embeddings (N, D): open_clip's own, at any image size."""
+        x = self._run(self.blocks[-1], encoded.features)
+        if not self.visual.final_ln_after_pool:
+            x = self.visual.ln_post(x)
+        average = self.visual.pool_type == 'avg'
+        pooled = x[:, 1:].mean(1) if average else x[:, 0]
+        if self.visual.final_ln_after_pool:
+            pooled = self.visual.ln_post(pooled)
+        return self._project(pooled)
+
+    def dense(self, encoded: EncodedImages) -> Tensor:
+        """Embeddings (N, D, h, w): final norm and projection of each."""
+        x = self.visual.ln_post(self._positions(encoded))
+        return _as_map(self._project(x), encoded.grid)
+
+    def regions(self, encoded: EncodedImages, rois: Tensor) -> Tensor:
+        """Embeddings (R, D) of regions; see :class:`TowerReader`."""
+        if self.mode != 'masked_pool':
+            return super().regions(encoded, rois)
+        pooled = encoded.features.new_zeros(
+            len(rois), encoded.features.shape[-1])
+        for number, tokens in enumerate(encoded.features):
+            own = (rois[:, 0] == number).nonzero().flatten()
+            if len(own):
+                inside = cells_in_boxes(rois[own, 1:], encoded.grid,
+                                        self.stride)
+                found = _pool_by_class_token(self.blocks[-1], tokens, inside)
+                pooled = pooled.index_copy(0, own, found.to(pooled))
+        return self._project(self.visual.ln_post(pooled))
+
+    def _embed(self, images: Tensor) -> Tuple[Tensor, Tuple[int, int]]:
+        """Tokens (N, 1 + h * w, C) that enter the first block, and (h, w)."""
+        visual = self.visual
+        patches = visual.conv1(pad_to_multiple(images, visual.patch_size))
+        grid = tuple(patches.shape[-2:])
+        positions = visual.positional_embedding
+        positions = torch.cat([
+            positions[:1],
+            resize_positions(positions[1:], visual.grid_size, grid)
+        ])
+        patches = patches.flatten(2).transpose(1, 2)
+        first = visual.class_embedding.to(patches).expand(len(patches), 1, -1)
+        x = torch.cat([first, patches], 1) + positions.to(patches)
+        return visual.ln_pre(x), grid
+
+    def _positions(self, encoded: EncodedImages) -> Tensor:
+        """Tokens (N, h * w, C) of the positions after the last block."""
+        if encoded.positions is None:
+            x = encoded.features
+            if self.mode == 'attention':
+                x = self._run(self.blocks[-1], x)[:, 1:]
+            else:
+                x = run_block(self.blocks[-1], x[:, 1:], value_path)
+            encoded.positions = x
+        return encoded.positions
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.visual.transformer.grad_checkpointing and \
+                torch.is_grad_enabled():
+            return checkpoint(
+                run_block, block, x, full_attention, use_reentrant=False)
+        return run_block(block, x, full_attention)
+
+    def _project(self, x: Tensor) -> Tensor:
+        return x if self.visual.proj is None else x @ self.visual.proj
+
+
+def run_block(block: nn.Module, x: Tensor, attention) -> Tensor:
+    """A residual block with another attention.
+
+    Args:
+        block (nn.Module): ``ResidualAttentionBlock`` or
+            ``CustomResidualAttentionBlock`` of open_clip.
+        x (Tensor): Tokens (N, L, C).
+        attention (Callable): Of the block's attention and tokens (N, L, C).
+    """
+    mixed = attention(block.attn, block.ln_1(x))
+    if isinstance(block, CustomResidualAttentionBlock):
+        mixed = block.ln_attn(mixed)
+    x = x + block.ls_1(mixed)
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def full_attention(attn: nn.Module, x: Tensor) -> Tensor:
+    """Self-attention of tokens (N, L, C).
+
+    It is what ``nn.MultiheadAttention`` computes, through
+    ``scaled_dot_product_attention`` in every case, so that memory does not
+    grow with L squared; whether the module is ``batch_first`` does not
+    matter.
+    """
+    if isinstance(attn, Attention):
+        return attn(x)
+    q, k, v = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).unflatten(
+        -1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(
+        q, k, v, dropout_p=attn.dropout if attn.training else 0.)
+    return attn.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def value_path(attn: nn.Module, x: Tensor) -> Tensor:
+    """Tokens (N, L, C) as if each attended to itself alone."""
+    width = x.shape[-1]
+    bias = attn.in_proj_bias
+    values = F.linear(x, attn.in_proj_weight[2 * width:],
+                      None if bias is None else bias[2 * width:])
+    if isinstance(attn, Attention):
+        if attn.head_scale is not None:
+            heads = values.unflatten(-1, (attn.num_heads, -1))
+            values = (heads * attn.head_scale[:, 0]).flatten(-2)
+        values = attn.ln_inner(values)
+    return attn.out_proj(values)
+
+
+def _pool_by_class_token(block: nn.Module, tokens: Tensor,
+                         inside: Tensor) -> Tensor:
+    """The last block for the class token, once per region of one image.
+
+    Args:
+        block (nn.Module): ``ResidualAttentionBlock``.
+        tokens (Tensor): Shape (1 + L, C), the class token first.
+        inside (Tensor): Bool (R, L): which patches each region has.
+
+    Returns:
+        Tensor: Shape (R, C).
+    """
+    attn, normed = block.attn, block.ln_1(tokens)
+    width, count = tokens.shape[-1], len(inside)
+    q = F.linear(normed[:1], attn.in_proj_weight[:width],
+                 attn.in_proj_bias[:width])
+    k, v = F.linear(normed[1:], attn.in_proj_weight[width:],
+                    attn.in_proj_bias[width:]).unflatten(
+                        -1, (2, attn.num_heads, -1)).permute(1, 2, 0, 3)
+    q = q.unflatten(-1, (attn.num_heads, -1)).transpose(0, 1)
+    pooled = F.scaled_dot_product_attention(
+        q.expand(-1, count, -1)[None], k[None], v[None], inside[None, None])
+    pooled = attn.out_proj(pooled[0].transpose(0, 1).flatten(1))
+    x = tokens[:1] + block.ls_1(pooled)
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def _as_map(tokens: Tensor, grid: Tuple[int, int]) -> Tensor:
+    """Tokens (N, h * w, C) as a map (N, C, h, w)."""
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+def _check_structure(visual: VisionTransformer, block: nn.Module,
+                     mode: str) -> None:
+    wrong: Optional[str] = None
+    custom = isinstance(block, CustomResidualAttentionBlock)
+    if visual.attn_pool is not None or visual.pool_type not in ('tok', 'avg'):
+        wrong = 'it pools by learned queries (attentional_pool)'
+    elif visual.patch_size[0] != visual.patch_size[1]:
+        wrong = f'its patches are not square: {visual.patch_size}'
+    elif custom and block.attn.logit_scale is not None:
+        wrong = 'it has scaled cosine attention'
+    elif mode == 'masked_pool' and visual.pool_type != 'tok':
+        wrong = "mode='masked_pool' needs a class token that is pooled"
+    elif mode == 'masked_pool' and custom:
+        wrong = "mode='masked_pool' needs plain attention blocks"
+    if wrong is not None:
+        raise ValueError(
+            f'no dense features of this VisionTransformer: {wrong}')
