@@ -3,22 +3,22 @@
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
-from typing import List, Sequence
+from typing import List, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmdet_clim.models.frozen_tower import FrozenTower
 
-class BaseTextEncoder(nn.Module, metaclass=ABCMeta):
+
+class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
     """Frozen encoder of strings to unit vectors, with a bounded cache.
 
-    The tower is no child module: it is in no ``parameters()``, optimiser,
-    DDP bucket or checkpoint. It follows the encoder to another device, but
-    stays in float32 and in evaluation mode whatever happens around it.
-
-    A subclass implements :meth:`_encode`.
+    A subclass implements :meth:`_encode`; one that takes word vectors in the
+    place of its own also :meth:`_word_table`, :attr:`max_words` and
+    :meth:`_encode_words`.
 
     Args:
         tower (nn.Module): What encodes. It is frozen.
@@ -35,7 +35,7 @@ class BaseTextEncoder(nn.Module, metaclass=ABCMeta):
                  tower: nn.Module,
                  cache_size: int = 65536,
                  batch_size: int = 256):
-        super().__init__()
+        super().__init__(tower)
         if cache_size < 0:
             raise ValueError(
                 f'cache_size must not be negative, got {cache_size}')
@@ -43,33 +43,16 @@ class BaseTextEncoder(nn.Module, metaclass=ABCMeta):
             raise ValueError(f'batch_size must be positive, got {batch_size}')
         self.cache_size = cache_size
         self.batch_size = batch_size
-        # In a tuple, so that nn.Module does not register it.
-        self._frozen = (tower.float().eval().requires_grad_(False), )
-        self._device_probe = torch.zeros(0)
         self._cache = OrderedDict()
         self.num_truncated = 0
-
-    @property
-    def tower(self) -> nn.Module:
-        """The frozen module that encodes."""
-        return self._frozen[0]
 
     @property
     @abstractmethod
     def dim(self) -> int:
         """Width of a text embedding."""
 
-    @property
-    def device(self) -> torch.device:
-        """Where the tower is and where the embeddings will be."""
-        return self._device_probe.device
-
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        # Only the device is taken over: model.half() leaves the tower alone.
-        self._device_probe = torch.zeros(
-            0, device=fn(self._device_probe).device)
-        self.tower.to(self.device)
         for text, embedding in self._cache.items():
             self._cache[text] = embedding.to(self.device)
         return self
@@ -116,6 +99,102 @@ class BaseTextEncoder(nn.Module, metaclass=ABCMeta):
     @abstractmethod
     def _encode(self, texts: List[str]) -> Tensor:
         """Encode N distinct texts; (N, dim) of any norm."""
+
+    @property
+    def word_dim(self) -> int:
+        """Width of the word vectors that :meth:`encode_words` takes."""
+        return self._word_table().shape[1]
+
+    @property
+    def word_norm(self) -> float:
+        """Mean norm of the encoder's own word vectors."""
+        return self._word_table().norm(dim=1).mean().item()
+
+    @property
+    def max_words(self) -> int:
+        """Words that fit between the tokens of start and end."""
+        raise self._no_words()
+
+    def encode_words(self,
+                     words: Tensor,
+                     lengths: Tensor,
+                     value_path: bool = False) -> Tensor:
+        """Encode sequences of word vectors, with gradient to the words.
+
+        A sequence is wrapped in the tokens of start and end and takes the
+        place of a text's own word vectors (REFERENCE.md, section 3). Given
+        those, the result is that of :meth:`forward`. All sequences go through
+        the tower at once, in float32, also under autocast.
+
+        Args:
+            words (Tensor): Shape (B, L, word_dim). What lies beyond a
+                sequence's length has no effect.
+            lengths (Tensor): int64 (B,): words of each sequence, from 0 to L.
+            value_path (bool): Whether the last block is without attention
+                between the words, ``x + proj(value(ln_1(x)))``.
+
+        Returns:
+            Tensor: (B, dim) float32 unit vectors.
+
+        Raises:
+            TypeError: If this encoder has no word vectors.
+            ValueError: If a shape is wrong or L is larger than
+                :attr:`max_words`.
+        """
+        if words.dim() != 3 or words.shape[2] != self.word_dim:
+            raise ValueError(f'words: expected shape (B, L, {self.word_dim}), '
+                             f'got {tuple(words.shape)}')
+        if lengths.shape != words.shape[:1]:
+            raise ValueError(f'lengths: expected shape ({len(words)},), got '
+                             f'{tuple(lengths.shape)}')
+        if words.shape[1] > self.max_words:
+            raise ValueError(
+                f'words: {type(self).__name__} takes at most {self.max_words} '
+                f'in a sequence, got {words.shape[1]}')
+        with torch.autocast(words.device.type, enabled=False):
+            words = words.float()
+            if len(words) == 0:  # connected to the graph
+                return words.sum((1, 2))[:, None].expand(0, self.dim)
+            return F.normalize(
+                self._encode_words(words, lengths, value_path), dim=-1)
+
+    def _word_table(self) -> Tensor:
+        """Vectors of the encoder's own words, (vocabulary, word_dim)."""
+        raise self._no_words()
+
+    def _encode_words(self, words: Tensor, lengths: Tensor,
+                      value_path: bool) -> Tensor:
+        """Word vectors (B, L, word_dim) to (B, dim) of any norm."""
+        raise self._no_words()
+
+    def _no_words(self) -> TypeError:
+        return TypeError(
+            f'{type(self).__name__} takes no word vectors, which bags of '
+            'regions need: expected OpenCLIPTextEncoder or '
+            'SentenceTextEncoder')
+
+    def _wrap_words(self, words: Tensor, lengths: Tensor, start: int,
+                    end: int) -> Tuple[Tensor, Tensor]:
+        """Put sequences between the tokens of start and end.
+
+        Args:
+            words (Tensor): Shape (B, L, word_dim).
+            lengths (Tensor): int64 (B,).
+            start (int): Index of the token of start.
+            end (int): Index of the token of end.
+
+        Returns:
+            tuple[Tensor, Tensor]: Vectors (B, L + 2, word_dim), whose rows
+            after the end are zero, and the positions of the ends (B,).
+        """
+        table = self._word_table()
+        place = torch.arange(words.shape[1] + 2, device=words.device)
+        ends = lengths + 1
+        inside = (place > 0) & (place < ends[:, None])
+        wrapped = F.pad(words, (0, 0, 1, 1)) * inside[..., None]
+        is_end = (place == ends[:, None])[..., None]
+        is_start = (place == 0)[:, None]
+        return wrapped + is_start * table[start] + is_end * table[end], ends
 
     def _report_truncated(self, texts: Sequence[str], limit: int) -> None:
         """Count texts that were cut off, and say so the first time."""

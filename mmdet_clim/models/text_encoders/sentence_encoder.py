@@ -89,6 +89,31 @@ class SentenceTextEncoder(BaseTextEncoder):
         states = self.tower(**tokens).last_hidden_state
         return self._pool(states, tokens['attention_mask'])
 
+    @property
+    def max_words(self) -> int:
+        return self.max_length - 2
+
+    def _word_table(self) -> Tensor:
+        return self.tower.get_input_embeddings().weight
+
+    def _encode_words(self, words: Tensor, lengths: Tensor,
+                      value_path: bool) -> Tensor:
+        if value_path:
+            raise ValueError(
+                'value_path: SentenceTextEncoder reads the mean of all '
+                'tokens, expected False, got True')
+        start, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        if start is None or end is None:
+            raise TypeError(
+                f'{type(self.tokenizer).__name__}: word vectors need a '
+                'tokenizer with the tokens of start and end (cls, sep)')
+        x, ends = self._wrap_words(words, lengths, start, end)
+        places = torch.arange(x.shape[1], device=x.device)
+        mask = (places <= ends[:, None]).long()
+        states = self.tower(
+            inputs_embeds=x, attention_mask=mask).last_hidden_state
+        return self._pool(states, mask)
+
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """(N, L, width) states, (N, L) mask to (N, width)."""
         if self.pooling == 'cls':
