@@ -1,13 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """The text towers of open_clip."""
-import difflib
-import logging
-from pathlib import Path
 from typing import List, Optional
 
-from mmengine.logging import print_log
+import torch
 from torch import Tensor, nn
 
+from mmdet_clim.models.open_clip_models import create_clip, model_name
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder
@@ -19,8 +17,9 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
 
     Args:
         model (str): Name of an open_clip model (``open_clip.list_models()``,
-            also one added by ``open_clip.add_model_config``), or open_clip's
-            ``local-dir:FOLDER`` or ``hf-hub:NAME``.
+            also one added by ``open_clip.add_model_config``), path of a model
+            configuration (``.json``), or open_clip's ``local-dir:FOLDER`` or
+            ``hf-hub:NAME``.
         pretrained (str, optional): Path of a checkpoint, or a tag of the
             model that open_clip downloads. None: random weights, unless
             ``model`` is a folder or on the hub; for tests only.
@@ -29,7 +28,8 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
 
     Raises:
         ValueError: If the model is unknown (the message lists those that
-            exist), or ``pretrained`` is neither a file nor a tag of it.
+            exist), ``pretrained`` is neither a file nor a tag of it, or the
+            file holds the weights of another architecture.
     """
 
     def __init__(self,
@@ -37,24 +37,13 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
                  pretrained: Optional[str] = None,
                  cache_size: int = 65536,
                  batch_size: int = 256):
-        # open_clip imports torchvision, for which importing mmdet_clim
-        # prepares; a project without CLIP need not have either.
-        import open_clip
-        local = model.startswith(('local-dir:', 'hf-hub:'))
-        if not local:
-            _check_names(model, pretrained)
-            if pretrained is None:
-                print_log(
-                    f'OpenCLIPTextEncoder: model={model!r} without '
-                    'pretrained=: its weights are random.',
-                    logger='current',
-                    level=logging.WARNING)
-        clip = open_clip.create_model(model, pretrained, weights_only=True)
+        clip = create_clip(model, pretrained, type(self).__name__)
         # Nothing here looks at images.
         clip.visual = nn.Identity()
         super().__init__(clip, cache_size, batch_size)
+        import open_clip  # late, as create_clip does
         self.model = model
-        self.tokenizer = open_clip.get_tokenizer(model)
+        self.tokenizer = open_clip.get_tokenizer(model_name(model))
         self._pad = self.tokenizer(['a'], self._limit + 1)[0, -1]
         self._dim = self._encode_frozen(['a']).shape[1]
 
@@ -75,19 +64,67 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         tokens = self.tokenizer(texts, self._limit)
         return self.tower.encode_text(tokens.to(self.device))
 
+    @property
+    def max_words(self) -> int:
+        return self._limit - 2
 
-def _check_names(model: str, pretrained: Optional[str]) -> None:
-    import open_clip
-    models = open_clip.list_models()
-    if model not in models:
-        close = difflib.get_close_matches(model, models, n=3)
-        hint = f' (did you mean {close}?)' if close else ''
-        raise ValueError(f'model={model!r} is no open_clip model{hint}; '
-                         f'expected one of {models}')
-    if pretrained is None or Path(pretrained).is_file():
-        return
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if pretrained not in tags:
-        raise ValueError(
-            f'pretrained={pretrained!r} is neither a file nor a tag of '
-            f'{model}; expected a path or one of {tags}')
+    def _word_table(self) -> Tensor:
+        return self._text_transformer.token_embedding.weight
+
+    @property
+    def _text_transformer(self) -> nn.Module:
+        """What holds the text tower's parts: CLIP itself or its ``text``."""
+        import open_clip
+        tower = self.tower
+        if isinstance(tower, open_clip.CustomTextCLIP):
+            tower = tower.text
+        plain = isinstance(tower, open_clip.CLIP) or (
+            isinstance(tower, open_clip.transformer.TextTransformer)
+            and tower.cls_emb is None)
+        # With causal attention a padded sequence needs no mask, and what
+        # comes after the end has no effect.
+        if not (plain and tower.attn_mask is not None
+                and isinstance(self.tokenizer, open_clip.SimpleTokenizer)
+                and self._pool_type in ('argmax', 'eos')):
+            raise TypeError(
+                f'model={self.model!r}: word vectors need a text transformer '
+                "of open_clip's own with causal attention that is read at the "
+                "token of the end, as CLIP's")
+        return tower
+
+    @property
+    def _pool_type(self) -> str:
+        import open_clip
+        if isinstance(self.tower, open_clip.CustomTextCLIP):
+            return self.tower.text.pool_type
+        return self.tower.text_pool_type
+
+    def _encode_words(self, words: Tensor, lengths: Tensor,
+                      value_path: bool) -> Tensor:
+        from open_clip.transformer import text_global_pool
+
+        from mmdet_clim.models.backbones.vit_reader import (
+            run_block, )
+        from mmdet_clim.models.backbones.vit_reader import (
+            value_path as own_value, )
+        text = self._text_transformer
+        end = self.tokenizer.eot_token_id
+        x, ends = self._wrap_words(words, lengths, self.tokenizer.sot_token_id,
+                                   end)
+        length = x.shape[1]
+        x = x + text.positional_embedding[:length]
+        mask = text.attn_mask[:length, :length]
+        *blocks, last = text.transformer.resblocks
+        for block in blocks:
+            x = block(x, attn_mask=mask)
+        x = run_block(last, x, own_value) if value_path else \
+            last(x, attn_mask=mask)
+        # Where the end is, is all that pooling looks at.
+        tokens = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
+        tokens.scatter_(1, ends[:, None], end)
+        x = text_global_pool(text.ln_final(x), tokens, self._pool_type, end)
+        if isinstance(text.text_projection, nn.Linear):
+            return text.text_projection(x)
+        if text.text_projection is None:
+            return x
+        return x @ text.text_projection
