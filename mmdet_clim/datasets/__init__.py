@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Image-text sources, base/novel datasets, and the sampler that joins them."""
+from .coco_panoptic_regions import CocoPanopticRegionDataset
 from .image_text import ImageTextDataset
 from .images import UnreadableImageError, decode_image, read_image
 from .multi_source import MultiSourceDataset, MultiSourceSampler
@@ -8,7 +9,8 @@ from .ov_lvis import OVLVISDataset
 from .vocabulary import Vocabulary, build_vocabulary
 
 __all__ = [
-    'ImageTextDataset', 'MultiSourceDataset', 'MultiSourceSampler',
-    'OVCocoDataset', 'OVLVISDataset', 'UnreadableImageError', 'Vocabulary',
-    'build_vocabulary', 'decode_image', 'read_image'
+    'CocoPanopticRegionDataset', 'ImageTextDataset', 'MultiSourceDataset',
+    'MultiSourceSampler', 'OVCocoDataset', 'OVLVISDataset',
+    'UnreadableImageError', 'Vocabulary', 'build_vocabulary', 'decode_image',
+    'read_image'
 ]

@@ -1,13 +1,16 @@
 # Licensed under the Apache License, Version 2.0.
 """Metrics of open-vocabulary detection, and the tables made from runs."""
 from .error_types import ERROR_TYPES, ClassErrors, error_types
+from .image_text_retrieval_metric import ImageTextRetrievalMetric
 from .ov_coco_metric import OVCocoMetric
 from .ov_lvis_metric import OVLVISMetric
+from .region_classification_metric import RegionClassificationMetric
 from .run_log import last_metrics, read_scalars, seconds_per_iteration
 from .tables import OV_COCO_COLUMNS, markdown_table, summarise_runs
 
 __all__ = [
-    'ClassErrors', 'ERROR_TYPES', 'OVCocoMetric', 'OVLVISMetric',
-    'OV_COCO_COLUMNS', 'error_types', 'last_metrics', 'markdown_table',
-    'read_scalars', 'seconds_per_iteration', 'summarise_runs'
+    'ClassErrors', 'ERROR_TYPES', 'ImageTextRetrievalMetric', 'OVCocoMetric',
+    'OVLVISMetric', 'OV_COCO_COLUMNS', 'RegionClassificationMetric',
+    'error_types', 'last_metrics', 'markdown_table', 'read_scalars',
+    'seconds_per_iteration', 'summarise_runs'
 ]

@@ -5,6 +5,7 @@ from .dense_heads import *  # noqa: F401,F403
 from .detectors import *  # noqa: F401,F403
 from .losses import *  # noqa: F401,F403
 from .objectives import *  # noqa: F401,F403
+from .region_clip import *  # noqa: F401,F403
 from .region_readers import *  # noqa: F401,F403
 from .roi_heads import *  # noqa: F401,F403
 from .text_encoders import *  # noqa: F401,F403

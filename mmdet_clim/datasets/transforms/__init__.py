@@ -3,5 +3,9 @@
 from .loading import LoadImageText
 from .mosaic import MosaicCLIM
 from .packing import PackRegionTextInputs
+from .panoptic_regions import LoadPanopticRegions
 
-__all__ = ['LoadImageText', 'MosaicCLIM', 'PackRegionTextInputs']
+__all__ = [
+    'LoadImageText', 'LoadPanopticRegions', 'MosaicCLIM',
+    'PackRegionTextInputs'
+]

@@ -2,5 +2,6 @@
 """Training hooks."""
 from .grid_schedule_hook import GridScheduleHook
 from .iteration_seed_hook import IterationSeedHook
+from .weight_averaging_hook import WeightAveragingHook
 
-__all__ = ['GridScheduleHook', 'IterationSeedHook']
+__all__ = ['GridScheduleHook', 'IterationSeedHook', 'WeightAveragingHook']

@@ -1,0 +1,55 @@
+# Licensed under the Apache License, Version 2.0.
+"""COCO panoptic annotations as named regions, things and stuff."""
+import re
+
+from mmdet.datasets import CocoPanopticDataset
+from mmdet.datasets.api_wrappers import COCOPanoptic
+
+from mmdet_clim.registry import DATASETS
+
+# COCO's own marks of merged and remaining classes; no one writes captions
+# with them.
+_MARKS = re.compile(r'(-(other|merged|stuff))+$')
+
+
+def spoken_name(name: str) -> str:
+    """A COCO panoptic class name as one would say it.
+
+    Args:
+        name (str): Such as 'wall-other-merged', 'wall-brick', 'person'.
+
+    Returns:
+        str: Such as 'wall', 'wall brick', 'person'.
+    """
+    return _MARKS.sub('', name).replace('-', ' ')
+
+
+class _SpokenPanoptic(COCOPanoptic):
+    """The annotations with spoken names of their categories."""
+
+    def createIndex(self) -> None:
+        for category in self.dataset.get('categories', ()):
+            category['name'] = spoken_name(category['name'])
+        super().createIndex()
+
+
+@DATASETS.register_module()
+class CocoPanopticRegionDataset(CocoPanopticDataset):
+    """COCO panoptic images with class names that a text encoder knows.
+
+    ``METAINFO`` holds ``classes`` (133), ``thing_classes`` (80),
+    ``stuff_classes`` (53) and ``palette``; ``tree-merged`` is ``tree`` and so
+    on. The regions come from ``LoadPanopticRegions``.
+
+    Args:
+        *args, **kwargs: Of :class:`mmdet.datasets.CocoPanopticDataset`.
+    """
+
+    COCOAPI = _SpokenPanoptic
+    METAINFO = {
+        **CocoPanopticDataset.METAINFO,
+        **{
+            key: tuple(map(spoken_name, CocoPanopticDataset.METAINFO[key]))
+            for key in ('classes', 'thing_classes', 'stuff_classes')
+        }
+    }

@@ -1,0 +1,85 @@
+# Licensed under the Apache License, Version 2.0.
+"""Segments of a panoptic map as regions."""
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
+from mmengine.fileio import get
+
+from mmdet_clim.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadPanopticRegions(BaseTransform):
+    """Load every segment of a panoptic map with its box and mask.
+
+    Things and stuff alike; mmdet's ``LoadPanopticAnnotations`` gives boxes
+    of things only. Crowds are left out.
+
+    Required Keys:
+
+    - seg_map_path (a PNG whose colours are segment ids, R + 256 G + 65536 B)
+    - segments_info (list of dict: id, category (class index), is_thing)
+    - instances (used to tell a crowd from stuff)
+
+    Added Keys:
+
+    - gt_bboxes (:obj:`HorizontalBoxes` (R, 4), float32, absolute ``xyxy``
+      pixels: the extent of the mask)
+    - gt_bboxes_labels ((R,), int64), gt_ignore_flags ((R,), bool, False)
+    - gt_masks (:obj:`BitmapMasks`, R masks)
+
+    Args:
+        num_things (int): Class indices below it are things; a segment of
+            them that is not marked as a thing is a crowd.
+        backend_args (dict, optional): MMEngine's file backend.
+
+    Raises:
+        ValueError: If the file is no image.
+    """
+
+    def __init__(self,
+                 num_things: int = 80,
+                 backend_args: dict = None) -> None:
+        self.num_things = num_things
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Load the regions of one image.
+
+        Args:
+            results (dict): A sample of ``CocoPanopticRegionDataset``.
+
+        Returns:
+            dict: The sample with its regions.
+        """
+        path = results['seg_map_path']
+        data = get(path, backend_args=self.backend_args)
+        colours = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if colours is None:
+            raise ValueError(f'seg_map_path={path!r}: expected a PNG')
+        blue, green, red = np.moveaxis(colours.astype(np.int64), 2, 0)
+        ids = red + 256 * green + 65536 * blue
+        boxes, labels, masks = [], [], []
+        for segment in results['segments_info']:
+            is_thing = segment['category'] < self.num_things
+            if is_thing and not segment['is_thing']:
+                continue
+            mask = ids == segment['id']
+            rows, cols = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+            if not len(rows):
+                continue
+            boxes.append([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1])
+            labels.append(segment['category'])
+            masks.append(mask.astype(np.uint8))
+        results['gt_bboxes'] = HorizontalBoxes(
+            np.array(boxes, np.float32).reshape(-1, 4))
+        results['gt_bboxes_labels'] = np.array(labels, np.int64)
+        results['gt_ignore_flags'] = np.zeros(len(labels), bool)
+        results['gt_masks'] = BitmapMasks(masks, *ids.shape)
+        return results
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(num_things={self.num_things}, '
+                f'backend_args={self.backend_args})')

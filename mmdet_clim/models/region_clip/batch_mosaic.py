@@ -1,0 +1,158 @@
+# Licensed under the Apache License, Version 2.0.
+"""Mosaics made on the device, of a batch that is there already."""
+from typing import List, NamedTuple, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Grid = Tuple[int, int]
+
+
+class MosaicBatch(NamedTuple):
+    """What :class:`BatchMosaic` makes of N images.
+
+    ``mosaics`` is (M, 3, H, W). ``rois`` is (R, 5): the number of a mosaic
+    and the visible area of a tile, absolute xyxy pixels of the mosaic. Region
+    ``r`` shows image ``r`` of the batch; the images from R on are in no
+    mosaic.
+    """
+
+    mosaics: Tensor
+    rois: Tensor
+
+
+def choose_grids(grids: Sequence[Grid], num_images: int,
+                 num_whole: int) -> List[Grid]:
+    """The mosaics that a batch is made into.
+
+    Each grid is taken once, then, in turn, every grid that the rest still
+    fills, until it fills none.
+
+    Args:
+        grids (Sequence[tuple[int, int]]): (rows, cols); empty: no mosaic.
+        num_images (int): Images of the batch.
+        num_whole (int): Images that are to stay whole, at least.
+
+    Returns:
+        list[tuple[int, int]]: Grids with repetitions; what they leave over
+        is at least ``num_whole`` and less than that plus the smallest grid.
+
+    Raises:
+        ValueError: If the batch is too small for one of each.
+    """
+    needed = sum(rows * cols for rows, cols in grids) + num_whole
+    if num_images < needed:
+        raise ValueError(
+            f'grids={tuple(grids)}, num_whole={num_whole}: expected a batch '
+            f'of at least {needed} images, got {num_images}: '
+            f'{needed - num_images} images are missing')
+    chosen = list(grids)
+    left = num_images - needed
+    while any(rows * cols <= left for rows, cols in grids):
+        for rows, cols in grids:
+            if rows * cols <= left:
+                chosen.append((rows, cols))
+                left -= rows * cols
+    return chosen
+
+
+class BatchMosaic(nn.Module):
+    r"""Tile the images of a batch into mosaics of the images' own size.
+
+    ::
+
+        N = 32 images of H x W, grids 2x2, 3x3, 4x4 (REFERENCE.md, section 4)
+
+        0 1 2 3 | 4 ... 12 | 13 ... 28 | 29 30 31
+        +---+---+ +--+--+--+ +-+-+-+-+
+        | 0 | 1 | |  |  |  | | | | | |   three stay whole
+        +---+---+ +--+--+--+ +-+-+-+-+
+        | 2 | 3 | |  |  |  | | | | | |
+        +---+---+ +--+--+--+ +-+-+-+-+
+
+    A mosaic is a view of its images, laid out row by row and resized once,
+    bicubically with anti-aliasing, to H x W. An image of a batch fills its
+    upper left corner and is padded below and to the right; the region of a
+    tile is what the image fills.
+
+    Args:
+        grids (Sequence[tuple[int, int]]): (rows, cols) of the mosaics, each
+            made at least once, and again while images are left for it.
+        num_whole (int): Images that are kept out of mosaics, at least.
+
+    Raises:
+        ValueError: If a grid or ``num_whole`` is out of its range.
+    """
+
+    def __init__(self,
+                 grids: Sequence[Grid] = ((2, 2), (3, 3), (4, 4)),
+                 num_whole: int = 0) -> None:
+        super().__init__()
+        if any(len(grid) != 2 or min(grid) < 1 for grid in grids):
+            raise ValueError('grids: expected (rows, cols) of at least 1, got '
+                             f'{grids}')
+        if num_whole < 0:
+            raise ValueError(
+                f'num_whole: expected at least 0, got {num_whole}')
+        self.grids = tuple((int(rows), int(cols)) for rows, cols in grids)
+        self.num_whole = num_whole
+
+    def extra_repr(self) -> str:
+        return f'grids={self.grids}, num_whole={self.num_whole}'
+
+    def forward(self, images: Tensor,
+                sizes: Sequence[Tuple[int, int]]) -> MosaicBatch:
+        """Make the mosaics.
+
+        Args:
+            images (Tensor): (N, 3, H, W).
+            sizes (Sequence[tuple[int, int]]): (height, width) in pixels that
+                each image fills.
+
+        Returns:
+            MosaicBatch: ``mosaics`` and ``rois``; both empty without grids.
+
+        Raises:
+            ValueError: If the batch is too small.
+        """
+        num_images, _, height, width = images.shape
+        mosaics, boxes, numbers = [], [], []
+        start = 0
+        for rows, cols in choose_grids(self.grids, num_images, self.num_whole):
+            stop = start + rows * cols
+            mosaics.append(_tile(images[start:stop], rows, cols))
+            filled = images.new_tensor(sizes[start:stop])  # (h, w)
+            boxes.append(_tile_boxes(filled, rows, cols, height, width))
+            numbers.extend([len(mosaics) - 1] * (rows * cols))
+            start = stop
+        if not mosaics:
+            return MosaicBatch(images[:0], images.new_zeros(0, 5))
+        number = images.new_tensor(numbers)[:, None]
+        return MosaicBatch(
+            torch.stack(mosaics), torch.cat([number, torch.cat(boxes)], 1))
+
+
+def _tile(images: Tensor, rows: int, cols: int) -> Tensor:
+    """(rows * cols, 3, H, W) to one mosaic (3, H, W)."""
+    channels, height, width = images.shape[1:]
+    tiled = images.view(rows, cols, channels, height, width)
+    tiled = tiled.permute(2, 0, 3, 1, 4)
+    tiled = tiled.reshape(1, channels, rows * height, cols * width)
+    return F.interpolate(
+        tiled,
+        size=(height, width),
+        mode='bicubic',
+        align_corners=False,
+        antialias=True)[0]
+
+
+def _tile_boxes(filled: Tensor, rows: int, cols: int, height: int,
+                width: int) -> Tensor:
+    """The area that each tile's image fills, (rows * cols, 4) xyxy."""
+    index = torch.arange(rows * cols, device=filled.device)
+    corner = torch.stack([(index % cols) * (width / cols),
+                          torch.div(index, cols, rounding_mode='floor') *
+                          (height / rows)], 1)
+    extent = filled.flip(1) / filled.new_tensor([cols, rows])
+    return torch.cat([corner, corner + extent], 1)

@@ -1,0 +1,310 @@
+# Licensed under the Apache License, Version 2.0.
+import copy
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+from mmdet.structures import SampleList
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import Tensor, nn
+
+from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, encode_classes
+from mmdet_clim.registry import MODELS
+
+from .objective_base import Towers
+from .region_prediction import (
+    REGION_WAYS,
+    crop_embeddings,
+    mask_embeddings,
+    roi_embeddings,
+)
+from .unlocking import ALL, unlock_blocks
+
+#: The branch of samples that are whole images with captions.
+CAPTIONS_BRANCH = 'captions'
+IMAGE_PREFIX = 'image_tower.visual.'
+TEXT_PREFIX = 'text_encoder.tower.'
+
+
+@MODELS.register_module()
+class CLIMOnCLIP(BaseModel):
+    """Refine the image tower of a CLIP on image-text pairs alone.
+
+    A training batch holds captioned images of one size, as
+    ``PackRegionTextInputs`` packs them. Each objective gives one loss:
+    ``MosaicTextObjective`` (CLIM), ``RegionLabelObjective`` (RegionCLIP's
+    way), ``SelfDistillationObjective`` (CLIPSelf's). The losses are named
+    ``{objective}.loss``.
+
+    Testing, a sample with ground-truth regions gets ``pred_regions``: its
+    cosines (R, C) to the classes by each of ``region_ways``, for
+    ``RegionClassificationMetric``; one of the branch ``captions`` gets
+    ``pred_pair`` for ``ImageTextRetrievalMetric``.
+
+    A checkpoint of open_clip loads as it is, so that ``tools/test.py CONFIG
+    OPEN_CLIP_FILE`` measures it; :meth:`open_clip_state_dict` is the way
+    back. It must be of the same text tower, where that is frozen.
+
+    Args:
+        image_tower (dict): Config of the ``DenseImageTower``.
+        text_encoder (dict): Config of the ``OpenCLIPTextEncoder``, frozen;
+            or of the ``OpenCLIPTextTower``, which is trained too.
+        objectives (dict): Name to config of an objective.
+        unlocked_blocks (int | str): How many of the last blocks of the image
+            tower are trained, all else of it being frozen; 'all': every
+            weight of the tower.
+        image_size (tuple[int, int]): (width, height) in pixels that training
+            images are padded to, and the size of the mosaics.
+        vocabulary (optional): The classes of regions at test time, anything
+            that ``build_vocabulary`` reads.
+        templates (Sequence[str]): Prompts with one ``{}`` for the name.
+        region_ways (Sequence[str]): How regions are read at test time:
+            'roi', 'mask' (where masks are annotated), 'crop'.
+        crop_enlarge (float): Factor on the sides of a box before its crop.
+        data_preprocessor (dict, optional): Config of the preprocessor.
+            Defaults to CLIP's own mean and deviation.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self,
+                 image_tower: dict,
+                 text_encoder: dict,
+                 objectives: Mapping[str, dict],
+                 unlocked_blocks: Union[int, str],
+                 image_size: Tuple[int, int],
+                 vocabulary: Any = None,
+                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 region_ways: Sequence[str] = REGION_WAYS,
+                 crop_enlarge: float = 1.5,
+                 data_preprocessor: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        _check_names(objectives, region_ways)
+        tower = MODELS.build(image_tower)
+        super().__init__(
+            data_preprocessor=data_preprocessor
+            or _preprocessor(tower, image_size),
+            init_cfg=init_cfg)
+        self.image_tower = tower
+        self.text_encoder = MODELS.build(text_encoder)
+        unlock_blocks(tower.visual, unlocked_blocks)
+        self.unlocked_blocks = unlocked_blocks
+        self._original = (_frozen_copy(tower), )
+        self.objectives = nn.ModuleDict({
+            name: MODELS.build(cfg)
+            for name, cfg in objectives.items()
+        })
+        for objective in self.objectives.values():
+            objective.prepare(self.towers)
+        self.vocabulary = None if vocabulary is None else build_vocabulary(
+            vocabulary)
+        self.templates = tuple(templates)
+        self.region_ways = tuple(region_ways)
+        self.crop_enlarge = crop_enlarge
+        self._class_embeddings: Optional[Tensor] = None
+        self.register_load_state_dict_pre_hook(_accept_open_clip)
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        print_log(
+            f'CLIMOnCLIP trains {trained / 1e6:.2f} million weights '
+            f'(unlocked_blocks={unlocked_blocks!r})', 'current')
+
+    @property
+    def towers(self) -> Towers:
+        """The towers, as the objectives take them."""
+        return Towers(self.image_tower, self._original[0], self.text_encoder)
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        # In a tuple it is in no checkpoint, optimiser or DDP bucket.
+        self._original[0]._apply(fn)
+        return self
+
+    def train(self, mode: bool = True) -> 'CLIMOnCLIP':
+        """Set the mode; batch norms of a refined tower keep their numbers."""
+        super().train(mode)
+        self._class_embeddings = None
+        if mode and self.unlocked_blocks != ALL:
+            for module in self.image_tower.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self,
+                inputs: Tensor,
+                data_samples: Optional[SampleList] = None,
+                mode: str = 'tensor'):
+        """Losses, predictions, or the dense features of the images."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return self.image_tower.dense_features(inputs)
+
+    def loss(self, inputs: Tensor,
+             data_samples: SampleList) -> Dict[str, Tensor]:
+        """Losses and metrics of all objectives.
+
+        Args:
+            inputs (Tensor): (N, 3, H, W), padded to ``image_size``.
+            data_samples (list[DetDataSample]): N samples.
+
+        Returns:
+            dict: ``{objective}.{value}``.
+        """
+        losses = {}
+        for name, objective in self.objectives.items():
+            values = objective.loss(inputs, data_samples, self.towers)
+            for key, value in values.items():
+                losses[f'{name}.{key}'] = value
+        return losses
+
+    def predict(self, inputs: Tensor, data_samples: SampleList) -> SampleList:
+        """Cosines of regions to the classes; embeddings of pairs.
+
+        Args:
+            inputs (Tensor): (N, 3, H, W).
+            data_samples (list[DetDataSample]): N samples.
+
+        Returns:
+            list[DetDataSample]: The same, with ``pred_regions`` or
+            ``pred_pair``.
+        """
+        for image, sample in zip(inputs, data_samples):
+            height, width = sample.img_shape[:2]
+            # Without what it was padded with to stand in a batch.
+            image = image[None, :, :height, :width]
+            if sample.get('branch') == CAPTIONS_BRANCH:
+                captions = [c for tile in sample.captions for c in tile]
+                sample.pred_pair = InstanceData(
+                    image=self.image_tower.encode_image(image),
+                    texts=self.text_encoder(captions)[None])
+            else:
+                sample.pred_regions = self._classify(image,
+                                                     sample.gt_instances)
+        return data_samples
+
+    def _classify(self, image: Tensor, regions: InstanceData) -> InstanceData:
+        """Cosines (R, C) to the classes, by each way."""
+        classes = self.class_embeddings()
+        boxes = regions.bboxes.to(image)
+        found = {}
+        if len(boxes) == 0:
+            return InstanceData()
+        if 'roi' in self.region_ways:
+            found['roi'] = roi_embeddings(self.image_tower, image, boxes)
+        if 'mask' in self.region_ways and 'masks' in regions:
+            masks = regions.masks.to_tensor(torch.float32, image.device)
+            found['mask'] = mask_embeddings(self.image_tower, image, masks)
+        if 'crop' in self.region_ways:
+            found['crop'] = crop_embeddings(self.image_tower, image, boxes,
+                                            self.crop_enlarge)
+        return InstanceData(**{
+            way: value @ classes.t()
+            for way, value in found.items()
+        })
+
+    def class_embeddings(self) -> Tensor:
+        """Unit vectors (C, D) of the classes at test time.
+
+        Raises:
+            ValueError: If the model has no vocabulary.
+        """
+        if self.vocabulary is None:
+            raise ValueError('vocabulary: CLIMOnCLIP needs the classes of '
+                             'the regions that it is to classify, got None')
+        if self._class_embeddings is None:
+            self._class_embeddings = encode_classes(self.text_encoder,
+                                                    self.vocabulary.names,
+                                                    self.templates)
+        return self._class_embeddings
+
+    def open_clip_state_dict(self, alpha: float = 1.0) -> Dict[str, Tensor]:
+        """All weights of the CLIP by open_clip's names, on the CPU.
+
+        Args:
+            alpha (float): Of the image tower, ``alpha * trained + (1 - alpha)
+                * original`` (REFERENCE.md, section 4).
+
+        Returns:
+            dict[str, Tensor]: What ``open_clip.create_model(name,
+            pretrained=FILE)`` reads.
+        """
+        weights = self.text_encoder.tower.state_dict()
+        for objective in self.objectives.values():
+            if objective.log_temperature is not None:
+                weights['logit_scale'] = objective.log_temperature
+        for name, value in self.averaged_tower(alpha).items():
+            weights[f'visual.{name}'] = value
+        return {
+            name: value.detach().cpu().clone()
+            for name, value in weights.items()
+        }
+
+    def averaged_tower(self, alpha: float) -> Dict[str, Tensor]:
+        """State of the image tower between original (0) and trained (1)."""
+        original = self.towers.original.visual.state_dict()
+        return {
+            name:
+            torch.lerp(original[name], value, alpha)
+            if value.is_floating_point() else value
+            for name, value in self.image_tower.visual.state_dict().items()
+        }
+
+
+def _check_names(objectives: Mapping[str, dict],
+                 region_ways: Sequence[str]) -> None:
+    if not objectives:
+        raise ValueError('objectives: expected at least one, got none')
+    for name in objectives:
+        # MMEngine sums every value whose name holds "loss".
+        if 'loss' in name or '.' in name:
+            raise ValueError('objectives: a name may not hold "loss" or a '
+                             f'dot, got {name!r}')
+    unknown = set(region_ways) - set(REGION_WAYS)
+    if unknown:
+        raise ValueError(f'region_ways: expected some of {REGION_WAYS}, got '
+                         f'{sorted(unknown)}')
+
+
+def _preprocessor(tower: nn.Module, image_size: Tuple[int, int]) -> dict:
+    """What brings BGR images to the tower, padded with its mean colour."""
+    width, height = image_size
+    return dict(
+        type='mmdet.DetDataPreprocessor',
+        mean=[255 * value for value in tower.mean],
+        std=[255 * value for value in tower.std],
+        bgr_to_rgb=True,
+        batch_augments=[
+            dict(type='mmdet.BatchFixedSizePad', size=(height, width))
+        ])
+
+
+def _frozen_copy(tower: nn.Module) -> nn.Module:
+    """A copy that keeps its weights; frozen ones are shared, not copied."""
+    shared = {id(p): p for p in tower.parameters() if not p.requires_grad}
+    return copy.deepcopy(tower, shared).eval().requires_grad_(False)
+
+
+def _accept_open_clip(module: CLIMOnCLIP, state_dict: dict, prefix: str,
+                      *args) -> None:
+    """Let a checkpoint of open_clip load in the model."""
+    names = [key for key in state_dict if key.startswith(prefix)]
+    if any(key.startswith(prefix + IMAGE_PREFIX) for key in names):
+        return
+    own_text = any(
+        key.startswith(TEXT_PREFIX) for key, _ in module.named_parameters())
+    for key in names:
+        name = key[len(prefix):]
+        value = state_dict.pop(key)
+        if name.startswith('visual.'):
+            name = IMAGE_PREFIX + name[len('visual.'):]
+        elif own_text:
+            name = TEXT_PREFIX + name
+        else:
+            # The frozen text encoder reads its weights itself.
+            continue
+        state_dict[prefix + name] = value

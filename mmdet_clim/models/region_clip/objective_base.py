@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0.
+"""What the objectives of a training on CLIP share."""
+from abc import ABCMeta, abstractmethod
+from typing import Dict, NamedTuple, Optional
+
+import torch
+from mmcv.ops import roi_align
+from mmdet.structures import SampleList
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmdet_clim.models.backbones import DenseImageTower
+
+
+class Towers(NamedTuple):
+    """The parts of CLIP that an objective works with.
+
+    ``image`` is trained; ``original`` is the image tower as it was before
+    the training, frozen; ``text`` embeds N strings as unit vectors (N, D) and
+    has the whole of CLIP's other half as ``tower``.
+    """
+
+    image: DenseImageTower
+    original: DenseImageTower
+    text: nn.Module
+
+
+class BaseCLIPObjective(BaseModule, metaclass=ABCMeta):
+    """One loss of a training on CLIP."""
+
+    @property
+    def log_temperature(self) -> Optional[Tensor]:
+        """What the objective has learned of CLIP's logit scale, if it has."""
+        return None
+
+    def prepare(self, towers: Towers) -> None:
+        """Build what depends on the towers; called once, by the model."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, samples: SampleList,
+             towers: Towers) -> Dict[str, Tensor]:
+        """The loss and metrics of one batch.
+
+        Args:
+            images (Tensor): (N, 3, H, W), normalised; each fills the upper
+                left corner that the ``img_shape`` of its sample tells.
+            samples (list[DetDataSample]): N samples with ``captions`` (one
+                list[str]) and ``image_keys``.
+            towers (Towers): The towers.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, and metrics without "loss" in their
+            name.
+        """
+
+
+def original_temperature(towers: Towers) -> float:
+    """The factor on the cosine that CLIP was trained with."""
+    return towers.text.tower.logit_scale.detach().exp().item()
+
+
+def crop_images(images: Tensor, rois: Tensor, size: int) -> Tensor:
+    """Cut regions out of images and squash each to a square.
+
+    RoIAlign with as many samples per pixel as the crop is reduced by: an
+    average, so that nothing aliases.
+
+    Args:
+        images (Tensor): (N, 3, H, W).
+        rois (Tensor): (R, 5): the image's number, absolute xyxy pixels.
+        size (int): Side of the square in pixels.
+
+    Returns:
+        Tensor: (R, 3, size, size) float32.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        return roi_align(images.float(), rois.float(), size, 1.0, 0, 'avg',
+                         True)
+
+
+def native_size(tower: DenseImageTower) -> int:
+    """Side in pixels of the square images that a tower was trained on."""
+    size = tower.visual.image_size
+    return size if isinstance(size, int) else int(size[0])

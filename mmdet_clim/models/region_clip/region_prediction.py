@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0.
+"""Embeddings of annotated regions, each way that CLIP can be asked for."""
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmdet_clim.models.backbones import DenseImageTower
+
+from .objective_base import crop_images, native_size
+
+#: How the embedding of a region is read.
+REGION_WAYS = ('roi', 'mask', 'crop')
+#: Crops that are encoded at a time.
+CROP_BATCH = 64
+
+
+def roi_embeddings(tower: DenseImageTower, image: Tensor,
+                   boxes: Tensor) -> Tensor:
+    """By the box on the dense features.
+
+    Args:
+        tower (DenseImageTower): The tower.
+        image (Tensor): (1, 3, H, W), normalised.
+        boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
+
+    Returns:
+        Tensor: (R, D) unit vectors.
+    """
+    rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
+    return tower.region_features(image, rois)
+
+
+def mask_embeddings(tower: DenseImageTower, image: Tensor,
+                    masks: Tensor) -> Tensor:
+    """By the mean of the dense features within a mask.
+
+    A position weighs as much as of its area the mask covers.
+
+    Args:
+        tower (DenseImageTower): The tower.
+        image (Tensor): (1, 3, H, W), normalised.
+        masks (Tensor): (R, H, W), 1 within the region.
+
+    Returns:
+        Tensor: (R, D) unit vectors; zero for an empty mask.
+    """
+    dense = tower.dense_features(image)
+    height, width = (tower.stride * side for side in dense.shape[-2:])
+    masks = F.pad(
+        masks.to(dense),
+        (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
+    weights = F.avg_pool2d(masks[None], tower.stride)[0]
+    pooled = torch.einsum('rhw,dhw->rd', weights, dense[0])
+    return F.normalize(pooled, dim=1)
+
+
+def crop_embeddings(tower: DenseImageTower,
+                    image: Tensor,
+                    boxes: Tensor,
+                    enlarge: float = 1.5,
+                    crop_size: Optional[int] = None) -> Tensor:
+    """By the image embedding of the crop of an enlarged box.
+
+    Args:
+        tower (DenseImageTower): The tower.
+        image (Tensor): (1, 3, H, W), normalised.
+        boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
+        enlarge (float): Factor on both sides; what reaches out of the image
+            is cut off.
+        crop_size (int, optional): Side in pixels of the squares that the
+            crops are squashed to. Defaults to what the tower was trained on.
+
+    Returns:
+        Tensor: (R, D) unit vectors.
+    """
+    boxes = enlarged(boxes, enlarge, image.shape[-2:])
+    rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
+    crops = (
+        crop_images(image, part, crop_size or native_size(tower))
+        for part in rois.split(CROP_BATCH))
+    return torch.cat([tower.encode_image(part) for part in crops])
+
+
+def enlarged(boxes: Tensor, factor: float, size: Tuple[int, int]) -> Tensor:
+    """Boxes (R, 4) around the same centres, within (height, width)."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, \
+        (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
+    limit = boxes.new_tensor([size[1], size[0]])
+    zero = torch.zeros_like(limit)
+    return torch.cat([
+        torch.maximum(centre - half, zero),
+        torch.minimum(centre + half, limit)
+    ], 1)
