@@ -163,13 +163,27 @@ def build_reader(visual: nn.Module, mode: str) -> TowerReader:
     Raises:
         ValueError: If none fits its structure.
     """
+    # Late, as in create_clip: a project without CLIP need not have open_clip.
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.timm_model import TimmModel
     from open_clip.transformer import VisionTransformer
-
-    from .vit_reader import ViTReader
+    kind = type(visual).__name__
     if isinstance(visual, VisionTransformer):
+        from .vit_reader import ViTReader
         return ViTReader(visual, mode)
-    raise ValueError(f'no dense features of a {type(visual).__name__}: '
-                     'expected a VisionTransformer')
+    if isinstance(visual, ModifiedResNet):
+        from .resnet_reader import ResNetReader
+        return ResNetReader(visual, mode)
+    if isinstance(visual, TimmModel):
+        from .timm_readers import build_timm_reader
+        reader = build_timm_reader(visual, mode)
+        if reader is not None:
+            return reader
+        kind = f'{type(visual.trunk).__name__} of timm'
+    raise ValueError(
+        f'no dense features of a {kind} with the head that it has: expected '
+        'a VisionTransformer, a ModifiedResNet, or of timm a '
+        'VisionTransformer, an Eva or a ConvNeXt without a pool of its own')
 
 
 @torch.no_grad()

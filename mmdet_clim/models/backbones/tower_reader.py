@@ -91,7 +91,8 @@ class TowerReader(metaclass=ABCMeta):
             rois (Tensor): Shape (R, 5), R > 0: image index, then absolute
                 xyxy pixels.
         """
-        dense = unit(self.dense(encoded))
+        # mmcv's RoIAlign reads the memory as if it were contiguous.
+        dense = unit(self.dense(encoded)).contiguous()
         return roi_align(dense, rois.to(dense), 1, 1 / self.stride, 0, 'avg',
                          True).flatten(1)
 

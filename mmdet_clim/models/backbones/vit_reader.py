@@ -28,9 +28,9 @@ class ViTReader(TowerReader):
     between tokens: :math:`x' = x + \text{proj}(\text{value}(\text{ln}_1(x)))`
     and :math:`x' + \text{mlp}(\text{ln}_2(x'))` (REFERENCE.md, section 4);
     with 'attention' the block is left as it is. With 'masked_pool' the class
-    token of the last block attends to the patches of a region's box alone;
-    the dense map is then that of 'value'. In every mode the class token of a
-    whole image sees full attention.
+    token of the last block attends to itself and the patches of a region's
+    box alone; the dense map is then that of 'value'. In every mode the class
+    token of a whole image sees full attention.
 
     Patch dropout is left out: a dense map needs all patches.
 
@@ -200,15 +200,13 @@ def _pool_by_class_token(block: nn.Module, tokens: Tensor,
         Tensor: Shape (R, C).
     """
     attn, normed = block.attn, block.ln_1(tokens)
-    width, count = tokens.shape[-1], len(inside)
-    q = F.linear(normed[:1], attn.in_proj_weight[:width],
-                 attn.in_proj_bias[:width])
-    k, v = F.linear(normed[1:], attn.in_proj_weight[width:],
-                    attn.in_proj_bias[width:]).unflatten(
-                        -1, (2, attn.num_heads, -1)).permute(1, 2, 0, 3)
-    q = q.unflatten(-1, (attn.num_heads, -1)).transpose(0, 1)
+    q, k, v = F.linear(normed,
+                       attn.in_proj_weight, attn.in_proj_bias).unflatten(
+                           -1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)
+    visible = F.pad(inside, (1, 0), value=True)
     pooled = F.scaled_dot_product_attention(
-        q.expand(-1, count, -1)[None], k[None], v[None], inside[None, None])
+        q[None, :, :1].expand(-1, -1, len(inside), -1), k[None], v[None],
+        visible[None, None])
     pooled = attn.out_proj(pooled[0].transpose(0, 1).flatten(1))
     x = tokens[:1] + block.ls_1(pooled)
     return x + block.ls_2(block.mlp(block.ln_2(x)))
