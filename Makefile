@@ -2,6 +2,7 @@
 # make demo-seeds  the same with three seeds: mean and spread
 # make demo-base   train the detector that the demo starts from once more
 # make test        set up, then the tests
+# make docs        the documentation, in docs/_build/html
 # make lint        the style of the code
 # make setup       only the environment
 #
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo demo-seeds demo-base test lint format clean
+.PHONY: setup demo demo-seeds demo-base test docs lint format clean
 
 ifeq ($(strip $(VENV)),)
 ENV_PYTHON := $(PYTHON)
@@ -34,6 +35,7 @@ STAMPS := $(abspath $(VENV))/.steps
 BUILD := $(abspath $(VENV))/.build
 WITH_TORCH := $(STAMPS)/torch-$(TORCH)
 READY := $(STAMPS)/package
+WITH_DOCS := $(STAMPS)/docs
 endif
 # Isolated: pip is not to see the traces of a build in this folder.
 PIP := $(ENV_PYTHON) -I -m pip
@@ -54,6 +56,11 @@ demo-base: setup
 
 test: setup
 	$(ENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+docs: setup $(WITH_DOCS)
+	$(ENV_PYTHON) tools/misc/model_zoo.py
+	$(ENV_PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 lint: setup
 	$(ENV_PYTHON) -m ruff check .
@@ -135,6 +142,11 @@ $(STAMPS)/package: $(STAMPS)/mmcv $(wildcard $(PACKAGE_FILES))
 	$(PIP) install --no-deps --no-build-isolation \
 		--force-reinstall .
 	@rm -rf build mmdet_clim.egg-info
+	$(done)
+
+$(STAMPS)/docs: $(STAMPS)/package requirements/docs.txt
+	$(call step,what builds the documentation)
+	$(PIP_INSTALL) -r requirements/docs.txt
 	$(done)
 
 endif

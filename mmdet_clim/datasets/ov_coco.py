@@ -57,7 +57,7 @@ class OVCocoDataset(ReplacesUnreadable, CocoDataset):
     Args:
         strict_classes (bool): Raise instead of dropping annotations of
             classes that ``classes`` lacks.
-        *args, **kwargs: Of :class:`mmdet.datasets.CocoDataset`, and
+        ``*args``, ``**kwargs``: Of :class:`mmdet.datasets.CocoDataset`, and
             ``report_every``.
 
     Raises:

@@ -55,7 +55,7 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
             and ``image_count``. Defaults to ``ann_file``; a small file saves
             reading LVIS's large ones for the classes alone. Below
             ``data_root`` unless it is absolute.
-        *args, **kwargs: Of :class:`OVCocoDataset`.
+        ``*args``, ``**kwargs``: Of :class:`OVCocoDataset`.
 
     Raises:
         ValueError: If the categories lack a key, a name stands twice, or

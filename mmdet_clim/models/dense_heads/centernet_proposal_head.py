@@ -61,7 +61,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         Args:
             cls_scores (list[Tensor]): Of each level.
             bbox_preds (list[Tensor]): Of each level, in strides.
-            *args, **kwargs: Of ``BaseDenseHead.predict_by_feat``.
+            ``*args``, ``**kwargs``: Of ``BaseDenseHead.predict_by_feat``.
 
         Returns:
             list[InstanceData]: ``bboxes`` (n, 4), absolute xyxy pixels,

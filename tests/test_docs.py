@@ -1,0 +1,56 @@
+# Licensed under the Apache License, Version 2.0.
+"""The code in docs/ runs."""
+import re
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
+from mmdet_clim.registry import MODELS
+
+
+def python_blocks(page):
+    return re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
+
+
+def test_an_objective_of_your_own(repository, tmp_path):
+    names = ['cat', 'a cat on a mat', 'dog']
+    torch.save(
+        dict(names=names, vectors=torch.eye(3)), tmp_path / 'texts.pth')
+    encoder = PrecomputedTextEncoder(str(tmp_path / 'texts.pth'))
+    module, config = python_blocks(repository / 'docs' / 'own_objective.md')
+    exec(module, dict(__name__='my_objectives'))
+    found = {}
+    exec(config, found)
+    objective = MODELS.build(found['model']['objectives']['longest'])
+    sample = DetDataSample(
+        metainfo=dict(captions=[['cat', 'a cat on a mat'], ['dog']]))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[0., 0, 4, 4], [4., 0, 8, 4]]))
+    regions = objective.sample(None, sample)
+    assert regions.members.tolist() == [[True, False], [False, True]]
+    embeddings = torch.tensor([[0., 1, 0], [1., 0, 0]], requires_grad=True)
+    out = objective.loss(embeddings, [regions], encoder)
+    # The first tile is nearest to its longer caption, the second to no text.
+    assert out['recall@1'] == 50
+    out['loss'].backward()
+    assert embeddings.grad.isfinite().all()
+
+
+def test_the_zoo_tells_published_and_measured_apart(repository, run_tool,
+                                                    tmp_path):
+    page = tmp_path / 'zoo.md'
+    code, log = run_tool('misc/model_zoo.py', page)
+    assert code == 0, log
+    rows = {
+        re.match(r'\| \[([^\]]+)\]', line)[1]: line.split(' | ')[2:]
+        for line in page.read_text().splitlines() if line.startswith('| [')
+    }
+    published, measured = rows['detic_r50-caffe-c4_45k_ov-coco_captions-tags']
+    assert published == 'novel AP50 27.8, all AP50 45.0'
+    assert measured.strip(' |') == ''
+    published, measured = rows['faster-rcnn_r18-c4_256_captions-tags_clim']
+    assert published.strip() == '' and 'novel AP50 33.6' in measured
+    configs = {file.stem for file in repository.glob('configs/*/**/*.py')}
+    assert set(rows) <= configs
