@@ -18,7 +18,8 @@ class ZeroShotMixin:
         vocabulary: Anything that ``build_vocabulary`` reads; it fixes
             ``num_classes`` and which classes the detection loss may use.
         classifier (dict): The other arguments of
-            :class:`ZeroShotClassifier`, such as ``text_encoder``.
+            :class:`ZeroShotClassifier`, such as ``text_encoder``; of another
+            classifier where it holds a ``type``.
         loss_cls (dict): Config of the classification loss. Defaults to
             :class:`~mmdet_clim.models.losses.BaseClassLoss`.
         **kwargs: Arguments of the mmdet head.
@@ -36,10 +37,10 @@ class ZeroShotMixin:
         super().__init__(
             *args,
             num_classes=len(vocabulary),
-            cls_predictor_cfg=dict(
-                type='mmdet_clim.ZeroShotClassifier',
-                vocabulary=vocabulary,
-                **classifier),
+            cls_predictor_cfg={
+                'type': 'mmdet_clim.ZeroShotClassifier',
+                **classifier, 'vocabulary': vocabulary
+            },
             loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassLoss'),
             **kwargs)
         self.loss_cls.set_vocabulary(vocabulary)

@@ -92,9 +92,8 @@ class ZeroShotClassifier(BaseModule):
         """
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is None:
-            encoder: BaseTextEncoder = MODELS.build(self.text_encoder_cfg)
-            embeddings = encode_classes(encoder, vocabulary.names,
-                                        self.templates)
+            embeddings = encode_classes(self._class_encoder(),
+                                        vocabulary.names, self.templates)
         if embeddings.ndim != 2 or len(embeddings) != len(vocabulary):
             raise ValueError(
                 f'embeddings: expected shape ({len(vocabulary)}, D) for '
@@ -108,6 +107,10 @@ class ZeroShotClassifier(BaseModule):
             dim=1).to(self.class_embeddings.device)
         self.vocabulary = vocabulary
         return vocabulary
+
+    def _class_encoder(self) -> BaseTextEncoder:
+        """What embeds class names; nothing here keeps it."""
+        return MODELS.build(self.text_encoder_cfg)
 
     def embed(self, features: Tensor) -> Tensor:
         """Region features (N, in_features) to embeddings (N, D), any norm."""

@@ -133,10 +133,11 @@ def test_value_path_is_a_block_that_looks_at_itself_alone(clip_encoder):
     table = clip.token_embedding.weight
     x = torch.cat([table[49406:49407], words[0], table[49407:49408]])
     x = x + clip.positional_embedding[:6]
-    block = clip.transformer.resblocks[0]  # the only one
+    first, last = clip.transformer.resblocks
+    x = first(x[None], attn_mask=clip.attn_mask[:6, :6])
     # A mask that lets every token see itself alone is the same thing.
     alone = torch.full((6, 6), -torch.inf).fill_diagonal_(0)
-    x = block(x[None], attn_mask=alone)[0]
+    x = last(x, attn_mask=alone)[0]
     expected = clip.ln_final(x)[-1] @ clip.text_projection
     torch.testing.assert_close(
         found[0], F.normalize(expected, dim=0), atol=1e-5, rtol=1e-4)
