@@ -74,8 +74,9 @@ class CLIMDetector(BaseDetector):
             or BranchDataPreprocessor(detector.data_preprocessor),
             init_cfg=init_cfg)
         self.detector = detector
-        self.region_reader = build_region_reader(region_reader, detector)
         self.text_encoder = MODELS.build(text_encoder)
+        self.region_reader = build_region_reader(region_reader, detector,
+                                                 self.text_encoder.dim)
         self.objectives = nn.ModuleDict({
             name: MODELS.build(cfg)
             for name, cfg in objectives.items()

@@ -44,6 +44,14 @@ class BaseRegionReader(BaseModule, metaclass=ABCMeta):
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
 
+    def prepare(self, detector: nn.Module, dim: int) -> None:
+        """Make what depends on the detector; nothing by default.
+
+        Args:
+            detector (nn.Module): The detector that will be read.
+            dim (int): Width of a text embedding.
+        """
+
     def extract_feat(self, detector: nn.Module,
                      inputs: Tensor) -> Tuple[Tensor, ...]:
         """Images (N, 3, H, W) to the detector's feature maps."""

@@ -1,20 +1,28 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Optional
 
+from mmengine.logging import print_log
 from torch import nn
 
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader
 from .cascade_reader import CascadeReader
+from .dense_feature_reader import DenseFeatureReader
 from .two_stage_reader import TwoStageReader
 
-READERS = (TwoStageReader, CascadeReader)
+# From the most special to the one that reads any feature maps.
+READERS = (TwoStageReader, CascadeReader, DenseFeatureReader)
 
 
-def build_region_reader(cfg: Optional[dict],
-                        detector: nn.Module) -> BaseRegionReader:
+def build_region_reader(cfg: Optional[dict], detector: nn.Module,
+                        dim: int) -> BaseRegionReader:
     """Build the configured reader, or the first that fits the detector.
+
+    Args:
+        cfg (dict, optional): Config of the reader.
+        detector (nn.Module): The detector to read.
+        dim (int): Width of a text embedding.
 
     Raises:
         TypeError: If the configured reader cannot read this detector, or none
@@ -23,15 +31,21 @@ def build_region_reader(cfg: Optional[dict],
     if cfg is not None:
         reader = MODELS.build(cfg)
         reader.check(detector)
+        reader.prepare(detector, dim)
         return reader
     reasons = []
     for reader_type in READERS:
         reader = reader_type()
         try:
             reader.check(detector)
+            reader.prepare(detector, dim)
         except TypeError as error:
             reasons.append(str(error))
         else:
+            print_log(
+                f'region_reader: {reader_type.__name__}' +
+                (f', because {"; ".join(reasons)}' if reasons else ''),
+                logger='current')
             return reader
     raise TypeError(f'region_reader: none fits {type(detector).__name__}. ' +
                     '; '.join(reasons) +

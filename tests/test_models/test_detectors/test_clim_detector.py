@@ -156,11 +156,12 @@ def test_a_branch_nobody_configured(clim_cfg, make):
         losses_of(model, batch)
 
 
-def test_no_reader_fits(clim_cfg):
+def test_a_reader_that_does_not_fit(clim_cfg):
     clim_cfg['detector']['roi_head']['bbox_head'] = dict(
         type='mmdet.Shared2FCBBoxHead',
         in_channels=16,
         roi_feat_size=4,
         num_classes=5)
+    clim_cfg['region_reader'] = dict(type='mmdet_clim.TwoStageReader')
     with pytest.raises(TypeError, match='ZeroShotBBoxHead'):
         MODELS.build(clim_cfg)

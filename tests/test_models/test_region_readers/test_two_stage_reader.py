@@ -145,7 +145,7 @@ def test_it_is_the_reader_of_an_fpn_detector_and_trains_it(
     torch.manual_seed(0)
     model = MODELS.build(clim_cfg).train()
     assert isinstance(
-        build_region_reader(None, model.detector), TwoStageReader)
+        build_region_reader(None, model.detector, 8), TwoStageReader)
     assert isinstance(model.region_reader, TwoStageReader)
     data = model.data_preprocessor(make['collate'](make['mosaic'](0)), True)
     losses = model.branch_loss('mosaic', data['inputs']['mosaic'],

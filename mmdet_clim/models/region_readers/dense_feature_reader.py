@@ -1,0 +1,321 @@
+# Licensed under the Apache License, Version 2.0.
+import math
+from contextlib import contextmanager
+from functools import partial
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from mmcv.ops import nms
+from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors.base_detr import DetectionTransformer
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
+from mmdet_clim.registry import MODELS
+
+from .base import BaseRegionReader, ReadingStage
+
+# Side in pixels of the image by which a detector's feature maps are measured:
+# one that every backbone of mmdet takes.
+PROBE_SIZE = 512
+# An RoI of this many cells of a map's stride goes to that map (mmdet's rule,
+# which has 56 pixels for stride 4).
+CELLS_PER_ROI = 14
+MAX_LEVELS = 4
+
+
+class ExtractedImages(NamedTuple):
+    """Images, and what a detector made of them.
+
+    Args:
+        levels (tuple[Tensor]): Maps (N, C, H, W), as the neck gives them.
+        inputs (Tensor): Images (N, 3, H, W).
+    """
+
+    levels: Tuple[Tensor, ...]
+    inputs: Tensor
+
+
+@MODELS.register_module()
+class DenseFeatureReader(BaseRegionReader):
+    """Read regions from the feature maps of any detector.
+
+    A region's embedding is the mean of a map over its box, by RoIAlign on
+    the level that fits its size. Which maps:
+
+    - ``'classifier'``: the embeddings of each position that a zero-shot head
+      (:func:`~mmdet_clim.models.dense_heads.ZeroShotHead`) of convolutions
+      compares with the class names. Texts then train the very classifier,
+      beside neck and backbone.
+    - ``'encoder'``: what the encoder of a DETR-like detector gives its
+      decoder, and a linear projection of the reader's own.
+    - ``'neck'``: what the neck gives the head, and such a projection.
+
+    Args:
+        source (str, optional): One of these; by default the first that the
+            detector has.
+        max_proposals (int): Proposals per image, best first.
+        nms_iou (float): Of two proposals that overlap more, whatever their
+            classes, the better one stays.
+
+    Raises:
+        ValueError: If there is no such source.
+    """
+
+    SOURCES = ('classifier', 'encoder', 'neck')
+
+    def __init__(self,
+                 source: Optional[str] = None,
+                 max_proposals: int = 200,
+                 nms_iou: float = 0.7,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if source not in (None, *self.SOURCES):
+            raise ValueError(
+                f'source: expected one of {self.SOURCES}, got {source!r}')
+        self.source = source
+        self.max_proposals = max_proposals
+        self.nms_iou = nms_iou
+        self.projection: Optional[nn.Linear] = None
+        self.extractor: Optional[SingleRoIExtractor] = None
+        self.level_indices: List[int] = []
+
+    def check(self, detector: nn.Module) -> None:
+        """Raise a TypeError that says what this detector lacks."""
+        if self.source == 'classifier' and not _has_class_maps(detector):
+            raise TypeError(
+                "DenseFeatureReader(source='classifier') needs a bbox_head "
+                'of type mmdet_clim.ZeroShotHead that classifies by '
+                f'convolutions, got {type(detector).__name__} without one')
+        if self.source == 'encoder' and not isinstance(detector,
+                                                       DetectionTransformer):
+            raise TypeError(
+                "DenseFeatureReader(source='encoder') reads a DETR-like "
+                f'detector, got {type(detector).__name__}')
+
+    def prepare(self, detector: nn.Module, dim: int) -> None:
+        """Measure the detector's maps and make what reads them.
+
+        Args:
+            detector (nn.Module): Gets one small image, in evaluation mode.
+            dim (int): Width of a text embedding.
+
+        Raises:
+            TypeError: If the detector gives no feature maps.
+        """
+        if self.source is None:
+            self.source = _best_source(detector)
+        image = torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
+        with torch.no_grad(), evaluating(detector):
+            maps = self._all_maps(detector, self.extract_feat(detector, image))
+        if not maps or any(m.dim() != 4 for m in maps):
+            raise TypeError(
+                f'DenseFeatureReader: {type(detector).__name__} gives no '
+                'feature maps (N, C, H, W)')
+        # The last of each stride (a stacked hourglass gives several), of as
+        # many channels as the finest (SSD's maps differ).
+        by_stride = {
+            2**round(math.log2(PROBE_SIZE / m.shape[-1])): index
+            for index, m in enumerate(maps)
+        }
+        width = maps[by_stride[min(by_stride)]].shape[1]
+        strides = [
+            stride for stride in sorted(by_stride)
+            if maps[by_stride[stride]].shape[1] == width
+        ][:MAX_LEVELS]
+        self.level_indices = [by_stride[stride] for stride in strides]
+        self.extractor = SingleRoIExtractor(
+            roi_layer=dict(type='RoIAlign', output_size=1, sampling_ratio=0),
+            out_channels=width,
+            featmap_strides=strides,
+            finest_scale=CELLS_PER_ROI * strides[0])
+        if self.source != 'classifier':
+            self.projection = nn.Linear(width, dim)
+
+    def extract_feat(self, detector: nn.Module,
+                     inputs: Tensor) -> ExtractedImages:
+        """Images (N, 3, H, W) to the neck's maps, with the images."""
+        levels = detector.extract_feat(inputs)
+        if isinstance(levels, Tensor):
+            levels = (levels, )
+        return ExtractedImages(tuple(levels), inputs)
+
+    @torch.no_grad()
+    def propose(self, detector: nn.Module, feats: ExtractedImages,
+                data_samples: list) -> List[InstanceData]:
+        """The detector's own predictions, whatever their classes."""
+        samples = [
+            DetDataSample(metainfo=sample.metainfo) for sample in data_samples
+        ]
+        with evaluating(detector):
+            found = _predict(detector, feats, samples)
+        return [self._best(of_image) for of_image in found]
+
+    def _best(self, predictions: InstanceData) -> InstanceData:
+        """The best boxes of one image, without classes."""
+        boxes = predictions.bboxes.float()
+        scores = predictions.scores.float()
+        if len(boxes):
+            _, kept = nms(boxes.contiguous(), scores.contiguous(),
+                          self.nms_iou)
+            kept = kept[:self.max_proposals]
+            boxes, scores = boxes[kept], scores[kept]
+        return InstanceData(bboxes=boxes, scores=scores)
+
+    def read(self, detector: nn.Module, feats: ExtractedImages,
+             rois: Tensor) -> Tensor:
+        """RoIs (R, 5) to embeddings (R, D); see the base class."""
+        return self.embed(self.maps(detector, feats), rois)
+
+    def stages(self, detector: nn.Module, feats: ExtractedImages,
+               proposals: List[InstanceData],
+               data_samples: list) -> Iterator[ReadingStage]:
+        """One stage, with the padding of the images known."""
+        maps = self.maps(detector, feats, data_samples)
+        yield ReadingStage(0, 1, 1.0, proposals, partial(self.embed, maps))
+
+    def maps(self,
+             detector: nn.Module,
+             feats: ExtractedImages,
+             data_samples: Optional[SampleList] = None) -> List[Tensor]:
+        """The maps that regions are read from, finest first.
+
+        Args:
+            detector (nn.Module): The detector to read.
+            feats (ExtractedImages): What :meth:`extract_feat` returned.
+            data_samples (list[DetDataSample], optional): Their
+                ``img_shape`` tells the padding. Without them there is none.
+        """
+        maps = self._all_maps(detector, feats, data_samples)
+        # mmcv's RoIAlign on a CPU takes no bfloat16, and reads a transposed
+        # map as if it were none.
+        return [
+            maps[index].float().contiguous() for index in self.level_indices
+        ]
+
+    def _all_maps(
+            self,
+            detector: nn.Module,
+            feats: ExtractedImages,
+            data_samples: Optional[SampleList] = None) -> Sequence[Tensor]:
+        if self.source == 'classifier':
+            return class_embedding_maps(detector, feats.levels)
+        if self.source == 'encoder':
+            return encoder_maps(detector, feats, data_samples)
+        return feats.levels
+
+    def embed(self, maps: List[Tensor], rois: Tensor) -> Tensor:
+        """Regions of maps to embeddings.
+
+        Args:
+            maps (list[Tensor]): What :meth:`maps` returned.
+            rois (Tensor): Shape (R, 5): image index, then absolute xyxy
+                pixels.
+
+        Returns:
+            Tensor: Shape (R, D).
+        """
+        pooled = self.extractor(maps, rois).flatten(1)
+        if self.projection is None:
+            return pooled
+        return self.projection(pooled)
+
+
+def class_embedding_maps(detector: nn.Module,
+                         levels: Sequence[Tensor]) -> List[Tensor]:
+    """Per level, the embeddings (N, D, H, W) that a head classifies.
+
+    Of several priors of one position, their mean.
+    """
+    seen = []
+    handles = [
+        layer.projection.register_forward_hook(
+            lambda module, args, output, layer=layer: seen.append(
+                layer.split(output).mean(1)))
+        for layer in detector.bbox_head.class_layers
+    ]
+    try:
+        detector.bbox_head(tuple(levels))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def encoder_maps(detector: DetectionTransformer,
+                 feats: ExtractedImages,
+                 data_samples: Optional[SampleList] = None) -> List[Tensor]:
+    """What a DETR's encoder gives, laid out as maps (N, C, H, W).
+
+    Args:
+        detector (DetectionTransformer): The detector.
+        feats (ExtractedImages): Its neck's maps, with the images.
+        data_samples (list[DetDataSample], optional): With ``img_shape``.
+    """
+    size = tuple(feats.inputs.shape[-2:])
+    if data_samples is None:
+        data_samples = [
+            DetDataSample(metainfo=dict(img_shape=size))
+            for _ in range(len(feats.inputs))
+        ]
+    for sample in data_samples:
+        sample.set_metainfo(dict(batch_input_shape=size))
+    encoder_inputs, _ = detector.pre_transformer(feats.levels, data_samples)
+    memory = detector.forward_encoder(**encoder_inputs)['memory']
+    shapes = [level.shape[-2:] for level in feats.levels]
+    if sum(h * w for h, w in shapes) != memory.shape[1]:
+        shapes = shapes[-1:]  # DETR encodes the last map alone
+    return [
+        tokens.transpose(1, 2).unflatten(2, tuple(shape))
+        for tokens, shape in zip(
+            memory.split([h * w for h, w in shapes], dim=1), shapes)
+    ]
+
+
+@contextmanager
+def evaluating(module: nn.Module):
+    """Evaluation mode, after which each module has the mode it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _has_class_maps(detector: nn.Module) -> bool:
+    """Whether a zero-shot head classifies one map per level."""
+    return (isinstance(detector, SingleStageDetector)
+            and isinstance(detector.bbox_head, ZeroShotDenseMixin) and all(
+                isinstance(layer.projection, nn.Conv2d)
+                for layer in detector.bbox_head.class_layers))
+
+
+def _best_source(detector: nn.Module) -> str:
+    if _has_class_maps(detector):
+        return 'classifier'
+    if isinstance(detector, DetectionTransformer):
+        return 'encoder'
+    return 'neck'
+
+
+def _predict(detector: nn.Module, feats: ExtractedImages,
+             samples: SampleList) -> List[InstanceData]:
+    """Boxes in pixels of the input, from the maps there are already."""
+    size = tuple(feats.inputs.shape[-2:])
+    for sample in samples:
+        sample.set_metainfo(dict(batch_input_shape=size))
+    levels = tuple(level.float() for level in feats.levels)
+    if isinstance(detector, DetectionTransformer):
+        return detector.bbox_head.predict(
+            **detector.forward_transformer(levels, samples),
+            batch_data_samples=samples,
+            rescale=False)
+    if isinstance(detector, SingleStageDetector):
+        return detector.bbox_head.predict(levels, samples, rescale=False)
+    predictions = detector.predict(feats.inputs, samples, rescale=False)
+    return [sample.pred_instances for sample in predictions]

@@ -1,0 +1,287 @@
+# Licensed under the Apache License, Version 2.0.
+"""Regions of detectors that have no region head."""
+import copy
+
+import pytest
+import torch
+from mmdet.structures.bbox import bbox2roi
+from mmdet.utils import register_all_modules
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+
+from mmdet_clim.models.region_readers import (
+    DenseFeatureReader,
+    build_region_reader,
+)
+from mmdet_clim.models.region_readers.dense_feature_reader import (
+    class_embedding_maps,
+    encoder_maps,
+)
+
+CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
+ROIS = torch.tensor([[0., 0., 0., 32., 32.], [1., 16., 16., 64., 64.],
+                     [0., 0., 0., 64., 64.]])
+
+
+@pytest.fixture
+def fcos_cfg(text_encoder_cfg):
+    """An FCOS of 8 channels with text embeddings."""
+    register_all_modules()
+    return ConfigDict(
+        type='mmdet.FCOS',
+        data_preprocessor=dict(
+            type='mmdet.DetDataPreprocessor',
+            mean=[127.] * 3,
+            std=[60.] * 3,
+            pad_size_divisor=32),
+        backbone=dict(
+            type='mmdet.ResNet', depth=18, base_channels=4, norm_eval=False),
+        neck=dict(
+            type='mmdet.FPN',
+            in_channels=[4, 8, 16, 32],
+            out_channels=8,
+            start_level=1,
+            add_extra_convs='on_output',
+            num_outs=5),
+        bbox_head=dict(
+            type='mmdet_clim.ZeroShotHead',
+            vocabulary=CLASSES,
+            classifier=dict(text_encoder=text_encoder_cfg, templates=('{}', )),
+            head=dict(
+                type='mmdet.FCOSHead',
+                in_channels=8,
+                feat_channels=8,
+                stacked_convs=1,
+                norm_cfg=None,
+                loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True))),
+        train_cfg=dict(),
+        test_cfg=dict(
+            nms_pre=50,
+            score_thr=0.,
+            nms=dict(type='nms', iou_threshold=.5),
+            max_per_img=20))
+
+
+@pytest.fixture
+def detr_cfg(text_encoder_cfg, fcos_cfg):
+    """A Deformable DETR of 16 channels and two layers with text embeddings."""
+    attention = dict(embed_dims=16, num_heads=2, num_levels=2, dropout=0.)
+    ffn = dict(embed_dims=16, feedforward_channels=16, ffn_drop=0.)
+    return ConfigDict(
+        type='mmdet.DeformableDETR',
+        num_queries=12,
+        num_feature_levels=2,
+        with_box_refine=True,
+        data_preprocessor=fcos_cfg['data_preprocessor'],
+        backbone=dict(
+            fcos_cfg['backbone'],
+            num_stages=3,
+            strides=(1, 2, 2),
+            dilations=(1, 1, 1),
+            out_indices=(1, 2)),
+        neck=dict(
+            type='mmdet.ChannelMapper',
+            in_channels=[8, 16],
+            kernel_size=1,
+            out_channels=16,
+            norm_cfg=dict(type='GN', num_groups=4),
+            num_outs=2),
+        encoder=dict(
+            num_layers=1, layer_cfg=dict(self_attn_cfg=attention,
+                                         ffn_cfg=ffn)),
+        decoder=dict(
+            num_layers=2,
+            return_intermediate=True,
+            layer_cfg=dict(
+                self_attn_cfg=dict(embed_dims=16, num_heads=2, dropout=0.),
+                cross_attn_cfg=attention,
+                ffn_cfg=ffn),
+            post_norm_cfg=None),
+        positional_encoding=dict(num_feats=8, normalize=True, offset=-.5),
+        bbox_head=dict(
+            type='mmdet_clim.ZeroShotHead',
+            vocabulary=CLASSES,
+            classifier=dict(text_encoder=text_encoder_cfg, templates=('{}', )),
+            head=dict(
+                type='mmdet.DeformableDETRHead',
+                embed_dims=16,
+                loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True),
+                loss_bbox=dict(type='mmdet.L1Loss'),
+                loss_iou=dict(type='mmdet.GIoULoss'))),
+        train_cfg=dict(
+            assigner=dict(
+                type='mmdet.HungarianAssigner',
+                match_costs=[
+                    dict(type='mmdet.FocalLossCost'),
+                    dict(type='mmdet.BBoxL1Cost'),
+                    dict(type='mmdet.IoUCost')
+                ])),
+        test_cfg=dict(max_per_img=12))
+
+
+@pytest.fixture
+def build(clim_cfg):
+
+    def build(detector, **changes):
+        torch.manual_seed(0)
+        model = MODELS.build(
+            ConfigDict(clim_cfg, detector=copy.deepcopy(detector), **changes))
+        model.init_weights()
+        return model
+
+    return build
+
+
+@pytest.mark.parametrize('name, source, strides', [
+    ('fcos', 'classifier', [8, 16, 32, 64]),
+    ('detr', 'encoder', [8, 16]),
+])
+def test_it_is_picked_and_every_parameter_learns(request, build, batch, name,
+                                                 source, strides):
+    detector = request.getfixturevalue(f'{name}_cfg')
+    model = build(detector).train()
+    reader = model.region_reader
+    assert isinstance(reader, DenseFeatureReader)
+    assert (reader.source, reader.extractor.featmap_strides) == (source,
+                                                                 strides)
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    losses = model(**data, mode='loss')
+    model.parse_losses(losses)[0].backward()
+    assert 'loss_bbox' in losses
+    for key in ('mosaic.caption.loss', 'mosaic.tag.loss'):
+        assert losses[key] > 0
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+def mosaic_gradients(model, make):
+    """Names of the parameters that a mosaic alone moves."""
+    data = model.data_preprocessor(make['collate'](make['mosaic'](0)), True)
+    losses = model.branch_loss('mosaic', data['inputs']['mosaic'],
+                               data['data_samples']['mosaic'])
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    return {
+        name
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
+
+
+def test_mosaics_train_the_classifier(build, fcos_cfg, make):
+    reached = mosaic_gradients(build(fcos_cfg).train(), make)
+    assert 'detector.bbox_head.conv_cls.projection.weight' in reached
+    assert any('cls_convs' in name for name in reached)
+    assert any('layer4' in name for name in reached)
+    assert not any('conv_reg' in name for name in reached)
+
+
+def test_mosaics_train_neck_and_projection(build, fcos_cfg, make):
+    model = build(
+        fcos_cfg,
+        region_reader=dict(
+            type='mmdet_clim.DenseFeatureReader', source='neck')).train()
+    reached = mosaic_gradients(model, make)
+    assert 'region_reader.projection.weight' in reached
+    assert any('lateral_convs' in name for name in reached)
+    assert not any('bbox_head' in name for name in reached)
+
+
+def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg):
+    """The box of a 64-pixel image covers 8 x 8 cells of stride 8."""
+    model = build(fcos_cfg).eval()
+    feats = model.region_reader.extract_feat(model.detector,
+                                             torch.randn(2, 3, 64, 64))
+    read = model.region_reader.read(model.detector, feats, ROIS)
+    embedded = class_embedding_maps(model.detector, feats.levels)
+    assert [e.shape for e in embedded][0] == (2, 8, 8, 8)
+    # Aligned RoIAlign clamps at the border alone: the inside is compared.
+    ramp = torch.arange(8.).expand(2, 8, 8, 8)
+    box = torch.tensor([[0., 16., 16., 48., 48.]])
+    pooled = model.region_reader.embed([ramp.contiguous(), *embedded[1:4]],
+                                       box)
+    torch.testing.assert_close(pooled, torch.full((1, 8), 3.5))
+    assert read.shape == (3, 8)
+    expected = model.detector.bbox_head.conv_cls.projection(
+        model.detector.bbox_head.cls_convs[0](feats.levels[0]))
+    torch.testing.assert_close(embedded[0], expected)
+
+
+def test_encoder_maps_are_the_decoders_memory(build, detr_cfg, make):
+    model = build(detr_cfg).eval()
+    detector = model.detector
+    seen = []
+    handle = detector.encoder.register_forward_hook(
+        lambda module, args, output: seen.append(output))
+    data = model.data_preprocessor.preprocessor(
+        make['collate'](make['box'](0)), False)
+    detector.predict(data['inputs'], data['data_samples'])
+    handle.remove()
+    feats = model.region_reader.extract_feat(detector, data['inputs'])
+    maps = encoder_maps(detector, feats, data['data_samples'])
+    assert [m.shape for m in maps] == [(1, 16, 8, 8), (1, 16, 4, 4)]
+    torch.testing.assert_close(
+        torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2), seen[0])
+
+
+@pytest.mark.parametrize('name', ['fcos', 'detr'])
+def test_proposals_are_predictions_without_classes(request, build, make, name):
+    detector = request.getfixturevalue(f'{name}_cfg')
+    model = build(detector).train()
+    data = model.data_preprocessor(
+        make['collate'](make['mosaic'](0), make['mosaic'](1)), True)
+    inputs = data['inputs']['mosaic']
+    samples = data['data_samples']['mosaic']
+    modes = [m.training for m in model.modules()]
+    feats = model.region_reader.extract_feat(model.detector, inputs)
+    found = model.region_reader.propose(model.detector, feats, samples)
+    assert modes == [m.training for m in model.modules()]
+    assert len(found) == 2
+    for proposals in found:
+        assert 0 < len(proposals) <= 20
+        assert (proposals.scores.diff() <= 0).all()
+        assert not proposals.bboxes.requires_grad
+        assert proposals.bboxes.max() <= 64
+    # The samples keep what they had.
+    assert 'pred_instances' not in samples[0]
+
+
+def test_nothing_and_one_region(build, fcos_cfg):
+    model = build(fcos_cfg)
+    feats = model.region_reader.extract_feat(model.detector,
+                                             torch.randn(2, 3, 64, 96))
+    read = model.region_reader.read(model.detector, feats, ROIS)
+    torch.testing.assert_close(
+        model.region_reader.read(model.detector, feats, ROIS[1:2])[0], read[1])
+    empty = model.region_reader.read(model.detector, feats, ROIS[:0])
+    assert empty.shape == (0, 8)
+    empty.sum().backward()
+
+
+def test_a_two_stage_detector_without_text(detector_cfg):
+    detector_cfg['roi_head']['bbox_head'] = dict(
+        type='mmdet.BBoxHead', in_channels=16, roi_feat_size=4, num_classes=5)
+    detector = MODELS.build(detector_cfg)
+    reader = build_region_reader(None, detector, 8)
+    assert isinstance(reader, DenseFeatureReader)
+    assert reader.source == 'neck'
+    feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64))
+    boxes = bbox2roi([torch.tensor([[0., 0., 64., 64.]])])
+    assert reader.read(detector, feats, boxes).shape == (1, 8)
+
+
+@pytest.mark.parametrize('source, message', [
+    ('classifier', 'ZeroShotHead'),
+    ('encoder', 'DETR-like'),
+])
+def test_a_source_that_is_not_there(detector_cfg, source, message):
+    detector = MODELS.build(detector_cfg)
+    with pytest.raises(TypeError, match=message):
+        build_region_reader(
+            dict(type='mmdet_clim.DenseFeatureReader', source=source),
+            detector, 8)
+
+
+def test_an_unknown_source():
+    with pytest.raises(ValueError, match="'classifier', 'encoder', 'neck'"):
+        DenseFeatureReader(source='head')
