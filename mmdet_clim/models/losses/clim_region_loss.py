@@ -31,7 +31,8 @@ class _Pairs(NamedTuple):
     targets: Tensor  # (R, T) bool
     positive_reduction: str
     negative_weight: float
-    row_divisor: Optional[Tensor]  # None: the rows that have a positive
+    row_divisor: Optional[Tensor]  # None: the rows that have a term
+    terms: Optional[Tuple[Tensor, Tensor]]  # None: all rows, all columns
     chunk_size: int
     gather: bool
     with_gradient: bool
@@ -155,7 +156,10 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
         column_sum = column_sum * (column_max - larger).exp() + (
             logits - larger).exp_().sum(0)
         column_max = larger
-    row_total = (row_counts > 0).sum()
+    row_terms = row_counts > 0
+    if pairs.terms is not None:
+        row_terms &= pairs.terms[0][:, None]
+    row_total = row_terms.sum()
     if pairs.gather:
         column_counts = sum_over_ranks(column_counts)
         row_total = sum_over_ranks(row_total)
@@ -164,12 +168,15 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
         column_max = larger
     column_logsums = column_max + column_sum.log()
 
-    # Half of the mean over the rows, or columns, that have a positive.
-    column_total = (column_counts > 0).sum()
+    # Half of the mean over the rows, or columns, that have a term.
+    column_terms = column_counts > 0
+    if pairs.terms is not None:
+        column_terms &= pairs.terms[1]
+    column_total = column_terms.sum()
     if pairs.row_divisor is not None:
         row_total = column_total = pairs.row_divisor
-    row_weights = (row_counts > 0) * 0.5 / row_total.clamp(min=1e-12)
-    column_weights = (column_counts > 0) * 0.5 / column_total.clamp(min=1e-12)
+    row_weights = row_terms * 0.5 / row_total.clamp(min=1e-12)
+    column_weights = column_terms * 0.5 / column_total.clamp(min=1e-12)
     row_weights = row_weights.to(regions)
     column_weights = column_weights.to(regions)
 
@@ -349,7 +356,8 @@ class CLIMRegionLoss(nn.Module):
                 regions: Tensor,
                 texts: Tensor,
                 targets: Tensor,
-                avg_factor: Optional[Union[float, Tensor]] = None) -> Tensor:
+                avg_factor: Optional[Union[float, Tensor]] = None,
+                terms: Optional[Tuple[Tensor, Tensor]] = None) -> Tensor:
         """Compute the loss.
 
         Args:
@@ -362,6 +370,10 @@ class CLIMRegionLoss(nn.Module):
             avg_factor (float | Tensor, optional): Divides the sum over
                 regions instead of their number; for 'infonce' the sum of
                 each direction.
+            terms (tuple[Tensor, Tensor], optional): For 'infonce' without
+                ``gather``: bool (R,) and (T,), which regions and which texts
+                have a term of their own. The others, such as those of a
+                queue, are positives and negatives of these. Defaults to all.
 
         Returns:
             Tensor: Scalar. Zero, connected to the inputs and to the learned
@@ -372,6 +384,7 @@ class CLIMRegionLoss(nn.Module):
             TypeError: If the dtype of an argument is wrong.
         """
         self._check_inputs(regions, texts, targets, avg_factor)
+        self._check_terms(targets, terms)
         with torch.autocast(regions.device.type, enabled=False):
             dtype = torch.promote_types(regions.dtype, texts.dtype)
             if dtype != torch.float64:
@@ -398,9 +411,9 @@ class CLIMRegionLoss(nn.Module):
             elif bias is not None:
                 bias = bias.to(dtype)
             pairs = _Pairs(self.kind, targets, self.positive_reduction,
-                           self.negative_weight, divisor, self.chunk_size
-                           or max(len(regions), 1), self.gather,
-                           torch.is_grad_enabled())
+                           self.negative_weight, divisor, terms,
+                           self.chunk_size or max(len(regions), 1),
+                           self.gather, torch.is_grad_enabled())
             value = _PairLoss.apply(
                 _unit_rows(regions), _unit_rows(texts), temperature, bias,
                 pairs)
@@ -450,6 +463,19 @@ class CLIMRegionLoss(nn.Module):
             targets = wide
         return gather_rows(texts,
                            counts), targets, sum(row[0] for row in table)
+
+    def _check_terms(self, targets: Tensor,
+                     terms: Optional[Tuple[Tensor, Tensor]]) -> None:
+        if terms is None:
+            return
+        if self.kind != 'infonce' or self.gather:
+            raise ValueError("terms: for kind='infonce' without gather, got "
+                             f'kind={self.kind!r}, gather={self.gather}')
+        shapes = tuple(tuple(of.shape) for of in terms)
+        if shapes != tuple((n, ) for n in targets.shape):
+            raise ValueError(
+                'terms: expected one value per region and one per text, '
+                f'{tuple(targets.shape)}, got shapes {shapes}')
 
     def _check_inputs(self, regions: Tensor, texts: Tensor, targets: Tensor,
                       avg_factor: Optional[Union[float, Tensor]]) -> None:
