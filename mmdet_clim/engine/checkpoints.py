@@ -1,9 +1,14 @@
 # Licensed under the Apache License, Version 2.0.
 """Files of weights."""
 import os
+from collections import OrderedDict
 from pathlib import Path
+from typing import Mapping
 
 import torch
+from torch import Tensor
+
+from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
 
 
 def save_atomically(checkpoint: dict, path: Path) -> None:
@@ -20,3 +25,26 @@ def save_atomically(checkpoint: dict, path: Path) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def strip_state_dict(state_dict: Mapping[str, Tensor]) -> OrderedDict:
+    """Keep the weights of the wrapped detector, under its own names.
+
+    Args:
+        state_dict (Mapping): Name to tensor of a ``CLIMDetector``.
+
+    Returns:
+        OrderedDict: Name to tensor of the detector.
+
+    Raises:
+        ValueError: No name begins with the prefix of the wrapper.
+    """
+    stripped = OrderedDict((name[len(DETECTOR_PREFIX):], weight)
+                           for name, weight in state_dict.items()
+                           if name.startswith(DETECTOR_PREFIX))
+    if not stripped:
+        raise ValueError(
+            f'state_dict: expected names with the prefix {DETECTOR_PREFIX!r} '
+            f'of CLIMDetector, got {list(state_dict)[:3]} ...; a checkpoint '
+            'of a plain detector needs no stripping')
+    return stripped

@@ -6,38 +6,13 @@ keeps the meta data of the run and drops the objectives with their queues,
 the optimizer, the schedules and the log.
 """
 import argparse
-from collections import OrderedDict
 from pathlib import Path
 from typing import Mapping, Optional
 
 import torch
 from mmengine.config import Config
 
-from mmdet_clim.engine.checkpoints import save_atomically
-from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
-
-
-def strip_state_dict(state_dict: Mapping[str, torch.Tensor]) -> OrderedDict:
-    """Keep the weights of the wrapped detector, under its own names.
-
-    Args:
-        state_dict (Mapping): Name to tensor of a ``CLIMDetector``.
-
-    Returns:
-        OrderedDict: Name to tensor of the detector.
-
-    Raises:
-        ValueError: No name begins with the prefix of the wrapper.
-    """
-    stripped = OrderedDict((name[len(DETECTOR_PREFIX):], weight)
-                           for name, weight in state_dict.items()
-                           if name.startswith(DETECTOR_PREFIX))
-    if not stripped:
-        raise ValueError(
-            f'state_dict: expected names with the prefix {DETECTOR_PREFIX!r} '
-            f'of CLIMDetector, got {list(state_dict)[:3]} ...; a checkpoint '
-            'of a plain detector needs no stripping')
-    return stripped
+from mmdet_clim.engine.checkpoints import save_atomically, strip_state_dict
 
 
 def strip_checkpoint(checkpoint: Mapping,

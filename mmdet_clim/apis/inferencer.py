@@ -1,0 +1,299 @@
+# Licensed under the Apache License, Version 2.0.
+import os
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+import mmcv
+import mmengine
+import numpy as np
+import torch
+from mmdet.apis import DetInferencer
+from mmdet.apis.det_inferencer import InputsType
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.runner import load_state_dict
+from torch import nn
+
+from mmdet_clim.engine.checkpoints import DETECTOR_PREFIX, strip_state_dict
+
+from .vocabulary import TakesVocabulary, VocabularySetter, parse_names
+
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
+LOADERS = ('LoadImageFromFile', 'mmcv.LoadImageFromFile',
+           'mmdet.LoadImageFromFile')
+
+
+class CLIMInferencer(DetInferencer):
+    """Boxes of one's own words in images, by any detector of this package.
+
+    mmdet's ``DetInferencer``, with classes that are given at run time. A
+    config of ``CLIMDetector`` gives its detector, and a checkpoint of either
+    loads in it.
+
+    Args:
+        model (str or Config, optional): Path of the config. None takes the
+            one that the checkpoint holds.
+        weights (str, optional): Path of the checkpoint.
+        vocabulary (optional): The classes; anything that
+            :func:`~mmdet_clim.datasets.build_vocabulary` reads. None keeps
+            those of the config.
+        device (str, optional): None takes an accelerator if there is one.
+        show_progress (bool): Whether to draw a progress bar.
+        **kwargs: The other arguments of ``DetInferencer``.
+
+    Raises:
+        ValueError: If the vocabulary is not one, or no weight of the
+            checkpoint is one of the detector's.
+        TypeError: If a vocabulary is given and the detector does not classify
+            by text.
+
+    Example:
+        >>> find = CLIMInferencer('config.py', 'iter_600.pth')
+        >>> find('street.jpg', vocabulary=['cat', 'fire truck'])
+    """
+
+    def __init__(self,
+                 model: Union[str, Config, None] = None,
+                 weights: Optional[str] = None,
+                 vocabulary: Any = None,
+                 device: Optional[str] = None,
+                 show_progress: bool = True,
+                 **kwargs) -> None:
+        if isinstance(model, (str, Path)):
+            model = Config.fromfile(str(model))
+        elif model is None and weights is not None:
+            model = _config_of(weights)
+        super().__init__(
+            model, weights, device, show_progress=show_progress, **kwargs)
+        self._setter: Optional[VocabularySetter] = None
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
+
+    def set_vocabulary(self, vocabulary) -> None:
+        """Replace the classes.
+
+        Args:
+            vocabulary: Anything that
+                :func:`~mmdet_clim.datasets.build_vocabulary` reads.
+
+        Raises:
+            TypeError: If the detector does not classify by text.
+            ValueError: If a name is empty, given twice or unknown to a
+                precomputed text encoder.
+        """
+        if self._setter is None:
+            self._setter = VocabularySetter(self.model)
+        self._take(self._setter(vocabulary).names)
+
+    def __call__(self,
+                 inputs: InputsType,
+                 vocabulary: Any = None,
+                 texts: Union[str, Sequence[str], None] = None,
+                 **kwargs) -> dict:
+        """Find the classes in images.
+
+        Args:
+            inputs (str, ndarray or list): Path of an image or of a folder of
+                images, an image (H, W, 3) in BGR, or a list of images.
+            vocabulary (optional): The classes from now on; a list of names,
+                for example.
+            texts (str or list[str], optional): mmdet's way to say the same:
+                names separated by ``' . '``, for all images or for each. A
+                grounding detector reads a sentence here, or names with
+                ``custom_entities=True``.
+            **kwargs: The other arguments of ``DetInferencer``, such as
+                ``batch_size``, ``pred_score_thr`` and ``out_dir``.
+
+        Returns:
+            dict: ``predictions``, a dict per image with ``labels``,
+            ``names``, ``scores`` and ``bboxes`` (absolute xyxy pixels of the
+            image), best first, and ``visualization``.
+
+        Raises:
+            ValueError: If both ``vocabulary`` and ``texts`` are given, there
+                is not one text per image, or the names are no vocabulary.
+        """
+        if vocabulary is not None and texts is not None:
+            raise ValueError('texts: expected none beside a vocabulary, got '
+                             f'{texts!r}')
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
+        if texts is None or not self._classifies_by_text():
+            return super().__call__(inputs, texts=texts, **kwargs)
+        inputs = self._inputs_to_list(inputs)
+        if isinstance(texts, str):
+            texts = [texts] * len(inputs)
+        if len(texts) != len(inputs):
+            raise ValueError(f'texts: expected one for each of {len(inputs)} '
+                             f'images, got {len(texts)}')
+        results = dict(predictions=[], visualization=[])
+        for text, pairs in groupby(
+                zip(texts, inputs), key=lambda pair: pair[0]):
+            self.set_vocabulary(parse_names(text))
+            found = super().__call__([image for _, image in pairs], **kwargs)
+            for key, values in results.items():
+                values.extend(found[key])
+        return results
+
+    def video(self,
+              path: Union[str, Path],
+              out_file: Union[str, Path, None] = None,
+              pred_score_thr: float = 0.3,
+              **kwargs) -> List[dict]:
+        """Find the classes in a video, frame by frame.
+
+        Args:
+            path (str or Path): The video.
+            out_file (str or Path, optional): Where the drawn video goes, as
+                ``.mp4``.
+            pred_score_thr (float): Least score of a box that is drawn.
+            **kwargs: As of a call.
+
+        Returns:
+            list[dict]: The predictions of each frame.
+
+        Raises:
+            ValueError: If the video can not be read.
+        """
+        frames = mmcv.VideoReader(str(path))
+        if not len(frames):
+            raise ValueError(f'path: {path} is no video that can be read')
+        writer = None
+        predictions = []
+        try:
+            for frame in frames:
+                found = self(
+                    frame,
+                    return_vis=out_file is not None,
+                    pred_score_thr=pred_score_thr,
+                    **kwargs)
+                # The classes are set once.
+                kwargs.pop('vocabulary', None)
+                predictions += found['predictions']
+                if out_file is not None:
+                    image = found['visualization'][0]
+                    writer = writer or _VideoFile(
+                        Path(out_file), frames.fps, image)
+                    writer.write(image)
+        except BaseException:
+            if writer is not None:
+                writer.discard()
+            raise
+        if writer is not None:
+            writer.finish()
+        return predictions
+
+    def pred2dict(self,
+                  data_sample: DetDataSample,
+                  pred_out_dir: str = '') -> Dict:
+        """A prediction as plain data, with the names of the classes.
+
+        Args:
+            data_sample (DetDataSample): Prediction of one image.
+            pred_out_dir (str): Folder of ``preds/IMAGE.json``; empty for none.
+        """
+        result = super().pred2dict(data_sample)
+        classes = self.model.dataset_meta['classes']
+        if 'labels' in result and 'label_names' not in \
+                data_sample.pred_instances:
+            result['names'] = [classes[label] for label in result['labels']]
+        elif 'labels' in result:
+            result['names'] = list(data_sample.pred_instances.label_names)
+        if pred_out_dir:
+            if 'img_path' in data_sample:
+                name = Path(data_sample.img_path).stem
+            else:
+                name = str(self.num_predicted_imgs)
+                self.num_predicted_imgs += 1
+            file = Path(pred_out_dir, 'preds', f'{name}.json')
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_suffix(f'.{os.getpid()}.json')
+            mmengine.dump(result, unfinished)
+            os.replace(unfinished, file)
+        return result
+
+    def _classifies_by_text(self) -> bool:
+        return any(
+            isinstance(part, TakesVocabulary) for part in self.model.modules())
+
+    def _take(self, names: Sequence[str]) -> None:
+        """Name and colour boxes by these classes."""
+        self.model.dataset_meta = dict(
+            classes=tuple(names), palette=self.palette)
+        if self.visualizer is not None:
+            self.visualizer.dataset_meta = self.model.dataset_meta
+
+    def _init_model(self,
+                    cfg: Config,
+                    weights: Optional[str],
+                    device: str = 'cpu') -> nn.Module:
+        if cfg and 'detector' in cfg.model:
+            # The text encoder of training is not needed.
+            cfg.model = cfg.model.detector
+        return super()._init_model(cfg, weights, device)
+
+    def _load_weights_to_model(self, model: nn.Module,
+                               checkpoint: Optional[dict], cfg) -> None:
+        if self.palette == 'none':
+            self.palette = 'random'
+        meta = {}
+        if checkpoint is not None:
+            state_dict = checkpoint.get('state_dict', checkpoint)
+            if any(name.startswith(DETECTOR_PREFIX) for name in state_dict):
+                state_dict = strip_state_dict(state_dict)
+            if not set(state_dict) & set(model.state_dict()):
+                raise ValueError(
+                    f'weights: none of {list(state_dict)[:3]} ... is a weight '
+                    f'of {type(model).__name__}')
+            meta = checkpoint.get('meta', {}).get('dataset_meta', {})
+            load_state_dict(model, state_dict, logger='current')
+        parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]
+        classes = parts[0].vocabulary.names if parts else meta.get(
+            'classes', ())
+        model.dataset_meta = dict(classes=classes, palette=self.palette)
+
+    def _init_pipeline(self, cfg):
+        pipeline = cfg.test_dataloader.dataset.pipeline
+        for transform in pipeline:
+            if transform.type in LOADERS:
+                transform.type = 'LoadImageFromFile'
+        return super()._init_pipeline(cfg)
+
+
+def _config_of(weights: Union[str, Path]) -> Config:
+    """The config that a checkpoint of a training holds."""
+    checkpoint = torch.load(weights, map_location='cpu', weights_only=True)
+    text = checkpoint.get('meta', {}).get('cfg')
+    if text is None:
+        raise ValueError(f'weights: {weights} holds no config; give it as '
+                         'model')
+    return Config.fromstring(text, file_format='.py')
+
+
+class _VideoFile:
+    """A video that has its name when it is finished."""
+
+    def __init__(self, path: Path, fps: float, image: np.ndarray) -> None:
+        import cv2
+        self.path = path
+        self.unfinished = path.with_name(f'{path.stem}.{os.getpid()}.mp4')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = image.shape[:2]
+        self.writer = cv2.VideoWriter(
+            str(self.unfinished), cv2.VideoWriter_fourcc(*'mp4v'), fps,
+            (width, height))
+        if not self.writer.isOpened():
+            raise ValueError(f'out_file: {path} can not be written')
+
+    def write(self, image: np.ndarray) -> None:
+        """Add one frame in RGB."""
+        self.writer.write(image[..., ::-1])
+
+    def finish(self) -> None:
+        self.writer.release()
+        os.replace(self.unfinished, self.path)
+
+    def discard(self) -> None:
+        self.writer.release()
+        self.unfinished.unlink(missing_ok=True)

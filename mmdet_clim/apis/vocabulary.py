@@ -1,0 +1,144 @@
+# Licensed under the Apache License, Version 2.0.
+"""The classes of a trained detector, replaced."""
+from typing import Iterator, List, Optional, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
+from mmdet_clim.registry import MODELS
+
+
+@runtime_checkable
+class TakesVocabulary(Protocol):
+    """A part of a detector that classifies by text, such as a box head."""
+
+    vocabulary: Vocabulary
+
+    def set_vocabulary(self,
+                       vocabulary,
+                       embeddings: Optional[Tensor] = None) -> None:
+        """Replace the classes."""
+
+
+def parse_names(texts: str) -> List[str]:
+    """Class names from one string, separated as mmdet's prompts are.
+
+    Args:
+        texts (str): Such as ``'cat . traffic light . dog .'``; line breaks
+            separate as well.
+
+    Returns:
+        list[str]: The names, in order.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> parse_names('cat . traffic light .')
+        ['cat', 'traffic light']
+    """
+    names = [
+        name.strip(' .') for line in texts.splitlines()
+        for name in f' {line} '.split(' . ')
+    ]
+    names = [name for name in names if name]
+    if not names:
+        raise ValueError("texts: expected class names separated by ' . ', got "
+                         f'{texts!r}')
+    return names
+
+
+class VocabularySetter:
+    """Replaces the classes of one detector, again and again.
+
+    The text encoder is built at the first use and kept.
+
+    Args:
+        detector (nn.Module): With at least one part that
+            :class:`TakesVocabulary`.
+
+    Raises:
+        TypeError: If no part of the detector classifies by text.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        self.parts = list(_parts(detector))
+        if not self.parts:
+            raise TypeError(
+                f'vocabulary: no part of {type(detector).__name__} classifies '
+                'by text; give it a zero-shot head (mmdet_clim.'
+                'ZeroShotBBoxHead, mmdet_clim.ZeroShotHead, ...)')
+        self.classifiers = [
+            module for module in detector.modules()
+            if isinstance(module, ZeroShotClassifier)
+        ]
+        self._text_encoder: Optional[BaseTextEncoder] = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes in use."""
+        return self.parts[0].vocabulary
+
+    def __call__(self,
+                 vocabulary,
+                 embeddings: Optional[Tensor] = None) -> Vocabulary:
+        """Replace the classes of every part.
+
+        Args:
+            vocabulary: Anything that
+                :func:`~mmdet_clim.datasets.build_vocabulary` reads.
+            embeddings (Tensor, optional): Their text embeddings (C, D).
+
+        Returns:
+            Vocabulary: The vocabulary now in use.
+
+        Raises:
+            ValueError: If a name is empty, given twice or unknown to a
+                precomputed text encoder, or the embeddings do not fit.
+        """
+        vocabulary = build_vocabulary(vocabulary)
+        if embeddings is None and self._share_texts():
+            first = self.classifiers[0]
+            if self._text_encoder is None:
+                self._text_encoder = MODELS.build(first.text_encoder_cfg)
+            embeddings = encode_classes(self._text_encoder, vocabulary.names,
+                                        first.templates)
+        for part in self.parts:
+            part.set_vocabulary(vocabulary, embeddings)
+        return vocabulary
+
+    def _share_texts(self) -> bool:
+        """Whether all classifiers embed a name in the same way."""
+        ways = [(c.text_encoder_cfg, c.templates) for c in self.classifiers]
+        return bool(ways) and all(way == ways[0] for way in ways)
+
+
+def set_vocabulary(detector: nn.Module,
+                   vocabulary,
+                   embeddings: Optional[Tensor] = None) -> Vocabulary:
+    """Replace the classes of a trained detector, once.
+
+    Args:
+        detector (nn.Module): As :class:`VocabularySetter` takes it.
+        vocabulary: As :class:`VocabularySetter` takes it.
+        embeddings (Tensor, optional): Text embeddings (C, D).
+
+    Returns:
+        Vocabulary: The vocabulary now in use.
+
+    Raises:
+        TypeError: If no part of the detector classifies by text.
+        ValueError: If the vocabulary or the embeddings do not fit.
+    """
+    return VocabularySetter(detector)(vocabulary, embeddings)
+
+
+def _parts(module: nn.Module) -> Iterator[TakesVocabulary]:
+    """The outermost parts: a box head, and not the classifier in it."""
+    if isinstance(module, TakesVocabulary):
+        yield module
+        return
+    for child in module.children():
+        yield from _parts(child)

@@ -1,0 +1,107 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Find one's own words in images or videos.
+
+Boxes are drawn, and written as JSON.
+
+    python tools/infer.py street.jpg photos/ --checkpoint iter_600.pth \
+        --vocabulary cat "fire truck" --out-dir found
+"""
+import argparse
+from pathlib import Path
+from typing import List, Optional
+
+# First: it checks the stack that all the others need.
+import mmdet_clim  # noqa: F401  isort: skip
+import mmengine
+
+from mmdet_clim.apis import CLIMInferencer
+from mmdet_clim.apis.inferencer import VIDEO_SUFFIXES
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'inputs',
+        nargs='+',
+        help='images, folders of images, or videos '
+        f'({" ".join(VIDEO_SUFFIXES)})')
+    parser.add_argument(
+        '--config', help='of the detector (default: the one in CHECKPOINT)')
+    parser.add_argument('--checkpoint', required=True)
+    parser.add_argument(
+        '--vocabulary',
+        nargs='+',
+        metavar='NAME',
+        help='class names, or one text file with a name per line (default: '
+        'the classes of the config)')
+    parser.add_argument(
+        '--texts',
+        help="for grounding detectors: a sentence, or names separated by "
+        "' . ' with --custom-entities")
+    parser.add_argument(
+        '--custom-entities',
+        action='store_true',
+        help='take --texts as names and not as a sentence')
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('outputs'),
+        help='gets vis/ with drawn boxes and preds/ with JSON (%(default)s)')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='least score of a box that is drawn (%(default)s)')
+    parser.add_argument('--batch-size', type=int, default=1)
+    parser.add_argument('--device', help='such as cuda:0 or cpu')
+    args = parser.parse_args(argv)
+    for path in args.inputs:
+        if not Path(path).exists():
+            parser.error(f'inputs: {path} does not exist')
+    names = args.vocabulary
+    if names and len(names) == 1 and names[0].endswith('.txt'):
+        args.vocabulary = names[0]
+    return args
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Find, draw and write."""
+    args = parse_args(argv)
+    find = CLIMInferencer(
+        args.config,
+        args.checkpoint,
+        vocabulary=args.vocabulary,
+        device=args.device)
+    options = dict(texts=args.texts, custom_entities=args.custom_entities)
+    for path in args.inputs:
+        if path.lower().endswith(VIDEO_SUFFIXES):
+            _video(find, Path(path), args, options)
+        else:
+            find(
+                path,
+                batch_size=args.batch_size,
+                pred_score_thr=args.score_thr,
+                out_dir=str(args.out_dir),
+                no_save_pred=False,
+                **options)
+    print(args.out_dir)
+
+
+def _video(find: CLIMInferencer, path: Path, args: argparse.Namespace,
+           options: dict) -> None:
+    find.show_progress = False
+    found = find.video(
+        path,
+        args.out_dir / 'vis' / f'{path.stem}.mp4',
+        pred_score_thr=args.score_thr,
+        **options)
+    file = args.out_dir / 'preds' / f'{path.stem}.json'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    mmengine.dump(found, file)
+
+
+if __name__ == '__main__':
+    main()
