@@ -10,13 +10,22 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmdet_clim.engine import prepare_cpu_processes
+from mmdet_clim.engine import (
+    add_clim,
+    prepare_cpu_processes,
+    read_fragment,
+)
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train a detector')
     parser.add_argument('config', help='path of the config')
+    parser.add_argument(
+        '--clim',
+        metavar='FRAGMENT',
+        help='put CLIM on the config: a file that defines clim_* names, such '
+        'as configs/_base_/clim/*.py, or package::path')
     parser.add_argument(
         '--work-dir',
         help='where logs and checkpoints go '
@@ -56,6 +65,8 @@ def parse_args() -> argparse.Namespace:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
     cfg = Config.fromfile(args.config)
+    if args.clim is not None:
+        cfg = add_clim(cfg, read_fragment(args.clim))
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)

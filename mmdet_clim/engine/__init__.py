@@ -1,7 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """Parts of the training engine."""
+from .clim_config import add_clim, read_fragment
 from .cpu_processes import prepare_cpu_processes
 from .hooks import IterationSeedHook
 from .training_runs import finish_training
 
-__all__ = ['IterationSeedHook', 'finish_training', 'prepare_cpu_processes']
+__all__ = [
+    'IterationSeedHook', 'add_clim', 'finish_training',
+    'prepare_cpu_processes', 'read_fragment'
+]
