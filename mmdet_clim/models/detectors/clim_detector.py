@@ -183,6 +183,9 @@ class CLIMDetector(BaseDetector):
                 InstanceData(
                     bboxes=inputs.new_zeros(0, 4), scores=inputs.new_zeros(0))
             ] * len(data_samples)
+        if any(o.needs_images for o in objectives.values()):
+            for sample, image in zip(data_samples, inputs):
+                sample.network_input = image
         losses: Dict[str, Tensor] = {}
         for stage in self.region_reader.stages(self.detector, feats, proposals,
                                                data_samples):

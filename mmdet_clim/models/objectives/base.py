@@ -54,6 +54,10 @@ class BaseRegionObjective(BaseModule, metaclass=ABCMeta):
     once per stage where a detector reads regions in several stages.
     """
 
+    #: Whether :meth:`loss` looks at the images, as ``network_input`` (3, H, W)
+    #: of the data samples.
+    needs_images = False
+
     @property
     def needs_proposals(self) -> bool:
         """Whether :meth:`sample` looks at the proposals.

@@ -3,7 +3,7 @@
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         self.cache_size = cache_size
         self.batch_size = batch_size
         self._cache = OrderedDict()
+        self._word_norm: Optional[float] = None
         self.num_truncated = 0
 
     @property
@@ -108,7 +109,9 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
     @property
     def word_norm(self) -> float:
         """Mean norm of the encoder's own word vectors."""
-        return self._word_table().norm(dim=1).mean().item()
+        if self._word_norm is None:
+            self._word_norm = self._word_table().norm(dim=1).mean().item()
+        return self._word_norm
 
     @property
     def max_words(self) -> int:

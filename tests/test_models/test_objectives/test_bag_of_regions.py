@@ -1,0 +1,386 @@
+# Licensed under the Apache License, Version 2.0.
+"""Bags of regions against plain code that takes one bag at a time."""
+import math
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_clim.models.objectives import BagReader, bag_of_regions_reading
+from mmdet_clim.registry import MODELS
+
+INFONCE = dict(
+    type='mmdet_clim.CLIMRegionLoss', kind='infonce', temperature=30.0)
+WIDTH = 16  # of the words of the tiny CLIP
+NUM_WORDS = 2
+
+
+@pytest.fixture
+def text_encoder(tiny_clip_cfg):
+    return MODELS.build(tiny_clip_cfg)
+
+
+def mosaic(grid=(1, 2), keys=(7, 8), captions=None, size=40.):
+    rows, cols = grid
+    boxes = torch.tensor(
+        [[size * c, size * r, size * c + size, size * r + size]
+         for r in range(rows) for c in range(cols)])
+    captions = captions or [['a cat', 'a dog'], ['two birds']]
+    sample = DetDataSample(
+        metainfo=dict(
+            captions=[list(c) for c in captions],
+            image_keys=list(keys),
+            mosaic_grid=grid))
+    sample.gt_instances = InstanceData(
+        bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long))
+    return sample
+
+
+def proposals(*boxes):
+    """Boxes, best score first, scores from 0.99 downwards."""
+    return InstanceData(
+        bboxes=torch.tensor(boxes).view(-1, 4),
+        scores=.99 - .01 * torch.arange(len(boxes)))
+
+
+TWO = ([2., 2., 22., 22.], [45., 5., 65., 30.])
+
+
+def objective(bags=None, **kwargs):
+    bags = dict(num_words=NUM_WORDS, **(bags or {}))
+    return MODELS.build(
+        dict(
+            type='mmdet_clim.BagOfRegionsObjective',
+            loss=INFONCE,
+            bags=bags,
+            **kwargs))
+
+
+def plain_position(box, frame):
+    """Sines and cosines of centre and size, one number after another."""
+    width, height = frame[2] - frame[0], frame[3] - frame[1]
+    numbers = [
+        ((box[1] + box[3]) / 2 - frame[1]) / height,
+        ((box[0] + box[2]) / 2 - frame[0]) / width,
+        (box[2] - box[0]) / width,
+        (box[3] - box[1]) / height,
+    ]
+    values = []
+    for number in numbers:
+        for pair in range(WIDTH // 8):
+            angle = 2 * math.pi * number / 10000**(2 * pair / (WIDTH // 4))
+            values += [math.sin(angle), math.cos(angle)]
+    return torch.tensor(values) / math.sqrt(WIDTH / 2)
+
+
+def plain_bags(embeddings, samples, text_encoder):
+    """All words of every bag, in the order of the regions."""
+    found, start = [], 0
+    for sample in samples:
+        for bag, frame in zip(sample.bags, sample.bag_bboxes.tolist()):
+            words = []
+            for region in bag.nonzero().flatten().tolist():
+                position = plain_position(sample.bboxes[region].tolist(),
+                                          frame) * text_encoder.word_norm
+                words += [
+                    word + position
+                    for word in embeddings[start + region].view(-1, WIDTH)
+                ]
+            found.append(
+                text_encoder.encode_words(
+                    torch.stack(words)[None], torch.tensor([len(words)]))[0])
+        start += len(sample)
+    return torch.stack(found)
+
+
+def plain_loss(bags, bag_images, texts, text_images, past=None):
+    """Cross-entropy of every bag over all texts and the other way round."""
+    all_bags, all_bag_images = list(bags), list(bag_images)
+    all_texts, all_text_images = list(texts), list(text_images)
+    if past is not None:
+        all_bags += list(past[0])
+        all_bag_images += past[1]
+        all_texts += list(past[2])
+        all_text_images += past[3]
+    rows = []
+    for bag, images in zip(bags, bag_images):
+        logs = torch.stack([30 * bag @ text for text in all_texts])
+        logs = logs.log_softmax(0)
+        own = [n for n, i in enumerate(all_text_images) if i in images]
+        rows.append(-sum(logs[n] for n in own) / len(own))
+    columns = []
+    for text, image in zip(texts, text_images):
+        logs = torch.stack([30 * bag @ text for bag in all_bags])
+        logs = logs.log_softmax(0)
+        own = [n for n, i in enumerate(all_bag_images) if image in i]
+        if own:
+            columns.append(-sum(logs[n] for n in own) / len(own))
+    return (sum(rows) / len(rows) + sum(columns) / len(columns)) / 2
+
+
+# One order, and words that are dropped never: nothing is random but the
+# order, which the next test looks at.
+ORDERED = dict(num_orders=1, drop_prob=0.)
+
+
+@pytest.fixture
+def in_order(monkeypatch):
+    """Regions stand in a bag in their own order."""
+    monkeypatch.setattr(
+        torch, 'rand', lambda *size, **_: torch.arange(math.prod(size)).
+        reshape(size) / math.prod(size))
+
+
+def test_bags_of_tiles_and_of_their_union():
+    samples = objective().sample(proposals(*TWO), mosaic())
+    tiles = [[0, 0, 40, 40], [40, 0, 80, 40]]
+    assert samples.bboxes[:2].tolist() == tiles
+    assert samples.is_core.tolist() == [True, True, False, False]
+    # The two proposals, in any order, with their tiles.
+    order = samples.bboxes[2:, 0].argsort() + 2
+    assert samples.bboxes[order].tolist() == [list(box) for box in TWO]
+    assert samples.members[order].tolist() == [[True, False], [False, True]]
+    columns = [0, 1, *order.tolist()]
+    assert samples.bags[:, columns].int().tolist() == [[1, 0, 1, 0],
+                                                       [0, 1, 0, 1],
+                                                       [1, 1, 1, 1]]
+    # Positions are relative to the tile, or to the union.
+    assert samples.bag_bboxes.tolist() == [*tiles, [0, 0, 80, 40]]
+
+
+def test_bags_of_tile_boxes_alone():
+    of_tiles = objective(regions='tiles')
+    assert not of_tiles.needs_proposals and objective().needs_proposals
+    samples = of_tiles.sample(proposals(*TWO), mosaic())
+    assert len(samples) == 2
+    assert samples.bags.int().tolist() == [[1, 0], [0, 1], [1, 1]]
+
+
+def test_value_and_gradients_equal_one_bag_at_a_time(text_encoder, in_order):
+    bags = objective(bags=ORDERED)
+    # Image 8 stands in both mosaics; the second has no proposals.
+    samples = [
+        bags.sample(proposals(*TWO), mosaic()),
+        bags.sample(
+            proposals(),
+            mosaic((1, 1), keys=[8], captions=[['two dogs', 'a word']])),
+    ]
+    torch.manual_seed(0)
+    embeddings = torch.randn(5, NUM_WORDS * WIDTH, requires_grad=True)
+    found = bags.loss(embeddings, samples, text_encoder)['loss']
+    texts = text_encoder(['a cat', 'a dog', 'two birds', 'two dogs', 'a word'])
+    expected = plain_loss(
+        plain_bags(embeddings, samples, text_encoder), [{7}, {8}, {7, 8}, {8}],
+        texts, [7, 7, 8, 8, 8])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    grads = [
+        torch.autograd.grad(of, embeddings)[0] for of in (found, expected)
+    ]
+    assert grads[1].abs().max() > 1e-3
+    torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-5)
+
+
+def test_queues_on_both_sides(text_encoder, in_order):
+    queue = dict(type='mmdet_clim.TextQueue', size=9, dim=12)
+    bags = objective(bags=ORDERED, queue=queue)
+    torch.manual_seed(0)
+    first = [bags.sample(proposals(*TWO), mosaic())]
+    old = torch.randn(4, NUM_WORDS * WIDTH)
+    bags.loss(old, first, text_encoder)
+    past = plain_bags(old, first, text_encoder)[:2]
+    # The composed bag belongs to two images and is not kept.
+    assert bags.contrast.bag_queue.ids.tolist() == [7, 8]
+    torch.testing.assert_close(
+        bags.contrast.bag_queue.features, past, atol=1e-5, rtol=1e-5)
+    assert bags.contrast.text_queue.ids.tolist() == [7, 7, 8]
+
+    resumed = objective(bags=ORDERED, queue=queue)
+    resumed.load_state_dict(bags.state_dict())
+    second = [
+        bags.sample(proposals(),
+                    mosaic((1, 1), keys=[8], captions=[['two dogs']]))
+    ]
+    embeddings = torch.randn(1, NUM_WORDS * WIDTH, requires_grad=True)
+    expected = plain_loss(
+        plain_bags(embeddings, second, text_encoder), [{8}],
+        text_encoder(['two dogs']), [8],
+        (past, [{7}, {8}], text_encoder(['a cat', 'a dog', 'two birds'
+                                         ]), [7, 7, 8]))
+    wanted, = torch.autograd.grad(expected, embeddings)
+    for of in (bags, resumed):
+        found = of.loss(embeddings, second, text_encoder, last_stage=False)
+        torch.testing.assert_close(
+            found['loss'], expected, atol=1e-5, rtol=1e-5)
+        grad, = torch.autograd.grad(found['loss'], embeddings)
+        torch.testing.assert_close(grad, wanted, atol=1e-5, rtol=1e-5)
+        # Another stage of the step follows: nothing was remembered.
+        assert len(of.contrast.bag_queue) == 2
+
+
+def sentences(reader, samples, text_encoder):
+    """The sentences that a reader writes, as lists of words.
+
+    Every word is a number of its own: region, then place in the region.
+    """
+    count = sum(map(len, samples))
+    numbers = torch.arange(count * reader.num_words).float() + 1
+    embeddings = numbers[:, None].expand(-1, text_encoder.word_dim).reshape(
+        count, -1)
+    written = []
+
+    class Recorder:
+        word_dim, word_norm = text_encoder.word_dim, 1.
+        max_words = text_encoder.max_words
+
+        def encode_words(self, words, lengths, value_path):
+            for of_one, length in zip(words, lengths):
+                written.append(of_one[:length, 0].round().int().tolist())
+                assert (of_one[length:] == 0).all()
+            return words[:, 0]
+
+    _, bag = reader(embeddings, samples, Recorder())
+    return written, bag.tolist()
+
+
+def test_orders_of_a_bag(text_encoder):
+    reader = BagReader(
+        num_words=2, num_orders=4, drop_prob=0., position_weight=0.)
+    samples = [objective().sample(proposals(*TWO), mosaic())]
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(20):
+        written, bag = sentences(reader, samples, text_encoder)
+        # 2! orders of the bags of two regions, 4 of the bag of four.
+        assert bag == [0, 0, 1, 1, 2, 2, 2, 2]
+        for words, number in zip(written, bag):
+            regions = [(first - 1) // 2 for first in words[::2]]
+            # The words of a region stay together and in their order.
+            assert words == [2 * r + w for r in regions for w in (1, 2)]
+            held = samples[0].bags[number].nonzero().flatten().tolist()
+            assert sorted(regions) == held
+            seen.add((number, *regions))
+    assert {len(of) for of in seen} == {3, 5}
+    # Both orders of each pair, and nearly all 24 of the four.
+    assert sum(len(of) == 3 for of in seen) == 4
+    assert sum(len(of) == 5 for of in seen) > 18
+
+
+def test_a_bag_of_one_region_has_one_order(text_encoder):
+    reader = BagReader(num_words=2, drop_prob=0., position_weight=0.)
+    samples = [objective().sample(proposals(), mosaic((1, 1), keys=[1]))]
+    written, bag = sentences(reader, samples, text_encoder)
+    assert (written, bag) == ([[1, 2]], [0])
+
+
+@pytest.mark.parametrize('drop_prob, mean', [(0., 2.), (.5, 1.25), (1., 1.)])
+def test_never_all_words_of_a_region_are_dropped(text_encoder, drop_prob,
+                                                 mean):
+    reader = BagReader(num_words=2, drop_prob=drop_prob, position_weight=0.)
+    samples = [objective().sample(proposals(*TWO), mosaic())]
+    torch.manual_seed(0)
+    counts = []
+    for _ in range(50):
+        written, bag = sentences(reader, samples, text_encoder)
+        for words, number in zip(written, bag):
+            regions = [(word - 1) // 2 for word in words]
+            held = samples[0].bags[number].nonzero().flatten().tolist()
+            assert sorted(set(regions)) == held
+            counts += [regions.count(r) for r in held]
+    # Of two words with p = 1/2: both 1/4, one 1/2, none 1/4, which is one.
+    assert torch.tensor(counts).float().mean().item() == pytest.approx(
+        mean, abs=.1)
+
+
+def test_a_bag_that_is_too_long_keeps_the_tiles(text_encoder):
+    # Eight words hold four regions of two words; 2x2 tiles with one proposal
+    # each are eight regions.
+    boxes = [[5. + 40 * c, 5. + 40 * r, 25. + 40 * c, 25. + 40 * r]
+             for r in range(2) for c in range(2)]
+    sample = objective(num_compositions=9).sample(
+        proposals(*boxes), mosaic((2, 2), range(4), [['a cat']] * 4))
+    full = sample.bags.sum(1).argmax().item()
+    assert sample.bags[full].all()
+    reader = BagReader(num_words=2, drop_prob=0., position_weight=0.)
+    written, bag = sentences(reader, [sample], text_encoder)
+    of_full = [w for w, number in zip(written, bag) if number == full]
+    assert len(of_full) == 4
+    for words in of_full:
+        assert sorted({(word - 1) // 2 for word in words}) == [0, 1, 2, 3]
+    # Of three, two tiles and one of the two proposals.
+    reader.max_regions = 3
+    written, bag = sentences(reader, [sample], text_encoder)
+    pairs = (sample.bags.sum(1) == 4).nonzero().flatten().tolist()
+    assert pairs
+    for words, number in zip(written, bag):
+        if number in pairs:
+            regions = {(word - 1) // 2 for word in words}
+            assert len(regions) == 3
+            assert sample.is_core[list(regions)].sum() == 2
+
+
+def test_at_most_so_many_captions(text_encoder):
+    captions = [['a cat', 'a dog', 'one', 'two', 'a word', 'the photo']]
+    queue = dict(type='mmdet_clim.TextQueue', size=99, dim=12)
+    bags = objective(queue=queue)
+    sample = [
+        bags.sample(proposals(), mosaic((1, 1), keys=[3], captions=captions))
+    ]
+    out = bags.loss(torch.randn(1, 32), sample, text_encoder)
+    # One image: every text is the bag's, and the loss is that of a tie.
+    assert bags.contrast.text_queue.ids.tolist() == [3] * 5
+    assert out['recall@1'] == 100 and out['loss'].isfinite()
+    assert len(
+        {tuple(row)
+         for row in bags.contrast.text_queue.features.tolist()}) == 5
+
+
+def test_a_text_that_is_not_finite_is_refused_and_a_bag_left_out(text_encoder):
+    queue = dict(type='mmdet_clim.TextQueue', size=9, dim=12)
+    bags = objective(queue=queue, bags=dict(num_orders=1))
+    sample = [bags.sample(proposals(), mosaic())]
+    embeddings = torch.randn(2, 32)
+    embeddings[0] = torch.nan
+    bags.loss(embeddings, sample, text_encoder)
+    assert bags.contrast.bag_queue.ids.tolist() == [8]
+    text_encoder._cache['a cat'] = torch.full((12, ), torch.nan)
+    with pytest.raises(ValueError, match='finite'):
+        bags.loss(torch.randn(2, 32), sample, text_encoder)
+
+
+def test_the_wrong_box_head_or_text_encoder(text_encoder):
+    bags = objective()
+    sample = [bags.sample(proposals(), mosaic())]
+    with pytest.raises(
+            ValueError, match='2 pseudo-words of 16, 32 in all, '
+            'got 12'):
+        bags.loss(torch.randn(2, 12), sample, text_encoder)
+    bags = objective(bags=dict(max_regions=5))
+    with pytest.raises(ValueError, match='takes 8 words, 4 regions'):
+        bags.loss(torch.randn(2, 32), sample, text_encoder)
+
+
+@pytest.mark.parametrize('kwargs, key', [
+    (dict(num_compositions=-1), 'num_compositions'),
+    (dict(max_captions=0), 'max_captions'),
+    (dict(regions='boxes'), 'regions'),
+    (dict(bags=dict(num_orders=0)), 'num_orders'),
+    (dict(bags=dict(max_regions=0)), 'max_regions'),
+    (dict(bags=dict(drop_prob=1.5)), 'drop_prob'),
+    (dict(bags=dict(position_weight=-1)), 'position_weight'),
+    (dict(proposals=dict(max_objects=0)), 'max_objects'),
+    (dict(proposals=dict(min_score=1)), 'min_score'),
+])
+def test_bad_arguments(kwargs, key):
+    with pytest.raises(ValueError, match=key):
+        objective(**kwargs)
+
+
+def test_position_embedding_needs_a_width_that_eight_divides():
+    embed_positions = bag_of_regions_reading.embed_positions
+    boxes = torch.rand(3, 4)
+    torch.testing.assert_close(
+        embed_positions(boxes, 24).norm(dim=1), torch.ones(3))
+    assert embed_positions(boxes[:0], 16).shape == (0, 16)
+    with pytest.raises(ValueError, match='8 divides, got 12'):
+        embed_positions(boxes, 12)
