@@ -1,0 +1,245 @@
+# Licensed under the Apache License, Version 2.0.
+"""Bags against crops, with a real image encoder, one bag at a time."""
+import math
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_clim.models.objectives import CropEncoder
+from mmdet_clim.registry import MODELS
+
+MEAN, STD = [100., 110., 120.], [50., 55., 60.]
+TWO = ([10., 10., 26., 30.], [44., 30., 56., 42.])
+
+
+@pytest.fixture
+def image_encoder(tiny_clip, tiny_clip_weights):
+    return dict(
+        model=tiny_clip,
+        pretrained=str(tiny_clip_weights),
+        data_preprocessor=dict(mean=MEAN, std=STD, bgr_to_rgb=True))
+
+
+@pytest.fixture
+def cfg(image_encoder):
+    return dict(
+        type='mmdet_clim.BagDistillationObjective',
+        loss=dict(
+            type='mmdet_clim.CLIMRegionLoss', kind='infonce',
+            temperature=30.0),
+        image_encoder=image_encoder,
+        bags=dict(num_words=2, num_orders=1, drop_prob=0., max_regions=4))
+
+
+def picture(seed=0, height=48, width=64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator)
+
+
+def packed(pixels, rgb=True):
+    """Pixels (RGB, 0 to 255) as a network gets them."""
+    order = [0, 1, 2] if rgb else [2, 1, 0]
+    image = (pixels[order].float() - torch.tensor(MEAN).view(
+        3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    sample = DetDataSample(metainfo=dict(image_keys=[7], mosaic_grid=(1, 1)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[0., 0., pixels.shape[2], pixels.shape[1]]]))
+    sample.network_input = image
+    return sample
+
+
+def proposals(*boxes):
+    return InstanceData(
+        bboxes=torch.tensor(boxes).view(-1, 4),
+        scores=torch.full((len(boxes), ), .9))
+
+
+def embedding_of(name, weights, pixels):
+    """What open_clip says of 32x32 pixels."""
+    clip = open_clip.create_model(name).eval()
+    clip.load_state_dict(torch.load(weights, weights_only=True))
+    settings = clip.visual.preprocess_cfg
+    mean, std = (
+        torch.tensor(settings[k]).view(3, 1, 1) for k in ('mean', 'std'))
+    with torch.no_grad():
+        return F.normalize(
+            clip.encode_image(((pixels.float() / 255 - mean) / std)[None]),
+            dim=1)[0]
+
+
+@pytest.mark.parametrize('rgb', [True, False])
+def test_a_crop_is_what_open_clip_sees(image_encoder, tiny_clip,
+                                       tiny_clip_weights, rgb):
+    image_encoder['data_preprocessor']['bgr_to_rgb'] = rgb
+    encoder = CropEncoder(**image_encoder, batch_size=1)
+    pixels = picture()
+    image = packed(pixels, rgb).network_input
+    # One crop as it is, one of twice the size, which is averaged.
+    boxes = torch.tensor([[8., 4., 40., 36.], [0., 0., 64., 48.]])
+    found = encoder([image, image], [boxes[:1], boxes[1:]])
+    shrunk = F.interpolate(pixels.float()[None], (32, 32), mode='area')[0]
+    for row, of in zip(found, (pixels[:, 4:36, 8:40], shrunk)):
+        expected = embedding_of(tiny_clip, tiny_clip_weights, of)
+        # The average over a crop of 1.5 pixels is one of samples.
+        torch.testing.assert_close(
+            row,
+            expected,
+            atol=1e-5 if of.dtype == torch.int64 else .05,
+            rtol=1e-4)
+    assert encoder([image], [boxes[:0]]).shape == (0, 12)
+    assert not encoder.state_dict() and not list(encoder.parameters())
+
+
+def test_bags_are_neighbourhoods(cfg):
+    everyone = MODELS.build(dict(cfg, neighbour_prob=1.))
+    sample = everyone.sample(proposals(*TWO), packed(picture()))
+    # A bag each; around the first a whole grid but for what leaves the image.
+    assert sample.bags.shape == (2, len(sample))
+    assert sample.bags.sum(0).eq(1).all()
+    for box, bag, frame in zip(TWO, *sorted_bags(sample)):
+        own = sample.bboxes[bag]
+        core = sample.is_core[bag]
+        assert own[core].tolist() == [list(box)]
+        width, height = box[2] - box[0], box[3] - box[1]
+        wanted = []
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                moved = [
+                    box[0] + right * width, box[1] + down * height,
+                    box[2] + right * width, box[3] + down * height
+                ]
+                inside = [
+                    max(moved[0], 0),
+                    max(moved[1], 0),
+                    min(moved[2], 64),
+                    min(moved[3], 48)
+                ]
+                share = max(inside[2] - inside[0], 0) * max(
+                    inside[3] - inside[1], 0) / width / height
+                if share >= 2 / 3:
+                    wanted.append(inside)
+        assert own.tolist() == wanted
+        columns = list(zip(*wanted))
+        assert frame.tolist() == [
+            min(columns[0]),
+            min(columns[1]),
+            max(columns[2]),
+            max(columns[3])
+        ]
+    alone = MODELS.build(dict(cfg, neighbour_prob=0.))
+    sample = alone.sample(proposals(*TWO), packed(picture()))
+    assert sorted(sample.bboxes.tolist()) == sorted(map(list, TWO))
+    assert sample.members.all()
+
+
+def sorted_bags(sample):
+    order = sample.bboxes[sample.is_core][:, 0].argsort()
+    return sample.bags[order], sample.bag_bboxes[order]
+
+
+def test_value_and_gradients_equal_one_bag_at_a_time(cfg, tiny_clip_cfg,
+                                                     monkeypatch):
+    text_encoder = MODELS.build(tiny_clip_cfg)
+    objective = MODELS.build(
+        dict(cfg, queue=dict(type='mmdet_clim.TextQueue', size=9, dim=12)))
+    torch.manual_seed(0)
+    samples = [
+        objective.sample(proposals(*TWO), packed(picture(0))),
+        objective.sample(proposals(), packed(picture(1)))
+    ]
+    samples[0].is_core[:] = False
+    assert len(samples[1]) == 0 and len(samples[0]) > 4
+    # Regions in their own order; of the nine, four have room.
+    monkeypatch.setattr(
+        torch, 'rand', lambda *size, **_: torch.arange(math.prod(size)).
+        reshape(size) / math.prod(size))
+    queued = torch.zeros(0, 12), torch.zeros(0, 12)
+    for _ in range(2):
+        embeddings = torch.randn(len(samples[0]), 32, requires_grad=True)
+        found = objective.loss(embeddings, samples, text_encoder)['loss']
+        bags, crops = plain_bags(embeddings, samples[0], text_encoder,
+                                 objective.image_encoder)
+        past_bags, past_crops = queued
+        logits = 30 * bags @ torch.cat([crops, past_crops]).T
+        expected = F.cross_entropy(logits, torch.arange(2)) / 2
+        logits = 30 * crops @ torch.cat([bags, past_bags]).T
+        expected = expected + F.cross_entropy(logits, torch.arange(2)) / 2
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        grads = [
+            torch.autograd.grad(of, embeddings)[0] for of in (found, expected)
+        ]
+        assert grads[1].abs().max() > 1e-4
+        torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-5)
+        queued = (torch.cat([past_bags,
+                             bags.detach()]), torch.cat([past_crops, crops]))
+    assert objective.num_bags == 4
+    assert objective.contrast.bag_queue.ids.tolist() == [0, 1, 2, 3]
+    assert not [k for k in objective.state_dict() if 'image_encoder' in k]
+
+
+def plain_bags(embeddings, sample, text_encoder, image_encoder):
+    """Each bag's words one after another, and its crop."""
+    from mmdet_clim.models.objectives.bag_of_regions_reading import (
+        embed_positions,
+        relative_boxes,
+    )
+    bags, crops = [], []
+    for bag, frame in zip(sample.bags, sample.bag_bboxes):
+        words = []
+        for region in bag.nonzero().flatten().tolist()[:4]:
+            box = sample.bboxes[region][None]
+            position = embed_positions(relative_boxes(box, frame[None]), 16)
+            words.append(embeddings[region].view(2, 16) +
+                         text_encoder.word_norm * position)
+        words = torch.cat(words)
+        bags.append(
+            text_encoder.encode_words(words[None],
+                                      torch.tensor([len(words)]))[0])
+        crops.append(
+            image_encoder([sample.data_sample.network_input],
+                          [frame[None]])[0])
+    return torch.stack(bags), torch.stack(crops)
+
+
+def test_no_bags_at_all(cfg, tiny_clip_cfg):
+    objective = MODELS.build(
+        dict(cfg, queue=dict(type='mmdet_clim.TextQueue', size=9, dim=12)))
+    samples = [objective.sample(proposals(), packed(picture()))]
+    embeddings = torch.zeros(0, 32, requires_grad=True)
+    out = objective.loss(embeddings, samples, MODELS.build(tiny_clip_cfg))
+    assert out['loss'].item() == 0
+    out['loss'].backward()
+    assert embeddings.grad.shape == (0, 32)
+    assert len(objective.contrast.bag_queue) == 0
+
+
+def test_encoders_of_two_clips(cfg, bert_folder):
+    bert = MODELS.build(
+        dict(type='mmdet_clim.SentenceTextEncoder', path=str(bert_folder)))
+    objective = MODELS.build(cfg)
+    samples = [objective.sample(proposals(*TWO), packed(picture()))]
+    with pytest.raises(ValueError, match='expected the width 16.*got 12'):
+        objective.loss(torch.zeros(len(samples[0]), 32), samples, bert)
+
+
+@pytest.mark.parametrize('changes, key', [
+    (dict(neighbour_prob=2), 'neighbour_prob'),
+    (dict(spacing=0), 'spacing'),
+    (dict(min_inside=0), 'min_inside'),
+])
+def test_bad_arguments(cfg, changes, key):
+    with pytest.raises(ValueError, match=key):
+        MODELS.build({**cfg, **changes})
+
+
+@pytest.mark.parametrize('changes, key', [
+    (dict(data_preprocessor=dict(std=STD)), 'expected mean'),
+    (dict(batch_size=0), 'batch_size'),
+])
+def test_bad_image_encoders(image_encoder, changes, key):
+    with pytest.raises(ValueError, match=key):
+        CropEncoder(**{**image_encoder, **changes})
