@@ -157,7 +157,7 @@ class CLIMInferencer(DetInferencer):
             ValueError: If the video can not be read.
         """
         frames = mmcv.VideoReader(str(path))
-        if not len(frames):
+        if frames.frame_cnt < 1:
             raise ValueError(f'path: {path} is no video that can be read')
         writer = None
         predictions = []
