@@ -10,13 +10,11 @@ import pytest
 import torch
 from mmdet.models.backbones import ResNet
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.registry import MODELS
 
-import mmdet_clim  # noqa: F401
-
-CLIP = 'ViT-B-32-quickgelu'
 BASE = 'detic_r50-caffe-c4_90k_ov-coco_base'
+SECOND_STAGE_NAME = 'detic_r50-caffe-c4_45k_ov-coco'
+ABLATION_NAME = 'detic_r50-c4_ov-coco'
 # Config, samples per source, losses beside the detector's own.
 SECOND_STAGE = [
     ('captions', [1, 1], ['captions.caption']),
@@ -25,95 +23,97 @@ SECOND_STAGE = [
     ('captions-tags_clim', [1, 1, 1],
      ['captions.caption', 'captions.tag', 'mosaic.caption', 'mosaic.tag']),
 ]
-
-
-class RecordLosses(Hook):
-    """The losses and the rate of each iteration."""
-
-    def __init__(self):
-        self.losses, self.rates = [], []
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.rates.append(runner.optim_wrapper.param_groups[0]['lr'])
-
-    def after_train_iter(self,
-                         runner,
-                         batch_idx,
-                         data_batch=None,
-                         outputs=None):
-        self.losses.append({k: v.item() for k, v in outputs.items()})
+DATA = 'train_dataloader.dataset.datasets'
+# Config, what it changes of the recipe whose regions are those of mosaics or,
+# without clim_ in its name, whole images. None: not there.
+ABLATIONS = {
+    'clim_grid-2x2': {
+        f'{DATA}.2.pipeline.3.grids': ((2, 2), )
+    },
+    'clim_grid-3x3': {
+        f'{DATA}.2.pipeline.3.grids': ((3, 3), )
+    },
+    'clim_grid-4x4': {
+        f'{DATA}.2.pipeline.3.grids': ((4, 4), )
+    },
+    'clim_no-composition': {
+        'model.objectives.caption.num_compositions': 0,
+        'model.objectives.tag.num_compositions': 0
+    },
+    'clim_tags-only': {
+        'model.objectives.caption': None,
+        'model.branches.captions': ['tag'],
+        'model.branches.mosaic': ['tag']
+    },
+    'clim_proposals': {
+        'model.objectives.caption.regions': 'proposals'
+    },
+    'clim_class-names': {
+        'model.objectives.caption': None,
+        'model.objectives.tag.regions': 'tiles',
+        'model.branches.captions': ['tag'],
+        'model.branches.mosaic': ['tag']
+    },
+    'pseudo-labels': {
+        'model.objectives.caption':
+        None,
+        'model.objectives.tag':
+        None,
+        'model.objectives.pseudo_label':
+        dict(
+            type='mmdet_clim.RegionPseudoLabelObjective',
+            vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
+            loss=dict(
+                type='mmdet_clim.CLIMRegionLoss',
+                kind='bce',
+                temperature=25.0,
+                bias=-20.0,
+                positive_reduction='sum',
+                loss_weight=0.1 / 3)),
+        'model.branches.captions': ['pseudo_label']
+    },
+    'mosaic-augmentation': {
+        f'{DATA}.0.pipeline': [
+            dict(type='LoadImageFromFile'),
+            dict(type='mmdet.LoadAnnotations', with_bbox=True),
+            dict(type='mmdet.CachedMosaic', img_scale=(400, 400), prob=0.5),
+            dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True),
+            dict(type='mmdet.RandomFlip', prob=0.5),
+            dict(type='mmdet.PackDetInputs'),
+        ]
+    },
+}
 
 
 @pytest.fixture(scope='module')
-def files(openmoji_root, tmp_path_factory):
+def files(openmoji_root, clip_checkpoint, tmp_path_factory):
     """The environment variables of the configs, set to files made here."""
-    import open_clip  # after mmdet_clim, which prepares for it
     folder = tmp_path_factory.mktemp('weights')
-    small = dict(
-        embed_dim=512,
-        quick_gelu=True,
-        vision_cfg=dict(
-            image_size=32, layers=1, width=32, patch_size=16, head_width=16),
-        text_cfg=dict(
-            context_length=77, vocab_size=49408, width=32, heads=2, layers=1))
     torch.manual_seed(0)
     resnet = ResNet(50, style='caffe', norm_eval=True)
     resnet.init_weights()
     torch.save(resnet.state_dict(), folder / 'resnet50_caffe.pth')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(open_clip.factory._MODEL_CONFIGS, CLIP, small)
-        clip = open_clip.create_model(CLIP)
-        torch.save(clip.state_dict(), folder / 'clip.pt')
         patch.setenv('OV_COCO_ROOT', f'{openmoji_root}/')
-        patch.setenv('CLIP_VIT_B_32', str(folder / 'clip.pt'))
         patch.setenv('RESNET50_CAFFE', str(folder / 'resnet50_caffe.pth'))
         yield folder
 
 
-def shrink_images(node):
-    """Images of 128 pixels, tiles of 64, in every pipeline of a config."""
-    if isinstance(node, dict):
-        if 'scale' in node:
-            side = 64 if node['scale'] == (400, 400) else 128
-            node['scale'] = (side, side)
-        if node.get('type') == 'mmdet_clim.MosaicCLIM':
-            node.update(tile_size=(64, 64), out_size=(128, 128))
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            shrink_images(value)
+@pytest.fixture(scope='module')
+def read_config(files, repository, shorten):
+    """Read a config by its name: two iterations on small images."""
 
+    def read(name, source_ratio=None):
+        cfg = Config.fromfile(repository / f'configs/detic/ov_coco/{name}.py')
+        shorten(cfg, 6.25, source_ratio)
+        cfg.val_dataloader.batch_size = 4
+        detector = cfg.model.get('detector', cfg.model)
+        detector.train_cfg.rpn_proposal.max_per_img = 32
+        detector.train_cfg.rcnn.sampler.num = 8
+        detector.test_cfg.rpn.max_per_img = 4
+        return cfg
 
-def read_config(repository, name, source_ratio=None):
-    """A config with small images, small batches and two iterations."""
-    cfg = Config.fromfile(repository / f'configs/detic/ov_coco/{name}.py')
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        shrink_images(loader.dataset)
-        loader.update(num_workers=0, persistent_workers=False)
-    cfg.test_dataloader = cfg.val_dataloader
-    cfg.val_dataloader.batch_size = 4
-    cfg.train_dataloader.batch_size = 2
-    if source_ratio is not None:
-        cfg.train_dataloader.batch_size = sum(source_ratio)
-        cfg.train_dataloader.sampler.update(
-            batch_size=sum(source_ratio), source_ratio=source_ratio)
-    detector = cfg.model.get('detector', cfg.model)
-    detector.train_cfg.rpn_proposal.max_per_img = 32
-    detector.train_cfg.rcnn.sampler.num = 8
-    detector.test_cfg.rpn.max_per_img = 4
-    cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.default_hooks.checkpoint.interval = 2
-    cfg.visualizer.name = name
-    return cfg
-
-
-def train(cfg, work_dir):
-    record = RecordLosses()
-    cfg.work_dir = str(work_dir)
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(record)
-    runner.train()
-    return runner, record
+    return read
 
 
 def check(runner, record, expected):
@@ -140,10 +140,10 @@ def check(runner, record, expected):
 
 
 @pytest.fixture(scope='module')
-def base(files, repository, tmp_path_factory):
+def base(read_config, train, tmp_path_factory):
     """The box-supervised recipe, trained."""
     work_dir = tmp_path_factory.mktemp(BASE)
-    return (*train(read_config(repository, BASE), work_dir), work_dir)
+    return (*train(read_config(BASE), work_dir), work_dir)
 
 
 def test_the_base_recipe(base, files):
@@ -176,11 +176,13 @@ def test_the_base_recipe(base, files):
     'name, source_ratio, losses',
     SECOND_STAGE,
     ids=[row[0] for row in SECOND_STAGE])
-def test_a_second_stage(base, files, repository, tmp_path, name, source_ratio,
-                        losses):
-    cfg = read_config(repository, f'detic_r50-caffe-c4_45k_ov-coco_{name}',
-                      source_ratio)
-    assert cfg.load_from.endswith(f'{BASE}/iter_90000.pth')
+def test_a_second_stage(base, read_config, train, repository, tmp_path, name,
+                        source_ratio, losses):
+    name = f'{SECOND_STAGE_NAME}_{name}'
+    published = Config.fromfile(repository /
+                                f'configs/detic/ov_coco/{name}.py')
+    assert published.load_from.endswith(f'{BASE}/iter_90000.pth')
+    cfg = read_config(name, source_ratio)
     cfg.load_from = str(base[2] / 'iter_2.pth')
     runner, record = train(cfg, tmp_path)
     check(runner, record, losses)
@@ -199,3 +201,46 @@ def test_a_second_stage(base, files, repository, tmp_path, name, source_ratio,
     else:
         assert len(queue) == 2
     assert not [key for key in state if 'text_encoder' in key]
+
+
+@pytest.mark.parametrize('name, expected', ABLATIONS.items())
+def test_an_ablation_differs_in_what_it_says(files, repository, differences,
+                                             name, expected):
+    folder = repository / 'configs/detic/ov_coco'
+    with_mosaics = '_clim' if name.startswith('clim') else ''
+    recipe = Config.fromfile(
+        folder / f'{SECOND_STAGE_NAME}_captions-tags{with_mosaics}.py')
+    cfg = Config.fromfile(folder / f'ablation/{ABLATION_NAME}_{name}.py')
+    assert differences(cfg, recipe) == expected
+    objectives = MODELS.build(cfg.model).objectives
+    assert set(objectives) == {
+        name
+        for names in cfg.model.branches.values()
+        for name in names
+    }
+
+
+def test_each_config_of_the_folder_is_tested(repository):
+    assert {f'{ABLATION_NAME}_{name}'
+            for name in ABLATIONS} == {
+                file.stem
+                for file in (repository /
+                             'configs/detic/ov_coco/ablation').glob('*.py')
+            }
+
+
+@pytest.mark.parametrize('name, source_ratio, expected', [
+    ('clim_proposals', [1, 1, 1],
+     ['captions.caption', 'captions.tag', 'mosaic.caption', 'mosaic.tag']),
+    ('pseudo-labels', [1, 1], ['captions.pseudo_label']),
+    ('mosaic-augmentation', [1, 1], ['captions.caption', 'captions.tag']),
+])
+def test_an_ablation_trains(read_config, train, tmp_path, name, source_ratio,
+                            expected):
+    cfg = read_config(f'ablation/{ABLATION_NAME}_{name}', source_ratio)
+    _, record = train(cfg, tmp_path)
+    assert len(record.losses) == 2
+    for losses in record.losses:
+        names = {key for key in losses if key.endswith('.loss')}
+        assert names == {f'{of}.loss' for of in expected}
+        assert 0 < losses['loss'] < 100
