@@ -1,0 +1,25 @@
+# CLIM on the captioned scenes of OpenMoji's LVIS-like data: as on
+# OpenMoji-COCO, with the published grids (the smallest tile is 8 cells of the
+# feature map of stride 8 wide) and the classifier's 50 without a bias.
+_base_ = './openmoji_captions_tags.py'
+clim_data_root = '{{$OPENMOJI_LVIS_ROOT:data/openmoji_lvis/}}'
+clim_vocabulary = dict(
+    dataset='mmdet_clim.OVLVISDataset',
+    ann_file=clim_data_root + 'annotations/lvis_v1_val.json')
+clim_mosaic = dict(
+    _base_.clim_mosaic_pipeline[2], grids=((2, 2), (3, 3), (4, 4)))
+clim_mosaic_pipeline = [
+    *_base_.clim_mosaic_pipeline[:2],
+    clim_mosaic,
+    _base_.clim_mosaic_pipeline[3],
+]
+clim_caption_dataset = dict(
+    vocabulary=clim_vocabulary, data_root=clim_data_root)
+clim_mosaic_dataset = dict(
+    vocabulary=clim_vocabulary,
+    data_root=clim_data_root,
+    pipeline=clim_mosaic_pipeline)
+clim_objectives = dict(
+    caption=dict(loss=dict(temperature=50.0, bias=None)),
+    tag=dict(
+        vocabulary=clim_vocabulary, loss=dict(temperature=50.0, bias=None)))
