@@ -1,0 +1,175 @@
+# Licensed under the Apache License, Version 2.0.
+"""A detector of pseudo-words with both objectives of bags, also on two ranks.
+
+Its text encoder is a BERT without positions, which reads a bag the same in
+every order: nothing is random that the number of processes changes.
+"""
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from mmengine.config import ConfigDict
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODELS
+from torch import distributed
+
+import mmdet_clim  # noqa: F401
+
+NAMES = ('bag', 'distillation')
+
+
+@pytest.fixture(scope='module')
+def order_free_bert(bert_folder, tmp_path_factory):
+    from transformers import BertModel
+    folder = tmp_path_factory.mktemp('order') / 'bert'
+    shutil.copytree(bert_folder, folder)
+    bert = BertModel.from_pretrained(folder)
+    # Room for a bag of every proposal.
+    bert.config.max_position_embeddings = 128
+    bert.embeddings.position_embeddings.weight.data = torch.zeros(128, 16)
+    bert.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def cfg(detector_cfg, order_free_bert, tmp_path):
+    """CLIMDetector around a detector of pseudo-words."""
+    import open_clip
+    vision = dict(
+        image_size=32, layers=1, width=32, patch_size=16, head_width=16)
+    text = dict(
+        context_length=10, vocab_size=49408, width=16, heads=2, layers=1)
+    (tmp_path / 'clip-of-16.json').write_text(
+        json.dumps(dict(embed_dim=16, vision_cfg=vision, text_cfg=text)))
+    open_clip.add_model_config(tmp_path)
+    torch.manual_seed(1)
+    torch.save(
+        open_clip.create_model('clip-of-16').state_dict(), tmp_path / 'c.pt')
+    encoder = dict(
+        type='mmdet_clim.SentenceTextEncoder', path=str(order_free_bert))
+    detector_cfg.roi_head.bbox_head.classifier = dict(
+        type='mmdet_clim.PseudoWordClassifier',
+        text_encoder=encoder,
+        templates=('{}', ),
+        num_words=2)
+    bags = dict(num_words=2, num_orders=1, drop_prob=0.)
+    loss = dict(
+        type='mmdet_clim.CLIMRegionLoss', kind='infonce', temperature=10.)
+    queue = dict(type='mmdet_clim.TextQueue', size=99, dim=16)
+    proposals = dict(min_area=0., min_score=.4, max_objects=99)
+    return ConfigDict(
+        type='mmdet_clim.CLIMDetector',
+        detector=detector_cfg,
+        text_encoder=encoder,
+        objectives=dict(
+            bag=dict(
+                type='mmdet_clim.BagOfRegionsObjective',
+                loss=loss,
+                bags=bags,
+                queue=queue,
+                proposals=proposals,
+                num_compositions=99),
+            distillation=dict(
+                type='mmdet_clim.BagDistillationObjective',
+                loss=loss,
+                bags=bags,
+                queue=queue,
+                proposals=proposals,
+                neighbour_prob=1.,
+                image_encoder=dict(
+                    model='clip-of-16',
+                    pretrained=str(tmp_path / 'c.pt'),
+                    data_preprocessor=detector_cfg.data_preprocessor))))
+
+
+def gradients(model, batch):
+    """Losses and gradients of one step; DDP's wrapper averages the latter."""
+    module = model.module if isinstance(model,
+                                        MMDistributedDataParallel) else model
+    data = module.data_preprocessor(copy.deepcopy(batch), True)
+    loss, log = module.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    return log, {n: p.grad.clone() for n, p in module.named_parameters()}
+
+
+def queues(model):
+    """Ids and features of all queues."""
+    found = {}
+    for name in NAMES:
+        contrast = model.objectives[name].contrast
+        for side in (contrast.bag_queue, contrast.text_queue):
+            found[f'{name}{len(found)}'] = (side.ids, side.features)
+    return found
+
+
+def test_losses_and_what_learns(cfg, batch):
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).train()
+    log, grads = gradients(model, batch)
+    assert all(0 < log[f'mosaic.{n}.loss'] < 100 for n in NAMES)
+    assert all(0 <= log[f'mosaic.{n}.recall@1'] <= 100 for n in NAMES)
+    # The words learn from all of it, the encoders are not there.
+    assert grads['detector.roi_head.bbox_head.fc_cls.projection.weight'].any()
+    assert not [n for n in model.state_dict() if 'encoder' in n]
+    assert not [n for n, _ in model.named_parameters() if 'encoder' in n]
+    assert len(model.objectives['bag'].contrast.bag_queue) == 2 * 4
+    # At test time it is the detector that it was.
+    model.eval()
+    data = model.data_preprocessor(
+        dict(
+            inputs=batch['inputs'][:1],
+            data_samples=batch['data_samples'][:1]))
+    with torch.no_grad():
+        result = model(**data, mode='predict')[0].pred_instances
+    assert result.scores.isfinite().all() and len(result) > 0
+
+
+def run_rank(rank, folder, cfg, batches):
+    from mmdet.utils import register_all_modules
+    register_all_modules()
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = MMDistributedDataParallel(MODELS.build(cfg).train())
+    for batch in batches:
+        model.zero_grad()
+        log, grads = gradients(model, batch[rank])
+    torch.save((log, grads, queues(model.module)), f'{folder}/rank{rank}.pth')
+
+
+def test_gradients_equal_those_of_the_joined_batch(cfg, make, tmp_path):
+    images = [make['mosaic'](i) for i in range(6)]
+    # Uneven: one mosaic on the first rank, two on the second, twice.
+    batches = [[
+        make['collate'](images[3 * step]),
+        make['collate'](*images[3 * step + 1:3 * step + 3])
+    ] for step in range(2)]
+    mp.start_processes(
+        run_rank, (str(tmp_path), cfg, batches), 2, start_method='fork')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).train()
+    for step in range(2):
+        model.zero_grad()
+        log, expected = gradients(
+            model, make['collate'](*images[3 * step:3 * step + 3]))
+    for rank in range(2):
+        rank_log, grads, of_rank = torch.load(tmp_path / f'rank{rank}.pth')
+        for name in NAMES:
+            key = f'mosaic.{name}.loss'
+            torch.testing.assert_close(
+                rank_log[key], log[key], atol=1e-4, rtol=1e-4)
+        for name, (ids, features) in queues(model).items():
+            assert torch.equal(of_rank[name][0], ids), name
+            torch.testing.assert_close(
+                of_rank[name][1], features, atol=1e-4, rtol=1e-4)
+        assert grads.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(
+                grads[name],
+                expected[name],
+                atol=1e-5 * max(1, expected[name].abs().max().item()),
+                rtol=1e-3,
+                msg=name)
