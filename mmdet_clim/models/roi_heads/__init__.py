@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 from .centernet2_roi_head import CenterNet2RoIHead, refine_rois
+from .fvit_roi_head import FViTRoIHead, ensemble_scores
 from .mlp_regressor import MLPRegressor
 from .proposal_scores import ProposalScoreRoIHead, select_detections
 from .pseudo_word_classifier import PseudoWordClassifier
+from .softmax_zero_shot_classifier import SoftmaxZeroShotClassifier
 from .zero_shot_bbox_head import (
     ZeroShotBBoxHead,
     ZeroShotConvFCBBoxHead,
@@ -11,8 +13,8 @@ from .zero_shot_bbox_head import (
 from .zero_shot_classifier import ZeroShotClassifier
 
 __all__ = [
-    'CenterNet2RoIHead', 'MLPRegressor', 'ProposalScoreRoIHead',
-    'PseudoWordClassifier', 'ZeroShotBBoxHead', 'ZeroShotClassifier',
-    'ZeroShotConvFCBBoxHead', 'ZeroShotMixin', 'refine_rois',
-    'select_detections'
+    'CenterNet2RoIHead', 'FViTRoIHead', 'MLPRegressor', 'ProposalScoreRoIHead',
+    'PseudoWordClassifier', 'SoftmaxZeroShotClassifier', 'ZeroShotBBoxHead',
+    'ZeroShotClassifier', 'ZeroShotConvFCBBoxHead', 'ZeroShotMixin',
+    'ensemble_scores', 'refine_rois', 'select_detections'
 ]

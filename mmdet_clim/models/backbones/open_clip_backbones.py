@@ -1,0 +1,201 @@
+# Licensed under the Apache License, Version 2.0.
+"""Image towers of open_clip as backbones of detectors."""
+import logging
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmdet_clim.models.frozen_tower import FrozenTower
+from mmdet_clim.registry import MODELS
+
+from .dense_tower import DenseImageTower
+from .tower_reader import EncodedImages
+
+
+class OpenCLIPBackbone(BaseModule):
+    """What both backbones share: the tower, frozen or not, and its taps.
+
+    A frozen tower is in no ``parameters()``, optimiser, DDP bucket or
+    checkpoint, and in evaluation mode whatever happens around it: a detector
+    with a CLIP of 300 MB saves the few MB that were trained, and its config
+    says where the tower comes from. The checkpoint holds one number of the
+    tower, by which loading it beside another tower is noticed and reported.
+
+    Args:
+        model (str): See :class:`DenseImageTower`.
+        pretrained (str, optional): See :class:`DenseImageTower`.
+        mode (str): How regions are read; see :class:`DenseImageTower`.
+        taps (Sequence[int]): Which of the tower's maps are used.
+        frozen (bool): Whether the tower stays as it is.
+
+    Raises:
+        ValueError: If a tap is out of range.
+    """
+
+    def __init__(self,
+                 model: str,
+                 pretrained: Optional[str] = None,
+                 mode: str = 'value',
+                 taps: Optional[Sequence[int]] = None,
+                 frozen: bool = True,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        tower = DenseImageTower(model, pretrained, mode)
+        self.taps = tuple(taps or self.default_taps(tower.num_taps))
+        wrong = [tap for tap in self.taps if not 0 <= tap < tower.num_taps]
+        if wrong:
+            raise ValueError(f'taps: {model!r} has maps 0 to '
+                             f'{tower.num_taps - 1}, got {self.taps}')
+        self.frozen = frozen
+        self.image_tower = FrozenTower(tower) if frozen else tower
+        self.register_buffer('tower_sum',
+                             sum_of_weights(tower) if frozen else None)
+
+    @staticmethod
+    def default_taps(num_taps: int) -> Sequence[int]:
+        """Which maps are used where the config does not say."""
+        raise NotImplementedError
+
+    @property
+    def tower(self) -> DenseImageTower:
+        """The tower, frozen or not."""
+        return self.image_tower.tower if self.frozen else self.image_tower
+
+    def encode(self, images: Tensor) -> Tuple[List[Tensor], EncodedImages]:
+        """Run the tower once.
+
+        Args:
+            images (Tensor): Shape (N, 3, H, W), normalised.
+
+        Returns:
+            tuple[list[Tensor], EncodedImages]: The maps of :attr:`taps`, and
+            what :meth:`region_features_of` reads.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled()
+                                    and not self.frozen):
+            return self.tower.encode(images, self.taps)
+
+    @torch.no_grad()
+    def region_features_of(self, encoded: EncodedImages,
+                           rois: Tensor) -> Tensor:
+        """Unit vectors (R, D) of regions, without gradient.
+
+        Args:
+            encoded (EncodedImages): What :meth:`encode` gave.
+            rois (Tensor): Shape (R, 5): image index, then absolute xyxy
+                pixels of the network's input.
+        """
+        return self.tower.region_features_of(encoded, rois)
+
+    def pyramid(self, maps: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+        """The tapped maps as levels of a feature pyramid."""
+        return tuple(maps)
+
+    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+        """Images (N, 3, H, W) to the levels of a feature pyramid."""
+        return self.pyramid(self.encode(images)[0])
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,
+                              **kwargs) -> None:
+        own = None if self.tower_sum is None else self.tower_sum.clone()
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if own is None:
+            return
+        if not torch.allclose(self.tower_sum, own, rtol=1e-6, atol=0):
+            print_log(
+                'The checkpoint was trained on another image tower: the sum '
+                f'of its weights was {self.tower_sum.item():.6f}, that of the '
+                f'tower which the config names is {own.item():.6f}.',
+                logger='current',
+                level=logging.WARNING)
+        self.tower_sum.copy_(own)
+
+
+def sum_of_weights(module: nn.Module) -> Tensor:
+    """A number by which two networks can be told apart, float64."""
+    return sum(
+        (value.double().abs().sum() for value in module.state_dict().values()),
+        torch.zeros((), dtype=torch.float64))
+
+
+@MODELS.register_module()
+class OpenCLIPViT(OpenCLIPBackbone):
+    """A vision transformer of open_clip as a backbone of four levels.
+
+    The maps after four blocks, all of one size, become levels of 4, 8, 16 and
+    32 pixels (of a patch size of 16): by two deconvolutions with a norm and
+    GELU between them, by one, as they are, and by max-pooling (REFERENCE.md,
+    section 5).
+
+    Args:
+        taps (Sequence[int], optional): After which blocks, counted from 0.
+            Defaults to thirds and the middle of the depth: 3, 5, 7 and 11 of
+            12 blocks. The map after the last block is that which ``mode``
+            gives.
+        norm_cfg (dict, optional): The norm between two deconvolutions.
+            Defaults to a group norm of 32 groups.
+        **kwargs: Of :class:`OpenCLIPBackbone`.
+
+    Raises:
+        ValueError: If the tower has no maps of one size.
+    """
+
+    def __init__(self,
+                 *args,
+                 norm_cfg: Optional[dict] = None,
+                 **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        norm_cfg = norm_cfg or dict(type='GN', num_groups=32)
+        strides = {self.tower.tap_strides[tap] for tap in self.taps}
+        if len(self.taps) != 4 or len(strides) != 1:
+            raise ValueError(
+                'OpenCLIPViT: expected four taps of a vision transformer, got '
+                f'taps={self.taps} of strides {sorted(strides)}')
+        width = self.tower.tap_channels[self.taps[0]]
+        self.out_channels = [width] * 4
+        stride = strides.pop()
+        self.strides = [stride / 4, stride / 2, stride, stride * 2]
+        self.levels = nn.ModuleList([
+            nn.Sequential(
+                nn.ConvTranspose2d(width, width, 2, 2),
+                build_norm_layer(norm_cfg, width)[1], nn.GELU(),
+                nn.ConvTranspose2d(width, width, 2, 2)),
+            nn.ConvTranspose2d(width, width, 2, 2),
+            nn.Identity(),
+            nn.MaxPool2d(2, ceil_mode=True)
+        ])
+
+    @staticmethod
+    def default_taps(num_taps: int) -> Sequence[int]:
+        """3, 5, 7, 11 of 12 blocks, and alike in other depths."""
+        return [max(num_taps * part // 6 - 1, 0)
+                for part in (2, 3, 4)] + [num_taps - 1]
+
+    def pyramid(self, maps: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+        """Maps (N, C, h, w) of one size to four levels."""
+        return tuple(level(x) for level, x in zip(self.levels, maps))
+
+
+@MODELS.register_module()
+class OpenCLIPResNet(OpenCLIPBackbone):
+    """A ResNet or ConvNeXt of open_clip as a backbone: its four stages.
+
+    Args:
+        taps (Sequence[int], optional): Which stages, counted from 0.
+            Defaults to all four, of strides 4, 8, 16 and 32.
+        **kwargs: Of :class:`OpenCLIPBackbone`.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.out_channels = [self.tower.tap_channels[tap] for tap in self.taps]
+        self.strides = [self.tower.tap_strides[tap] for tap in self.taps]
+
+    @staticmethod
+    def default_taps(num_taps: int) -> Sequence[int]:
+        """All of them."""
+        return range(num_taps)

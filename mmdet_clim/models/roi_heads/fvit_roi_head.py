@@ -1,0 +1,132 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import List, Optional, Tuple
+
+import torch
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.utils import ConfigType, InstanceList
+from torch import Tensor
+
+from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.registry import MODELS
+
+from .proposal_scores import select_detections
+from .softmax_zero_shot_classifier import SoftmaxZeroShotClassifier
+
+
+def ensemble_scores(detector: Tensor, clip: Tensor, is_base: Tensor,
+                    alpha: float, beta: float) -> Tensor:
+    r"""Weighted geometric means of two scores.
+
+    :math:`s = d^{1-\alpha}\,p^{\alpha}` for base classes and the background,
+    :math:`s = d^{1-\beta}\,p^{\beta}` for novel ones (REFERENCE.md, section
+    5).
+
+    Args:
+        detector (Tensor): Scores :math:`d`, shape (N, C + 1), background
+            last.
+        clip (Tensor): Scores :math:`p`, shape (N, C + 1).
+        is_base (Tensor): Bool (C,).
+        alpha (float): Weight of :math:`p` for base classes.
+        beta (float): Weight of :math:`p` for novel classes.
+
+    Returns:
+        Tensor: Shape (N, C + 1).
+    """
+    weight = torch.where(is_base, alpha, beta).to(clip)
+    weight = torch.cat([weight, weight.new_tensor([alpha])])
+    return detector**(1 - weight) * clip**weight
+
+
+@MODELS.register_module()
+class FViTRoIHead(StandardRoIHead):
+    r"""A box head whose test scores are joined with those of a frozen CLIP.
+
+    :func:`ensemble_scores` of the head's softmax and
+    :math:`\text{softmax}_c(\tau\,\cos(e, t_c))`, where :math:`e` is the
+    embedding of the proposal in the dense features of the frozen tower and
+    :math:`t_c` the classes and the learned background (REFERENCE.md, section
+    5). Training is that of :class:`mmdet.StandardRoIHead`.
+
+    Args:
+        alpha (float): Weight of CLIP's score for base classes.
+        beta (float): Weight of CLIP's score for novel classes.
+        clip_temperature (float): :math:`\tau`.
+        trained_vocabulary (optional): Anything that ``build_vocabulary``
+            reads. Base is then what is base there, by its name, whatever the
+            box head's own vocabulary says of it: for a vocabulary that the
+            detector was not trained with.
+        **kwargs: Of :class:`mmdet.StandardRoIHead`.
+
+    Raises:
+        ValueError: If a weight is out of [0, 1].
+        TypeError: If the box head does not classify by a
+            :class:`SoftmaxZeroShotClassifier`.
+    """
+
+    def __init__(self,
+                 *args,
+                 alpha: float,
+                 beta: float,
+                 clip_temperature: float,
+                 trained_vocabulary=None,
+                 **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        for name, weight in (('alpha', alpha), ('beta', beta)):
+            if not 0 <= weight <= 1:
+                raise ValueError(f'{name}: expected 0 to 1, got {weight}')
+        classifier = self.bbox_head.fc_cls
+        if not isinstance(classifier, SoftmaxZeroShotClassifier):
+            raise TypeError('FViTRoIHead: expected a bbox_head with a '
+                            'SoftmaxZeroShotClassifier, got a '
+                            f'{type(classifier).__name__}')
+        self.alpha = alpha
+        self.beta = beta
+        self.clip_temperature = clip_temperature
+        self.trained_vocabulary = None
+        if trained_vocabulary is not None:
+            self.trained_vocabulary = build_vocabulary(trained_vocabulary)
+
+    @property
+    def is_base(self) -> Tuple[bool, ...]:
+        """One flag per class: whether it counts as base."""
+        vocabulary = self.bbox_head.vocabulary
+        if self.trained_vocabulary is None:
+            return vocabulary.is_base
+        base = set(self.trained_vocabulary.base_names)
+        return tuple(name in base for name in vocabulary.names)
+
+    def predict_bbox(self,
+                     x: Tuple[Tensor],
+                     batch_img_metas: List[dict],
+                     rpn_results_list: InstanceList,
+                     rcnn_test_cfg: Optional[ConfigType],
+                     rescale: bool = False) -> InstanceList:
+        """Detections of each image.
+
+        Args:
+            x (tuple[Tensor]): Feature maps.
+            batch_img_metas (list[dict]): Of each image.
+            rpn_results_list (list[InstanceData]): ``bboxes`` (n, 4), absolute
+                xyxy pixels of the network input, and ``clip_embeddings``
+                (n, D), which :class:`FViT` adds.
+            rcnn_test_cfg (dict): ``score_thr``, ``nms``, ``max_per_img``;
+                None for every box with its scores.
+            rescale (bool): Whether boxes are of the original image.
+
+        Returns:
+            list[InstanceData]: ``bboxes`` (n, 4) absolute xyxy, ``scores``,
+            ``labels``.
+        """
+        found = super().predict_bbox(
+            x, batch_img_metas, rpn_results_list, None, rescale=rescale)
+        texts = self.bbox_head.fc_cls.all_embeddings()
+        is_base = torch.tensor(self.is_base, device=texts.device)
+        detections = []
+        for of_image, proposals in zip(found, rpn_results_list):
+            clip = (self.clip_temperature *
+                    proposals.clip_embeddings @ texts.t()).softmax(1)
+            scores = ensemble_scores(of_image.scores, clip, is_base,
+                                     self.alpha, self.beta)
+            detections.append(
+                select_detections(of_image.bboxes, scores, rcnn_test_cfg))
+        return detections

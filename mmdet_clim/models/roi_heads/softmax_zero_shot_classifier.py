@@ -1,0 +1,68 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.registry import MODELS
+
+from .zero_shot_classifier import ZeroShotClassifier
+
+
+@MODELS.register_module()
+class SoftmaxZeroShotClassifier(ZeroShotClassifier):
+    r"""Classes by frozen text embeddings, the background by a learned one.
+
+    The logit of class :math:`c` is :math:`\tau\,\cos(W x, t_c)`, that of the
+    background :math:`\tau\,\cos(W x, t_\text{bg})`, where :math:`\tau` and
+    :math:`t_\text{bg}` are learned (REFERENCE.md, section 5: :math:`\tau`
+    from 50).
+
+    Args:
+        in_features (int): Width of the region features.
+        vocabulary: Anything that ``build_vocabulary`` reads.
+        temperature (float): First value of :math:`\tau`.
+        out_features (int, optional): Must equal the number of classes and the
+            background where it is given (mmdet's heads give it).
+        **kwargs: ``text_encoder`` and ``templates`` of
+            :class:`ZeroShotClassifier`.
+
+    Raises:
+        ValueError: If ``out_features`` is another.
+    """
+
+    def __init__(self,
+                 in_features: int,
+                 vocabulary,
+                 temperature: float = 50.0,
+                 out_features: Optional[int] = None,
+                 **kwargs) -> None:
+        vocabulary = build_vocabulary(vocabulary)
+        if out_features not in (None, len(vocabulary) + 1):
+            raise ValueError(
+                f'out_features: expected {len(vocabulary) + 1} for '
+                f'{len(vocabulary)} classes and the background, got '
+                f'{out_features}')
+        super().__init__(
+            in_features,
+            vocabulary,
+            temperature=temperature,
+            bias=None,
+            **kwargs)
+        self.temperature = nn.Parameter(torch.tensor(float(temperature)))
+        self.background = nn.Parameter(
+            torch.randn(self.class_embeddings.shape[1]))
+
+    def all_embeddings(self) -> Tensor:
+        """Unit vectors (C + 1, D) of the classes and the background."""
+        background = F.normalize(self.background.float(), dim=0)
+        return torch.cat([self.class_embeddings, background[None]])
+
+    def score(self, embeddings: Tensor) -> Tensor:
+        """Region embeddings (N, D), any norm, to logits (N, C + 1)."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            cosine = F.normalize(embeddings.float(), dim=1) \
+                @ self.all_embeddings().t()
+            return self.temperature * cosine

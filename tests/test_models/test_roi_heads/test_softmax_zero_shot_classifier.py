@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0.
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+
+CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
+
+
+def build(text_encoder_cfg, **kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(
+        dict(
+            type='mmdet_clim.SoftmaxZeroShotClassifier',
+            in_features=6,
+            vocabulary=CLASSES,
+            text_encoder=text_encoder_cfg,
+            templates=('{}', ),
+            **kwargs))
+
+
+def test_logits_are_cosines_with_classes_and_background(text_encoder_cfg):
+    classifier = build(text_encoder_cfg, out_features=6)
+    encoder = MODELS.build(text_encoder_cfg)
+    features = torch.randn(4, 6)
+    embeddings = classifier.projection(features)
+    background = classifier.background.detach()[None]
+    texts = torch.cat([encoder(CLASSES), background])
+    expected = 50 * F.cosine_similarity(embeddings[:, None], texts[None], 2)
+    torch.testing.assert_close(
+        classifier(features), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(classifier.all_embeddings(),
+                               F.normalize(texts, dim=1))
+
+
+def test_temperature_and_background_are_learned(text_encoder_cfg):
+    classifier = build(text_encoder_cfg, temperature=30.)
+    loss = F.cross_entropy(
+        classifier(torch.randn(4, 6)), torch.tensor([0, 5, 5, 1]))
+    loss.backward()
+    assert classifier.temperature.item() == 30
+    for parameter in classifier.parameters():
+        assert parameter.grad.abs().sum() > 0
+    assert set(classifier.state_dict()) == {
+        'temperature', 'background', 'projection.weight', 'projection.bias'
+    }
+
+
+def test_other_classes_at_run_time(text_encoder_cfg):
+    classifier = build(text_encoder_cfg)
+    features = torch.randn(4, 6)
+    before = classifier(features)
+    classifier.set_vocabulary(['cow', 'cat'])
+    torch.testing.assert_close(classifier(features), before[:, [2, 0, 5]])
+
+
+def test_no_regions_and_wrong_count(text_encoder_cfg):
+    assert build(text_encoder_cfg)(torch.zeros(0, 6)).shape == (0, 6)
+    with pytest.raises(ValueError, match='out_features: expected 6 .* got 5'):
+        build(text_encoder_cfg, out_features=5)
