@@ -14,6 +14,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    TypeVar,
 )
 
 from ..image_text import SHARD_KEYS, image_key, shard_samples
@@ -22,6 +23,8 @@ from ..tags import TagFinder
 from .coco_json import repeated_values, write_coco
 from .counts import FileCounts
 from .files import whole_file
+
+T = TypeVar('T')
 
 #: What a file of captioned images is called by.
 SUFFIXES = ('.json', '.jsonl')
@@ -103,21 +106,28 @@ class Part:
             dict(sample, width=width, height=height, captions=kept))
 
 
-def read_image_file(path: Path, part: Part, name: str) -> Optional[bytes]:
-    """The bytes of an image file, or None, counted, if there are none.
+def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
+               part: Part) -> Iterator[Tuple[str, T, bytes]]:
+    """The images of a folder that are there.
 
     Args:
-        path (Path): The file.
-        part (Part): Counts it.
-        name (str): What the counts call it.
+        folder (Path): The folder.
+        entries (Iterable[tuple[str, T]]): The name of each image below the
+            folder, and anything that is known of it.
+        part (Part): Counts the images that can not be read.
+
+    Yields:
+        tuple[str, T, bytes]: Its name, what is known, the encoded image.
     """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        part.drop('missing images', name)
-    except OSError as error:
-        part.drop(f'unreadable images: {error.strerror}', name)
-    return None
+    for name, known in entries:
+        try:
+            image = (folder / name).read_bytes()
+        except FileNotFoundError:
+            part.drop('missing images', name)
+        except OSError as error:
+            part.drop(f'unreadable images: {error.strerror}', name)
+        else:
+            yield name, known, image
 
 
 def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:

@@ -25,7 +25,7 @@ from .captioned_images import (
     TagClasses,
     check_output,
     find_shards,
-    read_image_file,
+    read_files,
     read_shard,
     shard_place,
 )
@@ -230,11 +230,10 @@ class FolderWorker:
     def __call__(self, task: Tuple[int, int]) -> Part:
         """The part of ``(first row, number of rows)``."""
         part = Part()
-        for row in self.rows.rows(*task):
-            name = image_name(self.template, row)
-            image = read_image_file(self.folder / name, part, name)
-            if image is not None:
-                part.add(image, _sample(row, name, self.classes))
+        named = ((image_name(self.template, row), row)
+                 for row in self.rows.rows(*task))
+        for name, row, image in read_files(self.folder, named, part):
+            part.add(image, _sample(row, name, self.classes))
         return part
 
 

@@ -28,7 +28,7 @@ from .captioned_images import (
     TagClasses,
     check_output,
     find_shards,
-    read_image_file,
+    read_files,
     read_shard,
     shard_place,
 )
@@ -122,17 +122,14 @@ class EntryWorker:
     def __call__(self, task: Iterable[Entry]) -> Part:
         """The part of some entries."""
         part = Part()
-        for entry in task:
-            image = read_image_file(self.images / entry.file_name, part,
-                                    entry.file_name)
-            if image is None:
-                continue
+        named = ((entry.file_name, entry) for entry in task)
+        for name, entry, image in read_files(self.images, named, part):
             own_id = {} if entry.id is None else dict(id=entry.id)
             part.add(
                 image,
                 dict(
                     own_id,
-                    file_name=entry.file_name,
+                    file_name=name,
                     captions=list(entry.captions),
                     tags=_tags(part, self.classes, entry.captions,
                                entry.tags)))
@@ -154,26 +151,29 @@ class FolderWorker:
     def __call__(self, task: Iterable[str]) -> Part:
         """The part of some image names; a caption is a line of a text."""
         part = Part()
-        for name in task:
+        named = self._captions(task, part)
+        for name, captions, image in read_files(self.folder, named, part):
+            part.add(
+                image,
+                dict(
+                    file_name=name,
+                    captions=captions,
+                    tags=_tags(part, self.classes, captions, None)))
+        return part
+
+    def _captions(self, names: Iterable[str],
+                  part: Part) -> Iterator[Tuple[str, List[str]]]:
+        """Names of images that have a text, with its lines."""
+        for name in names:
             try:
                 text = (self.folder / name).with_suffix('.txt').read_text(
                     encoding='utf-8-sig')
             except FileNotFoundError:
                 part.drop('images without a text file', name)
-                continue
             except UnicodeDecodeError:
                 part.drop('images whose text file is not UTF-8', name)
-                continue
-            image = read_image_file(self.folder / name, part, name)
-            if image is not None:
-                captions = [c for c in text.split('\n') if c.strip()]
-                part.add(
-                    image,
-                    dict(
-                        file_name=name,
-                        captions=captions,
-                        tags=_tags(part, self.classes, captions, None)))
-        return part
+            else:
+                yield name, [c for c in text.split('\n') if c.strip()]
 
 
 @dataclass(frozen=True)
