@@ -2,10 +2,10 @@
 """Parts of the training engine."""
 from .clim_config import add_clim, read_fragment
 from .cpu_processes import prepare_cpu_processes
-from .hooks import IterationSeedHook
+from .hooks import GridScheduleHook, IterationSeedHook, WeightAveragingHook
 from .training_runs import finish_training
 
 __all__ = [
-    'IterationSeedHook', 'add_clim', 'finish_training',
-    'prepare_cpu_processes', 'read_fragment'
+    'GridScheduleHook', 'IterationSeedHook', 'WeightAveragingHook', 'add_clim',
+    'finish_training', 'prepare_cpu_processes', 'read_fragment'
 ]
