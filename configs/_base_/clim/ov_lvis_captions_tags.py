@@ -28,8 +28,8 @@ clim_source = dict(
     type='mmdet_clim.ImageTextDataset',
     vocabulary=clim_vocabulary,
     data_root=clim_data_root,
-    ann_file='{{$CC3M_CAPTIONS:annotations/cc3m_train_tags.jsonl}}',
-    data_prefix=dict(img='{{$CC3M_IMAGES:train/}}'))
+    ann_file='{{$CC3M_CAPTIONS:cc3m_train_tags.jsonl}}',
+    data_prefix=dict(img='{{$CC3M_IMAGES:training/}}'))
 clim_caption_dataset = dict(
     pipeline=[
         *clim_image_pipeline,

@@ -1,22 +1,6 @@
 # 45k iterations of SGD 0.02, gradients clipped at 35 (REFERENCE.md,
 # section 1); the steps of the learning rate are Detectron2's proportions.
-train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=45000, val_interval=45000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4),
-    clip_grad=dict(max_norm=35, norm_type=2))
-param_scheduler = [
-    dict(
-        type='LinearLR', start_factor=0.001, by_epoch=False, begin=0,
-        end=1000),
-    dict(
-        type='MultiStepLR',
-        by_epoch=False,
-        begin=0,
-        end=45000,
-        milestones=[30000, 40000],
-        gamma=0.1),
-]
+_base_ = './detic_90k.py'
+train_cfg = dict(max_iters=45000, val_interval=45000)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(end=45000, milestones=[30000, 40000])
