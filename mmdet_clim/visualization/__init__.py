@@ -2,9 +2,18 @@
 """Pictures of mosaics with their texts, of detections, and of training."""
 from .curves import plot_curves
 from .detections import draw_boxes, draw_detections
+from .feature_maps import cluster_colours, pca_colours
+from .grid import picture_grid
 from .mosaic import draw_mosaic
+from .response_maps import (
+    detector_responses,
+    draw_responses,
+    tower_responses,
+)
 from .rows import plot_rows
 
 __all__ = [
-    'draw_boxes', 'draw_detections', 'draw_mosaic', 'plot_curves', 'plot_rows'
+    'cluster_colours', 'detector_responses', 'draw_boxes', 'draw_detections',
+    'draw_mosaic', 'draw_responses', 'pca_colours', 'picture_grid',
+    'plot_curves', 'plot_rows', 'tower_responses'
 ]

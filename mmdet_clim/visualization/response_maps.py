@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0.
+"""Where in an image a detector or a CLIP answers to a text."""
+from typing import List, Sequence, Tuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdet_clim.models.backbones import DenseImageTower
+from mmdet_clim.models.region_readers import BaseRegionReader
+
+#: Sides of the windows that a detector reads, as shares of the image's.
+WINDOW_SIDES = (0.15, 0.3)
+#: Windows along the longer side of an image.
+WINDOWS_PER_SIDE = 24
+
+
+@torch.no_grad()
+def detector_responses(detector: nn.Module,
+                       reader: BaseRegionReader,
+                       image: Tensor,
+                       texts: Tensor,
+                       window_sides: Sequence[float] = WINDOW_SIDES) -> Tensor:
+    """Cosine of texts and of what a detector reads around each position.
+
+    A square window slides over the image; its embedding is the detector's
+    own, by its region reader, so that the map shows what a box there would be
+    classified by. Windows of several sizes are averaged.
+
+    Args:
+        detector (nn.Module): In evaluation mode.
+        reader (BaseRegionReader): That reads it.
+        image (Tensor): Shape (1, 3, H, W), as the detector takes it.
+        texts (Tensor): Unit vectors (T, D).
+        window_sides (Sequence[float]): Sides of the windows as shares of the
+            longer side of the image.
+
+    Returns:
+        Tensor: Shape (T, H, W), cosines from -1 to 1.
+    """
+    height, width = image.shape[-2:]
+    longer = max(height, width)
+    step = longer / WINDOWS_PER_SIDE
+    feats = reader.extract_feat(detector, image)
+    maps = []
+    for side in window_sides:
+        boxes, shape = _windows(height, width, side * longer, step)
+        boxes = boxes.to(image.device)
+        rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
+        regions = reader.read(detector, feats, rois).float()
+        regions = F.normalize(regions, dim=1)
+        maps.append(_enlarge(regions @ texts.t(), shape, (height, width)))
+    return torch.stack(maps).mean(0)
+
+
+@torch.no_grad()
+def tower_responses(tower: DenseImageTower, image: Tensor,
+                    texts: Tensor) -> Tensor:
+    """Cosine of texts and of CLIP's dense features.
+
+    Args:
+        tower (DenseImageTower): In evaluation mode.
+        image (Tensor): Shape (1, 3, H, W), as the tower takes it.
+        texts (Tensor): Unit vectors (T, D).
+
+    Returns:
+        Tensor: Shape (T, H, W), cosines from -1 to 1.
+    """
+    dense = tower.dense_features(image)[0]
+    values = dense.flatten(1).t().float() @ texts.t()
+    return _enlarge(values, tuple(dense.shape[1:]), tuple(image.shape[-2:]))
+
+
+def draw_responses(image: np.ndarray, responses: Tensor,
+                   limits: Tuple[float, float]) -> List[np.ndarray]:
+    """Lay each map over the image, cold to hot.
+
+    Args:
+        image (np.ndarray): uint8, shape (h, w, 3), RGB, of any size.
+        responses (Tensor): Shape (T, H, W).
+        limits (tuple[float, float]): The values of the coldest and of the
+            hottest colour; the same for maps that are to be compared.
+
+    Returns:
+        list[np.ndarray]: T pictures, uint8, shape (h, w, 3), RGB.
+    """
+    low, high = limits
+    pictures = []
+    for values in responses.cpu().numpy():
+        values = cv2.resize(values, image.shape[1::-1])
+        share = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+        heat = cv2.applyColorMap(np.uint8(share * 255),
+                                 cv2.COLORMAP_TURBO)[..., ::-1]
+        pictures.append(np.uint8(.4 * image + .6 * heat))
+    return pictures
+
+
+def _windows(height: int, width: int, side: float,
+             step: float) -> Tuple[Tensor, Tuple[int, int]]:
+    """Square windows (rows * cols, 4) around a grid of centres, clipped."""
+    rows, cols = (max(1, round(size / step)) for size in (height, width))
+    ys = (torch.arange(rows) + .5) * height / rows
+    xs = (torch.arange(cols) + .5) * width / cols
+    y, x = torch.meshgrid(ys, xs, indexing='ij')
+    centres = torch.stack([x, y], -1).view(-1, 2)
+    boxes = torch.cat([centres - side / 2, centres + side / 2], 1)
+    limit = boxes.new_tensor([width, height, width, height])
+    return torch.minimum(boxes.clamp(min=0), limit), (rows, cols)
+
+
+def _enlarge(values: Tensor, shape: Tuple[int, int],
+             size: Tuple[int, int]) -> Tensor:
+    """Values (h * w, T) of a grid to maps (T, H, W)."""
+    maps = values.t().unflatten(1, shape)
+    return F.interpolate(maps[None], size, mode='bilinear')[0]

@@ -1,0 +1,199 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Draw where detectors or CLIPs answer to texts, and what their features are.
+
+One row of pictures per model (before and after CLIM, say) and image; columns:
+the image, a map per text on a scale that the column shares, and the features'
+main directions (PCA) and clusters (k-means) as colours.
+
+    python tools/visualization/response_maps.py photo.jpg \
+        --model before CONFIG CHECKPOINT --model after CONFIG CHECKPOINT \
+        --texts cat "a red car" --out maps.png
+"""
+import argparse
+import math
+from pathlib import Path
+from typing import List, NamedTuple, Optional
+
+# First: it checks the stack that all the others need.
+import mmdet_clim  # noqa: F401  isort: skip
+import mmcv
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from torch import Tensor, nn
+
+from mmdet_clim.models.detectors import CLIMDetector
+from mmdet_clim.models.region_clip import CLIMOnCLIP
+from mmdet_clim.models.region_readers import build_region_reader
+from mmdet_clim.models.region_readers.dense_feature_reader import (
+    ExtractedImages,
+)
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.text_encoders import encode_classes
+from mmdet_clim.registry import MODELS
+from mmdet_clim.visualization import (
+    cluster_colours,
+    detector_responses,
+    draw_responses,
+    pca_colours,
+    picture_grid,
+    tower_responses,
+)
+
+
+class Answers(NamedTuple):
+    """Of one model to one image: maps (T, H, W) and features (D, h, w)."""
+
+    responses: Tensor
+    features: Tensor
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('images', type=Path, nargs='+')
+    parser.add_argument(
+        '--model',
+        nargs=3,
+        action='append',
+        required=True,
+        metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
+        help='a detector, wrapped or not, or a CLIMOnCLIP; give the option '
+        'once for each')
+    parser.add_argument(
+        '--texts',
+        nargs='+',
+        required=True,
+        help='class names or sentences, embedded as they are')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='the PNG to write')
+    parser.add_argument(
+        '--size',
+        type=int,
+        default=640,
+        help='longer side in pixels at which a model sees an image '
+        '(%(default)s)')
+    parser.add_argument('--clusters', type=int, default=6, help='of k-means')
+    parser.add_argument('--device', default='cpu')
+    return parser.parse_args(argv)
+
+
+def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
+           texts: List[str], device: str) -> List[Answers]:
+    """What one model answers to each image (3, H, W), uint8, BGR."""
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model = MODELS.build(cfg.model).to(device).eval()
+    load_checkpoint(model, checkpoint, map_location='cpu')
+    if isinstance(model, CLIMOnCLIP):
+        embeddings = encode_classes(model.text_encoder, texts, ('{}', ))
+        return [
+            Answers(
+                tower_responses(model.image_tower, pixels, embeddings),
+                model.image_tower.dense_features(pixels)[0])
+            for pixels in _prepared(model.data_preprocessor, images)
+        ]
+    detector, encoder, reader = _parts(name, model)
+    embeddings = encode_classes(encoder, texts, ('{}', )).to(device)
+    answers = []
+    for pixels in _prepared(detector.data_preprocessor, images):
+        feats = reader.extract_feat(detector, pixels)
+        levels = feats.levels if isinstance(feats, ExtractedImages) else feats
+        answers.append(
+            Answers(
+                detector_responses(detector, reader, pixels, embeddings),
+                levels[0][0]))
+    return answers
+
+
+def _parts(name: str, model: nn.Module):
+    """Detector, text encoder and region reader of a model."""
+    if isinstance(model, CLIMDetector):
+        return model.detector, model.text_encoder, model.region_reader
+    classifiers = [
+        m for m in model.modules() if isinstance(m, ZeroShotClassifier)
+    ]
+    if not classifiers:
+        raise TypeError(f'--model {name}: {type(model).__name__} does not '
+                        'classify by text')
+    encoder = MODELS.build(classifiers[0].text_encoder_cfg)
+    return model, encoder, build_region_reader(None, model, encoder.dim)
+
+
+def _prepared(preprocessor: nn.Module, images: List[Tensor]) -> List[Tensor]:
+    """Images as a model takes them, (1, 3, H, W) each."""
+    return [
+        preprocessor(
+            dict(
+                inputs=[image],
+                data_samples=[
+                    DetDataSample(metainfo=dict(img_shape=image.shape[1:]))
+                ]))['inputs'] for image in images
+    ]
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Draw the picture."""
+    args = parse_args(argv)
+    loaded = [mmcv.imread(str(path)) for path in args.images]
+    images = [
+        mmcv.imrescale(image, (args.size, args.size)) for image in loaded
+    ]
+    tensors = [
+        torch.from_numpy(image.transpose(2, 0, 1).copy()) for image in images
+    ]
+    with torch.no_grad():
+        answers = {
+            name:
+            answer(name, config, checkpoint, tensors, args.texts, args.device)
+            for name, config, checkpoint in args.model
+        }
+    rows, names = [], []
+    for index, image in enumerate(images):
+        of_image = [answers[name][index] for name, _, _ in args.model]
+        rows += _rows(image, of_image, args.clusters)
+        names += [name for name, _, _ in args.model]
+    heads = ['', *args.texts, 'features, PCA', 'features, k-means']
+    picture = picture_grid(rows, heads, names)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = args.out.with_name(f'{args.out.stem}.unfinished.png')
+    picture.save(unfinished)
+    unfinished.replace(args.out)
+    print(args.out)
+
+
+def _rows(image: np.ndarray, answers: List[Answers],
+          clusters: int) -> List[List[np.ndarray]]:
+    """One row per model for an image; the models share a column's scale."""
+    height, width = image.shape[:2]
+    rgb = image[..., ::-1]
+    # What the padding answers is not shown.
+    maps = [a.responses[:, :height, :width].cpu() for a in answers]
+    columns = []
+    for index in range(len(maps[0])):
+        of_text = torch.stack([of_model[index] for of_model in maps])
+        limits = (of_text.min().item(), of_text.max().item())
+        columns.append(draw_responses(rgb, of_text, limits))
+    rows = []
+    for number, of_model in enumerate(answers):
+        padded = of_model.responses.shape[1:]
+        shown = [
+            math.ceil(cells * side / full)
+            for cells, side, full in zip(of_model.features.shape[1:], (
+                height, width), padded)
+        ]
+        features = [of_model.features[:, :shown[0], :shown[1]]]
+        rows.append([
+            rgb, *(column[number] for column in columns),
+            *pca_colours(features), *cluster_colours(features, clusters)
+        ])
+    return rows
+
+
+if __name__ == '__main__':
+    main()
