@@ -3,6 +3,7 @@ from .backbones import *  # noqa: F401,F403
 from .data_preprocessors import *  # noqa: F401,F403
 from .dense_heads import *  # noqa: F401,F403
 from .detectors import *  # noqa: F401,F403
+from .language_models import *  # noqa: F401,F403
 from .losses import *  # noqa: F401,F403
 from .objectives import *  # noqa: F401,F403
 from .region_clip import *  # noqa: F401,F403

