@@ -1,0 +1,11 @@
+# Boxes, bags of captioned images, and bags of CLIM mosaics, 2 : 2 : 2 per GPU.
+_base_ = './baron_r50-fpn-syncbn_45k_ov-coco_captions.py'
+model = dict(branches=dict(mosaic=['bag']))
+train_dataloader = dict(
+    batch_size=6,
+    sampler=dict(batch_size=6, source_ratio=[2, 2, 2]),
+    dataset=dict(datasets=[
+        _base_.train_dataset, _base_.clim_caption_dataset,
+        _base_.clim_mosaic_dataset
+    ]))
+auto_scale_lr = dict(base_batch_size=48)

@@ -1,0 +1,29 @@
+# Boxes and masks, and bags of regions of captioned images, 8 : 16 per GPU.
+_base_ = [
+    '../../_base_/models/baron_mask-rcnn_r50-fpn-syncbn.py',
+    '../../_base_/datasets/ov_lvis_detection.py',
+    '../../_base_/schedules/detic_adamw_45k.py',
+    '../../_base_/clim/ov_lvis_bags.py',
+    '../../_base_/default_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='mmdet_clim.CLIMDetector',
+    detector=_base_.model,
+    objectives=dict(bag=_base_.clim_bag_objective),
+    text_encoder=_base_.clim_text_encoder,
+    branches=dict(captions=['bag']))
+train_dataloader = dict(
+    batch_size=24,
+    sampler=dict(
+        _delete_=True,
+        type='mmdet_clim.MultiSourceSampler',
+        batch_size=24,
+        source_ratio=[8, 16]),
+    dataset=dict(
+        _delete_=True,
+        type='mmdet_clim.MultiSourceDataset',
+        datasets=[_base_.train_dataset, _base_.clim_caption_dataset]))
+auto_scale_lr = dict(enable=False, base_batch_size=192)
+load_from = \
+    'work_dirs/baron_mask-rcnn_r50-fpn-syncbn_90k_ov-lvis_base/iter_90000.pth'

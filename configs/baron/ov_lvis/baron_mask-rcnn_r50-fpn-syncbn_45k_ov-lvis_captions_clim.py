@@ -1,0 +1,12 @@
+# Boxes and masks, bags of captioned images and of CLIM mosaics, 8 : 16 : 16
+# per GPU.
+_base_ = './baron_mask-rcnn_r50-fpn-syncbn_45k_ov-lvis_captions.py'
+model = dict(branches=dict(mosaic=['bag']))
+train_dataloader = dict(
+    batch_size=40,
+    sampler=dict(batch_size=40, source_ratio=[8, 16, 16]),
+    dataset=dict(datasets=[
+        _base_.train_dataset, _base_.clim_caption_dataset,
+        _base_.clim_mosaic_dataset
+    ]))
+auto_scale_lr = dict(base_batch_size=320)
