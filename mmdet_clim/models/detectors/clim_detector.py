@@ -14,7 +14,10 @@ from mmdet_clim.models.data_preprocessors import (
     BOXES_BRANCH,
     BranchDataPreprocessor,
 )
-from mmdet_clim.models.objectives import BaseRegionObjective
+from mmdet_clim.models.objectives import (
+    BaseRegionObjective,
+    GroundingObjective,
+)
 from mmdet_clim.models.region_readers import (
     ReadingStage,
     build_region_reader,
@@ -81,6 +84,9 @@ class CLIMDetector(BaseDetector):
             name: MODELS.build(cfg)
             for name, cfg in objectives.items()
         })
+        for objective in self.objectives.values():
+            if isinstance(objective, GroundingObjective):
+                objective.check(self.region_reader)
         self.branches = branches
         self.norm_eval = norm_eval
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
@@ -175,6 +181,18 @@ class CLIMDetector(BaseDetector):
             for name in self.branches[branch]
         }
         feats = self.region_reader.extract_feat(self.detector, inputs)
+        losses: Dict[str, Tensor] = {}
+        for name, objective in list(objectives.items()):
+            if isinstance(objective, GroundingObjective):
+                del objectives[name]
+                values = objective.loss(self.region_reader, self.detector,
+                                        feats, data_samples)
+                losses.update({
+                    f'{branch}.{name}.{key}': value
+                    for key, value in values.items()
+                })
+        if not objectives:
+            return losses
         if any(o.needs_proposals for o in objectives.values()):
             proposals = self.region_reader.propose(self.detector, feats,
                                                    data_samples)
@@ -186,7 +204,6 @@ class CLIMDetector(BaseDetector):
         if any(o.needs_images for o in objectives.values()):
             for sample, image in zip(data_samples, inputs):
                 sample.network_input = image
-        losses: Dict[str, Tensor] = {}
         for stage in self.region_reader.stages(self.detector, feats, proposals,
                                                data_samples):
             for key, value in self._stage_loss(objectives, stage,

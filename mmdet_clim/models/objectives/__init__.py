@@ -7,6 +7,7 @@ from .base import BaseRegionObjective, SampledRegions, recall_at_1
 from .class_texts import ClassTexts
 from .composition import compose_tiles, union_boxes
 from .crop_encoder import CropEncoder
+from .grounding import GroundingObjective
 from .region_caption import RegionCaptionObjective
 from .region_pseudo_label import RegionPseudoLabelObjective
 from .region_tag import RegionTagObjective
@@ -14,8 +15,8 @@ from .tile_proposals import assign_to_tiles, largest_in_tiles
 
 __all__ = [
     'BagDistillationObjective', 'BagOfRegionsObjective', 'BagReader',
-    'BaseRegionObjective', 'ClassTexts', 'CropEncoder', 'LikelyObjects',
-    'RegionCaptionObjective', 'RegionPseudoLabelObjective',
+    'BaseRegionObjective', 'ClassTexts', 'CropEncoder', 'GroundingObjective',
+    'LikelyObjects', 'RegionCaptionObjective', 'RegionPseudoLabelObjective',
     'RegionTagObjective', 'SampledBags', 'SampledRegions', 'assign_to_tiles',
     'compose_tiles', 'largest_in_tiles', 'recall_at_1', 'union_boxes'
 ]

@@ -2,11 +2,13 @@
 from .base import BaseRegionReader, ReadingStage
 from .build import build_region_reader
 from .cascade_reader import CascadeReader
-from .dense_feature_reader import DenseFeatureReader
+from .dense_feature_reader import DenseFeatureReader, ExtractedImages
+from .grounding_reader import GroundingReader
 from .rpn_proposals import rpn_proposals
 from .two_stage_reader import TwoStageReader
 
 __all__ = [
-    'BaseRegionReader', 'CascadeReader', 'DenseFeatureReader', 'ReadingStage',
-    'TwoStageReader', 'build_region_reader', 'rpn_proposals'
+    'BaseRegionReader', 'CascadeReader', 'DenseFeatureReader',
+    'ExtractedImages', 'GroundingReader', 'ReadingStage', 'TwoStageReader',
+    'build_region_reader', 'rpn_proposals'
 ]

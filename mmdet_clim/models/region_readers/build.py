@@ -9,10 +9,11 @@ from mmdet_clim.registry import MODELS
 from .base import BaseRegionReader
 from .cascade_reader import CascadeReader
 from .dense_feature_reader import DenseFeatureReader
+from .grounding_reader import GroundingReader
 from .two_stage_reader import TwoStageReader
 
 # From the most special to the one that reads any feature maps.
-READERS = (TwoStageReader, CascadeReader, DenseFeatureReader)
+READERS = (TwoStageReader, CascadeReader, GroundingReader, DenseFeatureReader)
 
 
 def build_region_reader(cfg: Optional[dict], detector: nn.Module,

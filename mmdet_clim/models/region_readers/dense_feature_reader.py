@@ -151,8 +151,25 @@ class DenseFeatureReader(BaseRegionReader):
             DetDataSample(metainfo=sample.metainfo) for sample in data_samples
         ]
         with evaluating(detector):
-            found = _predict(detector, feats, samples)
+            found = self.predict(detector, feats, samples)
         return [self._best(of_image) for of_image in found]
+
+    def predict(self, detector: nn.Module, feats: ExtractedImages,
+                samples: SampleList) -> List[InstanceData]:
+        """Boxes in pixels of the input, from the maps there are already."""
+        size = tuple(feats.inputs.shape[-2:])
+        for sample in samples:
+            sample.set_metainfo(dict(batch_input_shape=size))
+        levels = tuple(level.float() for level in feats.levels)
+        if isinstance(detector, DetectionTransformer):
+            return detector.bbox_head.predict(
+                **detector.forward_transformer(levels, samples),
+                batch_data_samples=samples,
+                rescale=False)
+        if isinstance(detector, SingleStageDetector):
+            return detector.bbox_head.predict(levels, samples, rescale=False)
+        predictions = detector.predict(feats.inputs, samples, rescale=False)
+        return [sample.pred_instances for sample in predictions]
 
     def _best(self, predictions: InstanceData) -> InstanceData:
         """The best boxes of one image, without classes."""
@@ -247,13 +264,15 @@ def class_embedding_maps(detector: nn.Module,
 
 def encoder_maps(detector: DetectionTransformer,
                  feats: ExtractedImages,
-                 data_samples: Optional[SampleList] = None) -> List[Tensor]:
+                 data_samples: Optional[SampleList] = None,
+                 **kwargs) -> List[Tensor]:
     """What a DETR's encoder gives, laid out as maps (N, C, H, W).
 
     Args:
         detector (DetectionTransformer): The detector.
         feats (ExtractedImages): Its neck's maps, with the images.
         data_samples (list[DetDataSample], optional): With ``img_shape``.
+        **kwargs: For the encoder, such as the ``text_dict`` of Grounding DINO.
     """
     size = tuple(feats.inputs.shape[-2:])
     if data_samples is None:
@@ -264,7 +283,7 @@ def encoder_maps(detector: DetectionTransformer,
     for sample in data_samples:
         sample.set_metainfo(dict(batch_input_shape=size))
     encoder_inputs, _ = detector.pre_transformer(feats.levels, data_samples)
-    memory = detector.forward_encoder(**encoder_inputs)['memory']
+    memory = detector.forward_encoder(**encoder_inputs, **kwargs)['memory']
     shapes = [level.shape[-2:] for level in feats.levels]
     if sum(h * w for h, w in shapes) != memory.shape[1]:
         shapes = shapes[-1:]  # DETR encodes the last map alone
@@ -301,21 +320,3 @@ def _best_source(detector: nn.Module) -> str:
     if isinstance(detector, DetectionTransformer):
         return 'encoder'
     return 'neck'
-
-
-def _predict(detector: nn.Module, feats: ExtractedImages,
-             samples: SampleList) -> List[InstanceData]:
-    """Boxes in pixels of the input, from the maps there are already."""
-    size = tuple(feats.inputs.shape[-2:])
-    for sample in samples:
-        sample.set_metainfo(dict(batch_input_shape=size))
-    levels = tuple(level.float() for level in feats.levels)
-    if isinstance(detector, DetectionTransformer):
-        return detector.bbox_head.predict(
-            **detector.forward_transformer(levels, samples),
-            batch_data_samples=samples,
-            rescale=False)
-    if isinstance(detector, SingleStageDetector):
-        return detector.bbox_head.predict(levels, samples, rescale=False)
-    predictions = detector.predict(feats.inputs, samples, rescale=False)
-    return [sample.pred_instances for sample in predictions]

@@ -1,0 +1,181 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.models.region_readers import (
+    BaseRegionReader,
+    ExtractedImages,
+    GroundingReader,
+)
+from mmdet_clim.models.region_readers.grounding_prompts import clean_phrase
+from mmdet_clim.models.region_readers.grounding_reader import grounding_samples
+from mmdet_clim.registry import MODELS
+
+from .composition import compose_tiles, union_boxes
+
+TEXTS = ('captions', 'tags')
+
+
+@MODELS.register_module()
+class GroundingObjective(BaseModule):
+    """A mosaic as grounding data, for GLIP and Grounding DINO.
+
+    The targets are the tile boxes and rectangles of several tiles. The
+    phrases to be found are one caption drawn per tile, or the names of the
+    tiles' tags; a rectangle is found by those of all its tiles. The phrases
+    of a mosaic make one prompt, or several where the language model would
+    cut it; then a box is looked for with those that hold its phrases. The
+    losses are the detector's own.
+
+    Args:
+        texts (str): ``'captions'`` or ``'tags'``.
+        vocabulary (optional): Anything that ``build_vocabulary`` reads: the
+            classes which the tags index.
+        num_negatives (int): With tags, names of other classes that stand in
+            the prompt too.
+        num_compositions (int): Rectangles per mosaic.
+        loss_weight (float): Of the losses on which text a box belongs to.
+        box_weight (float): Of the losses on where a box is. Tiles are no
+            objects; 0 keeps the detector's boxes to what annotated boxes
+            teach.
+
+    Raises:
+        ValueError: If an argument is out of its range, or tags have no
+            vocabulary.
+    """
+
+    def __init__(self,
+                 texts: str = 'captions',
+                 vocabulary=None,
+                 num_negatives: int = 0,
+                 num_compositions: int = 4,
+                 loss_weight: float = 1.0,
+                 box_weight: float = 1.0,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if texts not in TEXTS:
+            raise ValueError(f'texts: expected one of {TEXTS}, got {texts!r}')
+        if texts == 'tags' and vocabulary is None:
+            raise ValueError("vocabulary: texts='tags' needs one, got None")
+        for key, value in dict(
+                num_negatives=num_negatives,
+                num_compositions=num_compositions).items():
+            if value < 0:
+                raise ValueError(f'{key}: expected a count >= 0, got {value}')
+        self.texts = texts
+        self.vocabulary = None
+        if vocabulary is not None:
+            self.vocabulary = build_vocabulary(vocabulary)
+        self.num_negatives = num_negatives
+        self.num_compositions = num_compositions
+        self.loss_weight = loss_weight
+        self.box_weight = box_weight
+
+    def check(self, reader: BaseRegionReader) -> None:
+        """Raise a TypeError unless the detector takes grounding data."""
+        if not isinstance(reader, GroundingReader):
+            raise TypeError(
+                'GroundingObjective trains a GLIP or a Grounding DINO, which '
+                'have a GroundingReader, got a detector with a '
+                f'{type(reader).__name__}')
+
+    def loss(self, reader: GroundingReader, detector: nn.Module,
+             feats: ExtractedImages,
+             data_samples: SampleList) -> Dict[str, Tensor]:
+        """The detector's losses on the mosaics of a batch.
+
+        Args:
+            reader (GroundingReader): The detector's reader.
+            detector (nn.Module): The detector.
+            feats (ExtractedImages): What the reader's ``extract_feat`` gave.
+            data_samples (list[DetDataSample]): The packed mosaics.
+
+        Returns:
+            dict: ``loss`` and ``box_loss``, and how many ``prompts`` there
+            were.
+        """
+        samples, images = [], []
+        size = tuple(feats.inputs.shape[-2:])
+        for image, data_sample in enumerate(data_samples):
+            phrases, boxes, positives = self.targets(data_sample)
+            found = grounding_samples(
+                reader.prompts(detector, phrases), boxes, positives,
+                dict(data_sample.metainfo, batch_input_shape=size))
+            samples.extend(found)
+            images.extend([image] * len(found))
+        # Under DDP every rank must reach the same parameters.
+        unused = [reader] if samples else [reader, detector]
+        zero = sum(p.sum() * 0 for module in unused
+                   for p in module.parameters() if p.requires_grad)
+        if not samples:
+            return dict(loss=zero, box_loss=zero * 0)
+        levels = tuple(level[images] for level in feats.levels)
+        losses = reader.grounding_losses(detector, levels, samples)
+        text_loss = _total(losses, lambda key: 'loss_cls' in key)
+        box_loss = _total(losses, lambda key: 'loss_cls' not in key)
+        return dict(
+            loss=self.loss_weight * text_loss + zero,
+            box_loss=self.box_weight * box_loss,
+            prompts=text_loss.new_tensor(len(samples)))
+
+    def targets(
+            self,
+            data_sample: DetDataSample) -> Tuple[List[str], Tensor, Tensor]:
+        """Phrases, regions, and which region shows which phrase.
+
+        Args:
+            data_sample (DetDataSample): A packed mosaic of K tiles.
+
+        Returns:
+            tuple: P distinct phrases, boxes (n, 4) in absolute xyxy pixels,
+            and bool (n, P). Boxes that no phrase tells of are left out.
+        """
+        tiles = data_sample.gt_instances.bboxes
+        of_tile = self._tile_phrases(data_sample)
+        phrases = list(dict.fromkeys(p for tile in of_tile for p in tile))
+        if phrases and self.texts == 'tags':
+            phrases += self._negatives(phrases)
+        shows = torch.zeros(len(tiles), len(phrases), dtype=torch.bool)
+        for row, tile in zip(shows, of_tile):
+            row[[phrases.index(phrase) for phrase in tile]] = True
+        members = torch.cat([
+            torch.eye(len(tiles), dtype=torch.bool),
+            compose_tiles(data_sample.mosaic_grid, self.num_compositions)
+        ])
+        positives = (members.float() @ shows.float()) > 0
+        told = positives.any(1)
+        boxes = union_boxes(tiles, members[told])
+        return phrases, boxes, positives[told]
+
+    def _tile_phrases(self, data_sample: DetDataSample) -> List[List[str]]:
+        if self.texts == 'captions':
+            drawn = [
+                clean_phrase(of_tile[torch.randint(len(of_tile), ())])
+                for of_tile in data_sample.captions
+            ]
+            return [[caption] if caption else [] for caption in drawn]
+        names = self.vocabulary.names
+        return [[clean_phrase(names[tag]) for tag in tags]
+                for tags in data_sample.tags]
+
+    def _negatives(self, phrases: List[str]) -> List[str]:
+        """Names of classes that the mosaic does not show."""
+        others = [
+            name for name in map(clean_phrase, self.vocabulary.names)
+            if name not in phrases
+        ]
+        chosen = torch.randperm(len(others))[:self.num_negatives]
+        return [others[index] for index in chosen.tolist()]
+
+
+def _total(losses: dict, keep) -> Tensor:
+    """Sum of the losses whose names are kept; some heads give lists."""
+    values = [value for key, value in losses.items() if keep(key)]
+    return sum(
+        torch.stack(list(value)).sum() if isinstance(value, (
+            list, tuple)) else value.sum() for value in values)

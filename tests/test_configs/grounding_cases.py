@@ -1,0 +1,36 @@
+# Licensed under the Apache License, Version 2.0.
+"""mmdet's grounding configs at a size for tests."""
+from mmengine.config import ConfigDict
+
+
+def shrink(model: ConfigDict, bert: str) -> ConfigDict:
+    """Make a model of the config's kind that takes a second on a CPU.
+
+    Args:
+        model (ConfigDict): The ``model`` of a GLIP or Grounding DINO config.
+        bert (str): Folder of the language model.
+    """
+    model.backbone = dict(
+        type='mmdet.ResNet',
+        depth=18,
+        base_channels=4,
+        out_indices=(1, 2, 3),
+        norm_eval=True)
+    model.language_model.name = bert
+    if model.type == 'GLIP':
+        model.neck.in_channels = [8, 16, 32]
+        model.neck.start_level = 0
+        model.bbox_head.update(lang_model_name=bert, num_dyhead_blocks=1)
+        return model
+    # mmdet writes the width of its sine embeddings, 256, into the code.
+    model.num_queries = 20
+    model.neck.in_channels = [8, 16, 32]
+    model.encoder.update(num_layers=1, num_cp=0)
+    model.decoder.num_layers = 2
+    model.encoder.fusion_layer_cfg.update(embed_dim=16, num_heads=2)
+    for cfg in (model.encoder.layer_cfg, model.encoder.text_layer_cfg,
+                model.decoder.layer_cfg):
+        cfg.ffn_cfg.feedforward_channels = 16
+    model.dn_cfg.group_cfg.num_dn_queries = 10
+    model.test_cfg.max_per_img = 20
+    return model

@@ -1,0 +1,188 @@
+# Licensed under the Apache License, Version 2.0.
+"""Grounding detectors under CLIM: mmdet's own configs, made small."""
+import copy
+import sys
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from mmdet.utils import register_all_modules
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
+
+import mmdet_clim  # noqa: F401
+from mmdet_clim.models.objectives import GroundingObjective
+from mmdet_clim.models.region_readers import GroundingReader
+from mmdet_clim.models.region_readers.grounding_reader import grounding_samples
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'test_configs'))
+from grounding_cases import shrink  # noqa: E402  isort: skip
+
+CLASSES = ('cat', 'dog', 'cow', 'bus', 'cup')
+CONFIGS = Path(mmdet.__file__).parent / '.mim/configs'
+MM_48_17 = ('mm_grounding_dino/coco/'
+            'grounding_dino_swin-t_finetune_16xb4_1x_coco_48_17.py')
+MM_866_337 = ('mm_grounding_dino/lvis/'
+              'grounding_dino_swin-t_finetune_16xb4_1x_lvis_866_337.py')
+DINO = 'grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py'
+GLIP = 'glip/glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco.py'
+
+
+@pytest.fixture
+def build(clim_cfg, small_bert):
+
+    def build(path, reader=None, **changes):
+        register_all_modules()
+        torch.manual_seed(0)
+        detector = shrink(Config.fromfile(CONFIGS / path).model, small_bert)
+        cfg = ConfigDict(clim_cfg, detector=detector)
+        cfg.objectives.update(
+            grounding=dict(type='mmdet_clim.GroundingObjective'),
+            names=dict(
+                type='mmdet_clim.GroundingObjective',
+                texts='tags',
+                vocabulary=CLASSES,
+                num_negatives=1,
+                box_weight=0.))
+        if reader is not None:
+            cfg.region_reader = reader
+        cfg.update(changes)
+        model = MODELS.build(cfg)
+        model.init_weights()
+        return model
+
+    return build
+
+
+def boxes_sample(make, seed):
+    image, sample = make['box'](seed)
+    sample.gt_instances.pop('masks')
+    sample.set_metainfo(dict(text=CLASSES, custom_entities=True))
+    return image, sample
+
+
+def gradients(model, losses):
+    model.parse_losses(losses)[0].backward()
+    return [
+        name for name, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+    ]
+
+
+@pytest.mark.parametrize('path, source', [
+    (MM_48_17, 'encoder'),
+    (MM_48_17, 'query'),
+    (MM_48_17, 'neck'),
+    (MM_866_337, 'encoder'),
+    (DINO, 'encoder'),
+    (GLIP, 'neck'),
+])
+def test_every_parameter_learns_by_both_routes(build, make, path, source):
+    reader = None if source in ('encoder', 'neck') and path != MM_48_17 \
+        else dict(type='mmdet_clim.GroundingReader', source=source)
+    model = build(path, reader).train()
+    assert isinstance(model.region_reader, GroundingReader)
+    assert model.region_reader.source == source
+    batch = make['collate'](boxes_sample(make, 1), boxes_sample(make, 2),
+                            make['mosaic'](3), make['mosaic'](4))
+    losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    for key in ('grounding.loss', 'grounding.box_loss', 'names.loss',
+                'caption.loss', 'tag.loss'):
+        assert losses[f'mosaic.{key}'] > 0, key
+    assert losses['mosaic.names.box_loss'] == 0
+    assert losses['mosaic.grounding.prompts'] == 2
+    assert gradients(model, losses) == []
+    # At test time it is the detector.
+    model.eval()
+    with torch.no_grad():
+        result, = model.test_step(make['collate'](boxes_sample(make, 1)))
+    assert 'pred_instances' in result
+
+
+@pytest.mark.parametrize('path', [MM_48_17, GLIP])
+def test_losses_are_those_of_the_detector(build, make, path):
+    """Tiles that have one class each are what mmdet trains on by itself."""
+    model = build(path).eval()
+    detector = model.detector
+    batch = make['collate'](make['mosaic'](0))
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    inputs, (sample, ) = (
+        data[key]['mosaic'] for key in ('inputs', 'data_samples'))
+    objective = GroundingObjective(
+        'tags', CLASSES, num_compositions=0, num_negatives=0)
+    phrases, boxes, positives = objective.targets(sample)
+    assert phrases == ['cat', 'dog', 'cow', 'bus']
+    prompts = model.region_reader.prompts(detector, phrases)
+    samples = grounding_samples(prompts, boxes, positives,
+                                dict(sample.metainfo))
+    feats = model.region_reader.extract_feat(detector, inputs)
+    detector.train()
+    torch.manual_seed(1)
+    mine = model.region_reader.grounding_losses(detector, feats.levels,
+                                                samples)
+    sample.gt_instances.labels = torch.arange(4)
+    sample.set_metainfo(dict(text='. '.join(phrases)))
+    torch.manual_seed(1)
+    own = detector.loss(inputs, [sample])
+    assert mine.keys() == own.keys()
+    for key, value in own.items():
+        torch.testing.assert_close(mine[key], value)
+
+
+def test_queries_are_those_that_fit_the_regions(build, make):
+    model = build(MM_48_17,
+                  dict(type='mmdet_clim.GroundingReader',
+                       source='query')).eval()
+    reader = model.region_reader
+    queries = torch.randn(2, 3, 256)
+    boxes = torch.tensor([[0., 0., 10., 10.], [20., 20., 40., 40.],
+                          [0., 0., 60., 60.]]).repeat(2, 1, 1)
+    rois = torch.tensor([[1., 21., 21., 39., 39.], [0., 0., 0., 64., 64.]])
+    torch.testing.assert_close(
+        reader.embed_queries(queries, boxes, rois),
+        reader.projection(torch.stack([queries[1, 1], queries[0, 2]])))
+    assert reader.embed_queries(queries, boxes, rois[:0]).shape == (0, 8)
+    # Of an image, with the boxes of the decoder, in pixels.
+    feats = reader.extract_feat(model.detector, torch.randn(1, 3, 64, 96))
+    found, places = reader.queries(model.detector, feats)
+    assert (found.shape, places.shape) == ((1, 20, 256), (1, 20, 4))
+    assert 1 < places.max() < 200
+
+
+def test_a_short_limit_makes_more_prompts(build, make):
+    model = build(MM_48_17).train()
+    # Three tokens each of "a cat." and "two dogs.", five, and four.
+    model.detector.language_model.max_tokens = 8
+    data = model.data_preprocessor(make['collate'](make['mosaic'](0)), True)
+    args = ('mosaic', data['inputs']['mosaic'], data['data_samples']['mosaic'])
+    losses = model.branch_loss(*args)
+    assert losses['mosaic.grounding.prompts'] == 3
+    assert losses['mosaic.grounding.loss'].isfinite()
+
+
+def test_mosaics_without_tags(build, make):
+    model = build(MM_48_17).train()
+    image, sample = make['mosaic'](0)
+    sample.set_metainfo(dict(tags=[[], [], [], []]))
+    data = model.data_preprocessor(make['collate']((image, sample)), True)
+    losses = model.branch_loss('mosaic', data['inputs']['mosaic'],
+                               data['data_samples']['mosaic'])
+    assert losses['mosaic.names.loss'] == 0
+    losses['mosaic.names.loss'].backward()
+    assert all(p.grad is not None for p in model.detector.parameters()
+               if p.requires_grad)
+
+
+def test_what_does_not_fit(build, clim_cfg, make):
+    with pytest.raises(TypeError, match="of a GLIP, 'neck'"):
+        build(GLIP, dict(type='mmdet_clim.GroundingReader', source='query'))
+    clim_cfg.objectives.grounding = dict(type='mmdet_clim.GroundingObjective')
+    with pytest.raises(TypeError, match='TwoStageReader'):
+        MODELS.build(clim_cfg)
+    model = build(MM_48_17).train()
+    model.detector.bbox_head.num_classes = 2
+    data = model.data_preprocessor(make['collate'](make['mosaic'](0)), True)
+    with pytest.raises(ValueError, match='bbox_head.num_classes'):
+        model.branch_loss('mosaic', data['inputs']['mosaic'],
+                          data['data_samples']['mosaic'])
