@@ -73,6 +73,7 @@ def files(openmoji_root, tmp_path_factory):
         patch.setitem(open_clip.factory._MODEL_CONFIGS, CLIP, small)
         torch.save(
             open_clip.create_model(CLIP).state_dict(), folder / 'clip.pt')
+        patch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
         patch.setenv('OV_COCO_ROOT', f'{openmoji_root}/')
         patch.setenv('OV_LVIS_ROOT', f'{lvis}/')
         patch.setenv('CC3M_ROOT', f'{lvis}/')
@@ -173,6 +174,49 @@ def test_two_iterations(files, repository, tmp_path, name, expected):
             queues = objective.contrast
             assert queues.bag_queue.size == queues.text_queue.size == 1024
             assert len(queues.bag_queue) > 0 and len(queues.text_queue) > 0
+
+
+@pytest.mark.parametrize('name, ratio, expected', [
+    ('boxes', None, []),
+    ('captions', [1, 1], [BAG]),
+    ('captions_clim', [1, 1, 1], [BAG, MOSAIC]),
+])
+def test_openmoji(files, repository, tmp_path, name, ratio, expected):
+    """As they are, from the shipped base detector, on few images."""
+    cfg = Config.fromfile(repository /
+                          f'configs/openmoji/baron_r18-c4_256_{name}.py')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False, batch_size=2)
+    if ratio:
+        cfg.train_dataloader.batch_size = sum(ratio)
+        cfg.train_dataloader.sampler.update(
+            batch_size=sum(ratio), source_ratio=ratio)
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.work_dir = str(tmp_path)
+    cfg.visualizer.name = f'openmoji_{name}'
+    base = torch.load(cfg.load_from)['state_dict']
+    runner = Runner.from_cfg(cfg)
+    record = RecordLosses()
+    runner.register_hook(record)
+    runner.train()
+    for losses in record.losses:
+        assert {k
+                for k in losses
+                if k.endswith('.loss')} == {f'{of}.loss'
+                                            for of in expected}
+        assert all(0 < v < 100 for k, v in losses.items() if 'loss' in k)
+    # All went on from the base detector but the layer to the words.
+    state = runner.model.state_dict()
+    prefix = 'detector.' if expected else ''
+    for key, value in base.items():
+        own = state[prefix + key]
+        if 'fc_cls.projection' in key:
+            assert len(own) == 2 * 384 and len(value) == 384
+        else:
+            torch.testing.assert_close(
+                own, value.to(own), rtol=.05, atol=.05, msg=key)
+    metric = runner.message_hub.log_scalars['val/ov_coco/base_ap50']
+    assert 0 <= metric.current() < 20
 
 
 def test_the_published_constants(files, repository):
