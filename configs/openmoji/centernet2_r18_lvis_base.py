@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/schedules/openmoji_second_stage.py',
     '../_base_/default_runtime.py',
 ]
-max_iters = 1500
+max_iters = 1200
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(paramwise_cfg=dict(_delete_=True))
 param_scheduler = _base_.param_scheduler

@@ -7,10 +7,11 @@ _base_ = [
     '../_base_/clim/openmoji_lvis_captions_tags.py',
     '../_base_/default_runtime.py',
 ]
-max_iters = 240
+max_iters = 180
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = _base_.param_scheduler
-param_scheduler[1].end = max_iters
+param_scheduler[0].end = 20
+param_scheduler[1].update(begin=20, end=max_iters)
 model = dict(
     _delete_=True,
     type='mmdet_clim.CLIMDetector',
@@ -33,4 +34,4 @@ train_dataloader = dict(
             _base_.clim_mosaic_dataset
         ]))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-load_from = 'work_dirs/centernet2_r18_lvis_base/iter_1500.pth'
+load_from = 'work_dirs/centernet2_r18_lvis_base/iter_1200.pth'

@@ -8,16 +8,9 @@ import copy
 import math
 
 import pytest
-import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.registry import MODELS
-from mmengine.runner import Runner
 
-import mmdet_clim  # noqa: F401
-from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
-
-CLIP = 'ViT-B-32-quickgelu'
 R50, SWIN = 'detic_r50-centernet2', 'detic_swin-b-centernet2'
 BASE = '90k_ov-lvis_base'
 TAGS = ['captions.caption', 'captions.tag']
@@ -48,76 +41,17 @@ SMALL = dict(
         init_cfg=None))
 
 
-class RecordLosses(Hook):
-    """The losses of each iteration."""
-
-    def __init__(self):
-        self.losses = []
-
-    def after_train_iter(self, runner, *args, outputs=None, **kwargs):
-        self.losses.append({k: v.item() for k, v in outputs.items()})
-
-
 @pytest.fixture(scope='module')
-def openmoji_lvis(tmp_path_factory):
-    """LVIS-like scenes, and the environment variables of the configs."""
-    import open_clip  # after mmdet_clim, which prepares for it
-    folder = tmp_path_factory.mktemp('openmoji') / 'lvis'
-    build_dataset(
-        folder,
-        DatasetParameters(
-            train=24, val=4, captioned=24, seed=0, size=96, vocabulary='lvis'),
-        workers=1)
-    small = dict(
-        embed_dim=512,
-        quick_gelu=True,
-        vision_cfg=dict(
-            image_size=32, layers=1, width=32, patch_size=16, head_width=16),
-        text_cfg=dict(
-            context_length=77, vocab_size=49408, width=32, heads=2, layers=1))
+def openmoji_lvis(openmoji_lvis_root, clip_checkpoint):
+    """The environment variables of the configs, set to files made here."""
+    root = openmoji_lvis_root
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(open_clip.factory._MODEL_CONFIGS, CLIP, small)
-        torch.manual_seed(0)
-        torch.save(
-            open_clip.create_model(CLIP).state_dict(), folder / 'clip.pt')
-        patch.setenv('OV_LVIS_ROOT', f'{folder}/')
-        patch.setenv('CC3M_ROOT', f'{folder}/')
+        patch.setenv('OV_LVIS_ROOT', f'{root}/')
+        patch.setenv('CC3M_ROOT', f'{root}/')
         patch.setenv('CC3M_CAPTIONS',
                      'annotations/captions_captioned2017_tags.json')
         patch.setenv('CC3M_IMAGES', 'captioned2017/')
-        patch.setenv('CLIP_VIT_B_32', str(folder / 'clip.pt'))
-        yield folder
-
-
-def shrink_images(node):
-    """A fifth of every size in pixels, in every pipeline of a config."""
-    if isinstance(node, dict):
-        for key in ('scale', 'crop_size', 'tile_size', 'out_size'):
-            if key in node:
-                node[key] = tuple(side // 5 for side in node[key])
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            shrink_images(value)
-
-
-def small_config(repository, name, source_ratio=None):
-    """A config with small images, batches and channels, two iterations."""
-    cfg = Config.fromfile(repository / f'configs/detic/ov_lvis/{name}.py')
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        shrink_images(loader.dataset)
-        loader.update(num_workers=0, persistent_workers=False)
-    cfg.test_dataloader = cfg.val_dataloader
-    cfg.train_dataloader.batch_size = 2
-    if source_ratio is not None:
-        cfg.train_dataloader.batch_size = sum(source_ratio)
-        cfg.train_dataloader.sampler.update(
-            batch_size=sum(source_ratio), source_ratio=source_ratio)
-    shrink_detector(cfg.model.get('detector', cfg.model))
-    cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.load_from = None
-    cfg.visualizer.name = name
-    return cfg
+        yield root
 
 
 def shrink_detector(detector):
@@ -144,14 +78,12 @@ def shrink_detector(detector):
 
 @pytest.mark.parametrize(
     'name, source_ratio, expected', RECIPES, ids=[row[0] for row in RECIPES])
-def test_two_iterations(openmoji_lvis, repository, tmp_path, name,
-                        source_ratio, expected):
-    cfg = small_config(repository, name, source_ratio)
-    cfg.work_dir = str(tmp_path)
-    runner = Runner.from_cfg(cfg)
-    record = RecordLosses()
-    runner.register_hook(record)
-    runner.train()
+def test_two_iterations(openmoji_lvis, repository, shorten, train, tmp_path,
+                        name, source_ratio, expected):
+    cfg = Config.fromfile(repository / f'configs/detic/ov_lvis/{name}.py')
+    shorten(cfg, 5, source_ratio)
+    shrink_detector(cfg.model.get('detector', cfg.model))
+    runner, record = train(cfg, tmp_path)
     names = {
         'rpn_loss_cls', 'rpn_loss_bbox', 's0.loss_mask',
         *(f's{stage}.loss_{part}' for stage in range(3)
@@ -179,29 +111,29 @@ def test_two_iterations(openmoji_lvis, repository, tmp_path, name,
         assert 2 * 2 * (1 + 4) <= len(queue) <= 2 * 2 * (1 + 16)
 
 
-def test_options_for_the_long_tail(repository):
+def test_options_for_the_long_tail(repository, differences):
     """They change the source of the mosaics and nothing else."""
     name = f'{R50}_45k_ov-lvis_captions-tags_clim'
     folder = repository / 'configs/detic/ov_lvis'
     plain, tags, grids = (
         Config.fromfile(folder / f'{name}{option}.py')
         for option in ('', '_rare-tags', '_grid-schedule'))
-    mosaics = plain.train_dataloader.dataset.datasets[2]
-    balanced = tags.train_dataloader.dataset.datasets[2]
-    assert balanced == dict(
-        type='ClassBalancedDataset', oversample_thr=.001, dataset=mosaics)
-    scheduled = grids.train_dataloader.dataset.datasets[2]
-    assert scheduled.pipeline[-2].pop('grid_weights') == (1, 0, 0)
-    assert scheduled == mosaics
-    assert grids.custom_hooks[:-1] == plain.custom_hooks
-    assert [
-        (phase.begin, phase.grids) for phase in grids.custom_hooks[-1].schedule
-    ] == [(15000, [(3, 3)]), (30000, [(4, 4)])]
-    for cfg in (tags, grids):
-        cfg.train_dataloader.dataset.datasets[2] = mosaics
-        cfg.custom_hooks = plain.custom_hooks
-        assert cfg.train_dataloader == plain.train_dataloader
-        assert cfg.model == plain.model
+    mosaics = 'train_dataloader.dataset.datasets.2'
+    changed = differences(tags, plain)
+    assert all(path.startswith(mosaics) for path in changed)
+    assert tags.train_dataloader.dataset.datasets[2] == dict(
+        type='ClassBalancedDataset',
+        oversample_thr=.001,
+        dataset=plain.train_dataloader.dataset.datasets[2])
+    changed = differences(grids, plain)
+    hooks = changed.pop('custom_hooks')
+    (path, weights), = changed.items()
+    assert path.startswith(mosaics) and path.endswith('grid_weights')
+    assert weights == (1, 0, 0)
+    assert hooks[:-1] == plain.custom_hooks
+    assert [(phase.begin, phase.grids)
+            for phase in hooks[-1].schedule] == [(15000, [(3, 3)]),
+                                                 (30000, [(4, 4)])]
 
 
 def test_the_published_constants(openmoji_lvis, repository):

@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0.
+"""The small CenterNet2 on OpenMoji's LVIS-like data."""
+import pytest
+from mmengine.config import Config
+
+BASE = 'centernet2_r18_lvis_base'
+CLIM = 'centernet2_r18_lvis_clim'
+MOSAICS = 'train_dataloader.dataset.datasets.2'
+
+
+@pytest.fixture(scope='module')
+def read_config(openmoji_lvis_root, repository):
+    """Read a config by its name, with data made here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('OPENMOJI_LVIS_ROOT', f'{openmoji_lvis_root}/')
+        yield lambda name: Config.fromfile(repository /
+                                           f'configs/openmoji/{name}.py')
+
+
+def test_both_stages_train(read_config, shorten, train, tmp_path):
+    cfg = read_config(BASE)
+    shorten(cfg, 2.5)
+    base, record = train(cfg, tmp_path / BASE)
+    check(base, record, set())
+    # Of its own words, so that any other vocabulary can take their place.
+    assert base.model.roi_head.bbox_head[2].fc_cls.class_embeddings.shape == (
+        len(base.model.roi_head.bbox_head[2].vocabulary), 384)
+
+    cfg = read_config(CLIM)
+    assert cfg.load_from == f'work_dirs/{BASE}/iter_1200.pth'
+    shorten(cfg, 2.5, [1, 1, 1])
+    cfg.load_from = str(tmp_path / BASE / 'iter_2.pth')
+    runner, record = train(cfg, tmp_path / CLIM)
+    check(
+        runner, record, {
+            f'{branch}.{objective}.loss'
+            for branch in ('captions', 'mosaic')
+            for objective in ('caption', 'tag')
+        })
+    detector = runner.model.detector.state_dict()
+    for name, value in base.model.state_dict().items():
+        assert (detector[name] - value).abs().max() < .05, name
+
+
+def check(runner, record, clim_losses):
+    """Two iterations with the losses of three stages, and all metrics."""
+    names = {
+        'loss', 'rpn_loss_cls', 'rpn_loss_bbox', 's0.loss_mask',
+        *(f's{stage}.loss_{part}' for stage in range(3)
+          for part in ('cls', 'bbox')), *clim_losses
+    }
+    assert len(record.losses) == 2
+    for losses in record.losses:
+        assert {name for name in losses if 'loss' in name} == names
+        assert 0 < losses['loss'] < 1000
+    scalars = runner.message_hub.log_scalars
+    for kind in ('box', 'mask'):
+        for group in ('', 'r', 'c', 'f'):
+            assert f'val/ov_lvis/{kind}_ap{group}' in scalars
+
+
+def test_the_options_change_the_mosaics_alone(read_config, differences):
+    clim = read_config(CLIM)
+    mosaics = clim.train_dataloader.dataset.datasets[2]
+    rare_tags = read_config(f'{CLIM}_rare-tags')
+    assert all(
+        path.startswith(MOSAICS) for path in differences(rare_tags, clim))
+    assert rare_tags.train_dataloader.dataset.datasets[2] == dict(
+        type='ClassBalancedDataset', oversample_thr=.005, dataset=mosaics)
+
+    changed = differences(read_config(f'{CLIM}_grid-schedule'), clim)
+    hooks = changed.pop('custom_hooks')
+    assert changed == {f'{MOSAICS}.pipeline.2.grid_weights': (1, 0, 0)}
+    assert hooks[:-1] == clim.custom_hooks
+    assert hooks[-1].type == 'mmdet_clim.GridScheduleHook'
+    assert [(phase.begin, phase.grids)
+            for phase in hooks[-1].schedule] == [(60, [(3, 3)]),
+                                                 (120, [(4, 4)])]
