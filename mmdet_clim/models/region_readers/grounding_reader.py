@@ -189,9 +189,13 @@ class GroundingReader(DenseFeatureReader):
         limit = model.max_tokens
         if isinstance(detector, GroundingDINO):
             limit = min(limit, detector.bbox_head.max_text_len)
-        return pack_phrases(phrases,
-                            lambda text: len(model.tokenizer.tokenize(text)),
-                            limit)
+        prompts = pack_phrases(
+            phrases, lambda text: len(model.tokenizer.tokenize(text)), limit)
+        if isinstance(detector, GLIP):
+            # It was trained without the last mark.
+            for prompt in prompts:
+                prompt.text = prompt.text.removesuffix(SEPARATOR)
+        return prompts
 
     def grounding_losses(self, detector: GroundingDetector,
                          levels: Sequence[Tensor],
