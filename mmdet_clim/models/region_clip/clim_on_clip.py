@@ -194,11 +194,12 @@ class CLIMOnCLIP(BaseModel):
         found = {}
         if len(boxes) == 0:
             return InstanceData()
+        _, encoded = self.image_tower.encode(image)
         if 'roi' in self.region_ways:
-            found['roi'] = roi_embeddings(self.image_tower, image, boxes)
+            found['roi'] = roi_embeddings(self.image_tower, encoded, boxes)
         if 'mask' in self.region_ways and 'masks' in regions:
             masks = regions.masks.to_tensor(torch.float32, image.device)
-            found['mask'] = mask_embeddings(self.image_tower, image, masks)
+            found['mask'] = mask_embeddings(self.image_tower, encoded, masks)
         if 'crop' in self.region_ways:
             found['crop'] = crop_embeddings(self.image_tower, image, boxes,
                                             self.crop_enlarge)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_clim.models.backbones import DenseImageTower
+from mmdet_clim.models.backbones import DenseImageTower, EncodedImages
 
 from .objective_base import crop_images, native_size
 
@@ -16,23 +16,23 @@ REGION_WAYS = ('roi', 'mask', 'crop')
 CROP_BATCH = 64
 
 
-def roi_embeddings(tower: DenseImageTower, image: Tensor,
+def roi_embeddings(tower: DenseImageTower, encoded: EncodedImages,
                    boxes: Tensor) -> Tensor:
     """By the box on the dense features.
 
     Args:
         tower (DenseImageTower): The tower.
-        image (Tensor): (1, 3, H, W), normalised.
+        encoded (EncodedImages): One image, encoded by the tower.
         boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
 
     Returns:
         Tensor: (R, D) unit vectors.
     """
     rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
-    return tower.region_features(image, rois)
+    return tower.region_features_of(encoded, rois)
 
 
-def mask_embeddings(tower: DenseImageTower, image: Tensor,
+def mask_embeddings(tower: DenseImageTower, encoded: EncodedImages,
                     masks: Tensor) -> Tensor:
     """By the mean of the dense features within a mask.
 
@@ -40,13 +40,13 @@ def mask_embeddings(tower: DenseImageTower, image: Tensor,
 
     Args:
         tower (DenseImageTower): The tower.
-        image (Tensor): (1, 3, H, W), normalised.
+        encoded (EncodedImages): One image of H x W, encoded by the tower.
         masks (Tensor): (R, H, W), 1 within the region.
 
     Returns:
         Tensor: (R, D) unit vectors; zero for an empty mask.
     """
-    dense = tower.dense_features(image)
+    dense = tower.dense_features_of(encoded)
     height, width = (tower.stride * side for side in dense.shape[-2:])
     masks = F.pad(
         masks.to(dense),

@@ -1,0 +1,257 @@
+# Licensed under the Apache License, Version 2.0.
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+from torch.nn import functional as F
+
+from mmdet_clim.models.region_clip.region_prediction import enlarged
+
+LABELS = dict(
+    type='mmdet_clim.RegionLabelObjective',
+    boxes=dict(type='mmdet_clim.RandomBoxes', num_boxes=6),
+    vocabulary=['cat', 'dog', 'cow'],
+    templates=('a {}', ),
+    loss=dict(type='mmdet_clim.FederatedClassLoss', num_sampled=2))
+DISTILLATION = dict(
+    type='mmdet_clim.SelfDistillationObjective',
+    boxes=dict(type='mmdet_clim.GridBoxes', max_rows=2, max_cols=2))
+
+
+def build(cfg, **changes):
+    return MODELS.build(dict(copy.deepcopy(cfg), **changes))
+
+
+def losses(model, batch):
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    return model(**data, mode='loss')
+
+
+def test_clim_is_the_contrast_of_tiles_and_whole_images(model_cfg, make_batch):
+    """Six images: one mosaic, two whole, written out plainly."""
+    model = build(model_cfg).train()
+    batch = make_batch(range(6))
+    found = losses(model, batch)
+    images = model.data_preprocessor(copy.deepcopy(batch), True)['inputs']
+    assert images.shape == (6, 3, 64, 64)
+    tower = model.image_tower
+    mosaic = torch.cat([
+        torch.cat([images[0], images[1]], 2),
+        torch.cat([images[2], images[3]], 2)
+    ], 1)[None]
+    mosaic = F.interpolate(mosaic, (64, 64), mode='bicubic', antialias=True)
+    # Images of 64 x 48 in cells of 32 x 32.
+    rois = torch.tensor([[0., 0, 0, 24, 32], [0, 32, 0, 56, 32],
+                         [0, 0, 32, 24, 64], [0, 32, 32, 56, 64]])
+    regions = torch.cat(
+        [tower.region_features(mosaic, rois),
+         tower.encode_image(images[4:])])
+    texts = model.text_encoder([f'a cat {i}' for i in range(6)])
+    logits = regions @ texts.t() / .07  # open_clip starts there
+    own = torch.arange(6)
+    expected = (F.cross_entropy(logits, own) +
+                F.cross_entropy(logits.t(), own)) / 2
+    torch.testing.assert_close(
+        found['clim.loss'], expected, rtol=1e-4, atol=1e-4)
+    assert found['clim.recall@1'].item() == pytest.approx(
+        100 * (logits.argmax(1) == own).float().mean().item())
+
+
+def test_equal_captions_are_positives_of_each_other(model_cfg, make_batch):
+    model = build(model_cfg).train()
+    captions = ['a cat'] * 6
+    found = losses(model, make_batch(range(6), captions))
+    # All texts are one: the distribution that is asked for is uniform.
+    assert found['clim.loss'].item() > 0
+    assert found['clim.recall@1'] == 100
+
+
+def test_only_the_last_block_and_the_scale_learn(model_cfg, make_batch):
+    model = build(model_cfg).train()
+    loss, _ = model.parse_losses(losses(model, make_batch(range(6))))
+    loss.backward()
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    block = 'image_tower.visual.transformer.resblocks.1.'
+    assert all(
+        n.startswith(block) or n.endswith('log_temperature') for n in trained)
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None
+                and bool(parameter.grad.abs().sum() > 0)) == (
+                    name in trained)
+
+
+@pytest.mark.parametrize('objective', [LABELS, DISTILLATION])
+def test_other_objectives_learn(model_cfg, make_batch, objective):
+    torch.manual_seed(0)
+    model = build(model_cfg, objectives=dict(other=objective)).train()
+    batch = make_batch(range(3))
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    curve = []
+    for _ in range(8):
+        torch.manual_seed(1)  # the same boxes
+        loss, _ = model.parse_losses(losses(model, batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curve.append(loss.item())
+    assert curve[-1] < .9 * curve[0]
+    # The original has not moved.
+    original = build(model_cfg).image_tower.state_dict()
+    for name, value in model.towers.original.state_dict().items():
+        assert torch.equal(value, original[name])
+
+
+def test_pseudo_labels_are_those_of_the_original_clip(model_cfg, make_batch):
+    model = build(model_cfg, objectives=dict(labels=LABELS))
+    images = model.data_preprocessor(make_batch([0]), True)['inputs']
+    objective = model.objectives['labels']
+    whole = torch.tensor([[0., 0, 0, 64, 64]])
+    label, confidence = objective._name(images, whole, model.towers)
+    # The crop of the whole image is the image at half its size.
+    crop = F.avg_pool2d(images, 2)
+    cosines = model.image_tower.encode_image(crop) @ model.text_encoder(
+        ['a cat', 'a dog', 'a cow']).t()
+    chances = (cosines / .07).softmax(1)
+    assert label.tolist() == chances.argmax(1).tolist()
+    torch.testing.assert_close(
+        confidence, chances.amax(1), rtol=1e-3, atol=1e-3)
+
+
+def test_no_box_is_sure_enough(model_cfg, make_batch):
+    cfg = dict(LABELS, min_confidence=.999)
+    model = build(model_cfg, objectives=dict(labels=cfg)).train()
+    found = losses(model, make_batch(range(2)))
+    assert found['labels.loss'] == 0 and found['labels.sure'] == 0
+    found['labels.loss'].backward()
+
+
+def region_sample(boxes, labels, masks=None):
+    sample = DetDataSample(metainfo=dict(img_id=1, img_shape=(64, 48)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor(boxes).reshape(-1, 4).float(),
+        labels=torch.tensor(labels).long())
+    if masks is not None:
+        sample.gt_instances.masks = BitmapMasks(masks, 64, 48)
+    return sample
+
+
+def test_regions_are_read_in_three_ways(model_cfg):
+    model = build(model_cfg, templates=('a {}', )).eval()
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 64, 64)
+    masks = np.zeros((1, 64, 48), np.uint8)
+    masks[0, 16:32, 0:32] = 1  # two whole positions of the map
+    sample = region_sample([[0, 16, 32, 32]], [1], masks)
+    with torch.no_grad():
+        found = model(image, [sample], mode='predict')[0].pred_regions
+        classes = model.text_encoder(['a cat', 'a dog', 'a cow'])
+        # Without the columns that only fill up the batch.
+        image = image[..., :48]
+        dense = model.image_tower.dense_features(image)
+        assert dense.shape == (1, 12, 4, 3)
+        mean = F.normalize(dense[0, :, 1, :2].mean(1), dim=0)
+        torch.testing.assert_close(found.mask[0], classes @ mean)
+        rois = torch.tensor([[0., 0, 16, 32, 32]])
+        torch.testing.assert_close(
+            found.roi,
+            model.image_tower.region_features(image, rois) @ classes.t())
+        # Enlarged: x -8..40 -> 0..40, y 12..36. Squashed to 32 x 32.
+        assert enlarged(rois[:, 1:], 1.5,
+                        (64, 48)).tolist() == [[0, 12, 40, 36]]
+        crop = F.interpolate(image[..., 12:36, :40], (32, 32), mode='bilinear')
+        crop = model.image_tower.encode_image(crop) @ classes.t()
+        torch.testing.assert_close(found.crop, crop, rtol=.1, atol=.05)
+
+
+def test_samples_without_masks_regions_and_with_captions(
+        model_cfg, make_batch):
+    model = build(model_cfg).eval()
+    captioned = make_batch([3], ['two dogs'])['data_samples'][0]
+    samples = [
+        region_sample([[0, 0, 20, 20]], [0]),
+        region_sample([], []), captioned
+    ]
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        model(images, samples, mode='predict')
+        assert set(samples[0].pred_regions.keys()) == {'roi', 'crop'}
+        assert not samples[1].pred_regions.keys()
+        torch.testing.assert_close(
+            samples[2].pred_pair.image,
+            model.image_tower.encode_image(images[2:, :, :, :48]))
+        assert samples[2].pred_pair.texts.shape == (1, 1, 12)
+
+
+def test_an_open_clip_file_loads_and_comes_back(model_cfg, tmp_path):
+    import open_clip
+    torch.manual_seed(5)
+    other = open_clip.create_model('region-clip-tiny')
+    model = build(model_cfg)
+    before = copy.deepcopy(model.image_tower.state_dict())
+    keys = model.load_state_dict(other.state_dict(), strict=False)
+    assert not keys.unexpected_keys
+    assert keys.missing_keys == ['objectives.clim.region_loss.log_temperature']
+    changed = 'visual.transformer.resblocks.1.mlp.c_fc.weight'
+    half = model.open_clip_state_dict(.25)
+    torch.testing.assert_close(
+        half[changed],
+        .25 * other.state_dict()[changed] + .75 * before[changed])
+    torch.save(half, tmp_path / 'clip.pt')
+    again = open_clip.create_model(
+        'region-clip-tiny', pretrained=str(tmp_path / 'clip.pt'))
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, half[name])
+
+
+def test_a_clip_from_scratch_trains_both_towers(model_cfg, make_batch,
+                                                small_clip):
+    model = build(
+        model_cfg,
+        text_encoder=dict(
+            type='mmdet_clim.OpenCLIPTextTower', model=small_clip['model']),
+        unlocked_blocks='all',
+        objectives=dict(
+            clip=dict(type='mmdet_clim.MosaicTextObjective', grids=(
+            )))).train()
+    loss, _ = model.parse_losses(losses(model, make_batch(range(3))))
+    loss.backward()
+    without = {
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and p.grad is None
+    }
+    assert not without
+    weights = model.open_clip_state_dict()
+    assert weights['logit_scale'] == model.objectives[
+        'clip'].region_loss.log_temperature
+    # Its own checkpoint loads both towers.
+    again = build(
+        model_cfg,
+        text_encoder=dict(
+            type='mmdet_clim.OpenCLIPTextTower', model=small_clip['model']))
+    again.load_state_dict(weights, strict=False)
+    texts = ['a cat', 'two dogs']
+    torch.testing.assert_close(
+        again.text_encoder(texts), model.text_encoder(texts))
+
+
+def test_arguments_that_are_refused(model_cfg, make_batch):
+    with pytest.raises(ValueError, match='objectives: expected at least one'):
+        build(model_cfg, objectives={})
+    with pytest.raises(ValueError, match='may not hold "loss"'):
+        build(model_cfg, objectives={'my_loss': DISTILLATION})
+    with pytest.raises(ValueError, match="region_ways.*'box'"):
+        build(model_cfg, region_ways=('box', ))
+    with pytest.raises(ValueError, match='min_confidence'):
+        build(
+            model_cfg, objectives=dict(labels=dict(LABELS, min_confidence=1.)))
+    with pytest.raises(ValueError, match='2 images are missing'):
+        losses(build(model_cfg), make_batch(range(2)))
+    with pytest.raises(ValueError, match='vocabulary.*got None'):
+        build(model_cfg, vocabulary=None).class_embeddings()

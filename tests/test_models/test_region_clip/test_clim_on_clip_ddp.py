@@ -1,0 +1,76 @@
+# Licensed under the Apache License, Version 2.0.
+"""Two real gloo processes against one process on the joined batch."""
+import copy
+
+import torch
+import torch.multiprocessing as mp
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODELS
+from torch import distributed
+
+import mmdet_clim  # noqa: F401
+
+
+def gradients(model, batch):
+    """Loss and gradients of one step, through the wrapper's own forward."""
+    module = model.module if isinstance(model,
+                                        MMDistributedDataParallel) else model
+    data = module.data_preprocessor(copy.deepcopy(batch), True)
+    loss, _ = module.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    return loss.detach(), {
+        n: p.grad.clone()
+        for n, p in module.named_parameters() if p.requires_grad
+    }
+
+
+def run_rank(rank, folder, cfg, batches):
+    from mmdet.utils import register_all_modules
+    register_all_modules()
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = MMDistributedDataParallel(MODELS.build(cfg).train())
+    torch.save(gradients(model, batches[rank]), f'{folder}/rank{rank}.pth')
+    # The process group ends with this process; see
+    # test_detectors/test_clim_detector_ddp.py.
+
+
+def check(cfg, make_batch, folder):
+    """Five images per rank are a mosaic of four and a whole one each."""
+    captions = ['a cat', 'two dogs', 'a cat', 'a cow', 'one dog'] * 2
+    captions[7] = 'on grass'  # equal captions within a rank and across
+    numbers = list(range(10))
+    batches = [
+        make_batch(numbers[:5], captions[:5]),
+        make_batch(numbers[5:], captions[5:])
+    ]
+    mp.start_processes(
+        run_rank, (str(folder), cfg, batches), 2, start_method='fork')
+    # Joined: the two mosaics first, then the two whole images.
+    order = [0, 1, 2, 3, 5, 6, 7, 8, 4, 9]
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(cfg)).train()
+    loss, expected = gradients(model,
+                               make_batch(order, [captions[i] for i in order]))
+    for rank in range(2):
+        rank_loss, grads = torch.load(folder / f'rank{rank}.pth')
+        torch.testing.assert_close(rank_loss, loss)
+        assert grads.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(
+                grads[name], expected[name], atol=1e-6, rtol=1e-3, msg=name)
+            assert grads[name].abs().sum() > 0
+
+
+def test_refinement(model_cfg, make_batch, tmp_path):
+    check(model_cfg, make_batch, tmp_path)
+
+
+def test_from_scratch_with_the_text_tower(model_cfg, make_batch, small_clip,
+                                          tmp_path):
+    cfg = dict(
+        model_cfg,
+        unlocked_blocks='all',
+        text_encoder=dict(type='mmdet_clim.OpenCLIPTextTower', **small_clip))
+    check(cfg, make_batch, tmp_path)
