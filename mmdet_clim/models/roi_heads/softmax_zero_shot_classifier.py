@@ -1,4 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
+import math
 from typing import Optional
 
 import torch
@@ -16,14 +17,14 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
     r"""Classes by frozen text embeddings, the background by a learned one.
 
     The logit of class :math:`c` is :math:`\tau\,\cos(W x, t_c)`, that of the
-    background :math:`\tau\,\cos(W x, t_\text{bg})`, where :math:`\tau` and
-    :math:`t_\text{bg}` are learned (REFERENCE.md, section 5: :math:`\tau`
-    from 50).
+    background :math:`\tau\,\cos(W x, t_\text{bg})`, where :math:`\log\tau`
+    and :math:`t_\text{bg}` are learned (REFERENCE.md, section 5:
+    :math:`\tau` from 50).
 
     Args:
         in_features (int): Width of the region features.
         vocabulary: Anything that ``build_vocabulary`` reads.
-        temperature (float): First value of :math:`\tau`.
+        temperature (float): First value of :math:`\tau`, positive.
         out_features (int, optional): Must equal the number of classes and the
             background where it is given (mmdet's heads give it).
         **kwargs: ``text_encoder`` and ``templates`` of
@@ -51,7 +52,8 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
             temperature=temperature,
             bias=None,
             **kwargs)
-        self.temperature = nn.Parameter(torch.tensor(float(temperature)))
+        self.log_temperature = nn.Parameter(
+            torch.tensor(math.log(temperature)))
         self.background = nn.Parameter(
             torch.randn(self.class_embeddings.shape[1]))
 
@@ -65,4 +67,4 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
         with torch.autocast(embeddings.device.type, enabled=False):
             cosine = F.normalize(embeddings.float(), dim=1) \
                 @ self.all_embeddings().t()
-            return self.temperature * cosine
+            return self.log_temperature.exp() * cosine

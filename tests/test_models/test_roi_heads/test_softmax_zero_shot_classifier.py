@@ -38,11 +38,11 @@ def test_temperature_and_background_are_learned(text_encoder_cfg):
     loss = F.cross_entropy(
         classifier(torch.randn(4, 6)), torch.tensor([0, 5, 5, 1]))
     loss.backward()
-    assert classifier.temperature.item() == 30
+    assert classifier.log_temperature.exp().item() == pytest.approx(30)
     for parameter in classifier.parameters():
         assert parameter.grad.abs().sum() > 0
     assert set(classifier.state_dict()) == {
-        'temperature', 'background', 'projection.weight', 'projection.bias'
+        'log_temperature', 'background', 'projection.weight', 'projection.bias'
     }
 
 

@@ -1,0 +1,165 @@
+# Licensed under the Apache License, Version 2.0.
+"""Time and peak memory of dense features against a plain implementation.
+
+Dense features (value path) of one image of 1024 pixels by a ViT-B/16 with
+random weights, and the backward pass through its last 6 blocks, which is what
+CLIM trains (REFERENCE.md, section 4). The plain way calls
+``nn.MultiheadAttention`` per block, as it is called by default and with
+``need_weights=False``.
+
+Each way runs in a child process of its own. The peak is the child's
+``ru_maxrss`` beyond what it had before the pass. Features and gradients are
+compared with the plain way's, relative to the largest value. The times are CPU
+seconds of the process, the least of ``--repeats``.
+
+    python benchmarks/dense_features.py
+"""
+import argparse
+import json
+import logging
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Dict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import mmdet_clim  # noqa: F401  (first: it prepares the stack)
+from mmdet_clim.models.backbones import DenseImageTower
+from mmdet_clim.models.region_clip.unlocking import unlock_blocks
+
+LABELS = dict(
+    plain='nn.MultiheadAttention',
+    weightless='the same, need_weights=False',
+    tower='DenseImageTower')
+
+
+def plain_dense_features(visual: nn.Module, images: Tensor,
+                         need_weights: bool) -> Tensor:
+    """Dense features as one writes them down, by the tower's weights."""
+    x = visual.conv1(images)
+    grid = x.shape[-2:]
+    x = x.flatten(2).transpose(1, 2)
+    first, positions = visual.positional_embedding.split(
+        [1, len(visual.positional_embedding) - 1])
+    positions = F.interpolate(
+        positions.t().unflatten(1, visual.grid_size)[None],
+        grid,
+        mode='bicubic',
+        antialias=True)
+    x = x + positions.flatten(2).transpose(1, 2)
+    x = torch.cat([(visual.class_embedding + first).expand(len(x), 1, -1), x],
+                  1)
+    x = visual.ln_pre(x)
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        normed = block.ln_1(x)
+        x = x + block.attn(
+            normed, normed, normed, need_weights=need_weights)[0]
+        x = x + block.mlp(block.ln_2(x))
+    x = x[:, 1:]
+    value = last.attn.in_proj_weight.chunk(3)[2]
+    bias = last.attn.in_proj_bias.chunk(3)[2]
+    x = x + last.attn.out_proj(F.linear(last.ln_1(x), value, bias))
+    x = x + last.mlp(last.ln_2(x))
+    x = F.normalize(visual.ln_post(x) @ visual.proj, dim=2)
+    return x.transpose(1, 2).unflatten(2, grid)
+
+
+def measure(args: argparse.Namespace) -> Dict[str, float]:
+    """Time one way in this process; write its features and gradients."""
+    logging.disable(logging.WARNING)
+    torch.manual_seed(0)
+    tower = DenseImageTower(args.model).eval()
+    unlock_blocks(tower.visual, args.trained_blocks)
+    images = torch.randn(1, 3, args.size, args.size)
+    goal = torch.randn(1, tower.embed_dim, *(args.size // tower.stride, ) * 2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(args.repeats):
+        tower.zero_grad()
+        start = time.process_time()
+        if args.child == 'tower':
+            features = tower.dense_features(images)
+        else:
+            features = plain_dense_features(tower.visual, images,
+                                            args.child == 'plain')
+        (features * goal).sum().backward()
+        seconds.append(time.process_time() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grads = [p.grad for p in tower.parameters() if p.grad is not None]
+    torch.save(dict(features=features.detach(), grads=grads), args.out)
+    return dict(seconds=min(seconds), mebibytes=peak / 1024)
+
+
+def run_child(args: argparse.Namespace, way: str,
+              out: Path) -> Dict[str, float]:
+    command = [
+        sys.executable, __file__, '--child', way, '--out',
+        str(out), '--model', args.model, '--size',
+        str(args.size), '--trained-blocks',
+        str(args.trained_blocks), '--threads',
+        str(args.threads), '--repeats',
+        str(args.repeats)
+    ]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def difference(path: Path, reference: Path) -> float:
+    """The largest difference, relative to the largest value of its tensor."""
+    ours = torch.load(path, weights_only=True)
+    theirs = torch.load(reference, weights_only=True)
+    pairs = zip([ours['features'], *ours['grads']],
+                [theirs['features'], *theirs['grads']])
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--model', default='ViT-B-16')
+    parser.add_argument('--size', type=int, default=1024, help='pixels')
+    parser.add_argument('--trained-blocks', type=int, default=6)
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--repeats', type=int, default=1)
+    parser.add_argument('--child', choices=LABELS, help=argparse.SUPPRESS)
+    parser.add_argument('--out', type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        print(json.dumps(measure(args)))
+        return
+    print(f'{args.model}, one image of {args.size} pixels, backward through '
+          f'{args.trained_blocks} blocks, {args.threads} thread(s)\n')
+    print(f'{"":32}{"CPU s":>9}{"of plain":>10}{"MiB":>9}{"of plain":>10}'
+          f'{"difference":>12}')
+    with TemporaryDirectory() as folder:
+        reference, plain = Path(folder) / 'plain.pt', None
+        for way, label in LABELS.items():
+            out = Path(folder) / f'{way}.pt'
+            row = run_child(args, way, out)
+            plain = plain or row
+            # What is smaller than the peak of building the model shows as 0.
+            share = '-'
+            if plain['mebibytes']:
+                share = f'{row["mebibytes"] / plain["mebibytes"]:.2f}'
+            print(
+                f'{label:32}{row["seconds"]:9.2f}'
+                f'{row["seconds"] / plain["seconds"]:10.2f}'
+                f'{row["mebibytes"]:9.0f}{share:>10}'
+                f'{difference(out, reference):12.1e}',
+                flush=True)
+
+
+if __name__ == '__main__':
+    main()

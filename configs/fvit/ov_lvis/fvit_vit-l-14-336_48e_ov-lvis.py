@@ -1,0 +1,7 @@
+# F-ViT on the original CLIP ViT-L/14 of 336 pixels.
+_base_ = [
+    './fvit_vit-b-16_48e_ov-lvis.py',
+    '../../_base_/models/fvit_vit-l-14-336.py',
+]
+model = _base_.vit_l_model
+model.roi_head.mask_roi_extractor = dict(featmap_strides=_base_.vit_l_strides)
