@@ -1,0 +1,4 @@
+# CLIM on the small CLIP with 2x2 mosaics alone; three images stay whole.
+_base_ = './clip_clim.py'
+model = dict(objectives=dict(clim=dict(grids=((2, 2), ), num_whole=3)))
+train_dataloader = dict(batch_size=31)

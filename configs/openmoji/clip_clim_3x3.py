@@ -1,0 +1,4 @@
+# CLIM on the small CLIP with 3x3 mosaics alone; three images stay whole.
+_base_ = './clip_clim.py'
+model = dict(objectives=dict(clim=dict(grids=((3, 3), ), num_whole=3)))
+train_dataloader = dict(batch_size=30)

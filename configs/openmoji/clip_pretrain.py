@@ -1,0 +1,52 @@
+# The small CLIP of the offline proof, trained from scratch on whole captioned
+# scenes at 128 pixels:
+#     python tools/train.py configs/openmoji/clip_pretrain.py
+# OPENMOJI_CLIP is then work_dirs/clip_pretrain/open_clip.pt.
+_base_ = [
+    '../_base_/datasets/openmoji_clip.py',
+    '../_base_/default_runtime.py',
+]
+clip = dict(model='{{ fileDirname }}/open_clip_small.json')
+model = dict(
+    type='mmdet_clim.CLIMOnCLIP',
+    image_tower=dict(type='mmdet_clim.DenseImageTower', **clip),
+    text_encoder=dict(type='mmdet_clim.OpenCLIPTextTower', **clip),
+    unlocked_blocks='all',
+    image_size=(128, 128),
+    objectives=dict(
+        clip=dict(type='mmdet_clim.MosaicTextObjective', grids=())),
+    vocabulary=_base_.region_vocabulary,
+    templates=('a picture of a {}.', ))
+captioned_images = _base_.captioned_images
+captioned_images.pipeline[0].scale = (128, 128)
+captioned_images.pipeline[1].scale = (128, 128)
+train_dataloader = dict(batch_size=64, dataset=captioned_images)
+
+max_iters = 3500
+train_cfg = dict(
+    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.1, betas=(0.9, 0.98)),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys=dict(
+            in_proj_bias=dict(decay_mult=0.),
+            log_temperature=dict(decay_mult=0.))))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=100,
+        end=max_iters,
+        eta_min_ratio=0.01),
+]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='mmdet_clim.WeightAveragingHook', alpha=1.0, half=True),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=64)

@@ -1,0 +1,17 @@
+# What CLIM is compared with ("RegionCLIP" in REFERENCE.md, section 4):
+# proposals that CLIP labels with nouns, federated BCE on 100 of them.
+# COCO_NOUNS names a file with a noun per line, COCO_PROPOSALS one of boxes in
+# COCO's result format.
+_base_ = './clim_vit-b-16_coco-captions.py'
+model = dict(
+    objectives=dict(
+        _delete_=True,
+        labels=dict(
+            type='mmdet_clim.RegionLabelObjective',
+            boxes=dict(
+                type='mmdet_clim.FileBoxes',
+                file='{{$COCO_PROPOSALS:data/coco/proposals_train2017.json}}',
+                num_boxes=100),
+            vocabulary='{{$COCO_NOUNS:data/coco/caption_nouns.txt}}',
+            loss=dict(type='mmdet_clim.FederatedClassLoss', num_sampled=100))))
+train_dataloader = dict(batch_size=4)

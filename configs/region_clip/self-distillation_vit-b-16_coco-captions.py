@@ -1,0 +1,10 @@
+# Self-distillation of crops into dense features (the idea of CLIPSelf, arXiv
+# 2310.01403), on the images of the other recipes and without their captions.
+_base_ = './clim_vit-b-16_coco-captions.py'
+model = dict(
+    objectives=dict(
+        _delete_=True,
+        distillation=dict(
+            type='mmdet_clim.SelfDistillationObjective',
+            boxes=dict(type='mmdet_clim.GridBoxes', max_rows=6, max_cols=6))))
+train_dataloader = dict(batch_size=4)
