@@ -2,12 +2,12 @@
 # them. A fragment: it defines names of its own (clim_*).
 _base_ = './openmoji_captions_tags.py'
 
-# Half of the words and orders of OV-COCO's recipe, and bags of at most eight
+# Half of the words of OV-COCO's recipe, one order, and bags of at most eight
 # regions: every word is read by a sentence encoder, on two CPU cores.
 clim_bag_objective = dict(
     type='mmdet_clim.BagOfRegionsObjective',
     num_compositions=4,
-    bags=dict(num_words=2, num_orders=2, drop_prob=0.5, max_regions=8),
+    bags=dict(num_words=2, num_orders=1, drop_prob=0.5, max_regions=8),
     proposals=dict(max_objects=4),
     queue=dict(type='mmdet_clim.TextQueue', size=1024, dim=384),
     loss=dict(
