@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """Inference with a vocabulary given at run time."""
 from .inferencer import CLIMInferencer
+from .onnx_detector import OnnxDetector, export_onnx
 from .vocabulary import TakesVocabulary, parse_names, set_vocabulary
 
 __all__ = [
-    'CLIMInferencer', 'TakesVocabulary', 'parse_names', 'set_vocabulary'
+    'CLIMInferencer', 'OnnxDetector', 'TakesVocabulary', 'export_onnx',
+    'parse_names', 'set_vocabulary'
 ]

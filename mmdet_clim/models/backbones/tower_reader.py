@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 MODES = ('value', 'attention', 'masked_pool')
 
+#: Positions along a side of an exported tower's input, at most.
+MAX_POSITIONS = 128
+
 
 @dataclass
 class EncodedImages:
@@ -125,12 +128,42 @@ def resize_positions(embedding: Tensor, old: Tuple[int, int],
     Returns:
         Tensor: Shape (new_h * new_w, C); the same tensor if nothing changes.
     """
+    if torch.onnx.is_in_onnx_export():
+        return _resize_by_matrices(embedding, old, new)
     if tuple(old) == tuple(new):
         return embedding
     with torch.autocast(embedding.device.type, enabled=False):
         grid = embedding.float().t().unflatten(1, tuple(old))[None]
         grid = F.interpolate(grid, new, mode='bicubic', antialias=True)
     return grid[0].flatten(1).t().to(embedding)
+
+
+def _resize_by_matrices(embedding: Tensor, old: Tuple[int, int],
+                        new: Tuple[Tensor, Tensor]) -> Tensor:
+    """The same for a graph, which learns the new size when it runs."""
+    rows, columns = (
+        _resize_matrices(before)[after - 1][:after]
+        for before, after in zip(old, new))
+    grid = embedding.float().unflatten(0, tuple(old))
+    resized = torch.einsum('ih,hwc,jw->ijc', rows, grid, columns)
+    return resized.flatten(0, 1).to(embedding)
+
+
+def _resize_matrices(old: int) -> Tensor:
+    """How an axis of ``old`` positions is resized to any other number.
+
+    Returns:
+        Tensor: Shape (MAX_POSITIONS, MAX_POSITIONS, old): for n positions,
+        the first n rows of number n - 1.
+    """
+    identity = torch.eye(old)[None, None]
+    return torch.stack([
+        F.pad(
+            F.interpolate(
+                identity, (new, old), mode='bicubic', antialias=True)[0, 0],
+            (0, 0, 0, MAX_POSITIONS - new))
+        for new in range(1, MAX_POSITIONS + 1)
+    ])
 
 
 def cells_in_boxes(boxes: Tensor, grid: Tuple[int, int],

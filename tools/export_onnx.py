@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0.
+"""Export a two-stage or F-ViT detector to ONNX, its classes being an input.
+
+Beside OUT.onnx comes OUT.npz with the embeddings of the config's classes;
+tools/embeddings/embed_classes.py makes such files of other vocabularies, and
+tools/run_onnx.py needs nothing but the two. The graph is compared with
+PyTorch on the images given.
+
+    python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx \
+        --check street.jpg
+"""
+import argparse
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+# First: it checks the stack that all the others need.
+import mmdet_clim  # noqa: F401  isort: skip
+import mmcv
+import numpy as np
+from mmdet.models.detectors import TwoStageDetector
+from mmengine.config import Config
+
+from mmdet_clim.apis import CLIMInferencer, export_onnx
+
+from run_onnx import OnnxRunner, read_embeddings  # isort: skip
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', type=Path, required=True, help='the .onnx')
+    parser.add_argument(
+        '--scale',
+        type=int,
+        nargs=2,
+        help='sides in pixels that images are resized into (default: those '
+        "of the config's test pipeline)")
+    parser.add_argument(
+        '--check',
+        nargs='+',
+        default=[],
+        metavar='IMAGE',
+        help='compare PyTorch and onnxruntime on these')
+    return parser.parse_args(argv)
+
+
+def scale_of(cfg: Config) -> List[int]:
+    """The scale of the test pipeline's keep-ratio resize."""
+    for transform in cfg.test_dataloader.dataset.pipeline:
+        if transform.type.endswith('Resize') and transform.get('keep_ratio'):
+            return list(transform.scale)
+    raise ValueError('test pipeline: expected a Resize with keep_ratio=True; '
+                     'give --scale')
+
+
+def apart(expected: dict, found: dict) -> Tuple[float, float]:
+    """How far two lists of detections are from each other.
+
+    Detections of equal scores may change places, and the last ones fall out:
+    each of one list that scores a thousandth more than the other's last is
+    compared with the nearest of its class there.
+
+    Args:
+        expected (dict): ``names``, ``boxes`` (n, 4), ``scores`` (n,).
+        found (dict): The same.
+
+    Returns:
+        tuple[float, float]: The largest difference in pixels and of a score;
+        infinite where a detection has no counterpart.
+    """
+    one, other = _farthest(expected, found), _farthest(found, expected)
+    return max(one[0], other[0]), max(one[1], other[1])
+
+
+def _farthest(these: dict, those: dict) -> Tuple[float, float]:
+    """Of the detections in ``these`` from those of their class."""
+    names = np.array(those['names'])
+    last = min(those['scores'], default=0)
+    pixels = scores = 0.
+    for name, box, score in zip(these['names'], these['boxes'],
+                                these['scores']):
+        if score <= last + 1e-3:
+            continue
+        of_class = np.flatnonzero(names == name)
+        if not len(of_class):
+            return float('inf'), float('inf')
+        distances = np.abs(np.array(those['boxes'])[of_class] - box).max(1)
+        nearest = of_class[distances.argmin()]
+        pixels = max(pixels, float(distances.min()))
+        scores = max(scores, float(abs(those['scores'][nearest] - score)))
+    return pixels, scores
+
+
+def compare(find: CLIMInferencer, file: Path, embeddings: Path,
+            images: List[str]) -> None:
+    """Print how far apart the detections of both are."""
+    run = OnnxRunner(file)
+    names, vectors = read_embeddings(embeddings)
+    for path in images:
+        image = mmcv.imread(path)
+        expected = find(image)['predictions'][0]
+        expected['boxes'] = expected['bboxes']
+        pixels, scores = apart(expected, run(image, names, vectors))
+        print(f'{path}: {len(expected["names"])} detections, apart by at most '
+              f'{pixels:.4f} pixels and {scores:.6f} of the score')
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Export, and compare."""
+    args = parse_args(argv)
+    find = CLIMInferencer(
+        args.config, args.checkpoint, device='cpu', show_progress=False)
+    if not isinstance(find.model, TwoStageDetector):
+        raise TypeError('config: expected a two-stage detector, got '
+                        f'{type(find.model).__name__}')
+    export_onnx(find.model, args.scale or scale_of(find.cfg), args.out)
+    head = find.model.roi_head.bbox_head
+    embeddings = args.out.with_suffix('.npz')
+    unfinished = args.out.with_suffix('.tmp.npz')
+    np.savez(
+        unfinished,
+        names=np.array(head.vocabulary.names),
+        vectors=head.fc_cls.class_embeddings.numpy())
+    unfinished.replace(embeddings)
+    print(f'{args.out}, {embeddings}: {len(head.vocabulary)} classes')
+    compare(find, args.out, embeddings, args.check)
+
+
+if __name__ == '__main__':
+    main()
