@@ -204,7 +204,7 @@ def test_openmoji(files, repository, tmp_path, name, ratio, expected):
                 for k in losses
                 if k.endswith('.loss')} == {f'{of}.loss'
                                             for of in expected}
-        assert all(0 < v < 100 for k, v in losses.items() if 'loss' in k)
+        assert all(0 <= v < 200 for k, v in losses.items() if 'loss' in k)
     # All went on from the base detector but the layer to the words.
     state = runner.model.state_dict()
     prefix = 'detector.' if expected else ''
