@@ -2,8 +2,7 @@
 # classes of OV-COCO apart.
 _base_ = './clim_vit-b-16_coco-captions.py'
 model = dict(vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'))
-region_dataset = dict(
-    _delete_=True,
+box_region_dataset = dict(
     type='mmdet_clim.OVCocoDataset',
     data_root=_base_.coco_root,
     ann_file='annotations/instances_val2017.json',
@@ -16,5 +15,5 @@ region_dataset = dict(
         dict(type='mmdet.PackDetInputs'),
     ])
 val_dataloader = dict(
-    dataset=dict(datasets=[region_dataset, _base_.retrieval_dataset]))
+    dataset=dict(datasets=[box_region_dataset, _base_.retrieval_dataset]))
 test_dataloader = val_dataloader

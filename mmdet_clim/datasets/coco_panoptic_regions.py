@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """COCO panoptic annotations as named regions, things and stuff."""
 import re
+from typing import List, Optional, Sequence
 
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.datasets.api_wrappers import COCOPanoptic
@@ -25,7 +26,21 @@ def spoken_name(name: str) -> str:
 
 
 class _SpokenPanoptic(COCOPanoptic):
-    """The annotations with spoken names of their categories."""
+    """The annotations with spoken names of their categories.
+
+    mmdet numbers the classes by the ids that it is given for their names. A
+    name that the file lacks has the id None here, so that those after it keep
+    their numbers, and the file may list its categories in any order.
+    """
+
+    def get_cat_ids(
+        self,
+        cat_names: Sequence[str] = (),
+        sup_names: Sequence[str] = (),
+        cat_ids: Sequence[int] = ()
+    ) -> List[Optional[int]]:
+        ids = {category['name']: i for i, category in self.cats.items()}
+        return [ids.get(name) for name in cat_names]
 
     def createIndex(self) -> None:
         for category in self.dataset.get('categories', ()):

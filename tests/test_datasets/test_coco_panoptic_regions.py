@@ -54,8 +54,9 @@ def panoptic(tmp_path):
     content = dict(
         images=[dict(id=1, file_name='1.jpg', height=20, width=30)],
         categories=[
-            dict(id=1, name='person', isthing=1),
-            dict(id=187, name='sky-other-merged', isthing=0)
+            # In another order than that of the classes.
+            dict(id=187, name='sky-other-merged', isthing=0),
+            dict(id=1, name='person', isthing=1)
         ],
         annotations=[
             dict(
@@ -74,18 +75,18 @@ def panoptic(tmp_path):
         data_root=str(tmp_path),
         data_prefix=dict(img='', seg='seg/'),
         metainfo=dict(
-            classes=('person', 'sky'),
-            thing_classes=('person', ),
+            classes=('absent', 'person', 'sky'),
+            thing_classes=('absent', 'person'),
             stuff_classes=('sky', )),
         test_mode=True,
-        pipeline=[LoadPanopticRegions(num_things=1)])
+        pipeline=[LoadPanopticRegions(num_things=2)])
 
 
 def test_things_and_stuff_are_regions_and_crowds_are_not(panoptic):
     sample = panoptic[0]
     assert sample['gt_bboxes'].tensor.tolist() == [[2, 5, 12, 15],
                                                    [0, 0, 30, 3]]
-    assert sample['gt_bboxes_labels'].tolist() == [0, 1]
+    assert sample['gt_bboxes_labels'].tolist() == [1, 2]
     assert not sample['gt_ignore_flags'].any()
     masks = sample['gt_masks'].masks
     assert masks.shape == (2, 20, 30)

@@ -1,0 +1,237 @@
+# Licensed under the Apache License, Version 2.0.
+"""The recipes of CLIM on CLIP, a few iterations each on OpenMoji's data.
+
+Of the configs' own: data, objectives, what is trained, schedule, metrics.
+Smaller: images, batches and, for the three grids at 1024 pixels, grids; CLIP
+is one of its name with a smaller tower.
+"""
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from pycocotools import mask as mask_api
+
+import mmdet_clim  # noqa: F401
+
+TEXT = dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1)
+CLIPS = {
+    'ViT-B-16-quickgelu':
+    ('CLIP_VIT_B_16',
+     dict(image_size=32, layers=12, width=32, patch_size=16, head_width=16)),
+    'ViT-L-14-336-quickgelu':
+    ('CLIP_VIT_L_14_336',
+     dict(image_size=28, layers=24, width=32, patch_size=14, head_width=16)),
+    'RN50x64-quickgelu':
+    ('CLIP_RN50X64',
+     dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=32)),
+}
+SIDE = 96
+VIT_B = 'vit-b-16_coco-captions'
+# Config, epochs, number of trained blocks, alpha, objective.
+RECIPES = [
+    (f'clim_{VIT_B}', 100, 6, .7, 'clim'),
+    (f'clim_{VIT_B}_box-regions', 100, 6, .7, 'clim'),
+    ('clim_vit-b-16_cc3m', 3, 6, .7, 'clim'),
+    ('clim_vit-l-14-336_coco-captions', 100, 12, .7, 'clim'),
+    ('clim_vit-l-14-336_cc3m', 3, 12, .7, 'clim'),
+    ('clim_rn50x64_coco-captions', 100, 1, .5, 'clim'),
+    ('clim_rn50x64_cc3m', 3, 1, .5, 'clim'),
+    (f'region-labels_{VIT_B}', 100, 6, .7, 'labels'),
+    (f'self-distillation_{VIT_B}', 100, 6, .7, 'distillation'),
+]
+
+
+@pytest.fixture(scope='module')
+def roots(openmoji_root, tmp_path_factory):
+    """COCO's files that OpenMoji-COCO lacks; small CLIPs of great names."""
+    import open_clip  # after mmdet_clim, which prepares for it
+    folder = tmp_path_factory.mktemp('region_clip')
+    root = folder / 'coco'
+    shutil.copytree(openmoji_root, root)
+    make_panoptic(root)
+    captions = json.loads(
+        (root / 'annotations/captions_train2017_tags.json').read_text())
+    shutil.copytree(root / 'train2017', root / 'val2017', dirs_exist_ok=True)
+    (root / 'annotations/captions_val2017.json').write_text(
+        json.dumps(
+            dict(
+                images=[{
+                    k: image[k]
+                    for k in ('id', 'file_name', 'height', 'width')
+                } for image in captions['images'][:6]],
+                annotations=[
+                    dict(image_id=image['id'], caption=caption)
+                    for image in captions['images'][:6]
+                    for caption in image['captions']
+                ])))
+    (folder / 'nouns.txt').write_text('cat\ndog\nknife\n')
+    (folder / 'proposals.json').write_text(
+        json.dumps([
+            dict(image_id=image['id'], bbox=[4, 4, 60, 50], score=.5)
+            for image in captions['images'][::2]
+        ]))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, (variable, vision) in CLIPS.items():
+            patch.setitem(
+                open_clip.factory._MODEL_CONFIGS, name,
+                dict(
+                    embed_dim=24,
+                    quick_gelu=True,
+                    vision_cfg=vision,
+                    text_cfg=TEXT))
+            torch.manual_seed(0)
+            file = folder / f'{variable}.pt'
+            torch.save(open_clip.create_model(name).state_dict(), file)
+            patch.setenv(variable, str(file))
+        patch.setenv('OV_COCO_ROOT', f'{root}/')
+        patch.setenv('OV_LVIS_ROOT', f'{root}/')
+        patch.setenv('CC3M_ROOT', f'{root}/')
+        patch.setenv('CC3M_CAPTIONS',
+                     'annotations/captions_captioned2017_tags.json')
+        patch.setenv('CC3M_IMAGES', 'captioned2017/')
+        patch.setenv('COCO_NOUNS', str(folder / 'nouns.txt'))
+        patch.setenv('COCO_PROPOSALS', str(folder / 'proposals.json'))
+        yield folder
+
+
+def make_panoptic(root):
+    """Each object is a thing, what is left of an image is sky."""
+    content = json.loads(
+        (root / 'annotations/instances_val2017.json').read_text())
+    folder = root / 'annotations/panoptic_val2017'
+    folder.mkdir()
+    annotations = []
+    for image in content['images']:
+        ids = np.ones((image['height'], image['width']), np.uint8)
+        segments = [segment(1, 187, [0, 0, image['width'], image['height']])]
+        objects = [
+            a for a in content['annotations'] if a['image_id'] == image['id']
+        ]
+        for number, found in enumerate(objects, 2):
+            ids[mask_api.decode(found['segmentation']) > 0] = number
+            segments.append(
+                segment(number, found['category_id'], found['bbox']))
+        colours = np.zeros((*ids.shape, 3), np.uint8)
+        colours[..., 2] = ids  # red, of an image in BGR
+        name = image['file_name'].replace('.jpg', '.png')
+        cv2.imwrite(str(folder / name), colours)
+        annotations.append(
+            dict(image_id=image['id'], file_name=name, segments_info=segments))
+    things = [dict(c, isthing=1) for c in content['categories']]
+    (root / 'annotations/panoptic_val2017.json').write_text(
+        json.dumps(
+            dict(
+                images=content['images'],
+                annotations=annotations,
+                categories=[
+                    *things,
+                    dict(id=187, name='sky-other-merged', isthing=0)
+                ])))
+
+
+def segment(number, category, box):
+    return dict(
+        id=number,
+        category_id=category,
+        bbox=box,
+        area=box[2] * box[3],
+        iscrowd=0)
+
+
+def shrink_images(node):
+    if isinstance(node, dict):
+        if node.get('scale') == (1024, 1024):
+            node['scale'] = (SIDE, SIDE)
+        elif 'scale' in node:
+            node['scale'] = (32, 1000)
+        if 'crop_size' in node:
+            node['crop_size'] = 32
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            shrink_images(value)
+
+
+def small_config(repository, name):
+    cfg = Config.fromfile(repository / f'configs/region_clip/{name}.py')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        shrink_images(loader.dataset)
+        loader.update(num_workers=0, persistent_workers=False)
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.train_dataloader.batch_size = 8
+    cfg.model.image_size = (SIDE, SIDE)
+    if 'clim' in cfg.model.objectives:
+        cfg.model.objectives.clim.grids = ((2, 2), (1, 2))
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    'name, epochs, blocks, alpha, objective',
+    RECIPES,
+    ids=[row[0] for row in RECIPES])
+def test_an_epoch_of_three_iterations(roots, repository, tmp_path, train, name,
+                                      epochs, blocks, alpha, objective):
+    import open_clip
+    plain = Config.fromfile(repository / f'configs/region_clip/{name}.py')
+    assert plain.train_cfg.max_epochs == epochs
+    assert plain.param_scheduler[1].end == epochs
+    assert plain.model.unlocked_blocks == blocks
+    assert plain.custom_hooks[-1].alpha == alpha
+
+    runner, record = train(small_config(repository, name), tmp_path)
+    assert len(record.losses) == 3
+    assert all(0 < step[f'{objective}.loss'] < 100 for step in record.losses)
+    measured = {
+        key.split('/', 1)[1]: buffer.current()
+        for key, buffer in runner.message_hub.log_scalars.items()
+        if key.startswith('val/')
+    }
+    groups = ('base', 'novel') if 'box-regions' in name else ('things',
+                                                              'stuff')
+    for way in ('roi', 'mask', 'crop'):
+        for group in ('all', *groups):
+            assert 0 <= measured[f'region/{way}_{group}_top1'] <= 1
+    assert 0 <= measured['retrieval/image_to_text_r1'] <= 1
+    architecture = plain.clip.model
+    saved = open_clip.create_model(
+        architecture, pretrained=str(tmp_path / 'open_clip.pt')).state_dict()
+    original = torch.load(roots / f'{CLIPS[architecture][0]}.pt')
+    trained = runner.model.image_tower.visual.state_dict()
+    moved = {
+        key
+        for key, value in trained.items()
+        if not torch.equal(value, original[f'visual.{key}'])
+    }
+    assert moved
+    for key, value in trained.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(
+                saved[f'visual.{key}'],
+                alpha * value + (1 - alpha) * original[f'visual.{key}'])
+    heads = {'.'.join(key.split('.')[:3]) for key in moved}
+    if 'rn50x64' in name:
+        assert all(key.startswith('layer4.') for key in moved)
+    else:
+        assert len(heads) == blocks
+
+
+def test_the_published_constants(roots, repository):
+    """REFERENCE.md, section 4."""
+    cfg = Config.fromfile(repository / f'configs/region_clip/clim_{VIT_B}.py')
+    assert cfg.train_dataloader.batch_size == 32
+    assert cfg.model.objectives.clim.grids == ((2, 2), (3, 3), (4, 4))
+    assert cfg.model.image_size == (1024, 1024)
+    loss = cfg.model.objectives.clim.loss
+    assert loss.gather and loss.learn_temperature and loss.kind == 'infonce'
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW',
+                                                                      1e-5, .1)
+    assert cfg.param_scheduler[0].end == 1000
+    labels = Config.fromfile(repository /
+                             f'configs/region_clip/region-labels_{VIT_B}.py')
+    assert labels.model.objectives.labels.loss.num_sampled == 100
