@@ -141,9 +141,8 @@ def resize_positions(embedding: Tensor, old: Tuple[int, int],
 def _resize_by_matrices(embedding: Tensor, old: Tuple[int, int],
                         new: Tuple[Tensor, Tensor]) -> Tensor:
     """The same for a graph, which learns the new size when it runs."""
-    rows, columns = (
-        _resize_matrices(before)[after - 1][:after]
-        for before, after in zip(old, new))
+    rows, columns = (_resize_matrices(before)[after - 1][:after]
+                     for before, after in zip(old, new))
     grid = embedding.float().unflatten(0, tuple(old))
     resized = torch.einsum('ih,hwc,jw->ijc', rows, grid, columns)
     return resized.flatten(0, 1).to(embedding)
