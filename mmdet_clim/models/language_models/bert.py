@@ -55,7 +55,7 @@ class BertLanguageModel(BertModel):
         return super().train(mode and not self.frozen)
 
     def forward(self, captions: Sequence[str], **kwargs) -> dict:
-        """Encode prompts.
+        """Encode prompts, each distinct one once.
 
         Args:
             captions (Sequence[str]): N prompts, cut off at ``max_tokens``.
@@ -67,9 +67,15 @@ class BertLanguageModel(BertModel):
             apart from each other also ``position_ids`` and
             ``text_token_mask`` (N, L).
         """
+        distinct = list(dict.fromkeys(captions))
+        features = self._encode(distinct)
+        rows = [distinct.index(caption) for caption in captions]
+        return {key: value[rows] for key, value in features.items()}
+
+    def _encode(self, captions: Sequence[str]) -> dict:
         body = self.language_backbone.body
         tokens = self.tokenizer(
-            list(captions),
+            captions,
             max_length=self.max_tokens,
             padding='max_length' if self.pad_to_max else 'longest',
             truncation=True,

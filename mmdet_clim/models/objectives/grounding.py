@@ -2,6 +2,7 @@
 from typing import Dict, List, Optional, Tuple
 
 import torch
+from mmdet.models.detectors.grounding_dino import clean_label_name
 from mmdet.structures import DetDataSample, SampleList
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -68,9 +69,11 @@ class GroundingObjective(BaseModule):
             if value < 0:
                 raise ValueError(f'{key}: expected a count >= 0, got {value}')
         self.texts = texts
-        self.vocabulary = None
-        if vocabulary is not None:
-            self.vocabulary = build_vocabulary(vocabulary)
+        # As mmdet writes the names into its own prompts.
+        self.names = [] if vocabulary is None else [
+            clean_phrase(clean_label_name(name))
+            for name in build_vocabulary(vocabulary).names
+        ]
         self.num_negatives = num_negatives
         self.num_compositions = num_compositions
         self.loss_weight = loss_weight
@@ -159,16 +162,11 @@ class GroundingObjective(BaseModule):
                 for of_tile in data_sample.captions
             ]
             return [[caption] if caption else [] for caption in drawn]
-        names = self.vocabulary.names
-        return [[clean_phrase(names[tag]) for tag in tags]
-                for tags in data_sample.tags]
+        return [[self.names[tag] for tag in tags] for tags in data_sample.tags]
 
     def _negatives(self, phrases: List[str]) -> List[str]:
         """Names of classes that the mosaic does not show."""
-        others = [
-            name for name in map(clean_phrase, self.vocabulary.names)
-            if name not in phrases
-        ]
+        others = [name for name in self.names if name not in phrases]
         chosen = torch.randperm(len(others))[:self.num_negatives]
         return [others[index] for index in chosen.tolist()]
 

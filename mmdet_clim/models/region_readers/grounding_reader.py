@@ -248,14 +248,7 @@ def encode_prompts(detector: GroundingDetector,
         detector (GLIP or GroundingDINO): With a ``language_model``.
         prompts (Sequence[str]): N texts.
     """
-    if len(set(prompts)) == 1:
-        # Encoded once; GLIP and Grounding DINO change no feature in place.
-        texts = {
-            key: value.expand(len(prompts), *value.shape[1:])
-            for key, value in detector.language_model(prompts[:1]).items()
-        }
-    else:
-        texts = detector.language_model(list(prompts))
+    texts = detector.language_model(list(prompts))
     if isinstance(detector, GroundingDINO):
         texts['embedded'] = detector.text_feat_map(texts['embedded'])
     return texts

@@ -1,0 +1,43 @@
+# MM-Grounding-DINO and CLIM on OV-COCO: mosaics as grounding data.
+_base_ = [
+    './mm-grounding-dino_swin-t_ov-coco_boxes.py',
+    '../_base_/clim/ov_coco_captions_tags.py',
+]
+# Mosaics as grounding data. A tile is no object: where boxes are is learned
+# from annotated ones alone. A caption has some ten tokens where a class name
+# has one or two, and the losses are sums over them.
+grounding_objectives = dict(
+    caption=dict(
+        type='mmdet_clim.GroundingObjective',
+        texts='captions',
+        num_compositions=4,
+        loss_weight=0.05,
+        box_weight=0.0),
+    tag=dict(
+        type='mmdet_clim.GroundingObjective',
+        texts='tags',
+        vocabulary=_base_.clim_vocabulary,
+        num_negatives=40,
+        num_compositions=0,
+        loss_weight=0.25,
+        box_weight=0.0))
+model = dict(
+    _delete_=True,
+    type='mmdet_clim.CLIMDetector',
+    detector=_base_.model,
+    objectives=grounding_objectives,
+    text_encoder=_base_.clim_text_encoder)
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(
+        type='mmdet_clim.MultiSourceSampler',
+        batch_size=8,
+        source_ratio=[4, 4]),
+    dataset=dict(
+        type='mmdet_clim.MultiSourceDataset',
+        datasets=[_base_.train_dataset, _base_.clim_mosaic_dataset]))
+# The samples of both sources count.
+auto_scale_lr = dict(base_batch_size=128)

@@ -1,0 +1,44 @@
+# MM-Grounding-DINO with CLIM: mosaics of captioned images as grounding data.
+_base_ = [
+    './mm-grounding-dino_r18_160_boxes.py',
+    '../_base_/clim/openmoji_captions_tags.py',
+]
+clim_mosaic_dataset = _base_.clim_mosaic_dataset
+clim_mosaic_dataset.pipeline[2].update(tile_size=(80, 80), out_size=(160, 160))
+# A caption has ten tokens where a class name has one or two, and the loss is a
+# sum over them.
+# A tile is no object: where boxes are is learned from annotated ones alone.
+clim_grounding_objectives = dict(
+    caption=dict(
+        type='mmdet_clim.GroundingObjective',
+        texts='captions',
+        num_compositions=2,
+        loss_weight=0.05,
+        box_weight=0.0),
+    tag=dict(
+        type='mmdet_clim.GroundingObjective',
+        texts='tags',
+        vocabulary=_base_.clim_vocabulary,
+        num_negatives=20,
+        num_compositions=0,
+        loss_weight=0.25,
+        box_weight=0.0))
+model = dict(
+    _delete_=True,
+    type='mmdet_clim.CLIMDetector',
+    detector=_base_.model,
+    objectives=clim_grounding_objectives,
+    text_encoder=_base_.clim_text_encoder)
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=12,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(
+        type='mmdet_clim.MultiSourceSampler',
+        batch_size=12,
+        source_ratio=[8, 4]),
+    dataset=dict(
+        type='mmdet_clim.MultiSourceDataset',
+        datasets=[_base_.train_dataset, clim_mosaic_dataset]))
+auto_scale_lr = dict(base_batch_size=12)

