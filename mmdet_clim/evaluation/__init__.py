@@ -6,11 +6,17 @@ from .ov_coco_metric import OVCocoMetric
 from .ov_lvis_metric import OVLVISMetric
 from .region_classification_metric import RegionClassificationMetric
 from .run_log import last_metrics, read_scalars, seconds_per_iteration
-from .tables import OV_COCO_COLUMNS, markdown_table, summarise_runs
+from .tables import (
+    COLUMNS,
+    OV_COCO_COLUMNS,
+    OV_LVIS_COLUMNS,
+    markdown_table,
+    summarise_runs,
+)
 
 __all__ = [
-    'ClassErrors', 'ERROR_TYPES', 'ImageTextRetrievalMetric', 'OVCocoMetric',
-    'OVLVISMetric', 'OV_COCO_COLUMNS', 'RegionClassificationMetric',
-    'error_types', 'last_metrics', 'markdown_table', 'read_scalars',
-    'seconds_per_iteration', 'summarise_runs'
+    'COLUMNS', 'ClassErrors', 'ERROR_TYPES', 'ImageTextRetrievalMetric',
+    'OVCocoMetric', 'OVLVISMetric', 'OV_COCO_COLUMNS', 'OV_LVIS_COLUMNS',
+    'RegionClassificationMetric', 'error_types', 'last_metrics',
+    'markdown_table', 'read_scalars', 'seconds_per_iteration', 'summarise_runs'
 ]

@@ -13,6 +13,20 @@ OV_COCO_COLUMNS: Tuple[Column, ...] = (
     ('all_ap50', 'all AP50', 100, 1),
     ('seconds_per_iteration', 's/iter', 1, 2),
 )
+OV_LVIS_COLUMNS: Tuple[Column, ...] = (
+    ('box_apr', 'box APr', 100, 1),
+    ('mask_apr', 'mask APr', 100, 1),
+    ('box_apc', 'box APc', 100, 1),
+    ('mask_apc', 'mask APc', 100, 1),
+    ('box_apf', 'box APf', 100, 1),
+    ('mask_apf', 'mask APf', 100, 1),
+    ('seconds_per_iteration', 's/iter', 1, 2),
+)
+#: Prefix of a metric's values -> the columns of its table.
+COLUMNS: Dict[str, Tuple[Column, ...]] = {
+    'ov_coco/': OV_COCO_COLUMNS,
+    'ov_lvis/': OV_LVIS_COLUMNS,
+}
 
 
 def summarise_runs(

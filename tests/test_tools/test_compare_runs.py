@@ -41,6 +41,26 @@ def test_files_and_table(tmp_path, compare):
     assert (tmp_path / 'out' / 'curves.png').stat().st_size > 1000
 
 
+def test_a_table_of_lvis(tmp_path, compare):
+    lvis = tmp_path / 'lvis' / '20261124_000000' / 'vis_data' / 'scalars.json'
+    lvis.parent.mkdir(parents=True)
+    lvis.write_text(
+        json.dumps({
+            f'ov_lvis/{kind}_ap{letter}': value
+            for value, letter in zip((.1, .2, .3), 'rcf')
+            for kind in ('box', 'mask')
+        } | dict(step=10)))
+    code, log = compare('--run', 'CLIM', tmp_path / 'lvis', '--out',
+                        tmp_path / 'out')
+    assert code == 0, log
+    head, _, row = log.splitlines()
+    cells = dict(zip(head.split('|'), row.split('|')))
+    assert float(cells[' mask APr ']) == 10 and float(cells[' box APf ']) == 30
+    code, log = compare('--run', 'CLIM', tmp_path / 'lvis', '--run', 'coco',
+                        write_run(tmp_path / 'coco', .2), '--out', tmp_path)
+    assert code == 1 and "one metric, got ['ov_coco/', 'ov_lvis/']" in log
+
+
 def test_run_without_metrics(tmp_path, compare):
     code, log = compare('--run', 'a', write_run(tmp_path / 'a', -1), '--out',
                         tmp_path)

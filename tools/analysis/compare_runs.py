@@ -7,6 +7,7 @@ from typing import Dict, List, Tuple
 
 import mmdet_clim  # noqa: F401  isort: skip
 from mmdet_clim.evaluation import (
+    COLUMNS,
     last_metrics,
     markdown_table,
     read_scalars,
@@ -39,15 +40,17 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_run(work_dir: str) -> Tuple[dict, Dict[str, float]]:
-    """The scalars of one run, and the numbers of its place in the table."""
+def read_run(work_dir: str) -> Tuple[dict, str, Dict[str, float]]:
+    """The scalars of one run, whose metrics it has, and these."""
     scalars = read_scalars(work_dir)
-    metrics = last_metrics(scalars)
-    if not metrics:
-        raise ValueError(f'{work_dir}: expected metrics of OVCocoMetric '
-                         '(ov_coco/...) in its scalars, found none')
-    metrics['seconds_per_iteration'] = seconds_per_iteration(scalars)
-    return scalars, metrics
+    for prefix in COLUMNS:
+        metrics = last_metrics(scalars, prefix)
+        if metrics:
+            metrics['seconds_per_iteration'] = seconds_per_iteration(scalars)
+            return scalars, prefix, metrics
+    raise ValueError(f'{work_dir}: expected metrics of OVCocoMetric or '
+                     f'OVLVISMetric ({sorted(COLUMNS)}) in its scalars, found '
+                     'none')
 
 
 def main() -> None:
@@ -55,21 +58,30 @@ def main() -> None:
     args = parse_args()
     runs: Dict[str, List[Dict[str, float]]] = {}
     curves = {}
+    prefixes = set()
     for name, *work_dirs in args.run:
         seeds = [read_run(work_dir) for work_dir in work_dirs]
-        runs[name] = [metrics for _, metrics in seeds]
-        for number, (scalars, _) in enumerate(seeds, 1):
+        runs[name] = [metrics for _, _, metrics in seeds]
+        prefixes |= {prefix for _, prefix, _ in seeds}
+        for number, (scalars, *_) in enumerate(seeds, 1):
             several = f' ({number})' if len(seeds) > 1 else ''
             curves[name + several] = scalars
-    rows = summarise_runs(runs)
-    table = markdown_table(rows)
+    if len(prefixes) > 1:
+        raise ValueError('--run: expected runs of one metric, got '
+                         f'{sorted(prefixes)}')
+    prefix = prefixes.pop()
+    columns = COLUMNS[prefix]
+    rows = summarise_runs(runs, columns)
+    table = markdown_table(rows, columns)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'table.md').write_text(table, encoding='utf-8')
     (args.out / 'table.json').write_text(
         json.dumps(rows, indent=1, ensure_ascii=False) + '\n',
         encoding='utf-8')
-    plot_rows(rows, args.out / 'table.png')
-    plot_curves(curves, args.out / 'curves.png')
+    plot_rows(rows, args.out / 'table.png', columns[:2])
+    panels = [('loss', 'training loss')]
+    panels += [(prefix + key, head) for key, head, *_ in columns[:2]]
+    plot_curves(curves, args.out / 'curves.png', panels)
     print(table, end='')
 
 
