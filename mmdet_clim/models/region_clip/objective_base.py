@@ -74,8 +74,9 @@ def crop_images(images: Tensor, rois: Tensor, size: int) -> Tensor:
         Tensor: (R, 3, size, size) float32.
     """
     with torch.autocast(images.device.type, enabled=False):
-        return roi_align(images.float(), rois.float(), size, 1.0, 0, 'avg',
-                         True)
+        # mmcv's RoIAlign reads the memory as if it were contiguous.
+        return roi_align(images.float().contiguous(),
+                         rois.float().contiguous(), size, 1.0, 0, 'avg', True)
 
 
 def native_size(tower: DenseImageTower) -> int:
