@@ -2,10 +2,14 @@
 """The code in docs/ runs."""
 import re
 
+import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from mmdet_clim.models.region_readers import build_region_reader
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 from mmdet_clim.registry import MODELS
 
@@ -16,8 +20,7 @@ def python_blocks(page):
 
 def test_an_objective_of_your_own(repository, tmp_path):
     names = ['cat', 'a cat on a mat', 'dog']
-    torch.save(
-        dict(names=names, vectors=torch.eye(3)), tmp_path / 'texts.pth')
+    torch.save(dict(names=names, vectors=torch.eye(3)), tmp_path / 'texts.pth')
     encoder = PrecomputedTextEncoder(str(tmp_path / 'texts.pth'))
     module, config = python_blocks(repository / 'docs' / 'own_objective.md')
     exec(module, dict(__name__='my_objectives'))
@@ -36,6 +39,32 @@ def test_an_objective_of_your_own(repository, tmp_path):
     assert out['recall@1'] == 50
     out['loss'].backward()
     assert embeddings.grad.isfinite().all()
+
+
+def test_a_detector_of_your_own(repository):
+    module, config = python_blocks(repository / 'docs' / 'own_detector.md')
+    exec(module, dict(__name__='my_readers'))
+    found = {}
+    exec(config, found)
+    init_default_scope('mmdet')
+    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py').model
+    cfg.backbone.init_cfg = None
+    detector = MODELS.build(cfg)
+    reader = build_region_reader(found['model']['region_reader'], detector, 6)
+    feats = reader.extract_feat(detector, torch.rand(1, 3, 128, 256))
+    assert len(reader.propose(detector, feats, [None])[0]) == 0
+    # Both halves of the one row of the coarsest map.
+    rois = torch.tensor([[0., 0, 0, 128, 128], [0., 128, 0, 256, 128]])
+    read = reader.read(detector, feats, rois)
+    left, right = feats[-1][0].flatten(1).t()
+    torch.testing.assert_close(read, reader.head(torch.stack([left, right])))
+    read.sum().backward()
+    assert detector.neck.fpn_convs[-1].conv.weight.grad.abs().sum() > 0
+    empty = reader.read(detector, feats, rois[:0])
+    assert empty.shape == (0, 6) and empty.requires_grad
+    detector.neck = None
+    with pytest.raises(TypeError, match='RetinaNet has none'):
+        reader.check(detector)
 
 
 def test_the_zoo_tells_published_and_measured_apart(repository, run_tool,
