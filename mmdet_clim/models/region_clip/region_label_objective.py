@@ -4,6 +4,7 @@ from typing import Any, Dict, Optional, Sequence
 import torch
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
+from mmdet.utils import reduce_mean
 from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
@@ -84,6 +85,8 @@ class RegionLabelObjective(BaseCLIPObjective):
         # As background it would be a negative of every noun, with weight 0.
         labels = torch.where(sure, labels, len(self.nouns))
         regions = towers.image.region_features(images, rois)
+        # Of all ranks on average, as DDP averages their gradients.
+        num_sure = reduce_mean(sure.float().sum()).item()
         logits = self.temperature * regions @ self.nouns.t() + self.logit_bias
         return {
             'loss':
@@ -91,7 +94,7 @@ class RegionLabelObjective(BaseCLIPObjective):
                 logits,
                 labels,
                 label_weights=sure.float(),
-                avg_factor=max(float(sure.sum()), 1.0)),
+                avg_factor=max(num_sure, 1.0)),
             'sure':
             sure.float().mean() * 100
         }
