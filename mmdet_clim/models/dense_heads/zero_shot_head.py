@@ -165,7 +165,7 @@ def _replace(head: nn.Module, layers: Dict[str, Tuple[int, bool]],
             first = ZeroShotLayer(layer, num_priors, background, **kwargs)
             stand_ins[layer] = first
         else:
-            stand_ins[layer] = first.another_for(layer)
+            stand_ins[layer] = first.another_for(layer, num_priors)
     # A layer may stand in several places.
     for name, module in list(head.named_modules(remove_duplicate=False)):
         if module in stand_ins:

@@ -67,13 +67,16 @@ class ZeroShotLayer(ZeroShotClassifier):
         else:
             self.projection = nn.Linear(layer.in_features, width)
 
-    def another_for(self, layer: nn.Module) -> 'ZeroShotLayer':
+    def another_for(self, layer: nn.Module,
+                    num_priors: int) -> 'ZeroShotLayer':
         """One more, of the same classes, with parameters of its own.
 
         Args:
             layer (nn.Module): What the new one stands in for.
+            num_priors (int): Priors per position of that layer.
         """
         other = copy.deepcopy(self)
+        other.num_priors = num_priors
         other._stand_in_for(layer)
         return other
 

