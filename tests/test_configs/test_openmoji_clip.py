@@ -38,7 +38,9 @@ def pretrained(openmoji_root, run_tool, tmp_path_factory):
         '--cfg-options',
         *SHORT,
         'train_dataloader.batch_size=8',
-        env=dict(OPENMOJI_ROOT=f'{openmoji_root}/'))
+        env=dict(
+            OPENMOJI_ROOT=f'{openmoji_root}/',
+            OPENMOJI_CLIP_ROOT=f'{openmoji_root}/'))
     assert code == 0, output[-4000:]
     assert 'clip.loss' in output
     return folder / 'open_clip.pt'
