@@ -357,7 +357,8 @@ def calibrate(model: nn.Module) -> None:
     for norm in norms:
         norm.train()
         norm.momentum = 1.
-    model.extract_feat(torch.randn(2, 3, SIZE, SIZE))
+    batch = model.data_preprocessor(collate([*map(boxed_image, (5, 6))]))
+    model.extract_feat(batch['inputs'])
 
 
 def train(model: nn.Module, with_masks: bool, found: dict) -> None:
