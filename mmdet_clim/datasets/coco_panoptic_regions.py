@@ -57,7 +57,8 @@ class CocoPanopticRegionDataset(CocoPanopticDataset):
     on. The regions come from ``LoadPanopticRegions``.
 
     Args:
-        ``*args``, ``**kwargs``: Of :class:`mmdet.datasets.CocoPanopticDataset`.
+        ``*args``, ``**kwargs``: Of
+            :class:`mmdet.datasets.CocoPanopticDataset`.
     """
 
     COCOAPI = _SpokenPanoptic

@@ -106,7 +106,8 @@ def run(tmp_path, model, **hook):
             dict(type='mmdet_clim.WeightAveragingHook', **hook), record
         ],
         default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2)),
+            checkpoint=dict(type='CheckpointHook', by_epoch=False,
+                            interval=2)),
         default_scope='mmdet',
         experiment_name=tmp_path.name)
     runner.train()

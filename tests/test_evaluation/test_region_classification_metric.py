@@ -8,9 +8,7 @@ from mmengine.registry import METRICS
 
 import mmdet_clim  # noqa: F401
 from mmdet_clim.evaluation import RegionClassificationMetric
-from mmdet_clim.evaluation.region_classification_metric import (
-    true_class_places,
-)
+from mmdet_clim.evaluation import region_classification_metric as module
 
 META = dict(
     classes=('cat', 'dog', 'sky'),
@@ -107,9 +105,9 @@ def test_places_against_a_stable_sort():
     labels = torch.randint(0, 7, (40, ))
     order = cosines.argsort(dim=1, descending=True, stable=True)
     expected = (order == labels[:, None]).float().argmax(1)
-    assert torch.equal(true_class_places(cosines, labels), expected)
+    assert torch.equal(module.true_class_places(cosines, labels), expected)
     cosines[3, 2] = math.nan
-    assert true_class_places(cosines, labels)[3] == 7
+    assert module.true_class_places(cosines, labels)[3] == 7
 
 
 @pytest.mark.parametrize('samples, meta, match', [
