@@ -18,9 +18,9 @@ import mmdet_clim  # noqa: F401  isort: skip
 import mmcv
 import numpy as np
 from mmdet.models.detectors import TwoStageDetector
-from mmengine.config import Config
 
 from mmdet_clim.apis import CLIMInferencer, export_onnx
+from mmdet_clim.engine.finetuning import resize_scale
 
 from run_onnx import OnnxRunner, read_embeddings  # isort: skip
 
@@ -46,15 +46,6 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         metavar='IMAGE',
         help='compare PyTorch and onnxruntime on these')
     return parser.parse_args(argv)
-
-
-def scale_of(cfg: Config) -> List[int]:
-    """The scale of the test pipeline's keep-ratio resize."""
-    for transform in cfg.test_dataloader.dataset.pipeline:
-        if transform.type.endswith('Resize') and transform.get('keep_ratio'):
-            return list(transform.scale)
-    raise ValueError('test pipeline: expected a Resize with keep_ratio=True; '
-                     'give --scale')
 
 
 def apart(expected: dict, found: dict) -> Tuple[float, float]:
@@ -117,7 +108,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     if not isinstance(find.model, TwoStageDetector):
         raise TypeError('config: expected a two-stage detector, got '
                         f'{type(find.model).__name__}')
-    export_onnx(find.model, args.scale or scale_of(find.cfg), args.out)
+    export_onnx(find.model, args.scale or resize_scale(find.cfg), args.out)
     head = find.model.roi_head.bbox_head
     embeddings = args.out.with_suffix('.npz')
     unfinished = args.out.with_suffix('.tmp.npz')

@@ -76,7 +76,8 @@ def build_vocabulary(
             reads ``METAINFO['classes']`` and, where present,
             ``METAINFO['base_classes']`` of that registered dataset; the same
             with ``ann_file='...'`` for a dataset that has its classes from a
-            file (its ``read_metainfo``), such as ``OVLVISDataset``; or a
+            file (its ``read_metainfo``), such as ``OVLVISDataset``;
+            ``dict(names=[...], base_names=[...])``; or a
             :class:`Vocabulary`.
 
     Returns:
@@ -88,6 +89,8 @@ def build_vocabulary(
     """
     if isinstance(source, Vocabulary):
         return source
+    if isinstance(source, Mapping) and set(source) == {'names', 'base_names'}:
+        return Vocabulary(tuple(source['names']), tuple(source['base_names']))
     if isinstance(source, Mapping):
         return _from_dataset(source)
     if isinstance(source, (str, Path)):
@@ -103,7 +106,8 @@ def _from_dataset(source: Mapping) -> Vocabulary:
     if set(source) not in ({'dataset'}, {'dataset', 'ann_file'}):
         raise ValueError(
             "vocabulary: a dict must be dict(dataset='...'), with "
-            f"ann_file='...' or not, got keys {sorted(source)}")
+            "ann_file='...' or not, or dict(names=[...], base_names=[...]), "
+            f'got keys {sorted(source)}')
     dataset = DATASETS.get(source['dataset'])
     if dataset is None:
         raise ValueError('vocabulary: no dataset is registered as '

@@ -243,9 +243,3 @@ def test_detections_are_compared_class_by_class(tools):
         boxes=np.array([[0., 0, 4, 4], [5., 5, 9, 9], [1, 1, 2, 2]]),
         scores=np.array([.6, .5, .4]))
     assert apart(dict(more), dict(expected, scores=[.6, .5])) == (0, 0)
-
-
-def test_a_config_without_a_scale(tools):
-    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[]))))
-    with pytest.raises(ValueError, match='give --scale'):
-        tools['export_onnx'].scale_of(cfg)

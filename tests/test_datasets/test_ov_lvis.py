@@ -110,7 +110,15 @@ def test_a_source_of_a_vocabulary(tmp_path):
     assert len(build_vocabulary(dict(dataset=TYPE, ann_file=path))) == 1
 
 
+def test_a_vocabulary_with_a_split_of_ones_own():
+    split = build_vocabulary(dict(names=['cat', 'cow'], base_names=['cow']))
+    assert split.names == ('cat', 'cow') and split.is_base == (False, True)
+    with pytest.raises(ValueError, match=r"not classes: \['dog'\]"):
+        build_vocabulary(dict(names=['cat'], base_names=['dog']))
+
+
 @pytest.mark.parametrize('source, message', [
+    (dict(names=['cat']), 'dict\\(names'),
     (dict(dataset=TYPE), 'give its ann_file'),
     (dict(dataset='mmdet_clim.OVCocoDataset', ann_file='a'), 'METAINFO'),
     (dict(dataset=TYPE, file='a'), "got keys \\['dataset', 'file'\\]"),

@@ -1,0 +1,140 @@
+# Licensed under the Apache License, Version 2.0.
+"""tools/finetune.py: from captioned images to a plain detector."""
+import csv
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet_clim.apis import CLIMInferencer
+from mmdet_clim.engine.finetuning import (
+    OwnData,
+    finetune_config,
+    resize_scale,
+)
+
+CONFIGS = 'configs/openmoji'
+NAMES = ['cat', 'person', 'fire truck', 'dog', 'car']
+
+
+@pytest.fixture
+def detector(repository):
+    """Config, wrapped or not, and weights of the shipped detector."""
+    folder = repository / CONFIGS
+    return (folder / 'faster-rcnn_r18-c4_256_boxes.py',
+            folder / 'faster-rcnn_r18-c4_256_base.pth')
+
+
+@pytest.fixture
+def own(openmoji_root, tmp_path):
+    """Names, and captions as a table, of the captioned scenes."""
+    names = tmp_path / 'names.txt'
+    names.write_text('\n'.join(NAMES))
+    annotations = openmoji_root / 'annotations'
+    scenes = json.loads(
+        (annotations / 'captions_captioned2017_tags.json').read_text())
+    table = tmp_path / 'captions.csv'
+    with open(table, 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['file_name', 'caption'])
+        for image in scenes['images']:
+            writer.writerows([image['file_name'], c]
+                             for c in image['captions'])
+    return names, table
+
+
+def run(run_tool, detector, names, work_dir, *options):
+    return run_tool('finetune.py', '--detector', detector[0], '--checkpoint',
+                    detector[1], '--vocabulary', names, '--work-dir', work_dir,
+                    '--iterations', 2, '--workers', 1, *options)
+
+
+def test_captions_and_boxes(run_tool, detector, own, openmoji_root, tmp_path):
+    names, table = own
+    annotations = openmoji_root / 'annotations'
+    # Boxes of any classes: those of others are left out.
+    code, log = run(run_tool, detector, names, tmp_path / 'out', '--images',
+                    openmoji_root / 'captioned2017', '--captions', table,
+                    '--boxes', annotations / 'instances_train2017_base.json',
+                    '--box-images', openmoji_root / 'train2017', '--val-boxes',
+                    annotations / 'instances_val2017.json', '--val-images',
+                    openmoji_root / 'val2017', '--batch-size', 3)
+    assert code == 0, log
+    assert 'base_ap50' in log
+    for loss in ('loss_bbox', 'captions.tag.loss', 'mosaic.caption.loss'):
+        assert loss in log
+    trained = Config.fromfile(tmp_path / 'out' / 'finetune.py')
+    assert trained.model.type == 'mmdet_clim.CLIMDetector'
+    assert trained.train_dataloader.sampler.source_ratio == [1, 1, 1]
+    check_plain(tmp_path / 'out', openmoji_root)
+
+
+def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path):
+    names, _ = own
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    captioned = sorted((openmoji_root / 'captioned2017').glob('*.jpg'))[:6]
+    for path, name in zip(captioned, NAMES + NAMES):
+        (folder / path.name).symlink_to(path)
+        (folder / f'{path.stem}.txt').write_text(f'a {name} on a street')
+    code, log = run(run_tool, detector, names, tmp_path / 'out', '--images',
+                    folder, '--batch-size', 2)
+    assert code == 0, log
+    assert 'loss_bbox: ' not in log and 'mosaic.tag.loss: ' in log
+    captions = json.loads((tmp_path / 'out' / 'captions.json').read_text())
+    assert len(captions['images']) == 6
+    check_plain(tmp_path / 'out', openmoji_root)
+
+
+def check_plain(work_dir, openmoji_root):
+    """What is left has no wrapper, and finds one's own words."""
+    weights = torch.load(work_dir / 'detector.pth', weights_only=True)
+    assert not any(k.startswith('detector.') for k in weights['state_dict'])
+    assert tuple(weights['meta']['dataset_meta']['classes']) == tuple(NAMES)
+    image = str(next((openmoji_root / 'val2017').glob('*.jpg')))
+    found = [
+        CLIMInferencer(
+            config,
+            str(work_dir / 'detector.pth'),
+            device='cpu',
+            show_progress=False)(image)['predictions'][0]
+        for config in (str(work_dir / 'detector.py'), None)
+    ]
+    assert found[0] == found[1]
+    assert set(found[0]['names']) <= set(NAMES)
+
+
+def test_wrong_paths_and_names(run_tool, detector, own, openmoji_root,
+                               tmp_path):
+    names, table = own
+    code, log = run(run_tool, detector, tmp_path / 'no.txt', tmp_path / 'out',
+                    '--images', tmp_path)
+    assert code and 'no.txt does not exist' in log
+    other = tmp_path / 'other.txt'
+    other.write_text('unicorn')
+    code, log = run(run_tool, detector, other, tmp_path / 'out', '--images',
+                    openmoji_root / 'captioned2017', '--captions', table,
+                    '--boxes',
+                    openmoji_root / 'annotations' / 'instances_val2017.json')
+    assert code and '--boxes: expected boxes of some of 1 classes' in log
+
+
+def test_the_config(detector, tmp_path):
+    cfg = Config.fromfile(detector[0])
+    data = OwnData(tmp_path / 'c.json', tmp_path, NAMES)
+    new = finetune_config(cfg, detector[1], data, batch_size=8)
+    # A quarter of the captioned images is whole.
+    assert new.train_dataloader.sampler.source_ratio == [2, 6]
+    assert new.val_dataloader is None
+    assert cfg.model.type == 'mmdet.FasterRCNN'
+    with pytest.raises(ValueError, match='batch_size: expected at least 2'):
+        finetune_config(cfg, detector[1], data, batch_size=1)
+    with pytest.raises(ValueError, match='iterations: expected'):
+        finetune_config(cfg, detector[1], data, iterations=0)
+    cfg.model.roi_head.bbox_head = dict(type='mmdet.Shared2FCBBoxHead')
+    with pytest.raises(TypeError, match='expected a head with a vocabulary'):
+        finetune_config(cfg, detector[1], data)
+    cfg.test_dataloader.dataset.pipeline = []
+    with pytest.raises(ValueError, match='test pipeline: expected a Resize'):
+        resize_scale(cfg)

@@ -1,0 +1,151 @@
+# Licensed under the Apache License, Version 2.0.
+r"""From captioned images and a trained detector to a detector of one's words.
+
+Checks the data, writes the resolved config, trains with CLIM, evaluates where
+there are boxes to evaluate on, and leaves WORK_DIR/detector.py and
+detector.pth, which plain mmdet loads (with `custom_imports` of mmdet_clim).
+
+    python tools/finetune.py --detector CONFIG --checkpoint F \
+        --images photos --captions captions.csv --vocabulary names.txt
+"""
+import argparse
+import json
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+# First: it checks the stack that all the others need.
+import mmdet_clim  # noqa: F401  isort: skip
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmdet_clim.datasets.preparation.command import report
+from mmdet_clim.datasets.preparation.own_captions import (
+    prepare_image_text,
+    read_synonyms,
+)
+from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.engine import prepare_cpu_processes
+from mmdet_clim.engine.checkpoints import save_atomically, strip_state_dict
+from mmdet_clim.engine.finetuning import (
+    OwnData,
+    finetune_config,
+    plain_config,
+)
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--detector', type=Path, required=True, help='config')
+    parser.add_argument('--checkpoint', type=Path, required=True)
+    parser.add_argument(
+        '--images', type=Path, required=True, help='folder of the images')
+    parser.add_argument(
+        '--captions',
+        type=Path,
+        help='.jsonl, .csv or .tsv that names images below --images '
+        '(default: a .txt beside each image)')
+    parser.add_argument(
+        '--vocabulary',
+        type=Path,
+        required=True,
+        help='text file with a class name a line')
+    parser.add_argument(
+        '--synonyms',
+        type=Path,
+        help='JSON file of other words: {"couch": ["sofa"]}')
+    parser.add_argument(
+        '--boxes', type=Path, help='COCO JSON with boxes of some classes')
+    parser.add_argument(
+        '--val-boxes', type=Path, help='COCO JSON to evaluate on')
+    parser.add_argument(
+        '--box-images',
+        type=Path,
+        help='folder of the images of --boxes (default: --images)')
+    parser.add_argument(
+        '--val-images',
+        type=Path,
+        help='folder of the images of --val-boxes (default: --box-images)')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/finetune'))
+    parser.add_argument('--iterations', type=int, default=1000)
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--workers', type=int, default=2)
+    args = parser.parse_args(argv)
+    for key in ('detector', 'checkpoint', 'images', 'captions', 'vocabulary',
+                'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images'):
+        path = vars(args)[key]
+        if path is not None and not path.exists():
+            parser.error(f'--{key.replace("_", "-")}: {path} does not exist')
+    return args
+
+
+def boxed_names(file: Path, names: Tuple[str, ...]) -> List[str]:
+    """The classes that a COCO JSON has boxes of."""
+    content = json.loads(file.read_text(encoding='utf-8'))
+    known = {c['id']: c['name'] for c in content['categories']}
+    found = {known[a['category_id']] for a in content['annotations']}
+    boxed = [name for name in names if name in found]
+    if not boxed:
+        raise ValueError(
+            f'--boxes: expected boxes of some of {len(names)} classes of the '
+            f'vocabulary, got boxes of {sorted(found)[:10]}')
+    return boxed
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Prepare, train, evaluate, and leave a plain detector."""
+    args = parse_args(argv)
+    vocabulary = build_vocabulary(args.vocabulary)
+    cfg = Config.fromfile(args.detector)
+    captions = args.work_dir / 'captions.json'
+
+    def prepare():
+        return prepare_image_text(
+            str(args.captions or args.images),
+            captions,
+            vocabulary=vocabulary,
+            synonyms=args.synonyms and read_synonyms(args.synonyms),
+            images=args.images if args.captions else None,
+            workers=args.workers)
+
+    print(report('finetune', prepare))
+    data = OwnData(
+        captions,
+        args.images,
+        vocabulary.names,
+        args.boxes,
+        args.val_boxes,
+        args.box_images,
+        args.val_images,
+        base_names=boxed_names(args.boxes, vocabulary.names) if args.boxes else
+        ())
+    train = finetune_config(cfg, args.checkpoint, data, args.iterations,
+                            args.batch_size, args.lr)
+    train.work_dir = str(args.work_dir)
+    train.randomness = dict(seed=args.seed)
+    train.dump(args.work_dir / 'finetune.py')
+    prepare_cpu_processes(train)
+    Runner.from_cfg(train).train()
+    last = Path((args.work_dir / 'last_checkpoint').read_text().strip())
+    checkpoint = torch.load(last, map_location='cpu', weights_only=True)
+    plain = plain_config(cfg, data)
+    plain.custom_imports = dict(imports=['mmdet_clim'])
+    plain.dump(args.work_dir / 'detector.py')
+    save_atomically(
+        dict(
+            state_dict=strip_state_dict(checkpoint['state_dict']),
+            meta=dict(
+                cfg=plain.pretty_text,
+                dataset_meta=dict(classes=vocabulary.names))),
+        args.work_dir / 'detector.pth')
+    print(f'{args.work_dir}/detector.py, {args.work_dir}/detector.pth')
+
+
+if __name__ == '__main__':
+    main()
