@@ -34,10 +34,10 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def no_default_scope(monkeypatch):
-    """Start without a default scope, whatever scope earlier tests left."""
-    from mmengine.registry import DefaultScope
-    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+def nothing_left_of_earlier_tests(monkeypatch):
+    """Start without MMEngine's globals: scopes, visualizers, loggers."""
+    for kind in _kinds_of_globals():
+        monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
 
 
 @pytest.fixture(scope='session')
@@ -130,7 +130,20 @@ def installed_package(wheel, tmp_path_factory) -> dict:
     return dict(os.environ, PYTHONPATH=str(site_packages))
 
 
+def _kinds_of_globals() -> list:
+    from mmengine.utils import ManagerMixin
+    kinds = [ManagerMixin]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    return kinds
+
+
+def _unformatted(text: str, **kwargs):
+    return text, False
+
+
 def _run_script(path, args, log, env) -> None:
+    from mmengine.config import config as config_module
     os.environ.update(env)
     sys.argv = [str(path), *map(str, args)]
     with open(log, 'w', buffering=1) as file:
@@ -138,6 +151,11 @@ def _run_script(path, args, log, env) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
+        # A fork would take this process's globals for its own.
+        for kind in _kinds_of_globals():
+            kind._instance_dict = OrderedDict()
+        # MMEngine formats every config that it logs, which takes seconds.
+        config_module.FormatCode = _unformatted
         try:
             runpy.run_path(str(path), run_name='__main__')
         except Exception:

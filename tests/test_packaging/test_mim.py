@@ -136,7 +136,7 @@ def test_gridsearch_trains_each_value(mim):
 
 def test_readme_turns_a_config_of_mmdet_into_clim(mim, repository):
     readme = (repository / 'README.md').read_text()
-    blocks = re.findall(r'```python\n(.*?)```', readme, re.DOTALL)
+    blocks = re.findall(r'```python\n(_base_.*?)```', readme, re.DOTALL)
     (mim.folder / 'readme.py').write_text(blocks[0])
     (mim.folder / 'small.py').write_text(SMALL_FASTER_RCNN)
     log = mim('train', 'mmdet_clim', 'small.py', '--gpus', 0, '--work-dir',
