@@ -43,6 +43,12 @@ class BertLanguageModel(BertModel):
                  package: Optional[str] = None,
                  frozen: bool = False,
                  **kwargs) -> None:
+        if IS_CHANGED:
+            print_log(
+                'mmdet_clim.BertLanguageModel takes the place of '
+                'mmdet.BertModel, which does not work with transformers '
+                f'{transformers.__version__}',
+                logger='current')
         if package is not None:
             name = str(find_weights(package))
         super().__init__(name=name, **kwargs)
@@ -112,9 +118,5 @@ class BertLanguageModel(BertModel):
 
 
 if IS_CHANGED:
-    print_log(
-        'mmdet_clim.BertLanguageModel takes the place of mmdet.BertModel, '
-        f'which does not work with transformers {transformers.__version__}',
-        logger='current')
     MMDET_MODELS.register_module(
         name='BertModel', module=BertLanguageModel, force=True)

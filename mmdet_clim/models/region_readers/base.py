@@ -100,3 +100,15 @@ class BaseRegionReader(BaseModule, metaclass=ABCMeta):
         """
         yield ReadingStage(0, 1, 1.0, proposals,
                            lambda rois: self.read(detector, feats, rois))
+
+
+def aligned_levels(maps: Sequence[Tensor]) -> List[Tensor]:
+    """Feature maps as mmcv's RoIAlign reads them.
+
+    On a CPU it takes no bfloat16, and reads a map whose memory is in another
+    order (transposed, or channels last) as if it were not.
+
+    Args:
+        maps (Sequence[Tensor]): Shape (N, C, H, W) each.
+    """
+    return [level.float().contiguous() for level in maps]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmdet_clim.models.roi_heads import ZeroShotMixin, refine_rois
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, ReadingStage
+from .base import BaseRegionReader, ReadingStage, aligned_levels
 from .rpn_proposals import rpn_proposals
 
 
@@ -62,8 +62,7 @@ class CascadeReader(BaseRegionReader):
         """
         roi_head = detector.roi_head
         extractor = roi_head.bbox_roi_extractor[stage]
-        # mmcv's RoIAlign on a CPU takes no bfloat16.
-        levels = [level.float() for level in feats[:extractor.num_inputs]]
+        levels = aligned_levels(feats[:extractor.num_inputs])
         return roi_head.bbox_head[stage].embed(extractor(levels, rois))
 
     @torch.no_grad()
@@ -84,7 +83,7 @@ class CascadeReader(BaseRegionReader):
         if len(rois) == 0:
             return proposals
         refined, _ = refine_rois(detector.roi_head, stage,
-                                 [level.float() for level in feats], rois,
+                                 aligned_levels(feats), rois,
                                  [sample.metainfo for sample in data_samples])
         counts = [len(of_image) for of_image in proposals]
         return [

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, ReadingStage
+from .base import BaseRegionReader, ReadingStage, aligned_levels
 
 # Side in pixels of the image by which a detector's feature maps are measured:
 # one that every backbone of mmdet takes.
@@ -214,11 +214,7 @@ class DenseFeatureReader(BaseRegionReader):
                 ``img_shape`` tells the padding. Without them there is none.
         """
         maps = self._all_maps(detector, feats, data_samples)
-        # mmcv's RoIAlign on a CPU takes no bfloat16, and reads a transposed
-        # map as if it were none.
-        return [
-            maps[index].float().contiguous() for index in self.level_indices
-        ]
+        return aligned_levels([maps[index] for index in self.level_indices])
 
     def _all_maps(
             self,

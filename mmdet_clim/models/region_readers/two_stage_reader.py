@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmdet_clim.models.roi_heads import ZeroShotMixin
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader
+from .base import BaseRegionReader, aligned_levels
 from .rpn_proposals import rpn_proposals
 
 
@@ -48,8 +48,7 @@ class TwoStageReader(BaseRegionReader):
         """RoIs (R, 5) to embeddings (R, D); see the base class."""
         roi_head = detector.roi_head
         extractor = roi_head.bbox_roi_extractor
-        # Nor does its RoIAlign on a CPU.
-        levels = [level.float() for level in feats[:extractor.num_inputs]]
+        levels = aligned_levels(feats[:extractor.num_inputs])
         x = extractor(levels, rois)
         if roi_head.with_shared_head:
             x = roi_head.shared_head(x)

@@ -165,3 +165,12 @@ def test_a_plain_box_head_is_refused(fpn_cfg):
         num_classes=5)
     with pytest.raises(TypeError, match='got Shared2FCBBoxHead'):
         TwoStageReader().check(MODELS.build(fpn_cfg))
+
+
+def test_maps_whose_memory_is_channels_last(detector):
+    reader = TwoStageReader()
+    feats = detector.extract_feat(torch.rand(2, 3, 64, 64))
+    turned = [f.contiguous(memory_format=torch.channels_last) for f in feats]
+    torch.testing.assert_close(
+        reader.read(detector, turned, boxes()),
+        reader.read(detector, feats, boxes()))
