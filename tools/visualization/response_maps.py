@@ -27,9 +27,10 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.detectors import CLIMDetector
 from mmdet_clim.models.region_clip import CLIMOnCLIP
-from mmdet_clim.models.region_readers import build_region_reader
-from mmdet_clim.models.region_readers.dense_feature_reader import (
-    ExtractedImages, )
+from mmdet_clim.models.region_readers import (
+    ExtractedImages,
+    build_region_reader,
+)
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.models.text_encoders import encode_classes
 from mmdet_clim.registry import MODELS
