@@ -40,6 +40,13 @@ def nothing_left_of_earlier_tests(monkeypatch):
         monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
 
 
+@pytest.fixture(autouse=True)
+def configs_are_logged_as_they_are(monkeypatch):
+    """Spare the seconds in which MMEngine formats each config it logs."""
+    from mmengine.config import config as config_module
+    monkeypatch.setattr(config_module, 'FormatCode', _unformatted)
+
+
 @pytest.fixture(scope='session')
 def repository() -> Path:
     """Root of the repository."""
