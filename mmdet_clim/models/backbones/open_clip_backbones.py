@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Image towers of open_clip as backbones of detectors."""
 import logging
+from abc import abstractmethod
 from typing import List, Optional, Sequence, Tuple
 
 import torch
@@ -56,9 +57,9 @@ class OpenCLIPBackbone(BaseModule):
                              sum_of_weights(tower) if frozen else None)
 
     @staticmethod
+    @abstractmethod
     def default_taps(num_taps: int) -> Sequence[int]:
         """Which maps are used where the config does not say."""
-        raise NotImplementedError
 
     @property
     def tower(self) -> DenseImageTower:
