@@ -4,6 +4,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
 
+import cv2
 import mmcv
 import mmengine
 import numpy as np
@@ -275,7 +276,6 @@ class _VideoFile:
     """A video that has its name when it is finished."""
 
     def __init__(self, path: Path, fps: float, image: np.ndarray) -> None:
-        import cv2
         self.path = path
         self.unfinished = path.with_name(f'{path.stem}.{os.getpid()}.mp4')
         path.parent.mkdir(parents=True, exist_ok=True)
