@@ -74,5 +74,5 @@ def test_the_options_change_the_mosaics_alone(read_config, differences):
     assert hooks[:-1] == clim.custom_hooks
     assert hooks[-1].type == 'mmdet_clim.GridScheduleHook'
     assert [(phase.begin, phase.grids)
-            for phase in hooks[-1].schedule] == [(60, [(3, 3)]),
-                                                 (120, [(4, 4)])]
+            for phase in hooks[-1].schedule] == [(100, [(3, 3)]),
+                                                 (200, [(4, 4)])]
