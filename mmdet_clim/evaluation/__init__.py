@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Metrics of open-vocabulary detection, and the tables made from runs."""
+from .class_ap import CLASS_AP, compare_class_ap, read_class_ap
 from .error_types import ERROR_TYPES, ClassErrors, error_types
 from .image_text_retrieval_metric import ImageTextRetrievalMetric
 from .ov_coco_metric import OVCocoMetric
@@ -15,8 +16,9 @@ from .tables import (
 )
 
 __all__ = [
-    'COLUMNS', 'ClassErrors', 'ERROR_TYPES', 'ImageTextRetrievalMetric',
-    'OVCocoMetric', 'OVLVISMetric', 'OV_COCO_COLUMNS', 'OV_LVIS_COLUMNS',
-    'RegionClassificationMetric', 'error_types', 'last_metrics',
-    'markdown_table', 'read_scalars', 'seconds_per_iteration', 'summarise_runs'
+    'CLASS_AP', 'COLUMNS', 'ClassErrors', 'ERROR_TYPES',
+    'ImageTextRetrievalMetric', 'OVCocoMetric', 'OVLVISMetric',
+    'OV_COCO_COLUMNS', 'OV_LVIS_COLUMNS', 'RegionClassificationMetric',
+    'compare_class_ap', 'error_types', 'last_metrics', 'markdown_table',
+    'read_class_ap', 'read_scalars', 'seconds_per_iteration', 'summarise_runs'
 ]

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures of mosaics with their texts, of detections, and of training."""
+from .class_bars import plot_class_ap
 from .curves import plot_curves
 from .detections import draw_boxes, draw_detections
 from .feature_maps import cluster_colours, pca_colours
@@ -15,5 +16,5 @@ from .rows import plot_rows
 __all__ = [
     'cluster_colours', 'detector_responses', 'draw_boxes', 'draw_detections',
     'draw_mosaic', 'draw_responses', 'pca_colours', 'picture_grid',
-    'plot_curves', 'plot_rows', 'tower_responses'
+    'plot_class_ap', 'plot_curves', 'plot_rows', 'tower_responses'
 ]

@@ -1,0 +1,101 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Draw the AP of each class in several runs, and what one run gains.
+
+The metrics of a run have it where ``classwise`` was set:
+
+    python tools/test.py CONFIG CHECKPOINT --work-dir work_dirs/clim \
+        --cfg-options test_evaluator.classwise=True
+    python tools/analysis/class_ap.py --run 'boxes' work_dirs/boxes \
+        --run 'CLIM' work_dirs/clim --out work_dirs/class_ap
+"""
+import argparse
+import json
+from pathlib import Path
+from typing import Dict, List
+
+import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.datasets import Vocabulary, build_vocabulary
+from mmdet_clim.evaluation import CLASS_AP, compare_class_ap, read_class_ap
+from mmdet_clim.visualization import plot_class_ap
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--run',
+        nargs='+',
+        action='append',
+        required=True,
+        metavar=('NAME', 'WORK_DIR'),
+        help='a run: its name, then the work dir of each seed; give the '
+        'option once for each')
+    parser.add_argument(
+        '--gain',
+        nargs=2,
+        metavar=('NAME', 'OVER'),
+        help='the runs of the second panel (default: the last over the first)')
+    parser.add_argument(
+        '--kind',
+        choices=CLASS_AP,
+        default='AP50',
+        help='AP50 of OV-COCO, or AP of OV-LVIS (%(default)s)')
+    parser.add_argument(
+        '--annotations',
+        type=Path,
+        help='LVIS annotations, which say what classes are rare; for the AP '
+        'of OV-LVIS')
+    parser.add_argument(
+        '--num',
+        type=int,
+        default=80,
+        help='draw no more classes, those that change most (%(default)s)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='folder of class_ap.png and class_ap.json')
+    args = parser.parse_args()
+    for name, *work_dirs in args.run:
+        if not work_dirs:
+            parser.error(f'--run {name}: expected at least one work dir')
+    if (args.kind == 'AP50') != (args.annotations is None):
+        parser.error('--annotations: expected with the kinds of OV-LVIS, and '
+                     'only with them')
+    return args
+
+
+def vocabulary_of(args: argparse.Namespace) -> Vocabulary:
+    """The classes, and which of them are base."""
+    if args.annotations is None:
+        return build_vocabulary(dict(dataset='mmdet_clim.OVCocoDataset'))
+    return build_vocabulary(
+        dict(
+            dataset='mmdet_clim.OVLVISDataset',
+            ann_file=str(args.annotations)))
+
+
+def main() -> None:
+    """Write the picture and the numbers."""
+    args = parse_args()
+    runs: Dict[str, List[Dict[str, float]]] = {
+        name: [read_class_ap(work_dir, args.kind) for work_dir in work_dirs]
+        for name, *work_dirs in args.run
+    }
+    gain = tuple(args.gain) if args.gain else None
+    rows = compare_class_ap(runs, vocabulary_of(args), gain)
+    names = list(runs)
+    of, over = gain or (names[-1], names[0])
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / 'class_ap.json').write_text(
+        json.dumps(rows, indent=1, ensure_ascii=False) + '\n',
+        encoding='utf-8')
+    plot_class_ap(rows, args.out / 'class_ap.png', args.kind, args.num,
+                  f'{of} minus {over}')
+    print(args.out / 'class_ap.png')
+
+
+if __name__ == '__main__':
+    main()
