@@ -5,7 +5,7 @@ from .curves import plot_curves
 from .detections import draw_boxes, draw_detections
 from .feature_maps import cluster_colours, pca_colours
 from .grid import picture_grid
-from .mosaic import draw_mosaic
+from .mosaic import composed_boxes, draw_mosaic
 from .response_maps import (
     detector_responses,
     draw_responses,
@@ -14,7 +14,8 @@ from .response_maps import (
 from .rows import plot_rows
 
 __all__ = [
-    'cluster_colours', 'detector_responses', 'draw_boxes', 'draw_detections',
-    'draw_mosaic', 'draw_responses', 'pca_colours', 'picture_grid',
-    'plot_class_ap', 'plot_curves', 'plot_rows', 'tower_responses'
+    'cluster_colours', 'composed_boxes', 'detector_responses', 'draw_boxes',
+    'draw_detections', 'draw_mosaic', 'draw_responses', 'pca_colours',
+    'picture_grid', 'plot_class_ap', 'plot_curves', 'plot_rows',
+    'tower_responses'
 ]

@@ -1,12 +1,16 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures of region-text samples: a mosaic beside the texts of its tiles."""
-from typing import List, Optional, Sequence, Tuple
+from typing import Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
+from torch import nn
+
+from mmdet_clim.models.objectives import BaseRegionObjective
 
 from .canvas import (
     BLACK,
@@ -20,6 +24,11 @@ from .canvas import (
     to_rgb,
     wrap_text,
 )
+
+#: Pixels of the picture between the edges of composed regions.
+COMPOSED_STEP = 8
+COMPOSED_COLOURS: Tuple[Colour, ...] = (WHITE, (255, 240, 80), (120, 255, 160),
+                                        (255, 160, 230))
 
 
 def draw_mosaic(inputs: torch.Tensor,
@@ -42,7 +51,9 @@ def draw_mosaic(inputs: torch.Tensor,
         class_names (list[str], optional): Names of the tags. Defaults to
             None, which writes their indices.
         composed (Tensor, optional): Composed regions, shape (M, 4), xyxy
-            pixels of ``inputs``, drawn dashed. Defaults to None.
+            pixels of ``inputs``, drawn dashed, each some pixels inside of its
+            place so that edges of several can be told apart. Defaults to
+            None.
         side (int): The longer side of the mosaic in the picture, in pixels.
             Defaults to 960.
 
@@ -62,19 +73,56 @@ def draw_mosaic(inputs: torch.Tensor,
             f'got {len(boxes)} boxes and {len(texts)} captions')
     mosaic, factor = enlarge(to_rgb(inputs), side)
     draw = ImageDraw.Draw(mosaic)
-    for index, box in enumerate((boxes * factor).tolist()):
-        colour = COLOURS[index % len(COLOURS)]
+    tiles = [(str(index + 1), box, COLOURS[index % len(COLOURS)])
+             for index, box in enumerate((boxes * factor).tolist())]
+    for _, box, colour in tiles:
         draw.rectangle(_drawable(box), outline=colour, width=4)
-        draw_label(draw, (box[0], box[1] + 27), str(index + 1), 20, colour)
     if composed is not None:
-        for box in (composed.reshape(-1, 4) * factor).tolist():
-            draw_dashed_box(draw, box, BLACK, 6)
-            draw_dashed_box(draw, box, WHITE, 3)
+        for index, box in enumerate(
+            (composed.reshape(-1, 4) * factor).tolist()):
+            _draw_composed(draw, box, COMPOSED_STEP * index, index)
+    for number, box, colour in tiles:
+        draw_label(draw, (box[0], box[1] + 27), number, 20, colour)
     page = _text_page(mosaic.size, (rows, columns), texts)
     picture = Image.new('RGB', (2 * mosaic.width, mosaic.height), WHITE)
     picture.paste(mosaic, (0, 0))
     picture.paste(page, (mosaic.width, 0))
     return np.asarray(picture)
+
+
+def composed_boxes(objectives: Iterable[nn.Module],
+                   data_sample: DetDataSample) -> torch.Tensor:
+    """Draw the rectangles of several tiles as objectives do in training.
+
+    The objectives' own code draws them, from torch's random generator. Where
+    one would take proposals, the rectangle is that of the tile boxes.
+
+    Args:
+        objectives (Iterable[nn.Module]): Of the sample's branch. Those that
+            choose no regions, such as ``GroundingObjective``, have none.
+        data_sample (DetDataSample): A packed mosaic.
+
+    Returns:
+        Tensor: Shape (M, 4), xyxy pixels of the mosaic, each box once.
+    """
+    tiles = get_box_tensor(data_sample.gt_instances.bboxes)
+    nothing = InstanceData(bboxes=tiles[:0], scores=tiles[:0, 0])
+    found = [
+        objective.sample(nothing, data_sample).composed
+        for objective in objectives
+        if isinstance(objective, BaseRegionObjective)
+    ]
+    return torch.cat([tiles[:0], *found]).unique(dim=0)
+
+
+def _draw_composed(draw: ImageDraw.ImageDraw, box: Sequence[float],
+                   inset: float, index: int) -> None:
+    """A dashed rectangle, as far inside of its box as there is room."""
+    x1, y1, x2, y2 = box
+    inset = min(inset, (x2 - x1) / 2, (y2 - y1) / 2)
+    inner = (x1 + inset, y1 + inset, x2 - inset, y2 - inset)
+    draw_dashed_box(draw, inner, BLACK, 6)
+    draw_dashed_box(draw, inner, COMPOSED_COLOURS[index % 4], 3)
 
 
 def _tile_texts(

@@ -91,6 +91,28 @@ def test_every_source_is_drawn(tmp_path, run_tool):
     assert cv2.imread(str(out / '1_mosaic_0.png')).shape == (200, 600, 3)
 
 
+def test_rectangles_of_the_objectives_are_drawn(tmp_path, run_tool):
+    write_data(tmp_path)
+    pictures = []
+    for number in (0, 3):
+        config = tmp_path / f'config{number}.py'
+        config.write_text(
+            CONFIG.format(root=tmp_path) +
+            'train_dataloader = dict(dataset=texts)\n'
+            'model = dict(objectives=dict(caption=dict('
+            "type='mmdet_clim.RegionCaptionObjective', "
+            "loss=dict(type='mmdet_clim.CLIMRegionLoss'), "
+            f'num_compositions={number})))')
+        code, log = run_tool('visualization/browse_mosaics.py', str(config),
+                             '--out', str(tmp_path / 'out'), '--num', '1',
+                             '--side', '300')
+        assert code == 0, log
+        pictures.append(cv2.imread(str(tmp_path / 'out/0_mosaic_0.png')))
+    changed = (pictures[0] != pictures[1]).any(-1)
+    # On the mosaic, not on the page of texts.
+    assert changed[:, :300].any() and not changed[:, 300:].any()
+
+
 def test_plain_dataset_with_fewer_samples(tmp_path, run_tool):
     write_data(tmp_path)
     config = tmp_path / 'config.py'

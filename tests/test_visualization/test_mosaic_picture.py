@@ -5,7 +5,8 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_clim.visualization import draw_mosaic
+from mmdet_clim.registry import MODELS
+from mmdet_clim.visualization import composed_boxes, draw_mosaic
 from mmdet_clim.visualization.canvas import COLOURS
 
 
@@ -69,6 +70,52 @@ def test_composed_regions():
     assert abs(ys.min() - 80) < 6 and abs(ys.max() - 240) < 6
     assert (plain == draw_mosaic(
         inputs, sample, composed=torch.zeros(0, 4), side=640)).all()
+
+
+LOSS = dict(type='mmdet_clim.CLIMRegionLoss')
+
+
+@pytest.mark.parametrize('objective', [
+    dict(type='mmdet_clim.RegionCaptionObjective'),
+    dict(
+        type='mmdet_clim.RegionTagObjective',
+        vocabulary=['dog'],
+        regions='proposals'),
+    dict(type='mmdet_clim.BagOfRegionsObjective'),
+])
+def test_rectangles_of_the_objectives(objective):
+    built = MODELS.build(dict(objective, loss=LOSS, num_compositions=9))
+    _, sample = packed(grid=(1, 3), size=(30, 90))
+    # All there are of three tiles in a row: two pairs and the three.
+    assert composed_boxes([built, built], sample).tolist() == [[0, 0, 60, 30],
+                                                               [0, 0, 90, 30],
+                                                               [30, 0, 90, 30]]
+    assert composed_boxes([], sample).shape == (0, 4)
+    # A captioned image is one tile.
+    assert composed_boxes([built], packed((1, 1))[1]).shape == (0, 4)
+
+
+def test_untagged_rectangles_are_left_out():
+    built = MODELS.build(
+        dict(
+            type='mmdet_clim.RegionTagObjective',
+            vocabulary=['dog'],
+            loss=LOSS,
+            num_compositions=9))
+    _, sample = packed(grid=(1, 3), size=(30, 90), tags=[[0], [], []])
+    assert composed_boxes([built], sample).tolist() == [[0, 0, 60, 30],
+                                                        [0, 0, 90, 30]]
+
+
+def test_edges_in_one_place_are_drawn_apart():
+    inputs, sample = packed(grid=(2, 2))
+    box = [8., 8., 40., 24.]
+    once, twice = (
+        draw_mosaic(
+            inputs, sample, composed=torch.tensor([box] * n), side=640)
+        for n in (1, 2))
+    ys, xs = (once != twice).any(-1).nonzero()
+    assert xs.min() > 80 and ys.min() > 80 and xs.max() < 400
 
 
 @pytest.mark.parametrize('grid', [(1, 1), (3, 2), (4, 4)])

@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
-"""Draw training samples as the model gets them: mosaics with their texts,
+"""Draw training samples as the model gets them: mosaics with their texts and
+the rectangles of several tiles that the config's objectives draw (dashed),
 captioned images, and images with boxes.
 """
 import argparse
 import random
 from pathlib import Path
+from typing import Dict, List
 
 # Before any config is read: it makes `mmdet_clim::` bases known.
 import mmdet_clim  # noqa: F401  isort: skip
@@ -14,9 +16,10 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from torch import nn
 
-from mmdet_clim.registry import DATASETS
-from mmdet_clim.visualization import draw_boxes, draw_mosaic
+from mmdet_clim.registry import DATASETS, MODELS
+from mmdet_clim.visualization import composed_boxes, draw_boxes, draw_mosaic
 from mmdet_clim.visualization.canvas import to_rgb
 
 
@@ -54,12 +57,32 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def draw_sample(sample: dict, metainfo: dict, side: int) -> np.ndarray:
+def objectives_of(model: dict, branch: str) -> List[nn.Module]:
+    """The objectives that a config of ``CLIMDetector`` has for a branch.
+
+    One with an image encoder distils: it composes no tiles and needs the
+    weights of a CLIP to be built.
+    """
+    configs = model.get('objectives', {})
+    names = model.get('branches', dict(mosaic=configs)).get(branch, ())
+    return [
+        MODELS.build(configs[name]) for name in names
+        if 'image_encoder' not in configs[name]
+    ]
+
+
+def draw_sample(sample: dict, metainfo: dict, objectives: List[nn.Module],
+                side: int) -> np.ndarray:
     """Draw one packed sample of any branch, as RGB."""
     inputs, data_sample = sample['inputs'], sample['data_samples']
     classes = metainfo.get('classes')
     if 'mosaic_grid' in data_sample:
-        return draw_mosaic(inputs, data_sample, classes, side=side)
+        return draw_mosaic(
+            inputs,
+            data_sample,
+            classes,
+            composed=composed_boxes(objectives, data_sample),
+            side=side)
     return draw_boxes(
         to_rgb(inputs),
         data_sample.gt_instances,
@@ -81,6 +104,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     args.out.mkdir(parents=True, exist_ok=True)
+    objectives: Dict[str, List[nn.Module]] = {}
     for source, part in enumerate(getattr(dataset, 'datasets', [dataset])):
         order = np.random.default_rng(args.seed).permutation(
             len(part)).tolist()
@@ -89,8 +113,12 @@ def main() -> None:
         for number, index in enumerate(order[:args.num]):
             sample = part[index]
             branch = sample['data_samples'].get('branch', 'boxes')
+            if branch not in objectives:
+                objectives[branch] = objectives_of(
+                    cfg.get('model', {}), branch)
             file = args.out / f'{source}_{branch}_{number}.png'
-            picture = draw_sample(sample, part.metainfo, args.side)
+            picture = draw_sample(sample, part.metainfo, objectives[branch],
+                                  args.side)
             cv2.imwrite(str(file), picture[..., ::-1])
             logger.info(f'{file}: sample {index} of source {source}')
 

@@ -34,6 +34,12 @@ class SampledBags(SampledRegions):
     bag_bboxes: Tensor
     is_core: Tensor
 
+    @property
+    def composed(self) -> Tensor:
+        """Boxes of the bags of several tiles: (m, 4) of ``bag_bboxes``."""
+        tiles = self.bags.float() @ self.members.float() > 0
+        return self.bag_bboxes[tiles.sum(1) > 1]
+
 
 class BagReader(nn.Module):
     """Writes bags as sentences and has the text encoder read them.

@@ -33,6 +33,11 @@ class SampledRegions:
     def __len__(self) -> int:
         return len(self.bboxes)
 
+    @property
+    def composed(self) -> Tensor:
+        """Boxes of the regions of several tiles: (m, 4) of ``bboxes``."""
+        return self.bboxes[self.members.sum(1) > 1]
+
     def tag_targets(self, num_classes: int) -> Tensor:
         """Which region holds a tile with which tag: bool (n, C), on the CPU.
 
