@@ -19,28 +19,18 @@ import mmdet_clim  # noqa: F401  isort: skip
 import mmcv
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmdet_clim.models.detectors import CLIMDetector
-from mmdet_clim.models.region_clip import CLIMOnCLIP
-from mmdet_clim.models.region_readers import (
-    ExtractedImages,
-    build_region_reader,
-)
-from mmdet_clim.models.roi_heads import ZeroShotClassifier
-from mmdet_clim.models.text_encoders import encode_classes
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
     cluster_colours,
-    detector_responses,
     draw_responses,
     pca_colours,
     picture_grid,
-    tower_responses,
+    view_model,
 )
 
 
@@ -90,50 +80,13 @@ def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = MODELS.build(cfg.model).to(device).eval()
     load_checkpoint(model, checkpoint, map_location='cpu')
-    if isinstance(model, CLIMOnCLIP):
-        embeddings = encode_classes(model.text_encoder, texts, ('{}', ))
-        return [
-            Answers(
-                tower_responses(model.image_tower, pixels, embeddings),
-                model.image_tower.dense_features(pixels)[0])
-            for pixels in _prepared(model.data_preprocessor, images)
-        ]
-    detector, encoder, reader = _parts(name, model)
-    embeddings = encode_classes(encoder, texts, ('{}', )).to(device)
-    answers = []
-    for pixels in _prepared(detector.data_preprocessor, images):
-        feats = reader.extract_feat(detector, pixels)
-        levels = feats.levels if isinstance(feats, ExtractedImages) else feats
-        answers.append(
-            Answers(
-                detector_responses(detector, reader, pixels, embeddings),
-                levels[0][0]))
-    return answers
-
-
-def _parts(name: str, model: nn.Module):
-    """Detector, text encoder and region reader of a model."""
-    if isinstance(model, CLIMDetector):
-        return model.detector, model.text_encoder, model.region_reader
-    classifiers = [
-        m for m in model.modules() if isinstance(m, ZeroShotClassifier)
-    ]
-    if not classifiers:
-        raise TypeError(f'--model {name}: {type(model).__name__} does not '
-                        'classify by text')
-    encoder = MODELS.build(classifiers[0].text_encoder_cfg)
-    return model, encoder, build_region_reader(None, model, encoder.dim)
-
-
-def _prepared(preprocessor: nn.Module, images: List[Tensor]) -> List[Tensor]:
-    """Images as a model takes them, (1, 3, H, W) each."""
+    view = view_model(model, f'--model {name}')
+    embeddings = view.encode_texts(texts)
+    inputs = [view.prepare(image) for image in images]
     return [
-        preprocessor(
-            dict(
-                inputs=[image],
-                data_samples=[
-                    DetDataSample(metainfo=dict(img_shape=image.shape[1:]))
-                ]))['inputs'] for image in images
+        Answers(
+            view.responses(pixels, embeddings), view.dense_features(pixels))
+        for pixels in inputs
     ]
 
 

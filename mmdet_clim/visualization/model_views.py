@@ -1,0 +1,182 @@
+# Licensed under the Apache License, Version 2.0.
+"""Detectors and CLIPs as pictures look at them: texts, regions, features."""
+from abc import ABCMeta, abstractmethod
+from typing import Optional, Sequence
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_clim.models.detectors import CLIMDetector
+from mmdet_clim.models.region_clip import CLIMOnCLIP
+from mmdet_clim.models.region_readers import (
+    BaseRegionReader,
+    ExtractedImages,
+    build_region_reader,
+)
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
+from mmdet_clim.registry import MODELS
+
+from .response_maps import detector_responses, tower_responses
+
+
+class ModelView(metaclass=ABCMeta):
+    """What pictures ask a model, whatever its kind.
+
+    Args:
+        text_encoder (BaseTextEncoder): Of the model's embeddings.
+        preprocessor (nn.Module): What makes the model's input of an image.
+    """
+
+    def __init__(self, text_encoder: BaseTextEncoder,
+                 preprocessor: nn.Module) -> None:
+        self.text_encoder = text_encoder
+        self.preprocessor = preprocessor
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts as they are to unit vectors (T, D)."""
+        return encode_classes(self.text_encoder, texts,
+                              ('{}', )).to(self.preprocessor.device)
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """An image (3, H, W), uint8, BGR, to the model's input (1, 3, H, W).
+
+        The input may be padded on the right and at the bottom.
+        """
+        sample = DetDataSample(metainfo=dict(img_shape=image.shape[1:]))
+        return self.preprocessor(dict(inputs=[image],
+                                      data_samples=[sample]))['inputs']
+
+    @abstractmethod
+    def responses(self, pixels: Tensor, texts: Tensor) -> Tensor:
+        """Where the model answers to texts.
+
+        Args:
+            pixels (Tensor): What :meth:`prepare` gave, (1, 3, H, W).
+            texts (Tensor): Unit vectors (T, D).
+
+        Returns:
+            Tensor: Cosines, (T, H, W).
+        """
+
+    @abstractmethod
+    def dense_features(self, pixels: Tensor) -> Tensor:
+        """Features (D, h, w) of what :meth:`prepare` gave."""
+
+    @abstractmethod
+    def propose(self, pixels: Tensor, shape: Sequence[int]) -> Tensor:
+        """Likely objects, best first.
+
+        Args:
+            pixels (Tensor): What :meth:`prepare` gave, (1, 3, H, W).
+            shape (tuple[int, int]): Height and width without the padding.
+
+        Returns:
+            Tensor: Shape (n, 4), xyxy pixels of the input.
+
+        Raises:
+            TypeError: If the model proposes no boxes.
+        """
+
+    @abstractmethod
+    def read(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Boxes (R, 4), xyxy pixels of the input, to embeddings (R, D)."""
+
+
+class DetectorView(ModelView):
+    """A detector, by its region reader.
+
+    Args:
+        detector (nn.Module): In evaluation mode.
+        text_encoder (BaseTextEncoder): Of its embeddings.
+        reader (BaseRegionReader): That reads it.
+    """
+
+    def __init__(self, detector: nn.Module, text_encoder: BaseTextEncoder,
+                 reader: BaseRegionReader) -> None:
+        super().__init__(text_encoder, detector.data_preprocessor)
+        self.detector = detector
+        self.reader = reader
+
+    def responses(self, pixels: Tensor, texts: Tensor) -> Tensor:
+        return detector_responses(self.detector, self.reader, pixels, texts)
+
+    def dense_features(self, pixels: Tensor) -> Tensor:
+        feats = self.reader.extract_feat(self.detector, pixels)
+        levels = feats.levels if isinstance(feats, ExtractedImages) else feats
+        return levels[0][0]
+
+    def propose(self, pixels: Tensor, shape: Sequence[int]) -> Tensor:
+        feats = self.reader.extract_feat(self.detector, pixels)
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=tuple(shape),
+                ori_shape=tuple(shape),
+                batch_input_shape=tuple(pixels.shape[2:]),
+                scale_factor=(1.0, 1.0)))
+        found: InstanceData = self.reader.propose(self.detector, feats,
+                                                  [sample])[0]
+        return found.bboxes
+
+    def read(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        feats = self.reader.extract_feat(self.detector, pixels)
+        return self.reader.read(self.detector, feats, _rois(boxes)).float()
+
+
+class TowerView(ModelView):
+    """The image tower of a CLIP that ``CLIMOnCLIP`` refines.
+
+    Args:
+        model (CLIMOnCLIP): In evaluation mode.
+    """
+
+    def __init__(self, model: CLIMOnCLIP) -> None:
+        super().__init__(model.text_encoder, model.data_preprocessor)
+        self.tower = model.image_tower
+
+    def responses(self, pixels: Tensor, texts: Tensor) -> Tensor:
+        return tower_responses(self.tower, pixels, texts)
+
+    def dense_features(self, pixels: Tensor) -> Tensor:
+        return self.tower.dense_features(pixels)[0]
+
+    def propose(self, pixels: Tensor, shape: Sequence[int]) -> Tensor:
+        raise TypeError('a CLIP proposes no boxes; give some')
+
+    def read(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        return self.tower.region_features(pixels, _rois(boxes))
+
+
+def view_model(model: nn.Module, name: Optional[str] = None) -> ModelView:
+    """How pictures look at a model.
+
+    Args:
+        model (nn.Module): A detector, wrapped or not, or a ``CLIMOnCLIP``, in
+            evaluation mode.
+        name (str, optional): What an error calls it. Defaults to its type.
+
+    Raises:
+        TypeError: If the model does not classify by text, or no region
+            reader fits it.
+    """
+    if isinstance(model, CLIMOnCLIP):
+        return TowerView(model)
+    if isinstance(model, CLIMDetector):
+        return DetectorView(model.detector, model.text_encoder,
+                            model.region_reader)
+    classifiers = [
+        m for m in model.modules() if isinstance(m, ZeroShotClassifier)
+    ]
+    if not classifiers:
+        raise TypeError(f'{name or "model"}: {type(model).__name__} does not '
+                        'classify by text')
+    encoder = MODELS.build(classifiers[0].text_encoder_cfg)
+    return DetectorView(model, encoder,
+                        build_region_reader(None, model, encoder.dim))
+
+
+def _rois(boxes: Tensor) -> Tensor:
+    """Boxes (R, 4) of one image as RoIs (R, 5)."""
+    return torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)

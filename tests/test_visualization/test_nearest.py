@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0.
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmdet_clim.visualization import (
+    ReadRegion,
+    best_of_images,
+    draw_nearest_regions,
+    draw_nearest_texts,
+    view_model,
+)
+from mmdet_clim.visualization.nearest import OTHER, OWN, draw_region
+
+CONFIG = 'configs/openmoji/faster-rcnn_r18-c4_256_captions-tags_clim.py'
+WEIGHTS = 'configs/openmoji/faster-rcnn_r18-c4_256_base.pth'
+PICTURES = [np.full((40, 60, 3), 60 * (i + 1), np.uint8) for i in range(3)]
+REGIONS = [
+    ReadRegion(image, torch.tensor([10., 5, 30, 25])) for image in (0, 0, 2)
+]
+
+
+def test_one_region_of_each_image():
+    cosines = torch.tensor([[.9, .1], [.8, .3], [.2, .2]])
+    # Both regions of image 0 are nearer to the first text than image 2's.
+    assert best_of_images(cosines, [0, 0, 2], 2) == [[0, 2], [1, 2]]
+    assert best_of_images(cosines, [0, 0, 2], 1) == [[0], [1]]
+    assert best_of_images(cosines[:, :0], [0, 0, 2], 1) == []
+
+
+def has(picture, colour):
+    return (np.asarray(picture) == colour).all(-1).any()
+
+
+def test_own_texts_are_green():
+    texts, own = ['a dog', 'a cat', 'a bus'], [[0], [], [2]]
+    near = torch.tensor([[.9, .1, .2]])
+    far = torch.tensor([[.1, .9, .2]])
+    shown = [
+        draw_nearest_texts(PICTURES, REGIONS[:1], texts, own, cosines, num)
+        for cosines, num in ((near, 1), (far, 1), (far, 3))
+    ]
+    # Of its own captions, the best is shown with its place in any case.
+    assert all(has(picture, OWN) for picture in shown)
+    assert np.asarray(shown[0]).tolist() != np.asarray(shown[1]).tolist()
+
+
+def test_regions_of_own_images_are_green():
+    cosines = torch.tensor([[.9], [.8], [.2]])
+    of_image_2 = draw_nearest_regions(
+        PICTURES, REGIONS, ['a dog'], [[], [], [0]], cosines, num=1)
+    assert has(of_image_2, OTHER) and not has(of_image_2, OWN)
+    both = draw_nearest_regions(PICTURES, REGIONS, ['a dog'], [[], [], [0]],
+                                cosines)
+    assert has(both, OTHER) and has(both, OWN)
+
+
+def test_a_region_is_as_it_was_and_the_rest_paler():
+    picture = draw_region(PICTURES[0], torch.tensor([10., 5, 30, 25]), 120)
+    assert picture.shape == (80, 120, 3)
+    assert picture[30, 40].tolist() == [60] * 3
+    assert picture[70, 110].min() > 100
+    # A box without area is drawn all the same.
+    draw_region(PICTURES[0], torch.tensor([10., 5, 10, 5]), 120)
+
+
+def test_a_model_without_texts():
+    with pytest.raises(TypeError, match='Linear does not classify by text'):
+        view_model(torch.nn.Linear(1, 1))
+
+
+def test_the_tool(repository, openmoji_root, run_tool, tmp_path):
+    folder = openmoji_root / 'annotations'
+    common = [
+        repository / CONFIG, repository / WEIGHTS, '--captions',
+        folder / 'captions_train2017_tags.json', '--images',
+        openmoji_root / 'train2017', '--num-images', 4, '--size', 64
+    ]
+    code, log = run_tool('visualization/nearest_texts.py', *common,
+                         '--regions', 2, '--texts', 'a cat', '--out',
+                         tmp_path / 'proposals')
+    assert code == 0, log
+    found = json.loads((tmp_path / 'proposals/nearest.json').read_text())
+    assert len(found['regions']) == 8 and len(
+        {region['image']
+         for region in found['regions']}) == 4
+    assert found['texts'][0]['text'] == 'a cat'
+    # Four images, and of each its best region.
+    assert len({r['image'] for r in found['texts'][0]['nearest']}) == 4
+    for name in ('nearest_texts', 'nearest_regions'):
+        picture = Image.open(tmp_path / f'proposals/{name}.png')
+        assert np.asarray(picture).std() > 10
+
+    code, log = run_tool('visualization/nearest_texts.py', *common, '--boxes',
+                         folder / 'instances_train2017.json', '--out',
+                         tmp_path / 'boxes')
+    assert code == 0, log
+    found = json.loads((tmp_path / 'boxes/nearest.json').read_text())
+    truth = json.loads((folder / 'instances_train2017.json').read_text())
+    names = {image['id']: image['file_name'] for image in truth['images']}
+    # xywh of the file, as xyxy.
+    wanted = {(names[a['image_id']], round(a['bbox'][0] + a['bbox'][2]))
+              for a in truth['annotations']}
+    assert found['regions'] and all(
+        (r['image'].split('/')[-1], round(r['box'][2])) in wanted
+        for r in found['regions'])
+    cosines = [n['cosine'] for n in found['regions'][0]['nearest']]
+    assert cosines == sorted(cosines, reverse=True)
+
+
+def test_wrong_options(run_tool, tmp_path):
+    code, log = run_tool('visualization/nearest_texts.py', 'a.py', 'a.pth',
+                         '--captions', 'a.json', '--top', 0, '--out', tmp_path)
+    assert code == 2 and '--top: expected at least 1, got 0' in log
