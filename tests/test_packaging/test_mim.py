@@ -134,6 +134,17 @@ def test_gridsearch_trains_each_value(mim):
         assert (mim.folder / f'{name}_{value}' / 'iter_2.pth').exists()
 
 
+def test_train_puts_clim_on_a_config(mim):
+    log = mim('train', 'mmdet_clim', 'faster-rcnn_r18-c4_256_boxes.py',
+              '--gpus', 0, '--clim',
+              'mmdet_clim::_base_/clim/openmoji_captions_tags.py',
+              '--work-dir', 'with_clim', '--cfg-options', *SHORT,
+              *TWO_ITERATIONS)
+    for name in ('loss_bbox', 'captions.caption.loss', 'mosaic.tag.loss'):
+        assert name in log
+    assert (mim.folder / 'with_clim' / 'iter_2.pth').exists()
+
+
 def test_readme_turns_a_config_of_mmdet_into_clim(mim, repository):
     readme = (repository / 'README.md').read_text()
     blocks = re.findall(r'```python\n(_base_.*?)```', readme, re.DOTALL)
