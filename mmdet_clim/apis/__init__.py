@@ -3,8 +3,9 @@
 from .inferencer import CLIMInferencer
 from .onnx_detector import OnnxDetector, export_onnx
 from .vocabulary import TakesVocabulary, parse_names, set_vocabulary
+from .word_finder import Found, WordFinder
 
 __all__ = [
-    'CLIMInferencer', 'OnnxDetector', 'TakesVocabulary', 'export_onnx',
-    'parse_names', 'set_vocabulary'
+    'CLIMInferencer', 'Found', 'OnnxDetector', 'TakesVocabulary', 'WordFinder',
+    'export_onnx', 'parse_names', 'set_vocabulary'
 ]

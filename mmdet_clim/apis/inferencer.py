@@ -14,9 +14,15 @@ from mmdet.apis.det_inferencer import InputsType
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.runner import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from mmdet_clim.engine.checkpoints import DETECTOR_PREFIX, strip_state_dict
+from mmdet_clim.models.region_readers import (
+    BaseRegionReader,
+    build_region_reader,
+)
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.visualization import detector_responses
 
 from .vocabulary import TakesVocabulary, VocabularySetter, parse_names
 
@@ -68,6 +74,7 @@ class CLIMInferencer(DetInferencer):
         super().__init__(
             model, weights, device, show_progress=show_progress, **kwargs)
         self._setter: Optional[VocabularySetter] = None
+        self._reader: Optional[BaseRegionReader] = None
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
 
@@ -120,7 +127,7 @@ class CLIMInferencer(DetInferencer):
                              f'{texts!r}')
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
-        if texts is None or not self._classifies_by_text():
+        if texts is None or not self.classifies_by_text():
             return super().__call__(inputs, texts=texts, **kwargs)
         inputs = self._inputs_to_list(inputs)
         if isinstance(texts, str):
@@ -185,6 +192,58 @@ class CLIMInferencer(DetInferencer):
             writer.finish()
         return predictions
 
+    def responses(self, image: Union[str, np.ndarray]) -> Tensor:
+        """Where in an image the detector answers to each of its classes.
+
+        Args:
+            image (str or ndarray): Path of an image, or an image (H, W, 3) in
+                BGR.
+
+        Returns:
+            Tensor: Shape (C, h, w), on the CPU: cosines, from -1 to 1, of the
+            C classes and of what the detector reads around each position of
+            the image, h x w pixels large as the detector sees it.
+
+        Raises:
+            TypeError: If the detector has no region embeddings that its
+                classes are compared with.
+        """
+        classifiers = [
+            m for m in self.model.modules()
+            if isinstance(m, ZeroShotClassifier)
+        ]
+        if not classifiers:
+            raise TypeError(f'responses: {type(self.model).__name__} compares '
+                            'no region embeddings with class embeddings')
+        # Of a cascade, the stage that its reader reads.
+        texts = classifiers[-1].class_embeddings
+        if self._reader is None:
+            self._reader = self._build_reader(texts.shape[1])
+        _, data = next(iter(self.preprocess([image])))
+        data = self.model.data_preprocessor(data, False)
+        height, width = data['data_samples'][0].img_shape[:2]
+        maps = detector_responses(self.model, self._reader, data['inputs'],
+                                  texts)
+        # What the padding answers is not shown.
+        return maps[:, :height, :width].cpu()
+
+    def classifies_by_text(self) -> bool:
+        """Whether a part of the detector takes a vocabulary.
+
+        A grounding detector does not: it reads its classes with each image.
+        """
+        return any(
+            isinstance(part, TakesVocabulary) for part in self.model.modules())
+
+    def _build_reader(self, dim: int) -> BaseRegionReader:
+        reader = build_region_reader(None, self.model, dim)
+        if list(reader.parameters()):
+            raise TypeError(
+                f'responses: {type(reader).__name__} reads '
+                f'{type(self.model).__name__} by a projection that is no part '
+                'of the detector')
+        return reader
+
     def pred2dict(self,
                   data_sample: DetDataSample,
                   pred_out_dir: str = '') -> Dict:
@@ -213,10 +272,6 @@ class CLIMInferencer(DetInferencer):
             mmengine.dump(result, unfinished)
             os.replace(unfinished, file)
         return result
-
-    def _classifies_by_text(self) -> bool:
-        return any(
-            isinstance(part, TakesVocabulary) for part in self.model.modules())
 
     def _take(self, names: Sequence[str]) -> None:
         """Name and colour boxes by these classes."""

@@ -1,0 +1,97 @@
+# Licensed under the Apache License, Version 2.0.
+r"""A local page: an image and one's own words in, boxes and maps out.
+
+Without CONFIG and CHECKPOINT, the detector that `make demo` trained with CLIM.
+
+    python tools/app.py --checkpoint iter_600.pth
+"""
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import List, Optional
+
+# First: it checks the stack that all the others need.
+import mmdet_clim  # noqa: F401  isort: skip
+from mmengine.runner import find_latest_checkpoint
+
+from mmdet_clim.apis import CLIMInferencer, WordFinder
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = 'faster-rcnn_r18-c4_256_captions-tags_clim'
+DEMO_CONFIG = ROOT / 'configs' / 'openmoji' / f'{DEMO}.py'
+DEMO_RUN = Path('work_dirs/demo/seed0', DEMO)
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--config', help='of the detector (default: the one in CHECKPOINT)')
+    parser.add_argument(
+        '--checkpoint', help=f"(default: the demo's, in {DEMO_RUN})")
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='where the slider of the least score stands at first '
+        '(%(default)s)')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen on; 0.0.0.0 lets everyone in the network use '
+        'the page (%(default)s)')
+    parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
+    parser.add_argument('--device', help='such as cuda:0 or cpu')
+    args = parser.parse_args(argv)
+    if not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
+    if args.checkpoint is None and args.config is not None:
+        parser.error(f'--config {args.config}: give its --checkpoint too')
+    if args.checkpoint is None:
+        args.config, args.checkpoint = str(DEMO_CONFIG), _demo_checkpoint()
+        if args.checkpoint is None:
+            parser.error(f'--checkpoint: there is none in {DEMO_RUN}; '
+                         '`make demo` trains it, or give another')
+    elif not Path(args.checkpoint).is_file():
+        parser.error(f'--checkpoint: {args.checkpoint} does not exist')
+    return args
+
+
+def _demo_checkpoint() -> Optional[str]:
+    """The last checkpoint of the demo, if it was run here."""
+    if not DEMO_RUN.is_dir():
+        return None
+    return find_latest_checkpoint(str(DEMO_RUN))
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Serve the page."""
+    args = parse_args(argv)
+    # What stops a service must not leave the uploads behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix='mmdet_clim_app_') as folder:
+        # gradio reads these when it is imported.
+        os.environ['GRADIO_TEMP_DIR'] = folder
+        os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+        try:
+            from mmdet_clim.apis.page import build_page, serve
+        except ModuleNotFoundError as error:
+            sys.exit(f"{error}: pip install 'mmdet_clim[app]'")
+        find = WordFinder(
+            CLIMInferencer(
+                args.config,
+                args.checkpoint,
+                device=args.device,
+                show_progress=False))
+        serve(
+            build_page(find, args.checkpoint, args.score_thr), args.host,
+            args.port)
+
+
+if __name__ == '__main__':
+    main()
