@@ -1,0 +1,165 @@
+# Licensed under the Apache License, Version 2.0.
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
+
+from mmdet_clim.apis import CLIMInferencer, WordFinder
+from mmdet_clim.apis.word_finder import split_words
+from mmdet_clim.models.text_encoders import encode_classes
+from mmdet_clim.registry import MODELS
+from mmdet_clim.visualization.detections import BASE_COLOUR
+
+CONFIGS = 'configs/openmoji'
+
+
+@pytest.fixture(scope='module')
+def inferencer(repository):
+    """Of the shipped detector."""
+    folder = repository / CONFIGS
+    return CLIMInferencer(
+        str(folder / 'faster-rcnn_r18-c4_256_boxes.py'),
+        str(folder / 'faster-rcnn_r18-c4_256_base.pth'),
+        device='cpu',
+        show_progress=False)
+
+
+@pytest.fixture(scope='module')
+def find(inferencer):
+    return WordFinder(inferencer)
+
+
+@pytest.fixture(scope='module')
+def image(openmoji_root):
+    return sorted((openmoji_root / 'val2017').glob('*.jpg'))[0]
+
+
+def test_what_is_found(find, inferencer, image):
+    names = ['car', 'bear', 'person']
+    expected = inferencer(str(image), vocabulary=names)['predictions'][0]
+    best = expected['scores'][0]
+    found = find(image, 'car, bear\n\n person,', 0)
+    assert len(found.rows) == len(expected['names']) > 0
+    name, score, *box = found.rows[0]
+    assert name == expected['names'][0] and score == round(best, 3)
+    np.testing.assert_allclose(box, expected['bboxes'][0], atol=.051)
+    # The longer side has 640 pixels, and boxes are drawn in one colour.
+    height, width = cv2.imread(str(image)).shape[:2]
+    scale = 640 / max(height, width)
+    shape = (round(scale * height), round(scale * width), 3)
+    assert found.picture.shape == shape
+    assert (found.picture == BASE_COLOUR).all(-1).sum() > 640
+    assert [text.split(':')[0] for _, text in found.responses] == names
+    for picture, _ in found.responses:
+        assert picture.shape == shape and picture.dtype == np.uint8
+
+
+def test_the_threshold(find, image):
+    everything = find(image, 'car, bear', 0).rows
+    scores = [row[1] for row in everything]
+    least = (scores[0] + scores[1]) / 2
+    assert find(image, 'car, bear', least).rows == everything[:1]
+    nothing = find(image, 'car, bear', 1)
+    assert nothing.rows == []
+    assert not (nothing.picture == BASE_COLOUR).all(-1).any()
+    assert nothing.message == '0 boxes; none of car, bear.'
+    # The maps know no threshold.
+    assert len(nothing.responses) == 2
+
+
+def test_one_box_and_one_name(find, image):
+    scores = [row[1] for row in find(image, 'car', 0).rows]
+    least = (scores[0] + scores[1]) / 2
+    assert find(image, 'car', least).message == '1 box.'
+
+
+def test_responses_are_cosines_of_what_boxes_are_classified_by(
+        inferencer, image):
+    inferencer.set_vocabulary(['car', 'bear'])
+    maps = inferencer.responses(str(image))
+    # The pipeline's scale is 256 pixels; the images have 128.
+    height, width = cv2.imread(str(image)).shape[:2]
+    assert max(height, width) == 128
+    assert maps.shape == (2, 2 * height, 2 * width)
+    assert maps.abs().max() <= 1
+    head = inferencer.model.roi_head.bbox_head
+    # A detector that embeds every region as `bear` answers 1 to it.
+    classifier = next(m for m in head.modules()
+                      if hasattr(m, 'class_embeddings'))
+    encoder = MODELS.build(classifier.text_encoder_cfg)
+    texts = encode_classes(encoder, ['car', 'bear'], classifier.templates)
+    weight, bias = (p.data.clone() for p in classifier.projection.parameters())
+    classifier.projection.weight.data.zero_()
+    classifier.projection.bias.data.copy_(texts[1])
+    constant = inferencer.responses(str(image))
+    classifier.projection.weight.data.copy_(weight)
+    classifier.projection.bias.data.copy_(bias)
+    expected = (texts @ texts[1])[:, None, None].expand_as(maps)
+    torch.testing.assert_close(constant, expected)
+
+
+def test_an_image_with_odd_sides(find, image, tmp_path):
+    odd = cv2.resize(cv2.imread(str(image)), (101, 37))
+    cv2.imwrite(str(tmp_path / 'odd.png'), odd)
+    found = find(tmp_path / 'odd.png', 'car', 0)
+    assert found.picture.shape == found.responses[0][0].shape == (234, 640, 3)
+
+
+@pytest.mark.parametrize('words, message', [
+    ('cat, dog\ncat', r"given twice: \['cat'\]"),
+    ('', 'at least one'),
+    (' ,\n, ', 'at least one'),
+    (','.join(map(str, range(51))), 'at most 50 class names, got 51'),
+])
+def test_words_that_are_no_vocabulary(find, image, words, message):
+    with pytest.raises(ValueError, match=message):
+        find(image, words, .3)
+
+
+def test_words():
+    assert split_words('cat') == ['cat']
+    assert split_words('U.S. mail box, cat\r\ndog') == [
+        'U.S. mail box', 'cat', 'dog'
+    ]
+
+
+def test_images_that_are_none(inferencer, image, tmp_path):
+    find = WordFinder(inferencer, max_pixels=128 * 128)
+    assert find(image, 'car', .3).responses
+    broken = tmp_path / 'broken.jpg'
+    broken.write_bytes(image.read_bytes()[:-500])
+    (tmp_path / 'text.png').write_text('no image')
+    # Of either kind: a large JPEG is not silently decoded smaller.
+    for name in ('large.png', 'large.jpg'):
+        cv2.imwrite(str(tmp_path / name), np.zeros((129, 128, 3), np.uint8))
+    for path, message in ((None, 'image: expected one'), (broken, 'cut short'),
+                          (tmp_path / 'text.png', 'not an image'),
+                          (tmp_path / 'large.png',
+                           '128 x 129 pixels'), (tmp_path / 'large.jpg',
+                                                 'at most 0.016384 million')):
+        with pytest.raises(ValueError, match=message):
+            find(path, 'car', .3)
+    assert find(image, 'car', .3).responses
+
+
+def test_a_detector_without_words(repository, inferencer, image, monkeypatch):
+    init_default_scope('mmdet')
+    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
+    cfg.model.backbone.init_cfg = None
+    monkeypatch.setattr(inferencer, 'model', MODELS.build(cfg.model))
+    with pytest.raises(TypeError, match='RetinaNet neither classifies'):
+        WordFinder(inferencer)
+    with pytest.raises(TypeError, match='RetinaNet compares no region'):
+        inferencer.responses(str(image))
+
+
+def test_a_grounding_detector_has_boxes_alone(repository, image):
+    config = repository / CONFIGS / 'mm-grounding-dino_r18_160_boxes.py'
+    find = WordFinder(
+        CLIMInferencer(str(config), device='cpu', show_progress=False))
+    found = find(image, 'cat, traffic light', 0)
+    assert {row[0] for row in found.rows} <= {'cat', 'traffic light'}
+    assert len(found.rows) > 0 and found.responses == []
+    assert 'No response maps: responses: GroundingDINO' in found.message

@@ -1,0 +1,247 @@
+# Licensed under the Apache License, Version 2.0.
+"""The page, asked as a program asks it and as a user does."""
+import json
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import requests
+
+from mmdet_clim.visualization.detections import BASE_COLOUR
+
+pytest.importorskip('gradio', reason='gradio is not installed')
+
+CONFIGS = 'configs/openmoji'
+BROWSER, DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
+# As root in a container, and nothing that Chromium asks of its makers.
+BROWSER_FLAGS = ('--headless', '--no-sandbox', '--disable-gpu',
+                 '--disable-quic', '--disable-dev-shm-usage', '--no-first-run',
+                 '--disable-background-networking',
+                 '--disable-component-update', '--disable-sync',
+                 '--window-size=1280,1400')
+
+
+class Page:
+    """A running tools/app.py."""
+
+    def __init__(self, process, url, log):
+        self.process = process
+        self.url = url
+        self.log = log
+        self.folders = set()
+
+    def until(self, condition):
+        """Wait for a value that is true while the app lives."""
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert self.process.is_alive(), self.log.read_text()
+            time.sleep(.1)
+
+    def post(self, name, data):
+        return requests.post(
+            f'{self.url}/gradio_api/upload', files=dict(files=(name, data)))
+
+    def upload(self, name, data):
+        """The path of what was uploaded; the app's folder is noted."""
+        path = self.post(name, data).json()[0]
+        self.folders.add(Path(path).parents[1])
+        return path
+
+    def ask(self, path, words, score_thr):
+        """What the page's function answers, or its error."""
+        image = dict(path=path, meta=dict(_type='gradio.FileData'))
+        call = f'{self.url}/gradio_api/call/find'
+        event = requests.post(
+            call, json=dict(data=[path and image, words, score_thr])).json()
+        answer = requests.get(f'{call}/{event["event_id"]}').text
+        kind, data = answer.strip().split('\n\n')[-1].splitlines()
+        answer = json.loads(data.removeprefix('data: '))
+        return answer['error'] if kind == 'event: error' else answer
+
+
+@pytest.fixture(scope='module')
+def image(openmoji_root):
+    return sorted((openmoji_root / 'val2017').glob('*.jpg'))[0]
+
+
+@pytest.fixture(scope='module')
+def page(repository, start_tool, tmp_path_factory):
+    """The page of the shipped detector, stopped as a service is."""
+    folder = repository / CONFIGS
+    log = tmp_path_factory.mktemp('app') / 'log'
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    process = start_tool(
+        'app.py',
+        '--config',
+        folder / 'faster-rcnn_r18-c4_256_boxes.py',
+        '--checkpoint',
+        folder / 'faster-rcnn_r18-c4_256_base.pth',
+        '--device',
+        'cpu',
+        '--port',
+        port,
+        log=log)
+    running = Page(process, f'http://127.0.0.1:{port}', log)
+    try:
+        running.until(lambda: log.exists() and running.url in log.read_text())
+        yield running
+    finally:
+        process.terminate()
+        process.join()
+    # Whatever was uploaded lay in one folder of the app's own.
+    assert len(running.folders) <= 1
+    for folder in running.folders:
+        assert folder.name.startswith('mmdet_clim_app_')
+        assert not folder.exists()
+
+
+def test_boxes_maps_and_scores(page, image):
+    upload = page.upload(image.name, image.read_bytes())
+    assert Path(upload).read_bytes() == image.read_bytes()
+    drawn, maps, table, message = page.ask(upload, 'car, bear', 0)
+    assert table['headers'] == ['word', 'score', 'x1', 'y1', 'x2', 'y2']
+    scores = [row[1] for row in table['data']]
+    assert scores == sorted(scores, reverse=True) and len(scores) > 1
+    assert {row[0] for row in table['data']} <= {'car', 'bear'}
+    assert [of['caption'].split(':')[0] for of in maps] == ['car', 'bear']
+    assert message.startswith(f'{len(scores)} boxes')
+    for url in (drawn['url'], *(of['image']['url'] for of in maps)):
+        assert url.startswith(page.url)
+        assert max(decoded(url).shape) == 640
+    # The threshold.
+    least = (scores[0] + scores[1]) / 2
+    _, _, table, _ = page.ask(upload, 'car, bear', least)
+    assert [row[1] for row in table['data']] == scores[:1]
+
+
+def test_what_is_wrong_is_said_and_survived(page, image):
+    upload = page.upload(image.name, image.read_bytes())
+    for words, message in (('cat, cat', 'given twice'), (' ,', 'at least one'),
+                           ('<i>, <i>', '&lt;i&gt;')):
+        assert message in page.ask(upload, words, .3)
+    assert 'expected one, got none' in page.ask(None, 'cat', .3)
+    large = cv2.imencode('.png', np.zeros((5001, 5000), np.uint8))[1]
+    cut = image.read_bytes()[:-500]
+    for name, data, message in (('large.png', large.tobytes(),
+                                 '5000 x 5001 pixels'),
+                                ('notes.png', b'no image', 'not an image'),
+                                ('cut.jpg', cut, 'cut short')):
+        broken = page.upload(name, data)
+        assert message in page.ask(broken, 'cat', .3)
+    # Nothing that was not uploaded is read.
+    assert 'not uploaded' in page.ask(str(image), 'cat', .3)
+    refused = page.post('huge.png', bytes(21 * 2**20))
+    assert refused.status_code == 413
+    assert 'exceeded maximum' in refused.text
+    assert page.ask(upload, 'cat', .3)[1][0]['caption'].startswith('cat:')
+
+
+def test_only_this_machine_is_answered(page):
+    port = int(page.url.rsplit(':', 1)[1])
+    listening = [
+        line.split()[1] for table in ('tcp', 'tcp6')
+        for line in open(f'/proc/net/{table}').readlines()[1:]
+        if line.split()[3] == '0A'
+    ]
+    # Little-endian 127.0.0.1.
+    assert [a for a in listening
+            if int(a.split(':')[1], 16) == port] == [f'0100007F:{port:04X}']
+
+
+@pytest.mark.skipif(
+    not (BROWSER and DRIVER),
+    reason='chromium and chromedriver (Debian: chromium-driver) are not '
+    'installed')
+def test_in_a_browser(page, image, tmp_path):
+    webdriver = pytest.importorskip('selenium.webdriver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*BROWSER_FLAGS, f'--user-data-dir={tmp_path}'):
+        options.add_argument(flag)
+    options.set_capability('goog:loggingPrefs', dict(performance='ALL'))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    try:
+        use(driver, page, image)
+        asked = {
+            event['params']['request']['url']
+            for event in (json.loads(entry['message'])['message']
+                          for entry in driver.get_log('performance'))
+            if event['method'] == 'Network.requestWillBeSent'
+        }
+    finally:
+        driver.quit()
+    # Offline, too: fonts and scripts are the page's own.
+    assert page.url + '/' in asked
+    assert [
+        url for url in asked
+        if not url.startswith((page.url, 'data:', 'blob:'))
+    ] == []
+
+
+def use(driver, page, image):
+    """Upload, type, click, look; then make a mistake and correct it."""
+
+    def all_of(css):
+        return driver.find_elements('css selector', css)
+
+    def seen(css):
+        return page.until(lambda: all_of(css))[0]
+
+    def rows():
+        return [row.text.split() for row in all_of('#table [data-index]')]
+
+    driver.get(page.url)
+    seen('#image input[type=file]').send_keys(str(image))
+    shown = seen('#image img').get_attribute('src')
+    words = seen('#words textarea')
+    words.send_keys('car\nbear')
+    threshold = seen('#threshold input[type=number]')
+    threshold.clear()
+    threshold.send_keys('0.01\t')
+    seen('#find').click()
+    drawn = seen('#picture img').get_attribute('src')
+    found = page.until(rows)
+    assert {row[0] for row in found} <= {'car', 'bear'}
+    assert all(float(row[1]) >= .01 for row in found)
+    assert count_box_pixels(shown) == 0 < count_box_pixels(drawn)
+    page.until(lambda: len(all_of('#responses .thumbnail-item img')) == 2)
+    assert 'bear: cosine' in seen('#responses').text
+    words.send_keys('\ncar')
+    seen('#find').click()
+    message = page.until(
+        lambda: [toast.text for toast in all_of('.toast-wrap')
+                 if toast.text])[0]
+    assert "given twice: ['car']" in message
+    words.clear()
+    words.send_keys('person')
+    seen('#find').click()
+    page.until(lambda: len(all_of('#responses .thumbnail-item img')) == 1)
+
+
+def decoded(url):
+    data = np.frombuffer(requests.get(url).content, np.uint8)
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+
+def count_box_pixels(url):
+    return (decoded(url)[..., ::-1] == BASE_COLOUR).all(-1).sum()
+
+
+def test_what_is_asked_for_is_checked(run_tool, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        ((), '`make demo` trains it'),
+        (('--config', 'x.py'), 'give its --checkpoint'),
+        (('--checkpoint', 'x.pth'), 'x.pth does not exist'),
+        (('--score-thr', '2'), 'expected 0 to 1, got 2.0'),
+    ):
+        code, log = run_tool('app.py', *arguments)
+        assert code == 2 and message in log
