@@ -2,10 +2,17 @@
 """Parts of the training engine."""
 from .clim_config import add_clim, read_fragment
 from .cpu_processes import prepare_cpu_processes
-from .hooks import GridScheduleHook, IterationSeedHook, WeightAveragingHook
+from .hooks import (
+    GridScheduleHook,
+    IterationSeedHook,
+    MosaicVisualizationHook,
+    ResponseMapHook,
+    WeightAveragingHook,
+)
 from .training_runs import finish_training
 
 __all__ = [
-    'GridScheduleHook', 'IterationSeedHook', 'WeightAveragingHook', 'add_clim',
-    'finish_training', 'prepare_cpu_processes', 'read_fragment'
+    'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
+    'ResponseMapHook', 'WeightAveragingHook', 'add_clim', 'finish_training',
+    'prepare_cpu_processes', 'read_fragment'
 ]

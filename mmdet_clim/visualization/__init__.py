@@ -16,6 +16,7 @@ from .nearest import (
 from .response_maps import (
     detector_responses,
     draw_responses,
+    response_rows,
     tower_responses,
 )
 from .rows import plot_rows
@@ -25,5 +26,6 @@ __all__ = [
     'composed_boxes', 'detector_responses', 'draw_boxes', 'draw_detections',
     'draw_mosaic', 'draw_nearest_regions', 'draw_nearest_texts',
     'draw_responses', 'pca_colours', 'picture_grid', 'plot_class_ap',
-    'plot_curves', 'plot_rows', 'tower_responses', 'view_model'
+    'plot_curves', 'plot_rows', 'response_rows', 'tower_responses',
+    'view_model'
 ]

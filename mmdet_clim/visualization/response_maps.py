@@ -97,6 +97,31 @@ def draw_responses(image: np.ndarray, responses: Tensor,
     return pictures
 
 
+def response_rows(image: np.ndarray,
+                  responses: Sequence[Tensor]) -> List[List[np.ndarray]]:
+    """Lay maps of several models over an image, a row per model.
+
+    Args:
+        image (np.ndarray): uint8, shape (h, w, 3), RGB.
+        responses (Sequence[Tensor]): Of each model, (T, H, W) with H >= h and
+            W >= w: what lies beyond the image is padding.
+
+    Returns:
+        list[list[np.ndarray]]: Of each model T pictures as
+        :func:`draw_responses` makes them; the models share the scale of a
+        text.
+    """
+    height, width = image.shape[:2]
+    # What the padding answers is not shown.
+    maps = [of_model[:, :height, :width].cpu() for of_model in responses]
+    columns = []
+    for index in range(len(maps[0])):
+        of_text = torch.stack([of_model[index] for of_model in maps])
+        limits = (of_text.min().item(), of_text.max().item())
+        columns.append(draw_responses(image, of_text, limits))
+    return [list(row) for row in zip(*columns)]
+
+
 def _windows(height: int, width: int, side: float,
              step: float) -> Tuple[Tensor, Tuple[int, int]]:
     """Square windows (rows * cols, 4) around a grid of centres, clipped."""

@@ -27,9 +27,9 @@ from torch import Tensor
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
     cluster_colours,
-    draw_responses,
     pca_colours,
     picture_grid,
+    response_rows,
     view_model,
 )
 
@@ -125,15 +125,9 @@ def _rows(image: np.ndarray, answers: List[Answers],
     """One row per model for an image; the models share a column's scale."""
     height, width = image.shape[:2]
     rgb = image[..., ::-1]
-    # What the padding answers is not shown.
-    maps = [a.responses[:, :height, :width].cpu() for a in answers]
-    columns = []
-    for index in range(len(maps[0])):
-        of_text = torch.stack([of_model[index] for of_model in maps])
-        limits = (of_text.min().item(), of_text.max().item())
-        columns.append(draw_responses(rgb, of_text, limits))
     rows = []
-    for number, of_model in enumerate(answers):
+    for of_model, maps in zip(
+            answers, response_rows(rgb, [a.responses for a in answers])):
         padded = of_model.responses.shape[1:]
         shown = [
             math.ceil(cells * side / full)
@@ -142,8 +136,8 @@ def _rows(image: np.ndarray, answers: List[Answers],
         ]
         features = [of_model.features[:, :shown[0], :shown[1]]]
         rows.append([
-            rgb, *(column[number] for column in columns),
-            *pca_colours(features), *cluster_colours(features, clusters)
+            rgb, *maps, *pca_colours(features),
+            *cluster_colours(features, clusters)
         ])
     return rows
 
