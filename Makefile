@@ -5,7 +5,7 @@
 # make test-onedl  the fast tests with the onedl forks of mmengine, mmcv and
 #                  mmdet, in an environment of their own, ONEDL_VENV
 # make docs        the documentation, in docs/_build/html
-# make lint        the style of the code
+# make lint        the style of the code, and that it is documented
 # make setup       only the environment
 #
 # PYTHON=  the CPython (3.10-3.12) that makes the environment
@@ -85,8 +85,9 @@ test-onedl:
 		--no-build-isolation onedl-mmcv
 	$(ONEDL_PYTHON) -m pytest $(FAST_TESTS)
 
-lint: setup
+lint: setup $(WITH_DOCS)
 	$(ENV_PYTHON) -m ruff check .
+	$(ENV_PYTHON) -m interrogate mmdet_clim
 	$(ENV_PYTHON) -m yapf --diff --recursive --parallel \
 		mmdet_clim configs tools benchmarks tests
 

@@ -60,6 +60,7 @@ class NMSOperator(torch.autograd.Function):
     @staticmethod
     def forward(ctx, boxes: Tensor, scores: Tensor, iou: float, score: float,
                 most: int) -> Tensor:
+        """What PyTorch computes."""
         kept = []
         for number, of_class in enumerate(scores):
             index = (of_class > score).nonzero()[:, 0]
@@ -72,6 +73,7 @@ class NMSOperator(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g, boxes, scores, iou: float, score: float, most: int):
+        """The same as nodes of an ONNX graph."""
         first = g.op('Constant', value_t=torch.tensor([0]))
         selected = g.op(
             'NonMaxSuppression', g.op('Unsqueeze', boxes, first),

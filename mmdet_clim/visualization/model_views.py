@@ -101,14 +101,17 @@ class DetectorView(ModelView):
         self.reader = reader
 
     def responses(self, pixels: Tensor, texts: Tensor) -> Tensor:
+        """Cosines of texts and of windows, as the reader reads these."""
         return detector_responses(self.detector, self.reader, pixels, texts)
 
     def dense_features(self, pixels: Tensor) -> Tensor:
+        """The first of the detector's feature maps."""
         feats = self.reader.extract_feat(self.detector, pixels)
         levels = feats.levels if isinstance(feats, ExtractedImages) else feats
         return levels[0][0]
 
     def propose(self, pixels: Tensor, shape: Sequence[int]) -> Tensor:
+        """What the reader proposes of this image."""
         feats = self.reader.extract_feat(self.detector, pixels)
         sample = DetDataSample(
             metainfo=dict(
@@ -121,6 +124,7 @@ class DetectorView(ModelView):
         return found.bboxes
 
     def read(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Region embeddings, as the classifier compares them with texts."""
         feats = self.reader.extract_feat(self.detector, pixels)
         return self.reader.read(self.detector, feats, _rois(boxes)).float()
 
@@ -137,15 +141,19 @@ class TowerView(ModelView):
         self.tower = model.image_tower
 
     def responses(self, pixels: Tensor, texts: Tensor) -> Tensor:
+        """Cosines of texts and of CLIP's dense features."""
         return tower_responses(self.tower, pixels, texts)
 
     def dense_features(self, pixels: Tensor) -> Tensor:
+        """CLIP's embeddings of all positions."""
         return self.tower.dense_features(pixels)[0]
 
     def propose(self, pixels: Tensor, shape: Sequence[int]) -> Tensor:
+        """Raise a TypeError: the boxes have to be given."""
         raise TypeError('a CLIP proposes no boxes; give some')
 
     def read(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """CLIP's embeddings of the boxes."""
         return self.tower.region_features(pixels, _rois(boxes))
 
 

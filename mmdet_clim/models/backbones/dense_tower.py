@@ -84,6 +84,7 @@ class DenseImageTower(nn.Module):
 
     @property
     def stride(self) -> int:
+        """Pixels per position of the dense features."""
         return self._reader.stride
 
     @property
