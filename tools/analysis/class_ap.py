@@ -9,12 +9,12 @@ The metrics of a run have it where ``classwise`` was set:
         --run 'CLIM' work_dirs/clim --out work_dirs/class_ap
 """
 import argparse
-import json
 from pathlib import Path
 from typing import Dict, List
 
 import mmdet_clim  # noqa: F401  isort: skip
 from mmdet_clim.datasets import Vocabulary, build_vocabulary
+from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.evaluation import CLASS_AP, compare_class_ap, read_class_ap
 from mmdet_clim.visualization import plot_class_ap
 
@@ -89,9 +89,7 @@ def main() -> None:
     names = list(runs)
     of, over = gain or (names[-1], names[0])
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'class_ap.json').write_text(
-        json.dumps(rows, indent=1, ensure_ascii=False) + '\n',
-        encoding='utf-8')
+    write_json(args.out / 'class_ap.json', rows, indent=1)
     plot_class_ap(rows, args.out / 'class_ap.png', args.kind, args.num,
                   f'{of} minus {over}')
     print(args.out / 'class_ap.png')

@@ -25,6 +25,7 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from mmdet_clim.datasets import ImageTextDataset
+from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
     ModelView,
@@ -220,12 +221,10 @@ def main() -> None:
         regions, embeddings = read_regions(view, images, args)
         cosines = (embeddings @ view.encode_texts(texts).t()).cpu()
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'nearest.json').write_text(
-        json.dumps(
-            as_json(images, regions, texts, cosines, args.top),
-            indent=1,
-            ensure_ascii=False) + '\n',
-        encoding='utf-8')
+    write_json(
+        args.out / 'nearest.json',
+        as_json(images, regions, texts, cosines, args.top),
+        indent=1)
     pictures = [image.pixels[..., ::-1] for image in images]
     own = [[texts.index(c) for c in image.captions] for image in images]
     # A region of each image before the second of any.
