@@ -77,7 +77,8 @@ class ImageTextDataset(ReplacesUnreadable):
             that a ``.json`` or ``.jsonl`` names (not of shards that are
             themselves the source).
         filter_cfg (dict, optional): ``min_size``: samples with a known side
-            shorter than this many pixels are dropped.
+            shorter than this many pixels are dropped. ``novel_tags=True``:
+            so are those without a tag of a novel class of ``vocabulary``.
         report_every (int): One of each this many unreadable images is
             reported, and the first.
         **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
@@ -86,8 +87,9 @@ class ImageTextDataset(ReplacesUnreadable):
         FileNotFoundError: If an ``ann_file`` does not exist.
         TypeError: If a value of the source has the wrong type.
         ValueError: If there is not one caption in a file, a key is missing,
-            both ``vocabulary`` and ``metainfo['classes']`` are given, or the
-            kind of source is not known.
+            both ``vocabulary`` and ``metainfo['classes']`` are given, the
+            kind of source is not known, or ``filter_cfg`` leaves nothing
+            or asks for what it can not.
     """
 
     def __init__(self,
@@ -111,10 +113,13 @@ class ImageTextDataset(ReplacesUnreadable):
             words = None
         if words is not None:
             metainfo['classes'] = words.names
-        unknown = set(filter_cfg or {}) - {'min_size'}
+        unknown = set(filter_cfg or {}) - {'min_size', 'novel_tags'}
         if unknown:
-            raise ValueError('filter_cfg: expected only min_size, got '
-                             f'{sorted(unknown)}')
+            raise ValueError('filter_cfg: expected only min_size and '
+                             f'novel_tags, got {sorted(unknown)}')
+        if (filter_cfg or {}).get('novel_tags') and words is None:
+            raise ValueError('filter_cfg: novel_tags needs a vocabulary, got '
+                             'none')
         self._words = words
         self.ann_files = (ann_file, ) if isinstance(
             ann_file, (str, Path)) else tuple(ann_file)
@@ -164,13 +169,22 @@ class ImageTextDataset(ReplacesUnreadable):
         return samples
 
     def filter_data(self) -> List[dict]:
-        """Drop samples whose known size is below ``min_size``."""
-        min_size = (self.filter_cfg or {}).get('min_size', 0)
-        return [
+        """Drop samples that are too small, or without a novel tag."""
+        wanted = dict(self.filter_cfg or {})
+        min_size = wanted.get('min_size', 0)
+        kept = [
             s for s in self.data_list
             if min(s.get('height', min_size), s.get('width', min_size)) >=
             min_size
         ]
+        if wanted.get('novel_tags'):
+            is_base = self._words.is_base
+            kept = [s for s in kept if not all(is_base[t] for t in s['tags'])]
+        if not kept:
+            raise ValueError(
+                f'filter_cfg: expected {wanted} to leave an image of the '
+                f'{len(self.data_list)} of {list(self.ann_files)}, got none')
+        return kept
 
     def get_cat_ids(self, idx: int) -> List[int]:
         """Class indices of the tags, for MMEngine's class balancing."""

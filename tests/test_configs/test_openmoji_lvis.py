@@ -68,6 +68,13 @@ def test_the_options_change_the_mosaics_alone(read_config, differences):
     assert rare_tags.train_dataloader.dataset.datasets[2] == dict(
         type='ClassBalancedDataset', oversample_thr=.005, dataset=mosaics)
 
+    novel = read_config(f'{CLIM}_novel-source').train_dataloader
+    assert novel.sampler.source_ratio == [8, 2, 3, 3]
+    assert sum(novel.sampler.source_ratio) == novel.batch_size
+    assert novel.dataset.datasets[:3] == clim.train_dataloader.dataset.datasets
+    assert novel.dataset.datasets[3] == dict(
+        mosaics, filter_cfg=dict(novel_tags=True))
+
     changed = differences(read_config(f'{CLIM}_grid-schedule'), clim)
     hooks = changed.pop('custom_hooks')
     assert changed == {f'{MOSAICS}.pipeline.2.grid_weights': (1, 0, 0)}

@@ -278,8 +278,10 @@ def test_bad_arguments(caption_file, tmp_path):
         build(caption_file, metainfo=dict(classes=['dog']))
     with pytest.raises(ValueError, match='given twice'):
         build(caption_file, vocabulary=['dog', 'dog'])
-    with pytest.raises(ValueError, match='only min_size'):
+    with pytest.raises(ValueError, match='only min_size and novel_tags'):
         build(caption_file, filter_cfg=dict(filter_empty_gt=True))
+    with pytest.raises(ValueError, match='novel_tags needs a vocabulary'):
+        build(caption_file, vocabulary=None, filter_cfg=dict(novel_tags=True))
     with pytest.raises(ValueError, match='report_every'):
         build(caption_file, report_every=0)
 
@@ -287,6 +289,26 @@ def test_bad_arguments(caption_file, tmp_path):
 def test_min_size(change_captions):
     path = change_captions(lambda c: c['images'][1].update(width=8))
     assert len(build(path, filter_cfg=dict(min_size=10))) == 4
+
+
+def test_novel_tags(change_captions):
+    # All five have a dog, the first, third and last a cat too.
+    path = change_captions(
+        lambda c: c['images'][4].update(pos_category_ids=[]))
+
+    def kept(*base_names):
+        dataset = build(
+            path,
+            vocabulary=dict(names=CLASSES, base_names=base_names),
+            filter_cfg=dict(novel_tags=True))
+        return [
+            dataset.get_data_info(i)['img_id'] for i in range(len(dataset))
+        ]
+
+    assert kept('dog', 'horse') == [100, 102]
+    assert kept('horse') == [100, 101, 102, 103]
+    with pytest.raises(ValueError, match='leave an image of the 5 of'):
+        kept('dog', 'cat')
 
 
 def test_an_unreadable_image_is_replaced_by_the_next(caption_file,

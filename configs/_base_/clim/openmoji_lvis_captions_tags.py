@@ -1,8 +1,9 @@
 # CLIM on the captioned scenes of OpenMoji's LVIS-like data: as on
 # OpenMoji-COCO, with the published grids (the smallest tile is 8 cells of the
 # feature map of stride 8 wide), the classifier's 50 without a bias, and the
-# published weight of tags. Of 0.2, 0.1 and 0.05 the heaviest cost common
-# classes 5 points (docs/long_tail.md).
+# published weight of tags. The best three proposals of a tile instead of 128:
+# there are 200 of a whole mosaic, and the largest of all those of a tile holds
+# two objects or none (docs/long_tail.md).
 _base_ = './openmoji_captions_tags.py'
 clim_data_root = '{{$OPENMOJI_LVIS_ROOT:data/openmoji_lvis/}}'
 clim_vocabulary = dict(
@@ -25,4 +26,5 @@ clim_objectives = dict(
     caption=dict(loss=dict(temperature=50.0, bias=None, loss_weight=0.02)),
     tag=dict(
         vocabulary=clim_vocabulary,
+        max_proposals=3,
         loss=dict(temperature=50.0, bias=None, loss_weight=0.1)))
