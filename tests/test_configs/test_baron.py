@@ -18,6 +18,7 @@ import mmdet_clim  # noqa: F401
 from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
 
 CLIP = 'ViT-B-32-quickgelu'
+SMALL_CLIP = 'configs/openmoji/open_clip_small.json'
 COCO = ('ov_coco/baron_r50-caffe-c4', 'ov_coco/baron_r50-fpn-syncbn')
 LVIS = 'ov_lvis/baron_mask-rcnn_r50-fpn-syncbn'
 BAG, CROPS, MOSAIC = ('captions.bag', 'captions.distillation', 'mosaic.bag')
@@ -51,9 +52,11 @@ class RecordLosses(Hook):
 
 
 @pytest.fixture(scope='module')
-def files(openmoji_root, tmp_path_factory):
+def files(openmoji_root, repository, tmp_path_factory):
     """The environment variables of the configs, set to files made here."""
     import open_clip  # after mmdet_clim, which prepares for it
+
+    from mmdet_clim.models.open_clip_models import model_name
     folder = tmp_path_factory.mktemp('files')
     lvis = folder / 'lvis'
     build_dataset(
@@ -81,6 +84,10 @@ def files(openmoji_root, tmp_path_factory):
                      'annotations/captions_captioned2017_tags.json')
         patch.setenv('CC3M_IMAGES', 'captioned2017/')
         patch.setenv('CLIP_VIT_B_32', str(folder / 'clip.pt'))
+        small = model_name(str(repository / SMALL_CLIP))
+        torch.save(
+            open_clip.create_model(small).state_dict(), folder / 'small.pt')
+        patch.setenv('OPENMOJI_CLIP', str(folder / 'small.pt'))
         yield folder
 
 
@@ -176,12 +183,13 @@ def test_two_iterations(files, repository, tmp_path, name, expected):
             assert len(queues.bag_queue) > 0 and len(queues.text_queue) > 0
 
 
-@pytest.mark.parametrize('name, ratio, expected', [
-    ('boxes', None, []),
-    ('captions', [1, 1], [BAG]),
-    ('captions_clim', [1, 1, 1], [BAG, MOSAIC]),
+@pytest.mark.parametrize('name, ratio, expected, width', [
+    ('boxes', None, [], 384),
+    ('captions', [1, 1], [BAG], 384),
+    ('captions_clim', [1, 1, 1], [BAG, MOSAIC], 384),
+    ('captions-distillation', [1, 1], [BAG, CROPS], 64),
 ])
-def test_openmoji(files, repository, tmp_path, name, ratio, expected):
+def test_openmoji(files, repository, tmp_path, name, ratio, expected, width):
     """As they are, from the shipped base detector, on few images."""
     cfg = Config.fromfile(repository /
                           f'configs/openmoji/baron_r18-c4_256_{name}.py')
@@ -211,7 +219,7 @@ def test_openmoji(files, repository, tmp_path, name, ratio, expected):
     for key, value in base.items():
         own = state[prefix + key]
         if 'fc_cls.projection' in key:
-            assert len(own) == 2 * 384 and len(value) == 384
+            assert len(own) == 2 * width and len(value) == 384
         else:
             torch.testing.assert_close(
                 own, value.to(own), rtol=.05, atol=.05, msg=key)
