@@ -259,7 +259,10 @@ class CLIMInferencer(DetInferencer):
                 data_sample.pred_instances:
             result['names'] = [classes[label] for label in result['labels']]
         elif 'labels' in result:
-            result['names'] = list(data_sample.pred_instances.label_names)
+            # A grounding detector splits its text without trimming.
+            result['names'] = [
+                name.strip() for name in data_sample.pred_instances.label_names
+            ]
         if pred_out_dir:
             if 'img_path' in data_sample:
                 name = Path(data_sample.img_path).stem

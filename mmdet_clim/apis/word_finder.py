@@ -90,12 +90,11 @@ class WordFinder:
             found = self.find(image, **asked)['predictions'][0]
             maps, why_none = self._responses(image)
         rgb = image[..., ::-1]
-        # A grounding detector splits its text without trimming, and what it
-        # finds may be none of the words.
+        # What a grounding detector finds may be none of the words.
         boxes = [
-            box for box in zip(
-                map(str.strip, found['names']), found['scores'],
-                found['bboxes']) if box[1] >= score_thr and box[0] in names
+            box
+            for box in zip(found['names'], found['scores'], found['bboxes'])
+            if box[1] >= score_thr and box[0] in names
         ]
         rows = [[name, round(score, 3), *(round(x, 1) for x in box)]
                 for name, score, box in boxes]
