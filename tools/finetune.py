@@ -46,7 +46,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--captions',
         type=Path,
-        help='.jsonl, .csv or .tsv that names images below --images '
+        help='.json (COCO captions, or a list of objects with file_name and '
+        'caption), .jsonl, .csv or .tsv that names images below --images '
         '(default: a .txt beside each image)')
     parser.add_argument(
         '--vocabulary',

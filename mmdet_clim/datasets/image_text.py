@@ -18,13 +18,14 @@ from typing import (
     Union,
 )
 
-from mmengine.fileio import get_text, join_path
+from mmengine.fileio import get, join_path
 from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
 from .json_checks import (
     joined_captions,
+    parse_json,
     parse_object,
     typed_list,
     typed_value,
@@ -38,6 +39,10 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
 #: Where an image is within an uncompressed tar, offset and size in bytes.
 SHARD_KEYS = dict(shard_path=str, shard_offset=int, shard_size=int)
 
+#: What a .json of captions holds, for errors.
+_COCO_FORM = '"images" and "annotations": [{"image_id": 1, "caption": "a dog"}]'
+_LIST_FORM = '{"file_name": "a.jpg", "caption": "a dog"}'
+
 
 @DATASETS.register_module()
 class ImageTextDataset(ReplacesUnreadable):
@@ -48,11 +53,12 @@ class ImageTextDataset(ReplacesUnreadable):
     - ``.json``: COCO-captions, ``images: [{id, file_name, height, width,
       captions: [str], pos_category_ids: [int]}]`` with ``categories:
       [{id, name}]`` for the tags; or plain COCO, with the captions in
-      ``annotations: [{image_id, caption}]``.
+      ``annotations: [{image_id, caption}]``; or a list of objects as in a
+      JSON line, where those of one image are joined.
     - ``.jsonl``: one object per line, ``{"file_name": "a.jpg", "captions":
-      ["a dog"], "tags": ["dog"]}``, where ``"caption": "a dog"`` serves as
-      well, and ``id``, ``height`` and ``width`` are optional. An image within
-      a shard has ``shard_path``, ``shard_offset`` and ``shard_size`` (bytes),
+      ["a dog"], "tags": ["dog"]}``, where ``"caption": "a dog"`` and
+      ``"image": "a.jpg"`` serve as well, and ``id``, ``height``, ``width``
+      and ``tags`` are optional. An image within a shard has ``shard_path``, ``shard_offset`` and ``shard_size`` (bytes),
       here as in a ``.json``; ``tools/datasets/`` writes such files.
     - ``.tar``: webdataset shards, uncompressed: of each key an image with
       ``key.txt`` (the caption) or ``key.json`` (an object as in a JSON
@@ -143,15 +149,15 @@ class ImageTextDataset(ReplacesUnreadable):
         for path in self._source_files():
             cleaner = _SampleCleaner(path, self._words)
             if path.endswith('.json'):
-                raw = _coco_samples(path)
+                raw = json_samples(path, len(samples))
             elif path.endswith('.jsonl'):
                 raw = json_line_samples(path, len(samples))
             elif path.endswith('.tar'):
                 raw = shard_samples(path, len(samples))
             else:
                 raise ValueError(
-                    f'ann_file={path!r}: expected .json (COCO captions), '
-                    '.jsonl (JSON lines) or .tar (a webdataset shard)')
+                    f'ann_file={path!r}: expected .json (COCO captions or a '
+                    'list), .jsonl (JSON lines) or .tar (a webdataset shard)')
             kept = [s for s in map(cleaner, raw) if s is not None]
             if not kept:
                 raise ValueError(
@@ -296,25 +302,58 @@ class _SampleCleaner:
                 level=logging.WARNING)
 
 
-def _coco_samples(path: str) -> Iterator[dict]:
-    """Raw samples of a COCO-captions file, tags as names."""
-    content = parse_object(get_text(path), path)
+def json_samples(path: str, first_id: int) -> Iterator[dict]:
+    """Raw samples of a COCO-captions file or a list, tags as names."""
+    content = parse_json(get(path), path)
+    if isinstance(content, list):
+        yield from _listed_samples(content, path, first_id)
+    elif isinstance(content, dict):
+        yield from _coco_samples(content, path)
+    else:
+        raise TypeError(
+            f'{path}: expected a JSON object with {_COCO_FORM}, or a list of '
+            f'{_LIST_FORM}, got {type(content).__name__}')
+
+
+def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
+    """Raw samples of a list of objects; those of one image are one."""
+    samples: Dict[str, dict] = {}
+    for number, entry in enumerate(content):
+        where = f'[{number}]'
+        if not isinstance(entry, dict):
+            raise TypeError(f'{path}: {where} is {entry!r}, expected an '
+                            f'object, {_LIST_FORM}')
+        raw = _object_sample(entry, first_id + number, path, where)
+        known = samples.setdefault(raw['file_name'], raw)
+        if known is not raw:
+            known['captions'] += raw['captions']
+            if known.get('tags') is not None or raw.get('tags') is not None:
+                known['tags'] = [
+                    tag for sample in (known, raw) for tag in typed_list(
+                        sample, 'tags', str, f"{path}: {sample['where']}")
+                ]
+    return list(samples.values())
+
+
+def _coco_samples(content: dict, path: str) -> Iterator[dict]:
+    """Raw samples of the object that a COCO-captions file is."""
     if not isinstance(content.get('images'), list):
         raise TypeError(f"{path}: key 'images' is "
                         f"{type(content.get('images')).__name__}, expected a "
-                        'list')
+                        f'list; a file of captions has {_COCO_FORM}')
     names = {}
     for category in content.get('categories') or []:
         where = f'{path}: categories'
         names[typed_value(category, 'id', int,
                           where)] = typed_value(category, 'name', str, where)
     captions: Dict[int, List[str]] = {}
-    for annotation in content.get('annotations') or []:
+    for annotation in typed_list(content, 'annotations', dict, path):
         if 'caption' in annotation:
             where = f'{path}: annotations'
             image_id = typed_value(annotation, 'image_id', int, where)
             captions.setdefault(image_id, []).append(
                 typed_value(annotation, 'caption', str, where))
+    listed = set()
     for number, image in enumerate(content['images']):
         where = f'images[{number}]'
         if not isinstance(image, dict):
@@ -327,10 +366,20 @@ def _coco_samples(path: str) -> Iterator[dict]:
         raw = dict(image, where=where)
         raw['captions'] = joined_captions(image, f'{path}: {where}') \
             + captions.get(image.get('id'), [])
-        raw['tags'] = typed_list(image, 'tags', str, f'{path}: {where}') + [
-            names.get(i, f'category id {i}') for i in ids
-        ]
+        listed.add(image.get('id'))
+        # None that are given are not the same as given, and none.
+        if image.get('tags') is not None or \
+                image.get('pos_category_ids') is not None:
+            raw['tags'] = typed_list(
+                image, 'tags', str, f'{path}: {where}') + [
+                    names.get(i, f'category id {i}') for i in ids
+                ]
         yield raw
+    for image_id in captions:
+        if image_id not in listed:
+            raise ValueError(
+                f"{path}: annotations: key 'image_id' is {image_id}, expected "
+                f"one of the {len(listed)} ids under 'images'")
 
 
 def json_line_samples(path: str, first_id: int) -> Iterator[dict]:
@@ -341,9 +390,17 @@ def json_line_samples(path: str, first_id: int) -> Iterator[dict]:
                 continue
             where = f'line {number + 1}'
             raw = parse_object(line, f'{path}: {where}')
-            raw.setdefault('id', first_id + number)
-            raw['captions'] = joined_captions(raw, f'{path}: {where}')
-            yield dict(raw, where=where)
+            yield _object_sample(raw, first_id + number, path, where)
+
+
+def _object_sample(raw: dict, number: int, path: str, where: str) -> dict:
+    """Raw sample of one object with ``file_name`` and ``captions``."""
+    sample = dict(id=number, **raw) if 'id' not in raw else dict(raw)
+    name_key = 'image' if 'file_name' not in raw and 'image' in raw else \
+        'file_name'
+    sample['file_name'] = typed_value(raw, name_key, str, f'{path}: {where}')
+    sample['captions'] = joined_captions(raw, f'{path}: {where}')
+    return dict(sample, where=where)
 
 
 def shard_samples(path: str, first_id: int) -> Iterator[dict]:

@@ -69,6 +69,22 @@ def joined_captions(raw: Mapping, where: str) -> List[str]:
     return captions
 
 
+def parse_json(text: Union[str, bytes], where: str) -> Any:
+    """Parse JSON, naming the place where it is none.
+
+    Args:
+        text (str | bytes): The JSON.
+        where (str): File and place, for the error.
+
+    Raises:
+        ValueError: If it is not valid JSON.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f'{where}: not valid JSON ({error})') from error
+
+
 def parse_object(text: Union[str, bytes], where: str) -> dict:
     """Parse a JSON object, naming the place where it is none.
 
@@ -80,10 +96,7 @@ def parse_object(text: Union[str, bytes], where: str) -> dict:
         ValueError: If it is not valid JSON.
         TypeError: If it is valid and no object.
     """
-    try:
-        parsed = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f'{where}: not valid JSON ({error})') from error
+    parsed = parse_json(text, where)
     if not isinstance(parsed, dict):
         raise TypeError(
             f'{where}: expected a JSON object, got {type(parsed).__name__}')

@@ -11,6 +11,7 @@ from .tables import (
     COLUMNS,
     OV_COCO_COLUMNS,
     OV_LVIS_COLUMNS,
+    REGION_COLUMNS,
     markdown_table,
     summarise_runs,
 )
@@ -18,7 +19,8 @@ from .tables import (
 __all__ = [
     'CLASS_AP', 'COLUMNS', 'ClassErrors', 'ERROR_TYPES',
     'ImageTextRetrievalMetric', 'OVCocoMetric', 'OVLVISMetric',
-    'OV_COCO_COLUMNS', 'OV_LVIS_COLUMNS', 'RegionClassificationMetric',
-    'compare_class_ap', 'error_types', 'last_metrics', 'markdown_table',
-    'read_class_ap', 'read_scalars', 'seconds_per_iteration', 'summarise_runs'
+    'OV_COCO_COLUMNS', 'OV_LVIS_COLUMNS', 'REGION_COLUMNS',
+    'RegionClassificationMetric', 'compare_class_ap', 'error_types',
+    'last_metrics', 'markdown_table', 'read_class_ap', 'read_scalars',
+    'seconds_per_iteration', 'summarise_runs'
 ]

@@ -6,6 +6,8 @@ from statistics import median
 from typing import Dict, List, Tuple, Union
 
 Series = List[Tuple[int, float]]
+#: Seconds of a step, in the log of a validation and a test too.
+_TIMES = ('time', 'data_time')
 
 
 def read_scalars(work_dir: Union[str, Path]) -> Dict[str, Series]:
@@ -14,7 +16,8 @@ def read_scalars(work_dir: Union[str, Path]) -> Dict[str, Series]:
     Every ``*/vis_data/scalars.json`` of the work dir is read in the order of
     the run's time stamps, so that a resumed run reads as one; a step that was
     logged again counts once, as it was logged last. The steps of epoch-based
-    validations are epochs where the logger wrote them so.
+    validations are epochs where the logger wrote them so. A work dir in which
+    a model was only tested has the metrics of its last test, at step 0.
 
     Args:
         work_dir (str or Path): The work dir of a run.
@@ -25,15 +28,14 @@ def read_scalars(work_dir: Union[str, Path]) -> Dict[str, Series]:
         training iterations; those of validations are left out.
 
     Raises:
-        FileNotFoundError: If the work dir holds no scalars.
+        FileNotFoundError: If the work dir holds neither scalars nor what a
+            test printed.
         ValueError: If a line is not a JSON object with a step. A last line
             that was cut off by the end of a process is skipped.
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not files:
-        raise FileNotFoundError(
-            f'{work_dir}: expected */vis_data/scalars.json of an MMEngine '
-            'run (LocalVisBackend), found none')
+        return _tested(Path(work_dir))
     values: Dict[str, Dict[int, float]] = {}
     for file in files:
         trained = 0
@@ -55,12 +57,27 @@ def read_scalars(work_dir: Union[str, Path]) -> Dict[str, Series]:
                 # With LoggerHook(log_metric_by_epoch=True), its default, an
                 # iteration-based run writes step 0 or 1 beside its metrics.
                 step = max(step, trained)
-                entry.pop('time', None)
-                entry.pop('data_time', None)
+                for key in _TIMES:
+                    entry.pop(key, None)
             for key, value in entry.items():
                 if isinstance(value, (int, float)):
                     values.setdefault(key, {})[step] = float(value)
     return {key: sorted(steps.items()) for key, steps in values.items()}
+
+
+def _tested(work_dir: Path) -> Dict[str, Series]:
+    """What MMEngine's LoggerHook wrote of the last test of a work dir."""
+    files = sorted(work_dir.glob('*/[0-9]*.json'))
+    if not files:
+        raise FileNotFoundError(
+            f'{work_dir}: expected */vis_data/scalars.json of an MMEngine '
+            'run (LocalVisBackend) or */TIME.json of a test, found none')
+    metrics = json.loads(files[-1].read_text(encoding='utf-8'))
+    return {
+        key: [(0, float(value))]
+        for key, value in metrics.items()
+        if isinstance(value, (int, float)) and key not in _TIMES
+    }
 
 
 def last_metrics(scalars: Dict[str, Series],

@@ -22,10 +22,23 @@ OV_LVIS_COLUMNS: Tuple[Column, ...] = (
     ('mask_apf', 'mask APf', 100, 1),
     ('seconds_per_iteration', 's/iter', 1, 2),
 )
-#: Prefix of a metric's values -> the columns of its table.
+#: Of a CLIP: regions of all classes, and what a refinement costs whole images.
+REGION_COLUMNS: Tuple[Column, ...] = (
+    ('roi_all_top1', 'box top-1', 100, 1),
+    ('roi_all_top5', 'box top-5', 100, 1),
+    ('mask_all_top1', 'mask top-1', 100, 1),
+    ('mask_all_top5', 'mask top-5', 100, 1),
+    ('crop_all_top1', 'crop top-1', 100, 1),
+    ('retrieval/image_to_text_r1', 'image to text R@1', 100, 1),
+    ('retrieval/text_to_image_r1', 'text to image R@1', 100, 1),
+    ('seconds_per_iteration', 's/iter', 1, 2),
+)
+#: Prefix of a metric's values -> the columns of its table. Keys are without
+#: the prefix; those of another metric of the same run with its prefix.
 COLUMNS: Dict[str, Tuple[Column, ...]] = {
     'ov_coco/': OV_COCO_COLUMNS,
     'ov_lvis/': OV_LVIS_COLUMNS,
+    'region/': REGION_COLUMNS,
 }
 
 

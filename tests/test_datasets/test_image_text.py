@@ -72,6 +72,34 @@ def test_plain_coco_captions_come_from_the_annotations(change_captions):
     assert len(dataset) == 2
 
 
+def test_captions_of_an_image_that_is_not_listed(change_captions):
+    path = change_captions(lambda c: c.update(annotations=[
+        dict(image_id=100, caption='x'),
+        dict(image_id=7, caption='y')
+    ]))
+    with pytest.raises(
+            ValueError, match="'image_id' is 7, expected one of the 5 ids"):
+        build(path)
+
+
+def test_a_list_of_images(tmp_path):
+    path = tmp_path / 'own.json'
+    # A byte order mark, as editors of Windows leave it.
+    path.write_text(
+        '[{"image": "a.png", "caption": "a dog", "tags": ["dog"]},'
+        '{"file_name": "b.png", "captions": ["x"], "id": 7, "height": 3},'
+        '{"image": "a.png", "captions": ["a cat"], "tags": ["cat"]},'
+        '{"image": "b.png", "caption": "y"}]',
+        encoding='utf-8-sig')
+    dataset = build(path)
+    first, second = map(dataset.get_data_info, range(2))
+    assert len(dataset) == 2
+    assert first['captions'] == ['a dog', 'a cat'] and first['tags'] == [0, 2]
+    assert second['captions'] == ['x', 'y'] and second['tags'] == []
+    assert (first['img_id'], second['img_id']) == (0, 7)
+    assert second['height'] == 3
+
+
 def test_json_lines(tmp_path, write_image):
     write_image(tmp_path / 'a.png', 4, 6)
     path = tmp_path / 'own.jsonl'

@@ -63,3 +63,15 @@ def test_broken_line(tmp_path):
     write_log(tmp_path, 'run', [['no', 'dict'], dict(step=1, loss=1.)])
     with pytest.raises(ValueError, match='line 1.*no'):
         read_scalars(tmp_path)
+
+
+def test_a_model_that_was_only_tested(tmp_path):
+    for stamp, value in (('20261124_000001', .1), ('20261124_000002', .2)):
+        (tmp_path / stamp).mkdir()
+        (tmp_path / stamp / f'{stamp}.json').write_text(
+            json.dumps({
+                'region/roi_all_top1': value,
+                'time': 3.,
+                'data_time': 2.
+            }))
+    assert read_scalars(tmp_path) == {'region/roi_all_top1': [(0, .2)]}

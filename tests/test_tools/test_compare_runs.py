@@ -61,6 +61,38 @@ def test_a_table_of_lvis(tmp_path, compare):
     assert code == 1 and "one metric, got ['ov_coco/', 'ov_lvis/']" in log
 
 
+def test_a_table_of_clips(tmp_path, compare):
+    before = tmp_path / 'before' / '20261124_000000'
+    before.mkdir(parents=True)
+    values = {
+        'region/roi_all_top1': .1,
+        'region/mask_all_top5': .2,
+        'retrieval/image_to_text_r1': .3
+    }
+    (before / '20261124_000000.json').write_text(json.dumps(values))
+    after = tmp_path / 'after' / '20261124_000000' / 'vis_data'
+    after.mkdir(parents=True)
+    after.joinpath('scalars.json').write_text('\n'.join([
+        json.dumps(dict(loss=1., time=.5, iter=10, step=10)),
+        json.dumps({
+            key: 2 * value
+            for key, value in values.items()
+        } | dict(step=10))
+    ]))
+    code, log = compare('--run', 'original', before.parent, '--run', 'CLIM',
+                        after.parents[1], '--out', tmp_path / 'out')
+    assert code == 0, log
+    head, _, *rows = log.splitlines()
+    names = [name.strip() for name in head.split('|')]
+    first, last = (
+        dict(zip(names, (c.strip() for c in row.split('|')))) for row in rows)
+    assert first['box top-1'] == '10.0' and last['box top-1'] == '20.0'
+    assert last['mask top-5'] == '40.0'
+    assert last['image to text R@1'] == '60.0'
+    assert first['s/iter'] == '–' and last['s/iter'] == '0.50'
+    assert (tmp_path / 'out' / 'curves.png').stat().st_size > 1000
+
+
 def test_run_without_metrics(tmp_path, compare):
     code, log = compare('--run', 'a', write_run(tmp_path / 'a', -1), '--out',
                         tmp_path)

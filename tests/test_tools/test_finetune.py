@@ -70,20 +70,37 @@ def test_captions_and_boxes(run_tool, detector, own, openmoji_root, tmp_path):
     check_plain(tmp_path / 'out', openmoji_root)
 
 
-def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path):
+@pytest.mark.parametrize('file', [None, 'photos.json'])
+def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path,
+                        file):
     names, _ = own
     folder = tmp_path / 'photos'
     folder.mkdir()
     captioned = sorted((openmoji_root / 'captioned2017').glob('*.jpg'))[:6]
     for path, name in zip(captioned, NAMES + NAMES):
         (folder / path.name).symlink_to(path)
-        (folder / f'{path.stem}.txt').write_text(f'a {name} on a street')
+        if file is None:
+            (folder / f'{path.stem}.txt').write_text(f'a {name} on a street')
+    options = []
+    if file is not None:
+        coco = dict(
+            images=[
+                dict(id=n, file_name=path.name)
+                for n, path in enumerate(captioned)
+            ],
+            annotations=[
+                dict(id=n, image_id=n, caption=f'a {name} on a street')
+                for n, name in zip(range(6), NAMES + NAMES)
+            ])
+        (tmp_path / file).write_text(json.dumps(coco))
+        options = ['--captions', tmp_path / file]
     code, log = run(run_tool, detector, names, tmp_path / 'out', '--images',
-                    folder, '--batch-size', 2)
+                    folder, '--batch-size', 2, *options)
     assert code == 0, log
     assert 'loss_bbox: ' not in log and 'mosaic.tag.loss: ' in log
     captions = json.loads((tmp_path / 'out' / 'captions.json').read_text())
     assert len(captions['images']) == 6
+    assert all(image['pos_category_ids'] for image in captions['images'])
     check_plain(tmp_path / 'out', openmoji_root)
 
 

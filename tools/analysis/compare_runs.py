@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-"""Compare finished runs: a table as Markdown, JSON and plot, and curves."""
+"""Compare finished runs: a table as Markdown, JSON and plot, and curves.
+
+A run is a work dir of tools/train.py, or of tools/test.py for a model that was
+only tested.
+"""
 import argparse
 import json
 from pathlib import Path
@@ -46,11 +50,12 @@ def read_run(work_dir: str) -> Tuple[dict, str, Dict[str, float]]:
     for prefix in COLUMNS:
         metrics = last_metrics(scalars, prefix)
         if metrics:
+            metrics.update(last_metrics(scalars, ''))
             metrics['seconds_per_iteration'] = seconds_per_iteration(scalars)
             return scalars, prefix, metrics
-    raise ValueError(f'{work_dir}: expected metrics of OVCocoMetric or '
-                     f'OVLVISMetric ({sorted(COLUMNS)}) in its scalars, found '
-                     'none')
+    raise ValueError(f'{work_dir}: expected metrics of OVCocoMetric, '
+                     'OVLVISMetric or RegionClassificationMetric '
+                     f'({sorted(COLUMNS)}) in its log, found none')
 
 
 def main() -> None:

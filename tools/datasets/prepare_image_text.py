@@ -2,9 +2,9 @@
 r"""Make a file for ImageTextDataset of your own captioned images.
 
 From a folder of images with text files of the same names (a caption a line),
-a table (.csv, .tsv), JSON lines (.jsonl) or webdataset shards (.tar). With
-class names, the tags are the classes that the captions name. A killed run
-goes on where it stopped.
+a table (.csv, .tsv), JSON (.json: COCO captions or a list; .jsonl: lines) or
+webdataset shards (.tar). With class names, the tags are the classes that the
+captions name. A killed run goes on where it stopped.
 
 Example:
     python tools/datasets/prepare_image_text.py data/mine \\
@@ -38,8 +38,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images',
         type=Path,
-        help='folder of the images that a table or JSON lines name; that of '
-        'the file if not given')
+        help='folder of the images that a table or JSON names; that of the '
+        'file if not given')
     parser.add_argument(
         '--classes', type=Path, help='text file with a class name a line')
     parser.add_argument(

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""One's own captioned images: a folder, a table, JSON lines or shards."""
+"""One's own captioned images: a folder, a table, JSON or shards."""
 import csv
 import hashlib
 import json
@@ -20,7 +20,7 @@ from typing import (
     Tuple,
 )
 
-from ..image_text import IMAGE_SUFFIXES, json_line_samples
+from ..image_text import IMAGE_SUFFIXES, json_line_samples, json_samples
 from ..json_checks import typed_list, typed_value
 from ..vocabulary import Vocabulary
 from .captioned_images import (
@@ -36,6 +36,7 @@ from .job import file_stamp
 from .parts import in_parts, prepare_in_parts
 
 _TABLES = {'.csv': ',', '.tsv': '\t'}
+_JSON = {'.json': json_samples, '.jsonl': json_line_samples}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Entry:
-    """An image with its captions, as a table or JSON lines have it.
+    """An image with its captions, as a table or JSON has it.
 
     Args:
         file_name (str): Its path below the folder of images.
@@ -285,17 +286,17 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
                         tuple(sorted(tags)) if columns.tags else None)
 
 
-def json_line_entries(path: Path) -> Iterator[Entry]:
-    """The images of JSON lines; see ``ImageTextDataset``.
+def json_entries(path: Path) -> Iterator[Entry]:
+    """The images of JSON or JSON lines; see ``ImageTextDataset``.
 
     Args:
-        path (Path): The file.
+        path (Path): A ``.json``, in memory as a whole, or a ``.jsonl``.
 
     Raises:
         TypeError: If a value has the wrong type.
         ValueError: If a key is missing or a line is not valid JSON.
     """
-    for raw in json_line_samples(str(path), 0):
+    for raw in _JSON[path.suffix](str(path), 0):
         where = f"{path}: {raw['where']}"
         name = typed_value(raw, 'file_name', str, where)
         if not name:
@@ -328,8 +329,8 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
     """Tell by its name what a source is.
 
     Args:
-        source (str): A folder; a ``.csv``, ``.tsv`` or ``.jsonl`` file; or
-            ``.tar`` shards, a path with ``*``.
+        source (str): A folder; a ``.csv``, ``.tsv``, ``.json`` or ``.jsonl``
+            file; or ``.tar`` shards, a path with ``*``.
         images (Path, optional): The folder that the names of a file are
             below; that of the file if not given.
         columns (Columns): Of a table.
@@ -349,9 +350,9 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
         return Source(lambda: shards, ShardWorker(classes),
                       {shard: file_stamp(Path(shard))
                        for shard in shards})
-    if path.suffix not in (*_TABLES, '.jsonl'):
-        raise ValueError(f'{source}: expected a folder, .csv, .tsv, .jsonl or '
-                         '.tar')
+    if path.suffix not in (*_TABLES, *_JSON):
+        raise ValueError(f'{source}: expected a folder, .csv, .tsv, .json, '
+                         '.jsonl or .tar')
     if not path.is_file():
         raise FileNotFoundError(f'{source}: no such file')
     folder = path.parent if images is None else Path(images)
@@ -359,8 +360,8 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
         raise FileNotFoundError(f'{folder}: no such folder')
 
     def tasks() -> Iterator[Tuple[Entry, ...]]:
-        if path.suffix == '.jsonl':
-            return in_parts(json_line_entries(path))
+        if path.suffix in _JSON:
+            return in_parts(json_entries(path))
         return in_parts(table_entries(path, columns))
 
     return Source(tasks, EntryWorker(classes, folder),

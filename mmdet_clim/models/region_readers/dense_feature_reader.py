@@ -100,7 +100,8 @@ class DenseFeatureReader(BaseRegionReader):
         """Measure the detector's maps and make what reads them.
 
         Args:
-            detector (nn.Module): Gets one small image, in evaluation mode.
+            detector (nn.Module): Gets one small image, in evaluation mode and
+                on the device where its parameters lie.
             dim (int): Width of a text embedding.
 
         Raises:
@@ -108,7 +109,8 @@ class DenseFeatureReader(BaseRegionReader):
         """
         if self.source is None:
             self.source = _best_source(detector)
-        image = torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
+        image = next(detector.parameters()).new_zeros(1, 3, PROBE_SIZE,
+                                                      PROBE_SIZE)
         with torch.no_grad(), evaluating(detector):
             maps = self._all_maps(detector, self.extract_feat(detector, image))
         if not maps or any(m.dim() != 4 for m in maps):
@@ -133,12 +135,18 @@ class DenseFeatureReader(BaseRegionReader):
             featmap_strides=strides,
             finest_scale=CELLS_PER_ROI * strides[0])
         if self.source != 'classifier':
-            self.projection = nn.Linear(width, dim)
+            self.make_projection(detector, width, dim)
+
+    def make_projection(self, detector: nn.Module, width: int,
+                        dim: int) -> None:
+        """Make the projection (C) to (D), where the detector lies."""
+        self.projection = nn.Linear(
+            width, dim, device=next(detector.parameters()).device)
 
     def extract_feat(self, detector: nn.Module,
                      inputs: Tensor) -> ExtractedImages:
         """Images (N, 3, H, W) to the neck's maps, with the images."""
-        levels = detector.extract_feat(inputs)
+        levels = super().extract_feat(detector, inputs)
         if isinstance(levels, Tensor):
             levels = (levels, )
         return ExtractedImages(tuple(levels), inputs)

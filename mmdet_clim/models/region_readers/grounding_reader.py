@@ -75,7 +75,7 @@ class GroundingReader(DenseFeatureReader):
         if self.source is None:
             self.source = 'neck' if isinstance(detector, GLIP) else 'encoder'
         if self.source == 'query':
-            self.projection = nn.Linear(detector.embed_dims, dim)
+            self.make_projection(detector, detector.embed_dims, dim)
         else:
             super().prepare(detector, dim)
 

@@ -223,6 +223,86 @@ def test_wrong_json_lines(line, error, message, folder, tmp_path):
         prepare_image_text(str(folder / 'a.jsonl'), tmp_path / 'a.json')
 
 
+COCO = dict(
+    images=[dict(id=4, file_name='c.jpg'),
+            dict(id=3, file_name='b.jpg')],
+    annotations=[
+        dict(id=1, image_id=3, caption='a sofa'),
+        dict(id=2, image_id=3, caption='two cats'),
+        dict(id=3, image_id=4, caption='a street')
+    ])
+
+
+def test_json(folder, tmp_path):
+    source = folder / 'a.json'
+    found = {}
+    for kind, content in dict(
+            coco=COCO,
+            # Given tags are all there are, under both of their keys.
+            tagged=dict(
+                images=[
+                    dict(COCO['images'][0], tags=[]),
+                    dict(COCO['images'][1], pos_category_ids=[5, 9])
+                ],
+                annotations=COCO['annotations'],
+                categories=[dict(id=5, name='cat'),
+                            dict(id=9, name='dog')]),
+            listed=[
+                dict(image='c.jpg', caption='a street'),
+                dict(file_name='b.jpg', captions=['a sofa']),
+                dict(image='b.jpg', caption='two cats')
+            ]).items():
+        source.write_text(json.dumps(content))
+        out = tmp_path / f'{kind}.jsonl'
+        prepare_image_text(str(source), out, WORDS, SYNONYMS)
+        found[kind] = [(s['id'], s['file_name'], s['captions'], s['tags'])
+                       for s in map(json.loads,
+                                    out.read_text().splitlines())]
+    street, cats = ['a street'], ['a sofa', 'two cats']
+    both = ['couch', 'cat']
+    assert found == dict(
+        coco=[(4, 'c.jpg', street, []), (3, 'b.jpg', cats, both)],
+        tagged=[(4, 'c.jpg', street, []), (3, 'b.jpg', cats, ['cat'])],
+        listed=[(0, 'c.jpg', street, []), (1, 'b.jpg', cats, both)])
+    # What was made is read again, with its classes.
+    made = tmp_path / 'made.json'
+    prepare_image_text(str(source), made, WORDS, SYNONYMS)
+    again = tmp_path / 'again.json'
+    prepare_image_text(str(made), again, WORDS, images=folder)
+    assert read(again) == read(made)
+
+
+@pytest.mark.parametrize('content, error, message', [
+    ('{', ValueError, r'a.json: not valid JSON'),
+    ('"x"', TypeError, r'expected a JSON object with "images".*or a list of '
+     r'\{"file_name".*got str'),
+    ('{"a.jpg": "a dog"}', TypeError,
+     r"key 'images' is NoneType, expected a list; .*\"annotations\": \["),
+    ('{"images": [3]}', TypeError, r'images\[0\] is 3, expected an object'),
+    ('{"images": [], "annotations": [3]}', TypeError,
+     "key 'annotations' holds 3, expected a list of dict"),
+    ('{"images": [{"id": 1}]}', ValueError,
+     r"images\[0\]: key 'file_name' is missing"),
+    ('{"images": [{"id": 1, "file_name": "b.jpg"}]}', ValueError,
+     "expected at least one readable .*'images without a caption': 1"),
+    ('{"images": [{"id": 1, "file_name": "b.jpg"}], "annotations": '
+     '[{"image_id": 2, "caption": "x"}]}', ValueError,
+     "'image_id' is 2, expected one of the 1 ids under 'images'"),
+    ('["a.jpg"]', TypeError,
+     r"a.json: \[0\] is 'a.jpg', expected an object, \{"),
+    ('[{"image": 3}]', TypeError, r"\[0\]: key 'image' is 3, expected str"),
+    ('[{"caption": "x"}]', ValueError, r"\[0\]: key 'file_name' is missing"),
+    ('[{"image": "b.jpg", "caption": 3}]', TypeError,
+     r"\[0\]: key 'caption' is 3, expected str"),
+    ('[{"image": "b.jpg"}, {"image": "b.jpg", "tags": "cat"}]', TypeError,
+     r"\[1\]: key 'tags' is 'cat', expected a list"),
+])
+def test_wrong_json(content, error, message, folder, tmp_path):
+    (folder / 'a.json').write_text(content)
+    with pytest.raises(error, match=message):
+        prepare_image_text(str(folder / 'a.json'), tmp_path / 'a.json')
+
+
 def test_shards(folder, tmp_path, make_shard):
     shard = tmp_path / 's-0.tar'
     picture = (folder / 'b.jpg').read_bytes()

@@ -8,6 +8,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
+from torch import nn
 
 from mmdet_clim.models.region_readers import (
     DenseFeatureReader,
@@ -268,6 +269,61 @@ def test_a_two_stage_detector_without_text(detector_cfg):
     feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64))
     boxes = bbox2roi([torch.tensor([[0., 0., 64., 64.]])])
     assert reader.read(detector, feats, boxes).shape == (1, 8)
+
+
+@pytest.mark.parametrize('source', ['classifier', 'neck'])
+def test_a_detector_that_lies_on_another_device(fcos_cfg, source):
+    """On PyTorch's meta device, as there may be no GPU."""
+    detector = MODELS.build(fcos_cfg).to('meta')
+    reader = DenseFeatureReader(source)
+    reader.prepare(detector, 8)
+    assert reader.extractor.featmap_strides == [8, 16, 32, 64]
+    devices = [p.device.type for p in reader.parameters()]
+    assert devices == ([] if source == 'classifier' else ['meta', 'meta'])
+
+
+@pytest.mark.parametrize('name, source', [
+    ('fcos', 'classifier'),
+    ('fcos', 'neck'),
+    ('detr', 'encoder'),
+])
+def test_the_probe_leaves_no_trace(request, name, source):
+    """Though in training the norms would learn, and the dropout draw."""
+    cfg = request.getfixturevalue(f'{name}_cfg')
+    if name == 'detr':
+        cfg.encoder.layer_cfg.ffn_cfg.ffn_drop = .5
+    detector = MODELS.build(cfg).train()
+    detector.backbone.layer1.eval()
+    modes = [m.training for m in detector.modules()]
+    learned = [p.requires_grad for p in detector.parameters()]
+    state = copy.deepcopy(detector.state_dict())
+    reader = DenseFeatureReader(source)
+    torch.manual_seed(0)
+    reader.prepare(detector, 8)
+    random = torch.get_rng_state()
+    torch.manual_seed(0)
+    if source != 'classifier':
+        # All that was drawn is the projection's start.
+        expected = nn.Linear(reader.projection.in_features, 8)
+        assert torch.equal(reader.projection.weight, expected.weight)
+    assert torch.equal(random, torch.get_rng_state())
+    assert modes == [m.training for m in detector.modules()]
+    assert learned == [p.requires_grad for p in detector.parameters()]
+    assert all(p.grad is None for p in detector.parameters())
+    after = detector.state_dict()
+    assert list(after) == list(state)
+    for key, value in state.items():
+        assert torch.equal(after[key], value), key
+
+
+def test_modes_come_back_where_the_probe_fails(fcos_cfg):
+    fcos_cfg['neck']['in_channels'] = [4, 9, 16, 32]
+    detector = MODELS.build(fcos_cfg).train()
+    detector.backbone.layer1.eval()
+    modes = [m.training for m in detector.modules()]
+    with pytest.raises(RuntimeError, match='channels'):
+        DenseFeatureReader('neck').prepare(detector, 8)
+    assert modes == [m.training for m in detector.modules()]
 
 
 @pytest.mark.parametrize('source, message', [

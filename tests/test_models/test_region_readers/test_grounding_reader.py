@@ -103,6 +103,13 @@ def test_every_parameter_learns_by_both_routes(build, make, path, source):
     assert 'pred_instances' in result
 
 
+def test_a_projection_lies_where_the_detector_does(build):
+    detector = build(MM_48_17).detector.to('meta')
+    reader = GroundingReader('query')
+    reader.prepare(detector, 8)
+    assert reader.projection.weight.device.type == 'meta'
+
+
 @pytest.mark.parametrize('path', [MM_48_17, GLIP])
 def test_losses_are_those_of_the_detector(build, make, path):
     """Tiles that have one class each are what mmdet trains on by itself."""

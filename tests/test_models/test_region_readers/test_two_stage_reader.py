@@ -3,9 +3,11 @@
 import pytest
 import torch
 from mmdet.structures.bbox import bbox2roi
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 
 from mmdet_clim.models.region_readers import (
+    DenseFeatureReader,
     TwoStageReader,
     build_region_reader,
 )
@@ -174,3 +176,55 @@ def test_maps_whose_memory_is_channels_last(detector):
     torch.testing.assert_close(
         reader.read(detector, turned, boxes()),
         reader.read(detector, feats, boxes()))
+
+
+@pytest.fixture
+def trident_cfg(detector_cfg):
+    """A TridentNet of 16 channels that predicts with its second branch."""
+    branches = dict(num_branch=3, test_branch_idx=1)
+    detector_cfg.update(type='mmdet.TridentFasterRCNN')
+    detector_cfg['backbone'].update(
+        type='mmdet.TridentResNet',
+        depth=50,
+        base_channels=1,
+        trident_dilations=(1, 2, 3),
+        norm_eval=True,
+        **branches)
+    detector_cfg['roi_head'].update(type='mmdet.TridentRoIHead', **branches)
+    return detector_cfg
+
+
+def build_trident(cfg):
+    """Built, with values in the memory that mmdet leaves as it was."""
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    for name, parameter in model.named_parameters():
+        if 'layer3' in name and 'conv2' in name:
+            torch.nn.init.normal_(parameter, std=.2)
+    return model
+
+
+@pytest.mark.parametrize('reader', [TwoStageReader(), DenseFeatureReader()])
+def test_of_several_branches_the_one_that_predicts(trident_cfg, reader):
+    trident = build_trident(trident_cfg)
+    images = torch.randn(2, 3, 64, 64)
+    expected, = trident.eval().extract_feat(images)
+    level, = trident.train().extract_feat(images)
+    branches = level.unflatten(0, (3, 2))
+    torch.testing.assert_close(branches[1], expected)
+    for other in (0, 2):
+        assert (branches[other] - expected).abs().max() > 1e-3
+    for mode in (True, False):
+        feats = reader.extract_feat(trident.train(mode), images)
+        if isinstance(reader, DenseFeatureReader):
+            feats = feats.levels
+        torch.testing.assert_close(feats, (expected, ))
+
+
+def test_a_trident_net_trains(trident_cfg, clim_cfg, batch):
+    model = build_trident(ConfigDict(clim_cfg, detector=trident_cfg)).train()
+    losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    assert losses['mosaic.caption.loss'] > 0 and losses['loss_bbox'] >= 0
+    model.parse_losses(losses)[0].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
