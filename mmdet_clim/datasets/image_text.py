@@ -40,7 +40,8 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
 SHARD_KEYS = dict(shard_path=str, shard_offset=int, shard_size=int)
 
 #: What a .json of captions holds, for errors.
-_COCO_FORM = '"images" and "annotations": [{"image_id": 1, "caption": "a dog"}]'
+_COCO_FORM = ('"images" and '
+              '"annotations": [{"image_id": 1, "caption": "a dog"}]')
 _LIST_FORM = '{"file_name": "a.jpg", "caption": "a dog"}'
 
 
@@ -58,8 +59,9 @@ class ImageTextDataset(ReplacesUnreadable):
     - ``.jsonl``: one object per line, ``{"file_name": "a.jpg", "captions":
       ["a dog"], "tags": ["dog"]}``, where ``"caption": "a dog"`` and
       ``"image": "a.jpg"`` serve as well, and ``id``, ``height``, ``width``
-      and ``tags`` are optional. An image within a shard has ``shard_path``, ``shard_offset`` and ``shard_size`` (bytes),
-      here as in a ``.json``; ``tools/datasets/`` writes such files.
+      and ``tags`` are optional. An image within a shard has ``shard_path``,
+      ``shard_offset`` and ``shard_size`` (bytes), here as in a ``.json``;
+      ``tools/datasets/`` writes such files.
     - ``.tar``: webdataset shards, uncompressed: of each key an image with
       ``key.txt`` (the caption) or ``key.json`` (an object as in a JSON
       line, without ``file_name``). ``*`` and ``?`` stand for several shards.
