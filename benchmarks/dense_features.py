@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Time and peak memory of dense features against a plain implementation.
+"""Time and peak memory of dense features and mosaics against plain ways.
 
 Dense features (value path) of one image of 1024 pixels by a ViT-B/16 with
 random weights, and the backward pass through its last 6 blocks, which is what
@@ -7,9 +7,14 @@ CLIM trains (REFERENCE.md, section 4). The plain way calls
 ``nn.MultiheadAttention`` per block, as it is called by default and with
 ``need_weights=False``.
 
+The mosaics of a batch (2x2, 3x3 and 4x4 of 29 images) are compared with
+tiling that resizes each image by itself.
+
 Each way runs in a child process of its own. The peak is the child's
 ``ru_maxrss`` beyond what it had before the pass. Features and gradients are
-compared with the plain way's, relative to the largest value. The times are CPU
+compared with the plain way's, relative to the largest value; of mosaics, the
+inner half of each tile of the 2x2 and the 4x4 one, as 1024 is not a multiple
+of 3 and the joint resize sees the neighbour at an edge. The times are CPU
 seconds of the process, the least of ``--repeats``.
 
     python benchmarks/dense_features.py
@@ -31,12 +36,15 @@ from torch import Tensor, nn
 
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 from mmdet_clim.models.backbones import DenseImageTower
+from mmdet_clim.models.region_clip.batch_mosaic import BatchMosaic
 from mmdet_clim.models.region_clip.unlocking import unlock_blocks
 
-LABELS = dict(
+FEATURES = dict(
     plain='nn.MultiheadAttention',
     weightless='the same, need_weights=False',
     tower='DenseImageTower')
+MOSAICS = dict(each='each image resized by itself', batch='BatchMosaic')
+GRIDS = ((2, 2), (3, 3), (4, 4))
 
 
 def plain_dense_features(visual: nn.Module, images: Tensor,
@@ -71,7 +79,57 @@ def plain_dense_features(visual: nn.Module, images: Tensor,
     return x.transpose(1, 2).unflatten(2, grid)
 
 
-def measure(args: argparse.Namespace) -> Dict[str, float]:
+def plain_mosaics(images: Tensor) -> Tensor:
+    """Mosaics as one writes them down: an image after another."""
+    height, width = images.shape[-2:]
+    rest = iter(images)
+    mosaics = []
+    for rows, cols in GRIDS:
+        mosaic = images.new_zeros(3, height, width)
+        tops = [round(height * i / rows) for i in range(rows + 1)]
+        lefts = [round(width * i / cols) for i in range(cols + 1)]
+        for top, bottom in zip(tops, tops[1:]):
+            for left, right in zip(lefts, lefts[1:]):
+                mosaic[:, top:bottom, left:right] = F.interpolate(
+                    next(rest)[None],
+                    size=(bottom - top, right - left),
+                    mode='bicubic',
+                    antialias=True)[0]
+        mosaics.append(mosaic)
+    return torch.stack(mosaics)
+
+
+def inner_tiles(mosaic: Tensor, side: int) -> Tensor:
+    """The inner half of every tile of a mosaic of side x side."""
+    size = mosaic.shape[-1] // side
+    tiles = mosaic.unflatten(2, (side, size)).unflatten(1, (side, size))
+    quarter = size // 4
+    inner = slice(quarter, size - quarter)
+    return tiles[:, :, inner, :, inner]
+
+
+def measure_mosaics(args: argparse.Namespace) -> Dict[str, float]:
+    """Time one way of tiling in this process; write tiles to compare."""
+    torch.manual_seed(0)
+    count = sum(rows * cols for rows, cols in GRIDS)
+    images = torch.rand(count, 3, args.size, args.size)
+    mosaic = BatchMosaic(GRIDS)
+    sizes = [images.shape[-2:]] * count
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(args.repeats):
+        start = time.process_time()
+        if args.child == 'batch':
+            made = mosaic(images, sizes).mosaics
+        else:
+            made = plain_mosaics(images)
+        seconds.append(time.process_time() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    torch.save([inner_tiles(made[0], 2), inner_tiles(made[2], 4)], args.out)
+    return dict(seconds=min(seconds), mebibytes=peak / 1024)
+
+
+def measure_features(args: argparse.Namespace) -> Dict[str, float]:
     """Time one way in this process; write its features and gradients."""
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
@@ -93,7 +151,7 @@ def measure(args: argparse.Namespace) -> Dict[str, float]:
         seconds.append(time.process_time() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     grads = [p.grad for p in tower.parameters() if p.grad is not None]
-    torch.save(dict(features=features.detach(), grads=grads), args.out)
+    torch.save([features.detach(), *grads], args.out)
     return dict(seconds=min(seconds), mebibytes=peak / 1024)
 
 
@@ -115,40 +173,20 @@ def difference(path: Path, reference: Path) -> float:
     """The largest difference, relative to the largest value of its tensor."""
     ours = torch.load(path, weights_only=True)
     theirs = torch.load(reference, weights_only=True)
-    pairs = zip([ours['features'], *ours['grads']],
-                [theirs['features'], *theirs['grads']])
-    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+    return max(((a - b).abs().max() / b.abs().max()).item()
+               for a, b in zip(ours, theirs))
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument('--model', default='ViT-B-16')
-    parser.add_argument('--size', type=int, default=1024, help='pixels')
-    parser.add_argument('--trained-blocks', type=int, default=6)
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--repeats', type=int, default=1)
-    parser.add_argument('--child', choices=LABELS, help=argparse.SUPPRESS)
-    parser.add_argument('--out', type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    torch.set_num_threads(args.threads)
-    if args.child:
-        print(json.dumps(measure(args)))
-        return
-    print(f'{args.model}, one image of {args.size} pixels, backward through '
-          f'{args.trained_blocks} blocks, {args.threads} thread(s)\n')
+def compare(args: argparse.Namespace, ways: Dict[str, str]) -> None:
+    """Print one table, whose first row is the plain way."""
     print(f'{"":32}{"CPU s":>9}{"of plain":>10}{"MiB":>9}{"of plain":>10}'
           f'{"difference":>12}')
     with TemporaryDirectory() as folder:
-        reference, plain = Path(folder) / 'plain.pt', None
-        for way, label in LABELS.items():
+        reference, plain = None, None
+        for way, label in ways.items():
             out = Path(folder) / f'{way}.pt'
             row = run_child(args, way, out)
-            plain = plain or row
+            reference, plain = reference or out, plain or row
             # What is smaller than the peak of building the model shows as 0.
             share = '-'
             if plain['mebibytes']:
@@ -159,6 +197,35 @@ def main() -> None:
                 f'{row["mebibytes"]:9.0f}{share:>10}'
                 f'{difference(out, reference):12.1e}',
                 flush=True)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--model', default='ViT-B-16')
+    parser.add_argument('--size', type=int, default=1024, help='pixels')
+    parser.add_argument('--trained-blocks', type=int, default=6)
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--repeats', type=int, default=1)
+    parser.add_argument(
+        '--child', choices=[*FEATURES, *MOSAICS], help=argparse.SUPPRESS)
+    parser.add_argument('--out', type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        mosaics = args.child in MOSAICS
+        row = measure_mosaics(args) if mosaics else measure_features(args)
+        print(json.dumps(row))
+        return
+    print(f'{args.model}, one image of {args.size} pixels, backward through '
+          f'{args.trained_blocks} blocks, {args.threads} thread(s)\n')
+    compare(args, FEATURES)
+    print(f'\nMosaics of {args.size} pixels of 29 such images\n')
+    compare(args, MOSAICS)
 
 
 if __name__ == '__main__':
