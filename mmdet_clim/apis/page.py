@@ -9,6 +9,7 @@ from typing import Optional
 
 import gradio as gr
 from gradio.data_classes import ImageData
+from gradio_client.utils import is_http_url_like
 
 from .word_finder import Found, WordFinder
 
@@ -84,6 +85,8 @@ def build_page(find: WordFinder, model: str, score_thr: float) -> gr.Blocks:
             partial(_answer, find), [image, words, threshold],
             [picture, responses, table, message],
             api_name='find')
+        for part in (image, words, threshold):
+            _take_no_addresses(part)
     return page
 
 
@@ -116,6 +119,24 @@ def serve(page: gr.Blocks, host: str, port: int) -> None:
         mcp_server=False,
         ssr_mode=False,
         pwa=False)
+
+
+def _take_no_addresses(part: gr.components.Component) -> None:
+    """Have a part of the page refuse files that are somewhere in the web.
+
+    Of a call that is written by hand, gradio would fetch them, whatever their
+    size, and for a part that is no file too.
+    """
+    take = part.async_move_resource_to_block_cache
+
+    async def checked(path: str) -> Optional[str]:
+        if is_http_url_like(path):
+            raise gr.Error(
+                f'{part.elem_id}: expected an upload, got an address',
+                print_exception=False)
+        return await take(path)
+
+    part.async_move_resource_to_block_cache = checked
 
 
 def _path_of(upload: Optional[ImageData]) -> Optional[str]:

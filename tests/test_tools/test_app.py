@@ -136,8 +136,14 @@ def test_what_is_wrong_is_said_and_survived(page, image):
                                 ('cut.jpg', cut, 'cut short')):
         broken = page.upload(name, data)
         assert message in page.ask(broken, 'cat', .3)
-    # Nothing that was not uploaded is read.
+    # Nothing that was not uploaded is read, and nothing is fetched.
     assert 'not uploaded' in page.ask(str(image), 'cat', .3)
+    for scheme in ('http', 'https'):
+        address = f'{scheme}://example.com/cat.jpg'
+        assert 'expected an upload' in page.ask(address, 'cat', .3)
+        file = dict(path=address, meta=dict(_type='gradio.FileData'))
+        assert 'expected an upload' in page.ask(upload, file, .3)
+        assert 'expected an upload' in page.ask(upload, 'cat', file)
     refused = page.post('huge.png', bytes(21 * 2**20))
     assert refused.status_code == 413
     assert 'exceeded maximum' in refused.text
