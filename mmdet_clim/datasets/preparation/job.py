@@ -152,7 +152,8 @@ def run_job(job: Job,
     """
     if _is_finished(job):
         return _read(job.folder / job.summary), False
-    state = job.work_folder / 'job.json'
+    # Hidden names: an output may be called job.json or made.json.
+    state = job.work_folder / '.job.json'
     with locked_folder(
             job.work_folder,
             f'{job.folder}: another process is making these files now'
@@ -167,7 +168,7 @@ def run_job(job: Job,
                     raise
             empty_folder(folder)
             write_json(state, job.describe())
-        made = folder / 'made.json'
+        made = folder / '.made.json'
         if not made.exists():
             summary = make(folder)
             write_json(folder / job.summary, summary, indent=1)
