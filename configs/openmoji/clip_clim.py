@@ -20,7 +20,7 @@ model = dict(
     vocabulary=_base_.region_vocabulary,
     templates=('a picture of a {}.', ))
 
-max_iters = 300
+max_iters = 1000
 train_cfg = dict(
     type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
@@ -35,11 +35,11 @@ optim_wrapper = dict(
             in_proj_bias=dict(decay_mult=0.),
             log_temperature=dict(decay_mult=0.))))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
         type='CosineAnnealingLR',
         by_epoch=False,
-        begin=30,
+        begin=50,
         end=max_iters,
         eta_min_ratio=0.01),
 ]
