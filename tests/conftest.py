@@ -44,7 +44,12 @@ def nothing_left_of_earlier_tests(monkeypatch):
 def configs_are_logged_as_they_are(monkeypatch):
     """Spare the seconds in which MMEngine formats each config it logs."""
     from mmengine.config import config as config_module
-    monkeypatch.setattr(config_module, 'FormatCode', _unformatted)
+    from yapf.yapflib import yapf_api
+
+    # onedl-mmengine fetches it where it calls it, mmengine at its import.
+    monkeypatch.setattr(yapf_api, 'FormatCode', _unformatted)
+    monkeypatch.setattr(
+        config_module, 'FormatCode', _unformatted, raising=False)
 
 
 @pytest.fixture(scope='session')
@@ -151,6 +156,7 @@ def _unformatted(text: str, **kwargs):
 
 def _run_script(path, args, log, env) -> None:
     from mmengine.config import config as config_module
+    from yapf.yapflib import yapf_api
     os.environ.update(env)
     sys.argv = [str(path), *map(str, args)]
     with open(log, 'w', buffering=1) as file:
@@ -162,7 +168,7 @@ def _run_script(path, args, log, env) -> None:
         for kind in _kinds_of_globals():
             kind._instance_dict = OrderedDict()
         # MMEngine formats every config that it logs, which takes seconds.
-        config_module.FormatCode = _unformatted
+        yapf_api.FormatCode = config_module.FormatCode = _unformatted
         try:
             runpy.run_path(str(path), run_name='__main__')
         except Exception:
