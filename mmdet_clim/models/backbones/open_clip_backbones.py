@@ -93,8 +93,10 @@ class OpenCLIPBackbone(BaseModule):
         return self.tower.region_features_of(encoded, rois)
 
     def pyramid(self, maps: Sequence[Tensor]) -> Tuple[Tensor, ...]:
-        """The tapped maps as levels of a feature pyramid."""
-        return tuple(maps)
+        """The tapped maps as levels of a feature pyramid, contiguous."""
+        # Maps of tokens have the channels last in memory, and convolutions
+        # keep that. mmcv's RoIAlign reads the memory as if it were contiguous.
+        return tuple(x.contiguous() for x in maps)
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
         """Images (N, 3, H, W) to the levels of a feature pyramid."""
@@ -184,8 +186,10 @@ class OpenCLIPViT(OpenCLIPBackbone):
                 for part in (2, 3, 4)] + [num_taps - 1]
 
     def pyramid(self, maps: Sequence[Tensor]) -> Tuple[Tensor, ...]:
-        """Maps (N, C, h, w) of one size to four levels."""
-        return tuple(level(x) for level, x in zip(self.levels, maps))
+        """Maps (N, C, h, w) of one size to four levels, contiguous."""
+        return tuple(
+            level(x) for level, x in zip(self.levels,
+                                         super().pyramid(maps)))
 
 
 @MODELS.register_module()

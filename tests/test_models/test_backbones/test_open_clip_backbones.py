@@ -34,6 +34,7 @@ def test_levels_of_a_vit(clip_files):
     assert [tuple(x.shape) for x in levels] == [(2, 32, 32, 24),
                                                 (2, 32, 16, 12), (2, 32, 8, 6),
                                                 (2, 32, 4, 3)]
+    assert all(x.is_contiguous() for x in levels)
     assert backbone.out_channels == [32] * 4
     assert backbone.strides == [2, 4, 8, 16]
     # By open_clip's own function; the last map is that of the value path.
@@ -66,6 +67,7 @@ def test_default_taps(depth, taps):
 def test_levels_of_a_resnet(clip_files, name):
     backbone = build(clip_files, name)
     levels = backbone(images(1, 3, 64, 96))
+    assert all(x.is_contiguous() for x in backbone(images(2, 3, 64, 96)))
     assert backbone.strides == [4, 8, 16, 32]
     assert [tuple(x.shape[2:]) for x in levels] == [(16, 24), (8, 12), (4, 6),
                                                     (2, 3)]
