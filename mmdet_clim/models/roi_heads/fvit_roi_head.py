@@ -54,7 +54,9 @@ class FViTRoIHead(StandardRoIHead):
         trained_vocabulary (optional): Anything that ``build_vocabulary``
             reads. Base is then what is base there, by its name, whatever the
             box head's own vocabulary says of it: for a vocabulary that the
-            detector was not trained with.
+            detector was not trained with. Without it, base is what the box
+            head's vocabulary says or, where names were given later that tell
+            no split, what was base among those that it was built with.
         **kwargs: Of :class:`mmdet.StandardRoIHead`.
 
     Raises:
@@ -82,6 +84,7 @@ class FViTRoIHead(StandardRoIHead):
         self.alpha = alpha
         self.beta = beta
         self.clip_temperature = clip_temperature
+        self._built_with = self.bbox_head.vocabulary
         self.trained_vocabulary = None
         if trained_vocabulary is not None:
             self.trained_vocabulary = build_vocabulary(trained_vocabulary)
@@ -90,9 +93,10 @@ class FViTRoIHead(StandardRoIHead):
     def is_base(self) -> Tuple[bool, ...]:
         """One flag per class: whether it counts as base."""
         vocabulary = self.bbox_head.vocabulary
-        if self.trained_vocabulary is None:
+        trained = self.trained_vocabulary
+        if trained is None and not all(vocabulary.is_base):
             return vocabulary.is_base
-        base = set(self.trained_vocabulary.base_names)
+        base = set((trained or self._built_with).base_names)
         return tuple(name in base for name in vocabulary.names)
 
     def predict_bbox(self,

@@ -187,6 +187,29 @@ def test_scores_join_the_detector_and_the_frozen_tower(fvit_cfg, tower):
     assert found[1].pred_instances.bboxes.max() > 64  # of the original image
 
 
+@pytest.mark.parametrize('tower', ['vit', 'resnet'])
+def test_a_batch_is_what_its_images_are(fvit_cfg, tower):
+    """mmcv's RoIAlign takes every map for contiguous."""
+    model = build(fvit_cfg(tower)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    samples = [
+        sample_with([[0., 0., 20., 20.], [30., 30., 60., 60.]]),
+        sample_with([[4., 8., 50., 60.]])
+    ]
+    with torch.no_grad():
+        batch = model.predict(images, copy.deepcopy(samples))
+        for image, sample, found in zip(images, samples, batch):
+            alone, = model.predict(image[None], [copy.deepcopy(sample)])
+            for key in ('scores', 'bboxes', 'labels'):
+                torch.testing.assert_close(
+                    found.pred_instances[key],
+                    alone.pred_instances[key],
+                    rtol=1e-3,
+                    atol=1e-4)
+    for level in model.extract_feat(images):
+        assert level.is_contiguous()
+
+
 def test_ensemble_by_hand():
     detector = torch.tensor([[.25, .04, .5]])
     clip = torch.tensor([[.01, .25, .125]])
@@ -239,6 +262,9 @@ def test_other_vocabulary_with_base_classes_by_their_names(fvit_cfg):
     plain = build(fvit_cfg())
     plain.set_vocabulary(Vocabulary(('cup', 'cow'), ('cup', )))
     assert plain.roi_head.is_base == (True, False)
+    # Names alone tell no split: base are those that had boxes in training.
+    plain.set_vocabulary(['bus', 'dog'])
+    assert plain.roi_head.is_base == (False, True)
 
 
 def test_what_does_not_fit(fvit_cfg, detector_cfg):
