@@ -1,16 +1,24 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures that a training hands to the visualizer of its runner."""
+import os
+import socket
+
 import cv2
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmdet_clim.engine import prepare_cpu_processes
 from mmdet_clim.engine.hooks import MosaicVisualizationHook, ResponseMapHook
 
-CONFIG = 'configs/openmoji/faster-rcnn_r18-c4_256_captions-tags_clim.py'
+FOLDER = 'configs/openmoji'
+CONFIG = f'{FOLDER}/faster-rcnn_r18-c4_256_captions-tags_clim.py'
+CLIP = f'{FOLDER}/clip_clim.py'
 
 
 class WatchedRandomness(MosaicVisualizationHook):
@@ -24,24 +32,36 @@ class WatchedRandomness(MosaicVisualizationHook):
         self.states.append(torch.equal(before, torch.get_rng_state()))
 
 
+def short(cfg, work_dir, hooks):
+    """Two iterations of four images, and one to validate on."""
+    cfg.train_dataloader.batch_size = 4
+    if 'sampler' in cfg.train_dataloader and \
+            'source_ratio' in cfg.train_dataloader.sampler:
+        cfg.train_dataloader.sampler.update(
+            batch_size=4, source_ratio=[1, 1, 2])
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.num_workers = 0
+        loader.persistent_workers = False
+    for dataset in cfg.val_dataloader.dataset.get(
+            'datasets', [cfg.val_dataloader.dataset]):
+        dataset.indices = 1
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.default_hooks.checkpoint = None
+    cfg.custom_hooks = hooks
+    cfg.work_dir = str(work_dir)
+    return cfg
+
+
 @pytest.fixture
 def run(repository, openmoji_root, tmp_path, monkeypatch):
     """A training of two iterations with these hooks."""
     monkeypatch.setenv('OPENMOJI_ROOT', str(openmoji_root) + '/')
 
-    def start(hooks, **changed):
-        cfg = Config.fromfile(repository / CONFIG)
-        cfg.train_dataloader.batch_size = 4
-        cfg.train_dataloader.sampler.update(
-            batch_size=4, source_ratio=[1, 1, 2])
-        for loader in (cfg.train_dataloader, cfg.val_dataloader):
-            loader.num_workers = 0
-            loader.persistent_workers = False
-        cfg.val_dataloader.dataset.indices = 1
-        cfg.train_cfg.update(max_iters=2, val_interval=2)
-        cfg.default_hooks.checkpoint = None
-        cfg.custom_hooks = hooks
-        cfg.work_dir = str(tmp_path / 'run')
+    def start(hooks, config=CONFIG, change=None, **changed):
+        cfg = short(
+            Config.fromfile(repository / config), tmp_path / 'run', hooks)
+        if change is not None:
+            change(cfg)
         cfg.merge_from_dict(changed)
         init_default_scope('mmdet')
         runner = Runner.from_cfg(cfg)
@@ -51,16 +71,26 @@ def run(repository, openmoji_root, tmp_path, monkeypatch):
     return start
 
 
-def test_pictures_of_a_training(run, openmoji_root):
+def pictures(folder):
+    """Names of what was drawn below a folder."""
+    return sorted(file.name for file in folder.rglob('*.png'))
+
+
+def response_hook(openmoji_root):
+    """The hook on one image, two texts and small sizes."""
     image = next((openmoji_root / 'val2017').glob('*.jpg'))
+    return dict(
+        type='mmdet_clim.ResponseMapHook',
+        images=[str(image)],
+        texts=['a cat', 'a car'],
+        size=96,
+        side=64)
+
+
+def test_pictures_of_a_training(run, openmoji_root):
     folder = run([
         WatchedRandomness(interval=1, num=3, side=128),
-        dict(
-            type='mmdet_clim.ResponseMapHook',
-            images=[str(image)],
-            texts=['a cat', 'a car'],
-            size=96,
-            side=64)
+        response_hook(openmoji_root)
     ],
                  visualizer=dict(vis_backends=[
                      dict(type='LocalVisBackend'),
@@ -90,6 +120,112 @@ def test_pictures_of_a_training(run, openmoji_root):
     events = event_accumulator.EventAccumulator(str(folder)).Reload()
     assert {'mosaic_0', 'mosaic_1',
             'responses'} <= set(events.Tags()['images'])
+
+
+def unwrap(cfg):
+    """The plain detector, which takes each tile for a box."""
+    cfg.model = cfg.model.detector
+    mosaics = cfg.train_dataloader.dataset.datasets[-1]
+    cfg.train_dataloader = dict(
+        batch_size=2,
+        num_workers=0,
+        sampler=dict(type='InfiniteSampler'),
+        dataset=mosaics)
+
+
+def test_a_plain_detector(run, openmoji_root):
+    folder = run([
+        dict(
+            type='mmdet_clim.MosaicVisualizationHook',
+            interval=2,
+            num=1,
+            side=128),
+        response_hook(openmoji_root)
+    ],
+                 change=unwrap)
+    assert pictures(folder) == [
+        'mosaic_0_0.png', 'responses_0.png', 'responses_2.png'
+    ]
+    start, end = (
+        cv2.imread(str(folder / f'vis_image/responses_{step}.png'))
+        for step in (0, 2))
+    row = len(end) - len(start)
+    assert start.shape[1] == end.shape[1] and row > 32
+
+
+@pytest.fixture
+def small_clip(repository, tmp_path, monkeypatch):
+    """The weights that ``CLIP`` starts from."""
+    import open_clip
+    config = repository / FOLDER / 'open_clip_small.json'
+    open_clip.add_model_config(config)
+    torch.manual_seed(0)
+    weights = tmp_path / 'clip.pt'
+    torch.save(open_clip.create_model(config.stem).state_dict(), weights)
+    monkeypatch.setenv('OPENMOJI_CLIP', str(weights))
+
+
+def five_images(cfg):
+    """A mosaic of 2 x 2 and a whole image."""
+    cfg.train_dataloader.batch_size = 5
+    cfg.model.objectives.clim.grids = ((2, 2), )
+
+
+def test_a_clip_that_is_refined(run, small_clip, openmoji_root):
+    folder = run([response_hook(openmoji_root)], CLIP, five_images)
+    assert pictures(folder) == ['responses_0.png', 'responses_2.png']
+    # Its mosaics are made on the device.
+    with pytest.raises(ValueError, match='MosaicCLIM.*found none'):
+        run([dict(type='mmdet_clim.MosaicVisualizationHook')], CLIP,
+            five_images)
+
+
+def train_on_rank(rank, port, config, folder, hooks):
+    """As ``tools/train.py`` does under torchrun."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port))
+    cfg = short(Config.fromfile(config), folder / f'rank{rank}', hooks)
+    cfg.launcher = 'pytorch'
+    init_default_scope('mmdet')
+    prepare_cpu_processes(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert isinstance(runner.model, MMDistributedDataParallel)
+    weights = torch.cat([p.flatten() for p in runner.model.parameters()])
+    torch.save(weights.detach(), folder / f'{rank}.pth')
+    # The process group ends with this process; see
+    # test_models/test_detectors/test_clim_detector_ddp.py.
+
+
+def test_one_of_two_processes_draws(repository, openmoji_root, tmp_path,
+                                    monkeypatch):
+    monkeypatch.setenv('OPENMOJI_ROOT', str(openmoji_root) + '/')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    hooks = [
+        dict(
+            type='mmdet_clim.MosaicVisualizationHook',
+            interval=2,
+            num=1,
+            side=128),
+        response_hook(openmoji_root)
+    ]
+    mp.start_processes(
+        train_on_rank, (port, repository / CONFIG, tmp_path, hooks),
+        2,
+        start_method='fork')
+    assert pictures(tmp_path / 'rank0') == [
+        'mosaic_0_0.png', 'responses_0.png', 'responses_2.png'
+    ]
+    assert pictures(tmp_path / 'rank1') == []
+    # Both went through both steps: what one drew has not put them apart.
+    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
+    assert torch.equal(first, second)
 
 
 class FixedRunner:
