@@ -2,7 +2,7 @@
 import os
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import mmcv
@@ -16,15 +16,19 @@ from mmengine.config import Config
 from mmengine.runner import load_state_dict
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.engine.checkpoints import DETECTOR_PREFIX, strip_state_dict
-from mmdet_clim.models.region_readers import (
-    BaseRegionReader,
-    build_region_reader,
-)
+from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
-from mmdet_clim.visualization import detector_responses
+from mmdet_clim.visualization import detector_responses, own_reader
 
-from .vocabulary import TakesVocabulary, VocabularySetter, parse_names
+from .vocabulary import (
+    TakesVocabulary,
+    VocabularySetter,
+    check_prompt,
+    parse_names,
+    reads_texts,
+)
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 LOADERS = ('LoadImageFromFile', 'mmcv.LoadImageFromFile',
@@ -52,8 +56,8 @@ class CLIMInferencer(DetInferencer):
     Raises:
         ValueError: If the vocabulary is not one, or no weight of the
             checkpoint is one of the detector's.
-        TypeError: If a vocabulary is given and the detector does not classify
-            by text.
+        TypeError: If a vocabulary is given and the detector neither
+            classifies by text nor reads a text.
 
     Example:
         >>> find = CLIMInferencer('config.py', 'iter_600.pth')
@@ -86,10 +90,17 @@ class CLIMInferencer(DetInferencer):
                 :func:`~mmdet_clim.datasets.build_vocabulary` reads.
 
         Raises:
-            TypeError: If the detector does not classify by text.
+            TypeError: If the detector neither classifies by text nor reads a
+                text.
             ValueError: If a name is empty, given twice or unknown to a
-                precomputed text encoder.
+                precomputed text encoder, or the names are more than a
+                grounding detector reads at once.
         """
+        if reads_texts(self.model):
+            names = build_vocabulary(vocabulary).names
+            check_prompt(self.model, names)
+            self._take(names)
+            return
         if self._setter is None:
             self._setter = VocabularySetter(self.model)
         self._take(self._setter(vocabulary).names)
@@ -108,7 +119,7 @@ class CLIMInferencer(DetInferencer):
                 for example.
             texts (str or list[str], optional): mmdet's way to say the same:
                 names separated by ``' . '``, for all images or for each. A
-                grounding detector reads a sentence here, or names with
+                grounding detector reads a sentence here, or such names with
                 ``custom_entities=True``.
             **kwargs: The other arguments of ``DetInferencer``, such as
                 ``batch_size``, ``pred_score_thr`` and ``out_dir``.
@@ -120,13 +131,19 @@ class CLIMInferencer(DetInferencer):
 
         Raises:
             ValueError: If both ``vocabulary`` and ``texts`` are given, there
-                is not one text per image, or the names are no vocabulary.
+                is not one text per image, the names are no vocabulary, or a
+                grounding detector has neither.
         """
         if vocabulary is not None and texts is not None:
             raise ValueError('texts: expected none beside a vocabulary, got '
                              f'{texts!r}')
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
+        if texts is None and reads_texts(self.model):
+            inputs = self._inputs_to_list(inputs)
+            # A tuple is taken for names, a string would be taken apart.
+            texts = [self._prompt()] * len(inputs)
+            kwargs['custom_entities'] = True
         if texts is None or not self.classifies_by_text():
             return super().__call__(inputs, texts=texts, **kwargs)
         inputs = self._inputs_to_list(inputs)
@@ -218,7 +235,7 @@ class CLIMInferencer(DetInferencer):
         # Of a cascade, the stage that its reader reads.
         texts = classifiers[-1].class_embeddings
         if self._reader is None:
-            self._reader = self._build_reader(texts.shape[1])
+            self._reader = own_reader(self.model, texts.shape[1])
         _, data = next(iter(self.preprocess([image])))
         data = self.model.data_preprocessor(data, False)
         height, width = data['data_samples'][0].img_shape[:2]
@@ -235,14 +252,14 @@ class CLIMInferencer(DetInferencer):
         return any(
             isinstance(part, TakesVocabulary) for part in self.model.modules())
 
-    def _build_reader(self, dim: int) -> BaseRegionReader:
-        reader = build_region_reader(None, self.model, dim)
-        if list(reader.parameters()):
-            raise TypeError(
-                f'responses: {type(reader).__name__} reads '
-                f'{type(self.model).__name__} by a projection that is no part '
-                'of the detector')
-        return reader
+    def _prompt(self) -> Tuple[str, ...]:
+        """The classes that a grounding detector is to look for."""
+        names = tuple(self.model.dataset_meta['classes'])
+        if not names:
+            raise ValueError(
+                f'vocabulary: {type(self.model).__name__} reads its classes '
+                'with each image, expected some, or texts; got neither')
+        return names
 
     def pred2dict(self,
                   data_sample: DetDataSample,
@@ -255,14 +272,17 @@ class CLIMInferencer(DetInferencer):
         """
         result = super().pred2dict(data_sample)
         classes = self.model.dataset_meta['classes']
-        if 'labels' in result and 'label_names' not in \
-                data_sample.pred_instances:
-            result['names'] = [classes[label] for label in result['labels']]
-        elif 'labels' in result:
-            # A grounding detector splits its text without trimming.
+        if isinstance(data_sample.get('text'), tuple):
+            # Of these, a grounding detector would give cleaned names.
+            classes = data_sample.text
+        elif 'label_names' in data_sample.get('pred_instances', ()):
+            # It splits its text without trimming.
+            classes = None
             result['names'] = [
                 name.strip() for name in data_sample.pred_instances.label_names
             ]
+        if classes is not None and 'labels' in result:
+            result['names'] = [classes[label] for label in result['labels']]
         if pred_out_dir:
             if 'img_path' in data_sample:
                 name = Path(data_sample.img_path).stem

@@ -1,7 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
 """The classes of a trained detector, replaced."""
-from typing import Iterator, List, Optional, Protocol, runtime_checkable
+from typing import (
+    Iterator,
+    List,
+    Optional,
+    Protocol,
+    Sequence,
+    runtime_checkable,
+)
 
+from mmdet.models.detectors import GLIP, GroundingDINO
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
@@ -20,6 +28,38 @@ class TakesVocabulary(Protocol):
                        vocabulary,
                        embeddings: Optional[Tensor] = None) -> None:
         """Replace the classes."""
+
+
+def reads_texts(detector: nn.Module) -> bool:
+    """Whether a detector reads its classes with each image.
+
+    Args:
+        detector (nn.Module): GLIP and (MM-)Grounding DINO do.
+    """
+    return isinstance(detector, (GLIP, GroundingDINO))
+
+
+def check_prompt(detector: nn.Module, names: Sequence[str]) -> None:
+    """See that a grounding detector can read these classes at once.
+
+    Args:
+        detector (nn.Module): That :func:`reads_texts`.
+        names (Sequence[str]): The classes.
+
+    Raises:
+        ValueError: If their tokens are more than it reads, so that it would
+            never find the last ones.
+    """
+    if detector.test_cfg.get('chunked_size', -1) > 0:
+        return
+    tokenized = detector.get_tokens_and_prompts(list(names), True)[0]
+    tokens = tokenized.input_ids.shape[1]
+    most = detector.language_model.max_tokens
+    if tokens > most:
+        raise ValueError(
+            f'vocabulary: expected names of at most {most} tokens together, '
+            f'got {tokens} of {len(names)} names; model.test_cfg.chunked_size '
+            'has them read a few at a time')
 
 
 def parse_names(texts: str) -> List[str]:

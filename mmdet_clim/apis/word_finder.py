@@ -7,7 +7,6 @@ from typing import List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
-from mmdet.models.detectors import GLIP, GroundingDINO
 from mmengine.structures import InstanceData
 
 from mmdet_clim.datasets.images import decode_image, read_header
@@ -16,6 +15,7 @@ from mmdet_clim.visualization import draw_boxes, draw_responses
 from mmdet_clim.visualization.canvas import enlarge
 
 from .inferencer import CLIMInferencer
+from .vocabulary import reads_texts
 
 #: Of an image; a photo of a camera has 12 to 24 million.
 MAX_PIXELS = 25_000_000
@@ -58,8 +58,7 @@ class WordFinder:
     def __init__(self,
                  find: CLIMInferencer,
                  max_pixels: int = MAX_PIXELS) -> None:
-        if not (find.classifies_by_text()
-                or isinstance(find.model, (GLIP, GroundingDINO))):
+        if not (find.classifies_by_text() or reads_texts(find.model)):
             raise TypeError(f'find: {type(find.model).__name__} neither '
                             'classifies by text nor reads a text')
         self.find = find
@@ -83,18 +82,13 @@ class WordFinder:
         names = split_words(words)
         image = self._read(path)
         with self._lock:
-            if self.find.classifies_by_text():
-                asked = dict(vocabulary=names)
-            else:
-                asked = dict(texts=' . '.join(names), custom_entities=True)
-            found = self.find(image, **asked)['predictions'][0]
+            found = self.find(image, vocabulary=names)['predictions'][0]
             maps, why_none = self._responses(image)
         rgb = image[..., ::-1]
-        # What a grounding detector finds may be none of the words.
         boxes = [
             box
             for box in zip(found['names'], found['scores'], found['bboxes'])
-            if box[1] >= score_thr and box[0] in names
+            if box[1] >= score_thr
         ]
         rows = [[name, round(score, 3), *(round(x, 1) for x in box)]
                 for name, score, box in boxes]

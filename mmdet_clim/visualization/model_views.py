@@ -166,8 +166,8 @@ def view_model(model: nn.Module, name: Optional[str] = None) -> ModelView:
         name (str, optional): What an error calls it. Defaults to its type.
 
     Raises:
-        TypeError: If the model does not classify by text, or no region
-            reader fits it.
+        TypeError: If the model does not classify by text, no region reader
+            fits it, or it is not wrapped and only one with a projection does.
     """
     if isinstance(model, CLIMOnCLIP):
         return TowerView(model)
@@ -181,8 +181,26 @@ def view_model(model: nn.Module, name: Optional[str] = None) -> ModelView:
         raise TypeError(f'{name or "model"}: {type(model).__name__} does not '
                         'classify by text')
     encoder = MODELS.build(classifiers[0].text_encoder_cfg)
-    return DetectorView(model, encoder,
-                        build_region_reader(None, model, encoder.dim))
+    return DetectorView(model, encoder, own_reader(model, encoder.dim))
+
+
+def own_reader(detector: nn.Module, dim: int) -> BaseRegionReader:
+    """What reads the regions of a detector that has no wrapper.
+
+    Args:
+        detector (nn.Module): That classifies by text.
+        dim (int): Width of the text embeddings.
+
+    Raises:
+        TypeError: If no region reader fits it, or only one with a projection,
+            which CLIM would train and which here is as it was drawn.
+    """
+    reader = build_region_reader(None, detector, dim)
+    if list(reader.parameters()):
+        raise TypeError(
+            f'{type(reader).__name__} reads {type(detector).__name__} by a '
+            'projection that is no part of the detector')
+    return reader
 
 
 def _rois(boxes: Tensor) -> Tensor:

@@ -4,8 +4,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
 from PIL import Image
 
+from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
     ReadRegion,
     best_of_images,
@@ -70,6 +73,26 @@ def test_a_region_is_as_it_was_and_the_rest_paler():
 def test_a_model_without_texts():
     with pytest.raises(TypeError, match='Linear does not classify by text'):
         view_model(torch.nn.Linear(1, 1))
+
+
+def test_a_detector_that_only_its_wrapper_reads(tmp_path):
+    init_default_scope('mmdet')
+    model = get_config('mmdet::detr/detr_r18_8xb2-500e_coco.py').model
+    model.backbone.update(base_channels=8, init_cfg=None)
+    model.neck.in_channels = [64]
+    model.encoder.num_layers = model.decoder.num_layers = 1
+    torch.save(
+        dict(names=['cat'], vectors=torch.ones(1, 8)), tmp_path / 'texts.pth')
+    encoder = dict(
+        type='mmdet_clim.PrecomputedTextEncoder',
+        file=str(tmp_path / 'texts.pth'))
+    model.bbox_head = dict(
+        type='mmdet_clim.ZeroShotHead',
+        vocabulary=['cat'],
+        classifier=dict(text_encoder=encoder, templates=('{}', )),
+        head=model.bbox_head)
+    with pytest.raises(TypeError, match='DETR by a projection that is no'):
+        view_model(MODELS.build(model))
 
 
 def test_the_tool(repository, openmoji_root, run_tool, tmp_path):
