@@ -39,8 +39,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'the classes of the config)')
     parser.add_argument(
         '--texts',
-        help="for grounding detectors: a sentence, or names separated by "
-        "' . ' with --custom-entities")
+        help="for grounding detectors instead of a vocabulary: a sentence, or "
+        "names separated by ' . ' with --custom-entities")
     parser.add_argument(
         '--custom-entities',
         action='store_true',
@@ -62,6 +62,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         if not Path(path).exists():
             parser.error(f'inputs: {path} does not exist')
     names = args.vocabulary
+    if names and args.texts is not None:
+        parser.error('--texts: expected none beside --vocabulary')
     if names and len(names) == 1 and names[0].endswith('.txt'):
         args.vocabulary = names[0]
     return args
