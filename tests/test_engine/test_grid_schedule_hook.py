@@ -112,7 +112,8 @@ def train(folder, name, iterations, workers=0, resume=False):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_phases_begin_and_a_resumed_run_continues_the_same(tmp_path, workers):
+def test_phases_begin_and_a_resumed_run_continues_the_same(
+        data_is_drawn_again_on_resume, tmp_path, workers):
     whole = train(tmp_path / 'whole', f'grids_whole{workers}', 40, workers)
     # Two batches ahead per worker keep their grids.
     late = workers * 2

@@ -112,7 +112,8 @@ def train(work_dir, name, iters, hooks, num_workers=0, resume=False):
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_resumed_run_continues_the_same(tmp_path, num_workers):
+def test_resumed_run_continues_the_same(data_is_drawn_again_on_resume,
+                                        tmp_path, num_workers):
     whole = train(tmp_path / 'whole', f'whole{num_workers}', 6,
                   [IterationSeedHook()], num_workers)
     first = train(tmp_path / 'parts', f'first{num_workers}', 3,

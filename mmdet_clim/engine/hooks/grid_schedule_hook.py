@@ -44,7 +44,8 @@ class GridScheduleHook(Hook):
     *Resuming.* The phase follows from the iteration, nothing is saved. The
     finished iterations, which MMEngine draws again and throws away, may have
     other grids than they had; the draws after them are the same, if the
-    cache holds as many images as the largest grid has tiles.
+    cache holds as many images as the largest grid has tiles. onedl-mmengine
+    may pass over them instead, which leaves the cache empty.
 
     Args:
         schedule (Sequence[dict]): The phases. Of each, ``begin``: the first

@@ -33,7 +33,10 @@ class IterationSeedHook(Hook):
 
     A run resumed by ``IterBasedTrainLoop`` then continues as the
     uninterrupted one would, given a fixed ``randomness.seed``, on the same
-    hardware and with deterministic operations. It covers Python's
+    hardware and with deterministic operations. onedl-mmengine 0.10.12 does
+    not draw the finished iterations' data again where it can advance the
+    sampler alone (one with ``skip``, or ``num_workers=0``): the transforms'
+    draws then differ, those of the model do not. It covers Python's
     ``random``, NumPy's global generator and torch on the CPU, all of them
     put back, and torch on the accelerators, seeded only.
 
