@@ -127,7 +127,8 @@ class CLIMInferencer(DetInferencer):
         Returns:
             dict: ``predictions``, a dict per image with ``labels``,
             ``names``, ``scores`` and ``bboxes`` (absolute xyxy pixels of the
-            image), best first, and ``visualization``.
+            image), best first, and ``visualization``, with pictures (H, W, 3)
+            in RGB where ``return_vis=True`` asks for them.
 
         Raises:
             ValueError: If both ``vocabulary`` and ``texts`` are given, there
@@ -260,6 +261,26 @@ class CLIMInferencer(DetInferencer):
                 f'vocabulary: {type(self.model).__name__} reads its classes '
                 'with each image, expected some, or texts; got neither')
         return names
+
+    def visualize(self, inputs: InputsType, preds: List[DetDataSample],
+                  **kwargs) -> Optional[List[np.ndarray]]:
+        """Draw the boxes on the images.
+
+        Args:
+            inputs (list[str or ndarray]): Paths, or images (H, W, 3) in BGR.
+            preds (list[DetDataSample]): The predictions.
+            **kwargs: Of ``DetInferencer.visualize``.
+
+        Returns:
+            list[ndarray]: Pictures (H, W, 3) in RGB; None if none are asked
+            for.
+        """
+        # mmdet reads files in RGB and takes arrays as they are.
+        inputs = [
+            image[..., ::-1] if isinstance(image, np.ndarray) else image
+            for image in inputs
+        ]
+        return super().visualize(inputs, preds, **kwargs)
 
     def pred2dict(self,
                   data_sample: DetDataSample,

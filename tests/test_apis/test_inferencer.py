@@ -61,9 +61,12 @@ def test_texts_are_names_for_each_image(find, images):
 
 
 def test_an_image_in_memory_is_its_file(find, images):
-    from_file = find(str(images[0]))['predictions']
-    from_memory = find(cv2.imread(str(images[0])))['predictions']
-    assert from_file == from_memory
+    from_file = find(str(images[0]), return_vis=True)
+    from_memory = find(cv2.imread(str(images[0])), return_vis=True)
+    assert from_file['predictions'] == from_memory['predictions']
+    # Drawn in the same colours.
+    np.testing.assert_array_equal(from_file['visualization'],
+                                  from_memory['visualization'])
 
 
 def test_what_is_written(find, images, tmp_path):
@@ -127,6 +130,8 @@ def test_names_that_are_no_vocabulary(find, images, names, message):
 
 def test_a_video(find, images, tmp_path):
     frames = [cv2.resize(cv2.imread(str(path)), (96, 64)) for path in images]
+    # Bluish.
+    frames = [np.uint8(frame * (1, .5, .2)) for frame in frames]
     video = cv2.VideoWriter(
         str(tmp_path / 'in.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5, (96, 64))
     for frame in frames:
@@ -137,6 +142,8 @@ def test_a_video(find, images, tmp_path):
     assert len(found) == 3
     drawn = cv2.VideoCapture(str(tmp_path / 'out.mp4'))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    blue, _, red = drawn.read()[1].mean((0, 1))
+    assert blue > 2 * red
     assert {p.name for p in tmp_path.iterdir()} == {'in.avi', 'out.mp4'}
     (tmp_path / 'no.avi').write_bytes(b'nothing')
     with pytest.raises(ValueError, match='no video'):
