@@ -67,6 +67,43 @@ def test_a_detector_of_your_own(repository):
         reader.check(detector)
 
 
+def linked_files(page):
+    """What a page links to within the repository."""
+    targets = re.findall(r'\]\(([^)#\s]+)', page.read_text())
+    return [(page.parent / target).resolve() for target in targets
+            if '://' not in target]
+
+
+def test_links_lead_somewhere(repository):
+    pages = [repository / 'README.md', *repository.glob('docs/*.md')]
+    assert [
+        file for page in pages for file in linked_files(page)
+        if not file.exists()
+    ] == []
+    from_readme = set(linked_files(pages[0]))
+    # The index lists the others, as the README does.
+    assert {
+        page
+        for page in pages[1:]
+        if page.name != 'index.md' and page not in from_readme
+    } == set()
+    index = (repository / 'docs' / 'index.md').read_text().splitlines()
+    assert {page.stem for page in pages[1:]} <= {*index, 'index'}
+
+
+def test_the_readme_has_the_short_config(repository):
+    """Its lines are those of the page's whole config, put shortly."""
+    short, = [
+        block for block in python_blocks(repository / 'README.md')
+        if '_base_' in block
+    ]
+    whole, = python_blocks(repository / 'docs' / 'own_config.md')
+    for name in ('mmdet_clim::_base_/clim/openmoji_captions_tags.py',
+                 'mmdet_clim.CLIMDetector', '_base_.clim_objectives',
+                 '_base_.clim_text_encoder'):
+        assert name in short and name in whole
+
+
 def test_the_zoo_tells_published_and_measured_apart(repository, run_tool,
                                                     tmp_path):
     page = tmp_path / 'zoo.md'

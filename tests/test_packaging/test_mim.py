@@ -27,9 +27,9 @@ SMALL_BATCHES = [
     'train_dataloader.sampler.source_ratio=[1,1,1]'
 ]
 
-# The README's Faster R-CNN on four images: two iterations.
+# The Faster R-CNN of docs/own_config.md on four images: two iterations.
 SMALL_FASTER_RCNN = """
-_base_ = './readme.py'
+_base_ = './own_config.py'
 model = dict(
     detector=dict(
         backbone=dict(depth=18, base_channels=16, init_cfg=None),
@@ -145,14 +145,14 @@ def test_train_puts_clim_on_a_config(mim):
     assert (mim.folder / 'with_clim' / 'iter_2.pth').exists()
 
 
-def test_readme_turns_a_config_of_mmdet_into_clim(mim, repository):
-    readme = (repository / 'README.md').read_text()
-    blocks = re.findall(r'```python\n(_base_.*?)```', readme, re.DOTALL)
-    (mim.folder / 'readme.py').write_text(blocks[0])
+def test_a_page_turns_a_config_of_mmdet_into_clim(mim, repository):
+    page = (repository / 'docs' / 'own_config.md').read_text()
+    blocks = re.findall(r'```python\n(_base_.*?)```', page, re.DOTALL)
+    (mim.folder / 'own_config.py').write_text(blocks[0])
     (mim.folder / 'small.py').write_text(SMALL_FASTER_RCNN)
     log = mim('train', 'mmdet_clim', 'small.py', '--gpus', 0, '--work-dir',
-              'readme', '--cfg-options', *SHORT)
+              'own', '--cfg-options', *SHORT)
     assert 'mosaic.tag.loss' in log
     assert 'loss_bbox' in log
     assert 'ov_coco/novel_ap50' in log
-    assert (mim.folder / 'readme' / 'epoch_1.pth').exists()
+    assert (mim.folder / 'own' / 'epoch_1.pth').exists()
