@@ -45,4 +45,4 @@ def test_first_run(run_notebook):
     assert (before - after).abs().max() > 1e-3
     assert len(names['prediction']['names'])
     drawn = Image.fromarray(names['found']['visualization'][0])
-    assert drawn.size[0] == names['image'].shape[1]
+    assert drawn.size[0] == 3 * names['image'].shape[1]
