@@ -9,6 +9,7 @@ stack.check_mmdet()
 stack.check_setuptools()
 stack.declare_torchvision_operators()
 stack.allow_checkpoint_types()
+stack.keep_mmengine_to_allowed_types()
 stack.allow_config_bases()
 
 __all__ = ['__version__']

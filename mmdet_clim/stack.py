@@ -17,6 +17,7 @@ from importlib.machinery import (
 from pathlib import Path
 from typing import Callable
 
+import mmengine
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
@@ -184,6 +185,22 @@ def allow_checkpoint_types() -> None:
         (scalar, 'numpy.core.multiarray.scalar'),
         (scalar, 'numpy._core.multiarray.scalar'),
     ])
+
+
+def keep_mmengine_to_allowed_types() -> None:
+    """Let MMEngine load a checkpoint as ``torch.load`` does it by itself.
+
+    onedl-mmengine (0.10.12) loads one that was refused again, with the check
+    off: it would run the code in it. It also allows the real ``getattr`` for
+    the time of a load, and after it forbids the types of
+    :func:`allow_checkpoint_types`.
+    """
+    # The last without that; mmengine.runner takes a second to import.
+    if digit_version(mmengine.__version__) <= digit_version('0.10.7'):
+        return
+    from mmengine.runner import checkpoint
+    if '_safe_torch_load' in vars(checkpoint):
+        checkpoint._safe_torch_load = torch.load
 
 
 def history_statistic(owner: type, name: str) -> Callable:

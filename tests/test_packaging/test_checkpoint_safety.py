@@ -86,6 +86,20 @@ def test_a_command_is_refused(tmp_path):
     assert not trace.exists()
 
 
+def test_mmengine_loads_and_the_types_stay_allowed(tmp_path):
+    path = tmp_path / 'good.pth'
+    hub = MessageHub('stay')
+    hub.update_scalar('train/loss', 0.5)
+    torch.save(
+        dict(
+            state_dict=nn.Linear(2, 1).state_dict(),
+            message_hub=hub.state_dict()), path)
+    for _ in range(2):
+        build_runner(tmp_path, path).load_checkpoint(str(path))
+        loaded = torch.load(path)['message_hub']['log_scalars']
+        assert loaded['train/loss'].current() == 0.5
+
+
 def test_getattr_reaches_four_statistics_only(tmp_path):
     path = tmp_path / 'bad.pth'
     torch.save(dict(meta=ReachesAround()), path)
