@@ -295,26 +295,42 @@ def test_transfer_without_training(roots, repository, tmp_path, target):
                        trained.roi_head.bbox_head.fc_cls.projection.weight)
 
 
-def test_the_small_one_of_openmoji(roots, openmoji_root, repository, tmp_path,
-                                   monkeypatch):
-    """With the model configuration that is shipped, and random weights."""
+def test_the_small_ones_of_openmoji(roots, openmoji_root, repository, tmp_path,
+                                    monkeypatch):
+    """On one CLIP, and from there on another, both of random weights."""
+    monkeypatch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
+    base = train_small(repository, tmp_path / 'base', monkeypatch)
+    monkeypatch.setenv('OPENMOJI_FVIT', str(tmp_path / 'base' / 'iter_2.pth'))
+    runner = train_small(repository, tmp_path, monkeypatch)
+    assert runner.cfg.load_from == str(tmp_path / 'base' / 'iter_2.pth')
+    own, others = (dict(r.model.named_parameters()) for r in (runner, base))
+    assert own.keys() == others.keys()
+    # Two iterations of a warm-up move a weight very little.
+    for key, value in own.items():
+        torch.testing.assert_close(value, others[key], atol=1e-3, rtol=0)
+
+
+def train_small(repository, work_dir, monkeypatch):
+    """Two iterations on a new CLIP of the configuration that is shipped."""
     import open_clip
 
     from mmdet_clim.models.open_clip_models import model_name
+    name = 'fvit_clip-small_256'
+    if work_dir.name == 'base':
+        name += '_base'
+    work_dir.mkdir(exist_ok=True)
     model = repository / 'configs/openmoji/open_clip_small.json'
-    weights = tmp_path / 'open_clip.pt'
+    weights = work_dir / 'open_clip.pt'
     torch.save(
         open_clip.create_model(model_name(str(model))).state_dict(), weights)
     monkeypatch.setenv('OPENMOJI_CLIP', str(weights))
-    monkeypatch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
-    cfg = Config.fromfile(repository /
-                          'configs/openmoji/fvit_clip-small_256.py')
+    cfg = Config.fromfile(repository / f'configs/openmoji/{name}.py')
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False, batch_size=2)
     cfg.test_dataloader = cfg.val_dataloader
     cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.visualizer.name = 'fvit_clip-small_256'
-    cfg.work_dir = str(tmp_path)
+    cfg.visualizer.name = name
+    cfg.work_dir = str(work_dir)
     runner = Runner.from_cfg(cfg)
     record = RecordLosses()
     runner.register_hook(record)
@@ -327,3 +343,4 @@ def test_the_small_one_of_openmoji(roots, openmoji_root, repository, tmp_path,
     tower = runner.model.backbone.tower.visual
     for key, value in tower.state_dict().items():
         assert torch.equal(value, given[f'visual.{key}']), key
+    return runner
