@@ -79,8 +79,9 @@ class ResNetReader(TowerReader):
             return self._masked(encoded, rois)
         # mmcv's RoIAlign reads the memory as if it were contiguous.
         maps = encoded.features.float().contiguous()
+        rois = rois.to(maps).contiguous()
         size, found = self._native_grid, []
-        for part in rois.to(maps).split(REGIONS_AT_ONCE):
+        for part in rois.split(REGIONS_AT_ONCE):
             aligned = roi_align(maps, part, size, 1 / STRIDE, 0, 'avg', True)
             found.append(self.visual.attnpool(aligned))
         return torch.cat(found)

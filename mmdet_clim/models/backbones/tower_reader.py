@@ -96,7 +96,8 @@ class TowerReader(metaclass=ABCMeta):
         """
         # mmcv's RoIAlign reads the memory as if it were contiguous.
         dense = unit(self.dense(encoded)).contiguous()
-        return roi_align(dense, rois.to(dense), 1, 1 / self.stride, 0, 'avg',
+        rois = rois.to(dense).contiguous()
+        return roi_align(dense, rois, 1, 1 / self.stride, 0, 'avg',
                          True).flatten(1)
 
 

@@ -168,6 +168,52 @@ def test_regions_are_roi_aligned_means_of_the_dense_map(clip_files):
         atol=1e-5)
 
 
+@pytest.mark.parametrize('name, mode', [
+    *[(name, mode) for name in NATIVE for mode in ('value', 'attention')],
+    ('vit', 'masked_pool'),
+    ('resnet', 'masked_pool'),
+])
+def test_a_batch_is_what_its_images_are(clip_files, name, mode):
+    """Of any memory layout, in training and in evaluation."""
+    tower = build(clip_files(name), mode)
+    side = tower.stride * 3
+    batch = images(3, 3, side, side + tower.stride)
+    # Not in the order of the images, one of which has none.
+    corners = torch.tensor([[.1, .2, .9, .8], [0, 0, 1, 1], [.5, .4, .8, .9]])
+    rois = torch.cat([torch.tensor([[2.], [0.], [2.]]), corners * side], 1)
+    alone = rois.clone()
+    alone[:, 0] = 0
+
+    def features(pixels, regions):
+        _, encoded = tower.encode(pixels)
+        return (tower.image_embeddings_of(encoded),
+                tower.dense_features_of(encoded),
+                tower.region_features_of(encoded, regions))
+
+    def gradients(found):
+        weights = [p for p in tower.parameters() if p.requires_grad]
+        found = sum((x * x[..., :1].detach()).sum() for x in found)
+        return torch.autograd.grad(found, weights, materialize_grads=True)
+
+    whole, dense, regions = features(batch, rois)
+    found = gradients((whole, dense, regions))
+    others = features(
+        batch.to(memory_format=torch.channels_last),
+        rois.t().contiguous().t())
+    for x, y in zip((whole, dense, regions), others):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)
+    singles = [
+        features(image[None], alone[rois[:, 0] == number])
+        for number, image in enumerate(batch)
+    ]
+    parts = [torch.cat(of) for of in zip(*singles)]
+    parts[2] = parts[2][[1, 0, 2]]  # by images to by regions
+    for x, y in zip((whole, dense, regions), parts):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)
+    for x, y in zip(found, gradients(parts)):
+        torch.testing.assert_close(x, y, rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize('name', ['vit', 'vit_scaled', 'resnet'])
 def test_masked_pool_of_the_whole_box_is_the_image(clip_files, name):
     tower = build(clip_files(name), 'masked_pool')
