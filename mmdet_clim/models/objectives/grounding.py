@@ -5,6 +5,7 @@ import torch
 from mmdet.models.detectors.grounding_dino import clean_label_name
 from mmdet.structures import DetDataSample, SampleList
 from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
@@ -111,20 +112,30 @@ class GroundingObjective(BaseModule):
                 dict(data_sample.metainfo, batch_input_shape=size))
             samples.extend(found)
             images.extend([image] * len(found))
+        told = len(samples)
+        if not told:
+            # The detector's losses count boxes over all ranks, of which
+            # others may have phrases: every rank has to run them.
+            images = [0]
+            samples = [
+                _nothing_to_find(
+                    reader, detector,
+                    dict(data_samples[0].metainfo, batch_input_shape=size))
+            ]
         # Under DDP every rank must reach the same parameters.
-        unused = [reader] if samples else [reader, detector]
+        unused = [reader] if told else [reader, detector]
         zero = sum(p.sum() * 0 for module in unused
                    for p in module.parameters() if p.requires_grad)
-        if not samples:
-            return dict(loss=zero, box_loss=zero * 0)
         levels = tuple(level[images] for level in feats.levels)
         losses = reader.grounding_losses(detector, levels, samples)
         text_loss = _total(losses, lambda key: 'loss_cls' in key)
         box_loss = _total(losses, lambda key: 'loss_cls' not in key)
+        if not told:
+            text_loss, box_loss = text_loss * 0, box_loss * 0
         return dict(
             loss=self.loss_weight * text_loss + zero,
             box_loss=self.box_weight * box_loss,
-            prompts=text_loss.new_tensor(len(samples)))
+            prompts=text_loss.new_tensor(told))
 
     def targets(
             self,
@@ -169,6 +180,19 @@ class GroundingObjective(BaseModule):
         others = [name for name in self.names if name not in phrases]
         chosen = torch.randperm(len(others))[:self.num_negatives]
         return [others[index] for index in chosen.tolist()]
+
+
+def _nothing_to_find(reader: GroundingReader, detector: nn.Module,
+                     metainfo: dict) -> DetDataSample:
+    """An image with a prompt and without a box."""
+    prompt, = reader.prompts(detector, [clean_phrase(reader.prompt)])
+    sample = DetDataSample(
+        metainfo=dict(metainfo, text=prompt.text, tokens_positive=[]))
+    device = next(detector.parameters()).device
+    sample.gt_instances = InstanceData(
+        bboxes=torch.zeros(0, 4, device=device),
+        labels=torch.zeros(0, dtype=torch.long, device=device))
+    return sample
 
 
 def _total(losses: dict, keep) -> Tensor:

@@ -7,9 +7,12 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+import torch.multiprocessing as mp
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS
+from torch import distributed
 
 import mmdet_clim  # noqa: F401
 from mmdet_clim.models.objectives import GroundingObjective
@@ -172,17 +175,50 @@ def test_a_short_limit_makes_more_prompts(build, make):
     assert losses['mosaic.grounding.loss'].isfinite()
 
 
-def test_mosaics_without_tags(build, make):
-    model = build(MM_48_17).train()
+@pytest.mark.parametrize('path', [MM_48_17, GLIP])
+def test_mosaics_without_tags(build, make, path):
+    model = build(path).train()
     image, sample = make['mosaic'](0)
     sample.set_metainfo(dict(tags=[[], [], [], []]))
     data = model.data_preprocessor(make['collate']((image, sample)), True)
     losses = model.branch_loss('mosaic', data['inputs']['mosaic'],
                                data['data_samples']['mosaic'])
-    assert losses['mosaic.names.loss'] == 0
-    losses['mosaic.names.loss'].backward()
-    assert all(p.grad is not None for p in model.detector.parameters()
-               if p.requires_grad)
+    names = [losses[f'mosaic.names.{key}'] for key in ('loss', 'box_loss')]
+    assert names == [0, 0] and losses['mosaic.names.prompts'] == 0
+    sum(names).backward()
+    for parameter in model.detector.parameters():
+        assert not parameter.requires_grad or not parameter.grad.any()
+
+
+def run_rank(rank, folder, model, batches):
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    torch.manual_seed(0)
+    wrapped = MMDistributedDataParallel(model)
+    data = model.data_preprocessor(batches[rank], True)
+    assert gradients(model, wrapped(**data, mode='loss')) == []
+    torch.save([p.grad for p in model.parameters() if p.requires_grad],
+               f'{folder}/rank{rank}.pth')
+    # The process group ends with this process; see
+    # test_detectors/test_clim_detector_ddp.py.
+
+
+@pytest.mark.parametrize('path', [MM_48_17, GLIP])
+def test_a_rank_whose_mosaics_have_no_tags(build, make, path, tmp_path):
+    """It waits for the other where that counts boxes over both."""
+    model = build(path).train()
+    model.branches['mosaic'] = ['names']
+    for name in set(model.objectives) - {'names'}:
+        del model.objectives[name]
+    mosaics = [make['mosaic'](0), make['mosaic'](1)]
+    mosaics[1][1].set_metainfo(dict(tags=[[], [], [], []]))
+    batches = [make['collate'](mosaic) for mosaic in mosaics]
+    mp.start_processes(
+        run_rank, (str(tmp_path), model, batches), 2, start_method='fork')
+    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)]
+    torch.testing.assert_close(*ranks)
+    assert all(grad.isfinite().all() for grad in ranks[0])
+    assert sum(bool(grad.any()) for grad in ranks[0]) > 10
 
 
 def test_what_does_not_fit(build, clim_cfg, make):
