@@ -4,6 +4,7 @@ from typing import Dict, Optional
 import torch
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
+from mmdet.utils import reduce_mean
 from torch import Tensor
 
 from mmdet_clim.registry import MODELS
@@ -26,7 +27,8 @@ class SelfDistillationObjective(BaseCLIPObjective):
 
     .. math:: L = \frac{1}{K} \sum_k (1 - r_k \cdot o_k)
 
-    It needs no text.
+    It needs no text. :math:`K` is the number of boxes per process, on average
+    over the processes, as DDP averages the gradients.
 
     Args:
         boxes (dict, optional): Config of a :class:`BoxSource`. Defaults to
@@ -56,4 +58,5 @@ class SelfDistillationObjective(BaseCLIPObjective):
             wanted = towers.original.encode_image(crops)
         regions = towers.image.region_features(images, rois)
         cosines = (regions * wanted).sum(1)
-        return {'loss': self.loss_weight * (1 - cosines).mean()}
+        count = reduce_mean(cosines.new_tensor(float(len(cosines))))
+        return {'loss': self.loss_weight * (1 - cosines).sum() / count}

@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Two real gloo processes against one process on the joined batch."""
 import copy
+import json
 
+import pytest
 import torch
 import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
@@ -36,8 +38,12 @@ def run_rank(rank, folder, cfg, batches):
     # test_detectors/test_clim_detector_ddp.py.
 
 
-def check(cfg, make_batch, folder):
-    """Five images per rank are a mosaic of four and a whole one each."""
+def check(cfg, make_batch, folder, whole_loss=True):
+    """Five images per rank are a mosaic of four and a whole one each.
+
+    A loss is that of the joined batch on every rank with ``whole_loss``, on
+    their average without.
+    """
     captions = ['a cat', 'two dogs', 'a cat', 'a cow', 'one dog'] * 2
     captions[7] = 'on grass'  # equal captions within a rank and across
     numbers = list(range(10))
@@ -53,9 +59,10 @@ def check(cfg, make_batch, folder):
     model = MODELS.build(copy.deepcopy(cfg)).train()
     loss, expected = gradients(model,
                                make_batch(order, [captions[i] for i in order]))
-    for rank in range(2):
-        rank_loss, grads = torch.load(folder / f'rank{rank}.pth')
-        torch.testing.assert_close(rank_loss, loss)
+    ranks = [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
+    average = (ranks[0][0] + ranks[1][0]) / 2
+    for rank_loss, grads in ranks:
+        torch.testing.assert_close(rank_loss if whole_loss else average, loss)
         assert grads.keys() == expected.keys()
         for name in expected:
             torch.testing.assert_close(
@@ -74,3 +81,33 @@ def test_from_scratch_with_the_text_tower(model_cfg, make_batch, small_clip,
         unlocked_blocks='all',
         text_encoder=dict(type='mmdet_clim.OpenCLIPTextTower', **small_clip))
     check(cfg, make_batch, tmp_path)
+
+
+def boxes_file(folder, counts):
+    """So many boxes of each image, by its number, as COCO's results."""
+    generator = torch.Generator().manual_seed(0)
+    entries = []
+    for number, count in enumerate(counts):
+        for x, y, w, h in torch.rand(count, 4, generator=generator).tolist():
+            entries.append(
+                dict(
+                    image_id=number,
+                    bbox=[48 * x, 64 * y, 10 + 30 * w, 10 + 40 * h],
+                    score=.5))
+    (folder / 'boxes.json').write_text(json.dumps(entries))
+    return dict(type='mmdet_clim.FileBoxes', file=str(folder / 'boxes.json'))
+
+
+@pytest.mark.parametrize('objective', [
+    dict(type='mmdet_clim.SelfDistillationObjective'),
+    dict(
+        type='mmdet_clim.RegionLabelObjective',
+        vocabulary=['cat', 'dog', 'cow'],
+        min_confidence=.34)
+])
+def test_ranks_of_other_numbers_of_boxes(model_cfg, make_batch, tmp_path,
+                                         objective):
+    """The nouns are drawn per process, so here all of them are."""
+    boxes = boxes_file(tmp_path, [1, 2, 1, 1, 2, 9, 1, 8, 7, 9])
+    cfg = dict(model_cfg, objectives=dict(other=dict(objective, boxes=boxes)))
+    check(cfg, make_batch, tmp_path, whole_loss=False)
