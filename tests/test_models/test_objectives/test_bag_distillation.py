@@ -91,6 +91,9 @@ def test_a_crop_is_what_open_clip_sees(image_encoder, tiny_clip,
             atol=1e-5 if of.dtype == torch.int64 else .05,
             rtol=1e-4)
     assert encoder([image], [boxes[:0]]).shape == (0, 12)
+    # Of a batch whose memory has the channels last.
+    last = image[None].to(memory_format=torch.channels_last).unbind()
+    torch.testing.assert_close(encoder(last, [boxes]), found)
     assert not encoder.state_dict() and not list(encoder.parameters())
 
 

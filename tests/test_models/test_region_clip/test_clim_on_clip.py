@@ -170,6 +170,33 @@ def test_regions_are_read_in_three_ways(model_cfg):
         torch.testing.assert_close(found.crop, crop)
 
 
+@pytest.mark.parametrize('mode', ['value', 'attention', 'masked_pool'])
+def test_a_batch_is_what_its_images_are(model_cfg, make_batch, mode):
+    """Images of other sizes, padded; regions and captions."""
+    tower = dict(model_cfg['image_tower'], mode=mode)
+    model = build(model_cfg, image_tower=tower).eval()
+    images = torch.randn(3, 3, 64, 64)
+    samples = [region_sample([[0, 0, 20, 20], [3, 9, 47, 60]], [0, 1])]
+    for shape, boxes in (((40, 64), [[5, 5, 60, 39]]), ((64, 30), [])):
+        samples.append(region_sample(boxes, [2] * len(boxes)))
+        samples[-1].set_metainfo(dict(img_shape=shape))
+    samples[2].set_metainfo(dict(branch='captions', captions=[['a cat']]))
+    with torch.no_grad():
+        alone = [
+            model(
+                image[None, :, :sample.img_shape[0], :sample.img_shape[1]],
+                [copy.deepcopy(sample)],
+                mode='predict')[0] for image, sample in zip(images, samples)
+        ]
+        together = model(images, samples, mode='predict')
+    for way in ('roi', 'crop'):
+        for number in range(2):
+            torch.testing.assert_close(together[number].pred_regions[way],
+                                       alone[number].pred_regions[way])
+    torch.testing.assert_close(together[2].pred_pair.image,
+                               alone[2].pred_pair.image)
+
+
 @pytest.mark.parametrize('size', [16, 8, 4])
 def test_crops_are_averages_or_interpolated(size):
     """8 x 8 pixels of an image whose memory is not in order."""

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
@@ -206,6 +207,46 @@ def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg):
     expected = model.detector.bbox_head.conv_cls.projection(
         model.detector.bbox_head.cls_convs[0](feats.levels[0]))
     torch.testing.assert_close(embedded[0], expected)
+
+
+@pytest.mark.parametrize('name, source', [('fcos', 'classifier'),
+                                          ('fcos', 'neck'),
+                                          ('detr', 'encoder')])
+def test_a_batch_is_what_its_images_are(request, build, name, source):
+    """The second image is smaller and padded."""
+    detector = request.getfixturevalue(f'{name}_cfg')
+    reader = dict(type='mmdet_clim.DenseFeatureReader', source=source)
+    model = build(detector, region_reader=reader).eval()
+    weights = [p for p in model.detector.backbone.parameters()]
+    images = torch.randn(2, 3, 64, 96)
+    images[1, :, 48:] = images[1, :, :, 64:] = 0
+    sizes = [(64, 96), (48, 64)]
+
+    def read(inputs, shapes, rois):
+        feats = model.region_reader.extract_feat(model.detector, inputs)
+        samples = [
+            DetDataSample(metainfo=dict(img_shape=shape)) for shape in shapes
+        ]
+        stage, = model.region_reader.stages(model.detector, feats, [], samples)
+        found = stage.read(rois)
+        return found, torch.autograd.grad(
+            found.square().sum(), weights, materialize_grads=True)
+
+    together, grads = read(images, sizes, ROIS)
+    alone = [
+        read(image[None], [shape], torch.cat([0 * rois[:, :1], rois[:, 1:]],
+                                             1))
+        for image, shape, rois in zip(images, sizes, (ROIS[ROIS[:, 0] == 0],
+                                                      ROIS[ROIS[:, 0] == 1]))
+    ]
+    order = ROIS[:, 0].argsort(stable=True)
+    torch.testing.assert_close(
+        together[order],
+        torch.cat([found for found, _ in alone]),
+        rtol=1e-3,
+        atol=1e-5)
+    for both, first, second in zip(grads, *(of for _, of in alone)):
+        torch.testing.assert_close(both, first + second, rtol=1e-2, atol=1e-4)
 
 
 def test_encoder_maps_are_the_decoders_memory(build, detr_cfg, make):

@@ -8,6 +8,7 @@ import mmdet
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.model import MMDistributedDataParallel
@@ -162,6 +163,41 @@ def test_queries_are_those_that_fit_the_regions(build, make):
     found, places = reader.queries(model.detector, feats)
     assert (found.shape, places.shape) == ((1, 20, 256), (1, 20, 4))
     assert 1 < places.max() < 200
+
+
+@pytest.mark.parametrize('path, source', [
+    (MM_48_17, 'encoder'),
+    (MM_48_17, 'query'),
+    (MM_48_17, 'neck'),
+    (GLIP, 'neck'),
+])
+def test_a_batch_is_what_its_images_are(build, path, source):
+    """The second image is smaller and padded."""
+    reader = dict(type='mmdet_clim.GroundingReader', source=source)
+    model = build(path, reader).eval()
+    detector, reader = model.detector, model.region_reader
+    images = torch.randn(2, 3, 64, 96)
+    images[1, :, 48:] = images[1, :, :, 64:] = 0
+    rois = torch.tensor([[1., 4., 8., 40., 44.], [0., 30., 10., 90., 60.],
+                         [1., 20., 2., 60., 30.]])
+
+    def read(inputs, shapes, regions):
+        feats = reader.extract_feat(detector, inputs)
+        samples = [
+            DetDataSample(metainfo=dict(img_shape=shape)) for shape in shapes
+        ]
+        stage, = reader.stages(detector, feats, [], samples)
+        return stage.read(regions)
+
+    with torch.no_grad():
+        together = read(images, [(64, 96), (48, 64)], rois)
+        first = read(images[:1], [(64, 96)], rois[1:2])
+        second = rois[::2].clone()
+        second[:, 0] = 0
+        second = read(images[1:], [(48, 64)], second)
+    torch.testing.assert_close(
+        together[[1, 0, 2]], torch.cat([first, second]), rtol=1e-3, atol=1e-4)
+    assert (together[0] - together[2]).abs().max() > 1e-3
 
 
 def test_a_short_limit_makes_more_prompts(build, make):
