@@ -15,3 +15,5 @@ model = dict(
             vocabulary='{{$COCO_NOUNS:data/coco/caption_nouns.txt}}',
             loss=dict(type='mmdet_clim.FederatedClassLoss', num_sampled=100))))
 train_dataloader = dict(batch_size=4)
+# Of 8 GPUs.
+auto_scale_lr = dict(base_batch_size=32)

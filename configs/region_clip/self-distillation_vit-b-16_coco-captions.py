@@ -8,3 +8,5 @@ model = dict(
             type='mmdet_clim.SelfDistillationObjective',
             boxes=dict(type='mmdet_clim.GridBoxes', max_rows=6, max_cols=6))))
 train_dataloader = dict(batch_size=4)
+# Of 8 GPUs.
+auto_scale_lr = dict(base_batch_size=32)

@@ -235,3 +235,10 @@ def test_the_published_constants(roots, repository):
     labels = Config.fromfile(repository /
                              f'configs/region_clip/region-labels_{VIT_B}.py')
     assert labels.model.objectives.labels.loss.num_sampled == 100
+
+
+@pytest.mark.parametrize('name', [row[0] for row in RECIPES])
+def test_the_learning_rate_is_that_of_8_gpus(repository, name):
+    cfg = Config.fromfile(repository / f'configs/region_clip/{name}.py')
+    assert cfg.auto_scale_lr.base_batch_size == \
+        8 * cfg.train_dataloader.batch_size
