@@ -3,6 +3,7 @@
 import difflib
 import json
 import logging
+import zipfile
 from pathlib import Path
 from typing import Optional
 
@@ -33,9 +34,9 @@ def create_clip(model: str, pretrained: Optional[str],
 
     Raises:
         ValueError: If the model is unknown (the message lists those that
-            exist), ``pretrained`` is neither a file nor a tag of it, or the
-            checkpoint is one of another architecture (the message says which
-            keys differ).
+            exist), ``pretrained`` is neither a file nor a tag of it, is an
+            archive of TorchScript, or is a checkpoint of another architecture
+            (the message says which keys differ).
         FileNotFoundError: If the configuration file does not exist.
     """
     # open_clip imports torchvision, for which importing mmdet_clim prepares;
@@ -45,6 +46,13 @@ def create_clip(model: str, pretrained: Optional[str],
         return open_clip.create_model(model, weights_only=True)
     name = model_name(model)
     _check_names(name, pretrained)
+    if _is_torch_script(pretrained):
+        raise ValueError(
+            f'pretrained={pretrained!r} is an archive of TorchScript, as '
+            'OpenAI publishes its CLIPs: expected named weights. '
+            "pretrained='openai' lets open_clip fetch them; of this file they "
+            'are what torch.jit.load(FILE).state_dict() holds, without '
+            "'input_resolution', 'context_length' and 'vocab_size'")
     if pretrained is None:
         print_log(
             f'{owner}: model={model!r} without pretrained=: its weights are '
@@ -92,6 +100,15 @@ def model_name(model: str) -> str:
         raise ValueError(f'model={model!r}: open_clip has another model of '
                          f'the name {path.stem!r}; rename the file')
     return path.stem
+
+
+def _is_torch_script(pretrained: Optional[str]) -> bool:
+    """Whether it is a file that torch.jit.save wrote."""
+    if pretrained is None or not zipfile.is_zipfile(pretrained):
+        return False
+    with zipfile.ZipFile(pretrained) as archive:
+        return any(
+            name.endswith('/constants.pkl') for name in archive.namelist())
 
 
 def _is_state_dict(pretrained: Optional[str]) -> bool:
