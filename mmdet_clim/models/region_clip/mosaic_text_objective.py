@@ -6,6 +6,7 @@ from mmdet.structures import SampleList
 from torch import Tensor
 
 from mmdet_clim.datasets.image_text import image_key
+from mmdet_clim.models.losses.clim_region_loss import MAX_LEARNED_TEMPERATURE
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
 from mmdet_clim.models.objectives.base import recall_at_1
 from mmdet_clim.registry import MODELS
@@ -30,7 +31,8 @@ class MosaicTextObjective(BaseCLIPObjective):
             each batch, see :class:`BatchMosaic`.
         num_whole (int): Images that stay whole, at least.
         loss (dict): Config of the :class:`CLIMRegionLoss`. Without
-            ``temperature``, CLIP's own, which the text tower holds.
+            ``temperature``, CLIP's own, which the text tower holds, or the
+            largest that is learned where its own is above it (SigLIP's are).
 
     Raises:
         ValueError: If a grid is wrong, or a batch is smaller than the grids
@@ -59,8 +61,10 @@ class MosaicTextObjective(BaseCLIPObjective):
     def prepare(self, towers: Towers) -> None:
         """Build the loss, at the temperature of this CLIP."""
         cfg = dict(self._loss_cfg)
-        cfg.setdefault('temperature',
-                       round(original_temperature(towers), ndigits=4))
+        own = round(original_temperature(towers), ndigits=4)
+        if cfg.get('learn_temperature'):
+            own = min(own, MAX_LEARNED_TEMPERATURE)
+        cfg.setdefault('temperature', own)
         self.region_loss = MODELS.build(cfg)
 
     def loss(self, images: Tensor, samples: SampleList,

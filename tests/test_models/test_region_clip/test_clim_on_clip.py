@@ -72,6 +72,20 @@ def test_equal_captions_are_positives_of_each_other(model_cfg, make_batch):
     assert found['clim.recall@1'] == 100
 
 
+@pytest.mark.parametrize('scale, start', [(4.77, 100), (3., 20.0855)])
+def test_the_scale_starts_where_that_of_clip_is(model_cfg, tmp_path, scale,
+                                                start):
+    """SigLIP's are above the limit of what is learned."""
+    weights = torch.load(model_cfg['text_encoder']['pretrained'])
+    weights['logit_scale'].fill_(scale)
+    torch.save(weights, tmp_path / 'clip.pt')
+    text = dict(
+        model_cfg['text_encoder'], pretrained=str(tmp_path / 'clip.pt'))
+    model = build(model_cfg, text_encoder=text)
+    loss = model.objectives['clim'].region_loss
+    assert loss.temperature == pytest.approx(start, rel=1e-4)
+
+
 def test_only_the_last_block_and_the_scale_learn(model_cfg, make_batch):
     model = build(model_cfg).train()
     loss, _ = model.parse_losses(losses(model, make_batch(range(6))))
