@@ -188,9 +188,12 @@ def test_scores_join_the_detector_and_the_frozen_tower(fvit_cfg, tower):
 
 
 @pytest.mark.parametrize('tower', ['vit', 'resnet'])
-def test_a_batch_is_what_its_images_are(fvit_cfg, tower):
+@pytest.mark.parametrize('mode', ['value', 'attention', 'masked_pool'])
+def test_a_batch_is_what_its_images_are(fvit_cfg, tower, mode):
     """mmcv's RoIAlign takes every map for contiguous."""
-    model = build(fvit_cfg(tower)).eval()
+    cfg = fvit_cfg(tower, masks=True)
+    cfg.backbone.mode = mode
+    model = build(cfg).eval()
     images = torch.randn(2, 3, 64, 64)
     samples = [
         sample_with([[0., 0., 20., 20.], [30., 30., 60., 60.]]),
@@ -206,8 +209,22 @@ def test_a_batch_is_what_its_images_are(fvit_cfg, tower):
                     alone.pred_instances[key],
                     rtol=1e-3,
                     atol=1e-4)
-    for level in model.extract_feat(images):
-        assert level.is_contiguous()
+            # A pixel or two may lie at the threshold.
+            other = found.pred_instances.masks != alone.pred_instances.masks
+            assert other.float().mean() < 1e-3
+    weights = [
+        p for part in (model.backbone, model.neck) for p in part.parameters()
+    ]
+
+    def gradients(pixels):
+        levels = model.extract_feat(pixels)
+        assert all(level.is_contiguous() for level in levels)
+        return torch.autograd.grad(
+            sum(level.square().sum() for level in levels), weights)
+
+    for both, first, second in zip(
+            gradients(images), gradients(images[:1]), gradients(images[1:])):
+        torch.testing.assert_close(both, first + second, rtol=1e-2, atol=1e-3)
 
 
 def test_ensemble_by_hand():
