@@ -13,7 +13,10 @@ model = dict(
                 file='{{$COCO_PROPOSALS:data/coco/proposals_train2017.json}}',
                 num_boxes=100),
             vocabulary='{{$COCO_NOUNS:data/coco/caption_nouns.txt}}',
-            loss=dict(type='mmdet_clim.FederatedClassLoss', num_sampled=100))))
+            loss=dict(
+                type='mmdet_clim.FederatedClassLoss',
+                num_sampled=100,
+                gather=True))))
 train_dataloader = dict(batch_size=4)
 # Of 8 GPUs.
 auto_scale_lr = dict(base_batch_size=32)

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import torch
+from mmengine.dist import all_reduce, broadcast
 from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import Vocabulary
@@ -32,6 +33,9 @@ class FederatedClassLoss(BaseClassLoss):
         num_sampled (int): Size of :math:`S`.
         power (float): Power of the image counts.
         loss_weight (float): Weight of the loss.
+        gather (bool): Whether all processes have one set :math:`S`, with
+            what the proposals of any of them are labelled with. Otherwise
+            each draws its own, as CenterNet2 does.
 
     Raises:
         ValueError: If ``num_sampled`` is below 1.
@@ -40,13 +44,15 @@ class FederatedClassLoss(BaseClassLoss):
     def __init__(self,
                  num_sampled: int = 50,
                  power: float = 0.5,
-                 loss_weight: float = 1.0) -> None:
+                 loss_weight: float = 1.0,
+                 gather: bool = False) -> None:
         super().__init__(loss_weight)
         if num_sampled < 1:
             raise ValueError('num_sampled: expected at least 1, got '
                              f'{num_sampled}')
         self.num_sampled = num_sampled
         self.power = power
+        self.gather = gather
         self.register_buffer(
             'drawing_weights', torch.ones(0), persistent=False)
 
@@ -73,12 +79,15 @@ class FederatedClassLoss(BaseClassLoss):
             Tensor: float (C,), 1 for the classes in :math:`S`.
         """
         num_classes = len(self.drawing_weights)
-        present = labels[labels < num_classes].unique()
         chosen = self.drawing_weights.new_zeros(num_classes)
-        chosen[present] = 1
+        chosen[labels[labels < num_classes]] = 1
+        if self.gather:
+            all_reduce(chosen, 'max')
         weights = self.drawing_weights * (1 - chosen)
-        missing = min(self.num_sampled - len(present), int((weights
-                                                            > 0).sum()))
+        missing = min(self.num_sampled - int(chosen.sum()),
+                      int((weights > 0).sum()))
         if missing > 0:
             chosen[torch.multinomial(weights, missing)] = 1
+        if self.gather:
+            broadcast(chosen)
         return chosen

@@ -123,7 +123,8 @@ class FileBoxes(BoxSource):
 
     Raises:
         TypeError: If the file holds no such list.
-        ValueError: If ``num_boxes`` is below 1.
+        ValueError: If an entry lacks a key or is no box, or ``num_boxes`` is
+            below 1.
     """
 
     def __init__(self, file: str, num_boxes: int = 100) -> None:
@@ -163,6 +164,11 @@ def _best_boxes(file: str, entries: Sequence[dict],
         if missing:
             raise ValueError(f'{file}: entry {number}: expected the keys '
                              f'image_id, bbox and score, lacks {missing}')
+        box = entry['bbox']
+        if len(box) != 4 or not min(box[2:]) > 0:
+            raise ValueError(
+                f'{file}: entry {number}: bbox is {box}, expected '
+                'x, y and a positive width and height')
         by_image[entry['image_id']].append(entry)
     best = {}
     for image_id, found in by_image.items():

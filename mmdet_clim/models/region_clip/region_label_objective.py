@@ -40,7 +40,7 @@ class RegionLabelObjective(BaseCLIPObjective):
         min_confidence (float): Boxes whose noun the original CLIP gives a
             smaller probability teach nothing.
         loss (dict, optional): Config of the :class:`FederatedClassLoss`.
-            Defaults to 100 drawn nouns.
+            Defaults to 100 drawn nouns, the same in all processes.
 
     Raises:
         ValueError: If ``min_confidence`` is not a probability.
@@ -66,8 +66,10 @@ class RegionLabelObjective(BaseCLIPObjective):
         self.logit_bias = torch.nn.Parameter(torch.tensor(float(bias)))
         self.min_confidence = min_confidence
         self.class_loss = MODELS.build(
-            loss
-            or dict(type='mmdet_clim.FederatedClassLoss', num_sampled=100))
+            loss or dict(
+                type='mmdet_clim.FederatedClassLoss',
+                num_sampled=100,
+                gather=True))
         self.class_loss.set_vocabulary(self.vocabulary)
         self.register_buffer('nouns', torch.empty(0), persistent=False)
 

@@ -74,3 +74,7 @@ def test_wrong_arguments_and_files(tmp_path):
     file.write_text('[{"image_id": 1, "bbox": [0, 0, 1, 1]}]')
     with pytest.raises(ValueError, match="entry 0.*'score'"):
         FileBoxes(str(file))
+    file.write_text('[{"image_id": 1, "bbox": [0, 0, 9, -1], "score": 1}]')
+    with pytest.raises(
+            ValueError, match=r'entry 0.*\[0, 0, 9, -1\].*positive'):
+        FileBoxes(str(file))

@@ -98,16 +98,25 @@ def boxes_file(folder, counts):
     return dict(type='mmdet_clim.FileBoxes', file=str(folder / 'boxes.json'))
 
 
-@pytest.mark.parametrize('objective', [
-    dict(type='mmdet_clim.SelfDistillationObjective'),
-    dict(
-        type='mmdet_clim.RegionLabelObjective',
-        vocabulary=['cat', 'dog', 'cow'],
-        min_confidence=.34)
-])
+@pytest.mark.parametrize(
+    'objective',
+    [
+        dict(type='mmdet_clim.SelfDistillationObjective'),
+        dict(
+            type='mmdet_clim.RegionLabelObjective',
+            vocabulary=['cat', 'dog', 'cow'],
+            min_confidence=.34),
+        # 12 nouns of 52 are drawn, whatever some of them are labelled with.
+        dict(
+            type='mmdet_clim.RegionLabelObjective',
+            vocabulary=['cat', 'dog', *(f'thing {n}' for n in range(50))],
+            loss=dict(
+                type='mmdet_clim.FederatedClassLoss',
+                num_sampled=12,
+                gather=True))
+    ])
 def test_ranks_of_other_numbers_of_boxes(model_cfg, make_batch, tmp_path,
                                          objective):
-    """The nouns are drawn per process, so here all of them are."""
     boxes = boxes_file(tmp_path, [1, 2, 1, 1, 2, 9, 1, 8, 7, 9])
     cfg = dict(model_cfg, objectives=dict(other=dict(objective, boxes=boxes)))
     check(cfg, make_batch, tmp_path, whole_loss=False)
