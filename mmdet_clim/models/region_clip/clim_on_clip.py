@@ -48,6 +48,11 @@ class CLIMOnCLIP(BaseModel):
     OPEN_CLIP_FILE`` measures it; :meth:`open_clip_state_dict` is the way
     back. It must be of the same text tower, where that is frozen.
 
+    The original, which objectives ask and trained weights are averaged with,
+    is the CLIP that ``image_tower.pretrained`` names, whatever is loaded
+    later: a training may go on from a checkpoint of an earlier refinement
+    of this CLIP, and not from that of another one.
+
     Args:
         image_tower (dict): Config of the ``DenseImageTower``.
         text_encoder (dict): Config of the ``OpenCLIPTextEncoder``, frozen;
@@ -107,6 +112,9 @@ class CLIMOnCLIP(BaseModel):
         self.crop_enlarge = crop_enlarge
         self._class_embeddings: Optional[Tensor] = None
         self.register_load_state_dict_pre_hook(_accept_open_clip)
+        # A weight that differs although it is frozen, if another CLIP loads.
+        self._of_another_clip: Optional[str] = None
+        self.register_load_state_dict_pre_hook(_note_another_clip)
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
         print_log(
             f'CLIMOnCLIP trains {trained / 1e6:.2f} million weights '
@@ -154,7 +162,18 @@ class CLIMOnCLIP(BaseModel):
 
         Returns:
             dict: ``{objective}.{value}``.
+
+        Raises:
+            ValueError: If weights of another CLIP than the original were
+                loaded.
         """
+        if self._of_another_clip is not None:
+            raise ValueError(
+                'load_from: expected a checkpoint of the CLIP that '
+                'image_tower.pretrained names, which is what trained weights '
+                'are averaged with, got one whose frozen '
+                f'{self._of_another_clip!r} differs; name the CLIP that is '
+                'to be refined as pretrained of image_tower and text_encoder')
         losses = {}
         for name, objective in self.objectives.items():
             values = objective.loss(inputs, data_samples, self.towers)
@@ -309,3 +328,22 @@ def _accept_open_clip(module: CLIMOnCLIP, state_dict: dict, prefix: str,
             # The frozen text encoder reads its weights itself.
             continue
         state_dict[prefix + name] = value
+
+
+def _note_another_clip(module: CLIMOnCLIP, state_dict: dict, prefix: str,
+                       *args) -> None:
+    """Find out whether weights to be loaded are those of another CLIP.
+
+    Frozen weights are what all refinements of a CLIP have in common. They
+    may have been saved in half precision.
+    """
+    if module._of_another_clip is not None:
+        # The original has its frozen weights already.
+        return
+    for name, own in module.named_parameters():
+        loaded = state_dict.get(prefix + name)
+        if name.startswith(IMAGE_PREFIX) and not own.requires_grad \
+                and loaded is not None \
+                and not torch.equal(own.half(), loaded.to(own.device).half()):
+            module._of_another_clip = name
+            return

@@ -15,9 +15,9 @@ from mmdet_clim.models.backbones import DenseImageTower
 class Towers(NamedTuple):
     """The parts of CLIP that an objective works with.
 
-    ``image`` is trained; ``original`` is the image tower as it was before
-    the training, frozen; ``text`` embeds N strings as unit vectors (N, D) and
-    has the whole of CLIP's other half as ``tower``.
+    ``image`` is trained; ``original`` is the image tower as ``pretrained``
+    gave it, frozen; ``text`` embeds N strings as unit vectors (N, D) and has
+    the whole of CLIP's other half as ``tower``.
     """
 
     image: DenseImageTower

@@ -23,6 +23,8 @@ DISTILLATION = dict(
     type='mmdet_clim.SelfDistillationObjective',
     boxes=dict(type='mmdet_clim.GridBoxes', max_rows=2, max_cols=2))
 
+CHANGED = 'transformer.resblocks.1.mlp.c_fc.weight'
+
 
 def build(cfg, **changes):
     return MODELS.build(dict(copy.deepcopy(cfg), **changes))
@@ -255,16 +257,53 @@ def test_an_open_clip_file_loads_and_comes_back(model_cfg, tmp_path):
     keys = model.load_state_dict(other.state_dict(), strict=False)
     assert not keys.unexpected_keys
     assert keys.missing_keys == ['objectives.clim.region_loss.log_temperature']
-    changed = 'visual.transformer.resblocks.1.mlp.c_fc.weight'
     half = model.open_clip_state_dict(.25)
     torch.testing.assert_close(
-        half[changed],
-        .25 * other.state_dict()[changed] + .75 * before[changed])
+        half[f'visual.{CHANGED}'],
+        .25 * other.state_dict()[f'visual.{CHANGED}'] +
+        .75 * before[f'visual.{CHANGED}'])
     torch.save(half, tmp_path / 'clip.pt')
     again = open_clip.create_model(
         'region-clip-tiny', pretrained=str(tmp_path / 'clip.pt'))
     for name, value in again.state_dict().items():
         torch.testing.assert_close(value, half[name])
+
+
+def test_training_goes_on_from_a_refinement_of_the_same_clip(
+        model_cfg, make_batch):
+    """Also where it was saved in half precision, and for open_clip."""
+    refined = build(model_cfg)
+    with torch.no_grad():
+        for parameter in refined.parameters():
+            if parameter.requires_grad:
+                parameter += .1
+    for weights in (refined.state_dict(), refined.open_clip_state_dict(.5), {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in refined.open_clip_state_dict().items()
+    }):
+        model = build(model_cfg).train()
+        model.load_state_dict(weights, strict=False)
+        losses(model, make_batch(range(4)))
+        # The original is still the CLIP that both come from.
+        original = build(model_cfg).image_tower.visual.state_dict()
+        assert torch.equal(
+            model.averaged_tower(0.)[CHANGED], original[CHANGED])
+
+
+def test_no_training_from_another_clip_than_the_original(
+        model_cfg, make_batch):
+    """Its average with the original would be one of strangers."""
+    import open_clip
+    torch.manual_seed(5)
+    other = open_clip.create_model('region-clip-tiny')
+    model = build(model_cfg).train()
+    model.load_state_dict(other.state_dict(), strict=False)
+    with pytest.raises(
+            ValueError, match="load_from.*'image_tower.visual.*pretrained"):
+        losses(model, make_batch(range(4)))
+    # It can be measured all the same.
+    sample = region_sample([[0, 0, 20, 20]], [0])
+    model.eval()(torch.randn(1, 3, 64, 64), [sample], mode='predict')
 
 
 def test_a_clip_from_scratch_trains_both_towers(model_cfg, make_batch,
@@ -309,6 +348,14 @@ def test_arguments_that_are_refused(model_cfg, make_batch):
     with pytest.raises(ValueError, match='min_confidence'):
         build(
             model_cfg, objectives=dict(labels=dict(LABELS, min_confidence=1.)))
+    with pytest.raises(
+            ValueError, match='text_encoder.*trained OpenCLIPTextTower'):
+        build(
+            model_cfg,
+            text_encoder=dict(
+                model_cfg['text_encoder'],
+                type='mmdet_clim.OpenCLIPTextTower'),
+            objectives=dict(labels=LABELS))
     with pytest.raises(ValueError, match='2 images are missing'):
         losses(build(model_cfg), make_batch(range(2)))
     with pytest.raises(ValueError, match='vocabulary.*got None'):
