@@ -43,7 +43,9 @@ class RegionLabelObjective(BaseCLIPObjective):
             Defaults to 100 drawn nouns, the same in all processes.
 
     Raises:
-        ValueError: If ``min_confidence`` is not a probability.
+        ValueError: If ``min_confidence`` is not a probability, or the text
+            tower is trained: the nouns are embedded once, and what names the
+            crops is the original CLIP, text tower too.
     """
 
     def __init__(self,
@@ -75,6 +77,11 @@ class RegionLabelObjective(BaseCLIPObjective):
 
     def prepare(self, towers: Towers) -> None:
         """Embed the nouns."""
+        if any(p.requires_grad for p in towers.text.parameters()):
+            raise ValueError(
+                'text_encoder: RegionLabelObjective expects a frozen one, as '
+                'OpenCLIPTextEncoder is, got a trained '
+                f'{type(towers.text).__name__}')
         self.nouns = encode_classes(towers.text, self.vocabulary.names,
                                     self.templates).detach()
 
