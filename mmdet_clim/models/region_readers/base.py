@@ -3,10 +3,11 @@ from abc import ABCMeta, abstractmethod
 from dataclasses import dataclass
 from typing import Callable, Iterator, List, Sequence, Tuple
 
-from mmdet.models.detectors import TridentFasterRCNN
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+
+from .feature_maps import feature_maps
 
 
 @dataclass
@@ -56,15 +57,7 @@ class BaseRegionReader(BaseModule, metaclass=ABCMeta):
     def extract_feat(self, detector: nn.Module,
                      inputs: Tensor) -> Tuple[Tensor, ...]:
         """Images (N, 3, H, W) to the detector's feature maps (N, C, h, w)."""
-        feats = detector.extract_feat(inputs)
-        if isinstance(detector, TridentFasterRCNN):
-            # In training it gives the maps of all its branches one after
-            # another. Regions are read from the branch that predicts, or the
-            # first where all do.
-            branches = len(feats[0]) // len(inputs)
-            branch = max(detector.test_branch_idx, 0) % branches
-            feats = tuple(level.chunk(branches)[branch] for level in feats)
-        return feats
+        return feature_maps(detector, inputs)
 
     @abstractmethod
     def propose(self, detector: nn.Module, feats: Sequence[Tensor],
