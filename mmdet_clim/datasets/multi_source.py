@@ -41,10 +41,10 @@ class MultiSourceDataset(ConcatDataset):
         self.datasets = [
             DATASETS.build(d) if isinstance(d, dict) else d for d in datasets
         ]
-        self._metainfo = self.datasets[0].metainfo
+        self._metainfo = _own_metainfo(self.datasets[0])
         first = self._metainfo.get('classes')
         for number, dataset in enumerate(self.datasets):
-            classes = dataset.metainfo.get('classes')
+            classes = _own_metainfo(dataset).get('classes')
             if first and classes and tuple(classes) != tuple(first):
                 raise ValueError(
                     f'datasets[{number}]: expected the classes of '
@@ -68,6 +68,13 @@ class MultiSourceDataset(ConcatDataset):
     def get_dataset_source(self, idx: int) -> int:
         """The number of the source that a global index belongs to."""
         return self._get_ori_dataset_idx(idx)[0]
+
+
+def _own_metainfo(dataset: Dataset) -> dict:
+    """The meta information of a source, of the first of its own sources."""
+    metainfo = dataset.metainfo
+    # mmdet's ConcatDataset has a list where its data sets differ.
+    return metainfo[0] if isinstance(metainfo, list) else metainfo
 
 
 @DATA_SAMPLERS.register_module()

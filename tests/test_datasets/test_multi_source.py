@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from mmdet.datasets import ConcatDataset
 from mmengine.dataset import BaseDataset
 from torch.utils.data import DataLoader
 
@@ -54,6 +55,21 @@ def test_the_first_source_speaks_for_all():
     assert dataset.metainfo == dict(classes=('a', 'b'), palette='x')
     assert len(dataset) == 4
     assert [dataset.get_dataset_source(i) for i in range(4)] == [0, 1, 1, 2]
+
+
+def test_a_source_of_several_data_sets():
+    """mmdet's concatenation has a list of their meta information."""
+    joined = ConcatDataset([
+        SizedSource([(1, 1)] * 2, palette='x'),
+        SizedSource([(1, 1)], palette='y')
+    ])
+    assert isinstance(joined.metainfo, list)
+    dataset = MultiSourceDataset([joined, SizedSource([(1, 1)])])
+    assert dataset.metainfo['classes'] == ('a', 'b')
+    assert dataset.metainfo['palette'] == 'x'
+    assert [dataset.get_dataset_source(i) for i in range(4)] == [0, 0, 0, 1]
+    with pytest.raises(ValueError, match=r'datasets\[1\].*classes'):
+        MultiSourceDataset([joined, SizedSource([(1, 1)], ('b', 'a'))])
 
 
 def test_sources_that_do_not_fit_are_errors():
