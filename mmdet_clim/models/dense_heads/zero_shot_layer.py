@@ -122,8 +122,9 @@ class ZeroShotLayer(ZeroShotClassifier):
             logits = logits.masked_fill(~is_base, ABSENT_LOGIT)
         if self.background is None:
             return logits
-        cosine = F.normalize(embeddings.float(), dim=1) \
-            @ F.normalize(self.background, dim=0)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            cosine = F.normalize(embeddings.float(), dim=1) \
+                @ F.normalize(self.background.float(), dim=0)
         return torch.cat([logits, self.temperature * cosine[:, None]], 1)
 
     def forward(self, features: Tensor) -> Tensor:

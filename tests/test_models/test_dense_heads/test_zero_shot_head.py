@@ -147,6 +147,16 @@ def test_a_background_class_is_learned(classifier, vocabulary):
     assert layer.background.grad.abs().sum() > 0
 
 
+def test_scores_are_exact_under_mixed_precision(classifier, vocabulary):
+    layer = ZeroShotLayer(
+        torch.nn.Linear(4, 6), 1, True, vocabulary=vocabulary, **classifier)
+    embeddings = torch.randn(3, 8)
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed = layer.score(embeddings)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, layer.score(embeddings))
+
+
 def test_levels_with_different_numbers_of_priors(classifier, vocabulary):
     """SSD: 4 and 6 priors, and a background class."""
     head = ZeroShotHead(
