@@ -29,7 +29,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir',
         help='where logs and checkpoints go '
-        '(default: work_dirs/CONFIG_NAME)')
+        '(default: work_dirs/CONFIG_NAME, with --clim '
+        'work_dirs/CONFIG_NAME_FRAGMENT_NAME)')
     parser.add_argument(
         '--amp', action='store_true', help='train with mixed precision')
     parser.add_argument(
@@ -46,7 +47,8 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='settings that override the config, as key=value; lists as '
+        help='settings that override the config, with --clim the wrapped one '
+        '(model.detector.*) and the fragment (clim_*), as key=value; lists as '
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
         'without white space')
     parser.add_argument(
@@ -66,7 +68,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
     cfg = Config.fromfile(args.config)
     if args.clim is not None:
-        cfg = add_clim(cfg, read_fragment(args.clim))
+        cfg = add_clim(cfg, read_fragment(args.clim, args.cfg_options))
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
@@ -74,7 +76,12 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+        name = Path(args.config).stem
+        if args.clim is not None:
+            # Not beside the checkpoints of the plain detector, from which
+            # --resume would go on.
+            name += f'_{Path(args.clim.rpartition("::")[2]).stem}'
+        cfg.work_dir = str(Path('work_dirs', name))
 
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'

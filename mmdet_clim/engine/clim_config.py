@@ -2,7 +2,7 @@
 """CLIM put on a config from the command line, with no file edited."""
 import copy
 from pathlib import Path
-from typing import Dict, List, Union
+from typing import Dict, List, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -15,13 +15,17 @@ PACKING = 'PackRegionTextInputs'
 PIPELINE_HOOKS = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
 
 
-def read_fragment(name: Union[str, Path]) -> Config:
+def read_fragment(name: Union[str, Path],
+                  options: Optional[dict] = None) -> Config:
     """Read a fragment of a config that defines nothing but ``clim_*``.
 
     Args:
         name (str): A path, or ``package::path`` of a config that a package
             ships, such as
             ``mmdet_clim::_base_/clim/openmoji_captions_tags.py``.
+        options (dict, optional): What ``--cfg-options`` gave. Those of
+            ``clim_*`` names are merged: in the whole config, where the
+            others go, nobody reads these names any more.
 
     Raises:
         ValueError: If it defines other names.
@@ -34,6 +38,10 @@ def read_fragment(name: Union[str, Path]) -> Config:
     if others:
         raise ValueError(f'--clim {name}: a fragment defines names that start '
                          f'with {PREFIX!r} and no others, got {others}')
+    fragment.merge_from_dict({
+        key: value
+        for key, value in (options or {}).items() if key.startswith(PREFIX)
+    })
     return fragment
 
 
@@ -70,14 +78,16 @@ def add_clim(cfg: Config, fragment: Config) -> Config:
     """
     _check_host(cfg)
     new = copy.deepcopy(cfg)
-    new.merge_from_dict(copy.deepcopy(fragment.to_dict()))
+    for key in fragment:
+        # Not merged: the config may have inherited another fragment.
+        new[key] = copy.deepcopy(fragment[key])
     branches = _branches(fragment)
     new.model = _wrapped_model(new, fragment, branches)
     sources = [
         new[key] for key in _dataset_keys(fragment)
         if _branch_of(key, fragment[key]) in branches
     ]
-    new.train_dataloader = _mixed_loader(new, sources)
+    new.train_dataloader = _mixed_loader(new, fragment, sources)
     if 'base_batch_size' in cfg.get('auto_scale_lr', {}):
         # It counts the samples of every source.
         own = cfg.train_dataloader.batch_size
@@ -96,7 +106,7 @@ def _check_host(cfg: Config) -> None:
         if key not in cfg:
             raise KeyError(f'--clim: expected {key!r} in the config, got '
                            f'{sorted(cfg.keys())}')
-    if str(cfg.model.get('type')).endswith(WRAPPER):
+    if _type_name(cfg.model) == WRAPPER:
         raise ValueError(f'--clim: model is a {WRAPPER} already; give the '
                          'config of the detector inside')
     loader = cfg.train_dataloader
@@ -106,11 +116,18 @@ def _check_host(cfg: Config) -> None:
                            f'{sorted(loader)}')
     # MMEngine's own keeps the images of a batch in a list.
     collate = loader.get('collate_fn', dict(type='pseudo_collate'))
-    if str(collate['type']).rpartition('.')[2] != 'pseudo_collate':
+    if _type_name(collate) != 'pseudo_collate':
         raise ValueError(
             "--clim: train_dataloader.collate_fn: expected 'pseudo_collate', "
             'which keeps images of several sizes apart, got '
             f'{collate["type"]!r}')
+
+
+def _type_name(cfg: dict) -> str:
+    """The name of its type without scope; '' where it has none."""
+    kind = cfg.get('type', '')
+    # MMEngine's new configs have the type itself.
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
 def _dataset_keys(fragment: Config) -> List[str]:
@@ -120,7 +137,7 @@ def _dataset_keys(fragment: Config) -> List[str]:
 def _branch_of(key: str, dataset: ConfigDict) -> str:
     """The branch that a source's pipeline packs for."""
     for step in reversed(dataset.get('pipeline', [])):
-        if str(step['type']).endswith(PACKING):
+        if _type_name(step) == PACKING:
             return step.get('branch', 'mosaic')
     raise KeyError(f'--clim: {key}.pipeline: expected a '
                    f'mmdet_clim.{PACKING}, got none')
@@ -183,10 +200,11 @@ def _wrapped_model(cfg: Config, fragment: Config,
     return ConfigDict(model)
 
 
-def _mixed_loader(cfg: Config, sources: List[ConfigDict]) -> ConfigDict:
+def _mixed_loader(cfg: Config, fragment: Config,
+                  sources: List[ConfigDict]) -> ConfigDict:
     loader = cfg.train_dataloader
     own = loader.batch_size
-    ratio = list(cfg.get('clim_source_ratio', [own] * (len(sources) + 1)))
+    ratio = list(fragment.get('clim_source_ratio', [own] * (len(sources) + 1)))
     if len(ratio) != len(sources) + 1 or any(
             not isinstance(count, int) or count < 1 for count in ratio):
         raise ValueError(
@@ -216,7 +234,7 @@ def _mixed_loader(cfg: Config, sources: List[ConfigDict]) -> ConfigDict:
 
 def _reaches_pipeline(hook: ConfigDict) -> bool:
     """Whether a hook can not work with several pipelines; says so."""
-    name = str(hook['type']).rpartition('.')[2]
+    name = _type_name(hook)
     if name not in PIPELINE_HOOKS:
         return False
     print_log(

@@ -3,10 +3,15 @@
 import copy
 
 import pytest
-from mmengine.config import Config
+from mmdet.datasets import CocoDataset
+from mmdet.models import RTMDet
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import EMAHook
 
 import mmdet_clim  # noqa: F401
 from mmdet_clim.engine import add_clim, read_fragment
+from mmdet_clim.models.detectors import CLIMDetector
 
 OV_COCO = 'configs/_base_/clim/ov_coco_captions_tags.py'
 FRAGMENT = """
@@ -110,6 +115,62 @@ def test_hooks_and_preprocessor_of_other_projects(host, fragment):
     assert made.custom_hooks == [dict(type='EMAHook')]
     assert made.model.detector.data_preprocessor == dict(type='Pad')
     assert 'data_preprocessor' not in made
+
+
+def test_options_of_the_fragment(host, tmp_path):
+    path = tmp_path / 'fragment.py'
+    path.write_text(FRAGMENT)
+    fragment = read_fragment(
+        path, {
+            'clim_source_ratio': [3, 1],
+            'clim_objectives.caption.weight': 2,
+            'model.depth': 18
+        })
+    made = add_clim(host, fragment)
+    assert made.train_dataloader.sampler.source_ratio == [3, 1]
+    assert made.train_dataloader.batch_size == 4
+    assert made.model.objectives.caption == dict(type='Captions', weight=2)
+    assert made.model.detector == dict(type='Toy')
+
+
+def test_another_fragment_that_the_config_inherited(host, fragment):
+    expected = add_clim(host, fragment)
+    host.clim_mosaic_dataset = dict(type='Texts', indices=3)
+    host.clim_source_ratio = [1, 5]
+    made = add_clim(host, fragment)
+    assert made.train_dataloader == expected.train_dataloader
+    assert made.clim_mosaic_dataset == fragment.clim_mosaic_dataset
+
+
+def test_a_config_of_the_new_form(fragment, tmp_path):
+    """Its types are classes and no names."""
+    path = tmp_path / 'host.py'
+    path.write_text("""
+from mmdet.datasets import CocoDataset
+from mmdet.engine.hooks import PipelineSwitchHook
+from mmdet.models import RTMDet
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import EMAHook
+model = dict(type=RTMDet)
+train_dataloader = dict(
+    batch_size=4,
+    collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=CocoDataset))
+custom_hooks = [dict(type=PipelineSwitchHook), dict(type=EMAHook)]
+""")
+    host = Config.fromfile(path)
+    made = add_clim(host, fragment)
+    assert made.custom_hooks == [dict(type=EMAHook)]
+    assert made.model.detector == dict(type=RTMDet)
+    assert made.train_dataloader.collate_fn == dict(type=pseudo_collate)
+    assert made.train_dataloader.dataset.datasets[0] == dict(type=CocoDataset)
+    # A run writes it down.
+    (tmp_path / 'made.py').write_text(made.pretty_text)
+    assert Config.fromfile(tmp_path / 'made.py').model.detector.type == \
+        'mmdet.models.RTMDet'
+    host.model = ConfigDict(type=CLIMDetector)
+    with pytest.raises(ValueError, match='already'):
+        add_clim(host, fragment)
 
 
 @pytest.mark.parametrize('changes, error, message', [

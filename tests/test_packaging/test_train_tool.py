@@ -43,6 +43,28 @@ def test_work_dir_follows_the_name_of_the_config(read_config, config):
     assert read_config('train', config, '--work-dir', 'x').work_dir == 'x'
 
 
+def test_work_dir_with_clim_is_another(read_config, config, tmp_path):
+    """There --resume finds no checkpoint of the plain detector."""
+    with open(config, 'a') as file:
+        file.write('train_dataloader = dict(batch_size=2, dataset={})\n')
+    fragment = tmp_path / 'mosaics.py'
+    fragment.write_text(
+        "clim_text_encoder = dict(type='Encoder')\n"
+        "clim_objectives = dict(caption=dict(type='Captions'))\n"
+        'clim_dataset = dict(pipeline=['
+        "dict(type='mmdet_clim.PackRegionTextInputs')])\n")
+    plain = tmp_path / 'work_dirs/toy'
+    plain.mkdir(parents=True)
+    (plain / 'last_checkpoint').write_text(str(plain / 'iter_5.pth'))
+    cfg = read_config('train', config, '--clim', fragment, '--resume',
+                      '--cfg-options', 'clim_source_ratio=[2,1]',
+                      'model.detector.depth=18')
+    assert cfg.work_dir == 'work_dirs/toy_mosaics'
+    assert cfg.load_from == 'base.pth' and not cfg.get('resume', False)
+    assert cfg.model.detector == dict(type='Toy', depth=18)
+    assert cfg.train_dataloader.sampler.source_ratio == [2, 1]
+
+
 def test_options_amp_and_scaled_rate(read_config, config):
     cfg = read_config('train', config, '--amp', '--auto-scale-lr',
                       '--launcher', 'pytorch', '--cfg-options',

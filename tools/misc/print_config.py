@@ -25,7 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     cfg = Config.fromfile(args.config)
     if args.clim is not None:
-        cfg = add_clim(cfg, read_fragment(args.clim))
+        cfg = add_clim(cfg, read_fragment(args.clim, args.cfg_options))
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     print(cfg.pretty_text)
