@@ -29,10 +29,13 @@ class GroundingObjective(BaseModule):
 
     The targets are the tile boxes and rectangles of several tiles. The
     phrases to be found are one caption drawn per tile, or the names of the
-    tiles' tags; a rectangle is found by those of all its tiles. The phrases
-    of a mosaic make one prompt, or several where the language model would
-    cut it; then a box is looked for with those that hold its phrases. The
-    losses are the detector's own.
+    tiles' tags; a rectangle is found by those of all its tiles. An image that
+    stands in several tiles is found in each by the captions of all of them
+    (REFERENCE.md, section 2: a region goes with the captions of its image),
+    and phrases that differ in capitals alone are one. The phrases of a mosaic
+    make one prompt, or several where the language model would cut it; then a
+    box is looked for with those that hold its phrases. The losses are the
+    detector's own.
 
     Args:
         texts (str): ``'captions'`` or ``'tags'``.
@@ -115,7 +118,9 @@ class GroundingObjective(BaseModule):
         told = len(samples)
         if not told:
             # The detector's losses count boxes over all ranks, of which
-            # others may have phrases: every rank has to run them.
+            # others may have phrases: every rank has to run them. (GLIP
+            # counts an image without a box as one positive anchor, here as
+            # in mmdet's own training; Grounding DINO counts none.)
             images = [0]
             samples = [
                 _nothing_to_find(
@@ -151,35 +156,45 @@ class GroundingObjective(BaseModule):
         """
         tiles = data_sample.gt_instances.bboxes
         of_tile = self._tile_phrases(data_sample)
-        phrases = list(dict.fromkeys(p for tile in of_tile for p in tile))
+        # To an uncased language model, two that differ in capitals are one.
+        spelled: Dict[str, str] = {}
+        for phrase in (p for tile in of_tile for p in tile):
+            spelled.setdefault(phrase.lower(), phrase)
+        place = {lowered: index for index, lowered in enumerate(spelled)}
+        phrases = list(spelled.values())
         if phrases and self.texts == 'tags':
             phrases += self._negatives(phrases)
         shows = torch.zeros(len(tiles), len(phrases), dtype=torch.bool)
         for row, tile in zip(shows, of_tile):
-            row[[phrases.index(phrase) for phrase in tile]] = True
+            row[[place[phrase.lower()] for phrase in tile]] = True
+        keys = torch.tensor(data_sample.image_keys)
         members = torch.cat([
             torch.eye(len(tiles), dtype=torch.bool),
             compose_tiles(data_sample.mosaic_grid, self.num_compositions)
         ])
-        positives = (members.float() @ shows.float()) > 0
+        same_image = keys[:, None] == keys
+        positives = (members.float() @ same_image.float() @ shows.float()) > 0
         told = positives.any(1)
         boxes = union_boxes(tiles, members[told])
         return phrases, boxes, positives[told]
 
     def _tile_phrases(self, data_sample: DetDataSample) -> List[List[str]]:
         if self.texts == 'captions':
-            drawn = [
-                clean_phrase(of_tile[torch.randint(len(of_tile), ())])
-                for of_tile in data_sample.captions
-            ]
-            return [[caption] if caption else [] for caption in drawn]
+            return [_draw(of_tile) for of_tile in data_sample.captions]
         return [[self.names[tag] for tag in tags] for tags in data_sample.tags]
 
     def _negatives(self, phrases: List[str]) -> List[str]:
         """Names of classes that the mosaic does not show."""
-        others = [name for name in self.names if name not in phrases]
+        shown = {phrase.lower() for phrase in phrases}
+        others = [name for name in self.names if name.lower() not in shown]
         chosen = torch.randperm(len(others))[:self.num_negatives]
         return [others[index] for index in chosen.tolist()]
+
+
+def _draw(captions: List[str]) -> List[str]:
+    """One of a tile's captions, or none where all are nothing but marks."""
+    clean = [phrase for phrase in map(clean_phrase, captions) if phrase]
+    return [clean[torch.randint(len(clean), ())]] if clean else []
 
 
 def _nothing_to_find(reader: GroundingReader, detector: nn.Module,

@@ -47,6 +47,54 @@ def test_two_tiles_with_one_text(make):
     assert positives.int().tolist() == [[1, 0], [0, 1], [1, 0]]
 
 
+def test_capitals_make_no_other_phrase(make):
+    _, sample = make['mosaic'](0)
+    sample.set_metainfo(
+        dict(captions=[['A cat.'], ['A dog'], ['a cat'], ['TV']]))
+    phrases, _, positives = GroundingObjective(
+        num_compositions=0).targets(sample)
+    assert phrases == ['A cat', 'A dog', 'TV']
+    assert positives.int().tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0],
+                                        [0, 0, 1]]
+    objective = GroundingObjective(
+        'tags', ('Cat', 'TV', 'tv'), num_negatives=2, num_compositions=0)
+    sample.set_metainfo(dict(tags=[[1], [2], [], []]))
+    phrases, _, positives = objective.targets(sample)
+    assert phrases == ['TV', 'Cat']
+    assert positives.int().tolist() == [[1, 0], [1, 0]]
+
+
+def test_an_image_in_two_tiles_has_the_captions_of_both(make):
+    """As a mosaic's partners, drawn from a cache, may come again."""
+    _, sample = make['mosaic'](0)
+    sample.set_metainfo(
+        dict(
+            captions=[['a cat'], ['a bus'], ['it sleeps'], ['a cup']],
+            image_keys=[7, 8, 7, 9]))
+    phrases, boxes, positives = GroundingObjective(
+        num_compositions=9).targets(sample)
+    assert phrases == ['a cat', 'a bus', 'it sleeps', 'a cup']
+    assert positives[:4].int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 0],
+                                            [1, 0, 1, 0], [0, 0, 0, 1]]
+    # The upper row of tiles shows the image too.
+    tiles = sample.gt_instances.bboxes
+    upper = torch.cat([tiles[0, :2], tiles[1, 2:]])
+    row, = (boxes == upper).all(1).nonzero()
+    assert positives[row].int().tolist() == [[1, 1, 1, 0]]
+
+
+def test_captions_that_are_marks_are_not_drawn(make):
+    _, sample = make['mosaic'](0)
+    sample.set_metainfo(
+        dict(captions=[['...', 'a cat', '?'], ['!'], ['.'], ['a bus']]))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        phrases, _, positives = GroundingObjective(
+            num_compositions=0).targets(sample)
+        assert phrases == ['a cat', 'a bus']
+        assert positives.int().tolist() == [[1, 0], [0, 1]]
+
+
 @pytest.mark.parametrize('arguments, message', [
     (dict(texts='names'), "'captions', 'tags'"),
     (dict(texts='tags'), 'vocabulary'),
