@@ -35,6 +35,9 @@ def clean_phrase(phrase: str) -> str:
     Args:
         phrase (str): A caption or a class name.
     """
+    # BERT sees nothing of a zero-width joiner and its like; mmdet finds no
+    # tokens of a phrase that ends with them.
+    phrase = ''.join(c for c in phrase if c.isprintable() or c.isspace())
     # A full stop or a question mark inside would part it (SEPARATOR).
     for mark in '.?!':
         phrase = phrase.replace(mark, ',')
@@ -46,7 +49,10 @@ def pack_phrases(phrases: Sequence[str], count_tokens: Callable[[str], int],
     """Put phrases into as few prompts as they need, in their order.
 
     No phrase is cut: one that does not fit goes to the next prompt, and one
-    that is longer than a prompt goes on in the next, at a word.
+    that is longer than a prompt goes on in the next, at a word, or within a
+    word that is longer than a prompt itself, such as a caption in a script
+    without spaces. One of which the language model sees nothing, such as a
+    lone replacement character, stands in no prompt.
 
     Args:
         phrases (Sequence[str]): What to find, as :func:`clean_phrase` gives.
@@ -57,11 +63,13 @@ def pack_phrases(phrases: Sequence[str], count_tokens: Callable[[str], int],
         list[GroundingPrompt]: None is empty.
 
     Raises:
-        ValueError: If a word alone is longer than a prompt.
+        ValueError: If a prompt has no room for a single character.
     """
     room = limit - NUM_SPECIAL_TOKENS
     prompts, used = [], room
     for index, phrase in enumerate(phrases):
+        if not count_tokens(phrase):
+            continue
         for words, length in _pieces(phrase, count_tokens, room):
             if used + length > room:
                 prompts.append(GroundingPrompt())
@@ -80,14 +88,28 @@ def _pieces(phrase: str, count_tokens: Callable[[str], int], room: int):
         return
     piece, used = [], end
     for word in phrase.split():
-        length = count_tokens(word)
-        if length + end > room:
-            raise ValueError(
-                f'phrase: the word {word[:40]!r} alone has {length} tokens, '
-                f'a prompt has room for {room - end}')
-        if used + length > room:
-            yield ' '.join(piece), used
-            piece, used = [], end
-        piece.append(word)
-        used += length
+        for part in _parts(word, count_tokens, room - end):
+            length = count_tokens(part)
+            if used + length > room:
+                yield ' '.join(piece), used
+                piece, used = [], end
+            piece.append(part)
+            used += length
     yield ' '.join(piece), used
+
+
+def _parts(word: str, count_tokens: Callable[[str], int],
+           room: int) -> List[str]:
+    """A word, in halves of halves until each fits."""
+    length = count_tokens(word)
+    if length <= room:
+        return [word]
+    if len(word) == 1:
+        raise ValueError(
+            f'language_model.max_tokens: expected room for {word!r} with its '
+            f'{length} tokens, a prompt has room for {room}')
+    half = len(word) // 2
+    return [
+        *_parts(word[:half], count_tokens, room),
+        *_parts(word[half:], count_tokens, room)
+    ]

@@ -111,7 +111,6 @@ class GroundingReader(DenseFeatureReader):
             outputs = detector.forward_transformer(feats.levels, texts,
                                                    samples)
             _, boxes = detector.bbox_head(**outputs)
-        height, width = feats.inputs.shape[-2:]
         # Boxes are relative to each image without its padding.
         sizes = boxes.new_tensor(
             [sample.img_shape[::-1] for sample in samples]).repeat(1, 2)
