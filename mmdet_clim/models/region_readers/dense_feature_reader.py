@@ -165,9 +165,13 @@ class DenseFeatureReader(BaseRegionReader):
     def predict(self, detector: nn.Module, feats: ExtractedImages,
                 samples: SampleList) -> List[InstanceData]:
         """Boxes in pixels of the input, from the maps there are already."""
-        size = tuple(feats.inputs.shape[-2:])
+        height, width = feats.inputs.shape[-2:]
         for sample in samples:
-            sample.set_metainfo(dict(batch_input_shape=size))
+            sample.set_metainfo(dict(batch_input_shape=(height, width)))
+            if 'border' not in sample:
+                # CenterNet takes off (top, bottom, left, right) of what its
+                # own pipeline pads around an image: here, nothing.
+                sample.set_metainfo(dict(border=(0, height, 0, width)))
         levels = tuple(level.float() for level in feats.levels)
         if isinstance(detector, DetectionTransformer):
             return detector.bbox_head.predict(

@@ -288,6 +288,44 @@ def test_proposals_are_predictions_without_classes(request, build, make, name):
     assert 'pred_instances' not in samples[0]
 
 
+def test_proposals_of_a_detector_that_takes_off_a_border(make):
+    """CenterNet: its own pipeline tells the padding, a mosaic has none."""
+    register_all_modules()
+    detector = MODELS.build(
+        ConfigDict(
+            type='mmdet.CenterNet',
+            backbone=dict(type='mmdet.ResNet', depth=18, base_channels=4),
+            neck=dict(
+                type='mmdet.CTResNetNeck',
+                in_channels=32,
+                num_deconv_filters=(8, 8, 8),
+                num_deconv_kernels=(4, 4, 4),
+                use_dcn=False),
+            bbox_head=dict(
+                type='mmdet.CenterNetHead',
+                num_classes=5,
+                in_channels=8,
+                feat_channels=8),
+            test_cfg=dict(topk=20, local_maximum_kernel=3,
+                          max_per_img=20))).eval()
+    reader = build_region_reader(None, detector, 8)
+    _, sample = make['mosaic'](0)
+    feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64))
+    found, = reader.propose(detector, feats, [sample])
+    own = DetDataSample(
+        metainfo=dict(
+            sample.metainfo,
+            batch_input_shape=(64, 64),
+            border=[0., 64., 0., 64.]))
+    with torch.no_grad():
+        own, = detector.predict(feats.inputs, [own], rescale=False)
+    assert len(found) > 0 and 'border' not in sample
+    scores, order = own.pred_instances.scores.sort(descending=True)
+    torch.testing.assert_close(found.scores[0], scores[0])
+    torch.testing.assert_close(found.bboxes[0],
+                               own.pred_instances.bboxes[order[0]])
+
+
 def test_nothing_and_one_region(build, fcos_cfg):
     model = build(fcos_cfg)
     feats = model.region_reader.extract_feat(model.detector,
