@@ -175,6 +175,7 @@ custom_hooks = [dict(type=PipelineSwitchHook), dict(type=EMAHook)]
 
 @pytest.mark.parametrize('changes, error, message', [
     (dict(model=dict(type='mmdet_clim.CLIMDetector')), ValueError, 'already'),
+    (dict(train_dataloader=None), KeyError, "expected 'train_dataloader'"),
     (dict(train_dataloader=dict(batch_size=2)), KeyError, 'dataset'),
     (dict(
         train_dataloader=dict(
