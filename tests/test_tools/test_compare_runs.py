@@ -100,7 +100,12 @@ def test_run_without_metrics(tmp_path, compare):
     assert 'expected metrics of OVCocoMetric' in log
 
 
-def test_row_without_work_dir(tmp_path, compare):
-    code, log = compare('--run', 'a', '--out', tmp_path)
-    assert code == 2
-    assert 'at least one work dir' in log
+@pytest.mark.parametrize('arguments, message', [
+    ([], 'arguments are required: --run'),
+    (['--run', 'a'], '--run a: expected at least one work dir'),
+    (['--run', 'a', 'x', '--run', 'a', 'y'
+      ], '--run a: expected every name once'),
+])
+def test_wrong_rows(tmp_path, compare, arguments, message):
+    code, log = compare(*arguments, '--out', tmp_path)
+    assert code == 2 and message in log

@@ -16,6 +16,7 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmdet_clim.datasets import Vocabulary, build_vocabulary
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.evaluation import CLASS_AP, compare_class_ap, read_class_ap
+from mmdet_clim.evaluation.command import add_runs
 from mmdet_clim.visualization import plot_class_ap
 
 
@@ -24,14 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--run',
-        nargs='+',
-        action='append',
-        required=True,
-        metavar=('NAME', 'WORK_DIR'),
-        help='a run: its name, then the work dir of each seed; give the '
-        'option once for each')
+    add_runs(parser, 'a run')
     parser.add_argument(
         '--gain',
         nargs=2,
@@ -58,9 +52,6 @@ def parse_args() -> argparse.Namespace:
         required=True,
         help='folder of class_ap.png and class_ap.json')
     args = parser.parse_args()
-    for name, *work_dirs in args.run:
-        if not work_dirs:
-            parser.error(f'--run {name}: expected at least one work dir')
     if (args.kind == 'AP50') != (args.annotations is None):
         parser.error('--annotations: expected with the kinds of OV-LVIS, and '
                      'only with them')
@@ -82,7 +73,7 @@ def main() -> None:
     args = parse_args()
     runs: Dict[str, List[Dict[str, float]]] = {
         name: [read_class_ap(work_dir, args.kind) for work_dir in work_dirs]
-        for name, *work_dirs in args.run
+        for name, work_dirs in args.run.items()
     }
     gain = tuple(args.gain) if args.gain else None
     rows = compare_class_ap(runs, vocabulary_of(args), gain)

@@ -18,30 +18,20 @@ from mmdet_clim.evaluation import (
     seconds_per_iteration,
     summarise_runs,
 )
+from mmdet_clim.evaluation.command import add_runs
 from mmdet_clim.visualization import plot_curves, plot_rows
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--run',
-        nargs='+',
-        action='append',
-        required=True,
-        metavar=('NAME', 'WORK_DIR'),
-        help='a row of the table: its name, then the work dir of each seed; '
-        'give the option once for each row')
+    add_runs(parser, 'a row of the table')
     parser.add_argument(
         '--out',
         type=Path,
         required=True,
         help='folder of table.md, table.json, table.png and curves.png')
-    args = parser.parse_args()
-    for name, *work_dirs in args.run:
-        if not work_dirs:
-            parser.error(f'--run {name}: expected at least one work dir')
-    return args
+    return parser.parse_args()
 
 
 def read_run(work_dir: str) -> Tuple[dict, str, Dict[str, float]]:
@@ -64,7 +54,7 @@ def main() -> None:
     runs: Dict[str, List[Dict[str, float]]] = {}
     curves = {}
     prefixes = set()
-    for name, *work_dirs in args.run:
+    for name, work_dirs in args.run.items():
         seeds = [read_run(work_dir) for work_dir in work_dirs]
         runs[name] = [metrics for _, _, metrics in seeds]
         prefixes |= {prefix for _, prefix, _ in seeds}
