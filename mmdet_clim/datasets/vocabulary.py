@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """The class names that a detector knows, and which of them are base."""
+from abc import ABCMeta, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ class Vocabulary:
         if wrong:
             raise ValueError('vocabulary: every class name must be a '
                              f'non-empty string, got {wrong!r}')
-        twice = [n for n, count in Counter(self.names).items() if count > 1]
+        times = Counter(n.strip() for n in self.names)
+        twice = [n for n, count in times.items() if count > 1]
         if twice:
             raise ValueError(
                 f'vocabulary: class names must differ, given twice: {twice}')
@@ -94,7 +96,17 @@ def build_vocabulary(
     if isinstance(source, Mapping):
         return _from_dataset(source)
     if isinstance(source, (str, Path)):
-        lines = Path(source).read_text(encoding='utf-8').splitlines()
+        try:
+            # Notepad begins a file with a mark, which is no part of a name.
+            text = Path(source).read_text(encoding='utf-8-sig')
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'vocabulary: {source!s} is no file; a text is the path of '
+                'one, and names are given as a list') from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f'vocabulary: {source!s} is not UTF-8 '
+                             f'({error})') from error
+        lines = text.splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
         return Vocabulary(names, names)
     names = tuple(source)
@@ -130,10 +142,11 @@ def _from_dataset(source: Mapping) -> Vocabulary:
                       metainfo.get('image_counts'))
 
 
-class ClassesFromFile:
+class ClassesFromFile(metaclass=ABCMeta):
     """What a dataset is that has its classes from a file of annotations."""
 
     @classmethod
+    @abstractmethod
     def read_metainfo(cls, ann_file: Union[str, Path]) -> dict:
         """Read ``classes`` and what else belongs into the metainfo.
 
@@ -145,4 +158,3 @@ class ClassesFromFile:
             ``base_classes``, ``novel_classes`` and ``image_counts`` (one per
             class).
         """
-        raise NotImplementedError
