@@ -21,6 +21,8 @@ _REDUCED_FLAGS = {
 # DHT (C4), JPG (C8) and DAC (CC).
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN = 0xDA
+# What Pillow raises at a broken file; of an AVIF it is a RuntimeError.
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError)
 # Markers without a length: TEM, RST0-7 and SOI.
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
 
@@ -95,7 +97,7 @@ def read_header(data: bytes) -> ImageHeader:
             return ImageHeader(image.width, image.height, None)
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(str(error), reason='too large') from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except _PILLOW_ERRORS as error:
         raise UnreadableImageError(
             f'not an image, {len(data)} bytes ({error})',
             reason='not an image') from error
@@ -116,7 +118,7 @@ def _check_complete(data: bytes, header: ImageHeader) -> None:
             with Image.open(BytesIO(data)) as image:
                 image.load()
             complete = True
-        except (OSError, ValueError, SyntaxError):
+        except _PILLOW_ERRORS:
             complete = False
     if not complete:
         raise UnreadableImageError(
@@ -179,7 +181,7 @@ def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> Tuple[int, int]:
     try:
         with Image.open(BytesIO(data)) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (*_PILLOW_ERRORS, Image.DecompressionBombError):
         # OpenCV may still read what Pillow does not.
         orientation = 1
     # Values 5 to 8 of EXIF 2.3, table 6, exchange rows and columns.

@@ -5,7 +5,7 @@ from io import BytesIO
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from mmdet_clim.datasets import UnreadableImageError, decode_image, read_image
 from mmdet_clim.datasets.images import image_size, read_header
@@ -190,3 +190,19 @@ def test_read_image_from_a_file_and_from_within_a_shard(tmp_path):
         assert np.array_equal(image, textured(20, 10)) and full == (10, 20)
     with pytest.raises(UnreadableImageError, match='missing.jpg'):
         read_image(dict(img_path=str(tmp_path / 'missing.jpg')))
+
+
+@pytest.mark.skipif(
+    not features.check('avif'), reason='this Pillow has no AVIF')
+def test_a_broken_avif_is_unreadable_wherever_it_is_broken():
+    """libavif's errors are no OSErrors; crawled .jpg files may be AVIFs."""
+    data = pillow_bytes(Image.fromarray(textured(12, 9)), format='AVIF')
+    unreadable = 0
+    for position in range(0, len(data), 3):
+        broken = data[:position] + b'\xff' + data[position + 1:]
+        for function in (decode_image, image_size):
+            try:
+                function(broken)
+            except UnreadableImageError:
+                unreadable += 1
+    assert unreadable > 50
