@@ -30,7 +30,8 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace files of other origin, inputs or options')
+        help='replace files of other origin, inputs or options, and make '
+        'those of the same again')
 
 
 def report(name: str, prepare: Callable[[], Tuple[Dict, bool]]) -> str:

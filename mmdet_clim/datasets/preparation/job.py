@@ -141,7 +141,7 @@ def run_job(job: Job,
             gets and returns the summary. It may find there what it left when
             it was killed; see :func:`do_once`.
         overwrite (bool): Replace files of other origin or of other
-            parameters.
+            parameters, and make those of the same ones again.
 
     Returns:
         tuple[dict, bool]: The summary, and False if all was made before.
@@ -150,7 +150,7 @@ def run_job(job: Job,
         FileExistsError: If an output exists that would be replaced.
         RuntimeError: If another process is at it.
     """
-    if _is_finished(job):
+    if not overwrite and _is_finished(job):
         return _read(job.folder / job.summary), False
     # Hidden names: an output may be called job.json or made.json.
     state = job.work_folder / '.job.json'

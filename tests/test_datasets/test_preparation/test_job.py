@@ -32,6 +32,8 @@ def test_a_job_is_done_once(job):
     (job.folder / 'b.txt').unlink()
     assert run_job(job, make) == ({'files': 2}, True)
     assert (job.folder / 'b.txt').read_text() == 'content of b.txt'
+    # What no input tells has changed, such as images that came later.
+    assert run_job(job, make, overwrite=True) == ({'files': 2}, True)
 
 
 def test_what_would_be_lost_is_kept(job):
