@@ -182,11 +182,12 @@ def true_class_places(cosines: Tensor, labels: Tensor) -> Tensor:
         labels (Tensor): (R,) class indices.
 
     Returns:
-        Tensor: (R,) int64; C where a cosine of the row is not a number.
+        Tensor: (R,) int64; behind every k where a cosine of the row is not a
+        number.
     """
     own = cosines.gather(1, labels[:, None])
     index = torch.arange(cosines.shape[1])
     before = (cosines > own) | ((cosines == own) & (index < labels[:, None]))
     places = before.sum(1)
-    places[cosines.isnan().any(1)] = cosines.shape[1]
+    places[cosines.isnan().any(1)] = torch.iinfo(places.dtype).max
     return places
