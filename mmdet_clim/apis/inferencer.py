@@ -210,6 +210,7 @@ class CLIMInferencer(DetInferencer):
             writer.finish()
         return predictions
 
+    @torch.no_grad()
     def responses(self, image: Union[str, np.ndarray]) -> Tensor:
         """Where in an image the detector answers to each of its classes.
 
@@ -240,8 +241,11 @@ class CLIMInferencer(DetInferencer):
         _, data = next(iter(self.preprocess([image])))
         data = self.model.data_preprocessor(data, False)
         height, width = data['data_samples'][0].img_shape[:2]
-        maps = detector_responses(self.model, self._reader, data['inputs'],
-                                  texts)
+        pixels = data['inputs']
+        maps = detector_responses(
+            self.model, self._reader,
+            self._reader.extract_feat(self.model, pixels),
+            tuple(pixels.shape[2:]), texts)
         # What the padding answers is not shown.
         return maps[:, :height, :width].cpu()
 

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Detectors and CLIPs as pictures look at them: texts, regions, features."""
 from abc import ABCMeta, abstractmethod
-from typing import Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -22,6 +22,18 @@ from mmdet_clim.registry import MODELS
 from .response_maps import detector_responses, tower_responses
 
 
+class SeenImage(NamedTuple):
+    """An image as a model took it in, once for all that is asked of it.
+
+    Args:
+        size (tuple[int, int]): Height and width of the model's input.
+        feats: What the model made of it.
+    """
+
+    size: Tuple[int, int]
+    feats: Any
+
+
 class ModelView(metaclass=ABCMeta):
     """What pictures ask a model, whatever its kind.
 
@@ -40,21 +52,28 @@ class ModelView(metaclass=ABCMeta):
         return encode_classes(self.text_encoder, texts,
                               ('{}', )).to(self.preprocessor.device)
 
-    def prepare(self, image: Tensor) -> Tensor:
-        """An image (3, H, W), uint8, BGR, to the model's input (1, 3, H, W).
+    def look(self, image: Tensor) -> SeenImage:
+        """Have the model take in an image.
 
-        The input may be padded on the right and at the bottom.
+        Args:
+            image (Tensor): Shape (3, h, w), uint8, BGR. The model's input may
+                be larger: it is padded on the right and at the bottom.
         """
         sample = DetDataSample(metainfo=dict(img_shape=image.shape[1:]))
-        return self.preprocessor(dict(inputs=[image],
-                                      data_samples=[sample]))['inputs']
+        pixels = self.preprocessor(
+            dict(inputs=[image], data_samples=[sample]))['inputs']
+        return SeenImage(tuple(pixels.shape[2:]), self.extract(pixels))
 
     @abstractmethod
-    def responses(self, pixels: Tensor, texts: Tensor) -> Tensor:
+    def extract(self, pixels: Tensor) -> Any:
+        """What the model makes of its input (1, 3, H, W)."""
+
+    @abstractmethod
+    def responses(self, seen: SeenImage, texts: Tensor) -> Tensor:
         """Where the model answers to texts.
 
         Args:
-            pixels (Tensor): What :meth:`prepare` gave, (1, 3, H, W).
+            seen (SeenImage): What :meth:`look` gave, H x W pixels large.
             texts (Tensor): Unit vectors (T, D).
 
         Returns:
@@ -62,15 +81,15 @@ class ModelView(metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def dense_features(self, pixels: Tensor) -> Tensor:
-        """Features (D, h, w) of what :meth:`prepare` gave."""
+    def dense_features(self, seen: SeenImage) -> Tensor:
+        """Features (D, h, w) of what :meth:`look` gave."""
 
     @abstractmethod
-    def propose(self, pixels: Tensor, shape: Sequence[int]) -> Tensor:
+    def propose(self, seen: SeenImage, shape: Sequence[int]) -> Tensor:
         """Likely objects, best first.
 
         Args:
-            pixels (Tensor): What :meth:`prepare` gave, (1, 3, H, W).
+            seen (SeenImage): What :meth:`look` gave.
             shape (tuple[int, int]): Height and width without the padding.
 
         Returns:
@@ -81,7 +100,7 @@ class ModelView(metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def read(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+    def read(self, seen: SeenImage, boxes: Tensor) -> Tensor:
         """Boxes (R, 4), xyxy pixels of the input, to embeddings (R, D)."""
 
 
@@ -100,33 +119,37 @@ class DetectorView(ModelView):
         self.detector = detector
         self.reader = reader
 
-    def responses(self, pixels: Tensor, texts: Tensor) -> Tensor:
-        """Cosines of texts and of windows, as the reader reads these."""
-        return detector_responses(self.detector, self.reader, pixels, texts)
+    def extract(self, pixels: Tensor) -> Any:
+        """The feature maps that the reader reads."""
+        return self.reader.extract_feat(self.detector, pixels)
 
-    def dense_features(self, pixels: Tensor) -> Tensor:
+    def responses(self, seen: SeenImage, texts: Tensor) -> Tensor:
+        """Cosines of texts and of windows, as the reader reads these."""
+        return detector_responses(self.detector, self.reader, seen.feats,
+                                  seen.size, texts)
+
+    def dense_features(self, seen: SeenImage) -> Tensor:
         """The first of the detector's feature maps."""
-        feats = self.reader.extract_feat(self.detector, pixels)
+        feats = seen.feats
         levels = feats.levels if isinstance(feats, ExtractedImages) else feats
         return levels[0][0]
 
-    def propose(self, pixels: Tensor, shape: Sequence[int]) -> Tensor:
+    def propose(self, seen: SeenImage, shape: Sequence[int]) -> Tensor:
         """What the reader proposes of this image."""
-        feats = self.reader.extract_feat(self.detector, pixels)
         sample = DetDataSample(
             metainfo=dict(
                 img_shape=tuple(shape),
                 ori_shape=tuple(shape),
-                batch_input_shape=tuple(pixels.shape[2:]),
+                batch_input_shape=seen.size,
                 scale_factor=(1.0, 1.0)))
-        found: InstanceData = self.reader.propose(self.detector, feats,
+        found: InstanceData = self.reader.propose(self.detector, seen.feats,
                                                   [sample])[0]
         return found.bboxes
 
-    def read(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+    def read(self, seen: SeenImage, boxes: Tensor) -> Tensor:
         """Region embeddings, as the classifier compares them with texts."""
-        feats = self.reader.extract_feat(self.detector, pixels)
-        return self.reader.read(self.detector, feats, _rois(boxes)).float()
+        return self.reader.read(self.detector, seen.feats,
+                                _rois(boxes)).float()
 
 
 class TowerView(ModelView):
@@ -140,21 +163,25 @@ class TowerView(ModelView):
         super().__init__(model.text_encoder, model.data_preprocessor)
         self.tower = model.image_tower
 
-    def responses(self, pixels: Tensor, texts: Tensor) -> Tensor:
+    def extract(self, pixels: Tensor) -> Any:
+        """What the tower encodes."""
+        return self.tower.encode(pixels)[1]
+
+    def responses(self, seen: SeenImage, texts: Tensor) -> Tensor:
         """Cosines of texts and of CLIP's dense features."""
-        return tower_responses(self.tower, pixels, texts)
+        return tower_responses(self.dense_features(seen), seen.size, texts)
 
-    def dense_features(self, pixels: Tensor) -> Tensor:
+    def dense_features(self, seen: SeenImage) -> Tensor:
         """CLIP's embeddings of all positions."""
-        return self.tower.dense_features(pixels)[0]
+        return self.tower.dense_features_of(seen.feats)[0]
 
-    def propose(self, pixels: Tensor, shape: Sequence[int]) -> Tensor:
+    def propose(self, seen: SeenImage, shape: Sequence[int]) -> Tensor:
         """Raise a TypeError: the boxes have to be given."""
         raise TypeError('a CLIP proposes no boxes; give some')
 
-    def read(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+    def read(self, seen: SeenImage, boxes: Tensor) -> Tensor:
         """CLIP's embeddings of the boxes."""
-        return self.tower.region_features(pixels, _rois(boxes))
+        return self.tower.region_features_of(seen.feats, _rois(boxes))
 
 
 def view_model(model: nn.Module, name: Optional[str] = None) -> ModelView:

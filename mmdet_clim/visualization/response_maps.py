@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdet_clim.models.backbones import DenseImageTower
 from mmdet_clim.models.region_readers import BaseRegionReader
 
 #: Sides of the windows that a detector reads, as shares of the image's.
@@ -20,7 +19,8 @@ WINDOWS_PER_SIDE = 24
 @torch.no_grad()
 def detector_responses(detector: nn.Module,
                        reader: BaseRegionReader,
-                       image: Tensor,
+                       feats: Sequence[Tensor],
+                       size: Tuple[int, int],
                        texts: Tensor,
                        window_sides: Sequence[float] = WINDOW_SIDES) -> Tensor:
     """Cosine of texts and of what a detector reads around each position.
@@ -32,7 +32,10 @@ def detector_responses(detector: nn.Module,
     Args:
         detector (nn.Module): In evaluation mode.
         reader (BaseRegionReader): That reads it.
-        image (Tensor): Shape (1, 3, H, W), as the detector takes it.
+        feats (Sequence[Tensor]): What the reader's ``extract_feat`` gave of
+            one image.
+        size (tuple[int, int]): H and W of that image, in pixels, as the
+            detector takes it.
         texts (Tensor): Unit vectors (T, D).
         window_sides (Sequence[float]): Sides of the windows as shares of the
             longer side of the image.
@@ -40,14 +43,13 @@ def detector_responses(detector: nn.Module,
     Returns:
         Tensor: Shape (T, H, W), cosines from -1 to 1.
     """
-    height, width = image.shape[-2:]
+    height, width = size
     longer = max(height, width)
     step = longer / WINDOWS_PER_SIDE
-    feats = reader.extract_feat(detector, image)
     maps = []
     for side in window_sides:
         boxes, shape = _windows(height, width, side * longer, step)
-        boxes = boxes.to(image.device)
+        boxes = boxes.to(texts.device)
         rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
         regions = reader.read(detector, feats, rois).float()
         regions = F.normalize(regions, dim=1)
@@ -56,21 +58,20 @@ def detector_responses(detector: nn.Module,
 
 
 @torch.no_grad()
-def tower_responses(tower: DenseImageTower, image: Tensor,
+def tower_responses(dense: Tensor, size: Tuple[int, int],
                     texts: Tensor) -> Tensor:
     """Cosine of texts and of CLIP's dense features.
 
     Args:
-        tower (DenseImageTower): In evaluation mode.
-        image (Tensor): Shape (1, 3, H, W), as the tower takes it.
+        dense (Tensor): Unit vectors (D, h, w) of all positions of an image.
+        size (tuple[int, int]): H and W of that image in pixels.
         texts (Tensor): Unit vectors (T, D).
 
     Returns:
         Tensor: Shape (T, H, W), cosines from -1 to 1.
     """
-    dense = tower.dense_features(image)[0]
     values = dense.flatten(1).t().float() @ texts.t()
-    return _enlarge(values, tuple(dense.shape[1:]), tuple(image.shape[-2:]))
+    return _enlarge(values, tuple(dense.shape[1:]), size)
 
 
 def draw_responses(image: np.ndarray, responses: Tensor,

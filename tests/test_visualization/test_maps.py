@@ -24,9 +24,6 @@ class ColourReader(BaseRegionReader):
     def check(self, detector):
         pass
 
-    def extract_feat(self, detector, inputs):
-        return inputs
-
     def propose(self, detector, feats, data_samples):
         raise AssertionError('nobody asked for proposals')
 
@@ -40,7 +37,7 @@ def test_a_detector_answers_where_the_thing_is():
     image[:, 2, :, 45:] = 2  # blue on the right
     red_blue = torch.eye(3)[[0, 2]]
     maps = detector_responses(torch.nn.Identity(), ColourReader(), image,
-                              red_blue)
+                              (60, 90), red_blue)
     assert maps.shape == (2, 60, 90)
     # Far from the edge, a window holds one colour alone.
     np.testing.assert_allclose(maps[0, :, :20], 1, atol=1e-5)

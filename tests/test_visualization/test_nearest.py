@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -93,6 +94,24 @@ def test_a_detector_that_only_its_wrapper_reads(tmp_path):
         head=model.bbox_head)
     with pytest.raises(TypeError, match='DETR by a projection that is no'):
         view_model(MODELS.build(model))
+
+
+@torch.no_grad()
+def test_a_model_looks_at_an_image_once(repository):
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(repository / CONFIG)
+    model = MODELS.build(cfg.model).eval()
+    seen = []
+    model.detector.backbone.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape))
+    view = view_model(model)
+    image = view.look(torch.zeros(3, 60, 90, dtype=torch.uint8))
+    boxes = view.propose(image, (60, 90))[:2]
+    maps = view.responses(image, view.encode_texts(['a cat']))
+    assert maps.shape[1:] == image.size and boxes.shape == (2, 4)
+    assert len(view.read(image, boxes)) == 2
+    assert view.dense_features(image).ndim == 3
+    assert len(seen) == 1
 
 
 def test_the_tool(repository, openmoji_root, run_tool, tmp_path):

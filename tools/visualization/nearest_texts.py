@@ -157,13 +157,13 @@ def read_regions(view: ModelView, images: List[CaptionedImage],
     regions, embeddings = [], []
     for index, image in enumerate(images):
         tensor = torch.from_numpy(image.pixels.transpose(2, 0, 1).copy())
-        inputs = view.prepare(tensor)
+        seen = view.look(tensor)
         if boxes is None:
-            of_image = view.propose(inputs, tensor.shape[1:])[:args.regions]
+            of_image = view.propose(seen, tensor.shape[1:])[:args.regions]
         else:
-            of_image = boxes[index].to(inputs.device)
+            of_image = boxes[index].to(args.device)
         if len(of_image):
-            embeddings.append(F.normalize(view.read(inputs, of_image), dim=1))
+            embeddings.append(F.normalize(view.read(seen, of_image), dim=1))
             regions += [ReadRegion(index, box) for box in of_image.cpu()]
     if not regions:
         raise ValueError(f'--captions {args.captions}: expected a region in '

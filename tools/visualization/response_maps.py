@@ -82,11 +82,9 @@ def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
     load_checkpoint(model, checkpoint, map_location='cpu')
     view = view_model(model, f'--model {name}')
     embeddings = view.encode_texts(texts)
-    inputs = [view.prepare(image) for image in images]
     return [
-        Answers(
-            view.responses(pixels, embeddings), view.dense_features(pixels))
-        for pixels in inputs
+        Answers(view.responses(seen, embeddings), view.dense_features(seen))
+        for seen in map(view.look, images)
     ]
 
 

@@ -98,9 +98,9 @@ class ResponseMapHook(Hook):
         texts = self._view.encode_texts(self.texts)
         maps = []
         for image in self._loaded:
-            pixels = self._view.prepare(
+            seen = self._view.look(
                 torch.from_numpy(image.transpose(2, 0, 1).copy()))
-            maps.append(self._view.responses(pixels, texts).cpu())
+            maps.append(self._view.responses(seen, texts).cpu())
         model.train(training)
         return maps
 
