@@ -111,10 +111,12 @@ class GroundingReader(DenseFeatureReader):
             outputs = detector.forward_transformer(feats.levels, texts,
                                                    samples)
             _, boxes = detector.bbox_head(**outputs)
+        # With mixed precision, the areas of large boxes would be infinite.
+        boxes = boxes[-1].float()
         # Boxes are relative to each image without its padding.
         sizes = boxes.new_tensor(
             [sample.img_shape[::-1] for sample in samples]).repeat(1, 2)
-        boxes = bbox_cxcywh_to_xyxy(boxes[-1]) * sizes[:, None]
+        boxes = bbox_cxcywh_to_xyxy(boxes) * sizes[:, None]
         return outputs['hidden_states'][-1], boxes.detach()
 
     def embed_queries(self, queries: Tensor, boxes: Tensor,

@@ -163,6 +163,11 @@ def test_queries_are_those_that_fit_the_regions(build, make):
     found, places = reader.queries(model.detector, feats)
     assert (found.shape, places.shape) == ((1, 20, 256), (1, 20, 4))
     assert 1 < places.max() < 200
+    # Half precision would move a box of a large image by pixels.
+    with torch.autocast('cpu', torch.bfloat16):
+        other, places = reader.queries(model.detector, feats)
+    assert places.dtype == torch.float32
+    assert not torch.equal(other.float(), found)
 
 
 @pytest.mark.parametrize('path, source', [
