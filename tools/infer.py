@@ -12,10 +12,14 @@ from typing import List, Optional
 
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
-import mmengine
 
 from mmdet_clim.apis import CLIMInferencer
-from mmdet_clim.apis.inferencer import VIDEO_SUFFIXES
+from mmdet_clim.apis.inferencer import (
+    VIDEO_SUFFIXES,
+    check_file_names,
+    folder_images,
+)
+from mmdet_clim.datasets.preparation.files import write_json
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -54,19 +58,42 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--score-thr',
         type=float,
         default=0.3,
-        help='least score of a box that is drawn (%(default)s)')
+        help='least score of a box that is drawn; the JSON has all '
+        '(%(default)s)')
+    parser.add_argument(
+        '--no-save-vis', action='store_true', help='draw nothing')
+    parser.add_argument(
+        '--no-save-pred', action='store_true', help='write no JSON')
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--device', help='such as cuda:0 or cpu')
     args = parser.parse_args(argv)
-    for path in args.inputs:
-        if not Path(path).exists():
-            parser.error(f'inputs: {path} does not exist')
+    try:
+        check_file_names(_files(args.inputs))
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
     names = args.vocabulary
     if names and args.texts is not None:
         parser.error('--texts: expected none beside --vocabulary')
+    if args.custom_entities and args.texts is None:
+        parser.error('--custom-entities: expected --texts beside it')
+    if args.batch_size < 1:
+        parser.error('--batch-size: expected at least 1, got '
+                     f'{args.batch_size}')
     if names and len(names) == 1 and names[0].endswith('.txt'):
         args.vocabulary = names[0]
+        if not Path(names[0]).is_file():
+            parser.error(f'--vocabulary: {names[0]} does not exist')
     return args
+
+
+def _files(inputs: List[str]) -> List[str]:
+    """The images and videos that are asked for."""
+    files = []
+    for path in inputs:
+        if not Path(path).exists():
+            raise FileNotFoundError(f'inputs: {path} does not exist')
+        files += folder_images(path) if Path(path).is_dir() else [path]
+    return files
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -87,22 +114,25 @@ def main(argv: Optional[List[str]] = None) -> None:
                 batch_size=args.batch_size,
                 pred_score_thr=args.score_thr,
                 out_dir=str(args.out_dir),
-                no_save_pred=False,
+                no_save_vis=args.no_save_vis,
+                no_save_pred=args.no_save_pred,
                 **options)
     print(args.out_dir)
 
 
 def _video(find: CLIMInferencer, path: Path, args: argparse.Namespace,
            options: dict) -> None:
-    find.show_progress = False
     found = find.video(
         path,
-        args.out_dir / 'vis' / f'{path.stem}.mp4',
+        None if args.no_save_vis else args.out_dir / 'vis' /
+        f'{path.stem}.mp4',
         pred_score_thr=args.score_thr,
         **options)
+    if args.no_save_pred:
+        return
     file = args.out_dir / 'preds' / f'{path.stem}.json'
     file.parent.mkdir(parents=True, exist_ok=True)
-    mmengine.dump(found, file)
+    write_json(file, found)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,21 @@
 # Licensed under the Apache License, Version 2.0.
+import copy
+import logging
 import os
-from itertools import groupby
+from collections import Counter
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import cv2
 import mmcv
@@ -13,11 +26,14 @@ from mmdet.apis import DetInferencer
 from mmdet.apis.det_inferencer import InputsType
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import load_state_dict
+from rich.progress import track
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.engine.checkpoints import DETECTOR_PREFIX, strip_state_dict
+from mmdet_clim.engine.checkpoints import detector_weights
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.visualization import detector_responses, own_reader
@@ -33,6 +49,46 @@ from .vocabulary import (
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 LOADERS = ('LoadImageFromFile', 'mmcv.LoadImageFromFile',
            'mmdet.LoadImageFromFile')
+#: What a loader or a resize raises of a file that is no image for them.
+UNREADABLE = (OSError, ValueError, AssertionError, cv2.error)
+
+
+def folder_images(folder: Union[str, Path]) -> List[str]:
+    """The images in a folder, by name.
+
+    Args:
+        folder (str or Path): Folders in it are not looked into.
+
+    Returns:
+        list[str]: Their paths.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    paths = sorted(
+        str(path) for path in Path(folder).iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not paths:
+        raise ValueError(f'inputs: {folder} has no image '
+                         f'({" ".join(IMAGE_SUFFIXES)})')
+    return paths
+
+
+def check_file_names(paths: Iterable[Union[str, Path]]) -> None:
+    """See that results of files do not overwrite each other.
+
+    Args:
+        paths (Iterable[str or Path]): Of images and videos.
+
+    Raises:
+        ValueError: If two of them have one name, but for folder and suffix.
+    """
+    paths = [Path(path) for path in paths]
+    counts = Counter(path.stem for path in paths)
+    same = [str(path) for path in paths if counts[path.stem] > 1]
+    if same:
+        raise ValueError('inputs: expected files of different names, as each '
+                         f'is written to preds/NAME.json, got {same[:4]}')
 
 
 class CLIMInferencer(DetInferencer):
@@ -77,6 +133,7 @@ class CLIMInferencer(DetInferencer):
             model = _config_of(weights)
         super().__init__(
             model, weights, device, show_progress=show_progress, **kwargs)
+        self._in_folder = False
         self._setter: Optional[VocabularySetter] = None
         self._reader: Optional[BaseRegionReader] = None
         if vocabulary is not None:
@@ -113,8 +170,10 @@ class CLIMInferencer(DetInferencer):
         """Find the classes in images.
 
         Args:
-            inputs (str, ndarray or list): Path of an image or of a folder of
-                images, an image (H, W, 3) in BGR, or a list of images.
+            inputs (str, Path, ndarray or list): Path of an image or of a
+                folder of images, an image (H, W, 3), uint8, in BGR, or a list
+                of images. Of a folder, images that can not be read are left
+                out with a warning.
             vocabulary (optional): The classes from now on; a list of names,
                 for example.
             texts (str or list[str], optional): mmdet's way to say the same:
@@ -127,27 +186,33 @@ class CLIMInferencer(DetInferencer):
         Returns:
             dict: ``predictions``, a dict per image with ``labels``,
             ``names``, ``scores`` and ``bboxes`` (absolute xyxy pixels of the
-            image), best first, and ``visualization``, with pictures (H, W, 3)
-            in RGB where ``return_vis=True`` asks for them.
+            image), best first, ``ori_shape`` (height and width of the image)
+            and, of a file, ``img_path``; and ``visualization``, with pictures
+            (H, W, 3) in RGB where ``return_vis=True`` asks for them.
 
         Raises:
-            ValueError: If both ``vocabulary`` and ``texts`` are given, there
-                is not one text per image, the names are no vocabulary, or a
-                grounding detector has neither.
+            FileNotFoundError: If there is no such file.
+            ValueError: If an image can not be read or a folder has none, two
+                files would be written to one, both ``vocabulary`` and
+                ``texts`` are given, there is not one text per image, the
+                names are no vocabulary, or a grounding detector has neither.
         """
+        self._in_folder = isinstance(inputs,
+                                     (str, Path)) and Path(inputs).is_dir()
+        inputs = self._inputs_to_list(inputs)
+        if kwargs.get('out_dir'):
+            check_file_names(path for path in inputs if isinstance(path, str))
         if vocabulary is not None and texts is not None:
             raise ValueError('texts: expected none beside a vocabulary, got '
                              f'{texts!r}')
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
         if texts is None and reads_texts(self.model):
-            inputs = self._inputs_to_list(inputs)
             # A tuple is taken for names, a string would be taken apart.
             texts = [self._prompt()] * len(inputs)
             kwargs['custom_entities'] = True
         if texts is None or not self.classifies_by_text():
             return super().__call__(inputs, texts=texts, **kwargs)
-        inputs = self._inputs_to_list(inputs)
         if isinstance(texts, str):
             texts = [texts] * len(inputs)
         if len(texts) != len(inputs):
@@ -187,8 +252,14 @@ class CLIMInferencer(DetInferencer):
             raise ValueError(f'path: {path} is no video that can be read')
         writer = None
         predictions = []
+        # One bar of all frames, and none of each.
+        shown, self.show_progress = self.show_progress, False
         try:
-            for frame in frames:
+            for frame in track(
+                    frames,
+                    description='Inference',
+                    total=frames.frame_cnt,
+                    disable=not shown):
                 found = self(
                     frame,
                     return_vis=out_file is not None,
@@ -206,6 +277,8 @@ class CLIMInferencer(DetInferencer):
             if writer is not None:
                 writer.discard()
             raise
+        finally:
+            self.show_progress = shown
         if writer is not None:
             writer.finish()
         return predictions
@@ -266,6 +339,54 @@ class CLIMInferencer(DetInferencer):
                 'with each image, expected some, or texts; got neither')
         return names
 
+    def _inputs_to_list(self, inputs: InputsType) -> list:
+        """Paths as strings, and images that have three channels."""
+        if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
+            return folder_images(inputs)
+        if isinstance(inputs, Path):
+            inputs = str(inputs)
+        inputs = super()._inputs_to_list(inputs)
+        for image in inputs:
+            if isinstance(image, np.ndarray) and (image.dtype != np.uint8
+                                                  or image.shape[2:] != (3, )):
+                raise ValueError('inputs: expected images (H, W, 3) of uint8, '
+                                 f'got {image.shape} of {image.dtype}')
+        return [str(i) if isinstance(i, Path) else i for i in inputs]
+
+    def _get_chunk_data(self, inputs: Iterable,
+                        chunk_size: int) -> Iterator[list]:
+        """Batches of images with what the pipeline made of them."""
+        if chunk_size < 1:
+            raise ValueError(
+                f'batch_size: expected at least 1, got {chunk_size}')
+        prepared = self._prepared(inputs)
+        while True:
+            batch = list(islice(prepared, chunk_size))
+            if not batch:
+                return
+            yield batch
+
+    def _prepared(self, inputs: Iterable) -> Iterator[tuple]:
+        """Each image that can be read, and the pipeline's results of it."""
+        for item in inputs:
+            image = item
+            if isinstance(item, dict):
+                # With a text.
+                image = item['img'] if 'img' in item else item['img_path']
+            try:
+                results = self.pipeline(copy.deepcopy(item))
+            except UNREADABLE as error:
+                what = image if isinstance(image, str) else image.shape
+                message = f'inputs: {what} can not be read: {error}'
+                if self._in_folder:
+                    print_log(f'{message}; it is left out', 'current',
+                              logging.WARNING)
+                    continue
+                if isinstance(error, FileNotFoundError):
+                    raise
+                raise ValueError(message) from error
+            yield image, results
+
     def visualize(self, inputs: InputsType, preds: List[DetDataSample],
                   **kwargs) -> Optional[List[np.ndarray]]:
         """Draw the boxes on the images.
@@ -308,9 +429,14 @@ class CLIMInferencer(DetInferencer):
             ]
         if classes is not None and 'labels' in result:
             result['names'] = [classes[label] for label in result['labels']]
+        result['ori_shape'] = list(data_sample.ori_shape)
+        # Of an image in memory, mmdet has None here.
+        path = data_sample.get('img_path')
+        if path is not None:
+            result['img_path'] = path
         if pred_out_dir:
-            if 'img_path' in data_sample:
-                name = Path(data_sample.img_path).stem
+            if path is not None:
+                name = Path(path).stem
             else:
                 name = str(self.num_predicted_imgs)
                 self.num_predicted_imgs += 1
@@ -342,16 +468,14 @@ class CLIMInferencer(DetInferencer):
         if self.palette == 'none':
             self.palette = 'random'
         meta = {}
-        if checkpoint is not None:
-            state_dict = checkpoint.get('state_dict', checkpoint)
-            if any(name.startswith(DETECTOR_PREFIX) for name in state_dict):
-                state_dict = strip_state_dict(state_dict)
-            if not set(state_dict) & set(model.state_dict()):
-                raise ValueError(
-                    f'weights: none of {list(state_dict)[:3]} ... is a weight '
-                    f'of {type(model).__name__}')
+        if checkpoint is None:
+            print_log(
+                'weights: none are given, so what is found is as random as '
+                'they are', 'current', logging.WARNING)
+        else:
             meta = checkpoint.get('meta', {}).get('dataset_meta', {})
-            load_state_dict(model, state_dict, logger='current')
+            load_state_dict(
+                model, detector_weights(checkpoint, model), logger='current')
         parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]
         classes = parts[0].vocabulary.names if parts else meta.get(
             'classes', ())

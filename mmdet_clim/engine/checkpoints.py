@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
 
@@ -48,3 +48,26 @@ def strip_state_dict(state_dict: Mapping[str, Tensor]) -> OrderedDict:
             f'of CLIMDetector, got {list(state_dict)[:3]} ...; a checkpoint '
             'of a plain detector needs no stripping')
     return stripped
+
+
+def detector_weights(checkpoint: Mapping,
+                     detector: nn.Module) -> Mapping[str, Tensor]:
+    """The weights of a plain detector, from its checkpoint or a wrapped one.
+
+    Args:
+        checkpoint (Mapping): What ``torch.load`` gave.
+        detector (nn.Module): Whose weights they are.
+
+    Returns:
+        Mapping: Name to tensor.
+
+    Raises:
+        ValueError: If none of the names is one of the detector's.
+    """
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    if any(name.startswith(DETECTOR_PREFIX) for name in state_dict):
+        state_dict = strip_state_dict(state_dict)
+    if not set(state_dict) & set(detector.state_dict()):
+        raise ValueError(f'weights: none of {list(state_dict)[:3]} ... is a '
+                         f'weight of {type(detector).__name__}')
+    return state_dict

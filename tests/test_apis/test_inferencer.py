@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from PIL import ExifTags, Image
 
 from mmdet_clim.apis import CLIMInferencer, parse_names, set_vocabulary
 from mmdet_clim.registry import MODELS
@@ -63,7 +66,10 @@ def test_texts_are_names_for_each_image(find, images):
 def test_an_image_in_memory_is_its_file(find, images):
     from_file = find(str(images[0]), return_vis=True)
     from_memory = find(cv2.imread(str(images[0])), return_vis=True)
+    assert from_file['predictions'][0].pop('img_path') == str(images[0])
     assert from_file['predictions'] == from_memory['predictions']
+    height, width = cv2.imread(str(images[0])).shape[:2]
+    assert from_memory['predictions'][0]['ori_shape'] == [height, width]
     # Drawn in the same colours.
     np.testing.assert_array_equal(from_file['visualization'],
                                   from_memory['visualization'])
@@ -89,6 +95,72 @@ def test_what_is_written(find, images, tmp_path):
     assert first in found['predictions']
 
 
+def test_a_folder_as_cameras_fill_it(find, images, tmp_path, caplog):
+    # MMEngine's loggers hand nothing on to the root.
+    MMLogger.get_current_instance().addHandler(caplog.handler)
+    image = Image.open(images[0])
+    image.save(tmp_path / 'DSC_2.JPG')
+    image.convert('L').save(tmp_path / 'b.png')
+    image.convert('RGBA').save(tmp_path / 'ä b.PNG')
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    image.resize((60, 40)).save(tmp_path / 'a.jpg', exif=turned)
+    (tmp_path / 'cut.jpg').write_bytes(images[0].read_bytes()[:500])
+    (tmp_path / 'empty.jpg').touch()
+    (tmp_path / 'notes.txt').touch()
+    (tmp_path / 'more').mkdir()
+    found = find(
+        tmp_path,
+        vocabulary=['cat'],
+        batch_size=3,
+        out_dir=str(tmp_path / 'out'),
+        no_save_pred=False)['predictions']
+    assert [Path(of['img_path']).name
+            for of in found] == ['DSC_2.JPG', 'a.jpg', 'b.png', 'ä b.PNG']
+    assert found[1]['ori_shape'] == [60, 40]
+    written = sorted(p.stem for p in (tmp_path / 'out/preds').iterdir())
+    assert written == ['DSC_2', 'a', 'b', 'ä b']
+    for name in ('cut.jpg', 'empty.jpg'):
+        assert f'{name} can not be read' in caplog.text
+
+
+def test_images_in_memory_are_written_by_their_number(find, images, tmp_path):
+    image = cv2.imread(str(images[0]))
+    find([image, image],
+         vocabulary=['cat'],
+         out_dir=str(tmp_path),
+         no_save_pred=False)
+    assert sorted(p.name for p in (tmp_path / 'preds').iterdir()) == [
+        '0.json', '1.json'
+    ]
+
+
+@pytest.mark.parametrize('shape, dtype', [((8, 9), np.uint8),
+                                          ((8, 9, 4), np.uint8),
+                                          ((8, 9, 3), np.float32)])
+def test_arrays_that_are_no_images(find, shape, dtype):
+    with pytest.raises(ValueError, match=r'expected images \(H, W, 3\)'):
+        find(np.zeros(shape, dtype))
+
+
+def test_files_that_are_no_images(find, images, tmp_path):
+    (tmp_path / 'cut.jpg').write_bytes(images[0].read_bytes()[:500])
+    with pytest.raises(ValueError, match='cut.jpg can not be read'):
+        find([images[0], tmp_path / 'cut.jpg'])
+    # Its other side would have less than half of a pixel.
+    with pytest.raises(ValueError, match=r'\(1, 2000, 3\) can not be read'):
+        find(np.zeros((1, 2000, 3), np.uint8))
+    with pytest.raises(FileNotFoundError, match='no.jpg'):
+        find(tmp_path / 'no.jpg')
+    (tmp_path / 'none').mkdir()
+    with pytest.raises(ValueError, match='none has no image'):
+        find(tmp_path / 'none')
+    with pytest.raises(ValueError, match='batch_size: expected at least 1'):
+        find(images[0], batch_size=0)
+    with pytest.raises(ValueError, match='files of different names'):
+        find(['a/x.jpg', 'b/x.png'], out_dir=str(tmp_path))
+
+
 def test_a_wrapped_checkpoint_is_the_same_detector(base, find, images,
                                                    tmp_path):
     weights = torch.load(base[1], weights_only=True)
@@ -108,6 +180,12 @@ def test_a_wrapped_checkpoint_is_the_same_detector(base, find, images,
         assert other(str(images[0])) == expected
 
 
+def test_random_weights_are_told(base, caplog):
+    MMLogger.get_current_instance().addHandler(caplog.handler)
+    CLIMInferencer(base[0], device='cpu', show_progress=False)
+    assert 'weights: none are given' in caplog.text
+
+
 def test_weights_of_something_else_are_refused(base, tmp_path):
     torch.save(dict(state_dict=dict(x=torch.zeros(1))), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match=r"none of \['x'\]"):
@@ -118,6 +196,7 @@ def test_weights_of_something_else_are_refused(base, tmp_path):
 
 @pytest.mark.parametrize('names, message', [
     (['cat', 'cat'], r"given twice: \['cat'\]"),
+    (['cat', ' cat'], r"given twice: \['cat'\]"),
     (['cat', ' '], 'non-empty'),
     ([], 'at least one'),
 ])
@@ -128,7 +207,20 @@ def test_names_that_are_no_vocabulary(find, images, names, message):
     assert find(str(images[0]))['predictions'][0]['names']
 
 
-def test_a_video(find, images, tmp_path):
+def test_names_in_a_file(find, images, tmp_path):
+    names = tmp_path / 'names.txt'
+    # As Windows' editor writes it.
+    names.write_bytes(b'\xef\xbb\xbfcat\r\n\r\n fire truck\r\n')
+    find.set_vocabulary(names)
+    assert find.model.dataset_meta['classes'] == ('cat', 'fire truck')
+    names.write_bytes(b'caf\xe9')
+    with pytest.raises(ValueError, match='names.txt is not UTF-8'):
+        find.set_vocabulary(str(names))
+    with pytest.raises(FileNotFoundError, match='names are given as a list'):
+        find(images[0], vocabulary='cat')
+
+
+def test_a_video(find, images, tmp_path, capsys):
     frames = [cv2.resize(cv2.imread(str(path)), (96, 64)) for path in images]
     # Bluish.
     frames = [np.uint8(frame * (1, .5, .2)) for frame in frames]
@@ -137,9 +229,12 @@ def test_a_video(find, images, tmp_path):
     for frame in frames:
         video.write(frame)
     video.release()
+    find.show_progress = True
     found = find.video(
         tmp_path / 'in.avi', tmp_path / 'out.mp4', vocabulary=['cat', 'car'])
     assert len(found) == 3
+    # A bar of the video, and none of each frame.
+    assert capsys.readouterr().out.count('Inference') == 1
     drawn = cv2.VideoCapture(str(tmp_path / 'out.mp4'))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     blue, _, red = drawn.read()[1].mean((0, 1))
@@ -178,6 +273,31 @@ def test_the_tool(run_tool, base, images, tmp_path):
         (tmp_path / 'out' / 'preds' / f'{images[0].stem}.json').read_text())
     assert set(written['names']) <= {'cat', 'fire truck'}
     assert (tmp_path / 'out' / 'vis' / images[0].name).is_file()
-    code, log = run_tool('infer.py', tmp_path / 'no.jpg', '--checkpoint',
-                         base[1])
-    assert code and 'no.jpg does not exist' in log
+    again = tmp_path / images[0].name
+    again.symlink_to(images[0])
+    for wrong, message in (
+        ((tmp_path / 'no.jpg', ), 'no.jpg does not exist'),
+        ((images[0], again), 'expected files of different names'),
+        ((images[0], '--custom-entities'), 'expected --texts'),
+        ((images[0], '--batch-size', 0), 'expected at least 1, got 0'),
+        ((images[0], '--vocabulary', 'no.txt'), 'no.txt does not exist'),
+    ):
+        code, log = run_tool('infer.py', *wrong, '--checkpoint', base[1])
+        assert code == 2 and message in log
+
+
+def test_the_tool_leaves_out_what_is_not_wanted(run_tool, base, images,
+                                                tmp_path):
+    video = cv2.VideoWriter(
+        str(tmp_path / 'in.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5, (96, 64))
+    video.write(cv2.resize(cv2.imread(str(images[0])), (96, 64)))
+    video.release()
+    for option, kind in (('--no-save-vis', 'preds'), ('--no-save-pred',
+                                                      'vis')):
+        out = tmp_path / kind
+        code, log = run_tool('infer.py', images[0], tmp_path / 'in.avi',
+                             '--config', base[0], '--checkpoint', base[1],
+                             option, '--out-dir', out, '--device', 'cpu')
+        assert code == 0, log
+        assert [path.name for path in out.iterdir()] == [kind]
+        assert len(list((out / kind).iterdir())) == 2
