@@ -4,12 +4,14 @@
 Beside OUT.onnx comes OUT.npz with the embeddings of the config's classes;
 tools/embeddings/embed_classes.py makes such files of other vocabularies, and
 tools/run_onnx.py needs nothing but the two. The graph is compared with
-PyTorch on the images given.
+PyTorch on the images given; the exit status is 1 where boxes are more than a
+pixel or scores more than a thousandth apart.
 
     python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx \
         --check street.jpg
 """
 import argparse
+import sys
 from pathlib import Path
 from typing import List, Optional, Tuple
 
@@ -23,6 +25,9 @@ from mmdet_clim.apis import CLIMInferencer, export_onnx
 from mmdet_clim.engine.finetuning import resize_scale
 
 from run_onnx import OnnxRunner, read_embeddings  # isort: skip
+
+#: How far apart the detections of both may be, in pixels and of a score.
+MOST_APART = (1.0, 1e-3)
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -45,7 +50,15 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         default=[],
         metavar='IMAGE',
         help='compare PyTorch and onnxruntime on these')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.out.suffix != '.onnx':
+        parser.error(f'--out: expected a name in .onnx, got {args.out}')
+    if args.scale and min(args.scale) < 1:
+        parser.error(f'--scale: expected at least 1, got {args.scale}')
+    for path in args.check:
+        if not Path(path).is_file():
+            parser.error(f'--check: {path} does not exist')
+    return args
 
 
 def apart(expected: dict, found: dict) -> Tuple[float, float]:
@@ -87,10 +100,15 @@ def _farthest(these: dict, those: dict) -> Tuple[float, float]:
 
 
 def compare(find: CLIMInferencer, file: Path, embeddings: Path,
-            images: List[str]) -> None:
-    """Print how far apart the detections of both are."""
+            images: List[str]) -> bool:
+    """Print how far apart the detections of both are.
+
+    Returns:
+        bool: Whether that is at most ``MOST_APART`` on every image.
+    """
     run = OnnxRunner(file)
     names, vectors = read_embeddings(embeddings)
+    near = True
     for path in images:
         image = mmcv.imread(path)
         expected = find(image)['predictions'][0]
@@ -98,6 +116,8 @@ def compare(find: CLIMInferencer, file: Path, embeddings: Path,
         pixels, scores = apart(expected, run(image, names, vectors))
         print(f'{path}: {len(expected["names"])} detections, apart by at most '
               f'{pixels:.4f} pixels and {scores:.6f} of the score')
+        near = near and pixels <= MOST_APART[0] and scores <= MOST_APART[1]
+    return near
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -118,7 +138,10 @@ def main(argv: Optional[List[str]] = None) -> None:
         vectors=head.fc_cls.class_embeddings.numpy())
     unfinished.replace(embeddings)
     print(f'{args.out}, {embeddings}: {len(head.vocabulary)} classes')
-    compare(find, args.out, embeddings, args.check)
+    if not compare(find, args.out, embeddings, args.check):
+        sys.exit('export_onnx: expected detections at most '
+                 f'{MOST_APART[0]:g} pixel and {MOST_APART[1]:g} of the score '
+                 'apart')
 
 
 if __name__ == '__main__':

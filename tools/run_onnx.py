@@ -46,7 +46,8 @@ class OnnxRunner:
             best first, and ``names``.
 
         Raises:
-            ValueError: If the image or the embeddings have another form.
+            ValueError: If the image or the embeddings have another form, or
+                one of these has no direction.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError('image: expected uint8 (H, W, 3), got '
@@ -57,7 +58,11 @@ class OnnxRunner:
                 f'vectors: expected ({len(names)}, {width}), one for each '
                 f'of at least one name, got {vectors.shape}')
         vectors = np.asarray(vectors, np.float32)
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not (np.isfinite(norms) & (norms > 0)).all():
+            raise ValueError('vectors: expected finite ones other than zero, '
+                             f'got norms from {norms.min()} to {norms.max()}')
+        vectors = vectors / norms
         given = dict(
             image=image,
             class_embeddings=vectors,
@@ -87,8 +92,11 @@ def read_image(file: Path) -> np.ndarray:
     """uint8 (H, W, 3), BGR."""
     if file.suffix == '.npy':
         return np.load(file)
-    from PIL import Image
-    return np.array(Image.open(file).convert('RGB'))[..., ::-1].copy()
+    from PIL import Image, ImageOps
+
+    # Upright, as the images of training are: cameras only note the rotation.
+    image = ImageOps.exif_transpose(Image.open(file))
+    return np.array(image.convert('RGB'))[..., ::-1].copy()
 
 
 def main() -> None:

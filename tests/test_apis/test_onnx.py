@@ -12,8 +12,10 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
+from PIL import ExifTags, Image
 
 from mmdet_clim.apis import CLIMInferencer, OnnxDetector, export_onnx
+from mmdet_clim.engine.finetuning import resize_scale
 from mmdet_clim.registry import MODELS
 
 CONFIGS = 'configs/openmoji'
@@ -202,11 +204,70 @@ def test_what_the_runner_refuses(c4, tools, tmp_path):
     image = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match='image: expected uint8'):
         run(image.astype(np.float32), ['cat'], np.ones((1, 384)))
+    for vectors in (np.zeros((1, 384)), np.full((1, 384), np.nan)):
+        with pytest.raises(ValueError, match='finite ones other than zero'):
+            run(image, ['cat'], vectors)
     with pytest.raises(ValueError, match=r'expected \(2, 384\).*\(1, 384\)'):
         run(image, ['cat', 'dog'], np.ones((1, 384)))
     np.savez(tmp_path / 'x.npz', names=np.array(['cat']))
     with pytest.raises(ValueError, match=r"lacks \['vectors'\]"):
         tools['run_onnx'].read_embeddings(tmp_path / 'x.npz')
+
+
+def test_small_images_and_nothing_found(c4, tools, tmp_path):
+    export_onnx(c4.model, SCALE, tmp_path / 'c4.onnx')
+    run = tools['run_onnx'].OnnxRunner(tmp_path / 'c4.onnx')
+    vectors = np.eye(2, 384)
+    for shape in ((1, 1, 3), (3, 40, 3)):
+        found = run(np.full(shape, 9, np.uint8), ['a', 'b'], vectors)
+        height, width = shape[:2]
+        boxes = found['boxes']
+        assert len(boxes) == len(found['names']) == len(found['scores'])
+        limit = np.array([width, height] * 2) + 1e-3
+        assert (boxes >= 0).all() and (boxes <= limit).all()
+    test_cfg = c4.model.test_cfg.rcnn
+    least, test_cfg.score_thr = test_cfg.score_thr, 2.
+    try:
+        export_onnx(c4.model, SCALE, tmp_path / 'none.onnx')
+    finally:
+        test_cfg.score_thr = least
+    run = tools['run_onnx'].OnnxRunner(tmp_path / 'none.onnx')
+    found = run(np.full((30, 40, 3), 9, np.uint8), ['a'], vectors[:1])
+    assert found['boxes'].shape == (0, 4) and found['names'] == []
+
+
+def test_photos_are_read_upright(tools, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels).save(tmp_path / 'photo.png', exif=turned)
+    read = tools['run_onnx'].read_image(tmp_path / 'photo.png')
+    assert read.shape == (6, 4, 3)
+    np.testing.assert_array_equal(read, np.rot90(pixels, -1)[..., ::-1])
+
+
+def test_a_graph_that_is_far_from_pytorch(c4, images, tools, tmp_path, capsys):
+    export_onnx(c4.model, resize_scale(c4.cfg), tmp_path / 'c4.onnx')
+    cv2.imwrite(str(tmp_path / 'image.png'), images[2])
+    head = c4.model.roi_head.bbox_head
+    names = list(head.vocabulary.names)
+    vectors = head.fc_cls.class_embeddings.numpy()
+    for order, near in ((names, True), (names[::-1], False)):
+        np.savez(tmp_path / 'x.npz', names=np.array(order), vectors=vectors)
+        assert near == tools['export_onnx'].compare(
+            c4, tmp_path / 'c4.onnx', tmp_path / 'x.npz',
+            [str(tmp_path / 'image.png')])
+    assert 'image.png: ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('options, message', [
+    (('--out', 'model.npz'), 'expected a name in .onnx, got model.npz'),
+    (('--out', 'm.onnx', '--scale', 0, 9), '--scale: expected at least 1'),
+    (('--out', 'm.onnx', '--check', 'no.jpg'), 'no.jpg does not exist'),
+])
+def test_wrong_options(run_tool, options, message):
+    code, log = run_tool('export_onnx.py', 'a.py', 'a.pth', *options)
+    assert code == 2 and message in log
 
 
 def test_what_is_not_exported():
