@@ -4,12 +4,15 @@ import json
 import shutil
 import socket
 import time
+from configparser import ConfigParser
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import requests
+from packaging.requirements import Requirement
 
 from mmdet_clim.visualization.detections import BASE_COLOUR
 
@@ -240,6 +243,20 @@ def decoded(url):
 
 def count_box_pixels(url):
     return (decoded(url)[..., ::-1] == BASE_COLOUR).all(-1).sum()
+
+
+def test_gradio_is_of_a_minor_version_that_was_looked_at(repository):
+    # The page overrides a method that gradio may rename in the next one.
+    setup = ConfigParser()
+    setup.read(repository / 'setup.cfg')
+    extras = setup['options.extras_require']
+    for extra in ('app', 'tests'):
+        gradio, = (
+            Requirement(line) for line in extras[extra].split('\n')
+            if line.startswith('gradio'))
+        major, minor = map(int, version('gradio').split('.')[:2])
+        assert version('gradio') in gradio.specifier
+        assert f'{major}.{minor + 1}.0' not in gradio.specifier
 
 
 def test_what_is_asked_for_is_checked(run_tool, monkeypatch, tmp_path):
