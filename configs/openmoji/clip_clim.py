@@ -2,6 +2,7 @@
 # of 29 images in 32 (REFERENCE.md, section 4), half of its blocks trained.
 _base_ = [
     '../_base_/datasets/openmoji_clip.py',
+    '../_base_/schedules/openmoji_clip.py',
     '../_base_/default_runtime.py',
 ]
 clip = dict(
@@ -19,30 +20,6 @@ model = dict(
             grids=((2, 2), (3, 3), (4, 4)))),
     vocabulary=_base_.region_vocabulary,
     templates=('a picture of a {}.', ))
-
-max_iters = 1000
-train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.1),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(
-            in_proj_bias=dict(decay_mult=0.),
-            log_temperature=dict(decay_mult=0.))))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=50,
-        end=max_iters,
-        eta_min_ratio=0.01),
-]
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mmdet_clim.WeightAveragingHook', alpha=0.7),

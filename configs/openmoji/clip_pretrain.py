@@ -4,6 +4,7 @@
 # OPENMOJI_CLIP_ROOT names them.
 _base_ = [
     '../_base_/datasets/openmoji_clip.py',
+    '../_base_/schedules/openmoji_clip.py',
     '../_base_/default_runtime.py',
 ]
 clip = dict(model='{{ fileDirname }}/open_clip_small.json')
@@ -34,28 +35,11 @@ captioned_images.pipeline = [
 train_dataloader = dict(batch_size=64, dataset=captioned_images)
 
 max_iters = 3500
-train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.1, betas=(0.9, 0.98)),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(
-            in_proj_bias=dict(decay_mult=0.),
-            log_temperature=dict(decay_mult=0.))))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=100,
-        end=max_iters,
-        eta_min_ratio=0.01),
-]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.98)))
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].end = 100
+param_scheduler[1].update(begin=100, end=max_iters)
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mmdet_clim.WeightAveragingHook', alpha=1.0, half=True),

@@ -7,12 +7,6 @@ load_from = '{{$OPENMOJI_FVIT:work_dirs/fvit_clip-small_256_base/iter_1500.pth}}
 max_iters = 300
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=20,
-        end=max_iters,
-        eta_min_ratio=0.02),
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].end = 20
+param_scheduler[1].update(begin=20, end=max_iters)

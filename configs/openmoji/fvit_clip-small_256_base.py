@@ -4,6 +4,7 @@
 _base_ = [
     '../_base_/models/fvit_vit-b-16.py',
     '../_base_/datasets/openmoji_detection.py',
+    '../_base_/schedules/openmoji_first_stage.py',
     '../_base_/default_runtime.py',
 ]
 clip = dict(
@@ -39,22 +40,10 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=600, max_per_img=150)))
 
 max_iters = 1500
-train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys=dict(log_temperature=dict(decay_mult=0.))),
-    clip_grad=dict(max_norm=5, norm_type=2))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=50,
-        end=max_iters,
-        eta_min_ratio=0.02),
-]
+    paramwise_cfg=dict(custom_keys=dict(log_temperature=dict(decay_mult=0.))))
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].end = 50
+param_scheduler[1].update(begin=50, end=max_iters)
 auto_scale_lr = dict(enable=False, base_batch_size=8)
