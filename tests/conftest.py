@@ -171,6 +171,12 @@ def _run_script(path, args, log, env) -> None:
         yapf_api.FormatCode = config_module.FormatCode = _unformatted
         try:
             runpy.run_path(str(path), run_name='__main__')
+        except SystemExit as stop:
+            # Multiprocessing would print it when the log is closed.
+            if isinstance(stop.code, str):
+                print(stop.code)
+                sys.exit(1)
+            raise
         except Exception:
             traceback.print_exc()
             sys.exit(1)

@@ -10,6 +10,7 @@ detector.pth, which plain mmdet loads (with `custom_imports` of mmdet_clim).
 """
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import List, Optional, Tuple
 
@@ -19,14 +20,18 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmdet_clim.datasets.preparation.command import report
+from mmdet_clim.datasets.preparation.command import add_overwrite, report
 from mmdet_clim.datasets.preparation.own_captions import (
     prepare_image_text,
     read_synonyms,
 )
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.engine import prepare_cpu_processes
-from mmdet_clim.engine.checkpoints import save_atomically, strip_state_dict
+from mmdet_clim.engine.checkpoints import (
+    detector_weights,
+    save_atomically,
+    strip_state_dict,
+)
 from mmdet_clim.engine.finetuning import (
     OwnData,
     finetune_config,
@@ -77,6 +82,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument('--lr', type=float, default=1e-4)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, default=2)
+    add_overwrite(parser)
     args = parser.parse_args(argv)
     for key in ('detector', 'checkpoint', 'images', 'captions', 'vocabulary',
                 'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images'):
@@ -86,16 +92,44 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     return args
 
 
-def boxed_names(file: Path, names: Tuple[str, ...]) -> List[str]:
-    """The classes that a COCO JSON has boxes of."""
-    content = json.loads(file.read_text(encoding='utf-8'))
-    known = {c['id']: c['name'] for c in content['categories']}
-    found = {known[a['category_id']] for a in content['annotations']}
+def boxed_names(option: str,
+                file: Path,
+                folder: Path,
+                names: Tuple[str, ...],
+                need_all: bool = False) -> List[str]:
+    """The classes that a COCO JSON has boxes of.
+
+    Args:
+        option (str): What gave the file, for errors.
+        file (Path): The JSON.
+        folder (Path): Of its images.
+        names (tuple[str]): The vocabulary.
+        need_all (bool): Whether all images have to be there. In training,
+            one that is not is replaced.
+
+    Raises:
+        ValueError: If it is no such JSON, has no box of the vocabulary, or
+            its images are not in the folder.
+    """
+    try:
+        content = json.loads(file.read_text(encoding='utf-8'))
+        known = {c['id']: c['name'] for c in content['categories']}
+        found = {known[a['category_id']] for a in content['annotations']}
+        images = [image['file_name'] for image in content['images']]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{option}: expected COCO annotations (images, annotations, '
+            f'categories), got {file} ({error!r})') from error
     boxed = [name for name in names if name in found]
     if not boxed:
         raise ValueError(
-            f'--boxes: expected boxes of some of {len(names)} classes of the '
+            f'{option}: expected boxes of some of {len(names)} classes of the '
             f'vocabulary, got boxes of {sorted(found)[:10]}')
+    missing = [name for name in images if not (folder / name).is_file()]
+    if len(missing) == len(images) or (need_all and missing):
+        raise ValueError(
+            f'{option}: expected images in {folder}, got {len(missing)} of '
+            f'{len(images)} that are not there, such as {missing[0]}')
     return boxed
 
 
@@ -113,8 +147,22 @@ def main(argv: Optional[List[str]] = None) -> None:
             vocabulary=vocabulary,
             synonyms=args.synonyms and read_synonyms(args.synonyms),
             images=args.images if args.captions else None,
-            workers=args.workers)
+            workers=args.workers,
+            overwrite=args.overwrite)
 
+    box_images = args.box_images or args.images
+    try:
+        base_names = boxed_names('--boxes', args.boxes, box_images,
+                                 vocabulary.names) if args.boxes else ()
+        if args.val_boxes:
+            boxed_names(
+                '--val-boxes',
+                args.val_boxes,
+                args.val_images or box_images,
+                vocabulary.names,
+                need_all=True)
+    except ValueError as error:
+        sys.exit(f'finetune: {error}')
     print(report('finetune', prepare))
     data = OwnData(
         captions,
@@ -124,15 +172,19 @@ def main(argv: Optional[List[str]] = None) -> None:
         args.val_boxes,
         args.box_images,
         args.val_images,
-        base_names=boxed_names(args.boxes, vocabulary.names) if args.boxes else
-        ())
+        base_names=base_names)
     train = finetune_config(cfg, args.checkpoint, data, args.iterations,
                             args.batch_size, args.lr)
     train.work_dir = str(args.work_dir)
     train.randomness = dict(seed=args.seed)
     train.dump(args.work_dir / 'finetune.py')
     prepare_cpu_processes(train)
-    Runner.from_cfg(train).train()
+    runner = Runner.from_cfg(train)
+    # MMEngine would only warn, and train what was drawn at random.
+    detector_weights(
+        torch.load(args.checkpoint, map_location='cpu', weights_only=True),
+        runner.model.detector)
+    runner.train()
     last = Path((args.work_dir / 'last_checkpoint').read_text().strip())
     checkpoint = torch.load(last, map_location='cpu', weights_only=True)
     plain = plain_config(cfg, data)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
 
 from mmdet_clim.apis import CLIMInferencer
@@ -119,6 +120,13 @@ def check_plain(work_dir, openmoji_root):
         for config in (str(work_dir / 'detector.py'), None)
     ]
     assert found[0] == found[1]
+    # mmdet alone: the config says what to import.
+    detector = init_detector(
+        str(work_dir / 'detector.py'),
+        str(work_dir / 'detector.pth'),
+        device='cpu')
+    plain = inference_detector(detector, image).pred_instances
+    assert plain.scores.tolist() == found[0]['scores']
     assert set(found[0]['names']) <= set(NAMES)
 
 
@@ -135,6 +143,62 @@ def test_wrong_paths_and_names(run_tool, detector, own, openmoji_root,
                     '--boxes',
                     openmoji_root / 'annotations' / 'instances_val2017.json')
     assert code and '--boxes: expected boxes of some of 1 classes' in log
+    assert 'Traceback' not in log
+
+
+def test_boxes_are_checked_before_the_training(run_tool, detector, own,
+                                               openmoji_root, tmp_path):
+    names, table = own
+    annotations = openmoji_root / 'annotations'
+    common = ['--images', openmoji_root / 'captioned2017', '--captions', table]
+    boxes = annotations / 'instances_val2017.json'
+    captions = annotations / 'captions_captioned2017_tags.json'
+    some = tmp_path / 'some'
+    some.mkdir()
+    first = sorted((openmoji_root / 'val2017').iterdir())[0]
+    (some / first.name).symlink_to(first)
+    for options, message in (
+        (('--boxes', captions), '--boxes: expected COCO annotations'),
+        (('--boxes', names), '--boxes: expected COCO annotations'),
+        (('--boxes', boxes), '--boxes: expected images in'),
+        (('--val-boxes', boxes), '8 of 8 that are not there'),
+        (('--val-boxes', boxes, '--val-images', some), '7 of 8'),
+    ):
+        code, log = run(run_tool, detector, names, tmp_path / 'out', *common,
+                        *options)
+        assert code == 1 and message in log and 'Traceback' not in log
+    assert not (tmp_path / 'out').exists()
+
+
+def test_other_captions_in_the_same_folder(run_tool, detector, own,
+                                           openmoji_root, tmp_path):
+    names, table = own
+    options = ('--images', openmoji_root / 'captioned2017', '--captions',
+               table)
+    out = tmp_path / 'out'
+    # Too small a batch stops after the captions, with no training.
+    code, log = run(run_tool, detector, names, out, *options, '--batch-size',
+                    1)
+    assert code and 'batch_size: expected' in log
+    names.write_text('cat\ndog')
+    code, log = run(run_tool, detector, names, out, *options)
+    assert code == 1 and '--overwrite to replace it' in log
+    code, log = run(run_tool, detector, names, out, *options, '--overwrite',
+                    '--batch-size', 1)
+    assert 'batch_size: expected' in log
+    written = json.loads((out / 'captions.json').read_text())
+    assert [of['name'] for of in written['categories']] == ['cat', 'dog']
+
+
+def test_weights_of_something_else(run_tool, detector, own, openmoji_root,
+                                   tmp_path):
+    names, table = own
+    torch.save(dict(state_dict=dict(x=torch.zeros(1))), tmp_path / 'x.pth')
+    code, log = run(run_tool, (detector[0], tmp_path / 'x.pth'), names,
+                    tmp_path / 'out', '--images',
+                    openmoji_root / 'captioned2017', '--captions', table)
+    assert code and "none of ['x'] ... is a weight of FasterRCNN" in log
+    assert not (tmp_path / 'out' / 'detector.pth').exists()
 
 
 def test_the_config(detector, tmp_path):
