@@ -2,6 +2,7 @@
 from typing import List, Sequence
 
 import torch
+from mmdet.models.dense_heads import CascadeRPNHead
 from mmdet.models.detectors import TwoStageDetector
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 def rpn_proposals(detector: TwoStageDetector, feats: Sequence[Tensor],
                   data_samples: list) -> List[InstanceData]:
     """Proposals of a detector's first stage, as many as training draws from.
+
+    Of a Cascade RPN, as many as it predicts.
 
     Args:
         detector (TwoStageDetector): With an ``rpn_head``.
@@ -22,6 +25,11 @@ def rpn_proposals(detector: TwoStageDetector, feats: Sequence[Tensor],
         network input, and ``scores`` (n,) in descending order.
     """
     rpn_head = detector.rpn_head
+    if isinstance(rpn_head, CascadeRPNHead):
+        # Its stages move the anchors by turns: it has no forward of its own.
+        with torch.autocast(feats[0].device.type, enabled=False):
+            return rpn_head.predict([level.float() for level in feats],
+                                    data_samples)
     # mmcv's NMS takes no bfloat16, which autocast may give.
     outputs = [[level.float() for level in maps] for maps in rpn_head(feats)]
     return rpn_head.predict_by_feat(

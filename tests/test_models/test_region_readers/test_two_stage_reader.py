@@ -1,9 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """What the reader makes of boxes, against the detector's own box head."""
+from pathlib import Path
+
+import mmdet
 import pytest
 import torch
 from mmdet.structures.bbox import bbox2roi
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
 from mmdet_clim.models.region_readers import (
@@ -176,6 +179,30 @@ def test_maps_whose_memory_is_channels_last(detector):
     torch.testing.assert_close(
         reader.read(detector, turned, boxes()),
         reader.read(detector, feats, boxes()))
+
+
+def test_proposals_of_a_cascade_rpn(fpn_cfg, make):
+    """Its head is several, and no module that one calls."""
+    mmdet_cfg = Config.fromfile(
+        Path(mmdet.__file__).parent / '.mim/configs/cascade_rpn/'
+        'cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py').model
+    fpn_cfg['rpn_head'] = mmdet_cfg.rpn_head
+    for stage in fpn_cfg['rpn_head'].stages:
+        stage.update(in_channels=16, feat_channels=16)
+    fpn_cfg['train_cfg'].rpn = mmdet_cfg.train_cfg.rpn
+    torch.manual_seed(0)
+    detector = MODELS.build(fpn_cfg).eval()
+    _, sample = make['mosaic'](0)
+    sample.set_metainfo(dict(pad_shape=(64, 64)))
+    feats = detector.extract_feat(torch.randn(1, 3, 64, 64))
+    with torch.no_grad():
+        expected, = detector.rpn_head.predict(feats, [sample])
+    found, = TwoStageReader().propose(detector, feats, [sample])
+    assert len(found) > 0 and (found.scores.diff() <= 0).all()
+    torch.testing.assert_close(found.bboxes, expected.bboxes)
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed, = TwoStageReader().propose(detector, feats, [sample])
+    torch.testing.assert_close(mixed.bboxes, expected.bboxes)
 
 
 @pytest.fixture
