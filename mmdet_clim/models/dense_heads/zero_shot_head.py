@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Dict, List, Optional, Tuple, Type
 
 import torch
+from mmcv.ops import MaskedConv2d
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -138,10 +139,12 @@ def _class_layers(head: nn.Module, larger: nn.Module,
         layer = head.get_submodule(owner)
         num_priors = sizes[name][0] - len(param)
         extra = len(param) - num_priors * num_classes
+        # That of Guided Anchoring takes a mask, too.
+        is_conv = isinstance(
+            layer, nn.Conv2d) and not isinstance(layer, MaskedConv2d)
+        is_linear = isinstance(layer, nn.Linear) and num_priors == 1
         # A background class per prior, or none.
-        if not (isinstance(layer,
-                           (nn.Conv2d, nn.Linear)) and extra in (0, num_priors)
-                and (num_priors == 1 or isinstance(layer, nn.Conv2d))):
+        if extra not in (0, num_priors) or not (is_conv or is_linear):
             raise TypeError(
                 f'head: {type(head).__name__} can not classify by text: '
                 f'{name} of shape {tuple(param.shape)} follows the number of '
