@@ -71,7 +71,8 @@ ONEDL_PYTHON := $(abspath $(ONEDL_VENV))/bin/python
 ONEDL_PIP := $(ONEDL_PYTHON) -I -m pip
 FAST_TESTS := tests/test_datasets tests/test_engine tests/test_evaluation \
 	tests/test_models tests/test_packaging/test_checkpoint_safety.py \
-	tests/test_registry.py tests/test_visualization
+	tests/test_packaging/test_stack.py tests/test_registry.py \
+	tests/test_visualization
 
 test-onedl:
 	@[ -x $(ONEDL_PYTHON) ] || $(PYTHON) -m venv $(ONEDL_VENV)
