@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """mim with the installed wheel, from folders that know nothing of it."""
+import json
 import re
 import subprocess
 import sys
@@ -104,6 +105,18 @@ def test_run_finds_the_tools(mim, installed_package):
     printed = mim('run', 'mmdet_clim', 'print_config', 'its_config.py')
     assert installed_package['PYTHONPATH'] in printed
     assert "type='mmdet_clim.CLIMDetector'" in printed
+
+
+def test_run_finds_words_in_images(mim, repository, openmoji_root):
+    image = next((openmoji_root / 'val2017').glob('*.jpg'))
+    weights = 'configs/openmoji/faster-rcnn_r18-c4_256_base.pth'
+    mim('run', 'mmdet_clim', 'infer', image, '--config', 'its_config.py',
+        '--checkpoint', repository / weights, '--vocabulary', 'cat',
+        'fire truck', '--out-dir', 'found', '--device', 'cpu')
+    found = json.loads(
+        (mim.folder / f'found/preds/{image.stem}.json').read_text())
+    assert set(found['names']) <= {'cat', 'fire truck'} and found['names']
+    assert (mim.folder / 'found/vis' / image.name).is_file()
 
 
 def test_foreign_config_trains(trained):
