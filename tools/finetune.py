@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
@@ -25,7 +25,7 @@ from mmdet_clim.datasets.preparation.own_captions import (
     prepare_image_text,
     read_synonyms,
 )
-from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.engine import prepare_cpu_processes
 from mmdet_clim.engine.checkpoints import (
     detector_weights,
@@ -133,10 +133,35 @@ def boxed_names(option: str,
     return boxed
 
 
+def check_words(args: argparse.Namespace) -> Tuple[Vocabulary, Sequence[str]]:
+    """The vocabulary, and those of its classes that have boxes.
+
+    Raises:
+        SystemExit: With the error's message, if a file is wrong.
+    """
+    base_names: Sequence[str] = ()
+    box_images = args.box_images or args.images
+    try:
+        vocabulary = build_vocabulary(args.vocabulary)
+        if args.boxes:
+            base_names = boxed_names('--boxes', args.boxes, box_images,
+                                     vocabulary.names)
+        if args.val_boxes:
+            boxed_names(
+                '--val-boxes',
+                args.val_boxes,
+                args.val_images or box_images,
+                vocabulary.names,
+                need_all=True)
+    except ValueError as error:
+        sys.exit(f'finetune: {error}')
+    return vocabulary, base_names
+
+
 def main(argv: Optional[List[str]] = None) -> None:
     """Prepare, train, evaluate, and leave a plain detector."""
     args = parse_args(argv)
-    vocabulary = build_vocabulary(args.vocabulary)
+    vocabulary, base_names = check_words(args)
     cfg = Config.fromfile(args.detector)
     captions = args.work_dir / 'captions.json'
 
@@ -150,19 +175,6 @@ def main(argv: Optional[List[str]] = None) -> None:
             workers=args.workers,
             overwrite=args.overwrite)
 
-    box_images = args.box_images or args.images
-    try:
-        base_names = boxed_names('--boxes', args.boxes, box_images,
-                                 vocabulary.names) if args.boxes else ()
-        if args.val_boxes:
-            boxed_names(
-                '--val-boxes',
-                args.val_boxes,
-                args.val_images or box_images,
-                vocabulary.names,
-                need_all=True)
-    except ValueError as error:
-        sys.exit(f'finetune: {error}')
     print(report('finetune', prepare))
     data = OwnData(
         captions,

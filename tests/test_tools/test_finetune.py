@@ -144,6 +144,11 @@ def test_wrong_paths_and_names(run_tool, detector, own, openmoji_root,
                     openmoji_root / 'annotations' / 'instances_val2017.json')
     assert code and '--boxes: expected boxes of some of 1 classes' in log
     assert 'Traceback' not in log
+    other.write_text('cat\ncat \n')
+    code, log = run(run_tool, detector, other, tmp_path / 'out', '--images',
+                    openmoji_root / 'captioned2017')
+    assert code == 1 and "given twice: ['cat']" in log
+    assert 'Traceback' not in log
 
 
 def test_boxes_are_checked_before_the_training(run_tool, detector, own,
