@@ -107,6 +107,13 @@ def test_an_image_with_odd_sides(find, image, tmp_path):
     assert found.picture.shape == found.responses[0][0].shape == (234, 640, 3)
 
 
+def test_a_thread_of_an_image(find, tmp_path):
+    # One whose other side the detector would see as less than half a pixel.
+    cv2.imwrite(str(tmp_path / 'thin.png'), np.zeros((1, 1000, 3), np.uint8))
+    with pytest.raises(ValueError, match='can not be read'):
+        find(tmp_path / 'thin.png', 'cat', .3)
+
+
 @pytest.mark.parametrize('words, message', [
     ('cat, dog\ncat', r"given twice: \['cat'\]"),
     ('', 'at least one'),
