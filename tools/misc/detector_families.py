@@ -53,6 +53,22 @@ FAMILIES = {
     'grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py',
     'TridentNet':
     'tridentnet/tridentnet_r50-caffe_1x_coco.py',
+    'Libra R-CNN':
+    'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco.py',
+    'Double-Head R-CNN':
+    'double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
+    'Dynamic R-CNN':
+    'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
+    'PISA':
+    'pisa/faster-rcnn_r50_fpn_pisa_1x_coco.py',
+    'SABL':
+    'sabl/sabl-faster-rcnn_r50_fpn_1x_coco.py',
+    'Cascade RPN':
+    'cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py',
+    'Mask Scoring R-CNN':
+    'ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py',
+    'PointRend':
+    'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',
     'Sparse R-CNN':
     'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
     'QueryInst':
@@ -63,6 +79,12 @@ FAMILIES = {
     'free_anchor/freeanchor_r50_fpn_1x_coco.py',
     'FoveaBox':
     'foveabox/fovea_r50_fpn_4xb4-1x_coco.py',
+    'FSAF':
+    'fsaf/fsaf_r50_fpn_1x_coco.py',
+    'Guided Anchoring':
+    'guided_anchoring/ga-retinanet_r50_fpn_1x_coco.py',
+    'NAS-FCOS':
+    'nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py',
     'FCOS':
     'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'ATSS':
@@ -99,10 +121,16 @@ FAMILIES = {
     'centernet/centernet-update_r18_fpn_8xb8-amp-lsj-200e_coco.py',
     'CornerNet':
     'cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py',
+    'YOLACT':
+    'yolact/yolact_r50_1xb8-55e_coco.py',
+    'SOLO':
+    'solo/solo_r50_fpn_1x_coco.py',
     'SOLOv2':
     'solov2/solov2_r50_fpn_1x_coco.py',
     'CondInst':
     'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py',
+    'BoxInst':
+    'boxinst/boxinst_r50_fpn_ms-90k_coco.py',
     'Mask2Former':
     'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
     'DETR':
@@ -263,6 +291,8 @@ def open_heads(cfg: ConfigDict, encoder: dict) -> ConfigDict:
                     **text,
                     **kept))
         else:
+            if 'reg_class_agnostic' in head:
+                head.reg_class_agnostic = True
             opened.append(
                 ConfigDict(type='mmdet_clim.ZeroShotHead', head=head, **text))
     cfg.roi_head.bbox_head = opened if several else opened[0]
@@ -327,10 +357,17 @@ def boxed_image(
 
 def mosaic(seed: int) -> Tuple[torch.Tensor, DetDataSample]:
     """A 2x2 mosaic, as PackRegionTextInputs packs it."""
-    image, sample = boxed_image(seed)
+    image, _ = boxed_image(seed)
     half = SIZE / 2
-    sample.set_metainfo(
-        dict(
+    # And nothing else that a detector's own pipeline would tell.
+    sample = DetDataSample(
+        metainfo=dict(
+            img_id=seed,
+            img_shape=(SIZE, SIZE),
+            ori_shape=(SIZE, SIZE),
+            scale_factor=(1., 1.),
+            flip=False,
+            flip_direction=None,
             branch='mosaic',
             captions=[[caption] for caption in CAPTIONS],
             tags=[[0], [1], [2], [3]],
@@ -388,6 +425,8 @@ def calibrate(model: nn.Module) -> None:
     for norm in norms:
         norm.train()
         norm.momentum = 1.
+        # NAS-FCOS has 0, which PyTorch does not measure with.
+        norm.eps = norm.eps or 1e-5
     batch = model.data_preprocessor(collate([*map(boxed_image, (5, 6))]))
     model.extract_feat(batch['inputs'])
 
@@ -457,8 +496,8 @@ def attempt(found: dict, key: str, step) -> bool:
             traceback.format_exc(), logger='current', level=logging.WARNING)
         found[key] = False
         lines = str(error).strip().splitlines() or ['']
-        found.setdefault(
-            'reasons', {})[key] = f'{type(error).__name__}: {lines[-1][:300]}'
+        found.setdefault('reasons', {})[key] = \
+            f'{type(error).__name__}: {lines[-1][:300]}'.removesuffix(': ')
         return False
     found[key] = True
     return True
@@ -472,7 +511,8 @@ def examine(path: str, folder: Path) -> dict:
     torch.manual_seed(0)
     cfg, grounding, masks = prepare(path, folder)
     encoder = text_encoder(folder)
-    found: Dict[str, object] = dict(config=path, open='language model')
+    found: Dict[str, object] = dict(
+        config=path, open='language model' if grounding else '–')
     built: List[nn.Module] = []
 
     def build(detector: ConfigDict) -> None:
@@ -485,15 +525,17 @@ def examine(path: str, folder: Path) -> dict:
         calibrate(model)
         built.append(model)
 
-    if not grounding:
+    def build_open() -> None:
         try:
             build(open_heads(cfg, encoder))
             found['open'] = 'yes'
         except TypeError as error:
             found['open'] = f'no: {str(error)[:200]}'
-    if built or attempt(found, 'builds', lambda: build(cfg)):
+            build(cfg)
+
+    if attempt(found, 'builds',
+               (lambda: build(cfg)) if grounding else build_open):
         model, = built
-        found['builds'] = True
         reader = model.region_reader
         found['reader'] = type(reader).__name__
         # The two-stage readers have one way to read.
@@ -536,8 +578,8 @@ def table(results: Dict[str, dict]) -> str:
             name,
             found.get('reader', '–'), 'no' if closed else found['open'], *(
                 words[found.get(key)]
-                for key in ('builds', 'trains', 'evaluates')), '; '.join(
-                    remarks).replace('|', r'\|').replace('\n', ' ')
+                for key in ('builds', 'trains', 'evaluates')), ' '.join(
+                    '; '.join(remarks).replace('|', r'\|').split())
         ]) + ' |')
     return '\n'.join(lines)
 
