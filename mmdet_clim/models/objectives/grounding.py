@@ -21,6 +21,7 @@ from mmdet_clim.registry import MODELS
 from .composition import compose_tiles, union_boxes
 
 TEXTS = ('captions', 'tags')
+MATCHES = ('box', 'text')
 
 
 @MODELS.register_module()
@@ -37,17 +38,27 @@ class GroundingObjective(BaseModule):
     box is looked for with those that hold its phrases. The losses are the
     detector's own.
 
+    With ``match='text'`` a tile is no object but a place where to look: each
+    of its phrases goes to the query inside it that reads the phrase best, and
+    the tile's other queries are not told that the phrase is absent. Matched
+    by boxes, as with ``'box'``, a phrase goes to the query that is most like
+    the tile, background and all, and the query on the object is trained as a
+    negative of the object's own name.
+
     Args:
         texts (str): ``'captions'`` or ``'tags'``.
         vocabulary (optional): Anything that ``build_vocabulary`` reads: the
             classes which the tags index.
         num_negatives (int): With tags, names of other classes that stand in
             the prompt too.
-        num_compositions (int): Rectangles per mosaic.
+        num_compositions (int): Rectangles per mosaic; none with
+            ``match='text'``, of which they would tell nothing new.
+        match (str): ``'box'``, or ``'text'``, which Grounding DINO takes and
+            GLIP, that has no queries, does not.
         loss_weight (float): Of the losses on which text a box belongs to.
         box_weight (float): Of the losses on where a box is. Tiles are no
             objects; 0 keeps the detector's boxes to what annotated boxes
-            teach.
+            teach. With ``match='text'`` there is no such loss.
 
     Raises:
         ValueError: If an argument is out of its range, or tags have no
@@ -59,12 +70,16 @@ class GroundingObjective(BaseModule):
                  vocabulary=None,
                  num_negatives: int = 0,
                  num_compositions: int = 4,
+                 match: str = 'box',
                  loss_weight: float = 1.0,
                  box_weight: float = 1.0,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if texts not in TEXTS:
             raise ValueError(f'texts: expected one of {TEXTS}, got {texts!r}')
+        if match not in MATCHES:
+            raise ValueError(
+                f'match: expected one of {MATCHES}, got {match!r}')
         if texts == 'tags' and vocabulary is None:
             raise ValueError("vocabulary: texts='tags' needs one, got None")
         for key, value in dict(
@@ -72,6 +87,9 @@ class GroundingObjective(BaseModule):
                 num_compositions=num_compositions).items():
             if value < 0:
                 raise ValueError(f'{key}: expected a count >= 0, got {value}')
+        if match == 'text' and num_compositions:
+            raise ValueError("num_compositions: expected 0 with match='text', "
+                             f'got {num_compositions}')
         self.texts = texts
         # As mmdet writes the names into its own prompts.
         self.names = [] if vocabulary is None else [
@@ -80,6 +98,7 @@ class GroundingObjective(BaseModule):
         ]
         self.num_negatives = num_negatives
         self.num_compositions = num_compositions
+        self.match = match
         self.loss_weight = loss_weight
         self.box_weight = box_weight
 
@@ -90,6 +109,9 @@ class GroundingObjective(BaseModule):
                 'GroundingObjective trains a GLIP or a Grounding DINO, which '
                 'have a GroundingReader, got a detector with a '
                 f'{type(reader).__name__}')
+        if self.match == 'text' and not reader.has_queries:
+            raise TypeError("match='text': expected a Grounding DINO, got a "
+                            'GLIP, which has no queries')
 
     def loss(self, reader: GroundingReader, detector: nn.Module,
              feats: ExtractedImages,
@@ -128,17 +150,18 @@ class GroundingObjective(BaseModule):
                     dict(data_samples[0].metainfo, batch_input_shape=size))
             ]
         # Under DDP every rank must reach the same parameters.
-        unused = [reader] if told else [reader, detector]
+        every_part = told and self.match == 'box'
+        unused = [reader] if every_part else [reader, detector]
         zero = sum(p.sum() * 0 for module in unused
                    for p in module.parameters() if p.requires_grad)
         levels = tuple(level[images] for level in feats.levels)
-        losses = reader.grounding_losses(detector, levels, samples)
-        text_loss = _total(losses, lambda key: 'loss_cls' in key)
-        box_loss = _total(losses, lambda key: 'loss_cls' not in key)
+        losses = reader.grounding_losses(detector, levels, samples, self.match)
+        text_loss = _total(losses, lambda key: 'loss_cls' in key, zero)
+        box_loss = _total(losses, lambda key: 'loss_cls' not in key, zero)
         if not told:
             text_loss, box_loss = text_loss * 0, box_loss * 0
         return dict(
-            loss=self.loss_weight * text_loss + zero,
+            loss=self.loss_weight * text_loss,
             box_loss=self.box_weight * box_loss,
             prompts=text_loss.new_tensor(told))
 
@@ -152,7 +175,8 @@ class GroundingObjective(BaseModule):
 
         Returns:
             tuple: P distinct phrases, boxes (n, 4) in absolute xyxy pixels,
-            and bool (n, P). Boxes that no phrase tells of are left out.
+            and bool (n, P). Boxes that no phrase tells of are left out; with
+            ``match='text'`` each has one phrase.
         """
         tiles = data_sample.gt_instances.bboxes
         of_tile = self._tile_phrases(data_sample)
@@ -174,9 +198,14 @@ class GroundingObjective(BaseModule):
         ])
         same_image = keys[:, None] == keys
         positives = (members.float() @ same_image.float() @ shows.float()) > 0
+        boxes = union_boxes(tiles, members)
+        if self.match == 'text':
+            # A phrase of a tile is a target of its own.
+            region, phrase = positives.nonzero(as_tuple=True)
+            return (phrases, boxes[region],
+                    torch.eye(len(phrases), dtype=torch.bool)[phrase])
         told = positives.any(1)
-        boxes = union_boxes(tiles, members[told])
-        return phrases, boxes, positives[told]
+        return phrases, boxes[told], positives[told]
 
     def _tile_phrases(self, data_sample: DetDataSample) -> List[List[str]]:
         if self.texts == 'captions':
@@ -210,9 +239,12 @@ def _nothing_to_find(reader: GroundingReader, detector: nn.Module,
     return sample
 
 
-def _total(losses: dict, keep) -> Tensor:
+def _total(losses: dict, keep, zero: Tensor) -> Tensor:
     """Sum of the losses whose names are kept; some heads give lists."""
     values = [value for key, value in losses.items() if keep(key)]
-    return sum(
-        torch.stack(list(value)).sum() if isinstance(value, (
-            list, tuple)) else value.sum() for value in values)
+    return sum([
+        torch.stack(list(value)).sum() if isinstance(value,
+                                                     (list,
+                                                      tuple)) else value.sum()
+        for value in values
+    ], zero)

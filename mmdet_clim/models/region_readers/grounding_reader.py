@@ -19,6 +19,7 @@ from .dense_feature_reader import (
     evaluating,
 )
 from .grounding_prompts import SEPARATOR, GroundingPrompt, pack_phrases
+from .grounding_text_loss import text_loss
 
 GroundingDetector = Union[GLIP, GroundingDINO]
 
@@ -72,8 +73,9 @@ class GroundingReader(DenseFeatureReader):
 
     def prepare(self, detector: GroundingDetector, dim: int) -> None:
         """Make what reads the detector; see the base class."""
+        self.has_queries = isinstance(detector, GroundingDINO)
         if self.source is None:
-            self.source = 'neck' if isinstance(detector, GLIP) else 'encoder'
+            self.source = 'encoder' if self.has_queries else 'neck'
         if self.source == 'query':
             self.make_projection(detector, detector.embed_dims, dim)
         else:
@@ -198,9 +200,11 @@ class GroundingReader(DenseFeatureReader):
                 prompt.text = prompt.text.removesuffix(SEPARATOR)
         return prompts
 
-    def grounding_losses(self, detector: GroundingDetector,
+    def grounding_losses(self,
+                         detector: GroundingDetector,
                          levels: Sequence[Tensor],
-                         samples: SampleList) -> Dict[str, Tensor]:
+                         samples: SampleList,
+                         match: str = 'box') -> Dict[str, Tensor]:
         """The detector's own losses on grounding data.
 
         Args:
@@ -210,6 +214,9 @@ class GroundingReader(DenseFeatureReader):
                 ``tokens_positive``: per box a list of ``[begin, end]``
                 characters, and ``gt_instances``: ``bboxes`` (n, 4), absolute
                 xyxy, and ``labels`` (n,), which number the boxes.
+            match (str): ``'box'``: a box is an object's. ``'text'``, with a
+                Grounding DINO: it tells where to look for its phrase, and
+                there is :func:`~.grounding_text_loss.text_loss` alone.
 
         Returns:
             dict: As the detector's head names them.
@@ -238,6 +245,9 @@ class GroundingReader(DenseFeatureReader):
         if isinstance(detector, GLIP):
             return detector.bbox_head.loss(levels, texts, samples)
         outputs = detector.forward_transformer(levels, texts, samples)
+        if match == 'text':
+            return dict(
+                loss_cls=text_loss(detector.bbox_head, samples, **outputs))
         return detector.bbox_head.loss(**outputs, batch_data_samples=samples)
 
 

@@ -37,6 +37,21 @@ def test_tags_are_names_with_others_beside_them(make):
                                         [0, 0, 1, 0, 0]]
 
 
+def test_matched_by_text_a_tag_is_a_target_of_its_own(make):
+    _, sample = make['mosaic'](0)
+    objective = GroundingObjective(
+        'tags', CLASSES, num_compositions=0, match='text')
+    sample.set_metainfo(dict(tags=[[0, 3], [3], [], [1]]))
+    phrases, boxes, positives = objective.targets(sample)
+    assert phrases == ['cat', 'bus', 'dog']
+    assert torch.equal(boxes, sample.gt_instances.bboxes[[0, 0, 1, 3]])
+    assert positives.int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0],
+                                        [0, 0, 1]]
+    sample.set_metainfo(dict(tags=[[], [], [], []]))
+    phrases, boxes, positives = objective.targets(sample)
+    assert (phrases, boxes.shape, positives.shape) == ([], (0, 4), (0, 0))
+
+
 def test_two_tiles_with_one_text(make):
     _, sample = make['mosaic'](0)
     sample.set_metainfo(
@@ -99,6 +114,8 @@ def test_captions_that_are_marks_are_not_drawn(make):
     (dict(texts='names'), "'captions', 'tags'"),
     (dict(texts='tags'), 'vocabulary'),
     (dict(num_compositions=-1), 'num_compositions'),
+    (dict(match='query'), "'box', 'text'"),
+    (dict(match='text'), "num_compositions: expected 0 .* got 4"),
 ])
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

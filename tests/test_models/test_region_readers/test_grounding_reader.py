@@ -62,6 +62,15 @@ def build(clim_cfg, small_bert):
     return build
 
 
+MATCHED_BY_TEXT = dict(
+    type='mmdet_clim.GroundingObjective',
+    texts='tags',
+    vocabulary=CLASSES,
+    num_negatives=1,
+    num_compositions=0,
+    match='text')
+
+
 def boxes_sample(make, seed):
     image, sample = make['box'](seed)
     sample.gt_instances.pop('masks')
@@ -105,6 +114,25 @@ def test_every_parameter_learns_by_both_routes(build, make, path, source):
     with torch.no_grad():
         result, = model.test_step(make['collate'](boxes_sample(make, 1)))
     assert 'pred_instances' in result
+
+
+@pytest.mark.parametrize('boxed', [True, False])
+def test_matched_by_text_no_parameter_is_left_out(build, make, boxed):
+    """Without boxed images too, as DDP asks."""
+    model = build(MM_48_17, objectives=dict(names=MATCHED_BY_TEXT)).train()
+    samples = [make['mosaic'](3), make['mosaic'](4)]
+    if boxed:
+        samples.append(boxes_sample(make, 1))
+    data = model.data_preprocessor(make['collate'](*samples), True)
+    if boxed:
+        losses = model(**data, mode='loss')
+    else:
+        losses = model.branch_loss('mosaic', data['inputs']['mosaic'],
+                                   data['data_samples']['mosaic'])
+    assert losses['mosaic.names.loss'] > 0
+    assert losses['mosaic.names.box_loss'] == 0
+    assert losses['mosaic.names.prompts'] == 2
+    assert gradients(model, losses) == []
 
 
 def test_a_projection_lies_where_the_detector_does(build):
@@ -244,10 +272,15 @@ def run_rank(rank, folder, model, batches):
     # test_detectors/test_clim_detector_ddp.py.
 
 
-@pytest.mark.parametrize('path', [MM_48_17, GLIP])
-def test_a_rank_whose_mosaics_have_no_tags(build, make, path, tmp_path):
+@pytest.mark.parametrize('path, changes', [
+    (MM_48_17, {}),
+    (MM_48_17, dict(objectives=dict(names=MATCHED_BY_TEXT))),
+    (GLIP, {}),
+])
+def test_a_rank_whose_mosaics_have_no_tags(build, make, path, changes,
+                                           tmp_path):
     """It waits for the other where that counts boxes over both."""
-    model = build(path).train()
+    model = build(path, **changes).train()
     model.branches['mosaic'] = ['names']
     for name in set(model.objectives) - {'names'}:
         del model.objectives[name]
@@ -265,6 +298,8 @@ def test_a_rank_whose_mosaics_have_no_tags(build, make, path, tmp_path):
 def test_what_does_not_fit(build, clim_cfg, make):
     with pytest.raises(TypeError, match="of a GLIP, 'neck'"):
         build(GLIP, dict(type='mmdet_clim.GroundingReader', source='query'))
+    with pytest.raises(TypeError, match='got a GLIP, which has no queries'):
+        build(GLIP, objectives=dict(names=MATCHED_BY_TEXT))
     clim_cfg.objectives.grounding = dict(type='mmdet_clim.GroundingObjective')
     with pytest.raises(TypeError, match='TwoStageReader'):
         MODELS.build(clim_cfg)
