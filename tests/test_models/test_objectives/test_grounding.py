@@ -115,7 +115,7 @@ def test_captions_that_are_marks_are_not_drawn(make):
     (dict(texts='tags'), 'vocabulary'),
     (dict(num_compositions=-1), 'num_compositions'),
     (dict(match='query'), "'box', 'text'"),
-    (dict(match='text'), "num_compositions: expected 0 .* got 4"),
+    (dict(match='text'), 'num_compositions: expected 0 .* got 4'),
 ])
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
