@@ -1,14 +1,16 @@
 # Licensed under the Apache License, Version 2.0.
 """The code in docs/ runs."""
+import importlib
 import re
 
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.hub import get_config
-from mmengine.registry import init_default_scope
+from mmengine.registry import Registry, init_default_scope
 from mmengine.structures import InstanceData
 
+from mmdet_clim import registry
 from mmdet_clim.models.region_readers import build_region_reader
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 from mmdet_clim.registry import MODELS
@@ -65,6 +67,20 @@ def test_a_detector_of_your_own(repository):
     detector.neck = None
     with pytest.raises(TypeError, match='RetinaNet has none'):
         reader.check(detector)
+
+
+def test_the_reference_has_all_that_a_config_can_name(repository):
+    page = (repository / 'docs' / 'api.md').read_text()
+    modules = re.findall(r'automodule:: (\S+)', page)
+    named = {
+        name
+        for module in modules
+        for name in importlib.import_module(module).__all__
+    }
+    for kind in vars(registry).values():
+        if isinstance(kind, Registry):
+            kind.import_from_location()
+            assert set(kind.module_dict) <= named
 
 
 def linked_files(page):

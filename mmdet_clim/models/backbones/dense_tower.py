@@ -13,7 +13,7 @@ from .tower_reader import MODES, EncodedImages, TowerReader, unit
 
 @MODELS.register_module()
 class DenseImageTower(nn.Module):
-    r"""The image tower of an open_clip model, read densely.
+    """The image tower of an open_clip model, read densely.
 
     Images may have any size, also not square: positional embeddings are
     resized bicubically, and images are padded below and at the right with
@@ -21,20 +21,15 @@ class DenseImageTower(nn.Module):
 
     How a position or a region gets its embedding depends on the tower:
 
-    ============ ================== =============== ========================
-    tower        'value'            'attention'     'masked_pool'
-    ============ ================== =============== ========================
-    ViT          last block without last block as   the class token attends
-                 attention between  it is           to the box alone in the
-                 tokens                             last block
-    ModifiedRes\ dense: value path  dense: every    the attention pool
-    Net          of the attention   position as     attends to the box alone
-                 pool               query
-    timm ViT,    as ViT             as ViT          error
-    EVA, SigLIP
-    timm         head applied to every position     error
-    ConvNeXt
-    ============ ================== =============== ========================
+    - a ViT. 'value': the last block without attention between tokens;
+      'attention': the last block as it is; 'masked_pool': the class token
+      attends to the box alone in the last block.
+    - ViT, EVA and SigLIP of timm: the same, without 'masked_pool'.
+    - a ``ModifiedResNet``. 'value': of the dense map, the value path of the
+      attention pool; 'attention': every position as its query; 'masked_pool':
+      it attends to the box alone.
+    - ConvNeXt of timm: its head, applied to every position, in both modes
+      that it has, 'value' and 'attention'.
 
     A region is RoIAligned to 1x1 on the dense map of unit vectors; of a
     ``ModifiedResNet``, its last map is RoIAligned to the grid of the
@@ -51,7 +46,6 @@ class DenseImageTower(nn.Module):
         visual (nn.Module): The open_clip tower itself; its parameters are
             those of this module.
         embed_dim (int): Width D of the joint image-text space.
-        stride (int): Pixels from one position of the dense map to the next.
         mean, std (tuple[float]): By which RGB values in [0, 1] are to be
             normalised, as open_clip has it for the model.
 
