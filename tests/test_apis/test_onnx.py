@@ -247,6 +247,7 @@ def test_photos_are_read_upright(tools, tmp_path):
 
 
 def test_a_graph_that_is_far_from_pytorch(c4, images, tools, tmp_path, capsys):
+    c4.set_vocabulary(VOCABULARIES[0])
     export_onnx(c4.model, resize_scale(c4.cfg), tmp_path / 'c4.onnx')
     cv2.imwrite(str(tmp_path / 'image.png'), images[2])
     head = c4.model.roi_head.bbox_head
