@@ -4,8 +4,9 @@ _base_ = [
     '../_base_/clim/ov_coco_captions_tags.py',
 ]
 # Mosaics as grounding data. A tile is no object: where boxes are is learned
-# from annotated ones alone. A caption has some ten tokens where a class name
-# has one or two, and the losses are sums over them.
+# from annotated ones alone, and a tag goes to the query in its tile that reads
+# it best. A caption tells of the whole tile; it has some ten tokens where a
+# class name has one or two, and the losses are sums over them.
 grounding_objectives = dict(
     caption=dict(
         type='mmdet_clim.GroundingObjective',
@@ -19,8 +20,7 @@ grounding_objectives = dict(
         vocabulary=_base_.clim_vocabulary,
         num_negatives=40,
         num_compositions=0,
-        loss_weight=0.25,
-        box_weight=0.0))
+        match='text'))
 model = dict(
     _delete_=True,
     type='mmdet_clim.CLIMDetector',

@@ -1,61 +1,10 @@
-# MM-Grounding-DINO, boxes only, at 160 pixels. Its backbone starts from that
-# of the base detector beside this file, the rest from scratch.
-_base_ = [
-    '../_base_/models/mm-grounding-dino_r18_small.py',
-    '../_base_/datasets/openmoji_detection.py',
-    '../_base_/default_runtime.py',
-]
-model = dict(
-    backbone=dict(
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='{{ fileDirname }}/faster-rcnn_r18-c4_256_base.pth',
-            prefix='backbone.')))
-
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmdet.LoadAnnotations', with_bbox=True),
-    dict(type='mmdet.Resize', scale=(160, 160), keep_ratio=True),
-    dict(type='mmdet.RandomFlip', prob=0.5),
-    dict(type='mmdet_clim.BaseClassPrompt', vocabulary=_base_.vocabulary),
-    dict(
-        type='mmdet.PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor', 'flip', 'flip_direction', 'text',
-                   'custom_entities')),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmdet.Resize', scale=(160, 160), keep_ratio=True),
-    dict(type='mmdet.LoadAnnotations', with_bbox=True),
-    dict(
-        type='mmdet.PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor', 'text', 'custom_entities')),
-]
-train_dataset = dict(pipeline=train_pipeline)
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(
-    dataset=dict(pipeline=test_pipeline, return_classes=True))
-test_dataloader = val_dataloader
+# MM-Grounding-DINO, boxes only, from what mm-grounding-dino_r18_160_base.py
+# has trained (OPENMOJI_MMGD).
+_base_ = './mm-grounding-dino_r18_160_base.py'
+load_from = '{{$OPENMOJI_MMGD:work_dirs/mm-grounding-dino_r18_160_base/iter_3000.pth}}'  # noqa: E501
 
 max_iters = 400
-train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4),
-    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
-    clip_grad=dict(max_norm=1, norm_type=2))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=30,
-        end=max_iters,
-        eta_min_ratio=0.02),
-]
-auto_scale_lr = dict(enable=False, base_batch_size=8)
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].end = 20
+param_scheduler[1].update(begin=20, end=max_iters)

@@ -5,24 +5,15 @@ _base_ = [
 ]
 clim_mosaic_dataset = _base_.clim_mosaic_dataset
 clim_mosaic_dataset.pipeline[2].update(tile_size=(80, 80), out_size=(160, 160))
-# A caption has ten tokens where a class name has one or two, and the loss is a
-# sum over them.
-# A tile is no object: where boxes are is learned from annotated ones alone.
+# All other names stand in the prompt too, as when the detector is tested.
 clim_grounding_objectives = dict(
-    caption=dict(
-        type='mmdet_clim.GroundingObjective',
-        texts='captions',
-        num_compositions=2,
-        loss_weight=0.05,
-        box_weight=0.0),
     tag=dict(
         type='mmdet_clim.GroundingObjective',
         texts='tags',
         vocabulary=_base_.clim_vocabulary,
-        num_negatives=20,
+        num_negatives=64,
         num_compositions=0,
-        loss_weight=0.25,
-        box_weight=0.0))
+        match='text'))
 model = dict(
     _delete_=True,
     type='mmdet_clim.CLIMDetector',

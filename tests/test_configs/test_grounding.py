@@ -36,7 +36,7 @@ def bert(tmp_path_factory):
     return folder
 
 
-def shorten(cfg, work_dir):
+def shorten(cfg, work_dir, load_from):
     """Two iterations of few, small images in one process."""
     sources = cfg.train_dataloader.dataset.get('datasets')
     if sources is None:
@@ -56,7 +56,7 @@ def shorten(cfg, work_dir):
         checkpoint=dict(
             cfg.default_hooks.checkpoint, by_epoch=False, interval=2))
     cfg.param_scheduler = None
-    cfg.load_from = None
+    cfg.load_from = load_from
     cfg.work_dir = str(work_dir)
     cfg.visualizer = None
     return cfg
@@ -78,8 +78,8 @@ def small_images(node):
             small_images(value)
 
 
-def check(cfg, names, work_dir, metric='ov_coco/novel_ap50'):
-    runner = Runner.from_cfg(shorten(cfg, work_dir))
+def check(cfg, names, work_dir, metric='ov_coco/novel_ap50', load_from=None):
+    runner = Runner.from_cfg(shorten(cfg, work_dir, load_from))
     runner.train()
     scalars = runner.message_hub.log_scalars
     for name in names:
@@ -87,19 +87,25 @@ def check(cfg, names, work_dir, metric='ov_coco/novel_ap50'):
     assert f'val/{metric}' in scalars
 
 
-@pytest.mark.parametrize('name, losses', [
-    ('boxes', ['loss_cls', 'enc_loss_cls', 'dn_loss_bbox']),
-    ('clim', ['loss_cls', 'mosaic.caption.loss', 'mosaic.tag.loss']),
-])
-def test_openmoji(openmoji_root, repository, monkeypatch, tmp_path, name,
-                  losses):
+def test_openmoji(openmoji_root, repository, monkeypatch, tmp_path):
+    """The base, and from its weights the others."""
     monkeypatch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
-    cfg = Config.fromfile(
-        repository / f'configs/openmoji/mm-grounding-dino_r18_160_{name}.py')
-    detector = cfg.model.get('detector', cfg.model)
-    assert Path(detector.backbone.init_cfg.checkpoint).is_file()
-    small_images([cfg.train_dataloader, cfg.val_dataloader])
-    check(cfg, losses, tmp_path)
+    trained = tmp_path / 'base' / 'iter_2.pth'
+    monkeypatch.setenv('OPENMOJI_MMGD', str(trained))
+    contrast = ['mosaic.caption.loss', 'mosaic.tag.loss']
+    for name, losses in (
+        ('base', ['loss_cls', 'enc_loss_cls', 'dn_loss_bbox']),
+        ('boxes', ['loss_cls', 'dn_loss_cls']),
+        ('clim', ['loss_cls', 'mosaic.tag.loss']),
+        ('clim-contrast', ['loss_cls', *contrast])):  # yapf: disable
+        cfg = Config.fromfile(repository / 'configs/openmoji' /
+                              f'mm-grounding-dino_r18_160_{name}.py')
+        detector = cfg.model.get('detector', cfg.model)
+        assert Path(detector.backbone.init_cfg.checkpoint).is_file()
+        assert cfg.get('load_from') == (None
+                                        if name == 'base' else str(trained))
+        small_images([cfg.train_dataloader, cfg.val_dataloader])
+        check(cfg, losses, tmp_path / name, load_from=cfg.get('load_from'))
 
 
 @pytest.mark.parametrize('name, losses', [
