@@ -52,7 +52,7 @@ class GroundingObjective(BaseModule):
         num_negatives (int): With tags, names of other classes that stand in
             the prompt too.
         num_compositions (int): Rectangles per mosaic; none with
-            ``match='text'``, of which they would tell nothing new.
+            ``match='text'``, to which they would tell nothing new.
         match (str): ``'box'``, or ``'text'``, which Grounding DINO takes and
             GLIP, that has no queries, does not.
         loss_weight (float): Of the losses on which text a box belongs to.
