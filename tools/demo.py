@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmdet_clim.command import run_command
 from mmdet_clim.engine import finish_training
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,4 +156,4 @@ def draw(args: argparse.Namespace, checkpoints: dict) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -20,6 +20,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.command import add_overwrite, report
 from mmdet_clim.datasets.preparation.own_captions import (
     prepare_image_text,
@@ -213,4 +214,4 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

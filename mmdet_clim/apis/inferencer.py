@@ -27,13 +27,12 @@ from mmdet.apis.det_inferencer import InputsType
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import load_state_dict
 from rich.progress import track
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.engine.checkpoints import detector_weights
+from mmdet_clim.engine.checkpoints import load_weights, read_checkpoint
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.visualization import detector_responses, own_reader
@@ -461,6 +460,10 @@ class CLIMInferencer(DetInferencer):
         if cfg and 'detector' in cfg.model:
             # The text encoder of training is not needed.
             cfg.model = cfg.model.detector
+        if weights is not None:
+            # Before the model is built, and with an error that tells more.
+            read_checkpoint(weights, mmap=True)
+        self._weights = weights
         return super()._init_model(cfg, weights, device)
 
     def _load_weights_to_model(self, model: nn.Module,
@@ -474,8 +477,7 @@ class CLIMInferencer(DetInferencer):
                 'they are', 'current', logging.WARNING)
         else:
             meta = checkpoint.get('meta', {}).get('dataset_meta', {})
-            load_state_dict(
-                model, detector_weights(checkpoint, model), logger='current')
+            load_weights(model, checkpoint, self._weights)
         parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]
         classes = parts[0].vocabulary.names if parts else meta.get(
             'classes', ())
@@ -491,7 +493,7 @@ class CLIMInferencer(DetInferencer):
 
 def _config_of(weights: Union[str, Path]) -> Config:
     """The config that a checkpoint of a training holds."""
-    checkpoint = torch.load(weights, map_location='cpu', weights_only=True)
+    checkpoint = read_checkpoint(weights)
     text = checkpoint.get('meta', {}).get('cfg')
     if text is None:
         raise ValueError(f'weights: {weights} holds no config; give it as '

@@ -6,7 +6,16 @@ import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Union
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Union,
+)
 
 import yaml
 
@@ -333,7 +342,7 @@ def _of_categories(categories: List[dict], where: str) -> List[Any]:
     """Names of COCO's list of categories, in the order of their ids."""
     for number, category in enumerate(categories, 1):
         if 'name' not in category:
-            raise ValueError(f'{where}: entry {number}: key \'name\' is '
+            raise ValueError(f"{where}: entry {number}: key 'name' is "
                              f'missing, got {sorted(map(str, category))}')
     ids = [category.get('id') for category in categories]
     if all(number is None for number in ids):

@@ -126,7 +126,7 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
             'could run code') from error
     except (EOFError, RuntimeError) as error:
         raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
-                         f'({str(error).splitlines()[0]})') from error
+                         f'({str(error).partition(chr(10))[0]})') from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint: {path}: expected weights by name, got '
                          f'{type(checkpoint).__name__}')

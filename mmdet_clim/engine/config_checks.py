@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader
 
 from mmdet_clim.command import unexpected_keyword
 
-from .clim_config import PREFIX
+from .clim_config import PREFIX, add_clim, read_fragment
 
 #: Keys of the whole config that no argument of MMEngine's runner has.
 TOP_KEYS = frozenset(('custom_imports', 'find_unused_parameters',
@@ -74,6 +74,35 @@ ADDED = {'constructor', 'paramwise_cfg', 'priority', 'convert_to_iter_based'}
 #: How alike two keys are that are taken for one, from 0 to 1.
 ALIKE = 0.8
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def read_config(config: Union[str, Path],
+                options: Optional[Mapping[str, Any]] = None,
+                clim: Optional[str] = None) -> Config:
+    """Read a config as the command line of a tool gives it.
+
+    Args:
+        config (str or Path): The file.
+        options (Mapping, optional): Of ``--cfg-options``.
+        clim (str, optional): Fragment of ``--clim``.
+
+    Returns:
+        Config: With the options in it, and CLIM put on it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        KeyError: If an option is none; see :func:`check_options`.
+        ValueError: If the fragment or the config is none for CLIM.
+    """
+    cfg = Config.fromfile(config)
+    if clim is None:
+        check_options(cfg, options)
+    else:
+        check_options(add_clim(cfg, read_fragment(clim)), options)
+        cfg = add_clim(cfg, read_fragment(clim, options))
+    if options:
+        cfg.merge_from_dict(dict(options))
+    return cfg
 
 
 def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:

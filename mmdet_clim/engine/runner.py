@@ -106,6 +106,10 @@ class _Held(logging.Filter):
         super().__init__()
         self.handler = handler
         self.records: List[logging.LogRecord] = []
+        # A run that failed before has left its own.
+        for other in handler.filters[:]:
+            if isinstance(other, _Held):
+                handler.removeFilter(other)
         handler.addFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.command import run_command
 from mmdet_clim.engine import finish_training
 
 TOOLS = Path(__file__).resolve().parents[1]
@@ -73,4 +74,4 @@ def _work_dir(args: argparse.Namespace, config: Path, seed: int) -> Path:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Dict, List, Tuple
 
 import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.command import run_command
 from mmdet_clim.evaluation import (
     COLUMNS,
     last_metrics,
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -17,6 +17,7 @@ from typing import List
 import mmdet_clim  # noqa: F401  isort: skip
 import numpy as np
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets import OVCocoDataset
 from mmdet_clim.evaluation import ERROR_TYPES, ClassErrors, error_types
 
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

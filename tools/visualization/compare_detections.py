@@ -14,9 +14,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 
+from mmdet_clim.command import run_command
+from mmdet_clim.engine.checkpoints import load_weights
 from mmdet_clim.registry import DATASETS, MODELS
 from mmdet_clim.visualization import draw_detections
 
@@ -76,7 +77,7 @@ def detect(cfg: Config, checkpoint: str, infos: Sequence[dict],
     wrapped detector does not have.
     """
     model = MODELS.build(cfg.model).to(device).eval()
-    load_checkpoint(model, checkpoint, map_location='cpu')
+    load_weights(model, checkpoint)
     pipeline = Compose(cfg.val_dataloader.dataset.pipeline)
     with torch.no_grad():
         return [
@@ -112,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)
