@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
+from .palette import class_palette
 from .unreadable import ReplacesUnreadable
 
 # REFERENCE.md section 7, after Bansal et al., "Zero-Shot Object Detection",
@@ -73,6 +74,17 @@ class OVCocoDataset(ReplacesUnreadable, CocoDataset):
         self._clipped_boxes = 0
         self._outside_boxes = 0
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def _load_metainfo(cls, metainfo=None) -> dict:
+        """The metainfo, with a colour for each class."""
+        merged = super()._load_metainfo(metainfo)
+        first = merged['palette']
+        if metainfo and 'classes' in metainfo and 'palette' not in metainfo:
+            # COCO's colours are those of COCO's classes.
+            first = ()
+        merged['palette'] = class_palette(len(merged['classes']), first)
+        return merged
 
     def load_data_list(self) -> List[dict]:
         """Read the JSON.
