@@ -2,6 +2,7 @@
 """Test a detector that a config and a checkpoint describe."""
 import argparse
 import os
+import sys
 from pathlib import Path
 
 # First: it checks the stack that all the others need.
@@ -80,6 +81,13 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
 
+    missing = [
+        key for key in ('test_dataloader', 'test_cfg', 'test_evaluator')
+        if cfg.get(key) is None
+    ]
+    if missing:
+        sys.exit(f'test: {args.config}: expected images to test on and how, '
+                 f'got no {", ".join(missing)}')
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show or args.show_dir:

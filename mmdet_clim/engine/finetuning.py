@@ -102,26 +102,39 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
             classes=list(data.names),
             base_classes=base,
             novel_classes=[n for n in data.names if n not in base]))
-    pipeline = _pipeline(cfg.train_dataloader.dataset)
-    cfg.train_dataloader.dataset = ConfigDict(
-        common,
-        ann_file=str(data.boxes),
-        data_prefix=dict(img=f'{box_images}/'),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=pipeline)
-    for split in ('val', 'test'):
-        dataset = ConfigDict(
+    if data.boxes is None:
+        _leave_out(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper',
+                   'param_scheduler')
+    else:
+        cfg.train_dataloader.dataset = ConfigDict(
             common,
-            ann_file=str(data.val_boxes),
-            data_prefix=dict(img=f'{val_images}/'),
-            test_mode=True,
-            pipeline=cfg.test_dataloader.dataset.pipeline)
-        evaluator = dict(
-            type='mmdet_clim.OVCocoMetric', ann_file=str(data.val_boxes))
+            ann_file=str(data.boxes),
+            data_prefix=dict(img=f'{box_images}/'),
+            filter_cfg=dict(filter_empty_gt=True),
+            pipeline=_pipeline(cfg.train_dataloader.dataset))
+    # Inference reads classes and pipeline of a test set that has no images.
+    test = ConfigDict(
+        common, test_mode=True, pipeline=cfg.test_dataloader.dataset.pipeline)
+    if data.val_boxes is None:
+        cfg.test_dataloader.dataset = test
+        _leave_out(cfg, 'val_dataloader', 'val_evaluator', 'val_cfg',
+                   'test_evaluator', 'test_cfg')
+        return cfg
+    test.update(
+        ann_file=str(data.val_boxes), data_prefix=dict(img=f'{val_images}/'))
+    for split, loop in (('val', 'ValLoop'), ('test', 'TestLoop')):
         cfg[f'{split}_dataloader'] = ConfigDict(
-            cfg.test_dataloader, dataset=dataset)
-        cfg[f'{split}_evaluator'] = evaluator
+            cfg.test_dataloader, dataset=copy.deepcopy(test))
+        cfg[f'{split}_evaluator'] = dict(
+            type='mmdet_clim.OVCocoMetric', ann_file=str(data.val_boxes))
+        cfg[f'{split}_cfg'] = dict(type=loop)
     return cfg
+
+
+def _leave_out(cfg: Config, *keys: str) -> None:
+    """Say that a config has none, whatever it inherited."""
+    for key in keys:
+        cfg[key] = None
 
 
 def finetune_config(cfg: Config,
@@ -129,7 +142,8 @@ def finetune_config(cfg: Config,
                     data: OwnData,
                     iterations: int = 1000,
                     batch_size: int = 8,
-                    lr: float = 1e-4) -> Config:
+                    lr: float = 1e-4,
+                    workers: int = 2) -> Config:
     """A config that trains a detector on one's own captions with CLIM.
 
     A batch is half of boxed images, where there are any; of the rest, a
@@ -144,6 +158,7 @@ def finetune_config(cfg: Config,
         batch_size (int): Samples of a step, at least 3 with boxes and 2
             without.
         lr (float): Of AdamW.
+        workers (int): Processes that load data.
 
     Returns:
         Config: To hand to MMEngine's ``Runner``.
@@ -160,9 +175,10 @@ def finetune_config(cfg: Config,
     boxed = max(ratio[0], 1)
     plain.train_dataloader = dict(
         batch_size=boxed,
-        num_workers=2,
-        persistent_workers=True,
-        dataset=plain.train_dataloader.dataset)
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        # Without boxes, the place of a source that is left out again.
+        dataset=plain.train_dataloader.dataset if data.boxes else {})
     new = add_clim(
         plain,
         Config(
@@ -176,9 +192,7 @@ def finetune_config(cfg: Config,
         loader.batch_size = loader.sampler.batch_size = batch_size
     _set_schedule(new, iterations, lr)
     if data.val_boxes is None:
-        for key in ('val', 'test'):
-            for part in ('dataloader', 'evaluator', 'cfg'):
-                new[f'{key}_{part}'] = None
+        _leave_out(new, 'test_dataloader')
     new.load_from = str(checkpoint)
     new.resume = False
     return new
@@ -283,7 +297,6 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
         type='IterBasedTrainLoop',
         max_iters=iterations,
         val_interval=iterations)
-    cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     cfg.optim_wrapper = dict(
         type='OptimWrapper',
         optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05),
@@ -302,14 +315,18 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
             end=max(iterations, warm_up + 2),
             eta_min_ratio=0.02)
     ]
+    tenth = max(1, iterations // 10)
     cfg.default_hooks.checkpoint = dict(
         type='CheckpointHook',
         by_epoch=False,
-        interval=iterations,
-        max_keep_ckpts=1)
-    cfg.default_hooks.logger = dict(
-        type='LoggerHook', interval=max(1, min(50, iterations // 10)))
-    cfg.custom_hooks = [dict(type='mmdet_clim.IterationSeedHook')]
+        interval=tenth,
+        # One is written while the other is whole.
+        max_keep_ckpts=2)
+    cfg.default_hooks.logger = dict(type='LoggerHook', interval=min(50, tenth))
+    cfg.custom_hooks = [
+        dict(type='mmdet_clim.IterationSeedHook'),
+        dict(type='mmdet.CheckInvalidLossHook', interval=min(50, tenth))
+    ]
     cfg.log_processor = dict(
         type='LogProcessor', window_size=50, by_epoch=False)
     cfg.pop('auto_scale_lr', None)

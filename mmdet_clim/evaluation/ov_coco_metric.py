@@ -39,7 +39,8 @@ class OVCocoMetric(CocoMetric):
 
     A class without ground truth in the evaluated images is left out of the
     means (COCO gives it -1) and is named in the log; a group in which no
-    class has ground truth is NaN. Crowd boxes are no ground truth.
+    class has ground truth is NaN, '-' in the table. Crowd boxes are no ground
+    truth.
 
     Args:
         ann_file (str, optional): COCO annotation file of the val images.
@@ -65,9 +66,9 @@ class OVCocoMetric(CocoMetric):
         ValueError: If ``protocol`` or ``backend`` is unknown.
 
     The metainfo of the dataset must hold ``classes``, ``base_classes`` and
-    ``novel_classes``. Predictions are ``pred_instances`` with ``bboxes``
-    (N, 4) in xyxy pixels of the original image, ``scores`` (N,) and
-    ``labels`` (N,), indices into ``classes``.
+    ``novel_classes``; one of the latter two may be empty. Predictions are
+    ``pred_instances`` with ``bboxes`` (N, 4) in xyxy pixels of the original
+    image, ``scores`` (N,) and ``labels`` (N,), indices into ``classes``.
     """
 
     default_prefix = 'ov_coco'
@@ -169,13 +170,17 @@ class OVCocoMetric(CocoMetric):
         """Class names in label order, and the names of each group."""
         meta = self.dataset_meta or {}
         for key in ('classes', 'base_classes', 'novel_classes'):
-            if not meta.get(key):
+            if meta.get(key) is None:
                 raise ValueError(
                     f'dataset_meta[{key!r}]: OVCocoMetric needs the class '
                     "names under this key of the dataset's METAINFO, got "
                     f'{meta.get(key)!r} (keys: {sorted(meta)})')
         classes = list(meta['classes'])
+        # One of them may be empty: all classes are base, or novel.
         base, novel = list(meta['base_classes']), list(meta['novel_classes'])
+        if not base + novel:
+            raise ValueError('dataset_meta: expected base_classes or '
+                             'novel_classes, got two empty lists')
         twice = [n for n, c in Counter(base + novel).items() if c > 1]
         if twice:
             raise ValueError('dataset_meta: base_classes and novel_classes '
@@ -294,8 +299,9 @@ class OVCocoMetric(CocoMetric):
         for group, members in groups.items():
             rows.append([
                 group, f'{len(set(members) - set(absent))}/{len(members)}',
-                f'{100 * metrics[f"{group}_ap50"]:.1f}',
-                f'{100 * metrics[f"{group}_map"]:.1f}'
+                *(f'{100 * value:.1f}' if value == value else '-'
+                  for value in (metrics[f'{group}_ap50'],
+                                metrics[f'{group}_map']))
             ])
         logger.info(f'OV-COCO, protocol {self.protocol!r}, {num_images} '
                     f'images\n{AsciiTable(rows).table}')
