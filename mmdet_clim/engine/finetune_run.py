@@ -419,7 +419,8 @@ def _for_runner(cfg: Config, processes: Config, work_dir: Path,
     """A copy of a config, which the runner writes into the work dir."""
     return Config(
         dict(cfg.to_dict(), **processes.to_dict(), work_dir=str(work_dir)),
-        cfg_text='',
+        # Empty, the file would be read.
+        cfg_text=name,
         filename=name)
 
 
