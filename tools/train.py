@@ -3,17 +3,29 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Optional
 
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmdet_clim.command import run_command
 from mmdet_clim.engine import (
     add_clim,
     prepare_cpu_processes,
     read_fragment,
+)
+from mmdet_clim.engine.config_checks import (
+    absolute_load_from,
+    check_files,
+    check_options,
+    named_in_config,
+)
+from mmdet_clim.engine.runner import (
+    begin_with,
+    build_runner,
+    can_resume,
+    latest_checkpoint,
 )
 
 
@@ -67,7 +79,11 @@ def parse_args() -> argparse.Namespace:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
     cfg = Config.fromfile(args.config)
-    if args.clim is not None:
+    if args.clim is None:
+        check_options(cfg, args.cfg_options)
+    else:
+        check_options(
+            add_clim(cfg, read_fragment(args.clim)), args.cfg_options)
         cfg = add_clim(cfg, read_fragment(args.clim, args.cfg_options))
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
@@ -94,27 +110,44 @@ def load_config(args: argparse.Namespace) -> Config:
                 f'{args.config}, got {cfg.get("auto_scale_lr")}')
         cfg.auto_scale_lr.enable = True
 
-    if args.resume == 'auto':
-        # A first start is no resumption: it keeps the config's load_from.
-        if find_latest_checkpoint(cfg.work_dir) is not None:
-            cfg.resume = True
-            cfg.load_from = None
-    elif args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = args.resume
+    absolute_load_from(cfg)
     return cfg
+
+
+def file_to_resume(args: argparse.Namespace, cfg: Config) -> Optional[str]:
+    """The checkpoint that ``--resume`` goes on from.
+
+    Returns:
+        str or None: None at a first start, which begins with the config's
+        ``load_from``.
+
+    Raises:
+        ValueError: If the file that is given is not of a training.
+    """
+    if args.resume == 'auto':
+        return latest_checkpoint(cfg.work_dir)
+    if args.resume is not None and not can_resume(args.resume):
+        raise ValueError(
+            f'--resume {args.resume}: expected a checkpoint of a training, '
+            'with its iteration and optimizer, got weights alone; '
+            f'--cfg-options load_from={args.resume} begins with them')
+    return args.resume
 
 
 def main() -> None:
     """Build the runner and train."""
-    cfg = load_config(parse_args())
+    args = parse_args()
+    cfg = load_config(args)
+    resumed = file_to_resume(args, cfg)
+    splits = ['train'] + ['val'] * (cfg.get('val_cfg') is not None)
+    check_files(cfg, splits, resumed or cfg.get('load_from'))
     prepare_cpu_processes(cfg)
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
-    runner.train()
+    with named_in_config(cfg):
+        runner = build_runner(cfg)
+        if resumed is not None:
+            begin_with(runner, resumed, resume=True)
+        runner.train()
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

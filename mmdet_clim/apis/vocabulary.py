@@ -12,6 +12,7 @@ from typing import (
 from mmdet.models.detectors import GLIP, GroundingDINO
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.class_names import split_names
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
@@ -66,8 +67,8 @@ def parse_names(texts: str) -> List[str]:
     """Class names from one string, separated as mmdet's prompts are.
 
     Args:
-        texts (str): Such as ``'cat . traffic light . dog .'``; line breaks
-            separate as well.
+        texts (str): Such as ``'cat . traffic light . dog .'``; see
+            :func:`~mmdet_clim.datasets.class_names.split_names`.
 
     Returns:
         list[str]: The names, in order.
@@ -79,11 +80,7 @@ def parse_names(texts: str) -> List[str]:
         >>> parse_names('cat . traffic light .')
         ['cat', 'traffic light']
     """
-    names = [
-        name.strip(' .') for line in texts.splitlines()
-        for name in f' {line} '.split(' . ')
-    ]
-    names = [name for name in names if name]
+    names = split_names(texts)
     if not names:
         raise ValueError("texts: expected class names separated by ' . ', got "
                          f'{texts!r}')

@@ -216,8 +216,11 @@ def test_names_in_a_file(find, images, tmp_path):
     names.write_bytes(b'caf\xe9')
     with pytest.raises(ValueError, match='names.txt is not UTF-8'):
         find.set_vocabulary(str(names))
-    with pytest.raises(FileNotFoundError, match='names are given as a list'):
-        find(images[0], vocabulary='cat')
+    with pytest.raises(FileNotFoundError, match='no.txt does not exist'):
+        find(images[0], vocabulary='no.txt')
+    assert find.model.dataset_meta['classes'] == ('cat', 'fire truck')
+    find(str(images[0]), vocabulary='cat. dog.')
+    assert find.model.dataset_meta['classes'] == ('cat', 'dog')
 
 
 def test_a_video(find, images, tmp_path, capsys):
@@ -281,6 +284,7 @@ def test_the_tool(run_tool, base, images, tmp_path):
         ((images[0], '--custom-entities'), 'expected --texts'),
         ((images[0], '--batch-size', 0), 'expected at least 1, got 0'),
         ((images[0], '--vocabulary', 'no.txt'), 'no.txt does not exist'),
+        ((images[0], '--vocabulary', 'cat', 'Cat'), 'differ in more than'),
     ):
         code, log = run_tool('infer.py', *wrong, '--checkpoint', base[1])
         assert code == 2 and message in log

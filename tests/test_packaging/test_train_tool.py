@@ -3,8 +3,10 @@
 import importlib.util
 import re
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 
 def load_tool(repository, name):
@@ -60,7 +62,7 @@ def test_work_dir_with_clim_is_another(read_config, config, tmp_path):
                       '--cfg-options', 'clim_source_ratio=[2,1]',
                       'model.detector.depth=18')
     assert cfg.work_dir == 'work_dirs/toy_mosaics'
-    assert cfg.load_from == 'base.pth' and not cfg.get('resume', False)
+    assert cfg.load_from == str(tmp_path / 'base.pth')
     assert cfg.model.detector == dict(type='Toy', depth=18)
     assert cfg.train_dataloader.sampler.source_ratio == [2, 1]
 
@@ -82,28 +84,71 @@ def test_a_rate_that_can_not_be_scaled(read_config, config):
         read_config('train', config, '--auto-scale-lr')
 
 
-def test_resume_starts_from_load_from_and_then_goes_on(read_config, config,
-                                                       tmp_path):
-    cfg = read_config('train', config, '--work-dir', 'runs', '--resume')
-    assert cfg.load_from == 'base.pth'
-    assert not cfg.get('resume', False)
+@pytest.fixture
+def training(tmp_path):
+    """A checkpoint with the state of a training."""
+    path = tmp_path / 'other.pth'
+    torch.save(
+        dict(state_dict={}, message_hub={}, meta=dict(epoch=0, iter=5)), path)
+    return path
+
+
+@pytest.fixture
+def resumed(repository, monkeypatch, tmp_path):
+
+    def find(*args):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, 'argv', ['train', *map(str, args)])
+        tool = load_tool(repository, 'train')
+        args = tool.parse_args()
+        cfg = tool.load_config(args)
+        return tool.file_to_resume(args, cfg), cfg
+
+    return find
+
+
+def test_resume_starts_from_load_from_and_then_goes_on(resumed, config,
+                                                       training, tmp_path):
+    """The config that is written to the work dir keeps its load_from."""
+    base = str(tmp_path / 'base.pth')
+    file, cfg = resumed(config, '--work-dir', 'runs', '--resume')
+    assert file is None and cfg.load_from == base
 
     (tmp_path / 'runs').mkdir()
-    (tmp_path / 'runs' / 'last_checkpoint').write_text('runs/iter_5.pth')
-    cfg = read_config('train', config, '--work-dir', 'runs', '--resume')
-    assert cfg.load_from is None
-    assert cfg.resume
+    last = tmp_path / 'runs' / 'last_checkpoint'
+    last.write_text(str(training))
+    file, cfg = resumed(config, '--work-dir', 'runs', '--resume')
+    assert file == str(training)
+    assert cfg.load_from == base and not cfg.get('resume', False)
 
-    cfg = read_config('train', config, '--resume', 'other.pth')
-    assert cfg.load_from == 'other.pth'
-    assert cfg.resume
+    file, cfg = resumed(config, '--resume', training)
+    assert file == str(training) and cfg.load_from == base
+    # The folder was moved, or its last checkpoint removed.
+    last.write_text('/elsewhere/iter_5.pth')
+    with pytest.raises(FileNotFoundError, match='--resume FILE'):
+        resumed(config, '--work-dir', 'runs', '--resume')
+    moved = training.rename(tmp_path / 'runs' / 'iter_5.pth')
+    assert resumed(config, '--work-dir', 'runs',
+                   '--resume')[0] == str(Path('runs', moved.name))
+
+
+def test_resume_of_weights_alone(resumed, config, tmp_path):
+    torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match='load_from=.*weights.pth begins'):
+        resumed(config, '--resume', tmp_path / 'weights.pth')
+    with pytest.raises(FileNotFoundError, match='none.pth does not exist'):
+        resumed(config, '--resume', tmp_path / 'none.pth')
 
 
 @pytest.mark.parametrize('args', [('a.pth', ), ('--checkpoint', 'a.pth')])
-def test_test_takes_the_checkpoint_both_ways(read_config, config, args):
+def test_test_takes_the_checkpoint_both_ways(repository, read_config, config,
+                                             monkeypatch, tmp_path, args):
+    """The config that is written keeps its own load_from."""
     cfg = read_config('test', config, *args)
-    assert cfg.load_from == 'a.pth'
+    assert cfg.load_from == str(tmp_path / 'base.pth')
     assert not cfg.resume
+    tool = load_tool(repository, 'test')
+    assert tool.parse_args().checkpoint == 'a.pth'
 
 
 @pytest.mark.parametrize('args, message', [
