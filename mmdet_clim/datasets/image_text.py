@@ -23,13 +23,8 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
-from .json_checks import (
-    joined_captions,
-    parse_json,
-    parse_object,
-    typed_list,
-    typed_value,
-)
+from .json_checks import joined_captions, typed_list, typed_value
+from .json_files import parse_json, parse_object
 from .unreadable import ReplacesUnreadable
 from .vocabulary import Vocabulary, build_vocabulary
 

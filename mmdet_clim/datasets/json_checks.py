@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Checks of what a JSON file holds, with errors that name the place."""
-import json
-from typing import Any, List, Mapping, Union
+from typing import Any, List, Mapping
 
 
 def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
@@ -15,15 +14,14 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
         where (str): File and place, for the error.
 
     Raises:
-        ValueError: If the key is missing.
-        TypeError: If the value has another type.
+        ValueError: If the key is missing or the value has another type.
     """
     if key not in raw:
         raise ValueError(f'{where}: key {key!r} is missing, expected '
                          f'{kind.__name__}')
     value = raw[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f'{where}: key {key!r} is {value!r}, expected '
+        raise ValueError(f'{where}: key {key!r} is {value!r}, expected '
                         f'{kind.__name__}')
     return value
 
@@ -38,17 +36,17 @@ def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
         where (str): File and place, for the error.
 
     Raises:
-        TypeError: If the value is no list or an entry has another type.
+        ValueError: If the value is no list or an entry has another type.
     """
     values = raw.get(key)
     if values is None:
         return []
     if not isinstance(values, (list, tuple)):
-        raise TypeError(f'{where}: key {key!r} is {values!r}, expected a '
+        raise ValueError(f'{where}: key {key!r} is {values!r}, expected a '
                         f'list of {kind.__name__}')
     for value in values:
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise TypeError(f'{where}: key {key!r} holds {value!r}, expected '
+            raise ValueError(f'{where}: key {key!r} holds {value!r}, expected '
                             f'a list of {kind.__name__}')
     return list(values)
 
@@ -61,43 +59,9 @@ def joined_captions(raw: Mapping, where: str) -> List[str]:
         where (str): File and place, for the error.
 
     Raises:
-        TypeError: If one of them has another type.
+        ValueError: If one of them has another type.
     """
     captions = typed_list(raw, 'captions', str, where)
     if raw.get('caption') is not None:
         captions.append(typed_value(raw, 'caption', str, where))
     return captions
-
-
-def parse_json(text: Union[str, bytes], where: str) -> Any:
-    """Parse JSON, naming the place where it is none.
-
-    Args:
-        text (str | bytes): The JSON.
-        where (str): File and place, for the error.
-
-    Raises:
-        ValueError: If it is not valid JSON.
-    """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f'{where}: not valid JSON ({error})') from error
-
-
-def parse_object(text: Union[str, bytes], where: str) -> dict:
-    """Parse a JSON object, naming the place where it is none.
-
-    Args:
-        text (str | bytes): The JSON.
-        where (str): File and place, for the error.
-
-    Raises:
-        ValueError: If it is not valid JSON.
-        TypeError: If it is valid and no object.
-    """
-    parsed = parse_json(text, where)
-    if not isinstance(parsed, dict):
-        raise TypeError(
-            f'{where}: expected a JSON object, got {type(parsed).__name__}')
-    return parsed
