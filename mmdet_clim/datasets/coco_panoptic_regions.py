@@ -8,6 +8,8 @@ from mmdet.datasets.api_wrappers import COCOPanoptic
 
 from mmdet_clim.registry import DATASETS
 
+from .replacing import ReplacesUnreadable
+
 # COCO's own marks of merged and remaining classes; no one writes captions
 # with them.
 _MARKS = re.compile(r'(-(other|merged|stuff))+$')
@@ -49,7 +51,7 @@ class _SpokenPanoptic(COCOPanoptic):
 
 
 @DATASETS.register_module()
-class CocoPanopticRegionDataset(CocoPanopticDataset):
+class CocoPanopticRegionDataset(ReplacesUnreadable, CocoPanopticDataset):
     """COCO panoptic images with class names that a text encoder knows.
 
     ``METAINFO`` holds ``classes`` (133), ``thing_classes`` (80),
@@ -58,7 +60,8 @@ class CocoPanopticRegionDataset(CocoPanopticDataset):
 
     Args:
         ``*args``, ``**kwargs``: Of
-            :class:`mmdet.datasets.CocoPanopticDataset`.
+            :class:`mmdet.datasets.CocoPanopticDataset`, and
+            ``report_every``.
     """
 
     COCOAPI = _SpokenPanoptic

@@ -30,7 +30,7 @@ from .json_checks import (
     typed_list,
     typed_value,
 )
-from .unreadable import ReplacesUnreadable
+from .replacing import ReplacesUnreadable
 from .vocabulary import Vocabulary, build_vocabulary
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
-from .unreadable import ReplacesUnreadable
+from .replacing import ReplacesUnreadable
 
 # REFERENCE.md section 7, after Bansal et al., "Zero-Shot Object Detection",
 # ECCV 2018.
