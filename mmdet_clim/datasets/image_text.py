@@ -23,13 +23,8 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
-from .json_checks import (
-    joined_captions,
-    parse_json,
-    parse_object,
-    typed_list,
-    typed_value,
-)
+from .json_checks import joined_captions, typed_list, typed_value
+from .json_files import parse_json, parse_object
 from .replacing import ReplacesUnreadable
 from .vocabulary import Vocabulary, build_vocabulary
 
@@ -93,8 +88,7 @@ class ImageTextDataset(ReplacesUnreadable):
 
     Raises:
         FileNotFoundError: If an ``ann_file`` does not exist.
-        TypeError: If a value of the source has the wrong type.
-        ValueError: If there is not one caption in a file, a key is missing,
+        ValueError: If a value of the source has the wrong type, there is not one caption in a file, a key is missing,
             both ``vocabulary`` and ``metainfo['classes']`` are given, the
             kind of source is not known, or ``filter_cfg`` leaves nothing
             or asks for what it can not.
@@ -312,7 +306,7 @@ def json_samples(path: str, first_id: int) -> Iterator[dict]:
     elif isinstance(content, dict):
         yield from _coco_samples(content, path)
     else:
-        raise TypeError(
+        raise ValueError(
             f'{path}: expected a JSON object with {_COCO_FORM}, or a list of '
             f'{_LIST_FORM}, got {type(content).__name__}')
 
@@ -323,7 +317,7 @@ def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
     for number, entry in enumerate(content):
         where = f'[{number}]'
         if not isinstance(entry, dict):
-            raise TypeError(f'{path}: {where} is {entry!r}, expected an '
+            raise ValueError(f'{path}: {where} is {entry!r}, expected an '
                             f'object, {_LIST_FORM}')
         raw = _object_sample(entry, first_id + number, path, where)
         known = samples.setdefault(raw['file_name'], raw)
@@ -340,7 +334,7 @@ def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
 def _coco_samples(content: dict, path: str) -> Iterator[dict]:
     """Raw samples of the object that a COCO-captions file is."""
     if not isinstance(content.get('images'), list):
-        raise TypeError(f"{path}: key 'images' is "
+        raise ValueError(f"{path}: key 'images' is "
                         f"{type(content.get('images')).__name__}, expected a "
                         f'list; a file of captions has {_COCO_FORM}')
     names = {}
@@ -359,7 +353,7 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
     for number, image in enumerate(content['images']):
         where = f'images[{number}]'
         if not isinstance(image, dict):
-            raise TypeError(
+            raise ValueError(
                 f'{path}: {where} is {image!r}, expected an object')
         ids = typed_list(image, 'pos_category_ids', int, f'{path}: {where}')
         if ids and not names:

@@ -17,10 +17,11 @@ from typing import (
     TypeVar,
 )
 
+from ..coco_annotations import repeated_values
 from ..image_text import SHARD_KEYS, image_key, shard_samples
 from ..images import UnreadableImageError, image_size
 from ..tags import TagFinder
-from .coco_json import repeated_values, write_coco
+from .coco_json import write_coco
 from .counts import FileCounts
 from .files import whole_file
 
