@@ -10,6 +10,7 @@ from mmdet_clim.registry import DATASETS
 
 from .coco_annotations import check_panoptic
 from .json_files import read_json
+from .replacing import ReplacesUnreadable
 
 # COCO's own marks of merged and remaining classes; no one writes captions
 # with them.
@@ -59,7 +60,7 @@ class _SpokenPanoptic(COCOPanoptic):
 
 
 @DATASETS.register_module()
-class CocoPanopticRegionDataset(CocoPanopticDataset):
+class CocoPanopticRegionDataset(ReplacesUnreadable, CocoPanopticDataset):
     """COCO panoptic images with class names that a text encoder knows.
 
     ``METAINFO`` holds ``classes`` (133), ``thing_classes`` (80),
@@ -69,7 +70,8 @@ class CocoPanopticRegionDataset(CocoPanopticDataset):
 
     Args:
         ``*args``, ``**kwargs``: Of
-            :class:`mmdet.datasets.CocoPanopticDataset`.
+            :class:`mmdet.datasets.CocoPanopticDataset`, and
+            ``report_every``.
 
     Raises:
         ValueError: If the file cannot be repaired.

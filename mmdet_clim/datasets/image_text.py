@@ -25,7 +25,7 @@ from mmdet_clim.registry import DATASETS
 
 from .json_checks import joined_captions, typed_list, typed_value
 from .json_files import parse_json, parse_object
-from .unreadable import ReplacesUnreadable
+from .replacing import ReplacesUnreadable
 from .vocabulary import Vocabulary, build_vocabulary
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',

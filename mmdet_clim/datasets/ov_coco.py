@@ -12,7 +12,7 @@ from mmdet_clim.registry import DATASETS
 
 from .coco_annotations import clipped_box, read_coco
 from .images import UnreadableImageError
-from .unreadable import ReplacesUnreadable
+from .replacing import ReplacesUnreadable
 
 # REFERENCE.md section 7, after Bansal et al., "Zero-Shot Object Detection",
 # ECCV 2018.
