@@ -12,7 +12,6 @@ evaluate on. The same command again goes on where a stopped run was.
 import argparse
 import os
 import re
-import sys
 from pathlib import Path
 from typing import List, Optional
 
@@ -118,40 +117,46 @@ def _device(name: str) -> str:
     return name
 
 
-def choose_device(name: str) -> None:
+def choose_device(name: Optional[str]) -> None:
     """Leave the process one device, before torch looks for them.
 
     Args:
-        name (str): ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        SystemExit: If there is no such device.
+        name (str, optional): ``cpu``, ``cuda`` or ``cuda:N``.
     """
-    kind, _, number = name.partition(':')
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    if kind == 'cpu':
+    if name == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    elif number:
+    elif name is not None and ':' in name:
+        number = name.partition(':')[2]
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES')
         names = visible.split(',') if visible else []
         os.environ['CUDA_VISIBLE_DEVICES'] = (
             names[int(number)] if int(number) < len(names) else number)
+
+
+def check_device(name: Optional[str]) -> None:
+    """See that MMEngine takes the device that was chosen.
+
+    Raises:
+        ValueError: If it does not.
+    """
     from mmengine.device import get_device
-    if get_device() != kind:
-        sys.exit(f'finetune: --device: expected one of this machine, such as '
-                 f'{get_device()}, got {name}')
+    if name is not None and name.partition(':')[0] != get_device():
+        raise ValueError('--device: expected one of this machine, such as '
+                         f'{get_device()}, got {name}')
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(args: argparse.Namespace) -> None:
     """Prepare, train, leave a plain detector, and evaluate it."""
-    args = vars(parse_args(argv))
-    os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank')))
-    device = args.pop('device')
-    if device is not None:
-        choose_device(device)
-    # Seconds of imports, and torch's choice of a device.
+    options = vars(args)
+    os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank')))
+    check_device(options.pop('device'))
     from mmdet_clim.engine.finetune_run import Finetuning
-    Finetuning(**args).run()
+    Finetuning(**options).run()
 
 
 if __name__ == '__main__':
-    main()
+    given = parse_args()
+    choose_device(given.device)
+    # Seconds of imports, and torch's look for devices.
+    from mmdet_clim.command import run_command
+    run_command(lambda: main(given))

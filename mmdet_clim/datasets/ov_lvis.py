@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """OV-LVIS: frequent and common classes of LVIS are base, rare ones novel."""
-import colorsys
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from mmdet_clim.registry import DATASETS
 from .coco_annotations import CocoChecker, image_file_name
 from .json_files import read_json
 from .ov_coco import OVCocoDataset
+from .palette import class_palette
 from .vocabulary import ClassesFromFile
 
 FREQUENCIES = ('r', 'c', 'f')
@@ -103,7 +103,7 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
             base_classes=base,
             novel_classes=novel,
             image_counts=counts,
-            palette=_palette(len(names)))
+            palette=class_palette(len(names)))
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Make a sample of an image, named by its URL, and its boxes."""
@@ -153,14 +153,3 @@ def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
                          f'{twice}')
     return [(name, c['frequency'], c['image_count'])
             for name, c in zip(names, categories)]
-
-
-def _palette(count: int) -> List[Tuple[int, int, int]]:
-    """RGB colours, far apart in hue for neighbouring classes."""
-    golden_ratio = 0.618033988749895
-    colours = []
-    for number in range(count):
-        hue, saturation = number * golden_ratio % 1, 0.55 + number % 3 * 0.2
-        rgb = colorsys.hsv_to_rgb(hue, saturation, 0.95)
-        colours.append(tuple(round(255 * part) for part in rgb))
-    return colours

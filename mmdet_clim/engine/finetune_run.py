@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-import torch
 from mmengine.config import Config
 from mmengine.dist import (
     broadcast_object_list,
@@ -24,9 +23,10 @@ from mmengine.dist import (
 )
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from torch import distributed
 
+from mmdet_clim.command import one_line
+from mmdet_clim.datasets.coco_annotations import image_file_name, read_coco
 from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
 from mmdet_clim.datasets.preparation.counts import describe_summary
 from mmdet_clim.datasets.preparation.files import whole_file, write_json
@@ -37,13 +37,18 @@ from mmdet_clim.datasets.preparation.own_captions import (
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
 
-from .checkpoints import detector_weights, save_atomically, strip_state_dict
+from .checkpoints import (
+    load_weights,
+    read_checkpoint,
+    save_atomically,
+    strip_state_dict,
+)
+from .config_checks import check_files, check_options, named_in_config
 from .cpu_processes import prepare_cpu_processes
 from .finetuning import OwnData, finetune_config, plain_config
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
+from .runner import begin_with, build_runner
 
-#: What wrong inputs raise: their message is all that is shown.
-INPUT_ERRORS = (ValueError, TypeError, KeyError, OSError, RuntimeError)
 #: Folder of the log of the evaluation, in the work dir.
 EVALUATION = 'evaluation'
 OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json')
@@ -122,8 +127,10 @@ class Finetuning:
         What is done is not done again; a run that was stopped goes on.
 
         Raises:
-            SystemExit: With one line, if an input is wrong, the work dir
-                holds another run or is in use, or the evaluation fails.
+            ValueError, TypeError, KeyError, OSError: If an input is wrong.
+            FileExistsError: If the work dir holds another run.
+            RuntimeError: If another process has it, or the evaluation of the
+                detector fails, which is written by then.
         """
         processes = _join_processes(self.launcher)
         with ExitStack() as stack:
@@ -140,7 +147,7 @@ class Finetuning:
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
         vocabulary, base_names = self._words()
-        cfg = self._detector_config()
+        cfg = Config.fromfile(self.detector)
         captions = self.work_dir / 'captions.json'
         data = OwnData(
             captions,
@@ -199,14 +206,6 @@ class Finetuning:
                 need_all=True)
         return vocabulary, base_names
 
-    def _detector_config(self) -> Config:
-        try:
-            return Config.fromfile(self.detector)
-        # A config is Python: it may raise anything.
-        except Exception as error:
-            raise ValueError(f'--detector: {self.detector}: expected a '
-                             f'config, got {_named(error)}') from error
-
     def _train_config(self, cfg: Config, data: OwnData) -> Config:
         train = finetune_config(cfg, self.checkpoint, data, self.iterations,
                                 self.batch_size, self.lr, self.workers)
@@ -214,29 +213,18 @@ class Finetuning:
         if self.amp:
             train.optim_wrapper.type = 'AmpOptimWrapper'
             train.optim_wrapper.loss_scale = 'dynamic'
+        check_options(train, self.cfg_options)
         if self.cfg_options:
             train.merge_from_dict(self.cfg_options)
         return train
 
     def _check_weights(self, plain: Config) -> None:
-        """Refuse weights of another detector.
-
-        MMEngine would only warn, and train what was drawn at random.
-        """
+        """Refuse weights of another detector before hours of preparation."""
+        check_files(plain, (), str(self.checkpoint))
         init_default_scope(plain.get('default_scope', 'mmdet'))
-        try:
+        with named_in_config(plain):
             detector = MODELS.build(copy.deepcopy(plain.model))
-        except Exception as error:
-            raise ValueError(f'--detector: {self.detector}: its model can not '
-                             f'be built, {_named(error)}') from error
-        try:
-            weights = torch.load(
-                self.checkpoint, map_location='cpu', weights_only=True)
-        # Whatever torch finds wrong with a file that is none of its own.
-        except Exception as error:
-            raise ValueError(f'--checkpoint: {self.checkpoint}: expected '
-                             f'weights, got {_named(error)}') from error
-        detector_weights(weights, detector)
+        load_weights(detector, self.checkpoint)
 
     def _check_not_taken(self) -> None:
         """Raise if a detector would be lost of which no run is known."""
@@ -304,18 +292,17 @@ class Finetuning:
         for split in ('val', 'test'):
             for part in ('dataloader', 'evaluator', 'cfg'):
                 cfg[f'{split}_{part}'] = None
+        runner = build_runner(cfg)
         if plan.last is not None:
-            cfg.load_from, cfg.resume = str(plan.last), True
-        runner = Runner.from_cfg(cfg)
+            begin_with(runner, str(plan.last), resume=True)
         if is_main_process():
-            # The runner has written it as it is here.
+            # The runner has written it without evaluation.
             _write_config(plan.train, self.work_dir / 'finetune.py')
         runner.train()
 
     def _write(self, plan: Plan) -> None:
         """Leave the detector without its wrapper, config and weights."""
-        trained = torch.load(
-            self._final(plan), map_location='cpu', weights_only=True)
+        trained = read_checkpoint(self._final(plan))
         text = _write_config(plan.plain, self.work_dir / 'detector.py')
         save_atomically(
             dict(
@@ -331,12 +318,12 @@ class Finetuning:
                           'detector.py')
         cfg.load_from, cfg.resume = str(self.work_dir / 'detector.pth'), False
         try:
-            metrics = Runner.from_cfg(cfg).test()
+            metrics = build_runner(cfg).test()
         except Exception as error:
-            raise SystemExit(
-                f'finetune: the detector is written, {self.work_dir}/'
-                'detector.pth; its evaluation failed, and the same command '
-                f'tries it again: {_named(error)}') from error
+            raise RuntimeError(
+                f'{self.work_dir}/detector.pth is written; its evaluation '
+                'failed, and the same command tries it again: '
+                f'{type(error).__name__}: {one_line(error)}') from error
         if is_main_process():
             write_json(
                 self.work_dir / 'metrics.json', {
@@ -362,7 +349,7 @@ class Finetuning:
 def boxed_names(option: str,
                 file: Path,
                 folder: Path,
-                names: Tuple[str, ...],
+                names: Sequence[str],
                 need_all: bool = False) -> List[str]:
     """The classes that a COCO JSON has boxes of.
 
@@ -370,33 +357,42 @@ def boxed_names(option: str,
         option (str): What gave the file, for errors.
         file (Path): The JSON.
         folder (Path): Of its images.
-        names (tuple[str]): The vocabulary.
+        names (Sequence[str]): The vocabulary.
         need_all (bool): Whether all images have to be there. In training,
             one that is not is replaced.
+
+    Returns:
+        list[str]: In the order of the vocabulary.
 
     Raises:
         ValueError: If it is no such JSON, has no box of the vocabulary, or
             its images are not in the folder.
     """
-    try:
-        content = json.loads(file.read_text(encoding='utf-8'))
-        known = {c['id']: c['name'] for c in content['categories']}
-        found = {known[a['category_id']] for a in content['annotations']}
-        images = [image['file_name'] for image in content['images']]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'{option}: expected COCO annotations (images, annotations, '
-            f'categories), got {file} ({error!r})') from error
+    content = read_coco(
+        file,
+        folder,
+        need_boxes=True,
+        shown=f'{option}: {file}',
+        clip=not need_all,
+        skip_unreadable=not need_all)
+    known = {c['id']: c['name'] for c in content['categories']}
+    found = {known[a['category_id']] for a in content['annotations']}
     boxed = [name for name in names if name in found]
     if not boxed:
         raise ValueError(
-            f'{option}: expected boxes of some of {len(names)} classes of the '
-            f'vocabulary, got boxes of {sorted(found)[:10]}')
+            f'{option}: {file}: expected boxes of some of {len(names)} '
+            'classes of the vocabulary, got boxes of '
+            f'{sorted(found)[:10]}')
+    images = [image_file_name(image) for image in content['images']]
     missing = [name for name in images if not (folder / name).is_file()]
     if len(missing) == len(images) or (need_all and missing):
         raise ValueError(
             f'{option}: expected images in {folder}, got {len(missing)} of '
             f'{len(images)} that are not there, such as {missing[0]}')
+    if missing:
+        print_log(f'{option}: {len(missing)} of {len(images)} images are not '
+                  f'in {folder}, such as {missing[0]}; others take their '
+                  'places')
     return boxed
 
 
@@ -428,35 +424,26 @@ def _on_first_process(function: Callable[[], Any]) -> Any:
     """What the first process gets from a function; the others wait for it.
 
     Raises:
-        SystemExit: If it raises what wrong inputs raise: with one line in
-            the first process, without one in the others.
+        Exception: What it raises, in the first process.
+        SystemExit: Then, in the others.
     """
     group = None
     if is_distributed():
         # Not of nccl, whose waiting ends after ten minutes.
         group = distributed.new_group(backend='gloo', timeout=PATIENCE)
-    outcome = [None, None]
+    outcome, error = [None, False], None
     if is_main_process():
         try:
             outcome[0] = function()
-        except INPUT_ERRORS as error:
-            outcome[1] = f'finetune: {_message(error)}'
+        except Exception as raised:
+            outcome[1], error = True, raised
     broadcast_object_list(outcome, group=group)
-    if outcome[1] is not None:
-        sys.exit(outcome[1] if is_main_process() else 1)
+    if error is not None:
+        raise error
+    if outcome[1]:
+        # The first process says why.
+        sys.exit(1)
     return outcome[0]
-
-
-def _message(error: Exception) -> str:
-    """What an error says, in one line."""
-    # Of a KeyError, str gives the message in quotes.
-    text = error.args[0] if isinstance(error, KeyError) else error
-    return ' '.join(str(text).split())
-
-
-def _named(error: Exception) -> str:
-    """An error's kind and what it says, in one line."""
-    return f'{type(error).__name__}: {_message(error)}'
 
 
 def _folder_digest(folder: Path, work_dir: Path) -> str:
@@ -482,9 +469,8 @@ def _folder_digest(folder: Path, work_dir: Path) -> str:
 def _is_whole(checkpoint: Path) -> bool:
     """Whether a file holds all that was to be saved."""
     try:
-        torch.load(checkpoint, map_location='cpu', weights_only=True)
-    # Whatever torch finds wrong with it.
-    except Exception:
+        read_checkpoint(checkpoint)
+    except ValueError:
         return False
     return True
 

@@ -7,6 +7,8 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 
+from mmdet_clim.datasets.palette import class_palette
+
 from .clim_config import PREFIX, add_clim
 
 # The balance of the demo (docs/openmoji_results.md): whole images and
@@ -49,6 +51,12 @@ class OwnData:
         """As ``build_vocabulary`` reads it."""
         base = [name for name in self.names if name in set(self.base_names)]
         return dict(names=list(self.names), base_names=base or self.names)
+
+    @property
+    def image_folders(self) -> Tuple[Path, Path]:
+        """Those of the images of ``boxes`` and of ``val_boxes``."""
+        boxes = self.box_images or self.images
+        return boxes.absolute(), (self.val_images or boxes).absolute()
 
 
 def resize_scale(cfg: Config) -> Tuple[int, int]:
@@ -93,22 +101,22 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
             'such as mmdet_clim.ZeroShotBBoxHead, got none')
     for owner in owners:
         owner.vocabulary = data.vocabulary
-    box_images = data.box_images or data.images
-    val_images = data.val_images or box_images
+    box_images, val_images = data.image_folders
     base = data.vocabulary['base_names']
     common = dict(
         type='mmdet_clim.OVCocoDataset',
         metainfo=dict(
             classes=list(data.names),
             base_classes=base,
-            novel_classes=[n for n in data.names if n not in base]))
+            novel_classes=[n for n in data.names if n not in base],
+            palette=class_palette(len(data.names))))
     if data.boxes is None:
         _leave_out(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper',
                    'param_scheduler')
     else:
         cfg.train_dataloader.dataset = ConfigDict(
             common,
-            ann_file=str(data.boxes),
+            ann_file=str(data.boxes.absolute()),
             data_prefix=dict(img=f'{box_images}/'),
             filter_cfg=dict(filter_empty_gt=True),
             pipeline=_pipeline(cfg.train_dataloader.dataset))
@@ -121,12 +129,13 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
                    'test_evaluator', 'test_cfg')
         return cfg
     test.update(
-        ann_file=str(data.val_boxes), data_prefix=dict(img=f'{val_images}/'))
+        ann_file=str(data.val_boxes.absolute()),
+        data_prefix=dict(img=f'{val_images}/'))
     for split, loop in (('val', 'ValLoop'), ('test', 'TestLoop')):
         cfg[f'{split}_dataloader'] = ConfigDict(
             cfg.test_dataloader, dataset=copy.deepcopy(test))
         cfg[f'{split}_evaluator'] = dict(
-            type='mmdet_clim.OVCocoMetric', ann_file=str(data.val_boxes))
+            type='mmdet_clim.OVCocoMetric', ann_file=test.ann_file)
         cfg[f'{split}_cfg'] = dict(type=loop)
     return cfg
 
@@ -193,7 +202,7 @@ def finetune_config(cfg: Config,
     _set_schedule(new, iterations, lr)
     if data.val_boxes is None:
         _leave_out(new, 'test_dataloader')
-    new.load_from = str(checkpoint)
+    new.load_from = str(checkpoint.absolute())
     new.resume = False
     return new
 
@@ -242,8 +251,8 @@ def _fragment(cfg: Config, data: OwnData, scale: Tuple[int, int]) -> dict:
     source = dict(
         type='mmdet_clim.ImageTextDataset',
         vocabulary=data.vocabulary,
-        ann_file=str(data.captions),
-        data_prefix=dict(img=f'{data.images}/'))
+        ann_file=str(data.captions.absolute()),
+        data_prefix=dict(img=f'{data.images.absolute()}/'))
     loss = dict(
         type='mmdet_clim.CLIMRegionLoss', kind='bce', temperature=temperature)
     return dict(
