@@ -23,8 +23,9 @@ from mmengine.dist import (
 )
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from torch import distributed
+from torch import distributed, nn
 
+from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
 from mmdet_clim.command import one_line
 from mmdet_clim.datasets.coco_annotations import image_file_name, read_coco
 from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
@@ -52,6 +53,8 @@ from .runner import begin_with, build_runner
 #: Folder of the log of the evaluation, in the work dir.
 EVALUATION = 'evaluation'
 OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json')
+#: Names that a grounding detector reads at a time, as mmdet's own for LVIS.
+CHUNK = 40
 #: Preparing captions may take the first process hours.
 PATIENCE = timedelta(days=7)
 
@@ -159,7 +162,7 @@ class Finetuning:
             self.val_images,
             base_names=base_names)
         plan = Plan(self._train_config(cfg, data), plain_config(cfg, data))
-        self._check_weights(plan.plain)
+        self._check_weights(plan)
 
         before = wanted = self._fingerprint(cfg, vocabulary)
         if not self.overwrite:
@@ -176,7 +179,7 @@ class Finetuning:
             vocabulary=vocabulary,
             synonyms=self.synonyms and read_synonyms(self.synonyms),
             images=self.images if self.captions else None,
-            workers=self.workers,
+            workers=max(1, self.workers),
             # Captions of a run that another one replaces go with it.
             overwrite=self.overwrite or before not in (None, wanted))
         print_log(describe_summary(summary))
@@ -218,13 +221,30 @@ class Finetuning:
             train.merge_from_dict(self.cfg_options)
         return train
 
-    def _check_weights(self, plain: Config) -> None:
+    def _check_weights(self, plan: Plan) -> None:
         """Refuse weights of another detector before hours of preparation."""
+        plain = plan.plain
         check_files(plain, (), str(self.checkpoint))
         init_default_scope(plain.get('default_scope', 'mmdet'))
         with named_in_config(plain):
             detector = MODELS.build(copy.deepcopy(plain.model))
         load_weights(detector, self.checkpoint)
+        if reads_texts(detector):
+            self._read_in_parts(plan, detector)
+
+    def _read_in_parts(self, plan: Plan, detector: nn.Module) -> None:
+        """Have a grounding detector find all names, if they are too many."""
+        names = plan.plain.test_dataloader.dataset.metainfo.classes
+        try:
+            check_prompt(detector, names)
+        except ValueError:
+            for cfg, model in ((plan.plain, plan.plain.model),
+                               (plan.train, plan.train.model.detector)):
+                model.test_cfg.chunked_size = CHUNK
+                for split in ('val', 'test'):
+                    if cfg[f'{split}_dataloader'] is not None:
+                        # mmdet's limit.
+                        cfg[f'{split}_dataloader'].batch_size = 1
 
     def _check_not_taken(self) -> None:
         """Raise if a detector would be lost of which no run is known."""

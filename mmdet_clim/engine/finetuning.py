@@ -10,6 +10,13 @@ from mmengine.config import Config, ConfigDict
 from mmdet_clim.datasets.palette import class_palette
 
 from .clim_config import PREFIX, add_clim
+from .finetune_grounding import (
+    PARTS,
+    detector_type,
+    grounding_objectives,
+    reads_prompts,
+    set_prompts,
+)
 
 # The balance of the demo (docs/openmoji_results.md): whole images and
 # mosaics beside boxes, weights and where biases start.
@@ -86,8 +93,17 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
         Config: Of the plain detector.
 
     Raises:
-        TypeError: If no part of the detector classifies by text.
+        KeyError: If the config lacks a part.
+        TypeError: If no part of the detector classifies by text, and it
+            reads none.
     """
+    needed = ['model', 'test_dataloader']
+    if data.boxes is not None:
+        needed.append('train_dataloader')
+    for key in needed:
+        if cfg.get(key) is None:
+            raise KeyError(f'detector: expected a config with {key!r}, got '
+                           f'{sorted(cfg.keys())}')
     cfg = copy.deepcopy(cfg)
     if 'detector' in cfg.model:
         cfg.model = cfg.model.detector
@@ -95,10 +111,11 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
         # They tell of other data.
         cfg.pop(key)
     owners = list(_classifying(cfg.model))
-    if not owners:
+    if not owners and not reads_prompts(cfg):
         raise TypeError(
             'detector: expected a head with a vocabulary and a classifier, '
-            'such as mmdet_clim.ZeroShotBBoxHead, got none')
+            'such as mmdet_clim.ZeroShotBBoxHead, or a GLIP or Grounding '
+            f'DINO, got {detector_type(cfg).__name__} without')
     for owner in owners:
         owner.vocabulary = data.vocabulary
     box_images, val_images = data.image_folders
@@ -127,16 +144,18 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
         cfg.test_dataloader.dataset = test
         _leave_out(cfg, 'val_dataloader', 'val_evaluator', 'val_cfg',
                    'test_evaluator', 'test_cfg')
-        return cfg
-    test.update(
-        ann_file=str(data.val_boxes.absolute()),
-        data_prefix=dict(img=f'{val_images}/'))
-    for split, loop in (('val', 'ValLoop'), ('test', 'TestLoop')):
-        cfg[f'{split}_dataloader'] = ConfigDict(
-            cfg.test_dataloader, dataset=copy.deepcopy(test))
-        cfg[f'{split}_evaluator'] = dict(
-            type='mmdet_clim.OVCocoMetric', ann_file=test.ann_file)
-        cfg[f'{split}_cfg'] = dict(type=loop)
+    else:
+        test.update(
+            ann_file=str(data.val_boxes.absolute()),
+            data_prefix=dict(img=f'{val_images}/'))
+        for split, loop in (('val', 'ValLoop'), ('test', 'TestLoop')):
+            cfg[f'{split}_dataloader'] = ConfigDict(
+                cfg.test_dataloader, dataset=copy.deepcopy(test))
+            cfg[f'{split}_evaluator'] = dict(
+                type='mmdet_clim.OVCocoMetric', ann_file=test.ann_file)
+            cfg[f'{split}_cfg'] = dict(type=loop)
+    if not owners:
+        set_prompts(cfg, data.vocabulary, data.boxes is not None)
     return cfg
 
 
@@ -157,15 +176,17 @@ def finetune_config(cfg: Config,
 
     A batch is half of boxed images, where there are any; of the rest, a
     quarter are whole captioned images and the others mosaics, at least one of
-    each.
+    each. A detector that reads its classes as a text gets mosaics alone, as
+    grounding data.
 
     Args:
-        cfg (Config): Of a detector that classifies by text, wrapped or not.
+        cfg (Config): Of a detector that classifies by text or reads one,
+            wrapped or not.
         checkpoint (Path): Its weights.
         data (OwnData): What to learn.
         iterations (int): Of the training.
         batch_size (int): Samples of a step, at least 3 with boxes and 2
-            without.
+            without; one less where the detector reads its classes.
         lr (float): Of AdamW.
         workers (int): Processes that load data.
 
@@ -173,14 +194,17 @@ def finetune_config(cfg: Config,
         Config: To hand to MMEngine's ``Runner``.
 
     Raises:
-        TypeError: If no part of the detector classifies by text.
+        TypeError: If no part of the detector classifies by text, and it
+            reads none.
         ValueError: If ``batch_size`` or ``iterations`` is too small.
     """
-    ratio = _ratio(batch_size, data.boxes is not None)
+    has_boxes = data.boxes is not None
     if iterations < 1:
         raise ValueError(f'iterations: expected at least 1, got {iterations}')
-    scale = resize_scale(cfg)
     plain = plain_config(cfg, data)
+    scale = resize_scale(plain)
+    prompted = reads_prompts(plain)
+    ratio = _ratio(batch_size, has_boxes, whole_images=not prompted)
     boxed = max(ratio[0], 1)
     plain.train_dataloader = dict(
         batch_size=boxed,
@@ -192,7 +216,8 @@ def finetune_config(cfg: Config,
         plain,
         Config(
             dict(
-                _fragment(plain, data, scale),
+                _sources(data, scale, whole_images=not prompted),
+                **(_prompts if prompted else _texts)(plain, data),
                 clim_source_ratio=[boxed, *ratio[1:]])))
     if data.boxes is None:
         loader = new.train_dataloader
@@ -200,6 +225,8 @@ def finetune_config(cfg: Config,
         loader.sampler.source_ratio = ratio[1:]
         loader.batch_size = loader.sampler.batch_size = batch_size
     _set_schedule(new, iterations, lr)
+    if prompted:
+        new.optim_wrapper.paramwise_cfg = dict(custom_keys=PARTS)
     if data.val_boxes is None:
         _leave_out(new, 'test_dataloader')
     new.load_from = str(checkpoint.absolute())
@@ -207,14 +234,16 @@ def finetune_config(cfg: Config,
     return new
 
 
-def _ratio(batch_size: int, has_boxes: bool) -> List[int]:
+def _ratio(batch_size: int, has_boxes: bool, whole_images: bool) -> List[int]:
     """Samples of boxes, of whole captioned images and of mosaics."""
     boxes = batch_size // 2 if has_boxes else 0
     captioned = batch_size - boxes
-    if captioned < 2 or (has_boxes and not boxes):
-        least = 3 if has_boxes else 2
+    least = 1 + has_boxes + whole_images
+    if batch_size < least:
         raise ValueError(
             f'batch_size: expected at least {least}, got {batch_size}')
+    if not whole_images:
+        return [boxes, captioned]
     whole = max(1, captioned // 4)
     return [boxes, whole, captioned - whole]
 
@@ -240,12 +269,9 @@ def _pipeline(dataset: ConfigDict) -> list:
     return dataset.pipeline
 
 
-def _fragment(cfg: Config, data: OwnData, scale: Tuple[int, int]) -> dict:
-    """What ``add_clim`` takes, for the detector's own texts and sizes."""
-    classifier = next(_classifying(cfg.model)).classifier
-    templates = classifier.get('templates', ('a photo of a {}.', ))
-    temperature = classifier.get('temperature', 25.0)
-    biased = classifier.get('bias', -20.0) is not None
+def _sources(data: OwnData, scale: Tuple[int, int],
+             whole_images: bool) -> dict:
+    """The captioned images as mosaics, and whole, at the detector's size."""
     side = min(scale)
     tile = (side // 2, side // 2)
     source = dict(
@@ -253,31 +279,49 @@ def _fragment(cfg: Config, data: OwnData, scale: Tuple[int, int]) -> dict:
         vocabulary=data.vocabulary,
         ann_file=str(data.captions.absolute()),
         data_prefix=dict(img=f'{data.images.absolute()}/'))
-    loss = dict(
-        type='mmdet_clim.CLIMRegionLoss', kind='bce', temperature=temperature)
-    return dict(
-        clim_text_encoder=classifier.text_encoder,
-        clim_caption_dataset=dict(
+    sources = {}
+    if whole_images:
+        sources['clim_caption_dataset'] = dict(
             source,
             pipeline=[
                 dict(type='mmdet_clim.LoadImageText', scale=(side, side)),
                 dict(type='mmdet.Resize', scale=(side, side), keep_ratio=True),
                 dict(
                     type='mmdet_clim.PackRegionTextInputs', branch='captions')
-            ]),
-        clim_mosaic_dataset=dict(
-            source,
-            pipeline=[
-                dict(type='mmdet_clim.LoadImageText', scale=tile),
-                dict(type='mmdet.Resize', scale=tile, keep_ratio=True),
-                dict(
-                    type='mmdet_clim.MosaicCLIM',
-                    grids=GRIDS,
-                    tile_size=tile,
-                    out_size=(side, side),
-                    cache_size=128),
-                dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic')
-            ]),
+            ])
+    sources['clim_mosaic_dataset'] = dict(
+        source,
+        pipeline=[
+            dict(type='mmdet_clim.LoadImageText', scale=tile),
+            dict(type='mmdet.Resize', scale=tile, keep_ratio=True),
+            dict(
+                type='mmdet_clim.MosaicCLIM',
+                grids=GRIDS,
+                tile_size=tile,
+                out_size=(side, side),
+                cache_size=128),
+            dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic')
+        ])
+    return sources
+
+
+def _prompts(cfg: Config, data: OwnData) -> dict:
+    """Objectives of a detector that reads its classes as a text."""
+    return dict(
+        clim_text_encoder=None,
+        clim_objectives=grounding_objectives(cfg, data.vocabulary))
+
+
+def _texts(cfg: Config, data: OwnData) -> dict:
+    """Objectives and texts of a detector that classifies by text."""
+    classifier = next(_classifying(cfg.model)).classifier
+    biased = classifier.get('bias', -20.0) is not None
+    loss = dict(
+        type='mmdet_clim.CLIMRegionLoss',
+        kind='bce',
+        temperature=classifier.get('temperature', 25.0))
+    return dict(
+        clim_text_encoder=classifier.text_encoder,
         clim_objectives=dict(
             caption=dict(
                 type='mmdet_clim.RegionCaptionObjective',
@@ -289,7 +333,7 @@ def _fragment(cfg: Config, data: OwnData, scale: Tuple[int, int]) -> dict:
             tag=dict(
                 type='mmdet_clim.RegionTagObjective',
                 vocabulary=data.vocabulary,
-                templates=templates,
+                templates=classifier.get('templates', ('a photo of a {}.', )),
                 num_compositions=0,
                 loss=dict(
                     loss,
@@ -325,6 +369,7 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
             eta_min_ratio=0.02)
     ]
     tenth = max(1, iterations // 10)
+    cfg.setdefault('default_hooks', ConfigDict())
     cfg.default_hooks.checkpoint = dict(
         type='CheckpointHook',
         by_epoch=False,

@@ -438,7 +438,7 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(vocabulary=other), 'expected boxes of some of 1 class'),
         (dict(vocabulary=twice), "given twice: ['cat']"),
         (dict(boxes=captions), '--boxes: '),
-        (dict(boxes=other), '--boxes: '),
+        (dict(boxes=other), 'other.txt: not valid JSON'),
         (dict(boxes=tmp_path / 'ids.json'), "key 'id' is"),
         (dict(boxes=tmp_path / 'keys.json'), "key 'image_id' is missing"),
         (dict(boxes=tmp_path / 'none.json'), 'expected boxes, got none'),
@@ -454,7 +454,8 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(checkpoint=other), 'other.txt is '),
         (dict(detector=other), 'other.txt'),
         (dict(detector=tmp_path / 'broken.py'), 'broken.py: SyntaxError'),
-        (dict(detector=tmp_path / 'empty.py'), 'empty.py'),
+        (dict(detector=tmp_path / 'empty.py'),
+         "config with 'test_dataloader'"),
         (dict(cfg_options={'model.detector.nek.type': 'mmdet.FPN'}), 'nek'),
         (dict(cfg_options={'optim_wraper.optimizer.lr': 1}), 'optim_wrapper'),
     ):
@@ -509,8 +510,8 @@ def test_two_processes(options, start_tool, tmp_path):
         assert process.exitcode == 0, log.read_text()
     first, second = (log.read_text() for log in logs)
     assert 'Distributed training: True' in first
-    assert f'{tmp_path}/out/detector.pth' in first
-    assert 'detector.pth' not in second
+    assert '/out/detector.py, ' in first
+    assert '/out/detector.py, ' not in second
     assert weights(tmp_path / 'out')
     metrics = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
     assert 0 <= metrics['ov_coco/all_ap50'] <= 1
