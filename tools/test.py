@@ -95,9 +95,14 @@ def main() -> None:
     """Build the runner and test."""
     args = parse_args()
     cfg = load_config(args)
-    if cfg.get('test_dataloader') is None:
-        raise ValueError(f'{args.config}: expected a test_dataloader, got '
-                         'none')
+    missing = [
+        key for key in ('test_dataloader', 'test_cfg', 'test_evaluator')
+        if cfg.get(key) is None
+    ]
+    if missing:
+        # As of a fine-tuning without boxes to evaluate on.
+        raise ValueError(f'{args.config}: expected images to test on, got no '
+                         f'{", ".join(missing)}')
     check_files(cfg, ['test'], args.checkpoint)
     prepare_cpu_processes(cfg)
     with named_in_config(cfg):

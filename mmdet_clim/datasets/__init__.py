@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Image-text sources, base/novel datasets, and the sampler that joins them."""
 from .coco_panoptic_regions import CocoPanopticRegionDataset
+from .image_files import read_image
 from .image_text import ImageTextDataset
-from .images import UnreadableImageError, decode_image, read_image
+from .images import UnreadableImageError, decode_image
 from .multi_source import MultiSourceDataset, MultiSourceSampler
 from .ov_coco import OVCocoDataset
 from .ov_lvis import OVLVISDataset

@@ -19,7 +19,7 @@ from typing import (
 
 import yaml
 
-from .json_checks import parse_json
+from .json_files import parse_json
 
 #: Suffixes of files that hold names.
 TEXT_SUFFIXES = ('.txt', '.names', '.labels', '.lst')

@@ -18,19 +18,16 @@ from typing import (
     Union,
 )
 
-from mmengine.fileio import get, join_path
+from mmengine.fileio import join_path
 from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
-from .json_checks import (
-    joined_captions,
-    parse_json,
-    parse_object,
-    typed_list,
-    typed_value,
-)
-from .unreadable import ReplacesUnreadable
+from .json_checks import joined_captions, typed_list, typed_value
+from .json_files import parse_object, read_json
+from .regular_files import open_regular, read_regular
+from .replacing import ReplacesUnreadable
+from .text_files import MAX_LINE_BYTES, read_lines
 from .vocabulary import Vocabulary, build_vocabulary
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
@@ -93,8 +90,7 @@ class ImageTextDataset(ReplacesUnreadable):
 
     Raises:
         FileNotFoundError: If an ``ann_file`` does not exist.
-        TypeError: If a value of the source has the wrong type.
-        ValueError: If there is not one caption in a file, a key is missing,
+        ValueError: If a value of the source has the wrong type, there is not one caption in a file, a key is missing,
             both ``vocabulary`` and ``metainfo['classes']`` are given, the
             kind of source is not known, or ``filter_cfg`` leaves nothing
             or asks for what it can not.
@@ -306,13 +302,13 @@ class _SampleCleaner:
 
 def json_samples(path: str, first_id: int) -> Iterator[dict]:
     """Raw samples of a COCO-captions file or a list, tags as names."""
-    content = parse_json(get(path), path)
+    content = read_json(path)
     if isinstance(content, list):
         yield from _listed_samples(content, path, first_id)
     elif isinstance(content, dict):
         yield from _coco_samples(content, path)
     else:
-        raise TypeError(
+        raise ValueError(
             f'{path}: expected a JSON object with {_COCO_FORM}, or a list of '
             f'{_LIST_FORM}, got {type(content).__name__}')
 
@@ -323,7 +319,7 @@ def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
     for number, entry in enumerate(content):
         where = f'[{number}]'
         if not isinstance(entry, dict):
-            raise TypeError(f'{path}: {where} is {entry!r}, expected an '
+            raise ValueError(f'{path}: {where} is {entry!r}, expected an '
                             f'object, {_LIST_FORM}')
         raw = _object_sample(entry, first_id + number, path, where)
         known = samples.setdefault(raw['file_name'], raw)
@@ -340,7 +336,7 @@ def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
 def _coco_samples(content: dict, path: str) -> Iterator[dict]:
     """Raw samples of the object that a COCO-captions file is."""
     if not isinstance(content.get('images'), list):
-        raise TypeError(f"{path}: key 'images' is "
+        raise ValueError(f"{path}: key 'images' is "
                         f"{type(content.get('images')).__name__}, expected a "
                         f'list; a file of captions has {_COCO_FORM}')
     names = {}
@@ -359,7 +355,7 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
     for number, image in enumerate(content['images']):
         where = f'images[{number}]'
         if not isinstance(image, dict):
-            raise TypeError(
+            raise ValueError(
                 f'{path}: {where} is {image!r}, expected an object')
         ids = typed_list(image, 'pos_category_ids', int, f'{path}: {where}')
         if ids and not names:
@@ -386,13 +382,11 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
 
 def json_line_samples(path: str, first_id: int) -> Iterator[dict]:
     """Raw samples of a file with one JSON object per line."""
-    with open(path, encoding='utf-8') as lines:
-        for number, line in enumerate(lines):
-            if not line.strip():
-                continue
-            where = f'line {number + 1}'
+    for number, line in read_lines(path):
+        if line.strip():
+            where = f'line {number}'
             raw = parse_object(line, f'{path}: {where}')
-            yield _object_sample(raw, first_id + number, path, where)
+            yield _object_sample(raw, first_id + number - 1, path, where)
 
 
 def _object_sample(raw: dict, number: int, path: str, where: str) -> dict:
@@ -412,42 +406,41 @@ def shard_samples(path: str, first_id: int) -> Iterator[dict]:
     except tarfile.TarError as error:
         raise ValueError(f'ann_file={path!r}: expected an uncompressed tar '
                          f'({error})') from error
-    with open(path, 'rb') as shard:
 
-        def read(span: Tuple[int, int]) -> bytes:
-            shard.seek(span[0])
-            return shard.read(span[1])
+    def read(span: Tuple[int, int]) -> bytes:
+        return read_regular(path, *span, limit=MAX_LINE_BYTES)
 
-        for number, (key, parts) in enumerate(members.items()):
-            suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
-            if suffix is None:
-                continue
-            where = f'{path}: {key}'
-            raw: dict = {}
-            if '.json' in parts:
-                raw = parse_object(read(parts['.json']), where)
-            captions = joined_captions(raw, where)
-            if '.txt' in parts and not captions:
-                captions = [read(parts['.txt']).decode('utf-8', 'replace')]
-            offset, size = parts[suffix]
-            yield {
-                'where': key,
-                'file_name': f'{path}/{key}{suffix}',
-                'id': first_id + number,
-                'height': raw.get('height'),
-                'width': raw.get('width'),
-                'captions': captions,
-                'tags': raw.get('tags'),
-                'shard_path': path,
-                'shard_offset': offset,
-                'shard_size': size,
-            }
+    for number, (key, parts) in enumerate(members.items()):
+        suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
+        if suffix is None:
+            continue
+        where = f'{path}: {key}'
+        raw: dict = {}
+        if '.json' in parts:
+            raw = parse_object(read(parts['.json']), where)
+        captions = joined_captions(raw, where)
+        if '.txt' in parts and not captions:
+            captions = [read(parts['.txt']).decode('utf-8', 'replace')]
+        offset, size = parts[suffix]
+        yield {
+            'where': key,
+            'file_name': f'{path}/{key}{suffix}',
+            'id': first_id + number,
+            'height': raw.get('height'),
+            'width': raw.get('width'),
+            'captions': captions,
+            'tags': raw.get('tags'),
+            'shard_path': path,
+            'shard_offset': offset,
+            'shard_size': size,
+        }
 
 
 def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
     """Offset and size in bytes of each member, by key and suffix."""
     members: Dict[str, Dict[str, Tuple[int, int]]] = {}
-    with tarfile.open(path, 'r:') as shard:
+    with open_regular(path) as file, tarfile.open(
+            fileobj=file, mode='r:') as shard:
         for member in shard:
             if member.isfile():
                 # webdataset: the key ends at the first dot of the file name.

@@ -4,7 +4,7 @@ import logging
 import math
 from collections import deque
 from fractions import Fraction
-from typing import Deque, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
@@ -14,6 +14,12 @@ from torch.utils.data import Dataset, Sampler
 
 from mmdet_clim.registry import DATA_SAMPLERS, DATASETS
 
+from .replacing import ReplacesUnreadable, use_own_loader
+from .unreadable import UnreadableImages, replaced
+
+#: Samples in a row that a source of another package may lack.
+MAX_TRIES = 100
+
 
 @DATASETS.register_module()
 class MultiSourceDataset(ConcatDataset):
@@ -22,6 +28,10 @@ class MultiSourceDataset(ConcatDataset):
     MMEngine's own ``ConcatDataset`` refuses sources whose ``metainfo``
     differ, and mmdet's turns it into a list, which is saved in checkpoints
     and then breaks ``DetInferencer``. Here the first source speaks for all.
+
+    Whatever data set a source is, an image of it that cannot be read, or
+    fails in a transform, is counted, reported and replaced by the next of the
+    same source; see :class:`~mmdet_clim.datasets.replacing.ReplacesUnreadable`.
 
     Args:
         datasets (Sequence[dict | Dataset]): The sources, data sets or their
@@ -41,6 +51,12 @@ class MultiSourceDataset(ConcatDataset):
         self.datasets = [
             DATASETS.build(d) if isinstance(d, dict) else d for d in datasets
         ]
+        self._unreadable = []
+        for number, dataset in enumerate(self.datasets):
+            use_own_loader(dataset)
+            self._unreadable.append(
+                UnreadableImages(f'datasets[{number}], '
+                                 f'{type(dataset).__name__}'))
         self._metainfo = _own_metainfo(self.datasets[0])
         first = self._metainfo.get('classes')
         for number, dataset in enumerate(self.datasets):
@@ -64,6 +80,25 @@ class MultiSourceDataset(ConcatDataset):
             if not len(dataset):
                 raise ValueError(f'datasets[{number}]: expected at least one '
                                  'sample, got none')
+            self._unreadable[number].watch(len(dataset))
+
+    def __getitem__(self, idx: int) -> Any:
+        """The sample of a global index, or the next of its source.
+
+        Args:
+            idx (int): The global index.
+
+        Raises:
+            NoReadableImageError: If many samples in a row cannot be read.
+        """
+        self.full_init()
+        source, index = self._get_ori_dataset_idx(idx)
+        dataset = self.datasets[source]
+        if isinstance(dataset, ReplacesUnreadable) or getattr(
+                dataset, 'test_mode', False):
+            return dataset[index]
+        return replaced(dataset.__getitem__, index, len(dataset), MAX_TRIES,
+                        self._unreadable[source])
 
     def get_dataset_source(self, idx: int) -> int:
         """The number of the source that a global index belongs to."""

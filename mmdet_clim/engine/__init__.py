@@ -2,6 +2,7 @@
 """Parts of the training engine."""
 from .clim_config import add_clim, read_fragment
 from .cpu_processes import prepare_cpu_processes
+from .fingerprint import open_run, read_fingerprint, run_fingerprint
 from .hooks import (
     GridScheduleHook,
     IterationSeedHook,
@@ -14,5 +15,6 @@ from .training_runs import finish_training
 __all__ = [
     'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
     'ResponseMapHook', 'WeightAveragingHook', 'add_clim', 'finish_training',
-    'prepare_cpu_processes', 'read_fragment'
+    'open_run', 'prepare_cpu_processes', 'read_fingerprint', 'read_fragment',
+    'run_fingerprint'
 ]

@@ -10,10 +10,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation import CocoMetric
-from mmengine.fileio import load
+from mmengine.fileio import get_local_path, load
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
+from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.registry import METRICS
 
 PROTOCOLS = ('all_images', 'detic')
@@ -39,11 +40,14 @@ class OVCocoMetric(CocoMetric):
 
     A class without ground truth in the evaluated images is left out of the
     means (COCO gives it -1) and is named in the log; a group in which no
-    class has ground truth is NaN. Crowd boxes are no ground truth.
+    class has ground truth is NaN, '-' in the table. Crowd boxes are no ground
+    truth.
 
     Args:
         ann_file (str, optional): COCO annotation file of the val images.
-            Classes are found in it by name. Without it the ground truth is
+            Classes are found in it by name; it is checked and repaired as
+            that of a dataset, boxes apart that reach out of their image:
+            COCO's evaluation takes them as they are. Without it the ground truth is
             taken from ``instances`` of the data samples. Defaults to None.
         protocol (str): Which images are evaluated. ``'all_images'``: every
             image of ``ann_file``. ``'detic'``: only images that hold at
@@ -62,12 +66,13 @@ class OVCocoMetric(CocoMetric):
         prefix (str, optional): Replaces ``ov_coco``. Defaults to None.
 
     Raises:
-        ValueError: If ``protocol`` or ``backend`` is unknown.
+        ValueError: If ``protocol`` or ``backend`` is unknown, or ``ann_file``
+            cannot be repaired.
 
     The metainfo of the dataset must hold ``classes``, ``base_classes`` and
-    ``novel_classes``. Predictions are ``pred_instances`` with ``bboxes``
-    (N, 4) in xyxy pixels of the original image, ``scores`` (N,) and
-    ``labels`` (N,), indices into ``classes``.
+    ``novel_classes``; one of the latter two may be empty. Predictions are
+    ``pred_instances`` with ``bboxes`` (N, 4) in xyxy pixels of the original
+    image, ``scores`` (N,) and ``labels`` (N,), indices into ``classes``.
     """
 
     default_prefix = 'ov_coco'
@@ -87,16 +92,24 @@ class OVCocoMetric(CocoMetric):
         if backend not in BACKENDS:
             raise ValueError(f'backend: expected one of {BACKENDS}, '
                              f'got {backend!r}')
-        # pycocotools prints while it builds its index
-        with redirect_stdout(io.StringIO()):
-            super().__init__(
-                ann_file=ann_file,
-                metric='bbox',
-                classwise=classwise,
-                outfile_prefix=outfile_prefix,
-                backend_args=backend_args,
-                collect_device=collect_device,
-                prefix=prefix)
+        super().__init__(
+            metric='bbox',
+            classwise=classwise,
+            outfile_prefix=outfile_prefix,
+            backend_args=backend_args,
+            collect_device=collect_device,
+            prefix=prefix)
+        if ann_file is not None:
+            with get_local_path(ann_file, backend_args=backend_args) as path:
+                content = read_coco(
+                    path,
+                    shown=ann_file,
+                    need_names=False,
+                    need_sizes=False)
+            # Its evaluation takes an id of 0 for "no match".
+            for number, entry in enumerate(content['annotations'], 1):
+                entry['id'] = number
+            self._coco_api = _indexed(content)
         self.protocol = protocol
         self.backend = backend
 
@@ -169,13 +182,17 @@ class OVCocoMetric(CocoMetric):
         """Class names in label order, and the names of each group."""
         meta = self.dataset_meta or {}
         for key in ('classes', 'base_classes', 'novel_classes'):
-            if not meta.get(key):
+            if meta.get(key) is None:
                 raise ValueError(
                     f'dataset_meta[{key!r}]: OVCocoMetric needs the class '
                     "names under this key of the dataset's METAINFO, got "
                     f'{meta.get(key)!r} (keys: {sorted(meta)})')
         classes = list(meta['classes'])
+        # One of them may be empty: all classes are base, or novel.
         base, novel = list(meta['base_classes']), list(meta['novel_classes'])
+        if not base + novel:
+            raise ValueError('dataset_meta: expected base_classes or '
+                             'novel_classes, got two empty lists')
         twice = [n for n, c in Counter(base + novel).items() if c > 1]
         if twice:
             raise ValueError('dataset_meta: base_classes and novel_classes '
@@ -294,8 +311,20 @@ class OVCocoMetric(CocoMetric):
         for group, members in groups.items():
             rows.append([
                 group, f'{len(set(members) - set(absent))}/{len(members)}',
-                f'{100 * metrics[f"{group}_ap50"]:.1f}',
-                f'{100 * metrics[f"{group}_map"]:.1f}'
+                *(f'{100 * value:.1f}' if value == value else '-'
+                  for value in (metrics[f'{group}_ap50'],
+                                metrics[f'{group}_map']))
             ])
         logger.info(f'OV-COCO, protocol {self.protocol!r}, {num_images} '
                     f'images\n{AsciiTable(rows).table}')
+
+
+def _indexed(content: dict) -> COCO:
+    """mmdet's interface to annotations in memory."""
+    coco = COCO()
+    coco.dataset = content
+    # It prints while it builds its index.
+    with redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+    return coco

@@ -197,7 +197,7 @@ def test_json_lines_that_name_images_in_shards(tmp_path, write_image):
     assert read_image(sample)[0].shape == (10, 20, 3)
 
     path.write_text(json.dumps(dict(line, shard_offset='0')))
-    with pytest.raises(TypeError, match="'shard_offset' is '0'"):
+    with pytest.raises(ValueError, match="'shard_offset' is '0'"):
         ImageTextDataset(str(path))
 
 
@@ -257,16 +257,16 @@ def test_without_a_vocabulary_there_are_no_tags(caption_file):
 
 
 @pytest.mark.parametrize('key, value, error', [
-    ('file_name', 3, TypeError),
+    ('file_name', 3, ValueError),
     ('file_name', '', ValueError),
-    ('id', '7', TypeError),
-    ('id', True, TypeError),
-    ('captions', 'a dog', TypeError),
-    ('captions', [1], TypeError),
-    ('caption', ['x'], TypeError),
-    ('pos_category_ids', ['dog'], TypeError),
-    ('pos_category_ids', 18, TypeError),
-    ('height', 3.5, TypeError),
+    ('id', '7', ValueError),
+    ('id', True, ValueError),
+    ('captions', 'a dog', ValueError),
+    ('captions', [1], ValueError),
+    ('caption', ['x'], ValueError),
+    ('pos_category_ids', ['dog'], ValueError),
+    ('pos_category_ids', 18, ValueError),
+    ('height', 3.5, ValueError),
     ('width', 0, ValueError),
 ])
 def test_a_wrong_value_is_named(change_captions, key, value, error):
@@ -292,7 +292,7 @@ def test_broken_json_names_the_line(tmp_path):
     with pytest.raises(ValueError, match='line 2: not valid JSON'):
         build(path)
     path.write_text('[1]', encoding='utf-8')
-    with pytest.raises(TypeError, match='line 1: expected a JSON object'):
+    with pytest.raises(ValueError, match='line 1: expected a JSON object'):
         build(path)
 
 

@@ -1,0 +1,507 @@
+# Licensed under the Apache License, Version 2.0.
+"""A fine-tuning from its command to the detector that it leaves."""
+import copy
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+from mmengine.dist import (
+    broadcast_object_list,
+    get_world_size,
+    init_dist,
+    is_distributed,
+    is_main_process,
+)
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from torch import distributed, nn
+
+from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
+from mmdet_clim.command import one_line
+from mmdet_clim.datasets.coco_annotations import image_file_name, read_coco
+from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
+from mmdet_clim.datasets.preparation.counts import describe_summary
+from mmdet_clim.datasets.preparation.files import whole_file, write_json
+from mmdet_clim.datasets.preparation.own_captions import (
+    prepare_image_text,
+    read_synonyms,
+)
+from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.registry import MODELS
+
+from .checkpoints import (
+    load_weights,
+    read_checkpoint,
+    save_atomically,
+    strip_state_dict,
+)
+from .config_checks import check_files, check_options, named_in_config
+from .cpu_processes import prepare_cpu_processes
+from .finetuning import OwnData, finetune_config, plain_config
+from .fingerprint import open_run, read_fingerprint, run_fingerprint
+from .runner import begin_with, build_runner
+
+#: Folder of the log of the evaluation, in the work dir.
+EVALUATION = 'evaluation'
+OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json')
+#: Names that a grounding detector reads at a time, as mmdet's own for LVIS.
+CHUNK = 40
+#: Preparing captions may take the first process hours.
+PATIENCE = timedelta(days=7)
+
+
+@dataclass
+class Plan:
+    """What a run is to do, the same in all its processes.
+
+    Args:
+        train (Config): Of the training.
+        plain (Config): Of the detector that is left.
+        finished (bool): Whether there is nothing left to do.
+        last (Path, optional): The checkpoint that it goes on from.
+    """
+
+    train: Config
+    plain: Config
+    finished: bool = False
+    last: Optional[Path] = None
+
+
+@dataclass
+class Finetuning:
+    """The options of ``tools/finetune.py``, and what it does with them.
+
+    Args:
+        detector (Path): Config of a detector that classifies by text.
+        checkpoint (Path): Its weights.
+        images (Path): Folder of the captioned images.
+        vocabulary (Path): The class names.
+        captions (Path, optional): File of captions; a text beside each image
+            if not given.
+        synonyms (Path, optional): JSON of other words for classes.
+        boxes, val_boxes (Path, optional): COCO JSON to train and to evaluate
+            on.
+        box_images, val_images (Path, optional): Folders of their images.
+        work_dir (Path): Of this run alone.
+        iterations (int): Of the training.
+        batch_size (int): Samples of a step of one process.
+        lr (float): Learning rate.
+        seed (int): Of all randomness.
+        workers (int): Processes that prepare captions, and that load data.
+        amp (bool): Mixed precision.
+        cfg_options (dict): Settings that override the training's config.
+        launcher (str): Who started the processes of a distributed run.
+        overwrite (bool): Begin anew whatever the work dir holds.
+    """
+
+    detector: Path
+    checkpoint: Path
+    images: Path
+    vocabulary: Path
+    captions: Optional[Path] = None
+    synonyms: Optional[Path] = None
+    boxes: Optional[Path] = None
+    val_boxes: Optional[Path] = None
+    box_images: Optional[Path] = None
+    val_images: Optional[Path] = None
+    work_dir: Path = Path('work_dirs/finetune')
+    iterations: int = 1000
+    batch_size: int = 8
+    lr: float = 1e-4
+    seed: int = 0
+    workers: int = 2
+    amp: bool = False
+    cfg_options: Optional[Dict[str, Any]] = None
+    launcher: str = 'none'
+    overwrite: bool = False
+
+    def run(self) -> None:
+        """Prepare, train, leave a plain detector, and evaluate it.
+
+        What is done is not done again; a run that was stopped goes on.
+
+        Raises:
+            ValueError, TypeError, KeyError, OSError: If an input is wrong.
+            FileExistsError: If the work dir holds another run.
+            RuntimeError: If another process has it, or the evaluation of the
+                detector fails, which is written by then.
+        """
+        processes = _join_processes(self.launcher)
+        with ExitStack() as stack:
+            plan = _on_first_process(lambda: self._begin(stack))
+            if not plan.finished:
+                if plan.last != self._final(plan):
+                    self._train(plan, processes)
+                _on_first_process(lambda: self._write(plan))
+                if plan.plain.test_evaluator is not None:
+                    self._evaluate(plan, processes)
+        if is_main_process():
+            print_log(self._describe(plan))
+
+    def _begin(self, stack: ExitStack) -> Plan:
+        """Check all inputs, take the work dir, and prepare the data."""
+        vocabulary, base_names = self._words()
+        cfg = Config.fromfile(self.detector)
+        captions = self.work_dir / 'captions.json'
+        data = OwnData(
+            captions,
+            self.images,
+            vocabulary.names,
+            self.boxes,
+            self.val_boxes,
+            self.box_images,
+            self.val_images,
+            base_names=base_names)
+        plan = Plan(self._train_config(cfg, data), plain_config(cfg, data))
+        self._check_weights(plan)
+
+        before = wanted = self._fingerprint(cfg, vocabulary)
+        if not self.overwrite:
+            before = read_fingerprint(self.work_dir)
+            if before is None:
+                self._check_not_taken()
+        plan.finished = stack.enter_context(
+            open_run(self.work_dir, wanted, self.overwrite))
+        if plan.finished:
+            return plan
+        summary, _ = prepare_image_text(
+            str(self.captions or self.images),
+            captions,
+            vocabulary=vocabulary,
+            synonyms=self.synonyms and read_synonyms(self.synonyms),
+            images=self.images if self.captions else None,
+            workers=max(1, self.workers),
+            # Captions of a run that another one replaces go with it.
+            overwrite=self.overwrite or before not in (None, wanted))
+        print_log(describe_summary(summary))
+        _write_config(plan.train, self.work_dir / 'finetune.py')
+        plan.last = self._last_checkpoint()
+        if plan.last is None:
+            # Of the run that this one replaces.
+            for name in OUTPUTS:
+                (self.work_dir / name).unlink(missing_ok=True)
+            shutil.rmtree(self.work_dir / EVALUATION, ignore_errors=True)
+        return plan
+
+    def _words(self) -> Tuple[Vocabulary, Sequence[str]]:
+        """The vocabulary, and those of its classes that have boxes."""
+        vocabulary = build_vocabulary(self.vocabulary)
+        base_names: Sequence[str] = ()
+        box_images = self.box_images or self.images
+        if self.boxes:
+            base_names = boxed_names('--boxes', self.boxes, box_images,
+                                     vocabulary.names)
+        if self.val_boxes:
+            boxed_names(
+                '--val-boxes',
+                self.val_boxes,
+                self.val_images or box_images,
+                vocabulary.names,
+                need_all=True)
+        return vocabulary, base_names
+
+    def _train_config(self, cfg: Config, data: OwnData) -> Config:
+        train = finetune_config(cfg, self.checkpoint, data, self.iterations,
+                                self.batch_size, self.lr, self.workers)
+        train.randomness = dict(seed=self.seed)
+        if self.amp:
+            train.optim_wrapper.type = 'AmpOptimWrapper'
+            train.optim_wrapper.loss_scale = 'dynamic'
+        check_options(train, self.cfg_options)
+        if self.cfg_options:
+            train.merge_from_dict(self.cfg_options)
+        return train
+
+    def _check_weights(self, plan: Plan) -> None:
+        """Refuse weights of another detector before hours of preparation."""
+        plain = plan.plain
+        check_files(plain, (), str(self.checkpoint))
+        init_default_scope(plain.get('default_scope', 'mmdet'))
+        with named_in_config(plain):
+            detector = MODELS.build(copy.deepcopy(plain.model))
+        load_weights(detector, self.checkpoint)
+        if reads_texts(detector):
+            self._read_in_parts(plan, detector)
+
+    def _read_in_parts(self, plan: Plan, detector: nn.Module) -> None:
+        """Have a grounding detector find all names, if they are too many."""
+        names = plan.plain.test_dataloader.dataset.metainfo.classes
+        try:
+            check_prompt(detector, names)
+        except ValueError:
+            for cfg, model in ((plan.plain, plan.plain.model),
+                               (plan.train, plan.train.model.detector)):
+                model.test_cfg.chunked_size = CHUNK
+                for split in ('val', 'test'):
+                    if cfg[f'{split}_dataloader'] is not None:
+                        # mmdet's limit.
+                        cfg[f'{split}_dataloader'].batch_size = 1
+
+    def _check_not_taken(self) -> None:
+        """Raise if a detector would be lost of which no run is known."""
+        for name in OUTPUTS:
+            if (self.work_dir / name).exists():
+                raise FileExistsError(
+                    f'{self.work_dir / name}: is there, and nothing says of '
+                    'which run. Give another --work-dir, or --overwrite to '
+                    'begin anew in this one')
+
+    def _fingerprint(self, cfg: Config, vocabulary: Vocabulary) -> dict:
+        """The options, with what is in the files that they name."""
+        digests = {
+            key: value and _folder_digest(value, self.work_dir)
+            for key, value in dict(
+                images=self.images,
+                box_images=self.box_images,
+                val_images=self.val_images).items()
+        }
+        options = Config(
+            dict(
+                digests,
+                detector=cfg.to_dict(),
+                checkpoint=str(self.checkpoint),
+                vocabulary=list(vocabulary.names),
+                captions=self.captions and str(self.captions),
+                synonyms=self.synonyms and str(self.synonyms),
+                boxes=self.boxes and str(self.boxes),
+                val_boxes=self.val_boxes and str(self.val_boxes),
+                iterations=self.iterations,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                seed=self.seed,
+                workers=self.workers,
+                amp=self.amp,
+                cfg_options=self.cfg_options or {},
+                processes=get_world_size()))
+        # As JSON has it, as it is read again.
+        return json.loads(json.dumps(run_fingerprint(options)))
+
+    def _checkpoint_of(self, iteration: int) -> Path:
+        return self.work_dir / f'iter_{iteration}.pth'
+
+    def _final(self, plan: Plan) -> Path:
+        return self._checkpoint_of(plan.train.train_cfg.max_iters)
+
+    def _last_checkpoint(self) -> Optional[Path]:
+        """The latest checkpoint that is whole."""
+        iterations = sorted((int(path.stem[len('iter_'):])
+                             for path in self.work_dir.glob('iter_*.pth')
+                             if path.stem[len('iter_'):].isdigit()),
+                            reverse=True)
+        for iteration in iterations:
+            path = self._checkpoint_of(iteration)
+            if _is_whole(path):
+                return path
+            # Of a process that was killed while it wrote.
+            path.unlink()
+        return None
+
+    def _train(self, plan: Plan, processes: Config) -> None:
+        """Train to the end, from the start or from a checkpoint."""
+        cfg = _for_runner(plan.train, processes, self.work_dir, 'finetune.py')
+        # The detector is written before anything is evaluated.
+        for split in ('val', 'test'):
+            for part in ('dataloader', 'evaluator', 'cfg'):
+                cfg[f'{split}_{part}'] = None
+        runner = build_runner(cfg)
+        if plan.last is not None:
+            begin_with(runner, str(plan.last), resume=True)
+        if is_main_process():
+            # The runner has written it without evaluation.
+            _write_config(plan.train, self.work_dir / 'finetune.py')
+        runner.train()
+
+    def _write(self, plan: Plan) -> None:
+        """Leave the detector without its wrapper, config and weights."""
+        trained = read_checkpoint(self._final(plan))
+        text = _write_config(plan.plain, self.work_dir / 'detector.py')
+        save_atomically(
+            dict(
+                state_dict=strip_state_dict(trained['state_dict']),
+                meta=dict(
+                    cfg=text,
+                    dataset_meta=plan.plain.test_dataloader.dataset.metainfo.
+                    to_dict())), self.work_dir / 'detector.pth')
+
+    def _evaluate(self, plan: Plan, processes: Config) -> None:
+        """Evaluate what was written, as ``tools/test.py`` would."""
+        cfg = _for_runner(plan.plain, processes, self.work_dir / EVALUATION,
+                          'detector.py')
+        cfg.load_from, cfg.resume = str(self.work_dir / 'detector.pth'), False
+        try:
+            metrics = build_runner(cfg).test()
+        except Exception as error:
+            raise RuntimeError(
+                f'{self.work_dir}/detector.pth is written; its evaluation '
+                'failed, and the same command tries it again: '
+                f'{type(error).__name__}: {one_line(error)}') from error
+        if is_main_process():
+            write_json(
+                self.work_dir / 'metrics.json', {
+                    key: None if math.isnan(value) else value
+                    for key, value in metrics.items()
+                },
+                indent=1)
+
+    def _describe(self, plan: Plan) -> str:
+        """What there is now."""
+        lines = [f'{self.work_dir}/detector.py, {self.work_dir}/detector.pth']
+        if plan.plain.test_evaluator is not None:
+            values = json.loads(
+                (self.work_dir / 'metrics.json').read_text(encoding='utf-8'))
+            lines.append(', '.join(
+                f'{group} AP50 {_percent(values[f"ov_coco/{group}_ap50"])}'
+                for group in ('base', 'novel', 'all')))
+        if plan.finished:
+            lines.append('was made before, complete')
+        return '\n'.join(lines)
+
+
+def boxed_names(option: str,
+                file: Path,
+                folder: Path,
+                names: Sequence[str],
+                need_all: bool = False) -> List[str]:
+    """The classes that a COCO JSON has boxes of.
+
+    Args:
+        option (str): What gave the file, for errors.
+        file (Path): The JSON.
+        folder (Path): Of its images.
+        names (Sequence[str]): The vocabulary.
+        need_all (bool): Whether all images have to be there. In training,
+            one that is not is replaced.
+
+    Returns:
+        list[str]: In the order of the vocabulary.
+
+    Raises:
+        ValueError: If it is no such JSON, has no box of the vocabulary, or
+            its images are not in the folder.
+    """
+    content = read_coco(
+        file,
+        folder,
+        need_boxes=True,
+        shown=f'{option}: {file}',
+        clip=not need_all,
+        skip_unreadable=not need_all)
+    known = {c['id']: c['name'] for c in content['categories']}
+    found = {known[a['category_id']] for a in content['annotations']}
+    boxed = [name for name in names if name in found]
+    if not boxed:
+        raise ValueError(
+            f'{option}: {file}: expected boxes of some of {len(names)} '
+            'classes of the vocabulary, got boxes of '
+            f'{sorted(found)[:10]}')
+    images = [image_file_name(image) for image in content['images']]
+    missing = [name for name in images if not (folder / name).is_file()]
+    if len(missing) == len(images) or (need_all and missing):
+        raise ValueError(
+            f'{option}: expected images in {folder}, got {len(missing)} of '
+            f'{len(images)} that are not there, such as {missing[0]}')
+    if missing:
+        print_log(f'{option}: {len(missing)} of {len(images)} images are not '
+                  f'in {folder}, such as {missing[0]}; others take their '
+                  'places')
+    return boxed
+
+
+def _join_processes(launcher: str) -> Config:
+    """Join the other processes of the run, where there are any.
+
+    Returns:
+        Config: What a runner's config needs for them.
+    """
+    # Without boxes, nothing trains what only boxes train.
+    cfg = Config(dict(launcher=launcher, find_unused_parameters=True))
+    prepare_cpu_processes(cfg)
+    if launcher != 'none' and not is_distributed():
+        init_dist(launcher)
+    return cfg
+
+
+def _for_runner(cfg: Config, processes: Config, work_dir: Path,
+                name: str) -> Config:
+    """A copy of a config, which the runner writes into the work dir."""
+    return Config(
+        dict(cfg.to_dict(), **processes.to_dict(), work_dir=str(work_dir)),
+        # Empty, the file would be read.
+        cfg_text=name,
+        filename=name)
+
+
+def _on_first_process(function: Callable[[], Any]) -> Any:
+    """What the first process gets from a function; the others wait for it.
+
+    Raises:
+        Exception: What it raises, in the first process.
+        SystemExit: Then, in the others.
+    """
+    group = None
+    if is_distributed():
+        # Not of nccl, whose waiting ends after ten minutes.
+        group = distributed.new_group(backend='gloo', timeout=PATIENCE)
+    outcome, error = [None, False], None
+    if is_main_process():
+        try:
+            outcome[0] = function()
+        except Exception as raised:
+            outcome[1], error = True, raised
+    broadcast_object_list(outcome, group=group)
+    if error is not None:
+        raise error
+    if outcome[1]:
+        # The first process says why.
+        sys.exit(1)
+    return outcome[0]
+
+
+def _folder_digest(folder: Path, work_dir: Path) -> str:
+    """Says what a folder holds: names and sizes of images and texts.
+
+    Args:
+        folder (Path): Looked through to any depth.
+        work_dir (Path): What is in it does not count.
+    """
+    digest = hashlib.sha256()
+    count = 0
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if Path(parent, name) != work_dir)
+        for path in (Path(parent, file) for file in sorted(files)):
+            if path.suffix.lower() in (*IMAGE_SUFFIXES, '.txt'):
+                name = path.relative_to(folder).as_posix()
+                digest.update(repr((name, path.stat().st_size)).encode())
+                count += 1
+    return f'{count} files, sha256 {digest.hexdigest()[:16]}'
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a file holds all that was to be saved."""
+    try:
+        read_checkpoint(checkpoint)
+    except ValueError:
+        return False
+    return True
+
+
+def _write_config(cfg: Config, path: Path) -> str:
+    """Write a config, whole or not at all, and return its text."""
+    text = cfg.pretty_text
+    with whole_file(path) as file:
+        file.write(text)
+    return text
+
+
+def _percent(value: Optional[float]) -> str:
+    return '-' if value is None else f'{100 * value:.1f}'
