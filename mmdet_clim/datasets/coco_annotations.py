@@ -28,9 +28,9 @@ import numpy as np
 from mmengine.logging import print_log
 
 from .images import image_size
-from .regular_files import read_regular
 from .json_checks import IDS, LIMIT, as_id, as_number
 from .json_files import read_json
+from .regular_files import read_regular
 from .text_files import is_text
 
 #: COCO rounds to hundredths: so many pixels beyond an edge are no mistake.
@@ -726,7 +726,7 @@ def check_panoptic(content: Any, file: str) -> dict:
         if image_id not in checker.sizes or image_id in known:
             checker._refuse(
                 where, 'image_id', image_id,
-                'one of the ids under \'images\', each once')
+                "one of the ids under 'images', each once")
         known.add(image_id)
         segments = _listed(entry, 'segments_info', f'{file}: {where}')
         kept = []

@@ -125,7 +125,7 @@ class OVCocoDataset(ReplacesUnreadable, CocoDataset):
             self._log(f'dropped {known - kept} boxes narrower than a pixel')
         if not kept and not self.test_mode:
             raise ValueError(
-                f"{self.ann_file}: expected boxes of the {len(self.cat_ids)} "
+                f'{self.ann_file}: expected boxes of the {len(self.cat_ids)} '
                 'classes to train on, got none that is left')
         return data_list
 

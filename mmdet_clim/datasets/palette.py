@@ -9,8 +9,7 @@ GOLDEN = 0.618033988749895
 
 def class_palette(
     count: int,
-    first: Sequence[Sequence[int]] = ()
-) -> List[Tuple[int, int, int]]:
+    first: Sequence[Sequence[int]] = ()) -> List[Tuple[int, int, int]]:
     """Colours for classes, whatever their number.
 
     Args:

@@ -10,9 +10,11 @@ from .hooks import (
     ResponseMapHook,
     WeightAveragingHook,
 )
+from .pretrained_init import FittingPretrainedInit
 from .training_runs import finish_training
 
 __all__ = [
+    'FittingPretrainedInit',
     'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
     'ResponseMapHook', 'WeightAveragingHook', 'add_clim', 'finish_training',
     'open_run', 'prepare_cpu_processes', 'read_fingerprint', 'read_fragment',

@@ -320,7 +320,7 @@ class OVCocoMetric(CocoMetric):
 
 
 def _indexed(content: dict) -> COCO:
-    """mmdet's interface to annotations in memory."""
+    """Mmdet's interface to annotations in memory."""
     coco = COCO()
     coco.dataset = content
     # It prints while it builds its index.

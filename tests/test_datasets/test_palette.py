@@ -40,7 +40,6 @@ def test_more_classes_than_coco(tmp_path):
     assert len(metainfo()['palette']) == 65
     # COCO's colours are those of COCO's classes, one's own stay.
     assert metainfo()['palette'][0] == (220, 20, 60)
-    assert metainfo(classes=('cat', ), palette=[(1, 2, 3)])['palette'] == [
-        (1, 2, 3)
-    ]
+    assert metainfo(
+        classes=('cat', ), palette=[(1, 2, 3)])['palette'] == [(1, 2, 3)]
     assert len(metainfo(classes=names, palette=[(1, 2, 3)])['palette']) == 72

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseModule
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.data import Dataset
@@ -66,11 +66,16 @@ def same(one, other):
 @pytest.mark.parametrize('save', [
     lambda m: m.state_dict(),
     lambda m: dict(state_dict=m.state_dict(), meta=dict()),
-    lambda m: {f'module.{k}': v for k, v in m.state_dict().items()},
+    lambda m: {
+        f'module.{k}': v
+        for k, v in m.state_dict().items()
+    },
     lambda m: dict(
         state_dict={
-            **{f'detector.{k}': v for k, v in m.state_dict().items()},
-            'objectives.queue': torch.ones(3)
+            **{
+                f'detector.{k}': v
+                for k, v in m.state_dict().items()
+            }, 'objectives.queue': torch.ones(3)
         }),
 ])
 def test_weights_that_fit(tmp_path, logged, save):
@@ -103,8 +108,8 @@ def test_missing_weights(logged):
     load_weights(plain(), dict(state_dict=weights), needs_all=False)
     assert 'checkpoint: 1 weights are not in it' in logged[0]
     # convert_detic --allow-missing notes them.
-    load_weights(plain(), dict(state_dict=weights,
-                               meta=dict(left_out=['0.bias'])))
+    load_weights(plain(),
+                 dict(state_dict=weights, meta=dict(left_out=['0.bias'])))
     weights['more.weight'] = torch.ones(2)
     load_weights(plain(), weights, needs_all=False)
     assert '1 weights of it are not used: more.weight' in logged[-1]
@@ -231,13 +236,12 @@ def test_a_training_begins_with_weights_and_is_resumed(config, tmp_path):
     again.train()
     assert again.iter == 3 and again._load_from == last
     # One file is resumed; the config that is written keeps its own.
-    cfg = config(work_dir=str(tmp_path / 'other'),
-                 load_from=str(tmp_path / 'base.pth'))
+    cfg = config(
+        work_dir=str(tmp_path / 'other'), load_from=str(tmp_path / 'base.pth'))
     third = CLIMRunner.from_cfg(cfg)
     begin_with(third, str(tmp_path / 'run' / 'iter_1.pth'), resume=True)
     third.train()
-    written = Config.fromfile(
-        next((tmp_path / 'other').glob('*.py')))
+    written = Config.fromfile(next((tmp_path / 'other').glob('*.py')))
     assert written.load_from == str(tmp_path / 'base.pth')
     assert not written.get('resume', False)
 
@@ -246,14 +250,12 @@ def test_a_runner_refuses_other_shapes(config, tmp_path):
     torch.save(Toy(5, wrapped=True).state_dict(), tmp_path / 'other.pth')
     for hooks in ([], [dict(type=EMAHook)]):
         runner = CLIMRunner.from_cfg(
-            config(
-                load_from=str(tmp_path / 'other.pth'), custom_hooks=hooks))
+            config(load_from=str(tmp_path / 'other.pth'), custom_hooks=hooks))
         with pytest.raises(ValueError, match='7 weights have other shapes'):
             runner.train()
     runner = CLIMRunner.from_cfg(
         config(
-            load_from=str(tmp_path / 'other.pth'),
-            load_from_skip=['[012].*']))
+            load_from=str(tmp_path / 'other.pth'), load_from_skip=['[012].*']))
     runner.train()
 
 
@@ -289,3 +291,32 @@ def test_the_screen_is_quiet_until_all_is_loaded(config, tmp_path, capsys):
         handler.filters and not isinstance(handler, logging.FileHandler)
         and any(type(f).__name__ == '_Held' for f in handler.filters)
         for handler in runner.logger.handlers)
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone.'])
+def test_pretrained_weights_of_a_part(tmp_path, prefix):
+    file = str(tmp_path / 'a.pth')
+
+    class Part(BaseModule):
+
+        def __init__(self, hidden=3):
+            super().__init__(
+                init_cfg=dict(
+                    type='Pretrained', checkpoint=file, prefix=prefix))
+            self.layers = plain(hidden)
+
+    source = Part()
+    torch.save(
+        dict(
+            state_dict={
+                (prefix or '') + name: value
+                for name, value in source.state_dict().items()
+            }), file)
+    target = Part()
+    target.init_weights()
+    assert same(source, target)
+    with pytest.raises(ValueError, match='7 weights have other shapes'):
+        Part(4).init_weights()
+    torch.save({(prefix or '') + 'other': torch.ones(2)}, file)
+    with pytest.raises(ValueError, match='none of'):
+        Part().init_weights()

@@ -24,9 +24,9 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmdet_clim.command import run_command
-from mmdet_clim.engine.checkpoints import load_weights
 from mmdet_clim.datasets import ImageTextDataset
 from mmdet_clim.datasets.preparation.files import write_json
+from mmdet_clim.engine.checkpoints import load_weights
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
     ModelView,

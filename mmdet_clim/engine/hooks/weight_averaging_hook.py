@@ -22,9 +22,9 @@ class WeightAveragingHook(Hook):
     Saved and validated is :math:`\alpha\,\text{trained} + (1 - \alpha)\,
     \text{original}` (REFERENCE.md, section 4: 0.7 for ViT-B/16, 0.5 for
     RN50x64). The training goes on from the trained weights, which are what
-    MMEngine's own checkpoints hold, those of ``save_best`` too. The original is the CLIP that
-    ``image_tower.pretrained`` names, also in a run that begins with
-    ``load_from`` or is resumed.
+    MMEngine's own checkpoints hold, those of ``save_best`` too. The original
+    is the CLIP that ``image_tower.pretrained`` names, also in a run that
+    begins with ``load_from`` or is resumed.
 
     The file holds the whole CLIP, text tower too, and is what
     ``open_clip.create_model(name, pretrained=FILE)`` reads.

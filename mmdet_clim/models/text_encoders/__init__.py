@@ -13,6 +13,5 @@ from .sentence_encoder import SentenceTextEncoder
 __all__ = [
     'DEFAULT_TEMPLATES', 'BaseTextEncoder', 'OpenCLIPTextEncoder',
     'PrecomputedTextEncoder', 'SentenceTextEncoder', 'check_distinct',
-    'encode_classes',
-    'imagenet_templates', 'load_vectors'
+    'encode_classes', 'imagenet_templates', 'load_vectors'
 ]

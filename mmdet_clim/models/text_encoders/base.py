@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.frozen_tower import FrozenTower
 
-
 # Warnings of :func:`report_once` that this process has given.
 _REPORTED: Set[Tuple[str, str]] = set()
 

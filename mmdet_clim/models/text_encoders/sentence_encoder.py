@@ -74,7 +74,9 @@ class SentenceTextEncoder(BaseTextEncoder):
     def _encode(self, texts: List[str]) -> Tensor:
         ids = self.tokenizer(texts, verbose=False)['input_ids']
         self._report(
-            cut=[t for t, row in zip(texts, ids) if len(row) > self.max_length],
+            cut=[
+                t for t, row in zip(texts, ids) if len(row) > self.max_length
+            ],
             unknown=unknown_texts(self.tokenizer, texts, ids),
             limit=self.max_length)
         tokens = self.tokenizer(
