@@ -28,6 +28,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from .images import image_size
+from .regular_files import read_regular
 from .json_checks import IDS, LIMIT, as_id, as_number
 from .json_files import read_json
 from .text_files import is_text
@@ -661,7 +662,7 @@ def file_sizes(folder: Union[str, Path]) -> Optional[Callable[[str], Size]]:
         return None
 
     def read(name: str) -> Size:
-        return image_size((Path(folder) / name).read_bytes())
+        return image_size(read_regular(Path(folder) / name))
 
     return read
 

@@ -18,14 +18,16 @@ from typing import (
     Union,
 )
 
-from mmengine.fileio import get, join_path
+from mmengine.fileio import join_path
 from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
 from .json_checks import joined_captions, typed_list, typed_value
-from .json_files import parse_json, parse_object
+from .json_files import parse_object, read_json
+from .regular_files import open_regular, read_regular
 from .replacing import ReplacesUnreadable
+from .text_files import MAX_LINE_BYTES, read_lines
 from .vocabulary import Vocabulary, build_vocabulary
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
@@ -300,7 +302,7 @@ class _SampleCleaner:
 
 def json_samples(path: str, first_id: int) -> Iterator[dict]:
     """Raw samples of a COCO-captions file or a list, tags as names."""
-    content = parse_json(get(path), path)
+    content = read_json(path)
     if isinstance(content, list):
         yield from _listed_samples(content, path, first_id)
     elif isinstance(content, dict):
@@ -380,13 +382,11 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
 
 def json_line_samples(path: str, first_id: int) -> Iterator[dict]:
     """Raw samples of a file with one JSON object per line."""
-    with open(path, encoding='utf-8') as lines:
-        for number, line in enumerate(lines):
-            if not line.strip():
-                continue
-            where = f'line {number + 1}'
+    for number, line in read_lines(path):
+        if line.strip():
+            where = f'line {number}'
             raw = parse_object(line, f'{path}: {where}')
-            yield _object_sample(raw, first_id + number, path, where)
+            yield _object_sample(raw, first_id + number - 1, path, where)
 
 
 def _object_sample(raw: dict, number: int, path: str, where: str) -> dict:
@@ -406,42 +406,41 @@ def shard_samples(path: str, first_id: int) -> Iterator[dict]:
     except tarfile.TarError as error:
         raise ValueError(f'ann_file={path!r}: expected an uncompressed tar '
                          f'({error})') from error
-    with open(path, 'rb') as shard:
 
-        def read(span: Tuple[int, int]) -> bytes:
-            shard.seek(span[0])
-            return shard.read(span[1])
+    def read(span: Tuple[int, int]) -> bytes:
+        return read_regular(path, *span, limit=MAX_LINE_BYTES)
 
-        for number, (key, parts) in enumerate(members.items()):
-            suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
-            if suffix is None:
-                continue
-            where = f'{path}: {key}'
-            raw: dict = {}
-            if '.json' in parts:
-                raw = parse_object(read(parts['.json']), where)
-            captions = joined_captions(raw, where)
-            if '.txt' in parts and not captions:
-                captions = [read(parts['.txt']).decode('utf-8', 'replace')]
-            offset, size = parts[suffix]
-            yield {
-                'where': key,
-                'file_name': f'{path}/{key}{suffix}',
-                'id': first_id + number,
-                'height': raw.get('height'),
-                'width': raw.get('width'),
-                'captions': captions,
-                'tags': raw.get('tags'),
-                'shard_path': path,
-                'shard_offset': offset,
-                'shard_size': size,
-            }
+    for number, (key, parts) in enumerate(members.items()):
+        suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
+        if suffix is None:
+            continue
+        where = f'{path}: {key}'
+        raw: dict = {}
+        if '.json' in parts:
+            raw = parse_object(read(parts['.json']), where)
+        captions = joined_captions(raw, where)
+        if '.txt' in parts and not captions:
+            captions = [read(parts['.txt']).decode('utf-8', 'replace')]
+        offset, size = parts[suffix]
+        yield {
+            'where': key,
+            'file_name': f'{path}/{key}{suffix}',
+            'id': first_id + number,
+            'height': raw.get('height'),
+            'width': raw.get('width'),
+            'captions': captions,
+            'tags': raw.get('tags'),
+            'shard_path': path,
+            'shard_offset': offset,
+            'shard_size': size,
+        }
 
 
 def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
     """Offset and size in bytes of each member, by key and suffix."""
     members: Dict[str, Dict[str, Tuple[int, int]]] = {}
-    with tarfile.open(path, 'r:') as shard:
+    with open_regular(path) as file, tarfile.open(
+            fileobj=file, mode='r:') as shard:
         for member in shard:
             if member.isfile():
                 # webdataset: the key ends at the first dot of the file name.

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Union
 
-from .text_files import decode_text
+from .text_files import decode_text, read_text_bytes
 
 
 def parse_json(text: Union[str, bytes], where: str) -> Any:
@@ -56,4 +56,4 @@ def read_json(path: Union[str, Path]) -> Any:
         FileNotFoundError: If there is none.
         ValueError: If it is not valid JSON, or nested too deeply.
     """
-    return parse_json(Path(path).read_bytes(), str(path))
+    return parse_json(read_text_bytes(path), str(path))

@@ -1,9 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """Text files of people: any mark, any end of line, errors with a line."""
 import codecs
+import os
 import re
 from pathlib import Path
 from typing import BinaryIO, Iterator, Tuple, Union
+
+from .regular_files import open_regular
 
 # Longest first: the mark of UTF-32 begins with that of UTF-16.
 _MARKS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'),
@@ -13,6 +16,8 @@ _MARKS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'),
 # Halves of a character that JSON's escapes can write, and NUL.
 _NO_TEXT = re.compile('[\ud800-\udfff\0]')
 _BLOCK = 1 << 16
+#: Of a text that is read as a whole, and of a line of one that is not.
+MAX_TEXT_BYTES, MAX_LINE_BYTES = 1 << 32, 1 << 24
 
 
 def _encoding(start: bytes) -> Tuple[str, int]:
@@ -78,7 +83,36 @@ def read_text(path: Union[str, Path]) -> str:
         FileNotFoundError: If there is none.
         ValueError: If it is no text; the message names file and line.
     """
-    return decode_text(Path(path).read_bytes(), str(path))
+    return decode_text(read_text_bytes(path), str(path))
+
+
+def read_text_bytes(path: Union[str, Path]) -> bytes:
+    """Read a text file as a whole, as long as it looks like text.
+
+    Args:
+        path (str | Path): The file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        OSError: If it is no regular file.
+        ValueError: If it is longer than 4 GiB, or has a NUL byte where no
+            text has one: the holes of a sparse file are nothing else.
+    """
+    data = bytearray()
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_TEXT_BYTES:
+            raise ValueError(f'{path}: longer than {MAX_TEXT_BYTES} bytes, '
+                             'expected less of a text')
+        while len(data) <= MAX_TEXT_BYTES:
+            block = file.read(_BLOCK)
+            if not block:
+                break
+            data += block
+            if b'\0' in block and _encoding(bytes(data[:64]))[0] == 'utf-8':
+                line = data[:data.index(b'\0')].count(b'\n') + 1
+                raise ValueError(f'{path}: line {line}: expected text in '
+                                 'UTF-8, got a NUL byte')
+    return bytes(data)
 
 
 def read_lines(path: Union[str, Path]) -> Iterator[Tuple[int, str]]:
@@ -97,15 +131,14 @@ def read_lines(path: Union[str, Path]) -> Iterator[Tuple[int, str]]:
         FileNotFoundError: If there is none.
         ValueError: If it is no text; the message names file and line.
     """
-    with open(path, 'rb') as file:
+    with open_regular(path) as file:
         encoding, length = _encoding(file.read(64))
         file.seek(length)
         if encoding == 'utf-8':
-            lines = _split(file)
+            lines = _split(file, str(path))
         else:
             # Such files come out of spreadsheets and are small.
-            lines = (line.encode() for line in decode_text(
-                Path(path).read_bytes(), str(path)).split('\n'))
+            lines = (line.encode() for line in read_text(path).split('\n'))
         for number, line in enumerate(lines, 1):
             try:
                 text = line.decode()
@@ -119,9 +152,9 @@ def read_lines(path: Union[str, Path]) -> Iterator[Tuple[int, str]]:
             yield number, text
 
 
-def _split(file: BinaryIO) -> Iterator[bytes]:
+def _split(file: BinaryIO, where: str) -> Iterator[bytes]:
     """Lines of a file of bytes, ended by LF, CR LF or CR."""
-    rest = b''
+    rest, number = b'', 1
     while True:
         block = file.read(_BLOCK)
         if not block:
@@ -132,6 +165,11 @@ def _split(file: BinaryIO) -> Iterator[bytes]:
         *lines, rest = (rest + block).replace(b'\r\n', b'\n').replace(
             b'\r', b'\n').split(b'\n')
         yield from lines
+        number += len(lines)
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError(f'{where}: line {number}: longer than '
+                             f'{MAX_LINE_BYTES} bytes, expected a line of '
+                             'text')
     if rest:
         yield rest
 

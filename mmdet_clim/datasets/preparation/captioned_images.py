@@ -20,6 +20,7 @@ from typing import (
 from ..coco_annotations import repeated_values
 from ..image_text import SHARD_KEYS, image_key, shard_samples
 from ..images import UnreadableImageError, image_size
+from ..regular_files import read_regular
 from ..tags import TagFinder
 from .coco_json import write_coco
 from .counts import FileCounts
@@ -122,11 +123,13 @@ def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
     """
     for name, known in entries:
         try:
-            image = (folder / name).read_bytes()
+            image = read_regular(folder / name)
         except FileNotFoundError:
             part.drop('missing images', name)
         except OSError as error:
-            part.drop(f'unreadable images: {error.strerror}', name)
+            part.drop(
+                f'unreadable images: {error.strerror or "no regular file"}',
+                name)
         else:
             yield name, known, image
 
@@ -149,13 +152,15 @@ def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
     except (OSError, ValueError) as error:
         part.drop('unreadable shards', f'{path} ({error})')
         return
-    with open(path, 'rb') as shard:
-        for member in members:
-            shard.seek(member['shard_offset'])
-            file_name = member['file_name'].replace(path, name, 1)
-            yield dict(
-                member, file_name=file_name,
-                shard_path=name), shard.read(member['shard_size'])
+    for member in members:
+        file_name = member['file_name'].replace(path, name, 1)
+        try:
+            image = read_regular(path, member['shard_offset'],
+                                 member['shard_size'])
+        except OSError:
+            part.drop('unreadable images: too long, or cut short', file_name)
+            continue
+        yield dict(member, file_name=file_name, shard_path=name), image
 
 
 def shard_place(member: dict) -> dict:

@@ -20,7 +20,13 @@ from tqdm import tqdm
 
 from ..coco_annotations import CocoChecker
 from ..json_checks import typed_id
+from ..regular_files import open_regular
 from .files import whole_file
+
+
+#: Of COCO's own files it is 6; recursive code fails at some hundred.
+MAX_DEPTH = 100
+_STARTS, _ENDS = ('start_map', 'start_array'), ('end_map', 'end_array')
 
 
 class _CountedFile:
@@ -84,7 +90,7 @@ class CocoFile:
 
     def _stream(self, title: str, read: Callable, *prefix: str) -> Iterator:
         """What ijson's ``read`` gives of the file, with a progress bar."""
-        with open(self.path, 'rb') as file, tqdm(
+        with open_regular(self.path) as file, tqdm(
                 total=self.path.stat().st_size,
                 desc=f'{self.path.name}: {title}',
                 unit='B',
@@ -105,21 +111,25 @@ class CocoFile:
 
     def _top_level_kinds(self) -> Dict[str, str]:
         """The first event of each value of the outermost object."""
-        events = self._stream('check', ijson.parse)
-        _, event, _ = next(events)
+        events = self._stream('check', ijson.basic_parse)
+        event, _ = next(events)
         if event != 'start_map':
             raise ValueError(f'{self.path}: expected a JSON object, got a '
                              f'{event.replace("start_", "")}')
         kinds: Dict[str, str] = {}
-        waiting = None
-        for prefix, event, value in events:
-            # Nearly all events are within the values.
-            if prefix and waiting is None:
-                continue
+        waiting, depth = None, 1
+        for event, value in events:
             if waiting is not None:
                 kinds[waiting], waiting = event, None
-            elif event == 'map_key':
+            elif depth == 1 and event == 'map_key':
                 waiting = value
+            if event in _STARTS:
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise ValueError(f'{self.path}: not valid JSON (nested '
+                                     'too deeply)')
+            elif event in _ENDS:
+                depth -= 1
         if not kinds:
             raise ValueError(f'{self.path}: expected a JSON object with keys, '
                              'got an empty one')
