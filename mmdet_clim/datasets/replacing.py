@@ -121,7 +121,9 @@ class ReplacesUnreadable(BaseDataset):
                 f'{reason}; nor does the pipeline take a grey image of '
                 f'{shape}: {describe(error, idx)}') from error
         packed = sample.get('data_samples')
-        if packed is not None:
+        if packed is None:
+            sample['unreadable'] = True
+        else:
             packed.set_metainfo(dict(unreadable=True))
         return sample
 
