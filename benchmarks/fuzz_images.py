@@ -55,26 +55,31 @@ def seeds() -> Dict[str, bytes]:
         png_palette=(rgb.convert('P'), dict(format='PNG', transparency=0)),
         png_alpha=(rgb.convert('RGBA'), dict(format='PNG')),
         png_bits=(rgb.convert('1'), dict(format='PNG')),
-        apng=(rgb, dict(
-            format='PNG', save_all=True, append_images=[rgb.rotate(9)])),
+        apng=(rgb,
+              dict(format='PNG', save_all=True,
+                   append_images=[rgb.rotate(9)])),
         gif=(rgb.convert('P'), dict(format='GIF')),
-        gif_frames=(rgb.convert('P'), dict(
-            format='GIF', save_all=True,
-            append_images=[rgb.rotate(9).convert('P')])),
+        gif_frames=(rgb.convert('P'),
+                    dict(
+                        format='GIF',
+                        save_all=True,
+                        append_images=[rgb.rotate(9).convert('P')])),
         bmp=(rgb, dict(format='BMP')),
         bmp_palette=(rgb.convert('P'), dict(format='BMP')),
         tiff=(rgb, dict(format='TIFF', exif=exif)),
         tiff_lzw=(rgb, dict(format='TIFF', compression='tiff_lzw')),
-        tiff_deflate=(rgb.convert('RGBA'), dict(
-            format='TIFF', compression='tiff_adobe_deflate')),
+        tiff_deflate=(rgb.convert('RGBA'),
+                      dict(format='TIFF', compression='tiff_adobe_deflate')),
         tiff_jpeg=(rgb, dict(format='TIFF', compression='jpeg')),
-        tiff_fax=(rgb.convert('1'), dict(
-            format='TIFF', compression='group4')),
+        tiff_fax=(rgb.convert('1'), dict(format='TIFF', compression='group4')),
         webp=(rgb, dict(format='WEBP', exif=exif)),
-        webp_lossless=(rgb.convert('RGBA'), dict(
-            format='WEBP', lossless=True)),
-        webp_frames=(rgb, dict(
-            format='WEBP', save_all=True, append_images=[rgb.rotate(9)])))
+        webp_lossless=(rgb.convert('RGBA'), dict(format='WEBP',
+                                                 lossless=True)),
+        webp_frames=(rgb,
+                     dict(
+                         format='WEBP',
+                         save_all=True,
+                         append_images=[rgb.rotate(9)])))
     if features.check('avif'):
         forms['avif'] = rgb, dict(format='AVIF', speed=10, exif=exif)
     found = {}

@@ -132,9 +132,9 @@ def main(argv: Optional[List[str]] = None) -> None:
                 device=args.device,
                 show_progress=False))
         serve(
-            build_page(find, args.checkpoint, args.score_thr), args.host,
-            args.port, [*_names_of(args.host), *args.allowed_host],
-            args.password)
+            build_page(find, args.checkpoint,
+                       args.score_thr), args.host, args.port,
+            [*_names_of(args.host), *args.allowed_host], args.password)
 
 
 if __name__ == '__main__':

@@ -4,9 +4,9 @@
     python run_onnx.py model.onnx names.npz street.npy
 
 The image is a .npy of uint8 (H, W, 3) in BGR, or an image file, which takes
-OpenCV, Pillow and a copy of mmdet_clim/datasets/images.py beside this file: the
-code that training and inference read images by. It prints one JSON object per
-image.
+OpenCV, Pillow and a copy of mmdet_clim/datasets/images.py beside this file:
+the code that training and inference read images by. It prints one JSON object
+per image.
 """
 import argparse
 import importlib.util

@@ -13,7 +13,8 @@ from .regular_files import open_regular
 MAX_ARRAY_BYTES = 1 << 30
 
 
-def read_arrays(path: Union[str, Path], names: Collection[str],
+def read_arrays(path: Union[str, Path],
+                names: Collection[str],
                 limit: int = MAX_ARRAY_BYTES) -> Dict[str, np.ndarray]:
     """Read arrays of numbers and strings from a ``.npz``.
 
@@ -71,8 +72,8 @@ def _checked(arrays, name: str, sizes: Dict[str, int]) -> np.ndarray:
             np.lib.format.read_array_header_1_0
             if version == (1, 0) else np.lib.format.read_array_header_2_0)
         shape, _, dtype = read(member)
-    claimed = int(np.prod([int(side) for side in shape],
-                          dtype=object)) * dtype.itemsize
+    claimed = int(np.prod([int(side)
+                           for side in shape], dtype=object)) * dtype.itemsize
     if not 0 <= claimed <= sizes[name]:
         raise ValueError(f'{name}: a header of {shape} {dtype}, the file has '
                          f'{sizes[name]} bytes')
@@ -104,7 +105,8 @@ def check_stored(path: Union[str, Path]) -> None:
             # What torch.load says of it is better.
             return
         size = os.fstat(file.fileno()).st_size
-    if any(member.compress_type != ZIP_STORED for member in members) or sum(
-            member.file_size for member in members) > size:
+    if any(member.compress_type != ZIP_STORED
+           for member in members) or sum(member.file_size
+                                         for member in members) > size:
         raise ValueError(f'{path}: expected weights as torch.save writes '
                          'them, got a compressed archive')

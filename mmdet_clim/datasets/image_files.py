@@ -78,5 +78,6 @@ def read_image_file(path: Union[str, Path]) -> np.ndarray:
     if image.shape[:2] != full:
         raise UnreadableImageError(
             f'{path}: {full[1]}x{full[0]} pixels, expected at most '
-            f'{MAX_PIXELS}', reason='too large')
+            f'{MAX_PIXELS}',
+            reason='too large')
     return image

@@ -320,7 +320,7 @@ def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
         where = f'[{number}]'
         if not isinstance(entry, dict):
             raise ValueError(f'{path}: {where} is {entry!r}, expected an '
-                            f'object, {_LIST_FORM}')
+                             f'object, {_LIST_FORM}')
         raw = _object_sample(entry, first_id + number, path, where)
         known = samples.setdefault(raw['file_name'], raw)
         if known is not raw:
@@ -337,8 +337,8 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
     """Raw samples of the object that a COCO-captions file is."""
     if not isinstance(content.get('images'), list):
         raise ValueError(f"{path}: key 'images' is "
-                        f"{type(content.get('images')).__name__}, expected a "
-                        f'list; a file of captions has {_COCO_FORM}')
+                         f"{type(content.get('images')).__name__}, expected a "
+                         f'list; a file of captions has {_COCO_FORM}')
     names = {}
     for category in content.get('categories') or []:
         where = f'{path}: categories'

@@ -116,7 +116,8 @@ def _jpeg_frame(marker: int, frame: bytes) -> Tuple[int, int, int, int, int]:
     if marker not in _JPEG_DECODED:
         raise UnreadableImageError(
             f'a JPEG of kind SOF{marker - 0xC0}, expected baseline or '
-            'progressive with Huffman codes', reason='unusual JPEG')
+            'progressive with Huffman codes',
+            reason='unusual JPEG')
     count = frame[5] if len(frame) > 5 else 0
     factors = [(f >> 4, f & 15) for f in frame[7:6 + 3 * count:3]]
     if not 0 < count == len(factors) or not all(map(all, factors)):
@@ -305,8 +306,8 @@ def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> Tuple[int, int]:
 
 def _orientation(data: bytes, header: ImageHeader) -> int:
     """The EXIF orientation of an image, 1 to 8; 1 where it is not told."""
-    if header.kind != 'AVIF' and not any(
-            mark in data[:header.scan or None] for mark in _EXIF_MARKS):
+    if header.kind != 'AVIF' and not any(mark in data[:header.scan or None]
+                                         for mark in _EXIF_MARKS):
         return 1
     try:
         with _opened(data) as image:

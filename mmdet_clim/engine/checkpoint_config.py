@@ -166,9 +166,8 @@ class _Checker:
     def checked(self, value: Any, place: str) -> Any:
         """The value without ``init_cfg``."""
         if isinstance(value, (list, tuple)):
-            return type(value)(
-                self.checked(child, f'{place}[{number}]')
-                for number, child in enumerate(value))
+            return type(value)(self.checked(child, f'{place}[{number}]')
+                               for number, child in enumerate(value))
         if isinstance(value, str) and _ADDRESS.match(value):
             raise _Refused(f'{place} is {value!r}, which would be downloaded')
         if not isinstance(value, dict):
@@ -198,8 +197,8 @@ class _Checker:
                                      and value.isidentifier()):
             raise _Refused(f'{where} is {value!r}, expected the name of an '
                            'installed package')
-        if key in _WEIGHTS and value not in (None, False) and not (
-                isinstance(value, str) and Path(value).is_file()):
+        if key in _WEIGHTS and value not in (None, False) and not (isinstance(
+                value, str) and Path(value).is_file()):
             raise _Refused(f'{where} is {value!r}, expected a file; a name '
                            'would be downloaded')
 

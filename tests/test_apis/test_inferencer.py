@@ -288,8 +288,8 @@ def test_the_config_of_a_checkpoint_is_data(base, images, tmp_path):
 
     found = with_config(text)(str(images[0]))['predictions'][0]
     expected = CLIMInferencer(
-        *base, device='cpu', show_progress=False)(str(
-            images[0]))['predictions'][0]
+        *base, device='cpu',
+        show_progress=False)(str(images[0]))['predictions'][0]
     assert found['names'] == expected['names']
     np.testing.assert_allclose(found['scores'], expected['scores'])
     command = f'touch {trace}'

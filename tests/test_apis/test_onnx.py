@@ -257,8 +257,8 @@ MODES = dict(
 PILLOW_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'I;16')
 
 
-@pytest.mark.parametrize('suffix', ['.png', '.tif', '.jpg', '.gif', '.bmp',
-                                    '.webp'])
+@pytest.mark.parametrize('suffix',
+                         ['.png', '.tif', '.jpg', '.gif', '.bmp', '.webp'])
 def test_both_sides_read_an_image_alike(c4, tools, tmp_path, suffix):
     """As the image is 102 on average, in whatever form it is written."""
     grey = np.tile(np.linspace(70, 134, 33).round().astype(np.uint8), (9, 1))

@@ -14,8 +14,8 @@ def broken_root(openmoji_root, tmp_path):
     root = tmp_path / 'coco'
     shutil.copytree(openmoji_root, root)
     broken = {}
-    for folder, kept in (('train2017', 2), ('captioned2017', 12),
-                         ('val2017', 6)):
+    for folder, kept in (('train2017', 2), ('captioned2017', 12), ('val2017',
+                                                                   6)):
         images = sorted((root / folder).glob('*.jpg'))[:-kept]
         for number, path in enumerate(images):
             if number % 3 == 0:
@@ -41,12 +41,13 @@ def test_a_recipe_trains_and_is_evaluated(repository, broken_root, shorten,
                for loss in losses.values())
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     summary = [
-        line for line in log.splitlines() if 'samples could not be read' in line
+        line for line in log.splitlines()
+        if 'samples could not be read' in line
     ]
     assert any('OVCocoDataset' in line and 'were replaced' in line
                for line in summary)
-    evaluated, = (line for line in summary
-                  if 'counted as without a detection' in line)
+    evaluated, = (
+        line for line in summary if 'counted as without a detection' in line)
     assert f'{len(broken["val2017"])} of 8' in evaluated
     for line in log.splitlines():
         if 'unreadable image' in line:

@@ -63,8 +63,14 @@ def tiff(tags, data=bytes(64)):
 
 def grey_tiff(**changes):
     tags = dict(
-        t256=(3, 1, 64), t257=(3, 1, 64), t258=(3, 1, 8), t259=(3, 1, 8),
-        t262=(3, 1, 1), t277=(3, 1, 1), t278=(4, 1, 64), t273=(4, 1, 200),
+        t256=(3, 1, 64),
+        t257=(3, 1, 64),
+        t258=(3, 1, 8),
+        t259=(3, 1, 8),
+        t262=(3, 1, 1),
+        t277=(3, 1, 1),
+        t278=(4, 1, 64),
+        t273=(4, 1, 200),
         t279=(4, 1, 64))
     tags.update(changes)
     return tiff({
@@ -99,45 +105,66 @@ def hostile_images():
         save_all=True,
         append_images=[Image.new('RGB', (64, 64), (9, 9, 9))])
     canvas = webp.index(b'VP8X') + 12
-    tiled = dict(t273=None, t278=None, t279=None, t324=(4, 1, 200),
-                 t325=(4, 1, 64))
+    tiled = dict(
+        t273=None, t278=None, t279=None, t324=(4, 1, 200), t325=(4, 1, 64))
     files = {
-        'progressive JPEG': jpeg(30_000, 30_000),
-        'progressive JPEG, four times the pixels': jpeg(
-            2000, 2000, data=40_000),
-        'JPEG in several scans': jpeg(30_000, 30_000, 0xC0),
-        'JPEG of 200 scans': jpeg(990, 990, scans=200, data=9000),
-        'JPEG of 65500 pixels': jpeg(65_500, 65_500, 0xC0, 1),
-        'JPEG without its blocks': jpeg(7900, 7900, 0xC0, 1),
-        'arithmetic JPEG': jpeg(900, 900, 0xCA),
-        'lossless JPEG': jpeg(900, 900, 0xC3),
-        'PNG': png_header(60_000, 60_000) + chunk(b'IDAT', bomb) + png[-12:],
-        'PNG, profile': png[:start] + chunk(b'iCCP', b'n\0\0' + bomb) +
+        'progressive JPEG':
+        jpeg(30_000, 30_000),
+        'progressive JPEG, four times the pixels':
+        jpeg(2000, 2000, data=40_000),
+        'JPEG in several scans':
+        jpeg(30_000, 30_000, 0xC0),
+        'JPEG of 200 scans':
+        jpeg(990, 990, scans=200, data=9000),
+        'JPEG of 65500 pixels':
+        jpeg(65_500, 65_500, 0xC0, 1),
+        'JPEG without its blocks':
+        jpeg(7900, 7900, 0xC0, 1),
+        'arithmetic JPEG':
+        jpeg(900, 900, 0xCA),
+        'lossless JPEG':
+        jpeg(900, 900, 0xC3),
+        'PNG':
+        png_header(60_000, 60_000) + chunk(b'IDAT', bomb) + png[-12:],
+        'PNG, profile':
+        png[:start] + chunk(b'iCCP', b'n\0\0' + bomb) + png[start:],
+        'PNG, text':
+        png[:start] + chunk(b'zTXt', b'k\0\0' + bomb) + png[start:],
+        'PNG, many texts':
+        png[:start] + text + png[start:],
+        'PNG, many texts at the end':
+        png[:-12] + text + png[-12:],
+        'APNG':
+        png[:start] + chunk(b'acTL', struct.pack('>II', 10**6, 0)) +
+        chunk(b'fcTL',
+              struct.pack('>IIIIIHHBB', 0, 60_000, 60_000, 0, 0, 1, 1, 0, 0)) +
         png[start:],
-        'PNG, text': png[:start] + chunk(b'zTXt', b'k\0\0' + bomb) +
-        png[start:],
-        'PNG, many texts': png[:start] + text + png[start:],
-        'PNG, many texts at the end': png[:-12] + text + png[-12:],
-        'APNG': png[:start] + chunk(b'acTL', struct.pack('>II', 10**6, 0)) +
-        chunk(b'fcTL', struct.pack('>IIIIIHHBB', 0, 60_000, 60_000, 0, 0, 1, 1,
-                                   0, 0)) + png[start:],
-        'TIFF of one wide row': grey_tiff(t256=(4, 1, 2**31 - 1)),
-        'TIFF of large tiles': grey_tiff(
-            t322=(4, 1, 65_536), t323=(4, 1, 32_768), **tiled),
-        'TIFF of many samples': grey_tiff(t277=(3, 1, 60_000)),
-        'TIFF of many strips': grey_tiff(
-            t273=(4, 2**30, 200), t279=(4, 2**30, 200)),
-        'TIFF of a long strip': grey_tiff(t279=(4, 1, 2**32 - 1)),
-        'GIF': gif[:6] + struct.pack('<HH', 65_535, 65_535) + gif[10:],
-        'GIF of a large frame': gif[:frame + 5] +
-        struct.pack('<HH', 65_535, 65_535) + gif[frame + 9:],
-        'GIF of many frames': gif[:frame] + gif[frame:-1] * 100_000 + b';',
-        'WebP': webp[:canvas] + b'\xff\x3f\x00' * 2 + webp[canvas + 6:],
-        'WebP, wide': webp[:canvas] + b'\xff\xff\x00\x00\x01\x00' +
-        webp[canvas + 6:],
-        'BMP': bmp(60_000, 60_000),
-        'BMP of runs': bmp(60_000, 60_000, 1, data=b'\xff\0' * 200),
-        'BMP of many colours': bmp(8, 8, colours=2**31 - 1),
+        'TIFF of one wide row':
+        grey_tiff(t256=(4, 1, 2**31 - 1)),
+        'TIFF of large tiles':
+        grey_tiff(t322=(4, 1, 65_536), t323=(4, 1, 32_768), **tiled),
+        'TIFF of many samples':
+        grey_tiff(t277=(3, 1, 60_000)),
+        'TIFF of many strips':
+        grey_tiff(t273=(4, 2**30, 200), t279=(4, 2**30, 200)),
+        'TIFF of a long strip':
+        grey_tiff(t279=(4, 1, 2**32 - 1)),
+        'GIF':
+        gif[:6] + struct.pack('<HH', 65_535, 65_535) + gif[10:],
+        'GIF of a large frame':
+        gif[:frame + 5] + struct.pack('<HH', 65_535, 65_535) + gif[frame + 9:],
+        'GIF of many frames':
+        gif[:frame] + gif[frame:-1] * 100_000 + b';',
+        'WebP':
+        webp[:canvas] + b'\xff\x3f\x00' * 2 + webp[canvas + 6:],
+        'WebP, wide':
+        webp[:canvas] + b'\xff\xff\x00\x00\x01\x00' + webp[canvas + 6:],
+        'BMP':
+        bmp(60_000, 60_000),
+        'BMP of runs':
+        bmp(60_000, 60_000, 1, data=b'\xff\0' * 200),
+        'BMP of many colours':
+        bmp(8, 8, colours=2**31 - 1),
     }
     if features.check('avif'):
         files['AVIF'] = encoded(

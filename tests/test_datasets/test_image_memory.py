@@ -12,8 +12,7 @@ import mmdet_clim.datasets.images as images
 
 sys.path.append(str(Path(__file__).parent))
 from hostile_images import (  # noqa: E402  isort: skip
-    encoded,
-    hostile_images,
+    encoded, hostile_images,
 )
 
 SIDE = 1000
@@ -47,17 +46,17 @@ print(json.dumps(found))
 
 
 def read_all(folder):
-    done = subprocess.run(
-        [sys.executable, '-c', READ_ALL, images.__file__, folder,
-         str(SIDE**2)],
-        capture_output=True,
-        text=True,
-        check=True)
+    done = subprocess.run([
+        sys.executable, '-c', READ_ALL, images.__file__, folder,
+        str(SIDE**2)
+    ],
+                          capture_output=True,
+                          text=True,
+                          check=True)
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(
-    not Path('/proc/self/status').is_file(), reason='no /proc')
+@pytest.mark.skipif(not Path('/proc/self/status').is_file(), reason='no /proc')
 def test_no_file_takes_more_than_max_pixels_allow(tmp_path):
     hostile = hostile_images()
     assert all(len(data) < 11 << 20 for data in hostile.values())
@@ -65,15 +64,18 @@ def test_no_file_takes_more_than_max_pixels_allow(tmp_path):
     honest = {
         'honest progressive JPEG':
         encoded(large, format='JPEG', progressive=True, subsampling=0),
-        'honest CMYK JPEG': encoded(large.convert('CMYK'), format='JPEG'),
-        'honest RGBA PNG': encoded(large.convert('RGBA'), format='PNG'),
-        'honest TIFF': encoded(
-            large.convert('CMYK'), format='TIFF', compression='tiff_lzw'),
-        'honest GIF': encoded(
-            large, format='GIF', save_all=True, append_images=[large] * 2),
-        'honest WebP': encoded(
-            large.convert('RGBA'), format='WEBP', lossless=True, method=0),
-        'honest BMP': encoded(large, format='BMP'),
+        'honest CMYK JPEG':
+        encoded(large.convert('CMYK'), format='JPEG'),
+        'honest RGBA PNG':
+        encoded(large.convert('RGBA'), format='PNG'),
+        'honest TIFF':
+        encoded(large.convert('CMYK'), format='TIFF', compression='tiff_lzw'),
+        'honest GIF':
+        encoded(large, format='GIF', save_all=True, append_images=[large] * 2),
+        'honest WebP':
+        encoded(large.convert('RGBA'), format='WEBP', lossless=True, method=0),
+        'honest BMP':
+        encoded(large, format='BMP'),
     }
     if features.check('avif'):
         honest['honest AVIF'] = encoded(
@@ -88,10 +90,9 @@ def test_no_file_takes_more_than_max_pixels_allow(tmp_path):
     assert {outcomes[name] for name in honest} == {'read'}, outcomes
     # Small images in files that hide something beside them.
     harmless = {'APNG', 'GIF of many frames', 'PNG, many texts at the end'}
-    assert {
-        name
-        for name in hostile if outcomes[name] == 'read'
-    } <= harmless, outcomes
+    assert {name
+            for name in hostile
+            if outcomes[name] == 'read'} <= harmless, outcomes
     for name in ('progressive JPEG', 'JPEG in several scans', 'PNG', 'GIF',
                  'progressive JPEG, four times the pixels', 'WebP', 'BMP',
                  'TIFF of large tiles', 'JPEG of 65500 pixels'):

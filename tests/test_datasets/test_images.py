@@ -202,9 +202,12 @@ def test_samples_without_a_common_range_are_refused():
                  pillow_bytes(
                      Image.fromarray((grey * 1e6).astype(np.int32)),
                      format='TIFF'),
-                 pillow_bytes(ImageCms.profileToProfile(
-                     picture, ImageCms.createProfile('sRGB'),
-                     ImageCms.createProfile('LAB'), outputMode='LAB'),
+                 pillow_bytes(
+                     ImageCms.profileToProfile(
+                         picture,
+                         ImageCms.createProfile('sRGB'),
+                         ImageCms.createProfile('LAB'),
+                         outputMode='LAB'),
                      format='TIFF')):
         with pytest.raises(UnreadableImageError):
             decode_image(data)

@@ -153,8 +153,8 @@ def test_a_line_without_an_end(tmp_path):
 
 
 @pytest.mark.parametrize('text', [
-    '[' * 10**6, '[' * 10**5 + ']' * 10**5, '{"a":' * 10**5 + '1' + '}' * 10**5,
-    '{"images": ' + '[' * 10**5 + ']' * 10**5 + '}'
+    '[' * 10**6, '[' * 10**5 + ']' * 10**5, '{"a":' * 10**5 + '1' +
+    '}' * 10**5, '{"images": ' + '[' * 10**5 + ']' * 10**5 + '}'
 ])
 def test_deep_json_is_one_line(tmp_path, text):
     path = tmp_path / 'deep.json'

@@ -79,7 +79,8 @@ def drawn(dataset, indices=range(NUMBER)):
 
 
 KINDS = {
-    'ours': lambda cfg: cfg,
+    'ours':
+    lambda cfg: cfg,
     'mmdet in several':
     lambda cfg: dict(
         type='mmdet_clim.MultiSourceDataset',
@@ -102,14 +103,14 @@ KINDS = {
                 pipeline=[],
                 dataset=dict(cfg, type='mmdet.CocoDataset'))
         ]),
-    'balanced': lambda cfg: dict(
+    'balanced':
+    lambda cfg: dict(
         type='ClassBalancedDataset', oversample_thr=1e-3, dataset=cfg),
 }
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_whatever_fails_is_replaced_by_the_next(source, kind,
-                                                warnings_logged):
+def test_whatever_fails_is_replaced_by_the_next(source, kind, warnings_logged):
     dataset = DATASETS.build(KINDS[kind](config(source)))
     assert drawn(dataset) == [0, 5, 5, 5, 5, 5, 6, 7]
     # Again the same, and nothing is named twice.
@@ -143,8 +144,7 @@ def test_another_source_does_not_stand_in(source, write_image):
         write_image(source / 'sub' / f'{number}.png', 40, 30)
         (source / f'{number}.png').unlink()
     (source / '0.png').unlink()
-    dataset = MultiSourceDataset(
-        [config(source), config(source / 'sub')])
+    dataset = MultiSourceDataset([config(source), config(source / 'sub')])
     assert drawn(dataset, [8, 9, 10]) == [5, 6, 7]
     with pytest.raises(UnreadableImageError, match='none of 8 samples'):
         dataset[0]
@@ -190,9 +190,8 @@ def test_in_evaluation_they_count_as_without_detections(source):
     dataset = DATASETS.build(config(source, test_mode=True))
     samples = [dataset[i]['data_samples'] for i in range(NUMBER)]
     assert [s.img_id for s in samples] == list(range(NUMBER))
-    assert [s.get('unreadable', False) for s in samples] == [
-        number in BROKEN.values() for number in range(NUMBER)
-    ]
+    assert [s.get('unreadable', False) for s in samples
+            ] == [number in BROKEN.values() for number in range(NUMBER)]
     grey = dataset[1]['inputs'].permute(1, 2, 0).numpy()
     assert grey.shape == (30, 40, 3) and (grey == 114).all()
     # The boxes to be found are still there.

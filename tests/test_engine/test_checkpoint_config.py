@@ -32,10 +32,9 @@ def test_what_mmengine_writes_is_read_as_it_is(repository, name, monkeypatch,
     assert read_literals(text) == cfg.to_dict()
     found = read(text)
     assert set(found) == {'model', 'test_dataloader', 'default_scope'}
-    assert found.to_dict() == without_first_weights({
-        key: cfg.to_dict()[key]
-        for key in found
-    })
+    assert found.to_dict() == without_first_weights(
+        {key: cfg.to_dict()[key]
+         for key in found})
 
 
 def without_first_weights(value):
@@ -111,42 +110,46 @@ def test_what_is_no_data_is_refused_and_not_run(tmp_path, line):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize('content, place', [
-    ("backbone=dict(type='os.system', command='touch {trace}')",
-     'model.backbone.type'),
-    ("backbone=dict(type='subprocess.run', args='touch {trace}')",
-     'model.backbone.type'),
-    ("backbone=dict(type='mmengine.load', file='{trace}.pkl')",
-     'model.backbone.type'),
-    ("backbone=dict(type='mmdet.apis.init_detector')", 'model.backbone.type'),
-    ("backbone=dict(type='evil')", 'model.backbone.type'),
-    ("backbone=dict(type='evil.Backbone')", 'model.backbone.type'),
-    ("backbone=dict(type=['os.system'])", 'model.backbone.type'),
-    ("backbone=dict(type=None)", 'model.backbone.type'),
-    ("a=[dict(b=(dict(type='os.system'), ))]", r'model.a\[0\].b\[0\].type'),
-    # mmcv.ops.batched_nms runs this type by eval().
-    ("test_cfg=dict(nms=dict(type='open(\"{trace}\", \"w\")'))",
-     'model.test_cfg.nms.type'),
-    ("test_cfg=dict(nms=dict(type='exec'))", 'model.test_cfg.nms.type'),
-    ("cmc=dict(type='CameraMotionCompensation', "
-     "warp_mode='open(\"{trace}\", \"w\")')", 'model.cmc.warp_mode'),
-    ("backbone=dict(pretrained='http://127.0.0.1:9/a.pth')",
-     'model.backbone.pretrained'),
-    ("backbone=dict(pretrained='torchvision://resnet50')",
-     'model.backbone.pretrained'),
-    ("backbone=dict(pretrained=True)", 'model.backbone.pretrained'),
-    ("text_encoder=dict(pretrained='openai')",
-     'model.text_encoder.pretrained'),
-    ("text_encoder=dict(model='hf-hub:evil/model')",
-     'model.text_encoder.model'),
-    ("language_model=dict(type='mmdet.BertModel', name='evil/bert')",
-     'model.language_model.name'),
-    ("backbone=dict(type='BertModel')", 'model.backbone.name'),
-    ("bbox_head=dict(lang_model_name='evil/bert')",
-     'model.bbox_head.lang_model_name'),
-    ("language_model=dict(type='mmdet_clim.BertLanguageModel', "
-     "package='evil.inner')", 'model.language_model.package'),
-])
+@pytest.mark.parametrize(
+    'content, place',
+    [
+        ("backbone=dict(type='os.system', command='touch {trace}')",
+         'model.backbone.type'),
+        ("backbone=dict(type='subprocess.run', args='touch {trace}')",
+         'model.backbone.type'),
+        ("backbone=dict(type='mmengine.load', file='{trace}.pkl')",
+         'model.backbone.type'),
+        ("backbone=dict(type='mmdet.apis.init_detector')",
+         'model.backbone.type'),
+        ("backbone=dict(type='evil')", 'model.backbone.type'),
+        ("backbone=dict(type='evil.Backbone')", 'model.backbone.type'),
+        ("backbone=dict(type=['os.system'])", 'model.backbone.type'),
+        ('backbone=dict(type=None)', 'model.backbone.type'),
+        ("a=[dict(b=(dict(type='os.system'), ))]",
+         r'model.a\[0\].b\[0\].type'),
+        # mmcv.ops.batched_nms runs this type by eval().
+        ("test_cfg=dict(nms=dict(type='open(\"{trace}\", \"w\")'))",
+         'model.test_cfg.nms.type'),
+        ("test_cfg=dict(nms=dict(type='exec'))", 'model.test_cfg.nms.type'),
+        ("cmc=dict(type='CameraMotionCompensation', "
+         "warp_mode='open(\"{trace}\", \"w\")')", 'model.cmc.warp_mode'),
+        ("backbone=dict(pretrained='http://127.0.0.1:9/a.pth')",
+         'model.backbone.pretrained'),
+        ("backbone=dict(pretrained='torchvision://resnet50')",
+         'model.backbone.pretrained'),
+        ('backbone=dict(pretrained=True)', 'model.backbone.pretrained'),
+        ("text_encoder=dict(pretrained='openai')",
+         'model.text_encoder.pretrained'),
+        ("text_encoder=dict(model='hf-hub:evil/model')",
+         'model.text_encoder.model'),
+        ("language_model=dict(type='mmdet.BertModel', name='evil/bert')",
+         'model.language_model.name'),
+        ("backbone=dict(type='BertModel')", 'model.backbone.name'),
+        ("bbox_head=dict(lang_model_name='evil/bert')",
+         'model.bbox_head.lang_model_name'),
+        ("language_model=dict(type='mmdet_clim.BertLanguageModel', "
+         "package='evil.inner')", 'model.language_model.package'),
+    ])
 def test_what_building_would_import_run_or_fetch(tmp_path, monkeypatch,
                                                  content, place):
     trace = tmp_path / 'trace'
@@ -164,8 +167,8 @@ def test_a_scope_that_would_be_imported(tmp_path, monkeypatch):
     trace = tmp_path / 'trace'
     (tmp_path / 'evil').mkdir()
     for name in ('__init__', 'registry'):
-        (tmp_path / 'evil' / f'{name}.py').write_text(
-            f'open({str(trace)!r}, "w")')
+        (tmp_path / 'evil' /
+         f'{name}.py').write_text(f'open({str(trace)!r}, "w")')
     monkeypatch.syspath_prepend(tmp_path)
     for text in ("default_scope = 'evil'\n", "default_scope = ['evil']\n"):
         with pytest.raises(ValueError, match='default_scope'):
@@ -189,9 +192,12 @@ def test_imports_and_hooks_are_left_out(tmp_path):
         model=dict(type='mmdet.FasterRCNN'), default_scope='mmdet')
 
 
-@pytest.mark.parametrize('checkpoint', [
-    dict(), dict(meta=None), dict(meta=dict()), dict(meta=dict(cfg=3))
-])
+@pytest.mark.parametrize(
+    'checkpoint',
+    [dict(),
+     dict(meta=None),
+     dict(meta=dict()),
+     dict(meta=dict(cfg=3))])
 def test_no_config(checkpoint):
     with pytest.raises(ValueError, match='holds no config: give its --config'):
         checkpoint_config(checkpoint, 'a.pth')

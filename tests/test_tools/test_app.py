@@ -197,8 +197,8 @@ def test_no_address_is_fetched_in_any_way(page, image):
             for name in ('call/find', 'run/find', 'queue/join', 'api/find'):
                 answer = requests.post(
                     f'{page.url}/gradio_api/{name}',
-                    json=dict(data=[value, 'cat', .3], fn_index=0,
-                              session_hash='x'))
+                    json=dict(
+                        data=[value, 'cat', .3], fn_index=0, session_hash='x'))
                 assert answer.status_code in (400, 404, 405), (name, value)
         for name in ('file=', 'proxy='):
             answer = requests.get(

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Conceptual Captions (CC3M): captions, sizes and LVIS tags."""
-import json
 import zlib
 from array import array
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import (
 from tqdm import tqdm
 
 from ..json_checks import typed_value
+from ..json_files import read_json
 from ..ov_lvis import class_name
 from .captioned_images import (
     Part,
@@ -188,7 +188,7 @@ def read_lvis_classes(path: Path) -> TagClasses:
     with open(path, encoding='utf-8') as file:
         is_list = file.read(1) == '['
     if is_list:
-        entries = json.loads(path.read_text(encoding='utf-8'))
+        entries = read_json(path)
         categories = {
             typed_value(c, 'id', int, f'{path}: [{number}]'): c
             for number, c in enumerate(entries)

@@ -2,7 +2,6 @@
 """One's own captioned images: a folder, a table, JSON or shards."""
 import csv
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,6 +21,7 @@ from typing import (
 
 from ..image_text import IMAGE_SUFFIXES, json_line_samples, json_samples
 from ..json_checks import typed_list, typed_value
+from ..json_files import read_json
 from ..vocabulary import Vocabulary
 from .captioned_images import (
     Part,
@@ -427,10 +427,7 @@ def read_synonyms(path: Path) -> Dict[str, List[str]]:
         TypeError: If it is something else.
         ValueError: If it is not valid JSON.
     """
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{path}: not valid JSON ({error})') from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise TypeError(f'{path}: expected an object of lists by class name, '
                         f'got {type(content).__name__}')

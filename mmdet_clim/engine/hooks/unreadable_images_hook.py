@@ -44,8 +44,8 @@ class UnreadableImagesHook(Hook):
                      'counted as without a detection')
 
     def _report(self, kind: str, loader: DataLoader, what: str) -> None:
-        for number, (part, notes) in enumerate(
-                unreadable_images(loader.dataset)):
+        for number, (part,
+                     notes) in enumerate(unreadable_images(loader.dataset)):
             indices = notes.indices
             key = f'{kind} {number}'
             if len(indices) == self._said.get(key, 0):
