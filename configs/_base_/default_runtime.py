@@ -10,7 +10,7 @@ default_hooks = dict(
         max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     unreadable=dict(type='mmdet_clim.UnreadableImagesHook'),
-    visualization=dict(type='mmdet.DetVisualizationHook'))
+    visualization=dict(type='mmdet_clim.DetectionsHook'))
 custom_hooks = [
     dict(type='mmdet_clim.IterationSeedHook'),
     dict(type='mmdet.CheckInvalidLossHook', interval=50),

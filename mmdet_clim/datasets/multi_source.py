@@ -52,10 +52,10 @@ class MultiSourceDataset(ConcatDataset):
         self.datasets = [
             DATASETS.build(d) if isinstance(d, dict) else d for d in datasets
         ]
-        self._unreadable = []
+        self.unreadable = []
         for number, dataset in enumerate(self.datasets):
             use_own_loader(dataset)
-            self._unreadable.append(
+            self.unreadable.append(
                 UnreadableImages(f'datasets[{number}], '
                                  f'{type(dataset).__name__}'))
         self._metainfo = _own_metainfo(self.datasets[0])
@@ -81,7 +81,7 @@ class MultiSourceDataset(ConcatDataset):
             if not len(dataset):
                 raise ValueError(f'datasets[{number}]: expected at least one '
                                  'sample, got none')
-            self._unreadable[number].watch(len(dataset))
+            self.unreadable[number].watch(len(dataset))
 
     def __getitem__(self, idx: int) -> Any:
         """The sample of a global index, or the next of its source.
@@ -99,7 +99,7 @@ class MultiSourceDataset(ConcatDataset):
                 dataset, 'test_mode', False):
             return dataset[index]
         return replaced(dataset.__getitem__, index, len(dataset), MAX_TRIES,
-                        self._unreadable[source])
+                        self.unreadable[source])
 
     def get_dataset_source(self, idx: int) -> int:
         """The number of the source that a global index belongs to."""

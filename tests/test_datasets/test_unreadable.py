@@ -193,7 +193,7 @@ def test_in_evaluation_they_count_as_without_detections(source):
     assert [s.get('unreadable', False) for s in samples
             ] == [number in BROKEN.values() for number in range(NUMBER)]
     grey = dataset[1]['inputs'].permute(1, 2, 0).numpy()
-    assert grey.shape == (30, 40, 3) and (grey == 114).all()
+    assert grey.shape == (32, 40, 3) and (grey == 114).all()
     # The boxes to be found are still there.
     assert len(samples[1].gt_instances.bboxes) == 1
     found = dict(bboxes=np.ones((3, 4)), scores=np.ones(3), masks=['a'] * 3)
