@@ -78,9 +78,8 @@ def test_every_part(host, fragment):
         batch_size=8,
         num_workers=3,
         sampler=dict(
-            type='mmdet_clim.MultiSourceSampler',
-            batch_size=8,
-            source_ratio=[4, 4]),
+            type='mmdet_clim.MultiSourceSampler', source_ratio=[4, 4]),
+        batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
         dataset=dict(
             type='mmdet_clim.MultiSourceDataset',
             datasets=[dict(type='Boxes'), fragment.clim_mosaic_dataset]))
