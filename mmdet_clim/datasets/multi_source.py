@@ -189,7 +189,8 @@ class MultiSourceSampler(Sampler):
                  aspect_grouping: bool = False,
                  epoch_source: int = 0,
                  epoch_length: Optional[int] = None) -> None:
-        ends = list(getattr(dataset, 'cumulative_sizes', [len(dataset)]))
+        ends = list(
+            getattr(dataset, 'cumulative_sizes', None) or [len(dataset)])
         sizes = [end - start for start, end in zip([0, *ends], ends)]
         if source_ratio is None and len(sizes) == 1:
             source_ratio = [1]
@@ -267,8 +268,8 @@ class MultiSourceSampler(Sampler):
         carried = [0] * len(due)
         counts: List[List[int]] = []
         met = [False] * len(due)
-        while not all(met) or (any(carried)
-                               and len(counts) <= min(length, LONGEST_PERIOD)):
+        while len(counts) <= length and (not all(met) or any(carried)
+                                         and len(counts) < LONGEST_PERIOD):
             owed = [d + c for d, c in zip(due, carried)]
             count = [max(o // unit, 0) for o in owed]
             by_remainder = sorted(

@@ -1,19 +1,31 @@
 # Licensed under the Apache License, Version 2.0.
 """Checkpoints that are whole whatever stops the training."""
+import hashlib
 import zipfile
 import zlib
 from collections import deque
 from pathlib import Path
 from typing import List, Optional, Union
 
-from mmengine.dist import broadcast_object_list, is_main_process
+import torch
+from mmengine.dist import (
+    all_gather_object,
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
+from torch import nn
 
 from mmdet_clim.files import atomic_path
 from mmdet_clim.registry import HOOKS
 
 BACKEND = 'mmdet_clim.atomic'
+#: Of a checkpoint: what ranks have for themselves.
+RANK_BUFFERS = 'rank_buffers'
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -74,9 +86,16 @@ class AtomicCheckpointHook(CheckpointHook):
     checkpoint that ``last_checkpoint`` names, or, where that is damaged, cut
     short or gone, with the newest one before it that is whole, and says so.
 
+    Buffers of the model that differ between ranks, such as the running
+    statistics of batch norms that are not synchronised, are saved of each
+    rank, beside rank 0's, and go back to it in a run of as many ranks.
+
     Args:
         *args, **kwargs: Of :class:`mmengine.hooks.CheckpointHook`.
     """
+
+    # Of the checkpoint that is being saved, by rank.
+    _rank_buffers: Optional[List[dict]] = None
 
     def before_run(self, runner) -> None:
         """Choose the checkpoint to resume from."""
@@ -95,6 +114,17 @@ class AtomicCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=BACKEND)
             self.file_backend = get_file_backend(
                 backend_args=dict(self.backend_args))
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add the buffers that other ranks have."""
+        if self._rank_buffers is not None:
+            checkpoint[RANK_BUFFERS] = self._rank_buffers
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Take this rank's buffers where a run is resumed."""
+        buffers = checkpoint.pop(RANK_BUFFERS, ())
+        if runner._resume and len(buffers) == get_world_size():
+            checkpoint['state_dict'].update(buffers[get_rank()])
 
     def _last_whole(self, runner) -> Optional[str]:
         """The last checkpoint that can be read, None if there is none."""
@@ -146,6 +176,7 @@ class AtomicCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        self._rank_buffers = _buffers_of_ranks(runner.model)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -156,6 +187,7 @@ class AtomicCheckpointHook(CheckpointHook):
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,
             **self.args)
+        self._rank_buffers = None
         if not is_main_process():
             return
         with atomic_path(Path(runner.work_dir) / 'last_checkpoint') as beside:
@@ -173,6 +205,36 @@ class AtomicCheckpointHook(CheckpointHook):
         finally:
             self.file_backend = held.backend
         held.flush(kept=getattr(self, 'best_ckpt_path', None))
+
+
+def _buffers_of_ranks(model: nn.Module) -> Optional[List[dict]]:
+    """Of each rank, the saved buffers that are not as on rank 0.
+
+    Returns:
+        list[dict], optional: By name, on the CPU. None where ranks agree.
+    """
+    if get_world_size() == 1:
+        return None
+    if is_model_wrapper(model):
+        model = model.module
+    saved = model.state_dict()
+    own = {
+        name: saved[name].cpu()
+        for name, _ in model.named_buffers() if name in saved
+    }
+    marks = all_gather_object({
+        name:
+        hashlib.blake2b(value.contiguous().view(-1).view(
+            torch.uint8).numpy()).digest()
+        for name, value in own.items()
+    })
+    different = {
+        name: own[name].clone()
+        for name, mark in marks[get_rank()].items()
+        if mark != marks[0].get(name)
+    }
+    buffers = all_gather_object(different)
+    return buffers if any(buffers) else None
 
 
 def damage_of(path: Path) -> Optional[str]:
