@@ -2,6 +2,7 @@
 """Checkpoints that are whole, and which of them a run goes on from."""
 import os
 import shutil
+from itertools import count
 
 import pytest
 import torch
@@ -12,8 +13,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.datasets.draws import DrawnSamples
 from mmdet_clim.engine.hooks.atomic_checkpoint_hook import damage_of
 from mmdet_clim.files import atomic_path
+
+
+RUNS = count()
 
 
 class OneWeight(BaseModel):
@@ -24,16 +29,20 @@ class OneWeight(BaseModel):
 
     def forward(self, inputs, mode='loss'):
         return dict(loss=self.layer.weight.square().sum()) \
-            if mode == 'loss' else []
+            if mode == 'loss' else [0]
 
 
-class Ones(Dataset):
+class PlainOnes(Dataset):
 
     def __len__(self):
         return 2
 
     def __getitem__(self, index):
         return torch.ones(1)
+
+
+class Ones(DrawnSamples, PlainOnes):
+    """As the data sets of this package."""
 
 
 class Iteration(BaseMetric):
@@ -59,9 +68,11 @@ def train(folder, iterations, resume=False, **checkpoint):
     runner = Runner(
         model=dict(type=OneWeight),
         work_dir=str(folder),
-        experiment_name=f'{folder}{iterations}{resume}',
+        experiment_name=f'checkpoints_{next(RUNS)}',
         train_dataloader=dict(
-            sampler=dict(type='InfiniteSampler'), **loader),
+            sampler=dict(type='mmdet_clim.MultiSourceSampler'),
+            batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
+            **loader),
         val_dataloader=dict(
             sampler=dict(type='DefaultSampler', shuffle=False), **loader),
         val_evaluator=Evaluator(Iteration()),
@@ -78,7 +89,7 @@ def train(folder, iterations, resume=False, **checkpoint):
                 interval=2,
                 **checkpoint),
             logger=None),
-        log_level='ERROR',
+        log_level='WARNING',
         resume=resume)
     runner.train()
     return runner
@@ -159,11 +170,14 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage, caplog):
     # Of an earlier, longer run.
     shutil.copy(tmp_path / 'iter_4.pth', tmp_path / 'iter_40.pth')
     damage(tmp_path / 'iter_6.pth')
+    before = set(tmp_path.glob('*/*.log'))
     runner = train(tmp_path, 7, resume=True)
     assert runner._load_from == str(tmp_path / 'iter_4.pth')
     assert runner.iter == 7
-    log = next(tmp_path.glob('*40*/*.log'), None) or runner.logger
-    assert log is not None
+    log = (set(tmp_path.glob('*/*.log')) - before).pop().read_text()
+    assert f"going on from {tmp_path / 'iter_4.pth'}" in log
+    if damage is not os.unlink:
+        assert f"{tmp_path / 'iter_6.pth'}: not resumed from" in log
 
 
 def test_none_is_whole(tmp_path):
