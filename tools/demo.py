@@ -9,6 +9,7 @@ the first detector come with the package; ``--base`` trains them anew instead
 and does nothing else.
 """
 import argparse
+import json
 import math
 import os
 import runpy
@@ -18,7 +19,7 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 # Whatever takes seconds to import is imported where it is needed: for --help,
 # and for the processes that draw the data, which read this file again.
@@ -72,6 +73,11 @@ def parse_args() -> argparse.Namespace:
         '--captioned', type=int, default=4000, help='captioned scenes')
     parser.add_argument(
         '--val', type=int, default=500, help='validation scenes')
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=os.cpu_count(),
+        help='processes that draw the scenes')
     parser.add_argument(
         '--overwrite',
         action='store_true',
@@ -227,7 +233,7 @@ class Demo:
         build_dataset(
             self.args.data_root,
             DatasetParameters(seed=0, **self.scenes),
-            workers=os.cpu_count() or 1,
+            workers=self.args.workers,
             overwrite=self.args.overwrite,
             watch=watch)
 
@@ -268,18 +274,31 @@ class Demo:
 
     def where_next(self, checkpoint: Path) -> str:
         """Commands for one's own photographs, that run as they are."""
-        scene = min((self.args.data_root / 'val2017').iterdir())
+        scene, words = self._first_scene()
         detector = [
             '--config', CONFIGS / f'{CLIM_ROW.config}.py', '--checkpoint',
             checkpoint
         ]
-        return (
-            'Next, your own photographs instead of this scene, and your own '
-            'words:\n  ' +
-            command('infer.py', scene, *detector, '--vocabulary', 'cat', 'dog',
-                    'car', 'umbrella', '--score-thr', 0.1, '--out-dir',
-                    self.args.work_dir / 'own') + '\nor in the browser:\n  ' +
-            command('app.py', *detector))
+        own = command('infer.py', scene, *detector, '--vocabulary', *words,
+                      '--score-thr', 0.1, '--out-dir',
+                      self.args.work_dir / 'own')
+        return ('Next, your own photographs instead of this scene, and your '
+                f'own words:\n  {own}\nor in the browser:\n  '
+                f'{command("app.py", *detector)}')
+
+    def _first_scene(self) -> Tuple[Path, List[str]]:
+        """The first validation image, and the classes that it shows."""
+        file = self.args.data_root / 'annotations/instances_val2017.json'
+        coco = json.loads(file.read_text())
+        image = min(coco['images'], key=lambda image: image['id'])
+        names = {c['id']: c['name'] for c in coco['categories']}
+        words = {
+            names[entry['category_id']]
+            for entry in coco['annotations']
+            if entry['image_id'] == image['id']
+        }
+        return (self.args.data_root / 'val2017' / image['file_name'],
+                sorted(words))
 
 
 def command(script: str, *words) -> str:
@@ -323,17 +342,20 @@ def root_of_data(folder: Path) -> Iterator[None]:
 
 def run_steps(demo: Demo, steps) -> None:
     """Do what is left to do, a line each."""
+    from mmdet_clim.engine.steps import output_to
     args = demo.args
     with steps.step('data', args.work_dir / 'demo.log') as report:
         demo.draw_data(report)
-    demo.check()
+    with output_to(args.work_dir / 'demo.log'):
+        demo.check()
     checkpoints = {}
     for run in demo.runs:
         if run.step in steps.names:
             with steps.step(run.step, run.work_dir / 'output.log') as report:
                 checkpoints[run] = demo.train(run, report)
         else:
-            checkpoints[run] = demo.train(run)
+            with output_to(run.work_dir / 'output.log'):
+                checkpoints[run] = demo.train(run)
     if args.base:
         with steps.step('weights', args.work_dir / 'demo.log'):
             call('checkpoints/publish_weights.py', *checkpoints.values(),

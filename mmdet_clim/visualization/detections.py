@@ -67,7 +67,7 @@ def draw_boxes(image: np.ndarray,
             if scores[i] >= score_thr
         ]
     correct = instances.get('correct', None)
-    text_size = max(13, side // 40)
+    text_size = max(13, side // 34)
     width = max(2, side // 200)
     for i in order:
         x1, y1, x2, y2 = boxes[i].tolist()

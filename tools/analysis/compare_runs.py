@@ -3,9 +3,9 @@
 
 A run is a work dir of tools/train.py, or of tools/test.py for a model that was
 only tested. With several seeds of each row, given in the same order, the
-differences of rows within a seed follow, with a 95 % interval (t distribution).
-Work dirs with a fingerprint.json, which tools/demo.py and ablation.py write,
-say how many captioned views a row sees per step.
+differences of rows within a seed follow, with a 95 % interval (t
+distribution). Work dirs with a fingerprint.json, which tools/demo.py and
+ablation.py write, say how many captioned views a row sees per step.
 """
 import argparse
 import json
@@ -60,8 +60,9 @@ def views_line(rows: List[dict]) -> str:
              if row['captioned_views'] is not None]
     if not known:
         return ''
-    return '\nCaptioned views per step (a tile of a mosaic is one): ' + ', '.join(
-        f'{name} {round(views, 1):g}' for name, views in known) + '.\n'
+    views = ', '.join(f'{name} {round(count, 1):g}' for name, count in known)
+    return ('\nCaptioned views per step (a tile of a mosaic is one): '
+            f'{views}.\n')
 
 
 def views_of(work_dirs: List[str]) -> Optional[float]:
