@@ -197,7 +197,7 @@ def output_to(log: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())
         raise
     finally:
         sys.stdout.flush()

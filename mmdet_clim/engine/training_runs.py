@@ -2,6 +2,7 @@
 """Several trainings one after the other in one process, each done once."""
 import copy
 import gc
+import time
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
@@ -68,8 +69,8 @@ def _train(cfg: Config, report: Optional[Report]) -> None:
     if find_latest_checkpoint(cfg.work_dir) is not None:
         cfg.resume, cfg.load_from = True, None
     if cfg.get('visualizer'):
-        # One of this name would write into the run before.
-        cfg.visualizer.name = cfg.work_dir
+        # One of the same name would write into the run before.
+        cfg.visualizer.name = f'{cfg.work_dir} {time.time_ns()}'
     runner = (
         RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg))
     watch = _ReportHook(report)

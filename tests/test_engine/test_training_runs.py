@@ -15,6 +15,7 @@ model = dict(type='LineOfTrainingRuns')
 train_dataloader = dict(
     batch_size=2,
     num_workers=0,
+    collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='PointsOfTrainingRuns'))
 val_dataloader = train_dataloader

@@ -59,7 +59,7 @@ def test_seeds_and_views(tmp_path, compare):
                     dict(version='1', config=dict(train_dataloader=loader))))
     code, log = compare(*arguments, '--out', tmp_path / 'out')
     assert code == 0, log
-    assert log.count('\n') == 4 + 2 + 5
+    assert log.count('\n') == 4 + 2 + 3 + 3
     assert ('Captioned views per step (a tile of a mosaic is one): '
             'boxes 0, CLIM 4.') in log
     # 18 and 36: mean 27, sd 12.73, t of one degree 12.706
