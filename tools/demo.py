@@ -76,7 +76,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--workers',
         type=int,
-        default=os.cpu_count(),
+        default=os.cpu_count() or 1,
         help='processes that draw the scenes')
     parser.add_argument(
         '--overwrite',
@@ -91,6 +91,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f'--seeds: expected different ones, got {args.seeds}')
+    if args.workers < 1:
+        parser.error(f'--workers: expected at least 1, got {args.workers}')
+    for option in args.cfg_options:
+        if '=' not in option:
+            parser.error(f'--cfg-options: expected key=value, got {option!r}')
     return args
 
 
@@ -163,8 +168,9 @@ class Demo:
                     stack.enter_context(tempfile.TemporaryDirectory()), 'coco')
                 # The processes that draw import for some seconds first.
                 plan['data']['scene'] = 10 + self._time_drawing(root) * sum(
-                    self.scenes.values()) / (
-                        os.cpu_count() or 1)
+                    self.scenes.values()) / self.args.workers
+            else:
+                self.check()
             stack.enter_context(root_of_data(root))
             times: Dict[str, Dict[str, float]] = {}
             for run in self.runs:

@@ -190,7 +190,9 @@ def output_to(log: Path) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = {number: os.dup(number) for number in (1, 2)}
+    # Where these are no longer what the process started with, too.
+    numbers = {1, 2, sys.stdout.fileno(), sys.stderr.fileno()}
+    kept = {number: os.dup(number) for number in numbers}
     with open(log, 'a') as file:
         for number in kept:
             os.dup2(file.fileno(), number)

@@ -113,12 +113,12 @@ def test_what_is_printed_goes_into_the_log(tmp_path, capfd):
     told = Steps('demo', dict(a={}, b={}))
     log = tmp_path / 'new' / 'log'
     with told.step('a', log):
-        os.write(1, b'from Python\n')
+        print('from Python')
         subprocess.run(['echo', 'from a child'], check=True)
         os.write(2, b'from a library\n')
     with pytest.raises(StepError) as error, told.step('b', log):
         raise ValueError('lr: expected a number\nand more')
-    os.write(1, b'after\n')
+    print('after')
     assert str(error.value) == ('b: ValueError: lr: expected a number; all '
                                 f'of it: {log}')
     written = log.read_text()

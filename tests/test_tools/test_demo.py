@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """tools/demo.py from nothing to its last line, small."""
 import json
+import runpy
 import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -113,9 +115,7 @@ def test_other_settings_are_refused(demo, run_tool):
     assert 'demo: data: FileExistsError' in log and 'wanted 25' in log
 
 
-def test_rows_for_several_seeds(repository, tmp_path, monkeypatch):
-    import runpy
-    import sys
+def test_rows_for_several_seeds(repository, monkeypatch, capsys):
     tool = runpy.run_path(str(repository / 'tools' / 'demo.py'))
 
     def rows(*words):
@@ -129,5 +129,9 @@ def test_rows_for_several_seeds(repository, tmp_path, monkeypatch):
     assert [row for row in several if row[0] in ROWS] == [(row, seed)
                                                           for seed in (1, 2)
                                                           for row in ROWS]
-    with pytest.raises(SystemExit):
-        rows('--seeds', '1', '1')
+    for words, message in ((('--seeds', '1', '1'), 'expected different'),
+                           (('--workers', '0'), 'at least 1, got 0'),
+                           (('--cfg-options', 'lr'), "key=value, got 'lr'")):
+        with pytest.raises(SystemExit):
+            rows(*words)
+        assert message in capsys.readouterr().err
