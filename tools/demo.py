@@ -358,6 +358,7 @@ def run_steps(demo: Demo, steps) -> None:
     for run in demo.runs:
         if run.step in steps.names:
             with steps.step(run.step, run.work_dir / 'output.log') as report:
+                report('start', 0, 1)
                 checkpoints[run] = demo.train(run, report)
         else:
             with output_to(run.work_dir / 'output.log'):

@@ -13,7 +13,7 @@ from mmengine.runner import Runner, load_checkpoint
 from mmdet_clim.registry import MODELS
 
 
-def time_training(cfg: Config, most: float = 3.) -> Dict[str, float]:
+def time_training(cfg: Config, most: float = 2.) -> Dict[str, float]:
     """Try a training and its validation for a few steps.
 
     Args:
