@@ -149,8 +149,9 @@ class Demo:
         from mmdet_clim.engine import resolve_run
         options = argparse.ArgumentParser()
         options.add_argument('--cfg-options', nargs='+', action=DictAction)
-        given = options.parse_args(['--cfg-options',
-                                    *self.args.cfg_options]).cfg_options
+        words = self.args.cfg_options
+        given = options.parse_args(['--cfg-options', *words] if words else
+                                   []).cfg_options
         return resolve_run(
             CONFIGS / f'{run.row.config}.py', run.work_dir, run.seed, {
                 'default_hooks.checkpoint.interval': CHECKPOINT_INTERVAL,
