@@ -172,10 +172,13 @@ class Runner:
             DataLoader(dataset, collate_fn=drawn_ids)
 
 
-def test_the_hook_sums_up_and_repeats_nothing(source, warnings_logged):
+def test_the_hook_sums_up_and_repeats_nothing(source, monkeypatch):
+    warnings_logged = []
+    monkeypatch.setattr(
+        'mmdet_clim.engine.hooks.unreadable_images_hook.print_log',
+        lambda text, **_: warnings_logged.append(text))
     runner = Runner(MultiSourceDataset([config(source)]))
     drawn(runner.train_dataloader.dataset)
-    del warnings_logged[:]
     hook = UnreadableImagesHook()
     hook.after_train_epoch(runner)
     hook.after_train(runner)
