@@ -346,7 +346,7 @@ def test_an_image_of_another_size_is_not_trained_on(tmp_path, size, said):
     mine = dataset(tmp_path, content)
     assert mine[0]['img_id'] == 2 and mine.unreadable.count == 1
     with pytest.raises(UnreadableImageError, match=f'1.png.*{said}'):
-        dataset(tmp_path, content, test_mode=True)[0]
+        mine.prepare_data(0)
 
 
 def test_training_needs_a_box(tmp_path):

@@ -129,7 +129,8 @@ def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
             annotations=annotations(),
             categories=split.categories))
     counts.dropped.update(coco.dropped)
-    counts.repaired.update(coco.repaired)
+    counts.noted.update(
+        {f'{what}: repaired': n for what, n in coco.repaired.items()})
     return counts.as_dict()
 
 
@@ -191,7 +192,7 @@ def _read_captions(coco: CocoFile, image_ids: Collection[int],
         text = typed_value(entry, 'caption', str, where)
         caption = whole_characters(text).strip()
         if caption != text.strip():
-            counts.repaired['captions with a broken character'] += 1
+            counts.noted['captions with a broken character: repaired'] += 1
         if caption:
             captions.setdefault(image_id, []).append(caption)
         else:

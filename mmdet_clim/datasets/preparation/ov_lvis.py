@@ -146,7 +146,8 @@ def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
             annotations=annotations(),
             categories=list(categories.values())))
     counts.dropped.update(coco.dropped)
-    counts.repaired.update(coco.repaired)
+    counts.noted.update(
+        {f'{what}: repaired': n for what, n in coco.repaired.items()})
     return {name: counts.as_dict()}
 
 
