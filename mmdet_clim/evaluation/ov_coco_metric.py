@@ -17,6 +17,8 @@ from terminaltables import AsciiTable
 from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.registry import METRICS
 
+from .class_split import write_split
+
 PROTOCOLS = ('all_images', 'detic')
 BACKENDS = ('pycocotools', 'faster_coco_eval')
 
@@ -58,7 +60,8 @@ class OVCocoMetric(CocoMetric):
         classwise (bool): Also return and log the AP50 of each class.
             Defaults to False.
         outfile_prefix (str, optional): Keeps the detections in
-            ``{outfile_prefix}.bbox.json``. Defaults to None.
+            ``{outfile_prefix}.bbox.json``, and the split of the classes in
+            ``{outfile_prefix}.split.json``. Defaults to None.
         backend_args (dict, optional): File backend of ``ann_file``.
             Defaults to None.
         collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
@@ -129,6 +132,8 @@ class OVCocoMetric(CocoMetric):
         """
         logger: MMLogger = MMLogger.get_current_instance()
         classes, groups = self._split()
+        if self.outfile_prefix:
+            write_split(self.outfile_prefix, groups)
         with tempfile.TemporaryDirectory() as folder:
             outfile_prefix = self.outfile_prefix or str(
                 Path(folder) / 'results')
