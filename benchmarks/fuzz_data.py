@@ -53,8 +53,7 @@ _VALUES: List[Any] = [
     float('nan'),
     float('inf'), -float('inf'), '', ' ', '1', '01', '-1', '1.0', '1e3', 'nan',
     '٣', 'cat', ' person', 'é', '\ud83d', '\0', 'a' * 300, [], {}, [[]], [1],
-    [1, 2, 3, 4], ['1', 2, '3.5', 4], [1, 2, 3, 4, 5], [[1, 2], [3, 4]],
-    {
+    [1, 2, 3, 4], ['1', 2, '3.5', 4], [1, 2, 3, 4, 5], [[1, 2], [3, 4]], {
         'a': 1
     }, {
         'size': [9, 9],
@@ -108,8 +107,10 @@ def good_annotations(rng: random.Random) -> dict:
 
 def meaning(content: dict) -> list:
     """What a file says, whatever ids and forms it says it in."""
-    files = {i['id']: (i['file_name'], i['width'], i['height'])
-             for i in content['images']}
+    files = {
+        i['id']: (i['file_name'], i['width'], i['height'])
+        for i in content['images']
+    }
     names = {c['id']: c['name'] for c in content['categories']}
     return sorted((*files[a['image_id']], names[a['category_id']],
                    *map(float, a['bbox']), a['iscrowd'])
@@ -138,11 +139,10 @@ def said_otherwise(content: dict, rng: random.Random) -> None:
             str(value) if rng.random() < .2 else value
             for value in entry['bbox']
         ]
-        entry['iscrowd'] = rng.choice([
-            entry['iscrowd'],
-            bool(entry['iscrowd']),
-            str(entry['iscrowd'])
-        ])
+        entry['iscrowd'] = rng.choice(
+            [entry['iscrowd'],
+             bool(entry['iscrowd']),
+             str(entry['iscrowd'])])
         if rng.random() < .3:
             entry['area'] = rng.choice([0, None, '', -1, float('nan')])
         elif rng.random() < .3:
@@ -212,8 +212,8 @@ def assert_consistent(content: dict, clip: bool) -> None:
     assert len(set(names)) == len(names) == len(categories) > 0
     assert len(set(ids)) == len(ids)
     assert all(type(i) is int for i in [*sizes, *categories, *ids])
-    assert all(type(n) is int and n > 0 for size in sizes.values()
-               for n in size)
+    assert all(
+        type(n) is int and n > 0 for size in sizes.values() for n in size)
     for name in [*names, *(i['file_name'] for i in content['images'])]:
         assert isinstance(name, str) and name.encode()
     for entry in content['annotations']:
@@ -357,8 +357,8 @@ class Fuzzer:
     def _part(self, part: Part) -> bool:
         """What was prepared can be written, and is not empty."""
         for sample in part.samples:
-            assert sample['captions'] and all(
-                c.strip() == c != '' for c in sample['captions'])
+            assert sample['captions'] and all(c.strip() == c != ''
+                                              for c in sample['captions'])
             assert json.dumps(sample, ensure_ascii=False).encode()
         return bool(part.dropped)
 
@@ -392,19 +392,20 @@ class Fuzzer:
     def table(self, rng: random.Random) -> str:
         tab = rng.choice([',', '\t'])
         path = self.folder / ('x.csv' if tab == ',' else 'x.tsv')
-        text = ''.join(f'{a}{tab}{b}\n' for a, b in (
-            ('file_name', 'caption'), ('a.jpg', 'a dog'), ('a.jpg', 'ein Käse'),
-            ('b.jpg', 'two cats'), ('c.jpg', 'none')))
+        text = ''.join(f'{a}{tab}{b}\n'
+                       for a, b in (('file_name', 'caption'),
+                                    ('a.jpg', 'a dog'), ('a.jpg', 'ein Käse'),
+                                    ('b.jpg', 'two cats'), ('c.jpg', 'none')))
         path.write_bytes(damage_bytes(text.encode(), rng))
         worker = EntryWorker(None, self.folder)
         return self._end(
-            str(path), lambda: self._part(
-                worker(table_entries(path, Columns()))))
+            str(path),
+            lambda: self._part(worker(table_entries(path, Columns()))))
 
     def _prepared_and_trained_on(self, path: Path) -> str:
         worker = EntryWorker(None, self.folder)
-        end = self._end(str(path), lambda: self._part(
-            worker(json_entries(path))))
+        end = self._end(
+            str(path), lambda: self._part(worker(json_entries(path))))
         again = self._end(str(path), lambda: self._trained_on(path))
         return end if end != RESULT else again
 
@@ -436,7 +437,8 @@ class Fuzzer:
                 categories=[dict(id=3, name='cat')])
         path = self.folder / 'x.json'
         data = json.dumps(damage(content, rng)).encode()
-        path.write_bytes(damage_bytes(data, rng) if rng.random() < .3 else data)
+        path.write_bytes(
+            damage_bytes(data, rng) if rng.random() < .3 else data)
         return self._prepared_and_trained_on(path)
 
     def json_lines(self, rng: random.Random) -> str:
@@ -448,7 +450,8 @@ class Fuzzer:
             json.dumps(damage(line, rng) if rng.random() < .5 else line)
             for line in lines).encode()
         path = self.folder / 'x.jsonl'
-        path.write_bytes(damage_bytes(data, rng) if rng.random() < .5 else data)
+        path.write_bytes(
+            damage_bytes(data, rng) if rng.random() < .5 else data)
         return self._prepared_and_trained_on(path)
 
     def texts(self, rng: random.Random) -> str:
@@ -463,9 +466,11 @@ class Fuzzer:
             for name, member in (('1.jpg', self.picture),
                                  ('1.txt', 'ein Käse'.encode()),
                                  ('2.jpg', self.picture),
-                                 ('2.json', json.dumps(
-                                     damage(dict(caption='a', tags=['b']),
-                                            rng)).encode())):
+                                 ('2.json',
+                                  json.dumps(
+                                      damage(
+                                          dict(caption='a', tags=['b']),
+                                          rng)).encode())):
                 info = tarfile.TarInfo(name)
                 info.size = len(member)
                 shard.addfile(info, BytesIO(member))

@@ -312,9 +312,10 @@ class CocoChecker:
         image_id = self._own_id(entry, 'image_id', where)
         category_id = self._own_id(entry, 'category_id', where)
         if category_id not in self.categories:
-            self._refuse(where, 'category_id', category_id,
-                         f'one of the {len(self.categories)} ids under '
-                         "'categories'")
+            self._refuse(
+                where, 'category_id', category_id,
+                f'one of the {len(self.categories)} ids under '
+                "'categories'")
         if image_id not in self.sizes:
             if image_id in self._left_out:
                 self._drop('boxes of images that are left out', where)
@@ -761,9 +762,8 @@ def check_panoptic(content: Any, file: str) -> dict:
         checker._require(entry, ('image_id', 'segments_info'), where)
         image_id = checker._own_id(entry, 'image_id', where)
         if image_id not in checker.sizes or image_id in known:
-            checker._refuse(
-                where, 'image_id', image_id,
-                'one of the ids under \'images\', each once')
+            checker._refuse(where, 'image_id', image_id,
+                            "one of the ids under 'images', each once")
         known.add(image_id)
         segments = _listed(entry, 'segments_info', f'{file}: {where}')
         kept = []

@@ -110,10 +110,11 @@ class ImageTextDataset(ReplacesUnreadable):
 
     Raises:
         FileNotFoundError: If an ``ann_file`` does not exist.
-        ValueError: If a value of the source has the wrong type, there is not one caption in a file, a key is missing,
-            both ``vocabulary`` and ``metainfo['classes']`` are given, the
-            kind of source is not known, or ``filter_cfg`` leaves nothing
-            or asks for what it can not.
+        ValueError: If a value of the source has the wrong type, there is not
+            one caption in a file, a key is missing, both ``vocabulary`` and
+            ``metainfo['classes']`` are given, the kind of source is not
+            known, or ``filter_cfg`` leaves nothing or asks for what it can
+            not.
     """
 
     def __init__(self,
@@ -351,7 +352,7 @@ def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
         where = f'[{number}]'
         if not isinstance(entry, dict):
             raise ValueError(f'{path}: {where} is {entry!r}, expected an '
-                            f'object, {_LIST_FORM}')
+                             f'object, {_LIST_FORM}')
         raw = _object_sample(entry, first_id + number, path, where)
         known = samples.setdefault(raw['file_name'], raw)
         if known is not raw:
@@ -368,8 +369,8 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
     """Raw samples of the object that a COCO-captions file is."""
     if not isinstance(content.get('images'), list):
         raise ValueError(f"{path}: key 'images' is "
-                        f"{type(content.get('images')).__name__}, expected a "
-                        f'list; a file of captions has {_COCO_FORM}')
+                         f"{type(content.get('images')).__name__}, expected a "
+                         f'list; a file of captions has {_COCO_FORM}')
     checker = CocoChecker(path)
     categories = typed_list(content, 'categories', dict, path)
     for number, category in enumerate(categories):

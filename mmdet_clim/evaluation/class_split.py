@@ -81,8 +81,7 @@ def class_split(categories: Sequence[Mapping],
                            listed['base'])
     if all(c.get('frequency') in FREQUENCIES for c in categories):
         return _groups(
-            names,
-            [c['name'] for c in categories if c['frequency'] != 'r'])
+            names, [c['name'] for c in categories if c['frequency'] != 'r'])
     meta = OVCocoDataset.METAINFO
     if set(meta['classes']) <= set(names):
         return _groups([n for n in names if n in meta['classes']],

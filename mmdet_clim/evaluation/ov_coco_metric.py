@@ -48,8 +48,9 @@ class OVCocoMetric(CocoMetric):
         ann_file (str, optional): COCO annotation file of the val images.
             Classes are found in it by name; it is checked and repaired as
             that of a dataset, boxes apart that reach out of their image:
-            COCO's evaluation takes them as they are. Without it the ground truth is
-            taken from ``instances`` of the data samples. Defaults to None.
+            COCO's evaluation takes them as they are. Without it the ground
+            truth is taken from ``instances`` of the data samples. Defaults
+            to None.
         protocol (str): Which images are evaluated. ``'all_images'``: every
             image of ``ann_file``. ``'detic'``: only images that hold at
             least one annotation of a base or novel class, as in Detic's val
@@ -104,10 +105,7 @@ class OVCocoMetric(CocoMetric):
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=backend_args) as path:
                 content = read_coco(
-                    path,
-                    shown=ann_file,
-                    need_names=False,
-                    need_sizes=False)
+                    path, shown=ann_file, need_names=False, need_sizes=False)
             # Its evaluation takes an id of 0 for "no match".
             for number, entry in enumerate(content['annotations'], 1):
                 entry['id'] = number
@@ -319,7 +317,7 @@ class OVCocoMetric(CocoMetric):
 
 
 def _indexed(content: dict) -> COCO:
-    """mmdet's interface to annotations in memory."""
+    """Mmdet's interface to annotations in memory."""
     coco = COCO()
     coco.dataset = content
     # It prints while it builds its index.

@@ -30,8 +30,8 @@ def files(draw):
     ids = draw(st.lists(IDS, min_size=2, max_size=4, unique=True))
     names = draw(
         st.lists(
-            st.text('abcé ', min_size=1, max_size=4).map(str.strip).filter(
-                bool),
+            st.text('abcé ', min_size=1,
+                    max_size=4).map(str.strip).filter(bool),
             min_size=1,
             max_size=3,
             unique=True))
@@ -41,8 +41,7 @@ def files(draw):
             min_size=1,
             max_size=6))
     numbers = draw(
-        st.lists(
-            IDS, min_size=len(boxes), max_size=len(boxes), unique=True))
+        st.lists(IDS, min_size=len(boxes), max_size=len(boxes), unique=True))
     # Fractions of the image are another matter.
     boxes[0] = (2, 2, *boxes[0][2:])
     return dict(
@@ -81,9 +80,8 @@ def test_a_file_that_is_right_is_left_as_it_is(content, clip):
 @given(files(), st.data())
 def test_the_same_in_other_forms_is_the_same(content, data):
     """Each number in another form, entries in another order, no areas."""
-    forms = st.sampled_from([
-        lambda n: n, str, float, lambda n: f'{n:09d}', lambda n: f' {n}'
-    ])
+    forms = st.sampled_from(
+        [lambda n: n, str, float, lambda n: f'{n:09d}', lambda n: f' {n}'])
     other = copy.deepcopy(content)
     for key in ('id', 'image_id', 'category_id'):
         form = data.draw(forms)
@@ -163,5 +161,6 @@ def fuzz(repository):
 def test_a_few_inputs_of_the_fuzzer(fuzz):
     ends = fuzz(400, seed=1)
     assert sum(ends.values()) == 400
-    assert {end for _, end in ends
+    assert {end
+            for _, end in ends
             } == {'a result', 'repaired or left out', 'refused'}

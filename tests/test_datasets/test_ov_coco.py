@@ -78,7 +78,8 @@ def test_a_class_that_the_vocabulary_lacks_is_dropped_and_counted(
 def test_no_known_class_and_a_name_twice_are_errors(tmp_path):
     with pytest.raises(ValueError, match='none of its classes is known'):
         build(tmp_path, instances([], {1: 'unicorn'}))
-    with pytest.raises(ValueError, match="'name' is 'person', expected one that no"):
+    with pytest.raises(
+            ValueError, match="'name' is 'person', expected one that no"):
         build(tmp_path, instances([], {1: 'person', 2: 'person'}))
 
 
@@ -108,7 +109,8 @@ def test_boxes_are_clipped_to_their_image_or_dropped(tmp_path,
 def test_a_box_that_is_not_four_finite_numbers_is_an_error(tmp_path, box):
     content = instances([(1, 0, 0, 5, 5)], {1: 'person'})
     content['annotations'][0]['bbox'] = box
-    with pytest.raises(ValueError, match=r"annotations\[0\] \(id 0\): key 'bbox'"):
+    with pytest.raises(
+            ValueError, match=r"annotations\[0\] \(id 0\): key 'bbox'"):
         build(tmp_path, content)
 
 

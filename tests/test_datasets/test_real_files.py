@@ -68,8 +68,9 @@ def test_the_export_of_a_labelling_service(real, tmp_path):
         data_prefix=dict(img=str(folder)),
         metainfo=dict(classes=names),
         pipeline=[dict(type='mmdet.LoadImageFromFile')])
-    boxes = sum(len(s['instances']) for s in map(
-        dataset.get_data_info, range(len(dataset))))
+    boxes = sum(
+        len(s['instances'])
+        for s in map(dataset.get_data_info, range(len(dataset))))
     assert (len(dataset), boxes) == (len(content['images']),
                                      len(content['annotations']))
     assert dataset[0]['img_shape'] == (1371, 2048)
@@ -79,4 +80,5 @@ def test_the_export_of_a_labelling_service(real, tmp_path):
         shutil.copy(folder / image['file_name'], tmp_path)
     (tmp_path / 'a.json').write_text(json.dumps(content))
     found = read_coco(tmp_path / 'a.json', images=tmp_path)
-    assert {(i['width'], i['height']) for i in found['images']} == {(2048, 1371)}
+    assert {(i['width'], i['height'])
+            for i in found['images']} == {(2048, 1371)}

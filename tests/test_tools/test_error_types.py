@@ -22,7 +22,8 @@ def files(tmp_path):
         categories=[dict(id=0, name='person'),
                     dict(id=1, name='dog')],
         annotations=[
-            dict(id=n, image_id=n // 2, category_id=n % 2, bbox=[9, 9, 20, 20])
+            dict(
+                id=n, image_id=n // 2, category_id=n % 2, bbox=[9, 9, 20, 20])
             for n in range(4)
         ])
     found = [
@@ -41,8 +42,8 @@ def test_the_split_of_the_run_or_none(error_types, files):
     assert code == 0 and '| all | 50.0 |' in text and '--base names' in text
     assert '| base' not in text and '| novel' not in text
     write_split(
-        str(files[0])[:-len('.bbox.json')], dict(base=['dog'],
-                                                 novel=['person']))
+        str(files[0])[:-len('.bbox.json')],
+        dict(base=['dog'], novel=['person']))
     code, text = error_types(*files)
     assert code == 0
     assert '| base | 100.0 |' in text and '| novel | 0.0 |' in text

@@ -71,7 +71,9 @@ def vocabulary_of(args: argparse.Namespace,
                   runs: Dict[str, List[Dict[str, float]]]) -> Vocabulary:
     """The classes, and which of them are base."""
     if args.base:
-        found = [name for seeds in runs.values() for of in seeds for name in of]
+        found = [
+            name for seeds in runs.values() for of in seeds for name in of
+        ]
         return Vocabulary(tuple(dict.fromkeys(found)), tuple(args.base))
     if args.annotations is None:
         return build_vocabulary(dict(dataset='mmdet_clim.OVCocoDataset'))

@@ -63,8 +63,8 @@ def _manifest(parameters: DatasetParameters) -> Dict:
 def _files(folder: Path) -> Dict[str, Dict[str, int]]:
     """Number and bytes of the files of each folder of a data set."""
     return {
-        part.name: dict(
-            files=len(found), bytes=sum(f.stat().st_size for f in found))
+        part.name:
+        dict(files=len(found), bytes=sum(f.stat().st_size for f in found))
         for part in sorted(folder.iterdir()) if part.is_dir()
         for found in [[f for f in part.iterdir() if f.is_file()]]
     }

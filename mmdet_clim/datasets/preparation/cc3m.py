@@ -296,9 +296,9 @@ class ShardWorker:
                     'TSV', member['file_name'])
             else:
                 self._add(part, member, image, row.number, [row.caption])
-        for number, what in (
-            (other, NOT_THE_ROW),
-            (0 if other or same else len(bare), NOT_COMPARED)):
+        for number, what in ((other, NOT_THE_ROW),
+                             (0 if other or same else len(bare),
+                              NOT_COMPARED)):
             if number:
                 part.noted[what] += number
         return part
@@ -385,8 +385,8 @@ def prepare_cc3m(tsv: Path,
                  for first in range(0, rows.count, PART_SIZE)]
         source = f'{tsv} and {images}'
         parameters = dict(images=str(images), file_name=file_name)
-        names = (image_name(file_name, row)
-                 for row in rows.rows(0, rows.count))
+        names = (
+            image_name(file_name, row) for row in rows.rows(0, rows.count))
         inputs[f'images below {images}'] = images_stamp(
             Path(images), tqdm(names, 'images: check', rows.count, delay=1))
     else:

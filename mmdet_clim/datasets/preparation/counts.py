@@ -28,13 +28,12 @@ class FileCounts:
 
     def as_dict(self) -> Dict:
         """Numbers for the summary's JSON."""
-        noted = dict(sorted(self.noted.items()))
-        return {
-            **self.totals,
-            'dropped': dict(sorted(self.dropped.items())),
-            **(dict(noted=noted) if noted else {}),
-            f'{self.per_class}_per_class': self.by_class
-        }
+        counts: Dict = dict(
+            self.totals, dropped=dict(sorted(self.dropped.items())))
+        if self.noted:
+            counts['noted'] = dict(sorted(self.noted.items()))
+        counts[f'{self.per_class}_per_class'] = self.by_class
+        return counts
 
 
 def _describe(name: str, counts: Mapping) -> List[str]:

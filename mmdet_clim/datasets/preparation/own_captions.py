@@ -272,10 +272,11 @@ def folder_images(folder: Path) -> Tuple[List[FolderFile], str]:
             elif suffix != '.txt':
                 continue
             digest.update(
-                repr((str(below / name), stamp_of(Path(parent) / name))).encode())
+                repr((str(below / name),
+                      stamp_of(Path(parent) / name))).encode())
         files += [
-            FolderFile((below / name).as_posix(),
-                       problem='texts without an image')
+            FolderFile(
+                (below / name).as_posix(), problem='texts without an image')
             for stem, name in texts.items() if stem not in with_image
         ]
     if not any(file.name.lower().endswith(IMAGE_SUFFIXES) for file in files):
@@ -300,7 +301,8 @@ def _linked_folders(
         name = Path(error.filename).relative_to(folder).as_posix()
         files.append(
             FolderFile(
-                name, problem=f'folders that cannot be read '
+                name,
+                problem=f'folders that cannot be read '
                 f'({error.strerror})'))
 
     for parent, folders, names in os.walk(
@@ -507,7 +509,8 @@ def prepare_image_text(source: str,
     Raises:
         FileExistsError: If a file of other origin is in the way.
         FileNotFoundError: If an input is missing.
-        ValueError: If it, a value in it or an argument is wrong, or no image is left.
+        ValueError: If it, a value in it or an argument is wrong, or no image
+            is left.
     """
     out = Path(out)
     check_output(out)

@@ -307,8 +307,9 @@ def test_images_that_came_later(tsv, images, lvis_file, tmp_path,
 def test_a_caption_that_begins_with_a_quotation_mark(images, lvis_file,
                                                      tmp_path):
     tsv = tmp_path / 'a.tsv'
-    tsv.write_bytes('\ufeff"Hello\thttp://x/0\r\n"a ""bat""\thttp://x/1\r\n'
-                    .encode())
+    tsv.write_bytes(
+        '\ufeff"Hello\thttp://x/0\r\n"a ""bat""\thttp://x/1\r\n'.encode())
     prepare_cc3m(tsv, tmp_path / 'a.jsonl', lvis_file, images)
-    assert [line['captions'] for line in lines(tmp_path / 'a.jsonl')
-            ] == [['"Hello'], ['"a ""bat""']]
+    assert [line['captions']
+            for line in lines(tmp_path / 'a.jsonl')] == [['"Hello'],
+                                                         ['"a ""bat""']]

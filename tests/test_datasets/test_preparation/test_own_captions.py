@@ -377,9 +377,8 @@ def test_links_suffixes_and_strays(folder, tmp_path, write_picture):
     out = tmp_path / 'out.jsonl'
     summary, _ = prepare_image_text(str(folder), out, WORDS, SYNONYMS)
     found = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [image['file_name'] for image in found] == [
-        'a/é.png', 'b.jpg', 'f.jpg', 'j.jfif', 'linked/deep/x.png'
-    ]
+    assert [image['file_name'] for image in found
+            ] == ['a/é.png', 'b.jpg', 'f.jpg', 'j.jfif', 'linked/deep/x.png']
     assert found[3]['captions'] == ['a sofa']
     assert summary['files']['out.jsonl']['dropped'] == {
         'images of a format that is not read (.heic)': 1,
@@ -430,8 +429,7 @@ def test_a_quoted_cell_that_swallows_rows(folder, tmp_path):
     # A caption of two lines is one.
     table.write_text('file_name,caption\nb.jpg,"Hello,\nthere"\nc.jpg,a dog\n')
     prepare_image_text(str(table), out, images=folder)
-    assert rows_of(out) == [('b.jpg', ['Hello,\nthere']),
-                            ('c.jpg', ['a dog'])]
+    assert rows_of(out) == [('b.jpg', ['Hello,\nthere']), ('c.jpg', ['a dog'])]
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-16-le'])
@@ -449,7 +447,8 @@ def test_other_encodings(folder, tmp_path, encoding, name, text):
     # Latin-1 is told from them.
     source.write_bytes(text.replace('\n', '\r\n').encode('latin-1'))
     line = 2 if 'sv' in name else 1
-    with pytest.raises(ValueError, match=f'{name}: line {line}: .*the byte e9'):
+    with pytest.raises(
+            ValueError, match=f'{name}: line {line}: .*the byte e9'):
         prepare_image_text(str(source), tmp_path / 'new.jsonl', images=folder)
 
 
@@ -465,8 +464,9 @@ def test_broken_characters_are_left_out_and_counted(folder, tmp_path):
         ]))
     out = tmp_path / 'out.json'
     summary, _ = prepare_image_text(str(source), out, images=folder)
-    assert [i['captions'] for i in read(out)['images']
-            ] == [['a dog'], ['a cat'], ['\U0001f600']]
+    assert [i['captions'] for i in read(out)['images']] == [['a dog'],
+                                                            ['a cat'],
+                                                            ['\U0001f600']]
     assert summary['files']['out.json']['dropped'] == {
         'broken characters in captions': 3,
         'empty captions': 1,
@@ -524,5 +524,5 @@ def test_a_shard_with_members_that_cannot_be_read(folder, tmp_path,
         'texts without an image': 1
     }
     dataset = ImageTextDataset(str(tmp_path / 'a.tar'))
-    assert [dataset.get_data_info(n)['captions'] for n in range(len(dataset))
-            ] == [['a cat'], ['cut']]
+    assert [dataset.get_data_info(n)['captions']
+            for n in range(len(dataset))] == [['a cat'], ['cut']]
