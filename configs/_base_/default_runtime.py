@@ -9,6 +9,7 @@ default_hooks = dict(
         type='CheckpointHook', by_epoch=False, interval=1000,
         max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    unreadable=dict(type='mmdet_clim.UnreadableImagesHook'),
     visualization=dict(type='mmdet.DetVisualizationHook'))
 custom_hooks = [
     dict(type='mmdet_clim.IterationSeedHook'),

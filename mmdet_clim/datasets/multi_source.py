@@ -31,7 +31,8 @@ class MultiSourceDataset(ConcatDataset):
 
     Whatever data set a source is, an image of it that cannot be read, or
     fails in a transform, is counted, reported and replaced by the next of the
-    same source; see :class:`~mmdet_clim.datasets.replacing.ReplacesUnreadable`.
+    same source; see
+    :class:`~mmdet_clim.datasets.replacing.ReplacesUnreadable`.
 
     Args:
         datasets (Sequence[dict | Dataset]): The sources, data sets or their

@@ -18,6 +18,7 @@ from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.registry import METRICS
 
 from .class_split import write_split
+from .unreadable import without_unreadable
 
 PROTOCOLS = ('all_images', 'detic')
 BACKENDS = ('pycocotools', 'faster_coco_eval')
@@ -112,6 +113,15 @@ class OVCocoMetric(CocoMetric):
             self._coco_api = _indexed(content)
         self.protocol = protocol
         self.backend = backend
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch; see ``without_unreadable``.
+
+        Args:
+            data_batch (dict): Not used.
+            data_samples (Sequence[dict]): Samples with ``pred_instances``.
+        """
+        super().process(data_batch, without_unreadable(data_samples))
 
     def compute_metrics(self, results: List[Tuple[dict,
                                                   dict]]) -> Dict[str, float]:

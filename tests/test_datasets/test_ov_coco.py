@@ -5,7 +5,7 @@ import json
 import pytest
 from mmdet.datasets import CocoDataset
 
-from mmdet_clim.datasets import OVCocoDataset, UnreadableImageError
+from mmdet_clim.datasets import OVCocoDataset
 
 
 def instances(boxes, categories, size=(100, 80)):
@@ -122,10 +122,13 @@ def test_an_unreadable_image_is_replaced_in_training_only(
     write_image(tmp_path / '8.png', 100, 80)
     load = [dict(type='mmdet_clim.LoadImageText')]
     dataset = build(tmp_path, content, pipeline=load)
-    assert dataset[0]['img_id'] == 8 and dataset.unreadable.count == 1
+    assert dataset[0]['img_id'] == 8 and dataset.unreadable.indices == [0]
     dataset = build(tmp_path, content, pipeline=load, test_mode=True)
-    with pytest.raises(UnreadableImageError, match='7.png'):
-        dataset[0]
+    assert dataset[1]['img'].mean() != 114
+    sample = dataset[0]
+    assert sample['img_id'] == 7 and sample['unreadable']
+    assert sample['img'].shape == (80, 100, 3) and (sample['img'] == 114).all()
+    assert 'unreadable' not in dataset[1]
 
 
 def test_images_of_novel_classes_only_can_be_filtered(tmp_path):

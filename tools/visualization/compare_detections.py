@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 
+from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.registry import DATASETS, MODELS
 from mmdet_clim.visualization import draw_detections
 
@@ -98,7 +99,7 @@ def main() -> None:
         for cfg, (name, _, checkpoint) in zip(configs, args.model)
     }
     picture = draw_detections(
-        [cv2.imread(info['img_path'])[..., ::-1] for info in infos],
+        [read_image_file(info['img_path'])[..., ::-1] for info in infos],
         [ground_truth(info) for info in infos],
         detections,
         dataset.metainfo['classes'],

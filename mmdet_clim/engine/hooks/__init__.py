@@ -4,9 +4,10 @@ from .grid_schedule_hook import GridScheduleHook
 from .iteration_seed_hook import IterationSeedHook
 from .mosaic_visualization_hook import MosaicVisualizationHook
 from .response_map_hook import ResponseMapHook
+from .unreadable_images_hook import UnreadableImagesHook
 from .weight_averaging_hook import WeightAveragingHook
 
 __all__ = [
     'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
-    'ResponseMapHook', 'WeightAveragingHook'
+    'ResponseMapHook', 'UnreadableImagesHook', 'WeightAveragingHook'
 ]
