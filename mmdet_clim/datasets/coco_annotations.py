@@ -28,7 +28,6 @@ import numpy as np
 from mmengine.logging import print_log
 
 from .images import image_size
-from .regular_files import read_regular
 from .json_checks import IDS, LIMIT, as_id, as_number
 from .json_files import read_json
 from .regular_files import read_regular
