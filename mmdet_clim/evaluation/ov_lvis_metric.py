@@ -234,11 +234,7 @@ def _mean(values: np.ndarray) -> float:
 def _read_ground_truth(path: str, shown: str, with_masks: bool) -> dict:
     """Images, categories by id, and annotations, checked."""
     content = read_coco(
-        path,
-        shown=shown,
-        lvis=True,
-        need_names=False,
-        need_sizes=with_masks)
+        path, shown=shown, lvis=True, need_names=False, need_sizes=with_masks)
     needed = dict(
         images=('id', 'height', 'width', 'neg_category_ids',
                 'not_exhaustive_category_ids'),

@@ -259,7 +259,7 @@ def test_without_a_vocabulary_there_are_no_tags(caption_file):
 @pytest.mark.parametrize('key, value, error', [
     ('file_name', 3, ValueError),
     ('file_name', '', ValueError),
-    ('id', '7', ValueError),
+    ('id', 'seven', ValueError),
     ('id', True, ValueError),
     ('captions', 'a dog', ValueError),
     ('captions', [1], ValueError),

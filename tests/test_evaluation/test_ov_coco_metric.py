@@ -330,3 +330,47 @@ def test_two_processes(tmp_path):
     for rank in range(2):
         result = json.loads((tmp_path / f'rank{rank}.json').read_text())
         assert result == pytest.approx(expected)
+
+
+def edited(ann_file: str, edit, key: str = 'annotations') -> str:
+    """A copy of a file whose annotations are edited."""
+    content = json.loads(Path(ann_file).read_text())
+    for number, entry in enumerate(content[key]):
+        edit(number, entry)
+    path = Path(ann_file).with_name('edited.json')
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize('backend', ['pycocotools', 'faster_coco_eval'])
+@pytest.mark.parametrize(
+    'edit', [
+        lambda n, a: a.update(id=n),
+        lambda n, a: a.pop('id'),
+        lambda n, a: a.pop('area'),
+        lambda n, a: a.update(area=0),
+        lambda n, a: a.pop('iscrowd'),
+        lambda n, a: a.update(image_id=str(a['image_id'])),
+        lambda n, a: a.update(bbox=list(map(str, a['bbox']))),
+    ],
+    ids=['from 0', 'no id', 'no area', 'area 0', 'no crowd', 'ids', 'text'])
+def test_what_is_repaired_gives_the_same_numbers(tmp_path, edit, backend):
+    """COCO's evaluation takes an annotation id of 0 for "no match"."""
+    boxes, samples = random_case(1, num_images=4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 4)
+    expected = run(OVCocoMetric(ann_file, classwise=True), samples)
+    result = run(
+        OVCocoMetric(edited(ann_file, edit), backend=backend, classwise=True),
+        samples)
+    assert result == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_file_that_contradicts_itself_is_refused(tmp_path):
+    boxes, _ = random_case(1, num_images=4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 4)
+    twice = edited(ann_file, lambda n, a: a.update(id=min(n, 2)))
+    with pytest.raises(ValueError, match=r'edited.json: annotations\[3\].*2'):
+        OVCocoMetric(twice)
+    flat = edited(ann_file, lambda n, a: a.update(bbox=[1, 1, 0, 9]))
+    with pytest.raises(ValueError, match='edited.json: .*none that is left'):
+        OVCocoMetric(flat)
