@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.archives import check_stored
 from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
 
 #: Parts of a model that no prediction needs.
@@ -110,9 +111,10 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
         if '://' in str(path):
             checkpoint = CheckpointLoader.load_checkpoint(
                 str(path), map_location='cpu')
-        elif not Path(path).is_file():
+        elif not Path(path).exists():
             raise FileNotFoundError(f'checkpoint: {path} does not exist')
         else:
+            check_stored(path)
             checkpoint = torch.load(
                 path,
                 map_location='cpu',

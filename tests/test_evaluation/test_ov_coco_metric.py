@@ -343,15 +343,17 @@ def edited(ann_file: str, edit, key: str = 'annotations') -> str:
 
 
 @pytest.mark.parametrize('backend', ['pycocotools', 'faster_coco_eval'])
-@pytest.mark.parametrize('edit', [
-    lambda n, a: a.update(id=n),
-    lambda n, a: a.pop('id'),
-    lambda n, a: a.pop('area'),
-    lambda n, a: a.update(area=0),
-    lambda n, a: a.pop('iscrowd'),
-    lambda n, a: a.update(image_id=str(a['image_id'])),
-    lambda n, a: a.update(bbox=list(map(str, a['bbox']))),
-], ids=['from 0', 'no id', 'no area', 'area 0', 'no crowd', 'ids', 'text'])
+@pytest.mark.parametrize(
+    'edit', [
+        lambda n, a: a.update(id=n),
+        lambda n, a: a.pop('id'),
+        lambda n, a: a.pop('area'),
+        lambda n, a: a.update(area=0),
+        lambda n, a: a.pop('iscrowd'),
+        lambda n, a: a.update(image_id=str(a['image_id'])),
+        lambda n, a: a.update(bbox=list(map(str, a['bbox']))),
+    ],
+    ids=['from 0', 'no id', 'no area', 'area 0', 'no crowd', 'ids', 'text'])
 def test_what_is_repaired_gives_the_same_numbers(tmp_path, edit, backend):
     """COCO's evaluation takes an annotation id of 0 for "no match"."""
     boxes, samples = random_case(1, num_images=4)
