@@ -8,10 +8,9 @@ from typing import Any, Callable, Mapping, Optional
 
 from mmengine.config import Config
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
 
 from .fingerprint import open_run, run_fingerprint
+from .runner import begin_with, build_runner
 
 #: Called with what is counted, how many are done, how many there are.
 Report = Callable[[str, int, int], None]
@@ -66,13 +65,11 @@ def finish_training(cfg: Config,
 
 
 def _train(cfg: Config, report: Optional[Report]) -> None:
-    if find_latest_checkpoint(cfg.work_dir) is not None:
-        cfg.resume, cfg.load_from = True, None
     if cfg.get('visualizer'):
         # One of the same name would write into the run before.
         cfg.visualizer.name = f'{cfg.work_dir} {time.time_ns()}'
-    runner = (
-        RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg))
+    runner = build_runner(cfg)
+    begin_with(runner, resume=True)
     watch = _ReportHook(report)
     runner.register_hook(watch, 'VERY_LOW')
     runner.train()
