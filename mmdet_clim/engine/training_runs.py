@@ -9,6 +9,7 @@ from typing import Any, Callable, Mapping, Optional
 from mmengine.config import Config
 from mmengine.hooks import Hook, LoggerHook
 
+from .config_checks import check_options
 from .fingerprint import open_run, run_fingerprint
 from .runner import begin_with, build_runner
 
@@ -29,10 +30,14 @@ def resolve_run(config: Path, work_dir: Path, seed: int,
 
     Returns:
         Config: With all of them.
+
+    Raises:
+        KeyError: If an option is none.
     """
     cfg = Config.fromfile(config)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    check_options(cfg, options)
     cfg.merge_from_dict(dict(options))
     return cfg
 
