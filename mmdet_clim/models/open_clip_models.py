@@ -3,6 +3,7 @@
 import difflib
 import logging
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
@@ -62,7 +63,8 @@ def create_clip(model: str, pretrained: Optional[str],
             logger='current',
             level=logging.WARNING)
     try:
-        return open_clip.create_model(name, pretrained, weights_only=True)
+        with _no_retries_told():
+            return open_clip.create_model(name, pretrained, weights_only=True)
     except Exception as error:
         if _is_of_network(error) and not Path(str(pretrained)).is_file():
             raise FileNotFoundError(
@@ -110,10 +112,26 @@ def model_name(model: str) -> str:
     return path.stem
 
 
+@contextmanager
+def _no_retries_told():
+    """The error of a download says enough; each try would say it again."""
+    logger = logging.getLogger('huggingface_hub')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _is_of_network(error: Exception) -> bool:
     """Whether a download failed, of whichever library."""
-    return isinstance(error, OSError) or type(error).__module__.startswith(
-        ('httpx', 'httpcore', 'huggingface_hub', 'requests', 'urllib3'))
+    return (isinstance(error, OSError)
+            # open_clip's own, around those of the libraries.
+            or str(error).startswith('Failed to download') or
+            type(error).__module__.startswith(
+                ('httpx', 'httpcore', 'huggingface_hub', 'requests',
+                 'urllib3')))
 
 
 def _is_torch_script(pretrained: Optional[str]) -> bool:
