@@ -39,11 +39,11 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row('(1) boxes', 'faster-rcnn_r18-c4_256_boxes'),
-    Row('(2) + captions and tags', 'faster-rcnn_r18-c4_256_captions-tags'),
-    Row('(3) + CLIM mosaics', 'faster-rcnn_r18-c4_256_captions-tags_clim'),
+    Row('(1) boxes', 'demo_boxes'),
+    Row('(2) + captions and tags', 'demo_captions-tags'),
+    Row('(3) + CLIM mosaics', 'demo_clim'),
     Row('(4) as (2), as many views as (3)',
-        'faster-rcnn_r18-c4_256_captions-tags_equal-views',
+        'demo_captions-tags_equal-views',
         seeds_only=True),
 )
 #: Whose mosaics are drawn, and which is for the user's own photographs.
@@ -149,8 +149,9 @@ class Demo:
         from mmdet_clim.engine import resolve_run
         options = argparse.ArgumentParser()
         options.add_argument('--cfg-options', nargs='+', action=DictAction)
-        given = options.parse_args(['--cfg-options',
-                                    *self.args.cfg_options]).cfg_options
+        words = self.args.cfg_options
+        given = options.parse_args(['--cfg-options', *words] if words else
+                                   []).cfg_options
         return resolve_run(
             CONFIGS / f'{run.row.config}.py', run.work_dir, run.seed, {
                 'default_hooks.checkpoint.interval': CHECKPOINT_INTERVAL,

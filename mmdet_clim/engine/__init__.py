@@ -10,20 +10,23 @@ from .fingerprint import (
     run_fingerprint,
 )
 from .hooks import (
+    AtomicCheckpointHook,
     GridScheduleHook,
     IterationSeedHook,
     MosaicVisualizationHook,
     ResponseMapHook,
     WeightAveragingHook,
 )
+from .resumable_train_loop import ResumableTrainLoop
 from .step_time import time_training
 from .steps import StepError, Steps
 from .training_runs import finish_training, resolve_run
 
 __all__ = [
-    'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
-    'ResponseMapHook', 'StepError', 'Steps', 'WeightAveragingHook', 'add_clim',
-    'captioned_views', 'check_run', 'finish_training', 'open_run',
-    'prepare_cpu_processes', 'read_fingerprint', 'read_fragment',
-    'resolve_run', 'run_fingerprint', 'time_training'
+    'AtomicCheckpointHook', 'GridScheduleHook', 'IterationSeedHook',
+    'MosaicVisualizationHook', 'ResponseMapHook', 'ResumableTrainLoop',
+    'StepError', 'Steps', 'WeightAveragingHook', 'add_clim', 'captioned_views',
+    'check_run', 'finish_training', 'open_run', 'prepare_cpu_processes',
+    'read_fingerprint', 'read_fragment', 'resolve_run', 'run_fingerprint',
+    'time_training'
 ]

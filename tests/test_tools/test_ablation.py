@@ -12,7 +12,7 @@ SHORT = [
     'default_hooks.checkpoint.interval=1', 'default_hooks.logger.interval=1',
     'train_dataloader.num_workers=0',
     'train_dataloader.persistent_workers=False',
-    'train_dataloader.batch_size=3', 'train_dataloader.sampler.batch_size=3',
+    'train_dataloader.batch_size=3',
     'train_dataloader.sampler.source_ratio=[1,1,1]',
     'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False'
 ]
