@@ -250,7 +250,7 @@ def test_a_video(find, images, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('cut, least, most', [(.5, 1, 11), (0, 0, 0)])
-def test_a_broken_video(find, tmp_path, capsys, cut, least, most):
+def test_a_broken_video(find, tmp_path, caplog, cut, least, most):
     """What can be read is told beside what the header says."""
     path = tmp_path / 'in.avi'
     video = cv2.VideoWriter(
@@ -266,9 +266,10 @@ def test_a_broken_video(find, tmp_path, capsys, cut, least, most):
         with pytest.raises(ValueError, match='not one of its'):
             find.video(path)
         return
+    MMLogger.get_current_instance().addHandler(caplog.handler)
     found = find.video(path)
     assert least <= len(found) <= most
-    assert f'{len(found)} of 12 frames' in capsys.readouterr().out
+    assert f'{len(found)} of 12 frames' in caplog.text
 
 
 def test_a_pipe_is_no_video(find, tmp_path):

@@ -273,6 +273,8 @@ def test_both_sides_read_an_image_alike(c4, tools, tmp_path, suffix):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     for mode in PILLOW_MODES:
+        if mode == 'I;16' and suffix not in ('.png', '.tif'):
+            continue
         image = Image.fromarray(grey * np.uint16(257)) if mode == 'I;16' \
             else Image.fromarray(pixels).convert('L').convert(mode)
         file = tmp_path / f'pillow_{mode.replace(";", "")}{suffix}'
@@ -281,7 +283,7 @@ def test_both_sides_read_an_image_alike(c4, tools, tmp_path, suffix):
             options['transparency'] = 3
         try:
             image.save(file, **options)
-        except (OSError, KeyError):
+        except (OSError, KeyError, ValueError):
             file.unlink(missing_ok=True)
             continue
         files.append(file)
