@@ -5,13 +5,13 @@ from .image_files import read_image
 from .image_text import ImageTextDataset
 from .images import UnreadableImageError, decode_image
 from .multi_source import MultiSourceDataset, MultiSourceSampler
-from .ov_coco import OVCocoDataset
+from .ov_coco import CheckedCocoDataset, OVCocoDataset
 from .ov_lvis import OVLVISDataset
 from .vocabulary import Vocabulary, build_vocabulary
 
 __all__ = [
-    'CocoPanopticRegionDataset', 'ImageTextDataset', 'MultiSourceDataset',
-    'MultiSourceSampler', 'OVCocoDataset', 'OVLVISDataset',
-    'UnreadableImageError', 'Vocabulary', 'build_vocabulary', 'decode_image',
-    'read_image'
+    'CheckedCocoDataset', 'CocoPanopticRegionDataset', 'ImageTextDataset',
+    'MultiSourceDataset', 'MultiSourceSampler', 'OVCocoDataset',
+    'OVLVISDataset', 'UnreadableImageError', 'Vocabulary', 'build_vocabulary',
+    'decode_image', 'read_image'
 ]

@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_clim.evaluation import OVCocoMetric
+from mmdet_clim.evaluation import CheckedCocoMetric, OVCocoMetric
 
 # label order differs from the order of the category ids
 CLASSES = ('dog', 'person', 'car', 'cat', 'bus')
@@ -374,3 +374,14 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path):
     flat = edited(ann_file, lambda n, a: a.update(bbox=[1, 1, 0, 9]))
     with pytest.raises(ValueError, match='edited.json: .*none that is left'):
         OVCocoMetric(flat)
+
+
+def test_mmdets_metric_on_a_checked_file(tmp_path):
+    boxes, samples = random_case(1, num_images=4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 4)
+    expected = run(OVCocoMetric(ann_file), samples)
+    bare = edited(ann_file, lambda n, a: [a.pop(k) for k in ('id', 'area')])
+    result = run(CheckedCocoMetric(bare), samples)
+    # mmdet rounds to three digits.
+    assert result['coco/bbox_mAP_50'] == pytest.approx(
+        expected['ov_coco/all_ap50'], abs=5e-4)
