@@ -25,6 +25,7 @@ from mmengine.logging import print_log
 from mmdet_clim.registry import DATASETS
 
 from .coco_annotations import CocoChecker
+from .draws import DrawnSamples
 from .json_checks import (
     as_id,
     joined_captions,
@@ -62,7 +63,7 @@ _LIST_FORM = '{"file_name": "a.jpg", "caption": "a dog"}'
 
 
 @DATASETS.register_module()
-class ImageTextDataset(ReplacesUnreadable):
+class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
     """Images with captions, and with tags where the source has them.
 
     Three kinds of source, told apart by the suffix of ``ann_file``:
@@ -246,7 +247,8 @@ def image_key(path: str) -> int:
     Returns:
         int: 63 bits of a digest of the path.
     """
-    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+    data = path.encode('utf-8', 'surrogatepass')
+    digest = hashlib.blake2b(data, digest_size=8).digest()
     return int.from_bytes(digest, 'big') >> 1
 
 

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmdet_clim.registry import DATASETS
 
 from .coco_annotations import clipped_box, read_coco
+from .draws import DrawnSamples
 from .images import UnreadableImageError
 from .replacing import ReplacesUnreadable
 
@@ -44,7 +45,7 @@ def _ov_coco_metainfo() -> dict:
 
 
 @DATASETS.register_module()
-class OVCocoDataset(ReplacesUnreadable, CocoDataset):
+class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
     """COCO annotations of the 65 OV-COCO classes.
 
     ``METAINFO`` holds ``classes``, ``base_classes``, ``novel_classes`` and

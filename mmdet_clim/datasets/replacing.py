@@ -162,6 +162,9 @@ def unreadable_images(dataset: Dataset) -> Iterator[tuple]:
         notes = getattr(part, 'unreadable', None)
         if isinstance(notes, UnreadableImages):
             yield part, notes
+        elif isinstance(notes, list):
+            # Of several sources.
+            yield from zip(part.datasets, notes)
 
 
 def _with_inner(dataset: Dataset) -> Iterator[Dataset]:

@@ -172,10 +172,13 @@ class Runner:
             DataLoader(dataset, collate_fn=drawn_ids)
 
 
-def test_the_hook_sums_up_and_repeats_nothing(source, warnings_logged):
+def test_the_hook_sums_up_and_repeats_nothing(source, monkeypatch):
+    warnings_logged = []
+    monkeypatch.setattr(
+        'mmdet_clim.engine.hooks.unreadable_images_hook.print_log',
+        lambda text, **_: warnings_logged.append(text))
     runner = Runner(MultiSourceDataset([config(source)]))
     drawn(runner.train_dataloader.dataset)
-    del warnings_logged[:]
     hook = UnreadableImagesHook()
     hook.after_train_epoch(runner)
     hook.after_train(runner)
@@ -193,7 +196,7 @@ def test_in_evaluation_they_count_as_without_detections(source):
     assert [s.get('unreadable', False) for s in samples
             ] == [number in BROKEN.values() for number in range(NUMBER)]
     grey = dataset[1]['inputs'].permute(1, 2, 0).numpy()
-    assert grey.shape == (30, 40, 3) and (grey == 114).all()
+    assert grey.shape == (32, 40, 3) and (grey == 114).all()
     # The boxes to be found are still there.
     assert len(samples[1].gt_instances.bboxes) == 1
     found = dict(bboxes=np.ones((3, 4)), scores=np.ones(3), masks=['a'] * 3)

@@ -383,3 +383,18 @@ def test_mmdets_metric_on_a_checked_file(tmp_path):
     expected = run(CocoMetric(ann_file), samples)
     bare = edited(ann_file, lambda n, a: [a.pop(k) for k in ('id', 'area')])
     assert run(CheckedCocoMetric(bare), samples) == expected
+
+
+def test_an_unreadable_image_is_one_without_detections(tmp_path):
+    """Its objects are missed, and what was found on grey is not false."""
+    boxes, samples = random_case(3)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, len(samples))
+    whole = run(OVCocoMetric(ann_file), samples)
+    emptied = [
+        s if s.img_id not in (2, 5) else sample(s.img_id, []) for s in samples
+    ]
+    expected = run(OVCocoMetric(ann_file), emptied)
+    for s in samples:
+        if s.img_id in (2, 5):
+            s.set_metainfo(dict(unreadable=True))
+    assert run(OVCocoMetric(ann_file), samples) == expected != whole
