@@ -25,6 +25,7 @@ class CheckedCocoMetric(CocoMetric):
 
     Args:
         ann_file (str, optional): As in mmdet.
+        sort_categories (bool): As in mmdet.
         backend_args (dict, optional): File backend of ``ann_file``.
         **kwargs: Of :class:`mmdet.CocoMetric`.
 
@@ -34,6 +35,7 @@ class CheckedCocoMetric(CocoMetric):
 
     def __init__(self,
                  ann_file: Optional[str] = None,
+                 sort_categories: bool = False,
                  backend_args: Optional[dict] = None,
                  **kwargs) -> None:
         super().__init__(backend_args=backend_args, **kwargs)
@@ -44,6 +46,8 @@ class CheckedCocoMetric(CocoMetric):
                 path, shown=ann_file, need_names=False, need_sizes=False)
         for number, entry in enumerate(content['annotations'], 1):
             entry['id'] = number
+        if sort_categories:
+            content['categories'].sort(key=lambda category: category['id'])
         self._coco_api = COCO()
         self._coco_api.dataset = content
         # It prints while it builds its index.
