@@ -285,7 +285,7 @@ class _SampleCleaner:
         sample['img_id'] = typed_id(raw, 'id', where)
         for key in ('height', 'width'):
             if raw.get(key) is not None:
-                sample[key] = typed_value(raw, key, int, where)
+                sample[key] = typed_id(raw, key, where)
                 if sample[key] < 1:
                     raise ValueError(f'{where}: key {key!r} is {sample[key]}, '
                                      'expected at least 1')

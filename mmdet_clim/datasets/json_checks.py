@@ -68,7 +68,7 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
 
 
 def typed_id(raw: Mapping, key: str, where: str) -> int:
-    """The id under a key, also one that was written as text.
+    """The integer under a key, also one that was written as text.
 
     Args:
         raw (Mapping): An object of the file.
@@ -76,7 +76,7 @@ def typed_id(raw: Mapping, key: str, where: str) -> int:
         where (str): File and place, for the error.
 
     Raises:
-        ValueError: If the key is missing or the value is no id.
+        ValueError: If the key is missing or the value is no integer.
     """
     value = as_id(raw.get(key))
     return typed_value(raw, key, int, where) if value is None else value
