@@ -43,13 +43,17 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         type=Path,
         help='JSON file of other words: {"couch": ["sofa"]}')
     parser.add_argument(
-        '--boxes', type=Path, help='COCO JSON with boxes of some classes')
+        '--boxes',
+        type=Path,
+        help='boxes of some classes: COCO JSON, YOLO data.yaml, a folder of '
+        'Pascal VOC, CVAT for images, or Label Studio JSON')
     parser.add_argument(
-        '--val-boxes', type=Path, help='COCO JSON to evaluate on')
+        '--val-boxes', type=Path, help='boxes to evaluate on, likewise')
     parser.add_argument(
         '--box-images',
         type=Path,
-        help='folder of the images of --boxes (default: --images)')
+        help='folder of the images of --boxes (default: that of YOLO and '
+        'Pascal VOC; of a file, --images)')
     parser.add_argument(
         '--val-images',
         type=Path,

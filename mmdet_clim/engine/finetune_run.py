@@ -1,17 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
 """A fine-tuning from its command to the detector that it leaves."""
 import copy
-import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional
 
 from mmengine.config import Config
 from mmengine.dist import (
@@ -27,8 +25,7 @@ from torch import distributed, nn
 
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
 from mmdet_clim.command import one_line
-from mmdet_clim.datasets.coco_annotations import image_file_name, read_coco
-from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
+from mmdet_clim.datasets.box_formats import OwnBoxes, read_boxes
 from mmdet_clim.datasets.preparation.counts import describe_summary
 from mmdet_clim.datasets.preparation.files import whole_file, write_json
 from mmdet_clim.datasets.preparation.own_captions import (
@@ -46,6 +43,7 @@ from .checkpoints import (
 )
 from .config_checks import check_files, check_options, named_in_config
 from .cpu_processes import prepare_cpu_processes
+from .finetune_data import boxed_names, boxes_digest, folder_digest
 from .finetuning import OwnData, finetune_config, plain_config
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
 from .runner import begin_with, build_runner
@@ -88,8 +86,8 @@ class Finetuning:
         captions (Path, optional): File of captions; a text beside each image
             if not given.
         synonyms (Path, optional): JSON of other words for classes.
-        boxes, val_boxes (Path, optional): COCO JSON to train and to evaluate
-            on.
+        boxes, val_boxes (Path, optional): Boxes to train and to evaluate on,
+            of any layout that ``read_boxes`` takes.
         box_images, val_images (Path, optional): Folders of their images.
         work_dir (Path): Of this run alone.
         iterations (int): Of the training.
@@ -149,22 +147,27 @@ class Finetuning:
 
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
-        vocabulary, base_names = self._words()
+        vocabulary = build_vocabulary(self.vocabulary)
+        boxes = self._boxes('boxes', self.boxes, self.box_images, 'train')
+        val_boxes = self._boxes('val_boxes', self.val_boxes, self.val_images
+                                or self.box_images, 'val')
+        base_names = boxed_names('--boxes', boxes, vocabulary.names)
+        boxed_names('--val-boxes', val_boxes, vocabulary.names, need_all=True)
         cfg = Config.fromfile(self.detector)
         captions = self.work_dir / 'captions.json'
         data = OwnData(
             captions,
             self.images,
             vocabulary.names,
-            self.boxes,
-            self.val_boxes,
-            self.box_images,
-            self.val_images,
+            boxes and (boxes.file or self.work_dir / 'boxes.json'),
+            val_boxes and (val_boxes.file or self.work_dir / 'val_boxes.json'),
+            boxes and boxes.images,
+            val_boxes and val_boxes.images,
             base_names=base_names)
         plan = Plan(self._train_config(cfg, data), plain_config(cfg, data))
         self._check_weights(plan)
 
-        before = wanted = self._fingerprint(cfg, vocabulary)
+        before = wanted = self._fingerprint(cfg, vocabulary, boxes, val_boxes)
         if not self.overwrite:
             before = read_fingerprint(self.work_dir)
             if before is None:
@@ -183,6 +186,9 @@ class Finetuning:
             # Captions of a run that another one replaces go with it.
             overwrite=self.overwrite or before not in (None, wanted))
         print_log(describe_summary(summary))
+        for key, own in (('boxes', boxes), ('val_boxes', val_boxes)):
+            if own and own.file is None:
+                write_json(self.work_dir / f'{key}.json', own.content)
         _write_config(plan.train, self.work_dir / 'finetune.py')
         plan.last = self._last_checkpoint()
         if plan.last is None:
@@ -192,22 +198,20 @@ class Finetuning:
             shutil.rmtree(self.work_dir / EVALUATION, ignore_errors=True)
         return plan
 
-    def _words(self) -> Tuple[Vocabulary, Sequence[str]]:
-        """The vocabulary, and those of its classes that have boxes."""
-        vocabulary = build_vocabulary(self.vocabulary)
-        base_names: Sequence[str] = ()
-        box_images = self.box_images or self.images
-        if self.boxes:
-            base_names = boxed_names('--boxes', self.boxes, box_images,
-                                     vocabulary.names)
-        if self.val_boxes:
-            boxed_names(
-                '--val-boxes',
-                self.val_boxes,
-                self.val_images or box_images,
-                vocabulary.names,
-                need_all=True)
-        return vocabulary, base_names
+    def _boxes(self, key: str, source: Optional[Path], images: Optional[Path],
+               split: str) -> Optional[OwnBoxes]:
+        """Boxes of any layout, None where none are given."""
+        if source is None:
+            return None
+        if images is None and source.suffix.lower() in ('.json', '.xml'):
+            # Other layouts say where their images are.
+            images = self.images
+        return read_boxes(
+            source,
+            images,
+            split,
+            shown=f'--{key.replace("_", "-")}: ',
+            clip=split == 'train')
 
     def _train_config(self, cfg: Config, data: OwnData) -> Config:
         train = finetune_config(cfg, self.checkpoint, data, self.iterations,
@@ -255,14 +259,16 @@ class Finetuning:
                     'which run. Give another --work-dir, or --overwrite to '
                     'begin anew in this one')
 
-    def _fingerprint(self, cfg: Config, vocabulary: Vocabulary) -> dict:
+    def _fingerprint(self, cfg: Config, vocabulary: Vocabulary,
+                     boxes: Optional[OwnBoxes],
+                     val_boxes: Optional[OwnBoxes]) -> dict:
         """The options, with what is in the files that they name."""
         digests = {
-            key: value and _folder_digest(value, self.work_dir)
+            key: value and folder_digest(value, self.work_dir)
             for key, value in dict(
                 images=self.images,
-                box_images=self.box_images,
-                val_images=self.val_images).items()
+                box_images=boxes and boxes.images,
+                val_images=val_boxes and val_boxes.images).items()
         }
         options = Config(
             dict(
@@ -272,8 +278,8 @@ class Finetuning:
                 vocabulary=list(vocabulary.names),
                 captions=self.captions and str(self.captions),
                 synonyms=self.synonyms and str(self.synonyms),
-                boxes=self.boxes and str(self.boxes),
-                val_boxes=self.val_boxes and str(self.val_boxes),
+                boxes=boxes_digest(boxes),
+                val_boxes=boxes_digest(val_boxes),
                 iterations=self.iterations,
                 batch_size=self.batch_size,
                 lr=self.lr,
@@ -366,56 +372,6 @@ class Finetuning:
         return '\n'.join(lines)
 
 
-def boxed_names(option: str,
-                file: Path,
-                folder: Path,
-                names: Sequence[str],
-                need_all: bool = False) -> List[str]:
-    """The classes that a COCO JSON has boxes of.
-
-    Args:
-        option (str): What gave the file, for errors.
-        file (Path): The JSON.
-        folder (Path): Of its images.
-        names (Sequence[str]): The vocabulary.
-        need_all (bool): Whether all images have to be there. In training,
-            one that is not is replaced.
-
-    Returns:
-        list[str]: In the order of the vocabulary.
-
-    Raises:
-        ValueError: If it is no such JSON, has no box of the vocabulary, or
-            its images are not in the folder.
-    """
-    content = read_coco(
-        file,
-        folder,
-        need_boxes=True,
-        shown=f'{option}: {file}',
-        clip=not need_all,
-        skip_unreadable=not need_all)
-    known = {c['id']: c['name'] for c in content['categories']}
-    found = {known[a['category_id']] for a in content['annotations']}
-    boxed = [name for name in names if name in found]
-    if not boxed:
-        raise ValueError(
-            f'{option}: {file}: expected boxes of some of {len(names)} '
-            'classes of the vocabulary, got boxes of '
-            f'{sorted(found)[:10]}')
-    images = [image_file_name(image) for image in content['images']]
-    missing = [name for name in images if not (folder / name).is_file()]
-    if len(missing) == len(images) or (need_all and missing):
-        raise ValueError(
-            f'{option}: expected images in {folder}, got {len(missing)} of '
-            f'{len(images)} that are not there, such as {missing[0]}')
-    if missing:
-        print_log(f'{option}: {len(missing)} of {len(images)} images are not '
-                  f'in {folder}, such as {missing[0]}; others take their '
-                  'places')
-    return boxed
-
-
 def _join_processes(launcher: str) -> Config:
     """Join the other processes of the run, where there are any.
 
@@ -464,26 +420,6 @@ def _on_first_process(function: Callable[[], Any]) -> Any:
         # The first process says why.
         sys.exit(1)
     return outcome[0]
-
-
-def _folder_digest(folder: Path, work_dir: Path) -> str:
-    """Says what a folder holds: names and sizes of images and texts.
-
-    Args:
-        folder (Path): Looked through to any depth.
-        work_dir (Path): What is in it does not count.
-    """
-    digest = hashlib.sha256()
-    count = 0
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if Path(parent, name) != work_dir)
-        for path in (Path(parent, file) for file in sorted(files)):
-            if path.suffix.lower() in (*IMAGE_SUFFIXES, '.txt'):
-                name = path.relative_to(folder).as_posix()
-                digest.update(repr((name, path.stat().st_size)).encode())
-                count += 1
-    return f'{count} files, sha256 {digest.hexdigest()[:16]}'
 
 
 def _is_whole(checkpoint: Path) -> bool:

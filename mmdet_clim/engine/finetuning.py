@@ -123,9 +123,10 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     common = dict(
         type='mmdet_clim.OVCocoDataset',
         metainfo=dict(
-            classes=list(data.names),
-            base_classes=base,
-            novel_classes=[n for n in data.names if n not in base],
+            # GLIP takes no list.
+            classes=tuple(data.names),
+            base_classes=tuple(base),
+            novel_classes=tuple(n for n in data.names if n not in base),
             palette=class_palette(len(data.names))))
     if data.boxes is None:
         _leave_out(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper',

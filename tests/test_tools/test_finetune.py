@@ -231,7 +231,7 @@ def test_other_data_and_options_are_refused(whole_run, options, openmoji_root,
         (dict(vocabulary=words), 'vocabulary is ["cat", "person", "fire truck'
          '", "dog", "car"], wanted ["cat", "dog", "person"]'),
         (dict(images=fewer), 'images is "24 files, sha256'),
-        (dict(boxes=tmp_path / 'boxes.json'), 'boxes is "file of sha256'),
+        (dict(boxes=tmp_path / 'boxes.json'), 'boxes is "'),
         (dict(val_boxes=None, val_images=None), 'wanted null'),
     ):
         message_got = refused(capsys, work_dir, {**options, **changed})
