@@ -34,6 +34,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'caption), .jsonl, .csv or .tsv that names images below --images '
         '(default: a .txt beside each image)')
     parser.add_argument(
+        '--tags',
+        type=Path,
+        help="instead of captions, class names: .csv or .tsv with a column of "
+        "images and one of tags (or a column of 0 and 1 for each class), or "
+        "'folders' where each image is in a folder of its class")
+    parser.add_argument(
         '--vocabulary',
         type=Path,
         required=True,
@@ -107,6 +113,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         path = vars(args)[key]
         if path is not None and not path.exists():
             parser.error(f'--{key.replace("_", "-")}: {path} does not exist')
+    if args.tags is not None:
+        if args.captions is not None:
+            parser.error('--tags: expected none beside --captions')
+        if str(args.tags) != 'folders' and not args.tags.exists():
+            parser.error(f'--tags: {args.tags} does not exist')
     processes = os.environ.get('WORLD_SIZE', '1')
     if args.launcher == 'none' and processes != '1':
         parser.error(f'--launcher: expected pytorch in one of {processes} '

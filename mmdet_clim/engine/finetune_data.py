@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Any, Iterable, List, Optional, Sequence
 
 from mmengine.logging import print_log
 
 from mmdet_clim.datasets.box_formats import OwnBoxes
 from mmdet_clim.datasets.coco_annotations import image_file_name
 from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
+from mmdet_clim.datasets.preparation.files import whole_file
 
 
 def boxed_names(option: str,
@@ -56,13 +57,39 @@ def boxed_names(option: str,
     return boxed
 
 
+def content_digest(content: Any) -> str:
+    """Says what a part of the data is, whatever its layout was.
+
+    Args:
+        content: What JSON can hold.
+    """
+    text = json.dumps(content)
+    return f'sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}'
+
+
 def boxes_digest(boxes: Optional[OwnBoxes]) -> Optional[str]:
-    """Says which boxes they are, whatever their layout was."""
+    """Says which boxes they are.
+
+    Args:
+        boxes (OwnBoxes, optional): The boxes.
+    """
     if boxes is None:
         return None
-    digest = hashlib.sha256(json.dumps(boxes.content).encode()).hexdigest()
-    return (f'{len(boxes.content["annotations"])} boxes, sha256 '
-            f'{digest[:16]}')
+    count = len(boxes.content['annotations'])
+    return f'{count} boxes, {content_digest(boxes.content)}'
+
+
+def write_lines(path: Path, entries: Iterable[dict]) -> None:
+    """Write JSON lines; a file that holds them already stays untouched.
+
+    Args:
+        path (Path): The file.
+        entries (Iterable[dict]): A line each.
+    """
+    text = ''.join(f'{json.dumps(entry)}\n' for entry in entries)
+    if not path.is_file() or path.read_text(encoding='utf-8') != text:
+        with whole_file(path) as file:
+            file.write(text)
 
 
 def folder_digest(folder: Path, work_dir: Path) -> str:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from mmengine.config import Config
 from mmengine.dist import (
@@ -32,6 +32,7 @@ from mmdet_clim.datasets.preparation.own_captions import (
     prepare_image_text,
     read_synonyms,
 )
+from mmdet_clim.datasets.preparation.own_tags import tagged_images
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
 
@@ -43,7 +44,13 @@ from .checkpoints import (
 )
 from .config_checks import check_files, check_options, named_in_config
 from .cpu_processes import prepare_cpu_processes
-from .finetune_data import boxed_names, boxes_digest, folder_digest
+from .finetune_data import (
+    boxed_names,
+    boxes_digest,
+    content_digest,
+    folder_digest,
+    write_lines,
+)
 from .finetuning import OwnData, finetune_config, plain_config
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
 from .runner import begin_with, build_runner
@@ -85,6 +92,8 @@ class Finetuning:
         vocabulary (Path): The class names.
         captions (Path, optional): File of captions; a text beside each image
             if not given.
+        tags (Path, optional): Instead of captions: a table of class names,
+            or ``folders``; see ``tagged_images``.
         synonyms (Path, optional): JSON of other words for classes.
         boxes, val_boxes (Path, optional): Boxes to train and to evaluate on,
             of any layout that ``read_boxes`` takes.
@@ -106,6 +115,7 @@ class Finetuning:
     images: Path
     vocabulary: Path
     captions: Optional[Path] = None
+    tags: Optional[Path] = None
     synonyms: Optional[Path] = None
     boxes: Optional[Path] = None
     val_boxes: Optional[Path] = None
@@ -148,6 +158,8 @@ class Finetuning:
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
         vocabulary = build_vocabulary(self.vocabulary)
+        tagged = self.tags and tagged_images(self.tags, self.images,
+                                             vocabulary.names)
         boxes = self._boxes('boxes', self.boxes, self.box_images, 'train')
         val_boxes = self._boxes('val_boxes', self.val_boxes, self.val_images
                                 or self.box_images, 'val')
@@ -167,7 +179,8 @@ class Finetuning:
         plan = Plan(self._train_config(cfg, data), plain_config(cfg, data))
         self._check_weights(plan)
 
-        before = wanted = self._fingerprint(cfg, vocabulary, boxes, val_boxes)
+        before = wanted = self._fingerprint(cfg, vocabulary, tagged, boxes,
+                                            val_boxes)
         if not self.overwrite:
             before = read_fingerprint(self.work_dir)
             if before is None:
@@ -176,12 +189,16 @@ class Finetuning:
             open_run(self.work_dir, wanted, self.overwrite))
         if plan.finished:
             return plan
+        source = self.captions
+        if tagged is not None:
+            source = self.work_dir / 'tags.jsonl'
+            write_lines(source, tagged)
         summary, _ = prepare_image_text(
-            str(self.captions or self.images),
+            str(source or self.images),
             captions,
             vocabulary=vocabulary,
             synonyms=self.synonyms and read_synonyms(self.synonyms),
-            images=self.images if self.captions else None,
+            images=self.images if source else None,
             workers=max(1, self.workers),
             # Captions of a run that another one replaces go with it.
             overwrite=self.overwrite or before not in (None, wanted))
@@ -260,7 +277,7 @@ class Finetuning:
                     'begin anew in this one')
 
     def _fingerprint(self, cfg: Config, vocabulary: Vocabulary,
-                     boxes: Optional[OwnBoxes],
+                     tagged: Optional[List[dict]], boxes: Optional[OwnBoxes],
                      val_boxes: Optional[OwnBoxes]) -> dict:
         """The options, with what is in the files that they name."""
         digests = {
@@ -277,6 +294,7 @@ class Finetuning:
                 checkpoint=str(self.checkpoint),
                 vocabulary=list(vocabulary.names),
                 captions=self.captions and str(self.captions),
+                tags=tagged and content_digest(tagged),
                 synonyms=self.synonyms and str(self.synonyms),
                 boxes=boxes_digest(boxes),
                 val_boxes=boxes_digest(val_boxes),

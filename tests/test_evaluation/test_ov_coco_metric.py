@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -279,10 +280,37 @@ def test_built_from_its_scope_and_detections_kept(tmp_path):
     assert len(kept) == sum(len(s.pred_instances) for s in samples)
 
 
+@pytest.mark.parametrize('group', ['base', 'novel'])
+def test_a_group_without_classes(tmp_path, group, caplog):
+    """As where all classes have boxes to train on, or none has."""
+    boxes, samples = random_case(4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 12)
+    other = dict(base='novel', novel='base')[group]
+    meta = {
+        'classes': CLASSES,
+        f'{group}_classes': (),
+        f'{other}_classes': CLASSES
+    }
+    logger = MMLogger.get_instance(f'without_{group}')
+    logger.addHandler(caplog.handler)
+    result = run(OVCocoMetric(ann_file), samples, meta)
+    whole = run(OVCocoMetric(ann_file), samples)
+    for key in ('ap50', 'map'):
+        assert np.isnan(result[f'ov_coco/{group}_{key}'])
+        assert result[f'ov_coco/{other}_{key}'] == pytest.approx(
+            result[f'ov_coco/all_{key}'])
+        assert result[f'ov_coco/all_{key}'] == pytest.approx(
+            whole[f'ov_coco/all_{key}'])
+    # A dash in the table.
+    row = next(line for line in caplog.text.splitlines()
+               if line.startswith(f'| {group} '))
+    assert [cell.strip() for cell in row.split('|')[2:5]] == ['0/0', '-', '-']
+
+
 @pytest.mark.parametrize('meta, word', [
     (None, 'classes'),
     (dict(classes=CLASSES), 'base_classes'),
-    (dict(META, novel_classes=()), 'novel_classes'),
+    (dict(META, base_classes=(), novel_classes=()), 'two empty lists'),
     (dict(META, novel_classes=('dog', 'car')), 'car'),
     (dict(META, novel_classes=('dog', 'unicorn')), 'unicorn'),
 ])
@@ -343,15 +371,17 @@ def edited(ann_file: str, edit, key: str = 'annotations') -> str:
 
 
 @pytest.mark.parametrize('backend', ['pycocotools', 'faster_coco_eval'])
-@pytest.mark.parametrize('edit', [
-    lambda n, a: a.update(id=n),
-    lambda n, a: a.pop('id'),
-    lambda n, a: a.pop('area'),
-    lambda n, a: a.update(area=0),
-    lambda n, a: a.pop('iscrowd'),
-    lambda n, a: a.update(image_id=str(a['image_id'])),
-    lambda n, a: a.update(bbox=list(map(str, a['bbox']))),
-], ids=['from 0', 'no id', 'no area', 'area 0', 'no crowd', 'ids', 'text'])
+@pytest.mark.parametrize(
+    'edit', [
+        lambda n, a: a.update(id=n),
+        lambda n, a: a.pop('id'),
+        lambda n, a: a.pop('area'),
+        lambda n, a: a.update(area=0),
+        lambda n, a: a.pop('iscrowd'),
+        lambda n, a: a.update(image_id=str(a['image_id'])),
+        lambda n, a: a.update(bbox=list(map(str, a['bbox']))),
+    ],
+    ids=['from 0', 'no id', 'no area', 'area 0', 'no crowd', 'ids', 'text'])
 def test_what_is_repaired_gives_the_same_numbers(tmp_path, edit, backend):
     """COCO's evaluation takes an annotation id of 0 for "no match"."""
     boxes, samples = random_case(1, num_images=4)

@@ -165,3 +165,9 @@ def test_a_reader_that_does_not_fit(clim_cfg):
     clim_cfg['region_reader'] = dict(type='mmdet_clim.TwoStageReader')
     with pytest.raises(TypeError, match='ZeroShotBBoxHead'):
         MODELS.build(clim_cfg)
+
+
+def test_an_objective_needs_a_text_encoder(clim_cfg):
+    clim_cfg.pop('text_encoder')
+    with pytest.raises(TypeError, match='text_encoder: objectives[.]'):
+        MODELS.build(clim_cfg)
