@@ -66,13 +66,32 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='folder of the images of --val-boxes (default: --box-images)')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/finetune'))
-    parser.add_argument('--iterations', type=int, default=1000)
+    parser.add_argument(
+        '--iterations',
+        type=int,
+        help='of the training (default: each captioned image is seen five '
+        'times, in 200 to 20000)')
     parser.add_argument(
         '--batch-size',
         type=int,
         default=8,
         help='samples of a step of one process (%(default)s)')
     parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument(
+        '--lr-mult',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='PART=FACTOR',
+        help='learning rates of parts, by a part of their names in the '
+        'detector, such as neck=0.5 (beside backbone=0.1, rpn_head=0.1 and '
+        'language_model=0)')
+    parser.add_argument(
+        '--freeze',
+        nargs='+',
+        default=(),
+        metavar='PART',
+        help='parts that stay as they are, such as backbone')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--workers',
@@ -113,6 +132,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         path = vars(args)[key]
         if path is not None and not path.exists():
             parser.error(f'--{key.replace("_", "-")}: {path} does not exist')
+    for part, factor in args.lr_mult.items():
+        if not isinstance(factor, (int, float)) or not 0 <= factor <= 1e3:
+            parser.error(
+                f'--lr-mult: {part}: expected a factor of at least 0, '
+                f'got {factor!r}')
     if args.tags is not None:
         if args.captions is not None:
             parser.error('--tags: expected none beside --captions')

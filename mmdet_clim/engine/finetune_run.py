@@ -6,10 +6,10 @@ import math
 import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.dist import (
@@ -21,7 +21,7 @@ from mmengine.dist import (
 )
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from torch import distributed, nn
+from torch import distributed
 
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
 from mmdet_clim.command import one_line
@@ -51,7 +51,13 @@ from .finetune_data import (
     folder_digest,
     write_lines,
 )
-from .finetuning import OwnData, finetune_config, plain_config
+from .finetune_grounding import reads_prompts
+from .finetuning import (
+    OwnData,
+    default_iterations,
+    finetune_config,
+    plain_config,
+)
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
 from .runner import begin_with, build_runner
 
@@ -73,12 +79,15 @@ class Plan:
         plain (Config): Of the detector that is left.
         finished (bool): Whether there is nothing left to do.
         last (Path, optional): The checkpoint that it goes on from.
+        in_parts (bool): Whether a grounding detector reads the names a few at
+            a time.
     """
 
     train: Config
     plain: Config
     finished: bool = False
     last: Optional[Path] = None
+    in_parts: bool = False
 
 
 @dataclass
@@ -99,9 +108,12 @@ class Finetuning:
             of any layout that ``read_boxes`` takes.
         box_images, val_images (Path, optional): Folders of their images.
         work_dir (Path): Of this run alone.
-        iterations (int): Of the training.
+        iterations (int, optional): Of the training; from the number of
+            captioned images if not given.
         batch_size (int): Samples of a step of one process.
         lr (float): Learning rate.
+        lr_mult (dict): Part of a weight's name to the factor of its rate.
+        freeze (list[str]): Parts that stay as they are.
         seed (int): Of all randomness.
         workers (int): Processes that prepare captions, and that load data.
         amp (bool): Mixed precision.
@@ -122,9 +134,11 @@ class Finetuning:
     box_images: Optional[Path] = None
     val_images: Optional[Path] = None
     work_dir: Path = Path('work_dirs/finetune')
-    iterations: int = 1000
+    iterations: Optional[int] = None
     batch_size: int = 8
     lr: float = 1e-4
+    lr_mult: Mapping[str, float] = field(default_factory=dict)
+    freeze: Sequence[str] = ()
     seed: int = 0
     workers: int = 2
     amp: bool = False
@@ -176,7 +190,10 @@ class Finetuning:
             boxes and boxes.images,
             val_boxes and val_boxes.images,
             base_names=base_names)
-        plan = Plan(self._train_config(cfg, data), plain_config(cfg, data))
+        # Its length is known when the captions are.
+        plan = Plan(
+            self._train_config(cfg, data, self.iterations or 1),
+            plain_config(cfg, data))
         self._check_weights(plan)
 
         before = wanted = self._fingerprint(cfg, vocabulary, tagged, boxes,
@@ -203,6 +220,14 @@ class Finetuning:
             # Captions of a run that another one replaces go with it.
             overwrite=self.overwrite or before not in (None, wanted))
         print_log(describe_summary(summary))
+        if self.iterations is None:
+            count = summary['files'][captions.name]['images']
+            plan.train = self._train_config(
+                cfg, data,
+                default_iterations(count, self.batch_size * get_world_size(),
+                                   boxes is not None,
+                                   not reads_prompts(plan.plain)))
+            self._read_in_parts(plan)
         for key, own in (('boxes', boxes), ('val_boxes', val_boxes)):
             if own and own.file is None:
                 write_json(self.work_dir / f'{key}.json', own.content)
@@ -230,9 +255,20 @@ class Finetuning:
             shown=f'--{key.replace("_", "-")}: ',
             clip=split == 'train')
 
-    def _train_config(self, cfg: Config, data: OwnData) -> Config:
-        train = finetune_config(cfg, self.checkpoint, data, self.iterations,
-                                self.batch_size, self.lr, self.workers)
+    def _train_config(self, cfg: Config, data: OwnData,
+                      iterations: int) -> Config:
+        train = finetune_config(
+            cfg,
+            self.checkpoint,
+            data,
+            iterations,
+            self.batch_size,
+            self.lr,
+            self.workers,
+            lr_mult={
+                **self.lr_mult,
+                **dict.fromkeys(self.freeze, 0.0)
+            })
         train.randomness = dict(seed=self.seed)
         if self.amp:
             train.optim_wrapper.type = 'AmpOptimWrapper'
@@ -250,22 +286,33 @@ class Finetuning:
         with named_in_config(plain):
             detector = MODELS.build(copy.deepcopy(plain.model))
         load_weights(detector, self.checkpoint)
+        for part in (*self.lr_mult, *self.freeze):
+            if not any(part in name
+                       for name, _ in detector.named_parameters()):
+                raise ValueError(
+                    f'--lr-mult, --freeze: {part!r} is in the name of no '
+                    f'weight of {type(detector).__name__}, expected a part '
+                    f'such as {", ".join(n for n, _ in detector.named_children())}'
+                )
         if reads_texts(detector):
-            self._read_in_parts(plan, detector)
+            try:
+                check_prompt(detector,
+                             plain.test_dataloader.dataset.metainfo.classes)
+            except ValueError:
+                plan.in_parts = True
+                self._read_in_parts(plan)
 
-    def _read_in_parts(self, plan: Plan, detector: nn.Module) -> None:
-        """Have a grounding detector find all names, if they are too many."""
-        names = plan.plain.test_dataloader.dataset.metainfo.classes
-        try:
-            check_prompt(detector, names)
-        except ValueError:
-            for cfg, model in ((plan.plain, plan.plain.model),
-                               (plan.train, plan.train.model.detector)):
-                model.test_cfg.chunked_size = CHUNK
-                for split in ('val', 'test'):
-                    if cfg[f'{split}_dataloader'] is not None:
-                        # mmdet's limit.
-                        cfg[f'{split}_dataloader'].batch_size = 1
+    def _read_in_parts(self, plan: Plan) -> None:
+        """Have a grounding detector find names that are too many at once."""
+        if not plan.in_parts:
+            return
+        for cfg, model in ((plan.plain, plan.plain.model),
+                           (plan.train, plan.train.model.detector)):
+            model.test_cfg.chunked_size = CHUNK
+            for split in ('val', 'test'):
+                if cfg[f'{split}_dataloader'] is not None:
+                    # mmdet's limit.
+                    cfg[f'{split}_dataloader'].batch_size = 1
 
     def _check_not_taken(self) -> None:
         """Raise if a detector would be lost of which no run is known."""
@@ -301,6 +348,8 @@ class Finetuning:
                 iterations=self.iterations,
                 batch_size=self.batch_size,
                 lr=self.lr,
+                lr_mult=dict(self.lr_mult),
+                freeze=list(self.freeze),
                 seed=self.seed,
                 workers=self.workers,
                 amp=self.amp,

@@ -13,16 +13,20 @@ import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 
 from mmdet_clim.apis import CLIMInferencer
 from mmdet_clim.command import is_mistake, one_line
 from mmdet_clim.engine.finetune_run import Finetuning
 from mmdet_clim.engine.finetuning import (
     OwnData,
+    default_iterations,
     finetune_config,
     resize_scale,
 )
 from mmdet_clim.engine.fingerprint import open_run
+from mmdet_clim.registry import MODELS
 
 CONFIGS = 'configs/openmoji'
 NAMES = ['cat', 'person', 'fire truck', 'dog', 'car']
@@ -456,6 +460,7 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(detector=tmp_path / 'broken.py'), 'broken.py: SyntaxError'),
         (dict(detector=tmp_path / 'empty.py'),
          "config with 'test_dataloader'"),
+        (dict(freeze=['backbon3']), "'backbon3' is in the name of no weight"),
         (dict(cfg_options={'model.detector.nek.type': 'mmdet.FPN'}), 'nek'),
         (dict(cfg_options={'optim_wraper.optimizer.lr': 1}), 'optim_wrapper'),
     ):
@@ -517,6 +522,38 @@ def test_two_processes(options, start_tool, tmp_path):
     assert 0 <= metrics['ov_coco/all_ap50'] <= 1
     record = json.loads((tmp_path / 'out' / 'fingerprint.json').read_text())
     assert record['config']['processes'] == 2
+
+
+def test_lengths_that_follow_from_the_data():
+    # 4 boxed, 1 whole, 3 mosaics of 4 or 9 tiles: 20.5 images a step.
+    assert default_iterations(4000, 8, True, True) == 980
+    # 2 whole and 6 mosaics: 41 images a step.
+    assert default_iterations(4000, 8, False, True) == 490
+    # 4 mosaics: 26 images a step.
+    assert default_iterations(4000, 8, True, False) == 770
+    assert default_iterations(5, 8, True, True) == 200
+    assert default_iterations(10**6, 8, True, True) == 20000
+
+
+def test_learning_rates_of_parts(detector, tmp_path):
+    """As the optimizer has them, of weights by name."""
+    cfg = Config.fromfile(detector[0])
+    data = OwnData(tmp_path / 'c.json', tmp_path, NAMES)
+    new = finetune_config(
+        cfg, detector[1], data, lr=1.0, lr_mult=dict(shared_head=0.0))
+    init_default_scope('mmdet')
+    model = MODELS.build(new.model)
+    optimizer = build_optim_wrapper(model, new.optim_wrapper).optimizer
+    of = {id(p): g['lr'] for g in optimizer.param_groups for p in g['params']}
+    wanted = {
+        'detector.backbone.conv1.weight': 0.1,
+        'detector.rpn_head.rpn_conv.weight': 0.1,
+        'detector.roi_head.shared_head.layer4.0.conv1.weight': 0.0,
+        'detector.roi_head.bbox_head.fc_reg.weight': 1.0,
+        'objectives.tag.region_loss.bias': 1.0,
+    }
+    parameters = dict(model.named_parameters())
+    assert {name: of[id(parameters[name])] for name in wanted} == wanted
 
 
 def test_the_config(detector, tmp_path):

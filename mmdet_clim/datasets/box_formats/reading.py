@@ -61,7 +61,7 @@ def read_boxes(source: Path,
         ValueError: If it is none of these, or cannot be repaired; the message
             names file, entry and value.
     """
-    source = Path(source)
+    given = source = Path(source)
     folder = images or (source if source.is_dir() else source.parent)
     files = [source]
     if source.is_dir():
@@ -87,7 +87,7 @@ def read_boxes(source: Path,
     if content is None:
         content = entries.coco()
     checker = CocoChecker(
-        f'{shown}{source}',
+        f'{shown}{given}',
         read_size=file_sizes(folder),
         clip=clip,
         skip_unreadable=clip)
