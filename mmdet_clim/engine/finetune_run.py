@@ -286,14 +286,15 @@ class Finetuning:
         with named_in_config(plain):
             detector = MODELS.build(copy.deepcopy(plain.model))
         load_weights(detector, self.checkpoint)
+        weights = [name for name, _ in detector.named_parameters()]
         for part in (*self.lr_mult, *self.freeze):
-            if not any(part in name
-                       for name, _ in detector.named_parameters()):
+            if not any(part in name for name in weights):
+                known = ', '.join(name
+                                  for name, _ in detector.named_children())
                 raise ValueError(
                     f'--lr-mult, --freeze: {part!r} is in the name of no '
                     f'weight of {type(detector).__name__}, expected a part '
-                    f'such as {", ".join(n for n, _ in detector.named_children())}'
-                )
+                    f'such as {known}')
         if reads_texts(detector):
             try:
                 check_prompt(detector,
