@@ -28,9 +28,9 @@ import numpy as np
 from mmengine.logging import print_log
 
 from .images import image_size
-from .regular_files import read_regular
 from .json_checks import IDS, LIMIT, as_id, as_number
 from .json_files import read_json
+from .regular_files import read_regular
 from .text_files import is_text
 
 #: COCO rounds to hundredths: so many pixels beyond an edge are no mistake.
@@ -38,6 +38,8 @@ ROUNDING = 0.02
 COCO_URL = 'http://images.cocodataset.org/'
 
 Size = Tuple[int, int]
+_ANNOTATION_KEYS = ('image_id', 'category_id', 'bbox')
+_NUMBERS = (int, float)
 
 
 def image_file_name(image: Mapping) -> str:
@@ -294,7 +296,7 @@ class CocoChecker:
         """
         self._seen += 1
         where = f'annotations[{number}]'
-        self._require(entry, ('image_id', 'category_id', 'bbox'), where)
+        self._require(entry, _ANNOTATION_KEYS, where)
         if entry.get('id') is None:
             entry['id'] = self._next_id
             self._repair('missing annotation ids', where)
@@ -302,13 +304,18 @@ class CocoChecker:
         self._ids.append(annotation_id)
         if annotation_id >= self._next_id:
             self._next_id = annotation_id + 1
+        image_id, category_id = entry['image_id'], entry['category_id']
+        if self._is_good(entry, image_id, category_id):
+            self._kept += 1
+            return entry
         where = f'{where} (id {annotation_id})'
         image_id = self._own_id(entry, 'image_id', where)
         category_id = self._own_id(entry, 'category_id', where)
         if category_id not in self.categories:
-            self._refuse(where, 'category_id', category_id,
-                         f'one of the {len(self.categories)} ids under '
-                         "'categories'")
+            self._refuse(
+                where, 'category_id', category_id,
+                f'one of the {len(self.categories)} ids under '
+                "'categories'")
         if image_id not in self.sizes:
             if image_id in self._left_out:
                 self._drop('boxes of images that are left out', where)
@@ -321,6 +328,37 @@ class CocoChecker:
             return None
         self._kept += 1
         return entry
+
+    def _is_good(self, entry: dict, image_id: Any, category_id: Any) -> bool:
+        """Whether nothing is to be done; most entries are so.
+
+        It must be true only of what the other checks leave as it is.
+        """
+        box, area = entry['bbox'], entry.get('area')
+        crowd = entry.get('iscrowd', 0 if self.lvis else None)
+        if not (type(image_id) is type(category_id) is type(crowd) is int
+                and image_id in self.sizes and category_id in self.categories
+                and 0 <= crowd <= 1 and type(box) is list and len(box) == 4
+                and type(area) in _NUMBERS and 0 < area < LIMIT**2):
+            return False
+        x, y, width, height = box
+        if not (type(x) in _NUMBERS and type(y) in _NUMBERS and type(width)
+                in _NUMBERS and type(height) in _NUMBERS and x >= 0 and y >= 0
+                and 0 < width <= LIMIT and 0 < height <= LIMIT):
+            return False
+        right, bottom = x + width, y + height
+        if self.clip:
+            size = self.sizes[image_id]
+            if right > size[0] or bottom > size[1]:
+                return False
+        elif right > LIMIT or bottom > LIMIT:
+            return False
+        masks = entry.get('segmentation')
+        if masks and not (type(masks) is list
+                          and all(map(_is_polygon, masks))):
+            return False
+        self._farthest = max(self._farthest, right, bottom)
+        return True
 
     def _check_crowd(self, entry: dict, where: str) -> None:
         """``iscrowd`` as 0 or 1."""
@@ -724,9 +762,8 @@ def check_panoptic(content: Any, file: str) -> dict:
         checker._require(entry, ('image_id', 'segments_info'), where)
         image_id = checker._own_id(entry, 'image_id', where)
         if image_id not in checker.sizes or image_id in known:
-            checker._refuse(
-                where, 'image_id', image_id,
-                'one of the ids under \'images\', each once')
+            checker._refuse(where, 'image_id', image_id,
+                            "one of the ids under 'images', each once")
         known.add(image_id)
         segments = _listed(entry, 'segments_info', f'{file}: {where}')
         kept = []

@@ -69,6 +69,15 @@ def read_image_file(path: Union[str, Path]) -> np.ndarray:
         ndarray: The image (H, W, 3), uint8, BGR.
 
     Raises:
-        UnreadableImageError: If it is missing or cannot be decoded.
+        FileNotFoundError: If there is none.
+        UnreadableImageError: If it cannot be decoded at full size.
     """
-    return read_image(dict(img_path=path))[0]
+    if not Path(path).exists():
+        raise FileNotFoundError(f'{path} does not exist')
+    image, full = read_image(dict(img_path=path))
+    if image.shape[:2] != full:
+        raise UnreadableImageError(
+            f'{path}: {full[1]}x{full[0]} pixels, expected at most '
+            f'{MAX_PIXELS}',
+            reason='too large')
+    return image

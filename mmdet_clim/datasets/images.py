@@ -10,7 +10,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 #: What Pillow may open; of its other formats, EPS starts Ghostscript.
 FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
@@ -23,6 +23,17 @@ _REDUCED_FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+# EXIF 2.3, table 6: what makes an image upright.
+_UPRIGHT = {
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.flip(cv2.transpose(image), -1),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+_EXIF_MARKS = (b'Exif\0', b'eXIf', b'EXIF')
 # Start-of-frame markers of ISO/IEC 10918-1, table B.1: C0 to CF without
 # DHT (C4), JPG (C8) and DAC (CC). Those that are decoded: baseline, extended
 # and progressive, with Huffman codes.
@@ -105,7 +116,8 @@ def _jpeg_frame(marker: int, frame: bytes) -> Tuple[int, int, int, int, int]:
     if marker not in _JPEG_DECODED:
         raise UnreadableImageError(
             f'a JPEG of kind SOF{marker - 0xC0}, expected baseline or '
-            'progressive with Huffman codes', reason='unusual JPEG')
+            'progressive with Huffman codes',
+            reason='unusual JPEG')
     count = frame[5] if len(frame) > 5 else 0
     factors = [(f >> 4, f & 15) for f in frame[7:6 + 3 * count:3]]
     if not 0 < count == len(factors) or not all(map(all, factors)):
@@ -289,17 +301,28 @@ def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> Tuple[int, int]:
         UnreadableImageError: If it is no image, cut short, or too large.
     """
     header, _ = _checked_header(data, None, max_pixels)
-    size = header.width, header.height
+    return _upright_size(header, _orientation(data, header))
+
+
+def _orientation(data: bytes, header: ImageHeader) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1 where it is not told."""
+    if header.kind != 'AVIF' and not any(mark in data[:header.scan or None]
+                                         for mark in _EXIF_MARKS):
+        return 1
     try:
         with _opened(data) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except UnreadableImageError:
-        # OpenCV may still read what Pillow does not.
-        orientation = 1
-    # Values 5 to 8 of EXIF 2.3, table 6, exchange rows and columns; Pillow
-    # gives the size of a TIFF with them exchanged.
-    turned = orientation in (5, 6, 7, 8) and header.kind != 'TIFF'
-    return size[::-1] if turned else size
+        # The rest of it may be read all the same.
+        return 1
+    return value if value in tuple(_UPRIGHT) else 1
+
+
+def _upright_size(header: ImageHeader, orientation: int) -> Tuple[int, int]:
+    """Width and height when it is upright; Pillow gives a TIFF's so."""
+    turned = orientation >= 5 and header.kind != 'TIFF'
+    return (header.height, header.width) if turned else (header.width,
+                                                         header.height)
 
 
 def decode_image(
@@ -312,7 +335,7 @@ def decode_image(
     an EXIF rotation is applied, as ``mmcv.imread`` does. Samples of 32 bits
     have no range that all agree on, and are refused.
 
-    What it takes of memory beside the file is at most 20 bytes for each of
+    What it takes of memory beside the file is at most 24 bytes for each of
     ``max_pixels``, whatever the file says.
 
     Args:
@@ -333,23 +356,28 @@ def decode_image(
         UnreadableImageError: If it is no image, cut short, or too large.
     """
     header, reduction = _checked_header(data, scale, max_pixels)
+    orientation = _orientation(data, header)
     if header.kind == 'AVIF':
-        # OpenCV has it in some builds, and does not rotate it.
+        # OpenCV has it in some builds.
         with _opened(data) as avif:
-            upright = ImageOps.exif_transpose(avif).convert('RGB')
-            image = np.asarray(upright)[..., ::-1].copy()
+            image = np.asarray(avif.convert('RGB'))[..., ::-1]
     else:
+        flags = _REDUCED_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
         try:
-            image = cv2.imdecode(
-                np.frombuffer(data, np.uint8), _REDUCED_FLAGS[reduction])
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
+            reason = ' '.join(str(error).split())
             raise UnreadableImageError(
-                f'OpenCV cannot decode it ({error})') from error
+                f'OpenCV cannot decode it ({reason})') from error
     if image is None:
         raise UnreadableImageError('OpenCV cannot decode it')
-    if reduction == 1:
-        return image, image.shape[:2]
-    full = header.height, header.width
-    rotated = (image.shape[0] > image.shape[1]) != (full[0] > full[1]) \
-        and image.shape[0] != image.shape[1]
-    return image, full[::-1] if rotated else full
+    # OpenCV turns a TIFF whatever the flags.
+    if orientation in _UPRIGHT and header.kind != 'TIFF':
+        image = _UPRIGHT[orientation](image)
+    full = _upright_size(header, orientation)[::-1]
+    if image.shape[:2] != tuple(-(-side // reduction) for side in full):
+        raise UnreadableImageError(
+            f'{image.shape[1]}x{image.shape[0]} pixels were decoded of '
+            f'{full[1]}x{full[0]} that its header tells',
+            reason='broken header')
+    return np.ascontiguousarray(image), full

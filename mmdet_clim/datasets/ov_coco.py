@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmdet_clim.registry import DATASETS
 
 from .coco_annotations import clipped_box, read_coco
+from .draws import DrawnSamples
 from .images import UnreadableImageError
 from .replacing import ReplacesUnreadable
 
@@ -44,7 +45,7 @@ def _ov_coco_metainfo() -> dict:
 
 
 @DATASETS.register_module()
-class OVCocoDataset(ReplacesUnreadable, CocoDataset):
+class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
     """COCO annotations of the 65 OV-COCO classes.
 
     ``METAINFO`` holds ``classes``, ``base_classes``, ``novel_classes`` and
@@ -113,7 +114,7 @@ class OVCocoDataset(ReplacesUnreadable, CocoDataset):
             self._log(f'dropped {known - kept} boxes narrower than a pixel')
         if not kept and not self.test_mode:
             raise ValueError(
-                f"{self.ann_file}: expected boxes of the {len(self.cat_ids)} "
+                f'{self.ann_file}: expected boxes of the {len(self.cat_ids)} '
                 'classes to train on, got none that is left')
         return data_list
 
@@ -160,8 +161,8 @@ class OVCocoDataset(ReplacesUnreadable, CocoDataset):
         # Loaders leave here what they read.
         real = sample.get('ori_shape')
         stated = sample['height'], sample['width']
-        if real is not None and max(
-                abs(a - b) for a, b in zip(real, stated)) > 1:
+        if real is not None and max(abs(a - b)
+                                    for a, b in zip(real, stated)) > 1:
             hint = ''
             if tuple(real) == stated[::-1]:
                 hint = ': its EXIF rotation exchanges them'
@@ -185,9 +186,9 @@ class OVCocoDataset(ReplacesUnreadable, CocoDataset):
             raise ValueError(
                 f'{self.ann_file}: none of its classes is known, expected '
                 f'some of {tuple(index)}, got {tuple(names.values())}')
-        dropped = Counter(
-            names[a['category_id']] for a in content['annotations']
-            if a['category_id'] not in self.cat2label)
+        dropped = Counter(names[a['category_id']]
+                          for a in content['annotations']
+                          if a['category_id'] not in self.cat2label)
         if dropped:
             message = (f'{sum(dropped.values())} annotations of classes that '
                        f'the vocabulary lacks: {dict(dropped.most_common())}')

@@ -75,8 +75,7 @@ class ReplacesUnreadable(BaseDataset):
             raise
         except Exception as error:
             reason = self._described(error, idx)
-        self.unreadable.add(f'{reason}; it counts as without a detection',
-                            idx)
+        self.unreadable.add(f'{reason}; it counts as without a detection', idx)
         noted = len(self.unreadable.indices)
         if not self._readable and noted >= min(100, len(self)):
             raise NoReadableImageError(
@@ -92,7 +91,8 @@ class ReplacesUnreadable(BaseDataset):
             raise
         except Exception as error:
             raise UnreadableImageError(
-                self._described(error, idx), type(error).__name__) from error
+                self._described(error, idx),
+                type(error).__name__) from error
 
     def _described(self, error: Exception, idx: int) -> str:
         if isinstance(error, UnreadableImageError):
@@ -121,7 +121,9 @@ class ReplacesUnreadable(BaseDataset):
                 f'{reason}; nor does the pipeline take a grey image of '
                 f'{shape}: {describe(error, idx)}') from error
         packed = sample.get('data_samples')
-        if packed is not None:
+        if packed is None:
+            sample['unreadable'] = True
+        else:
             packed.set_metainfo(dict(unreadable=True))
         return sample
 
@@ -160,11 +162,14 @@ def unreadable_images(dataset: Dataset) -> Iterator[tuple]:
         notes = getattr(part, 'unreadable', None)
         if isinstance(notes, UnreadableImages):
             yield part, notes
+        elif isinstance(notes, list):
+            # Of several sources.
+            yield from zip(part.datasets, notes)
 
 
 def _with_inner(dataset: Dataset) -> Iterator[Dataset]:
     yield dataset
-    for inner in (getattr(dataset, 'dataset', None),
-                  *(getattr(dataset, 'datasets', None) or ())):
+    for inner in (getattr(dataset, 'dataset',
+                          None), *(getattr(dataset, 'datasets', None) or ())):
         if inner is not None:
             yield from _with_inner(inner)

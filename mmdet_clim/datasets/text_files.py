@@ -10,9 +10,9 @@ from .regular_files import open_regular
 
 # Longest first: the mark of UTF-32 begins with that of UTF-16.
 _MARKS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'),
-          (codecs.BOM_UTF32_BE, 'utf-32-be'), (codecs.BOM_UTF16_LE,
-                                               'utf-16-le'),
-          (codecs.BOM_UTF16_BE, 'utf-16-be'))
+          (codecs.BOM_UTF32_BE,
+           'utf-32-be'), (codecs.BOM_UTF16_LE,
+                          'utf-16-le'), (codecs.BOM_UTF16_BE, 'utf-16-be'))
 # Halves of a character that JSON's escapes can write, and NUL.
 _NO_TEXT = re.compile('[\ud800-\udfff\0]')
 _BLOCK = 1 << 16

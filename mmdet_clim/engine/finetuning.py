@@ -237,7 +237,7 @@ def finetune_config(cfg: Config,
         loader = new.train_dataloader
         loader.dataset.datasets = loader.dataset.datasets[1:]
         loader.sampler.source_ratio = ratio[1:]
-        loader.batch_size = loader.sampler.batch_size = batch_size
+        loader.batch_size = batch_size
     _set_schedule(new, iterations, lr)
     new.optim_wrapper.paramwise_cfg = dict(
         custom_keys={
@@ -383,7 +383,7 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
     # MMEngine reaches the full rate one iteration before the end.
     warm_up = max(2, iterations // 20)
     cfg.train_cfg = dict(
-        type='IterBasedTrainLoop',
+        type='mmdet_clim.ResumableTrainLoop',
         max_iters=iterations,
         val_interval=iterations)
     cfg.optim_wrapper = dict(
@@ -407,7 +407,7 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
     tenth = max(1, iterations // 10)
     cfg.setdefault('default_hooks', ConfigDict())
     cfg.default_hooks.checkpoint = dict(
-        type='CheckpointHook',
+        type='mmdet_clim.AtomicCheckpointHook',
         by_epoch=False,
         interval=tenth,
         # One is written while the other is whole.

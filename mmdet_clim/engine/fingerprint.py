@@ -83,6 +83,30 @@ def differences(old: Any,
     ]
 
 
+def check_run(work_dir: Path,
+              wanted: Mapping[str, Any],
+              overwrite: bool = False) -> None:
+    """Refuse early what :func:`open_run` would refuse later.
+
+    Args:
+        work_dir (Path): As there.
+        wanted (dict): As there.
+        overwrite (bool): As there.
+
+    Raises:
+        FileExistsError: If the work dir holds another run, or one that says
+            not which it is.
+    """
+    work_dir = Path(work_dir)
+    if overwrite or not _is_worth_keeping(work_dir):
+        return
+    wrong = _other_run(work_dir, wanted)
+    if wrong:
+        raise FileExistsError(
+            f'{work_dir}: holds another run: {wrong}. Give another work '
+            'dir, or --overwrite to begin anew in this one')
+
+
 @contextmanager
 def open_run(work_dir: Path,
              wanted: Mapping[str, Any],
@@ -110,12 +134,8 @@ def open_run(work_dir: Path,
     work_dir = Path(work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     with _locked(work_dir):
-        wrong = _other_run(work_dir, wanted)
-        if wrong and not overwrite and _is_worth_keeping(work_dir):
-            raise FileExistsError(
-                f'{work_dir}: holds another run: {wrong}. Give another work '
-                'dir, or --overwrite to begin anew in this one')
-        if wrong or overwrite:
+        check_run(work_dir, wanted, overwrite)
+        if overwrite or _other_run(work_dir, wanted):
             _remove_run(work_dir)
         if not (work_dir / RECORD).exists():
             write_json(work_dir / RECORD, wanted, indent=1)

@@ -17,6 +17,9 @@ from terminaltables import AsciiTable
 from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.registry import METRICS
 
+from .class_split import write_split
+from .unreadable import without_unreadable
+
 PROTOCOLS = ('all_images', 'detic')
 BACKENDS = ('pycocotools', 'faster_coco_eval')
 
@@ -47,8 +50,9 @@ class OVCocoMetric(CocoMetric):
         ann_file (str, optional): COCO annotation file of the val images.
             Classes are found in it by name; it is checked and repaired as
             that of a dataset, boxes apart that reach out of their image:
-            COCO's evaluation takes them as they are. Without it the ground truth is
-            taken from ``instances`` of the data samples. Defaults to None.
+            COCO's evaluation takes them as they are. Without it the ground
+            truth is taken from ``instances`` of the data samples. Defaults
+            to None.
         protocol (str): Which images are evaluated. ``'all_images'``: every
             image of ``ann_file``. ``'detic'``: only images that hold at
             least one annotation of a base or novel class, as in Detic's val
@@ -59,7 +63,8 @@ class OVCocoMetric(CocoMetric):
         classwise (bool): Also return and log the AP50 of each class.
             Defaults to False.
         outfile_prefix (str, optional): Keeps the detections in
-            ``{outfile_prefix}.bbox.json``. Defaults to None.
+            ``{outfile_prefix}.bbox.json``, and the split of the classes in
+            ``{outfile_prefix}.split.json``. Defaults to None.
         backend_args (dict, optional): File backend of ``ann_file``.
             Defaults to None.
         collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
@@ -102,16 +107,22 @@ class OVCocoMetric(CocoMetric):
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=backend_args) as path:
                 content = read_coco(
-                    path,
-                    shown=ann_file,
-                    need_names=False,
-                    need_sizes=False)
+                    path, shown=ann_file, need_names=False, need_sizes=False)
             # Its evaluation takes an id of 0 for "no match".
             for number, entry in enumerate(content['annotations'], 1):
                 entry['id'] = number
             self._coco_api = _indexed(content)
         self.protocol = protocol
         self.backend = backend
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch; see ``without_unreadable``.
+
+        Args:
+            data_batch (dict): Not used.
+            data_samples (Sequence[dict]): Samples with ``pred_instances``.
+        """
+        super().process(data_batch, without_unreadable(data_samples))
 
     def compute_metrics(self, results: List[Tuple[dict,
                                                   dict]]) -> Dict[str, float]:
@@ -130,6 +141,8 @@ class OVCocoMetric(CocoMetric):
         """
         logger: MMLogger = MMLogger.get_current_instance()
         classes, groups = self._split()
+        if self.outfile_prefix:
+            write_split(self.outfile_prefix, groups)
         with tempfile.TemporaryDirectory() as folder:
             outfile_prefix = self.outfile_prefix or str(
                 Path(folder) / 'results')
@@ -320,7 +333,7 @@ class OVCocoMetric(CocoMetric):
 
 
 def _indexed(content: dict) -> COCO:
-    """mmdet's interface to annotations in memory."""
+    """Mmdet's interface to annotations in memory."""
     coco = COCO()
     coco.dataset = content
     # It prints while it builds its index.

@@ -18,6 +18,7 @@ from mmdet_clim.datasets.ov_lvis import class_name
 from mmdet_clim.registry import METRICS
 
 from .lvis_api import BACKENDS, limit_detections
+from .unreadable import without_unreadable
 
 #: Kind of AP -> the IoU type that the packages call it.
 IOU_TYPES = dict(box='bbox', mask='segm')
@@ -106,7 +107,7 @@ class OVLVISMetric(BaseMetric):
             data_batch (dict): Not used.
             data_samples (Sequence[dict]): Samples with ``pred_instances``.
         """
-        for sample in data_samples:
+        for sample in without_unreadable(data_samples):
             pred = sample['pred_instances']
             result = dict(
                 img_id=sample['img_id'],
@@ -233,11 +234,7 @@ def _mean(values: np.ndarray) -> float:
 def _read_ground_truth(path: str, shown: str, with_masks: bool) -> dict:
     """Images, categories by id, and annotations, checked."""
     content = read_coco(
-        path,
-        shown=shown,
-        lvis=True,
-        need_names=False,
-        need_sizes=with_masks)
+        path, shown=shown, lvis=True, need_names=False, need_sizes=with_masks)
     needed = dict(
         images=('id', 'height', 'width', 'neg_category_ids',
                 'not_exhaustive_category_ids'),

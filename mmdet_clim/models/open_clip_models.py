@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Models of open_clip by name, folder or configuration file."""
 import difflib
-import json
 import logging
 import zipfile
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Optional
 
 from mmengine.logging import print_log
 from torch import nn
+
+from mmdet_clim.datasets.json_files import read_json
 
 #: Prefixes with which open_clip finds weights itself.
 SELF_CONTAINED = ('local-dir:', 'hf-hub:')
@@ -88,7 +89,7 @@ def model_name(model: str) -> str:
     path = Path(model)
     if not path.is_file():
         raise FileNotFoundError(f'model={model!r} does not exist')
-    config = json.loads(path.read_text(encoding='utf-8'))
+    config = read_json(path)
     missing = {'embed_dim', 'vision_cfg', 'text_cfg'} - set(config)
     if missing:
         raise ValueError(f'model={model!r}: expected the keys embed_dim, '

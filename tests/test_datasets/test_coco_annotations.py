@@ -98,10 +98,12 @@ def floats(content):
     (pop_all('iscrowd'), '3 missing iscrowd'),
     (set_all('iscrowd', False), '3 iscrowd that was'),
     (set_all('iscrowd', '0'), '3 iscrowd that was'),
-    (lambda c: [a.update(image_id=str(a['image_id'])) for a in c['annotations']
-                ], '3 ids that were no integers'),
-    (lambda c: [a.update(image_id=f'{a["image_id"]:012d}')
-                for a in c['annotations']], '3 ids that were no integers'),
+    (lambda c:
+     [a.update(image_id=str(a['image_id']))
+      for a in c['annotations']], '3 ids that were no integers'),
+    (lambda c:
+     [a.update(image_id=f'{a["image_id"]:012d}')
+      for a in c['annotations']], '3 ids that were no integers'),
     (lambda c: c['images'][0].update(id='1'), '1 ids that were no integers'),
     (lambda c: c['categories'][0].update(name=' person'), '1 class names'),
     (set_all('segmentation', [[1, 2, 3]]), '3 masks that were none'),
@@ -120,12 +122,12 @@ def test_what_means_the_same_is_repaired_and_counted(tmp_path, warnings_logged,
 def test_missing_ids_are_numbered(tmp_path):
     content = good()
     pop_all('id')(content)
-    assert [a['id'] for a in read(tmp_path, content)['annotations']
-            ] == [1, 2, 3]
+    assert [a['id']
+            for a in read(tmp_path, content)['annotations']] == [1, 2, 3]
     content = good()
     del content['annotations'][2]['id']
-    assert [a['id'] for a in read(tmp_path, content)['annotations']
-            ] == [5, 6, 7]
+    assert [a['id']
+            for a in read(tmp_path, content)['annotations']] == [5, 6, 7]
     content = good()
     del content['annotations'][0]['id']
     content['annotations'][1]['id'] = 1
@@ -155,8 +157,8 @@ def gone(key, name):
      r"categories\[1\]: key 'id' is 1"),
     (lambda c: c['categories'][1].update(name='person'),
      r"categories\[1\]: key 'name' is 'person'"),
-    (entry('annotations', image_id=9),
-     r"annotations\[0\] \(id 5\): key 'image_id' is 9"),
+    (entry('annotations',
+           image_id=9), r"annotations\[0\] \(id 5\): key 'image_id' is 9"),
     (entry('annotations', category_id=9),
      r"annotations\[0\] \(id 5\): key 'category_id' is 9"),
     (bbox(1, 2, 3), r"\(id 5\): key 'bbox' is \[1, 2, 3\]"),
@@ -194,8 +196,8 @@ def gone(key, name):
     (lambda c: c.pop('images'), "'images' is NoneType, expected a list"),
     (lambda c: c.update(annotations={}), "'annotations' is dict, expected"),
     (lambda c: c['categories'].clear(), "'categories' is empty"),
-    (lambda c: c['images'].append([]), r"images\[2\] is \[\], expected an"),
-    (lambda c: c['annotations'].append(3), r"annotations\[3\] is 3, expected"),
+    (lambda c: c['images'].append([]), r'images\[2\] is \[\], expected an'),
+    (lambda c: c['annotations'].append(3), r'annotations\[3\] is 3, expected'),
     (set_all('bbox', [10, 20, 0, 40]), 'none that is left of 3: .* 3 boxes'),
     (set_all('bbox', [500, 20, 9, 40]), '3 boxes outside of their image'),
     (set_all('bbox', [0.1, 0.2, 0.5, 0.8]), 'are they fractions'),
@@ -267,15 +269,15 @@ TRIANGLE = [1, 2, 9, 2, 5, 8]
     (7, None),
     ([], []),
     (run_lengths(80, 100), run_lengths(80, 100)),
-    (dict(size=[80, 100], counts=[7000, 1000]),
-     dict(size=[80, 100], counts=[7000, 1000])),
+    (dict(size=[80, 100],
+          counts=[7000, 1000]), dict(size=[80, 100], counts=[7000, 1000])),
     (dict(size=[80, 100], counts=[7000, 999]), None),
     (dict(size=[80, 100], counts=[8001, -1]), None),
     (dict(size=[100, 80], counts=[7000, 1000]), None),
     (run_lengths(80, 99), None),
     (dict(run_lengths(80, 100), counts='x\u00e9'), None),
-    (dict(run_lengths(80, 100),
-          counts=run_lengths(80, 100)['counts'][:-1]), None),
+    (dict(run_lengths(80, 100), counts=run_lengths(80,
+                                                   100)['counts'][:-1]), None),
     (dict(size=[80, 100]), None),
     (dict(counts=[8000]), None),
 ])
@@ -300,10 +302,13 @@ def test_missing_sizes_are_read_from_the_images(tmp_path, warnings_logged):
     del content['images'][0]['width'], content['images'][0]['height']
     content['images'][1].update(width=0, height=None)
     photograph(tmp_path / '1.png', 100, 80)
-    with pytest.raises(ValueError, match=r'images\[1\] \(id 2\): keys .*2.png'):
+    with pytest.raises(
+            ValueError, match=r'images\[1\] \(id 2\): keys .*2.png'):
         read(tmp_path, content, images=tmp_path)
     found = read(
-        tmp_path, copy.deepcopy(content), images=tmp_path,
+        tmp_path,
+        copy.deepcopy(content),
+        images=tmp_path,
         skip_unreadable=True)
     assert found['images'] == good()['images'][:1]
     assert [a['id'] for a in found['annotations']] == [5, 6]
@@ -346,7 +351,7 @@ def test_an_image_of_another_size_is_not_trained_on(tmp_path, size, said):
     mine = dataset(tmp_path, content)
     assert mine[0]['img_id'] == 2 and mine.unreadable.count == 1
     with pytest.raises(UnreadableImageError, match=f'1.png.*{said}'):
-        dataset(tmp_path, content, test_mode=True)[0]
+        mine.prepare_data(0)
 
 
 def test_training_needs_a_box(tmp_path):

@@ -11,6 +11,7 @@ from typing import Mapping
 
 import torch
 
+from mmdet_clim.datasets.archives import check_stored
 from mmdet_clim.engine.checkpoints import save_atomically
 
 KEPT_META = ('cfg', 'dataset_meta', 'seed', 'iter', 'mmengine_version')
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument('output', type=Path, help='file to write')
     args = parser.parse_args()
     # A checkpoint that holds anything but data is refused here.
+    check_stored(args.input)
     checkpoint = torch.load(args.input, map_location='cpu', weights_only=True)
     save_atomically(publishable(checkpoint), args.output)
     print(f'{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB')

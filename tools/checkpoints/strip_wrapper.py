@@ -12,6 +12,7 @@ from typing import Mapping, Optional
 import torch
 from mmengine.config import Config
 
+from mmdet_clim.datasets.archives import check_stored
 from mmdet_clim.engine.checkpoints import save_atomically, strip_state_dict
 
 
@@ -53,6 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     config = Config.fromfile(args.config) if args.config else None
     # A checkpoint that holds anything but data is refused here.
+    check_stored(args.input)
     checkpoint = torch.load(args.input, map_location='cpu', weights_only=True)
     save_atomically(strip_checkpoint(checkpoint, config), args.output)
     print(f'{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB')

@@ -47,7 +47,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace a data set of other parameters')
+        help='replace a data set of other parameters, and draw that of the '
+        'same ones again')
     return parser.parse_args()
 
 

@@ -9,7 +9,6 @@ all regions and texts, nearest.json.
         --captions captions.json --images photos --out work_dirs/nearest
 """
 import argparse
-import json
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
@@ -25,6 +24,7 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from mmdet_clim.datasets import ImageTextDataset
+from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
@@ -129,7 +129,7 @@ def load_images(args: argparse.Namespace) -> List[CaptionedImage]:
 
 def given_boxes(file: Path, images: List[CaptionedImage]) -> List[Tensor]:
     """Boxes of each image, xyxy of its ``pixels``, by the files' names."""
-    content = json.loads(file.read_text(encoding='utf-8'))
+    content = read_coco(file, need_sizes=False)
     ids: Dict[str, int] = {}
     for image in content['images']:
         name = Path(image['file_name']).name

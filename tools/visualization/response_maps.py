@@ -24,6 +24,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
+from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
     cluster_colours,
@@ -91,7 +92,7 @@ def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
 def main(argv: Optional[List[str]] = None) -> None:
     """Draw the picture."""
     args = parse_args(argv)
-    loaded = [mmcv.imread(str(path)) for path in args.images]
+    loaded = [read_image_file(path) for path in args.images]
     images = [
         mmcv.imrescale(image, (args.size, args.size)) for image in loaded
     ]

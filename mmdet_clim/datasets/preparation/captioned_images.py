@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Captioned images as they are prepared: checked, tagged, written."""
 import json
+import operator
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from ..image_text import SHARD_KEYS, image_key, shard_samples
 from ..images import UnreadableImageError, image_size
 from ..regular_files import read_regular
 from ..tags import TagFinder
+from ..text_files import is_text, whole_characters
 from .coco_json import write_coco
 from .counts import FileCounts
 from .files import whole_file
@@ -67,11 +69,13 @@ class Part:
             ``captions`` and ``tags`` (positions of classes); ``id`` where
             the source gives one; ``shard_*`` within a shard.
         dropped (Counter): By reason.
+        noted (Counter): What else a user should know, by what it is.
         example (str): The first image that was dropped, and why.
     """
 
     samples: List[dict] = field(default_factory=list)
     dropped: Counter = field(default_factory=Counter)
+    noted: Counter = field(default_factory=Counter)
     example: str = ''
 
     def drop(self, reason: str, what: str) -> None:
@@ -84,6 +88,10 @@ class Part:
         self.dropped[reason] += 1
         self.example = self.example or f'{what}: {reason}'
 
+    def _count(self, reason: str, number: int) -> None:
+        if number:
+            self.dropped[reason] += number
+
     def add(self, image: bytes, sample: dict) -> None:
         """Take in an image with captions, if it has any and is readable.
 
@@ -91,10 +99,12 @@ class Part:
             image (bytes): The encoded image.
             sample (dict): All of it but ``width`` and ``height``.
         """
-        captions = [c.strip() for c in sample['captions']]
-        kept = [caption for caption in captions if caption]
-        if len(kept) < len(captions):
-            self.dropped['empty captions'] += len(captions) - len(kept)
+        captions = sample['captions']
+        whole = list(map(whole_characters, captions))
+        self._count('broken characters in captions',
+                    sum(map(operator.ne, whole, captions)))
+        kept = [caption.strip() for caption in whole if caption.strip()]
+        self._count('empty captions', len(captions) - len(kept))
         if not kept:
             self.drop('images without a caption', sample['file_name'])
             return
@@ -122,6 +132,9 @@ def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
         tuple[str, T, bytes]: Its name, what is known, the encoded image.
     """
     for name, known in entries:
+        if not is_text(name):
+            part.drop('images whose name is not UTF-8', repr(name))
+            continue
         try:
             image = read_regular(folder / name)
         except FileNotFoundError:
@@ -148,11 +161,16 @@ def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
     """
     name = Path(path).name
     try:
+        if not is_text(name):
+            raise ValueError('its name is not UTF-8')
         members = list(shard_samples(path, 0))
     except (OSError, ValueError) as error:
-        part.drop('unreadable shards', f'{path} ({error})')
+        part.drop('unreadable shards', f'{path!r} ({error})')
         return
     for member in members:
+        if 'problem' in member:
+            part.drop(member['problem'], f"{name}/{member['where']}")
+            continue
         file_name = member['file_name'].replace(path, name, 1)
         try:
             image = read_regular(path, member['shard_offset'],
@@ -204,6 +222,7 @@ def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
     """The images as they stand in the file, counted."""
     for part in parts:
         counts.dropped.update(part.dropped)
+        counts.noted.update(part.noted)
         for sample in part.samples:
             number = sample.get('id', counts.totals['images'] + 1)
             entry = {'id': number, 'file_name': sample['file_name']}

@@ -23,7 +23,6 @@ from ..json_checks import typed_id
 from ..regular_files import open_regular
 from .files import whole_file
 
-
 #: Of COCO's own files it is 6; recursive code fails at some hundred.
 MAX_DEPTH = 100
 _STARTS, _ENDS = ('start_map', 'start_array'), ('end_map', 'end_array')

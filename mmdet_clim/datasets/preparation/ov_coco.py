@@ -129,7 +129,10 @@ def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
             annotations=annotations(),
             categories=split.categories))
     counts.dropped.update(coco.dropped)
-    counts.repaired.update(coco.repaired)
+    counts.noted.update({
+        f'{what}: repaired': n
+        for what, n in coco.repaired.items()
+    })
     return counts.as_dict()
 
 
@@ -168,7 +171,8 @@ def prepare_val(source: Path, folder: Path) -> Dict:
     image_ids = coco.image_ids()
     holding = {
         annotation['image_id']
-        for annotation in coco.boxes() if annotation['category_id'] in split.ids['all']
+        for annotation in coco.boxes()
+        if annotation['category_id'] in split.ids['all']
     }
     images_of = dict(all_images=image_ids, detic=holding)
     counts = {}
@@ -191,7 +195,7 @@ def _read_captions(coco: CocoFile, image_ids: Collection[int],
         text = typed_value(entry, 'caption', str, where)
         caption = whole_characters(text).strip()
         if caption != text.strip():
-            counts.repaired['captions with a broken character'] += 1
+            counts.noted['captions with a broken character: repaired'] += 1
         if caption:
             captions.setdefault(image_id, []).append(caption)
         else:
@@ -279,7 +283,8 @@ def prepare_ov_coco(annotations: Path,
     Raises:
         FileExistsError: If a file of other origin is in the way.
         FileNotFoundError: If one of COCO's files is missing.
-        ValueError: If a value in them is wrong, they contradict themselves, or lack a class.
+        ValueError: If a value in them is wrong, they contradict themselves,
+            or lack a class.
     """
     annotations, out = Path(annotations), Path(out)
     for name in sorted({name for part in parts for name in PARTS[part][0]}):

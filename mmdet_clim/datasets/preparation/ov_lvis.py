@@ -71,8 +71,8 @@ def lvis_words(category: Mapping, where: str) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, words)))
 
 
-def _category_info(coco: CocoFile,
-                   categories: Mapping[int, dict]) -> List[dict]:
+def _category_info(coco: CocoFile, categories: Mapping[int,
+                                                       dict]) -> List[dict]:
     """The categories with the images and boxes counted in the file."""
     boxes: Counter = Counter()
     # Pairs in one integer: a million of them take a quarter of the memory.
@@ -146,7 +146,10 @@ def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
             annotations=annotations(),
             categories=list(categories.values())))
     counts.dropped.update(coco.dropped)
-    counts.repaired.update(coco.repaired)
+    counts.noted.update({
+        f'{what}: repaired': n
+        for what, n in coco.repaired.items()
+    })
     return {name: counts.as_dict()}
 
 

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Sentence encoders of the transformers library."""
 import importlib.util
-import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import List, Optional
@@ -9,6 +8,7 @@ from typing import List, Optional
 import torch
 from torch import Tensor
 
+from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder
@@ -175,7 +175,7 @@ def _read_pooling(folder: Path) -> str:
     file = folder / POOLING_FILE
     if not file.is_file():
         return 'mean'
-    config = json.loads(file.read_text(encoding='utf-8'))
+    config = read_json(file)
     if 'pooling_mode' in config:
         modes = config['pooling_mode']
         modes = [modes] if isinstance(modes, str) else list(modes)
@@ -197,8 +197,7 @@ def _read_max_length(folder: Path, config, tokenizer) -> int:
     limits = [config.max_position_embeddings, tokenizer.model_max_length]
     file = folder / LENGTH_FILE
     if file.is_file():
-        length = json.loads(
-            file.read_text(encoding='utf-8')).get('max_seq_length')
+        length = read_json(file).get('max_seq_length')
         if length is not None:
             limits.append(length)
     return min(limits)
