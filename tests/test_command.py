@@ -30,8 +30,8 @@ def read_config(tmp_path, text):
     (build_vocabulary, (['a', 'a'], ), "given twice: ['a']"),
     (build_vocabulary, ('none.txt', ), 'none.txt does not exist'),
     (Config.fromfile, ('none.py', ), 'none.py'),
-    (MODELS.build, (dict(type='mmdet.NoSuchModel'), ),
-     'mmdet.NoSuchModel is not in the'),
+    (MODELS.build,
+     (dict(type='mmdet.NoSuchModel'), ), 'mmdet.NoSuchModel is not in the'),
     (MODELS.build, (dict(type='mmdet.ResNet', depht=18), ), "'depht'"),
     (open, ('/none/of/it', ), '/none/of/it'),
 ])
@@ -59,8 +59,8 @@ def test_bugs():
         def use(self):
             return [][3]
 
-    for function in (lambda: 1 + '', lambda: {}['x'], Broken().use, lambda:
-                     int('x'), lambda: torch.ones(2) @ torch.ones(3)):
+    for function in (lambda: 1 + '', lambda: {}['x'], Broken().use,
+                     lambda: int('x'), lambda: torch.ones(2) @ torch.ones(3)):
         assert not is_mistake(error_of(function))
     assert not is_mistake(ValueError('never raised'))
 

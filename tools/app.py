@@ -20,6 +20,7 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.runner import find_latest_checkpoint
 
 from mmdet_clim.apis import CLIMInferencer, WordFinder
+from mmdet_clim.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 'faster-rcnn_r18-c4_256_captions-tags_clim'
@@ -138,4 +139,4 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -21,6 +21,7 @@ import numpy as np
 from mmdet.models.detectors import TwoStageDetector
 
 from mmdet_clim.apis import CLIMInferencer, export_onnx
+from mmdet_clim.command import run_command
 from mmdet_clim.engine.finetuning import resize_scale
 
 from run_onnx import OnnxRunner, read_embeddings, read_image  # isort: skip
@@ -145,4 +146,4 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

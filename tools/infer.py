@@ -19,6 +19,7 @@ from mmdet_clim.apis.inferencer import (
     check_file_names,
     folder_images,
 )
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.datasets.vocabulary import vocabulary_of_words
 
@@ -138,4 +139,4 @@ def _video(find: CLIMInferencer, path: Path, args: argparse.Namespace,
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -11,6 +11,7 @@ per image.
 import argparse
 import importlib.util
 import json
+import sys
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -34,10 +35,18 @@ class OnnxRunner:
     def __init__(self,
                  file: Union[str, Path],
                  providers: Sequence[str] = ('CPUExecutionProvider', )):
-        self.session = onnxruntime.InferenceSession(
-            str(file), providers=list(providers))
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(file), providers=list(providers))
+        # Its errors have no base class of their own.
+        except Exception as error:
+            raise ValueError(f'{file}: no graph that onnxruntime reads '
+                             f'({str(error).splitlines()[0]})') from error
         self.inputs = {i.name: i for i in self.session.get_inputs()}
         meta = self.session.get_modelmeta().custom_metadata_map
+        if 'base_names' not in meta or 'class_embeddings' not in self.inputs:
+            raise ValueError(f'{file}: expected a graph of '
+                             'tools/export_onnx.py, got another')
         self.base_names = set(json.loads(meta['base_names']))
 
     def __call__(self, image: np.ndarray, names: Sequence[str],
@@ -162,6 +171,9 @@ def main() -> None:
     parser.add_argument('images', type=Path, nargs='+')
     parser.add_argument('--score-thr', type=float, default=0.3)
     args = parser.parse_args()
+    for file in (args.model, args.embeddings, *args.images):
+        if not file.is_file():
+            parser.error(f'{file} does not exist')
     run = OnnxRunner(args.model)
     names, vectors = read_embeddings(args.embeddings)
     for file in args.images:
@@ -177,4 +189,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f'error: {error}')

@@ -15,8 +15,8 @@ from mmdet_clim.engine import prepare_cpu_processes
 from mmdet_clim.engine.config_checks import (
     absolute_load_from,
     check_files,
-    check_options,
     named_in_config,
+    read_config,
 )
 from mmdet_clim.engine.runner import begin_with, build_runner
 
@@ -76,11 +76,8 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
-    cfg = Config.fromfile(args.config)
-    check_options(cfg, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
 
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -10,16 +10,12 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
 
 from mmdet_clim.command import run_command
-from mmdet_clim.engine import (
-    add_clim,
-    prepare_cpu_processes,
-    read_fragment,
-)
+from mmdet_clim.engine import prepare_cpu_processes
 from mmdet_clim.engine.config_checks import (
     absolute_load_from,
     check_files,
-    check_options,
     named_in_config,
+    read_config,
 )
 from mmdet_clim.engine.runner import (
     begin_with,
@@ -78,16 +74,8 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
-    cfg = Config.fromfile(args.config)
-    if args.clim is None:
-        check_options(cfg, args.cfg_options)
-    else:
-        check_options(
-            add_clim(cfg, read_fragment(args.clim)), args.cfg_options)
-        cfg = add_clim(cfg, read_fragment(args.clim, args.cfg_options))
+    cfg = read_config(args.config, args.cfg_options, args.clim)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
 
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

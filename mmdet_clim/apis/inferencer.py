@@ -28,11 +28,9 @@ from mmdet.datasets.transforms import InferencerLoader
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import load_state_dict
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmdet_clim.datasets.archives import check_stored
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
 from mmdet_clim.datasets.images import MAX_PIXELS
@@ -40,7 +38,7 @@ from mmdet_clim.datasets.regular_files import open_regular
 from mmdet_clim.datasets.transforms import LoadImageText
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.engine.checkpoint_config import checkpoint_config
-from mmdet_clim.engine.checkpoints import detector_weights
+from mmdet_clim.engine.checkpoints import load_weights, read_checkpoint
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.visualization import detector_responses, own_reader
@@ -138,8 +136,6 @@ class CLIMInferencer(DetInferencer):
                  **kwargs) -> None:
         if isinstance(model, (str, Path)):
             model = Config.fromfile(str(model))
-        if weights is not None and '://' not in str(weights):
-            check_stored(weights)
         if model is None and weights is not None:
             model = _config_of(weights)
         super().__init__(
@@ -516,6 +512,10 @@ class CLIMInferencer(DetInferencer):
         if cfg and 'detector' in cfg.model:
             # The text encoder of training is not needed.
             cfg.model = cfg.model.detector
+        if weights is not None:
+            # Before the model is built, and with an error that tells more.
+            read_checkpoint(weights, mmap=True)
+        self._weights = weights
         return super()._init_model(cfg, weights, device)
 
     def _load_weights_to_model(self, model: nn.Module,
@@ -529,8 +529,7 @@ class CLIMInferencer(DetInferencer):
                 'they are', 'current', logging.WARNING)
         else:
             meta = checkpoint.get('meta', {}).get('dataset_meta', {})
-            load_state_dict(
-                model, detector_weights(checkpoint, model), logger='current')
+            load_weights(model, checkpoint, self._weights)
         parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]
         classes = parts[0].vocabulary.names if parts else meta.get(
             'classes', ())
@@ -551,7 +550,7 @@ class CLIMInferencer(DetInferencer):
 
 def _config_of(weights: Union[str, Path]) -> Config:
     """The config that a checkpoint of a training holds."""
-    checkpoint = torch.load(weights, map_location='cpu', weights_only=True)
+    checkpoint = read_checkpoint(weights)
     cfg = checkpoint_config(checkpoint, weights)
     # Those of configs may write to services on the network.
     cfg.visualizer = dict(type='mmdet.DetLocalVisualizer', name='visualizer')

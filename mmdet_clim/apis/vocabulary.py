@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The classes of a trained detector, replaced."""
 from typing import (
+    Dict,
     Iterator,
     List,
     Optional,
@@ -48,9 +49,18 @@ def check_prompt(detector: nn.Module, names: Sequence[str]) -> None:
         names (Sequence[str]): The classes.
 
     Raises:
-        ValueError: If their tokens are more than it reads, so that it would
-            never find the last ones.
+        ValueError: If two are the same for its language model, or their
+            tokens are more than it reads, so that it would never find the
+            last ones.
     """
+    tokenizer = detector.language_model.tokenizer
+    read: Dict[tuple, str] = {}
+    for name in names:
+        other = read.setdefault(tuple(tokenizer(name)['input_ids']), name)
+        if other != name:
+            raise ValueError(
+                'vocabulary: the language model can not tell these classes '
+                f'apart, their tokens are the same: {other!r} and {name!r}')
     if detector.test_cfg.get('chunked_size', -1) > 0:
         return
     tokenized = detector.get_tokens_and_prompts(list(names), True)[0]

@@ -6,11 +6,21 @@ import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Union
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Union,
+)
 
 import yaml
 
 from .json_files import parse_json
+from .text_files import decode_text
 
 #: Suffixes of files that hold names.
 TEXT_SUFFIXES = ('.txt', '.names', '.labels', '.lst')
@@ -151,8 +161,8 @@ def _clean(name: str, where: str) -> str:
 def _compared(name: str) -> str:
     """What two names share that are one for a reader."""
     name = unicodedata.normalize('NFKC', name).casefold()
-    return ' '.join(''.join(c for c in name
-                            if unicodedata.category(c) != 'Cf').split())
+    return ' '.join(''.join(
+        c for c in name if unicodedata.category(c) != 'Cf').split())
 
 
 def is_file_of_names(text: str) -> bool:
@@ -178,8 +188,7 @@ def is_file_of_names(text: str) -> bool:
     if text.lower().endswith(SUFFIXES):
         return len(split_at_commas(text)) == 1
     one_word = not re.search(r'[\s,;]', text.strip())
-    return one_word and bool(
-        re.search(r'[/\\]', text) or _SUFFIX.search(text))
+    return one_word and bool(re.search(r'[/\\]', text) or _SUFFIX.search(text))
 
 
 def split_at_commas(text: str) -> List[str]:
@@ -229,12 +238,14 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
         raise ValueError(
             f'{where}: {suffix} is no kind of file that names are read from, '
             f'expected one of {" ".join(SUFFIXES)}')
-    text = _decoded(file.read_bytes(), where)
+    text = decode_text(file.read_bytes(), where)
     if suffix in TEXT_SUFFIXES or not suffix:
         # JSON under another name is known by its first character.
         suffix = _BRACKETS.get(text.lstrip()[:1], '')
-    if suffix in ('.json', *YAML_SUFFIXES):
-        names = _names_in(_parsed(text, suffix, where), where)
+    if suffix == '.json':
+        names = _names_in(parse_json(text, where), where)
+    elif suffix in YAML_SUFFIXES:
+        names = _names_in(_parsed_yaml(text, where), where)
     elif suffix in TABLE_SUFFIXES:
         names = _column(text, TABLE_SUFFIXES[suffix], where)
     else:
@@ -242,43 +253,21 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
     return clean_names(names, where)
 
 
-def _decoded(data: bytes, where: str) -> str:
-    """The text of a file, with line breaks as they are."""
-    encoding = 'utf-8-sig'
-    if data.startswith((b'\xff\xfe', b'\xfe\xff')):
-        encoding = 'utf-16'
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data[:error.start].count(b'\n') + 1
-        raise ValueError(f'{where} is not UTF-8, in line {line} ({error}); '
-                         'save it as UTF-8') from error
-    if '\0' in text:
-        raise ValueError(f'{where} is no text: it holds the character 0')
-    return text
-
-
 def _lines(text: str, where: str) -> List[str]:
     """A name per line, or the names of the only line."""
-    lines = [line for line in re.split(r'\r\n|\r|\n', text) if line.strip()]
+    lines = [line for line in text.split('\n') if line.strip()]
     if lines and re.match(r'\s*<[!?A-Za-z]', lines[0]):
         raise ValueError(f'{where}: expected a class name per line, got a '
                          f'page of markup: {lines[0].strip()[:60]!r}')
     return split_names(lines[0], True) if len(lines) == 1 else lines
 
 
-def _parsed(text: str, suffix: str, where: str) -> Any:
-    """What JSON or YAML holds."""
-    try:
-        return (parse_json(text, where)
-                if suffix == '.json' else _parsed_yaml(text, where))
-    except RecursionError:
-        raise ValueError(f'{where}: nested too deeply') from None
-
-
 def _parsed_yaml(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError(f'{where}: not valid YAML (nested too deeply)') \
+            from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f'{where}: not valid YAML '
                          f'({" ".join(str(error).split())})') from error
@@ -333,7 +322,7 @@ def _of_categories(categories: List[dict], where: str) -> List[Any]:
     """Names of COCO's list of categories, in the order of their ids."""
     for number, category in enumerate(categories, 1):
         if 'name' not in category:
-            raise ValueError(f'{where}: entry {number}: key \'name\' is '
+            raise ValueError(f"{where}: entry {number}: key 'name' is "
                              f'missing, got {sorted(map(str, category))}')
     ids = [category.get('id') for category in categories]
     if all(number is None for number in ids):

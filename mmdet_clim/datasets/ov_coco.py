@@ -13,6 +13,7 @@ from mmdet_clim.registry import DATASETS
 from .coco_annotations import clipped_box, read_coco
 from .draws import DrawnSamples
 from .images import UnreadableImageError
+from .palette import class_palette
 from .replacing import ReplacesUnreadable
 
 # REFERENCE.md section 7, after Bansal et al., "Zero-Shot Object Detection",
@@ -77,6 +78,17 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
     def __init__(self, *args, strict_classes: bool = False, **kwargs) -> None:
         self.strict_classes = strict_classes
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def _load_metainfo(cls, metainfo=None) -> dict:
+        """The metainfo, with a colour for each class."""
+        merged = super()._load_metainfo(metainfo)
+        first = merged['palette']
+        if metainfo and 'classes' in metainfo and 'palette' not in metainfo:
+            # COCO's colours are those of COCO's classes.
+            first = ()
+        merged['palette'] = class_palette(len(merged['classes']), first)
+        return merged
 
     def load_data_list(self) -> List[dict]:
         """Read the JSON.

@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.archives import check_stored
 from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
 
 #: Parts of a model that no prediction needs.
@@ -110,9 +111,10 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
         if '://' in str(path):
             checkpoint = CheckpointLoader.load_checkpoint(
                 str(path), map_location='cpu')
-        elif not Path(path).is_file():
+        elif not Path(path).exists():
             raise FileNotFoundError(f'checkpoint: {path} does not exist')
         else:
+            check_stored(path)
             checkpoint = torch.load(
                 path,
                 map_location='cpu',
@@ -126,7 +128,7 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
             'could run code') from error
     except (EOFError, RuntimeError) as error:
         raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
-                         f'({str(error).splitlines()[0]})') from error
+                         f'({str(error).partition(chr(10))[0]})') from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint: {path}: expected weights by name, got '
                          f'{type(checkpoint).__name__}')
@@ -144,7 +146,7 @@ def load_weights(model: nn.Module,
     other way round. What a training alone needs (objectives, region readers)
     may be missing, as may what the checkpoint itself says that it leaves out
     (``meta['left_out']``, of ``tools/checkpoints/convert_detic.py``).
-    Weights that the model has not are counted in a warning.
+    Weights that the model has not are counted in the log.
 
     Args:
         model (nn.Module): What gets the weights.
@@ -199,11 +201,14 @@ def load_weights(model: nn.Module,
             f'{where}: {len(needed)} of {len(own)} weights of '
             f'{type(model).__name__} are missing: {_some(needed)}. Give the '
             'config and the checkpoint of one detector')
-    for what, names in (('are not in it and keep their first values',
-                         missing), ('of it are not used', unexpected)):
-        if names:
-            print_log(f'{where}: {len(names)} weights {what}: {_some(names)}',
-                      'current', logging.WARNING)
+    if missing:
+        print_log(
+            f'{where}: {len(missing)} weights are not in it and keep their '
+            f'first values: {_some(missing)}', 'current', logging.WARNING)
+    if unexpected:
+        print_log(
+            f'{where}: {len(unexpected)} weights of it are not used: '
+            f'{_some(unexpected)}', 'current')
 
 
 def _state_dict(checkpoint: Mapping) -> OrderedDict:
@@ -249,10 +254,10 @@ def _matching(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
     """The names that a pattern matches, with the wrapper's prefix or not."""
     return {
         name
-        for name in names for pattern in patterns
-        if fnmatchcase(name, pattern)
-        or fnmatchcase(name, DETECTOR_PREFIX + pattern)
-        or fnmatchcase(DETECTOR_PREFIX + name, pattern)
+        for name in names
+        for pattern in patterns if fnmatchcase(name, pattern)
+        or fnmatchcase(name, DETECTOR_PREFIX +
+                       pattern) or fnmatchcase(DETECTOR_PREFIX + name, pattern)
     }
 
 

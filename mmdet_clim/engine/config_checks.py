@@ -39,12 +39,12 @@ from torch.utils.data import DataLoader
 
 from mmdet_clim.command import unexpected_keyword
 
-from .clim_config import PREFIX
+from .clim_config import PREFIX, add_clim, read_fragment
 
 #: Keys of the whole config that no argument of MMEngine's runner has.
-TOP_KEYS = frozenset(('custom_imports', 'find_unused_parameters',
-                      'load_from_skip', 'model_wrapper_cfg', 'runner_type',
-                      'tta_model', 'tta_pipeline'))
+TOP_KEYS = frozenset(
+    ('custom_imports', 'find_unused_parameters', 'load_from_skip',
+     'model_wrapper_cfg', 'runner_type', 'tta_model', 'tta_pipeline'))
 #: Keys that ``--clim`` reads beside those that a fragment has to define.
 CLIM_KEYS = frozenset(
     ('clim_branches', 'clim_region_reader', 'clim_source_ratio'))
@@ -58,15 +58,14 @@ READERS = {
     'train_dataloader': ((DataLoader, ), ('num_batch_per_epoch', )),
     'val_dataloader': ((DataLoader, ), ('num_batch_per_epoch', )),
     'test_dataloader': ((DataLoader, ), ('num_batch_per_epoch', )),
-    'train_cfg':
-    ((EpochBasedTrainLoop, IterBasedTrainLoop), ('by_epoch', )),
+    'train_cfg': ((EpochBasedTrainLoop, IterBasedTrainLoop), ('by_epoch', )),
     'val_cfg': ((ValLoop, ), ()),
     'test_cfg': ((TestLoop, ), ()),
     'optim_wrapper': ((OptimWrapper, ), ('constructor', 'paramwise_cfg')),
     'log_processor': ((LogProcessor, ), ()),
     'randomness': ((Runner.set_randomness, ), ()),
-    'env_cfg': ((), ('cudnn_benchmark', 'mp_cfg', 'dist_cfg',
-                     'resource_limit')),
+    'env_cfg':
+    ((), ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
     'auto_scale_lr': ((), ('enable', 'base_batch_size')),
 }
 # Beside the arguments of a class, what those who build it take out.
@@ -74,6 +73,35 @@ ADDED = {'constructor', 'paramwise_cfg', 'priority', 'convert_to_iter_based'}
 #: How alike two keys are that are taken for one, from 0 to 1.
 ALIKE = 0.8
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def read_config(config: Union[str, Path],
+                options: Optional[Mapping[str, Any]] = None,
+                clim: Optional[str] = None) -> Config:
+    """Read a config as the command line of a tool gives it.
+
+    Args:
+        config (str or Path): The file.
+        options (Mapping, optional): Of ``--cfg-options``.
+        clim (str, optional): Fragment of ``--clim``.
+
+    Returns:
+        Config: With the options in it, and CLIM put on it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        KeyError: If an option is none; see :func:`check_options`.
+        ValueError: If the fragment or the config is none for CLIM.
+    """
+    cfg = Config.fromfile(config)
+    if clim is None:
+        check_options(cfg, options)
+    else:
+        check_options(add_clim(cfg, read_fragment(clim)), options)
+        cfg = add_clim(cfg, read_fragment(clim, options))
+    if options:
+        cfg.merge_from_dict(dict(options))
+    return cfg
 
 
 def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
@@ -221,8 +249,8 @@ def arguments(callable_: Callable) -> Tuple[List[str], bool]:
             return names, True
         names += [
             p.name for p in parameters
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-            and p.name != 'self'
+            if p.kind in (p.POSITIONAL_OR_KEYWORD,
+                          p.KEYWORD_ONLY) and p.name != 'self'
         ]
         if all(p.kind != p.VAR_KEYWORD for p in parameters):
             return names, False
@@ -308,8 +336,9 @@ def _missing_data(part: Any, path: str, cfg: Config) -> List[str]:
 def _reads_elsewhere(node: Mapping) -> bool:
     """Whether a data set reads from a storage, not from the disk."""
     backend = node.get('backend_args') or node.get('file_client_args')
-    return isinstance(backend, Mapping) and backend.get('backend') not in (
-        None, 'local', 'disk')
+    return isinstance(
+        backend,
+        Mapping) and backend.get('backend') not in (None, 'local', 'disk')
 
 
 def _missing_below(root: Any, name: Any, place: str) -> List[str]:

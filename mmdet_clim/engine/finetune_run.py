@@ -59,6 +59,7 @@ from .finetuning import (
     plain_config,
 )
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
+from .hooks.atomic_checkpoint_hook import damage_of
 from .runner import begin_with, build_runner
 
 #: Folder of the log of the evaluation, in the work dir.
@@ -373,7 +374,7 @@ class Finetuning:
                             reverse=True)
         for iteration in iterations:
             path = self._checkpoint_of(iteration)
-            if _is_whole(path):
+            if damage_of(path) is None:
                 return path
             # Of a process that was killed while it wrote.
             path.unlink()
@@ -488,15 +489,6 @@ def _on_first_process(function: Callable[[], Any]) -> Any:
         # The first process says why.
         sys.exit(1)
     return outcome[0]
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether a file holds all that was to be saved."""
-    try:
-        read_checkpoint(checkpoint)
-    except ValueError:
-        return False
-    return True
 
 
 def _write_config(cfg: Config, path: Path) -> str:

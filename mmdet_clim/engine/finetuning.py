@@ -8,8 +8,6 @@ from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 
-from mmdet_clim.datasets.palette import class_palette
-
 from .clim_config import PREFIX, add_clim
 from .finetune_grounding import (
     detector_type,
@@ -135,8 +133,7 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
             # GLIP takes no list.
             classes=tuple(data.names),
             base_classes=tuple(base),
-            novel_classes=tuple(n for n in data.names if n not in base),
-            palette=class_palette(len(data.names))))
+            novel_classes=tuple(n for n in data.names if n not in base)))
     if data.boxes is None:
         _leave_out(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper',
                    'param_scheduler')

@@ -9,6 +9,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
+from mmdet_clim.datasets.palette import class_palette
+
 from .checkpoints import load_weights, read_checkpoint
 
 
@@ -46,9 +48,19 @@ class CLIMRunner(Runner):
         if not self._has_loaded and self._resume:
             self._choose_what_to_resume()
         super().load_or_resume()
+        self._colour_all_classes()
         for held in self._quiet:
             held.release()
         self._quiet = []
+
+    def _colour_all_classes(self) -> None:
+        """Have a colour for each class, where a data set has fewer."""
+        meta = dict(self.visualizer.dataset_meta or {})
+        if isinstance(meta.get('palette'), (list, tuple)):
+            self.visualizer.dataset_meta = dict(
+                meta,
+                palette=class_palette(
+                    len(meta.get('classes') or ()), meta['palette']))
 
     def _choose_what_to_resume(self) -> None:
         """The file that ``resume=True`` goes on from, or begins with.
@@ -106,6 +118,10 @@ class _Held(logging.Filter):
         super().__init__()
         self.handler = handler
         self.records: List[logging.LogRecord] = []
+        # A run that failed before has left its own.
+        for other in handler.filters[:]:
+            if isinstance(other, _Held):
+                handler.removeFilter(other)
         handler.addFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:

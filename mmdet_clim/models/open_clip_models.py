@@ -38,7 +38,8 @@ def create_clip(model: str, pretrained: Optional[str],
             exist), ``pretrained`` is neither a file nor a tag of it, is an
             archive of TorchScript, or is a checkpoint of another architecture
             (the message says which keys differ).
-        FileNotFoundError: If the configuration file does not exist.
+        FileNotFoundError: If the configuration file does not exist, or the
+            weights of a tag can not be fetched.
     """
     # open_clip imports torchvision, for which importing mmdet_clim prepares;
     # a project without CLIP need not have either.
@@ -62,8 +63,14 @@ def create_clip(model: str, pretrained: Optional[str],
             level=logging.WARNING)
     try:
         return open_clip.create_model(name, pretrained, weights_only=True)
-    except (RuntimeError, KeyError, AttributeError) as error:
-        if not _is_state_dict(pretrained):
+    except Exception as error:
+        if _is_of_network(error) and not Path(str(pretrained)).is_file():
+            raise FileNotFoundError(
+                f'pretrained={pretrained!r} of model={model!r} could not be '
+                f'fetched ({" ".join(str(error).split())[:200]}); give the '
+                'path of a file of its weights') from error
+        if not isinstance(error, (RuntimeError, KeyError, AttributeError)) \
+                or not _is_state_dict(pretrained):
             raise
         raise ValueError(
             f'pretrained={pretrained!r} holds no weights of model={model!r}: '
@@ -101,6 +108,12 @@ def model_name(model: str) -> str:
         raise ValueError(f'model={model!r}: open_clip has another model of '
                          f'the name {path.stem!r}; rename the file')
     return path.stem
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Whether a download failed, of whichever library."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(
+        ('httpx', 'httpcore', 'huggingface_hub', 'requests', 'urllib3'))
 
 
 def _is_torch_script(pretrained: Optional[str]) -> bool:

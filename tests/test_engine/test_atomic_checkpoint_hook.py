@@ -17,7 +17,6 @@ from mmdet_clim.datasets.draws import DrawnSamples
 from mmdet_clim.engine.hooks.atomic_checkpoint_hook import damage_of
 from mmdet_clim.files import atomic_path
 
-
 RUNS = count()
 
 

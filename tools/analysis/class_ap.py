@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Dict, List
 
 import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets import Vocabulary, build_vocabulary
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.evaluation import CLASS_AP, compare_class_ap, read_class_ap
@@ -105,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

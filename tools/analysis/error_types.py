@@ -21,6 +21,7 @@ from typing import List
 import mmdet_clim  # noqa: F401  isort: skip
 import numpy as np
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.coco_annotations import (
     read_coco,
     read_detections,
@@ -96,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -15,6 +15,7 @@ import os
 import sys
 from pathlib import Path
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
 
 
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

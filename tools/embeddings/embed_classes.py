@@ -24,6 +24,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
@@ -144,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

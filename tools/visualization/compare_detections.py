@@ -30,6 +30,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.evaluation import first_detections
 from mmdet_clim.registry import DATASETS
@@ -227,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

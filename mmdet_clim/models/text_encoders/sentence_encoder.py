@@ -11,7 +11,7 @@ from torch import Tensor
 from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.registry import MODELS
 
-from .base import BaseTextEncoder
+from .base import BaseTextEncoder, unknown_texts
 
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 # Where the sentence-transformers library keeps how a model is used.
@@ -72,14 +72,13 @@ class SentenceTextEncoder(BaseTextEncoder):
         return self.tower.config.hidden_size
 
     def _encode(self, texts: List[str]) -> Tensor:
-        lengths = [
-            len(ids)
-            for ids in self.tokenizer(texts, verbose=False)['input_ids']
-        ]
-        self._report_truncated([
-            text
-            for text, length in zip(texts, lengths) if length > self.max_length
-        ], self.max_length)
+        ids = self.tokenizer(texts, verbose=False)['input_ids']
+        self._report(
+            cut=[
+                t for t, row in zip(texts, ids) if len(row) > self.max_length
+            ],
+            unknown=unknown_texts(self.tokenizer, texts, ids),
+            limit=self.max_length)
         tokens = self.tokenizer(
             texts,
             padding=True,
