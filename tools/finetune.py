@@ -105,6 +105,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='cpu, cuda or such as cuda:1 (default: an accelerator if there '
         'is one)')
     parser.add_argument(
+        '--ema',
+        action='store_true',
+        help='leave the exponential mean of the weights, over about the last '
+        'tenth of the training')
+    parser.add_argument(
         '--amp', action='store_true', help='train with mixed precision')
     parser.add_argument(
         '--cfg-options',

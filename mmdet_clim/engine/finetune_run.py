@@ -117,6 +117,7 @@ class Finetuning:
         freeze (list[str]): Parts that stay as they are.
         seed (int): Of all randomness.
         workers (int): Processes that prepare captions, and that load data.
+        ema (bool): Mean of the weights over the last tenth.
         amp (bool): Mixed precision.
         cfg_options (dict): Settings that override the training's config.
         launcher (str): Who started the processes of a distributed run.
@@ -142,6 +143,7 @@ class Finetuning:
     freeze: Sequence[str] = ()
     seed: int = 0
     workers: int = 2
+    ema: bool = False
     amp: bool = False
     cfg_options: Optional[Dict[str, Any]] = None
     launcher: str = 'none'
@@ -269,7 +271,8 @@ class Finetuning:
             lr_mult={
                 **self.lr_mult,
                 **dict.fromkeys(self.freeze, 0.0)
-            })
+            },
+            ema=self.ema)
         train.randomness = dict(seed=self.seed)
         if self.amp:
             train.optim_wrapper.type = 'AmpOptimWrapper'
@@ -354,6 +357,7 @@ class Finetuning:
                 freeze=list(self.freeze),
                 seed=self.seed,
                 workers=self.workers,
+                ema=self.ema,
                 amp=self.amp,
                 cfg_options=self.cfg_options or {},
                 processes=get_world_size()))

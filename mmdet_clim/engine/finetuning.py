@@ -179,7 +179,8 @@ def finetune_config(cfg: Config,
                     batch_size: int = 8,
                     lr: float = 1e-4,
                     workers: int = 2,
-                    lr_mult: Optional[Mapping[str, float]] = None) -> Config:
+                    lr_mult: Optional[Mapping[str, float]] = None,
+                    ema: bool = False) -> Config:
     """A config that trains a detector on one's own captions with CLIM.
 
     A batch is half of boxed images, where there are any; of the rest, a
@@ -200,6 +201,8 @@ def finetune_config(cfg: Config,
         lr_mult (Mapping[str, float], optional): Part of a weight's name to
             the factor of its learning rate, beside those of ``LR_MULT``; 0
             keeps a part as it is.
+        ema (bool): Whether checkpoints hold the mean of the weights over
+            about the last tenth of the training.
 
     Returns:
         Config: To hand to MMEngine's ``Runner``.
@@ -236,6 +239,9 @@ def finetune_config(cfg: Config,
         loader.sampler.source_ratio = ratio[1:]
         loader.batch_size = batch_size
     _set_schedule(new, iterations, lr)
+    if ema:
+        new.custom_hooks.append(
+            dict(type='EMAHook', momentum=min(0.5, 10 / iterations)))
     new.optim_wrapper.paramwise_cfg = dict(
         custom_keys={
             part: dict(lr_mult=factor)

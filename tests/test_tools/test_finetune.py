@@ -245,14 +245,35 @@ def test_other_data_and_options_are_refused(whole_run, options, openmoji_root,
 
 def test_overwrite_begins_anew(options, a_copy, run_tool):
     changed = dict(
-        options, iterations=1, val_boxes=None, val_images=None, boxes=None)
+        options, iterations=2, val_boxes=None, val_images=None, boxes=None)
     code, log = run_tool('finetune.py', *command(changed, a_copy),
-                         '--overwrite')
+                         '--overwrite', '--ema', '--freeze', 'backbone')
     assert code == 0, log
-    assert 'Iter(train) [1/1]' in log and 'resumed' not in log
+    assert 'Iter(train) [1/2]' in log and 'resumed' not in log
     assert sorted(path.name for path in a_copy.glob('*.pth')) == [
-        'detector.pth', 'iter_1.pth'
+        'detector.pth', 'iter_1.pth', 'iter_2.pth'
     ]
+    # Of two steps, the mean is half of each.
+    first, second = (
+        torch.load(a_copy / f'iter_{n}.pth', weights_only=True)
+        for n in (1, 2))
+    projection = 'detector.roi_head.bbox_head.fc_cls.projection.weight'
+    steps = [
+        checkpoint['ema_state_dict'][f'module.{projection}']
+        for checkpoint in (first, second)
+    ]
+    mean = second['state_dict'][projection]
+    assert not steps[0].equal(steps[1])
+    torch.testing.assert_close(mean, (steps[0] + steps[1]) / 2)
+    left = weights(a_copy)
+    assert left[projection.partition('.')[2]].equal(mean)
+    given = torch.load(options['checkpoint'], weights_only=True)['state_dict']
+    assert all(
+        value.equal(given[name]) for name, value in left.items()
+        if name.startswith('backbone.'))
+    assert not all(
+        value.equal(given[name])
+        for name, value in left.items() if name in given)
     # An evaluation of another detector would mislead.
     assert not (a_copy / 'metrics.json').exists()
     assert not (a_copy / 'evaluation').exists()
