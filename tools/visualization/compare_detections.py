@@ -137,8 +137,7 @@ def read_found(file: str, labels: Mapping[int, int]) -> List[dict]:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f'--found: {file}: expected COCO results (image_id, category_id '
-            f"of the config's dataset, bbox, score), got {error!r}"
-        ) from error
+            f"of the config's dataset, bbox, score), got {error!r}") from error
 
 
 def by_image(found: Sequence[Tuple[Mapping, bool]],
