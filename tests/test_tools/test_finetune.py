@@ -569,7 +569,7 @@ def test_learning_rates_of_parts(detector, tmp_path):
     wanted = {
         'detector.backbone.conv1.weight': 0.1,
         'detector.rpn_head.rpn_conv.weight': 0.1,
-        'detector.roi_head.shared_head.layer4.0.conv1.weight': 0.0,
+        'detector.roi_head.shared_head.layer3.0.conv1.weight': 0.0,
         'detector.roi_head.bbox_head.fc_reg.out.weight': 1.0,
         'objectives.tag.region_loss.bias': 1.0,
     }
