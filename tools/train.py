@@ -3,7 +3,6 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Optional
 
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
@@ -17,12 +16,7 @@ from mmdet_clim.engine.config_checks import (
     named_in_config,
     read_config,
 )
-from mmdet_clim.engine.runner import (
-    begin_with,
-    build_runner,
-    can_resume,
-    latest_checkpoint,
-)
+from mmdet_clim.engine.runner import begin_with, build_runner, can_resume
 
 
 def parse_args() -> argparse.Namespace:
@@ -102,38 +96,36 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def file_to_resume(args: argparse.Namespace, cfg: Config) -> Optional[str]:
-    """The checkpoint that ``--resume`` goes on from.
-
-    Returns:
-        str or None: None at a first start, which begins with the config's
-        ``load_from``.
+def check_resume(file: str) -> None:
+    """See that a training can go on from a file.
 
     Raises:
-        ValueError: If the file that is given is not of a training.
+        ValueError: If it holds weights alone.
     """
-    if args.resume == 'auto':
-        return latest_checkpoint(cfg.work_dir)
-    if args.resume is not None and not can_resume(args.resume):
+    if not can_resume(file):
         raise ValueError(
-            f'--resume {args.resume}: expected a checkpoint of a training, '
-            'with its iteration and optimizer, got weights alone; '
-            f'--cfg-options load_from={args.resume} begins with them')
-    return args.resume
+            f'--resume {file}: expected a checkpoint of a training, with its '
+            'iteration and optimizer, got weights alone; --cfg-options '
+            f'load_from={file} begins with them')
 
 
 def main() -> None:
     """Build the runner and train."""
     args = parse_args()
     cfg = load_config(args)
-    resumed = file_to_resume(args, cfg)
-    splits = ['train'] + ['val'] * (cfg.get('val_cfg') is not None)
-    check_files(cfg, splits, resumed or cfg.get('load_from'))
+    auto = args.resume == 'auto'
+    if args.resume is not None and not auto:
+        check_resume(args.resume)
+    # Of a run that goes on, the weights that it began with may be gone.
+    goes_on = args.resume is not None and (not auto or Path(
+        cfg.work_dir, 'last_checkpoint').exists())
+    check_files(cfg, ['train'] + ['val'] * (cfg.get('val_cfg') is not None),
+                None if goes_on else cfg.get('load_from'))
     prepare_cpu_processes(cfg)
     with named_in_config(cfg):
         runner = build_runner(cfg)
-        if resumed is not None:
-            begin_with(runner, resumed, resume=True)
+        if args.resume is not None:
+            begin_with(runner, None if auto else args.resume, resume=True)
         runner.train()
 
 

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Mistakes in a config, found before anything is built."""
+import copy
 import difflib
 import glob
 import inspect
@@ -124,8 +125,17 @@ def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
     read = set(arguments(Runner)[0]) | TOP_KEYS
     if any(key.startswith(PREFIX) for key in cfg):
         read |= CLIM_KEYS
+    types = {
+        option: kind
+        for option, kind in (options or {}).items() if option.endswith('.type')
+    }
+    typed = cfg
+    if types:
+        typed = copy.deepcopy(cfg)
+        typed.merge_from_dict(types)
     for option in options or {}:
-        _check_option(cfg, option, scope, read)
+        # Another type takes other keys.
+        _check_option(cfg if option in types else typed, option, scope, read)
         first = option.split('.')[0]
         if first not in read and not first.startswith(PREFIX):
             print_log(
@@ -189,7 +199,7 @@ def _check_new_key(node: Mapping, path: List[str], key: str, option: str,
 
 def _refuse(option: str, path: List[str], key: str,
             known: Iterable[str]) -> NoReturn:
-    known = sorted(known)
+    known = sorted(set(known) - ADDED)
     near = difflib.get_close_matches(key, known, 3, 0.6)
     where = '.'.join(path) or 'the config'
     hint = f'did you mean {" or ".join(near)}?' if near else \

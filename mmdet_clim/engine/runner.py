@@ -28,6 +28,8 @@ class CLIMRunner(Runner):
     """
 
     _begins_training = False
+    # What a run begins with that finds nothing to resume.
+    _first_weights: Optional[str] = None
 
     def train(self) -> nn.Module:
         """Launch training; see MMEngine's runner."""
@@ -71,11 +73,11 @@ class CLIMRunner(Runner):
         """
         if self._load_from is not None and can_resume(self._load_from):
             return
+        weights = self._load_from or self._first_weights
         found = latest_checkpoint(self.work_dir)
         self._resume = found is not None
-        if found is not None:
-            self._load_from = found
-        elif self._load_from is None:
+        self._load_from = found or weights
+        if self._load_from is None:
             self.logger.warning(
                 f'resume: {self.work_dir} has no checkpoint and load_from is '
                 'None, so the training begins with first weights')
@@ -149,7 +151,9 @@ def build_runner(cfg: Config) -> Runner:
     return CLIMRunner.from_cfg(cfg)
 
 
-def begin_with(runner: Runner, file: str, resume: bool = False) -> None:
+def begin_with(runner: Runner,
+               file: Optional[str] = None,
+               resume: bool = False) -> None:
     """Have a runner load a file in the place of what its config names.
 
     The config that it writes to the work dir still names its own
@@ -157,9 +161,14 @@ def begin_with(runner: Runner, file: str, resume: bool = False) -> None:
 
     Args:
         runner (Runner): That has loaded nothing.
-        file (str): The checkpoint.
+        file (str, optional): The checkpoint. None, to resume: the last one
+            of the work dir, or its own ``load_from`` where there is none.
         resume (bool): Whether to go on with its training.
     """
+    if isinstance(runner, CLIMRunner):
+        runner._first_weights = runner._load_from
+    elif file is None and latest_checkpoint(runner.work_dir) is None:
+        return
     runner._load_from = file
     runner._resume = resume
 

@@ -80,6 +80,18 @@ def test_options_that_something_reads(cfg, option):
     check_options(cfg, None)
 
 
+def test_another_type_takes_other_keys(cfg):
+    where = 'model.text_encoder'
+    kind = {f'{where}.type': 'mmdet_clim.OpenCLIPTextEncoder'}
+    check_options(cfg, {**kind, f'{where}.pretrained': 'openai'})
+    with pytest.raises(KeyError, match='did you mean pretrained'):
+        check_options(cfg, {**kind, f'{where}.pretraind': 'openai'})
+    with pytest.raises(KeyError, match='no key .pretrained'):
+        check_options(cfg, {f'{where}.pretrained': 'openai'})
+    with pytest.raises(KeyError, match='did you mean text_encoder'):
+        check_options(cfg, {'model.text_encodr.type': 'A'})
+
+
 def test_a_type_that_nobody_knows():
     toy = Config(dict(model=dict(type='Toy', width=3)))
     check_options(toy, {'model.depth': 18})

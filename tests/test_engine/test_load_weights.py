@@ -235,6 +235,17 @@ def test_a_training_begins_with_weights_and_is_resumed(config, tmp_path):
     again = CLIMRunner.from_cfg(cfg)
     again.train()
     assert again.iter == 3 and again._load_from == last
+    # As --resume does it, first with nothing there and then with something.
+    cfg = config(
+        work_dir=str(tmp_path / 'auto'), load_from=str(tmp_path / 'base.pth'))
+    for steps in (2, 4):
+        cfg.train_cfg.max_iters = steps
+        runner = CLIMRunner.from_cfg(cfg)
+        begin_with(runner, resume=True)
+        runner.train()
+        assert runner.iter == steps and runner._resume == (steps == 4)
+        assert torch.equal(runner.model.detector[0].weight,
+                           base.detector[0].weight)
     # One file is resumed; the config that is written keeps its own.
     cfg = config(
         work_dir=str(tmp_path / 'other'), load_from=str(tmp_path / 'base.pth'))

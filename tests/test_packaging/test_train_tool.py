@@ -3,10 +3,11 @@
 import importlib.util
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+
+from mmdet_clim.engine.runner import latest_checkpoint
 
 
 def load_tool(repository, name):
@@ -84,60 +85,40 @@ def test_a_rate_that_can_not_be_scaled(read_config, config):
         read_config('train', config, '--auto-scale-lr')
 
 
-@pytest.fixture
-def training(tmp_path):
-    """A checkpoint with the state of a training."""
-    path = tmp_path / 'other.pth'
-    torch.save(
-        dict(state_dict={}, message_hub={}, meta=dict(epoch=0, iter=5)), path)
-    return path
-
-
-@pytest.fixture
-def resumed(repository, monkeypatch, tmp_path):
-
-    def find(*args):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, 'argv', ['train', *map(str, args)])
-        tool = load_tool(repository, 'train')
-        args = tool.parse_args()
-        cfg = tool.load_config(args)
-        return tool.file_to_resume(args, cfg), cfg
-
-    return find
-
-
-def test_resume_starts_from_load_from_and_then_goes_on(resumed, config,
-                                                       training, tmp_path):
+def test_resume_leaves_the_config_as_it_is(read_config, config, tmp_path):
     """The config that is written to the work dir keeps its load_from."""
-    base = str(tmp_path / 'base.pth')
-    file, cfg = resumed(config, '--work-dir', 'runs', '--resume')
-    assert file is None and cfg.load_from == base
-
     (tmp_path / 'runs').mkdir()
-    last = tmp_path / 'runs' / 'last_checkpoint'
-    last.write_text(str(training))
-    file, cfg = resumed(config, '--work-dir', 'runs', '--resume')
-    assert file == str(training)
-    assert cfg.load_from == base and not cfg.get('resume', False)
+    (tmp_path / 'runs' / 'last_checkpoint').write_text('runs/iter_5.pth')
+    for more in ((), ('--resume', ), ('--resume', 'other.pth')):
+        cfg = read_config('train', config, '--work-dir', 'runs', *more)
+        assert cfg.load_from == str(tmp_path / 'base.pth')
+        assert not cfg.get('resume', False)
 
-    file, cfg = resumed(config, '--resume', training)
-    assert file == str(training) and cfg.load_from == base
-    # The folder was moved, or its last checkpoint removed.
+
+def test_the_last_checkpoint(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    last, file = tmp_path / 'last_checkpoint', tmp_path / 'iter_5.pth'
     last.write_text('/elsewhere/iter_5.pth')
     with pytest.raises(FileNotFoundError, match='--resume FILE'):
-        resumed(config, '--work-dir', 'runs', '--resume')
-    moved = training.rename(tmp_path / 'runs' / 'iter_5.pth')
-    assert resumed(config, '--work-dir', 'runs',
-                   '--resume')[0] == str(Path('runs', moved.name))
+        latest_checkpoint(tmp_path)
+    # The folder was moved.
+    file.touch()
+    assert latest_checkpoint(tmp_path) == str(file)
+    last.write_text(str(file))
+    assert latest_checkpoint(tmp_path) == str(file)
 
 
-def test_resume_of_weights_alone(resumed, config, tmp_path):
-    torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
+def test_resume_of_weights_alone(repository, tmp_path):
+    check = load_tool(repository, 'train').check_resume
+    file = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict={}), file)
     with pytest.raises(ValueError, match='load_from=.*weights.pth begins'):
-        resumed(config, '--resume', tmp_path / 'weights.pth')
+        check(str(file))
     with pytest.raises(FileNotFoundError, match='none.pth does not exist'):
-        resumed(config, '--resume', tmp_path / 'none.pth')
+        check(str(tmp_path / 'none.pth'))
+    torch.save(
+        dict(state_dict={}, message_hub={}, meta=dict(epoch=0, iter=5)), file)
+    check(str(file))
 
 
 @pytest.mark.parametrize('args', [('a.pth', ), ('--checkpoint', 'a.pth')])
