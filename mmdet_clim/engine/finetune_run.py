@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import (
     broadcast_object_list,
     get_world_size,
@@ -89,6 +90,22 @@ class Plan:
     finished: bool = False
     last: Optional[Path] = None
     in_parts: bool = False
+
+
+@dataclass
+class Inputs:
+    """What the files of the options hold, checked.
+
+    Args:
+        vocabulary (Vocabulary): The classes.
+        tagged (list[dict], optional): Images with tags, without captions.
+        boxes, val_boxes (OwnBoxes, optional): Boxes.
+    """
+
+    vocabulary: Vocabulary
+    tagged: Optional[List[dict]]
+    boxes: Optional[OwnBoxes]
+    val_boxes: Optional[OwnBoxes]
 
 
 @dataclass
@@ -174,33 +191,15 @@ class Finetuning:
 
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
-        vocabulary = build_vocabulary(self.vocabulary)
-        tagged = self.tags and tagged_images(self.tags, self.images,
-                                             vocabulary.names)
-        boxes = self._boxes('boxes', self.boxes, self.box_images, 'train')
-        val_boxes = self._boxes('val_boxes', self.val_boxes, self.val_images
-                                or self.box_images, 'val')
-        base_names = boxed_names('--boxes', boxes, vocabulary.names)
-        boxed_names('--val-boxes', val_boxes, vocabulary.names, need_all=True)
+        inputs = self._inputs()
         cfg = Config.fromfile(self.detector)
-        captions = self.work_dir / 'captions.json'
-        data = OwnData(
-            captions,
-            self.images,
-            vocabulary.names,
-            boxes and (boxes.file or self.work_dir / 'boxes.json'),
-            val_boxes and (val_boxes.file or self.work_dir / 'val_boxes.json'),
-            boxes and boxes.images,
-            val_boxes and val_boxes.images,
-            base_names=base_names)
+        data = self._data(inputs)
         # Its length is known when the captions are.
         plan = Plan(
             self._train_config(cfg, data, self.iterations or 1),
             plain_config(cfg, data))
         self._check_weights(plan)
-
-        before = wanted = self._fingerprint(cfg, vocabulary, tagged, boxes,
-                                            val_boxes)
+        before = wanted = self._fingerprint(cfg, inputs)
         if not self.overwrite:
             before = read_fingerprint(self.work_dir)
             if before is None:
@@ -209,31 +208,16 @@ class Finetuning:
             open_run(self.work_dir, wanted, self.overwrite))
         if plan.finished:
             return plan
-        source = self.captions
-        if tagged is not None:
-            source = self.work_dir / 'tags.jsonl'
-            write_lines(source, tagged)
-        summary, _ = prepare_image_text(
-            str(source or self.images),
-            captions,
-            vocabulary=vocabulary,
-            synonyms=self.synonyms and read_synonyms(self.synonyms),
-            images=self.images if source else None,
-            workers=max(1, self.workers),
-            # Captions of a run that another one replaces go with it.
-            overwrite=self.overwrite or before not in (None, wanted))
-        print_log(describe_summary(summary))
+        # Captions of a run that another one replaces go with it.
+        replace = self.overwrite or before not in (None, wanted)
+        count = self._prepare(inputs, data, replace)
         if self.iterations is None:
-            count = summary['files'][captions.name]['images']
-            plan.train = self._train_config(
-                cfg, data,
-                default_iterations(count, self.batch_size * get_world_size(),
-                                   boxes is not None,
-                                   not reads_prompts(plan.plain)))
+            length = default_iterations(count,
+                                        self.batch_size * get_world_size(),
+                                        data.boxes is not None,
+                                        not reads_prompts(plan.plain))
+            plan.train = self._train_config(cfg, data, length)
             self._read_in_parts(plan)
-        for key, own in (('boxes', boxes), ('val_boxes', val_boxes)):
-            if own and own.file is None:
-                write_json(self.work_dir / f'{key}.json', own.content)
         _write_config(plan.train, self.work_dir / 'finetune.py')
         plan.last = self._last_checkpoint()
         if plan.last is None:
@@ -243,8 +227,58 @@ class Finetuning:
             shutil.rmtree(self.work_dir / EVALUATION, ignore_errors=True)
         return plan
 
-    def _boxes(self, key: str, source: Optional[Path], images: Optional[Path],
-               split: str) -> Optional[OwnBoxes]:
+    def _inputs(self) -> Inputs:
+        """Read and check words, tags and boxes."""
+        vocabulary = build_vocabulary(self.vocabulary)
+        tagged = None
+        if self.tags is not None:
+            tagged = tagged_images(self.tags, self.images, vocabulary.names)
+        inputs = Inputs(
+            vocabulary, tagged,
+            self._boxes('--boxes', self.boxes, self.box_images, 'train'),
+            self._boxes('--val-boxes', self.val_boxes, self.val_images
+                        or self.box_images, 'val'))
+        boxed_names(
+            '--val-boxes', inputs.val_boxes, vocabulary.names, need_all=True)
+        return inputs
+
+    def _data(self, inputs: Inputs) -> OwnData:
+        """Where the data is, or will be when it is prepared."""
+        boxes, val_boxes = inputs.boxes, inputs.val_boxes
+        names = inputs.vocabulary.names
+        return OwnData(
+            self.work_dir / 'captions.json',
+            self.images,
+            names,
+            boxes and (boxes.file or self.work_dir / 'boxes.json'),
+            val_boxes and (val_boxes.file or self.work_dir / 'val_boxes.json'),
+            boxes and boxes.images,
+            val_boxes and val_boxes.images,
+            base_names=boxed_names('--boxes', boxes, names))
+
+    def _prepare(self, inputs: Inputs, data: OwnData, replace: bool) -> int:
+        """Write the data as it is trained on, and count captioned images."""
+        source = self.captions
+        if inputs.tagged is not None:
+            source = self.work_dir / 'tags.jsonl'
+            write_lines(source, inputs.tagged)
+        summary, _ = prepare_image_text(
+            str(source or self.images),
+            data.captions,
+            vocabulary=inputs.vocabulary,
+            synonyms=self.synonyms and read_synonyms(self.synonyms),
+            images=self.images if source else None,
+            workers=max(1, self.workers),
+            overwrite=replace)
+        print_log(describe_summary(summary))
+        for boxes, path in ((inputs.boxes, data.boxes), (inputs.val_boxes,
+                                                         data.val_boxes)):
+            if boxes and boxes.file is None:
+                write_json(path, boxes.content)
+        return summary['files'][data.captions.name]['images']
+
+    def _boxes(self, option: str, source: Optional[Path],
+               images: Optional[Path], split: str) -> Optional[OwnBoxes]:
         """Boxes of any layout, None where none are given."""
         if source is None:
             return None
@@ -252,11 +286,7 @@ class Finetuning:
             # Other layouts say where their images are.
             images = self.images
         return read_boxes(
-            source,
-            images,
-            split,
-            shown=f'--{key.replace("_", "-")}: ',
-            clip=split == 'train')
+            source, images, split, shown=f'{option}: ', clip=split == 'train')
 
     def _train_config(self, cfg: Config, data: OwnData,
                       iterations: int) -> Config:
@@ -275,6 +305,8 @@ class Finetuning:
             ema=self.ema)
         train.randomness = dict(seed=self.seed)
         if self.amp:
+            if get_device() == 'cpu':
+                raise ValueError('--amp: expected an accelerator, got a CPU')
             train.optim_wrapper.type = 'AmpOptimWrapper'
             train.optim_wrapper.loss_scale = 'dynamic'
         check_options(train, self.cfg_options)
@@ -328,10 +360,9 @@ class Finetuning:
                     'which run. Give another --work-dir, or --overwrite to '
                     'begin anew in this one')
 
-    def _fingerprint(self, cfg: Config, vocabulary: Vocabulary,
-                     tagged: Optional[List[dict]], boxes: Optional[OwnBoxes],
-                     val_boxes: Optional[OwnBoxes]) -> dict:
+    def _fingerprint(self, cfg: Config, inputs: Inputs) -> dict:
         """The options, with what is in the files that they name."""
+        boxes, val_boxes = inputs.boxes, inputs.val_boxes
         digests = {
             key: value and folder_digest(value, self.work_dir)
             for key, value in dict(
@@ -344,9 +375,9 @@ class Finetuning:
                 digests,
                 detector=cfg.to_dict(),
                 checkpoint=str(self.checkpoint),
-                vocabulary=list(vocabulary.names),
+                vocabulary=list(inputs.vocabulary.names),
                 captions=self.captions and str(self.captions),
-                tags=tagged and content_digest(tagged),
+                tags=inputs.tagged and content_digest(inputs.tagged),
                 synonyms=self.synonyms and str(self.synonyms),
                 boxes=boxes_digest(boxes),
                 val_boxes=boxes_digest(val_boxes),

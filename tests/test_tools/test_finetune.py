@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
@@ -481,6 +482,8 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(detector=tmp_path / 'broken.py'), 'broken.py: SyntaxError'),
         (dict(detector=tmp_path / 'empty.py'),
          "config with 'test_dataloader'"),
+            *([(dict(amp=True), '--amp: expected an accelerator')] *
+              (get_device() == 'cpu')),
         (dict(freeze=['backbon3']), "'backbon3' is in the name of no weight"),
         (dict(cfg_options={'model.detector.nek.type': 'mmdet.FPN'}), 'nek'),
         (dict(cfg_options={'optim_wraper.optimizer.lr': 1}), 'optim_wrapper'),
