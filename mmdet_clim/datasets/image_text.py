@@ -247,7 +247,8 @@ def image_key(path: str) -> int:
     Returns:
         int: 63 bits of a digest of the path.
     """
-    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+    data = path.encode('utf-8', 'surrogatepass')
+    digest = hashlib.blake2b(data, digest_size=8).digest()
     return int.from_bytes(digest, 'big') >> 1
 
 

@@ -402,3 +402,18 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path):
     flat = edited(ann_file, lambda n, a: a.update(bbox=[1, 1, 0, 9]))
     with pytest.raises(ValueError, match='edited.json: .*none that is left'):
         OVCocoMetric(flat)
+
+
+def test_an_unreadable_image_is_one_without_detections(tmp_path):
+    """Its objects are missed, and what was found on grey is not false."""
+    boxes, samples = random_case(3)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, len(samples))
+    whole = run(OVCocoMetric(ann_file), samples)
+    emptied = [
+        s if s.img_id not in (2, 5) else sample(s.img_id, []) for s in samples
+    ]
+    expected = run(OVCocoMetric(ann_file), emptied)
+    for s in samples:
+        if s.img_id in (2, 5):
+            s.set_metainfo(dict(unreadable=True))
+    assert run(OVCocoMetric(ann_file), samples) == expected != whole
