@@ -10,13 +10,14 @@ from .multi_source import (
     MultiSourceDataset,
     MultiSourceSampler,
 )
-from .ov_coco import OVCocoDataset
+from .ov_coco import CheckedCocoDataset, OVCocoDataset
 from .ov_lvis import OVLVISDataset
 from .vocabulary import Vocabulary, build_vocabulary
 
 __all__ = [
-    'ClassBalancedDataset', 'CocoPanopticRegionDataset', 'ImageTextDataset',
-    'MultiSourceBatchSampler', 'MultiSourceDataset', 'MultiSourceSampler',
-    'OVCocoDataset', 'OVLVISDataset', 'UnreadableImageError', 'Vocabulary',
-    'build_vocabulary', 'decode_image', 'read_image'
+    'CheckedCocoDataset', 'ClassBalancedDataset', 'CocoPanopticRegionDataset',
+    'ImageTextDataset', 'MultiSourceBatchSampler', 'MultiSourceDataset',
+    'MultiSourceSampler', 'OVCocoDataset', 'OVLVISDataset',
+    'UnreadableImageError', 'Vocabulary', 'build_vocabulary', 'decode_image',
+    'read_image'
 ]

@@ -564,7 +564,8 @@ def _is_polygon(polygon: Any) -> bool:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         return False
     try:
-        return all(map(isfinite, polygon))
+        # Faster than each alone; NaN and infinity do not add up to a number.
+        return isfinite(sum(polygon))
     except (TypeError, OverflowError):
         return False
 

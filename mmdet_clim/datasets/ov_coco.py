@@ -217,3 +217,14 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
     def _log(self, message: str, level: int = logging.WARNING) -> None:
         """Log a message about the annotation file."""
         print_log(f'{self.ann_file}: {message}', 'current', level)
+
+
+@DATASETS.register_module()
+class CheckedCocoDataset(OVCocoDataset):
+    """COCO's 80 classes, or those of ``metainfo``, without a split.
+
+    mmdet's ``CocoDataset`` with what :class:`OVCocoDataset` says of files,
+    boxes, absent classes and unreadable images.
+    """
+
+    METAINFO = CocoDataset.METAINFO

@@ -9,23 +9,21 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
-from mmdet.evaluation import CocoMetric
-from mmengine.fileio import get_local_path, load
+from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.registry import METRICS
 
+from .checked_coco_metric import CheckedCocoMetric
 from .class_split import write_split
-from .unreadable import without_unreadable
 
 PROTOCOLS = ('all_images', 'detic')
 BACKENDS = ('pycocotools', 'faster_coco_eval')
 
 
 @METRICS.register_module()
-class OVCocoMetric(CocoMetric):
+class OVCocoMetric(CheckedCocoMetric):
     """Box AP of base, novel and all classes in one pass over the val images.
 
     COCO's AP is a mean over classes and each class is matched apart, so one
@@ -48,11 +46,9 @@ class OVCocoMetric(CocoMetric):
 
     Args:
         ann_file (str, optional): COCO annotation file of the val images.
-            Classes are found in it by name; it is checked and repaired as
-            that of a dataset, boxes apart that reach out of their image:
-            COCO's evaluation takes them as they are. Without it the ground
-            truth is taken from ``instances`` of the data samples. Defaults
-            to None.
+            Classes are found in it by name; it is checked, see
+            :class:`CheckedCocoMetric`. Without it the ground truth is taken
+            from ``instances`` of the data samples. Defaults to None.
         protocol (str): Which images are evaluated. ``'all_images'``: every
             image of ``ann_file``. ``'detic'``: only images that hold at
             least one annotation of a base or novel class, as in Detic's val
@@ -98,31 +94,15 @@ class OVCocoMetric(CocoMetric):
             raise ValueError(f'backend: expected one of {BACKENDS}, '
                              f'got {backend!r}')
         super().__init__(
+            ann_file=ann_file,
             metric='bbox',
             classwise=classwise,
             outfile_prefix=outfile_prefix,
             backend_args=backend_args,
             collect_device=collect_device,
             prefix=prefix)
-        if ann_file is not None:
-            with get_local_path(ann_file, backend_args=backend_args) as path:
-                content = read_coco(
-                    path, shown=ann_file, need_names=False, need_sizes=False)
-            # Its evaluation takes an id of 0 for "no match".
-            for number, entry in enumerate(content['annotations'], 1):
-                entry['id'] = number
-            self._coco_api = _indexed(content)
         self.protocol = protocol
         self.backend = backend
-
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch; see ``without_unreadable``.
-
-        Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): Samples with ``pred_instances``.
-        """
-        super().process(data_batch, without_unreadable(data_samples))
 
     def compute_metrics(self, results: List[Tuple[dict,
                                                   dict]]) -> Dict[str, float]:
@@ -330,14 +310,3 @@ class OVCocoMetric(CocoMetric):
             ])
         logger.info(f'OV-COCO, protocol {self.protocol!r}, {num_images} '
                     f'images\n{AsciiTable(rows).table}')
-
-
-def _indexed(content: dict) -> COCO:
-    """Mmdet's interface to annotations in memory."""
-    coco = COCO()
-    coco.dataset = content
-    # It prints while it builds its index.
-    with redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
-    return coco

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from mmdet.evaluation import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
@@ -16,7 +17,7 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_clim.evaluation import OVCocoMetric
+from mmdet_clim.evaluation import CheckedCocoMetric, OVCocoMetric
 
 # label order differs from the order of the category ids
 CLASSES = ('dog', 'person', 'car', 'cat', 'bus')
@@ -402,6 +403,14 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path):
     flat = edited(ann_file, lambda n, a: a.update(bbox=[1, 1, 0, 9]))
     with pytest.raises(ValueError, match='edited.json: .*none that is left'):
         OVCocoMetric(flat)
+
+
+def test_mmdets_metric_on_a_checked_file(tmp_path):
+    boxes, samples = random_case(1, num_images=4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 4)
+    expected = run(CocoMetric(ann_file), samples)
+    bare = edited(ann_file, lambda n, a: [a.pop(k) for k in ('id', 'area')])
+    assert run(CheckedCocoMetric(bare), samples) == expected
 
 
 def test_an_unreadable_image_is_one_without_detections(tmp_path):
