@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -491,6 +492,61 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         found = refused(capsys, tmp_path / 'out', {**options, **changed})
         assert message in found, (changed, found)
     assert not (tmp_path / 'out').exists()
+
+
+def test_boxes_and_tags_of_other_layouts(options, openmoji_root, tmp_path):
+    """They are written to the work dir in the layouts that are read here."""
+    images = openmoji_root / 'train2017'
+    names = sorted(path.name for path in images.glob('*.jpg'))[:3]
+    (tmp_path / 'list.txt').write_text(''.join(f'{images}/{n}\n'
+                                               for n in names))
+    for number, name in enumerate(names):
+        # Where there is no folder "images", labels stand beside the images.
+        (tmp_path / name).symlink_to(images / name)
+        (tmp_path / name
+         ).with_suffix('.txt').write_text(f'{number % 2} 0.5 0.5 0.25 0.5\n')
+    (tmp_path / 'list.txt').write_text('\n'.join(names))
+    (tmp_path / 'data.yaml'
+     ).write_text('names: [person, unicorn]\ntrain: list.txt\nval: list.txt\n')
+    captioned = sorted((openmoji_root / 'captioned2017').glob('*.jpg'))[:2]
+    (tmp_path / 'tags.csv').write_text(
+        f'image,tags\n{captioned[0].name},Fire_Truck;person\n'
+        f'{captioned[1].name},unicorn\n')
+    changed = dict(
+        options,
+        captions=None,
+        tags=tmp_path / 'tags.csv',
+        boxes=tmp_path / 'data.yaml',
+        box_images=None,
+        val_boxes=tmp_path,
+        val_images=None,
+        iterations=None)
+    work_dir = tmp_path / 'out'
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), ExitStack() as stack:
+            plan = Finetuning(**changed, work_dir=work_dir)._begin(stack)
+            raise KeyboardInterrupt
+    boxes = json.loads((work_dir / 'boxes.json').read_text())
+    assert [image['file_name'] for image in boxes['images']] == names
+    assert [a['category_id'] for a in boxes['annotations']] == [1, 2, 1]
+    train = plan.train.train_dataloader.dataset.datasets[0]
+    assert train.ann_file == str(work_dir / 'boxes.json')
+    assert train.data_prefix.img == f'{tmp_path}/'
+    assert plan.plain.test_evaluator.ann_file == str(work_dir /
+                                                     'val_boxes.json')
+    assert list(train.metainfo.base_classes) == ['person']
+    captions = json.loads((work_dir / 'captions.json').read_text())
+    tagged = {
+        image['file_name']: (image['captions'], image['pos_category_ids'])
+        for image in captions['images']
+    }
+    assert tagged == {
+        captioned[0].name: (['fire truck, person'], [2, 3]),
+        captioned[1].name: (['unicorn'], []),
+    }
+    # The shortest that follows from two images.
+    assert plan.train.train_cfg.max_iters == 200
+    assert plan.last is None and not plan.finished
 
 
 def test_a_run_without_checkpoints_is_no_loss(options, own, tmp_path, capsys):
