@@ -34,6 +34,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'caption), .jsonl, .csv or .tsv that names images below --images '
         '(default: a .txt beside each image)')
     parser.add_argument(
+        '--tags',
+        type=Path,
+        help="instead of captions, class names: .csv or .tsv with a column of "
+        "images and one of tags (or a column of 0 and 1 for each class), or "
+        "'folders' where each image is in a folder of its class")
+    parser.add_argument(
         '--vocabulary',
         type=Path,
         required=True,
@@ -43,26 +49,49 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         type=Path,
         help='JSON file of other words: {"couch": ["sofa"]}')
     parser.add_argument(
-        '--boxes', type=Path, help='COCO JSON with boxes of some classes')
+        '--boxes',
+        type=Path,
+        help='boxes of some classes: COCO JSON, YOLO data.yaml, a folder of '
+        'Pascal VOC, CVAT for images, or Label Studio JSON')
     parser.add_argument(
-        '--val-boxes', type=Path, help='COCO JSON to evaluate on')
+        '--val-boxes', type=Path, help='boxes to evaluate on, likewise')
     parser.add_argument(
         '--box-images',
         type=Path,
-        help='folder of the images of --boxes (default: --images)')
+        help='folder of the images of --boxes (default: that of YOLO and '
+        'Pascal VOC; of a file, --images)')
     parser.add_argument(
         '--val-images',
         type=Path,
         help='folder of the images of --val-boxes (default: --box-images)')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/finetune'))
-    parser.add_argument('--iterations', type=int, default=1000)
+    parser.add_argument(
+        '--iterations',
+        type=int,
+        help='of the training (default: each captioned image is seen five '
+        'times, in 200 to 20000)')
     parser.add_argument(
         '--batch-size',
         type=int,
         default=8,
         help='samples of a step of one process (%(default)s)')
     parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument(
+        '--lr-mult',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='PART=FACTOR',
+        help='learning rates of parts, by a part of their names in the '
+        'detector, such as neck=0.5 (beside backbone=0.1, rpn_head=0.1 and '
+        'language_model=0)')
+    parser.add_argument(
+        '--freeze',
+        nargs='+',
+        default=(),
+        metavar='PART',
+        help='parts that stay as they are, such as backbone')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--workers',
@@ -75,6 +104,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         type=_device,
         help='cpu, cuda or such as cuda:1 (default: an accelerator if there '
         'is one)')
+    parser.add_argument(
+        '--ema',
+        action='store_true',
+        help='leave the exponential mean of the weights, over about the last '
+        'tenth of the training')
     parser.add_argument(
         '--amp', action='store_true', help='train with mixed precision')
     parser.add_argument(
@@ -103,6 +137,16 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         path = vars(args)[key]
         if path is not None and not path.exists():
             parser.error(f'--{key.replace("_", "-")}: {path} does not exist')
+    for part, factor in args.lr_mult.items():
+        if not isinstance(factor, (int, float)) or not 0 <= factor <= 1e3:
+            parser.error(
+                f'--lr-mult: {part}: expected a factor of at least 0, '
+                f'got {factor!r}')
+    if args.tags is not None:
+        if args.captions is not None:
+            parser.error('--tags: expected none beside --captions')
+        if str(args.tags) != 'folders' and not args.tags.exists():
+            parser.error(f'--tags: {args.tags} does not exist')
     processes = os.environ.get('WORLD_SIZE', '1')
     if args.launcher == 'none' and processes != '1':
         parser.error(f'--launcher: expected pytorch in one of {processes} '

@@ -12,12 +12,6 @@ from mmdet_clim.registry import MODELS
 CAPTION_WEIGHT = 0.05
 # Names that one prompt has room for beside those that an image shows.
 PROMPT_NAMES = 40
-# Of the published trainings: the language model stays as it is.
-PARTS = {
-    'absolute_pos_embed': dict(decay_mult=0.0),
-    'backbone': dict(lr_mult=0.1),
-    'language_model': dict(lr_mult=0.0),
-}
 # Hosts write prompts of their own data with these.
 PROMPT_TRANSFORMS = ('RandomSamplingNegPos', 'BaseClassPrompt')
 PROMPT_KEYS = ('text', 'custom_entities')

@@ -1,19 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
 """A fine-tuning from its command to the detector that it leaves."""
 import copy
-import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import (
     broadcast_object_list,
     get_world_size,
@@ -23,18 +22,18 @@ from mmengine.dist import (
 )
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from torch import distributed, nn
+from torch import distributed
 
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
 from mmdet_clim.command import one_line
-from mmdet_clim.datasets.coco_annotations import image_file_name, read_coco
-from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
+from mmdet_clim.datasets.box_formats import OwnBoxes, read_boxes
 from mmdet_clim.datasets.preparation.counts import describe_summary
 from mmdet_clim.datasets.preparation.files import whole_file, write_json
 from mmdet_clim.datasets.preparation.own_captions import (
     prepare_image_text,
     read_synonyms,
 )
+from mmdet_clim.datasets.preparation.own_tags import tagged_images
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
 
@@ -46,8 +45,22 @@ from .checkpoints import (
 )
 from .config_checks import check_files, check_options, named_in_config
 from .cpu_processes import prepare_cpu_processes
-from .finetuning import OwnData, finetune_config, plain_config
+from .finetune_data import (
+    boxed_names,
+    boxes_digest,
+    content_digest,
+    folder_digest,
+    write_lines,
+)
+from .finetune_grounding import reads_prompts
+from .finetuning import (
+    OwnData,
+    default_iterations,
+    finetune_config,
+    plain_config,
+)
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
+from .hooks.atomic_checkpoint_hook import damage_of
 from .runner import begin_with, build_runner
 
 #: Folder of the log of the evaluation, in the work dir.
@@ -68,12 +81,31 @@ class Plan:
         plain (Config): Of the detector that is left.
         finished (bool): Whether there is nothing left to do.
         last (Path, optional): The checkpoint that it goes on from.
+        in_parts (bool): Whether a grounding detector reads the names a few at
+            a time.
     """
 
     train: Config
     plain: Config
     finished: bool = False
     last: Optional[Path] = None
+    in_parts: bool = False
+
+
+@dataclass
+class Inputs:
+    """What the files of the options hold, checked.
+
+    Args:
+        vocabulary (Vocabulary): The classes.
+        tagged (list[dict], optional): Images with tags, without captions.
+        boxes, val_boxes (OwnBoxes, optional): Boxes.
+    """
+
+    vocabulary: Vocabulary
+    tagged: Optional[List[dict]]
+    boxes: Optional[OwnBoxes]
+    val_boxes: Optional[OwnBoxes]
 
 
 @dataclass
@@ -87,16 +119,22 @@ class Finetuning:
         vocabulary (Path): The class names.
         captions (Path, optional): File of captions; a text beside each image
             if not given.
+        tags (Path, optional): Instead of captions: a table of class names,
+            or ``folders``; see ``tagged_images``.
         synonyms (Path, optional): JSON of other words for classes.
-        boxes, val_boxes (Path, optional): COCO JSON to train and to evaluate
-            on.
+        boxes, val_boxes (Path, optional): Boxes to train and to evaluate on,
+            of any layout that ``read_boxes`` takes.
         box_images, val_images (Path, optional): Folders of their images.
         work_dir (Path): Of this run alone.
-        iterations (int): Of the training.
+        iterations (int, optional): Of the training; from the number of
+            captioned images if not given.
         batch_size (int): Samples of a step of one process.
         lr (float): Learning rate.
+        lr_mult (dict): Part of a weight's name to the factor of its rate.
+        freeze (list[str]): Parts that stay as they are.
         seed (int): Of all randomness.
         workers (int): Processes that prepare captions, and that load data.
+        ema (bool): Mean of the weights over the last tenth.
         amp (bool): Mixed precision.
         cfg_options (dict): Settings that override the training's config.
         launcher (str): Who started the processes of a distributed run.
@@ -108,17 +146,21 @@ class Finetuning:
     images: Path
     vocabulary: Path
     captions: Optional[Path] = None
+    tags: Optional[Path] = None
     synonyms: Optional[Path] = None
     boxes: Optional[Path] = None
     val_boxes: Optional[Path] = None
     box_images: Optional[Path] = None
     val_images: Optional[Path] = None
     work_dir: Path = Path('work_dirs/finetune')
-    iterations: int = 1000
+    iterations: Optional[int] = None
     batch_size: int = 8
     lr: float = 1e-4
+    lr_mult: Mapping[str, float] = field(default_factory=dict)
+    freeze: Sequence[str] = ()
     seed: int = 0
     workers: int = 2
+    ema: bool = False
     amp: bool = False
     cfg_options: Optional[Dict[str, Any]] = None
     launcher: str = 'none'
@@ -149,22 +191,15 @@ class Finetuning:
 
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
-        vocabulary, base_names = self._words()
+        inputs = self._inputs()
         cfg = Config.fromfile(self.detector)
-        captions = self.work_dir / 'captions.json'
-        data = OwnData(
-            captions,
-            self.images,
-            vocabulary.names,
-            self.boxes,
-            self.val_boxes,
-            self.box_images,
-            self.val_images,
-            base_names=base_names)
-        plan = Plan(self._train_config(cfg, data), plain_config(cfg, data))
+        data = self._data(inputs)
+        # Its length is known when the captions are.
+        plan = Plan(
+            self._train_config(cfg, data, self.iterations or 1),
+            plain_config(cfg, data))
         self._check_weights(plan)
-
-        before = wanted = self._fingerprint(cfg, vocabulary)
+        before = wanted = self._fingerprint(cfg, inputs)
         if not self.overwrite:
             before = read_fingerprint(self.work_dir)
             if before is None:
@@ -173,16 +208,16 @@ class Finetuning:
             open_run(self.work_dir, wanted, self.overwrite))
         if plan.finished:
             return plan
-        summary, _ = prepare_image_text(
-            str(self.captions or self.images),
-            captions,
-            vocabulary=vocabulary,
-            synonyms=self.synonyms and read_synonyms(self.synonyms),
-            images=self.images if self.captions else None,
-            workers=max(1, self.workers),
-            # Captions of a run that another one replaces go with it.
-            overwrite=self.overwrite or before not in (None, wanted))
-        print_log(describe_summary(summary))
+        # Captions of a run that another one replaces go with it.
+        replace = self.overwrite or before not in (None, wanted)
+        count = self._prepare(inputs, data, replace)
+        if self.iterations is None:
+            length = default_iterations(count,
+                                        self.batch_size * get_world_size(),
+                                        data.boxes is not None,
+                                        not reads_prompts(plan.plain))
+            plan.train = self._train_config(cfg, data, length)
+            self._read_in_parts(plan)
         _write_config(plan.train, self.work_dir / 'finetune.py')
         plan.last = self._last_checkpoint()
         if plan.last is None:
@@ -192,28 +227,86 @@ class Finetuning:
             shutil.rmtree(self.work_dir / EVALUATION, ignore_errors=True)
         return plan
 
-    def _words(self) -> Tuple[Vocabulary, Sequence[str]]:
-        """The vocabulary, and those of its classes that have boxes."""
+    def _inputs(self) -> Inputs:
+        """Read and check words, tags and boxes."""
         vocabulary = build_vocabulary(self.vocabulary)
-        base_names: Sequence[str] = ()
-        box_images = self.box_images or self.images
-        if self.boxes:
-            base_names = boxed_names('--boxes', self.boxes, box_images,
-                                     vocabulary.names)
-        if self.val_boxes:
-            boxed_names(
-                '--val-boxes',
-                self.val_boxes,
-                self.val_images or box_images,
-                vocabulary.names,
-                need_all=True)
-        return vocabulary, base_names
+        tagged = None
+        if self.tags is not None:
+            tagged = tagged_images(self.tags, self.images, vocabulary.names)
+        inputs = Inputs(
+            vocabulary, tagged,
+            self._boxes('--boxes', self.boxes, self.box_images, 'train'),
+            self._boxes('--val-boxes', self.val_boxes, self.val_images
+                        or self.box_images, 'val'))
+        boxed_names(
+            '--val-boxes', inputs.val_boxes, vocabulary.names, need_all=True)
+        return inputs
 
-    def _train_config(self, cfg: Config, data: OwnData) -> Config:
-        train = finetune_config(cfg, self.checkpoint, data, self.iterations,
-                                self.batch_size, self.lr, self.workers)
+    def _data(self, inputs: Inputs) -> OwnData:
+        """Where the data is, or will be when it is prepared."""
+        boxes, val_boxes = inputs.boxes, inputs.val_boxes
+        names = inputs.vocabulary.names
+        return OwnData(
+            self.work_dir / 'captions.json',
+            self.images,
+            names,
+            boxes and (boxes.file or self.work_dir / 'boxes.json'),
+            val_boxes and (val_boxes.file or self.work_dir / 'val_boxes.json'),
+            boxes and boxes.images,
+            val_boxes and val_boxes.images,
+            base_names=boxed_names('--boxes', boxes, names))
+
+    def _prepare(self, inputs: Inputs, data: OwnData, replace: bool) -> int:
+        """Write the data as it is trained on, and count captioned images."""
+        source = self.captions
+        if inputs.tagged is not None:
+            source = self.work_dir / 'tags.jsonl'
+            write_lines(source, inputs.tagged)
+        summary, _ = prepare_image_text(
+            str(source or self.images),
+            data.captions,
+            vocabulary=inputs.vocabulary,
+            synonyms=self.synonyms and read_synonyms(self.synonyms),
+            images=self.images if source else None,
+            workers=max(1, self.workers),
+            overwrite=replace)
+        print_log(describe_summary(summary))
+        for boxes, path in ((inputs.boxes, data.boxes), (inputs.val_boxes,
+                                                         data.val_boxes)):
+            if boxes and boxes.file is None:
+                write_json(path, boxes.content)
+        return summary['files'][data.captions.name]['images']
+
+    def _boxes(self, option: str, source: Optional[Path],
+               images: Optional[Path], split: str) -> Optional[OwnBoxes]:
+        """Boxes of any layout, None where none are given."""
+        if source is None:
+            return None
+        if images is None and source.suffix.lower() in ('.json', '.xml'):
+            # Other layouts say where their images are.
+            images = self.images
+        return read_boxes(
+            source, images, split, shown=f'{option}: ', clip=split == 'train')
+
+    def _train_config(self, cfg: Config, data: OwnData,
+                      iterations: int) -> Config:
+        train = finetune_config(
+            cfg,
+            self.checkpoint,
+            data,
+            iterations,
+            self.batch_size,
+            self.lr,
+            self.workers,
+            lr_mult={
+                **self.lr_mult,
+                **dict.fromkeys(self.freeze, 0.0)
+            },
+            ema=self.ema)
         train.randomness = dict(seed=self.seed)
         if self.amp:
+            if get_device() == 'cpu':
+                raise ValueError('--amp: expected an accelerator, got a CPU')
             train.optim_wrapper.type = 'AmpOptimWrapper'
             train.optim_wrapper.loss_scale = 'dynamic'
         check_options(train, self.cfg_options)
@@ -229,22 +322,34 @@ class Finetuning:
         with named_in_config(plain):
             detector = MODELS.build(copy.deepcopy(plain.model))
         load_weights(detector, self.checkpoint)
+        weights = [name for name, _ in detector.named_parameters()]
+        for part in (*self.lr_mult, *self.freeze):
+            if not any(part in name for name in weights):
+                known = ', '.join(name
+                                  for name, _ in detector.named_children())
+                raise ValueError(
+                    f'--lr-mult, --freeze: {part!r} is in the name of no '
+                    f'weight of {type(detector).__name__}, expected a part '
+                    f'such as {known}')
         if reads_texts(detector):
-            self._read_in_parts(plan, detector)
+            try:
+                check_prompt(detector,
+                             plain.test_dataloader.dataset.metainfo.classes)
+            except ValueError:
+                plan.in_parts = True
+                self._read_in_parts(plan)
 
-    def _read_in_parts(self, plan: Plan, detector: nn.Module) -> None:
-        """Have a grounding detector find all names, if they are too many."""
-        names = plan.plain.test_dataloader.dataset.metainfo.classes
-        try:
-            check_prompt(detector, names)
-        except ValueError:
-            for cfg, model in ((plan.plain, plan.plain.model),
-                               (plan.train, plan.train.model.detector)):
-                model.test_cfg.chunked_size = CHUNK
-                for split in ('val', 'test'):
-                    if cfg[f'{split}_dataloader'] is not None:
-                        # mmdet's limit.
-                        cfg[f'{split}_dataloader'].batch_size = 1
+    def _read_in_parts(self, plan: Plan) -> None:
+        """Have a grounding detector find names that are too many at once."""
+        if not plan.in_parts:
+            return
+        for cfg, model in ((plan.plain, plan.plain.model),
+                           (plan.train, plan.train.model.detector)):
+            model.test_cfg.chunked_size = CHUNK
+            for split in ('val', 'test'):
+                if cfg[f'{split}_dataloader'] is not None:
+                    # mmdet's limit.
+                    cfg[f'{split}_dataloader'].batch_size = 1
 
     def _check_not_taken(self) -> None:
         """Raise if a detector would be lost of which no run is known."""
@@ -255,30 +360,35 @@ class Finetuning:
                     'which run. Give another --work-dir, or --overwrite to '
                     'begin anew in this one')
 
-    def _fingerprint(self, cfg: Config, vocabulary: Vocabulary) -> dict:
+    def _fingerprint(self, cfg: Config, inputs: Inputs) -> dict:
         """The options, with what is in the files that they name."""
+        boxes, val_boxes = inputs.boxes, inputs.val_boxes
         digests = {
-            key: value and _folder_digest(value, self.work_dir)
+            key: value and folder_digest(value, self.work_dir)
             for key, value in dict(
                 images=self.images,
-                box_images=self.box_images,
-                val_images=self.val_images).items()
+                box_images=boxes and boxes.images,
+                val_images=val_boxes and val_boxes.images).items()
         }
         options = Config(
             dict(
                 digests,
                 detector=cfg.to_dict(),
                 checkpoint=str(self.checkpoint),
-                vocabulary=list(vocabulary.names),
+                vocabulary=list(inputs.vocabulary.names),
                 captions=self.captions and str(self.captions),
+                tags=inputs.tagged and content_digest(inputs.tagged),
                 synonyms=self.synonyms and str(self.synonyms),
-                boxes=self.boxes and str(self.boxes),
-                val_boxes=self.val_boxes and str(self.val_boxes),
+                boxes=boxes_digest(boxes),
+                val_boxes=boxes_digest(val_boxes),
                 iterations=self.iterations,
                 batch_size=self.batch_size,
                 lr=self.lr,
+                lr_mult=dict(self.lr_mult),
+                freeze=list(self.freeze),
                 seed=self.seed,
                 workers=self.workers,
+                ema=self.ema,
                 amp=self.amp,
                 cfg_options=self.cfg_options or {},
                 processes=get_world_size()))
@@ -299,7 +409,7 @@ class Finetuning:
                             reverse=True)
         for iteration in iterations:
             path = self._checkpoint_of(iteration)
-            if _is_whole(path):
+            if damage_of(path) is None:
                 return path
             # Of a process that was killed while it wrote.
             path.unlink()
@@ -366,56 +476,6 @@ class Finetuning:
         return '\n'.join(lines)
 
 
-def boxed_names(option: str,
-                file: Path,
-                folder: Path,
-                names: Sequence[str],
-                need_all: bool = False) -> List[str]:
-    """The classes that a COCO JSON has boxes of.
-
-    Args:
-        option (str): What gave the file, for errors.
-        file (Path): The JSON.
-        folder (Path): Of its images.
-        names (Sequence[str]): The vocabulary.
-        need_all (bool): Whether all images have to be there. In training,
-            one that is not is replaced.
-
-    Returns:
-        list[str]: In the order of the vocabulary.
-
-    Raises:
-        ValueError: If it is no such JSON, has no box of the vocabulary, or
-            its images are not in the folder.
-    """
-    content = read_coco(
-        file,
-        folder,
-        need_boxes=True,
-        shown=f'{option}: {file}',
-        clip=not need_all,
-        skip_unreadable=not need_all)
-    known = {c['id']: c['name'] for c in content['categories']}
-    found = {known[a['category_id']] for a in content['annotations']}
-    boxed = [name for name in names if name in found]
-    if not boxed:
-        raise ValueError(
-            f'{option}: {file}: expected boxes of some of {len(names)} '
-            'classes of the vocabulary, got boxes of '
-            f'{sorted(found)[:10]}')
-    images = [image_file_name(image) for image in content['images']]
-    missing = [name for name in images if not (folder / name).is_file()]
-    if len(missing) == len(images) or (need_all and missing):
-        raise ValueError(
-            f'{option}: expected images in {folder}, got {len(missing)} of '
-            f'{len(images)} that are not there, such as {missing[0]}')
-    if missing:
-        print_log(f'{option}: {len(missing)} of {len(images)} images are not '
-                  f'in {folder}, such as {missing[0]}; others take their '
-                  'places')
-    return boxed
-
-
 def _join_processes(launcher: str) -> Config:
     """Join the other processes of the run, where there are any.
 
@@ -464,35 +524,6 @@ def _on_first_process(function: Callable[[], Any]) -> Any:
         # The first process says why.
         sys.exit(1)
     return outcome[0]
-
-
-def _folder_digest(folder: Path, work_dir: Path) -> str:
-    """Says what a folder holds: names and sizes of images and texts.
-
-    Args:
-        folder (Path): Looked through to any depth.
-        work_dir (Path): What is in it does not count.
-    """
-    digest = hashlib.sha256()
-    count = 0
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if Path(parent, name) != work_dir)
-        for path in (Path(parent, file) for file in sorted(files)):
-            if path.suffix.lower() in (*IMAGE_SUFFIXES, '.txt'):
-                name = path.relative_to(folder).as_posix()
-                digest.update(repr((name, path.stat().st_size)).encode())
-                count += 1
-    return f'{count} files, sha256 {digest.hexdigest()[:16]}'
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether a file holds all that was to be saved."""
-    try:
-        read_checkpoint(checkpoint)
-    except ValueError:
-        return False
-    return True
 
 
 def _write_config(cfg: Config, path: Path) -> str:

@@ -1,17 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
 """One's own captions and a trained detector to a config that joins them."""
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 
-from mmdet_clim.datasets.palette import class_palette
-
 from .clim_config import PREFIX, add_clim
 from .finetune_grounding import (
-    PARTS,
     detector_type,
     grounding_objectives,
     reads_prompts,
@@ -25,6 +23,15 @@ TAG_WEIGHT = 0.2
 CAPTION_BIAS = -10.0
 TAG_BIAS = -12.0
 GRIDS = ((2, 2), (3, 3))
+TILES = sum(rows * columns for rows, columns in GRIDS) / len(GRIDS)
+# What finds objects already learns slowly (docs/openmoji_results.md); the
+# language model of a grounding detector not at all, as in mmdet's own
+# fine-tuning.
+LR_MULT = dict(backbone=0.1, rpn_head=0.1, language_model=0.0)
+# How often each captioned image is seen, and the bounds of a length that
+# follows from that.
+PASSES = 5
+SHORTEST, LONGEST = 200, 20000
 
 
 @dataclass
@@ -123,10 +130,10 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     common = dict(
         type='mmdet_clim.OVCocoDataset',
         metainfo=dict(
-            classes=list(data.names),
-            base_classes=base,
-            novel_classes=[n for n in data.names if n not in base],
-            palette=class_palette(len(data.names))))
+            # GLIP takes no list.
+            classes=tuple(data.names),
+            base_classes=tuple(base),
+            novel_classes=tuple(n for n in data.names if n not in base)))
     if data.boxes is None:
         _leave_out(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper',
                    'param_scheduler')
@@ -171,7 +178,9 @@ def finetune_config(cfg: Config,
                     iterations: int = 1000,
                     batch_size: int = 8,
                     lr: float = 1e-4,
-                    workers: int = 2) -> Config:
+                    workers: int = 2,
+                    lr_mult: Optional[Mapping[str, float]] = None,
+                    ema: bool = False) -> Config:
     """A config that trains a detector on one's own captions with CLIM.
 
     A batch is half of boxed images, where there are any; of the rest, a
@@ -189,6 +198,11 @@ def finetune_config(cfg: Config,
             without; one less where the detector reads its classes.
         lr (float): Of AdamW.
         workers (int): Processes that load data.
+        lr_mult (Mapping[str, float], optional): Part of a weight's name to
+            the factor of its learning rate, beside those of ``LR_MULT``; 0
+            keeps a part as it is.
+        ema (bool): Whether checkpoints hold the mean of the weights over
+            about the last tenth of the training.
 
     Returns:
         Config: To hand to MMEngine's ``Runner``.
@@ -225,13 +239,38 @@ def finetune_config(cfg: Config,
         loader.sampler.source_ratio = ratio[1:]
         loader.batch_size = batch_size
     _set_schedule(new, iterations, lr)
-    if prompted:
-        new.optim_wrapper.paramwise_cfg = dict(custom_keys=PARTS)
+    if ema:
+        new.custom_hooks.append(
+            dict(type='EMAHook', momentum=min(0.5, 10 / iterations)))
+    new.optim_wrapper.paramwise_cfg = dict(
+        custom_keys={
+            part: dict(lr_mult=factor)
+            for part, factor in {
+                **LR_MULT,
+                **(lr_mult or {})
+            }.items()
+        })
     if data.val_boxes is None:
         _leave_out(new, 'test_dataloader')
     new.load_from = str(checkpoint.absolute())
     new.resume = False
     return new
+
+
+def default_iterations(images: int, batch_size: int, has_boxes: bool,
+                       whole_images: bool) -> int:
+    """A length in which each captioned image is seen some times.
+
+    Args:
+        images (int): Captioned images.
+        batch_size (int): Samples of a step of all processes.
+        has_boxes (bool): Whether a part of them is boxed images.
+        whole_images (bool): Whether a part is whole captioned images.
+    """
+    _, *captioned = _ratio(batch_size, has_boxes, whole_images)
+    seen = captioned[-1] * TILES + sum(captioned[:-1])
+    wanted = math.ceil(PASSES * images / seen / 10) * 10
+    return min(max(wanted, SHORTEST), LONGEST)
 
 
 def _ratio(batch_size: int, has_boxes: bool, whole_images: bool) -> List[int]:

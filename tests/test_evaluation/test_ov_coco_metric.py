@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 from mmdet.evaluation import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -280,10 +281,37 @@ def test_built_from_its_scope_and_detections_kept(tmp_path):
     assert len(kept) == sum(len(s.pred_instances) for s in samples)
 
 
+@pytest.mark.parametrize('group', ['base', 'novel'])
+def test_a_group_without_classes(tmp_path, group, caplog):
+    """As where all classes have boxes to train on, or none has."""
+    boxes, samples = random_case(4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 12)
+    other = dict(base='novel', novel='base')[group]
+    meta = {
+        'classes': CLASSES,
+        f'{group}_classes': (),
+        f'{other}_classes': CLASSES
+    }
+    logger = MMLogger.get_instance(f'without_{group}')
+    logger.addHandler(caplog.handler)
+    result = run(OVCocoMetric(ann_file), samples, meta)
+    whole = run(OVCocoMetric(ann_file), samples)
+    for key in ('ap50', 'map'):
+        assert np.isnan(result[f'ov_coco/{group}_{key}'])
+        assert result[f'ov_coco/{other}_{key}'] == pytest.approx(
+            result[f'ov_coco/all_{key}'])
+        assert result[f'ov_coco/all_{key}'] == pytest.approx(
+            whole[f'ov_coco/all_{key}'])
+    # A dash in the table.
+    row = next(line for line in caplog.text.splitlines()
+               if line.startswith(f'| {group} '))
+    assert [cell.strip() for cell in row.split('|')[2:5]] == ['0/0', '-', '-']
+
+
 @pytest.mark.parametrize('meta, word', [
     (None, 'classes'),
     (dict(classes=CLASSES), 'base_classes'),
-    (dict(META, novel_classes=()), 'novel_classes'),
+    (dict(META, base_classes=(), novel_classes=()), 'two empty lists'),
     (dict(META, novel_classes=('dog', 'car')), 'car'),
     (dict(META, novel_classes=('dog', 'unicorn')), 'unicorn'),
 ])

@@ -8,21 +8,27 @@ import shutil
 import signal
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 
 from mmdet_clim.apis import CLIMInferencer
 from mmdet_clim.command import is_mistake, one_line
 from mmdet_clim.engine.finetune_run import Finetuning
 from mmdet_clim.engine.finetuning import (
     OwnData,
+    default_iterations,
     finetune_config,
     resize_scale,
 )
 from mmdet_clim.engine.fingerprint import open_run
+from mmdet_clim.registry import MODELS
 
 CONFIGS = 'configs/openmoji'
 NAMES = ['cat', 'person', 'fire truck', 'dog', 'car']
@@ -231,7 +237,7 @@ def test_other_data_and_options_are_refused(whole_run, options, openmoji_root,
         (dict(vocabulary=words), 'vocabulary is ["cat", "person", "fire truck'
          '", "dog", "car"], wanted ["cat", "dog", "person"]'),
         (dict(images=fewer), 'images is "24 files, sha256'),
-        (dict(boxes=tmp_path / 'boxes.json'), 'boxes is "file of sha256'),
+        (dict(boxes=tmp_path / 'boxes.json'), 'boxes is "'),
         (dict(val_boxes=None, val_images=None), 'wanted null'),
     ):
         message_got = refused(capsys, work_dir, {**options, **changed})
@@ -241,14 +247,35 @@ def test_other_data_and_options_are_refused(whole_run, options, openmoji_root,
 
 def test_overwrite_begins_anew(options, a_copy, run_tool):
     changed = dict(
-        options, iterations=1, val_boxes=None, val_images=None, boxes=None)
+        options, iterations=2, val_boxes=None, val_images=None, boxes=None)
     code, log = run_tool('finetune.py', *command(changed, a_copy),
-                         '--overwrite')
+                         '--overwrite', '--ema', '--freeze', 'backbone')
     assert code == 0, log
-    assert 'Iter(train) [1/1]' in log and 'resumed' not in log
+    assert 'Iter(train) [1/2]' in log and 'resumed' not in log
     assert sorted(path.name for path in a_copy.glob('*.pth')) == [
-        'detector.pth', 'iter_1.pth'
+        'detector.pth', 'iter_1.pth', 'iter_2.pth'
     ]
+    # Of two steps, the mean is half of each.
+    first, second = (
+        torch.load(a_copy / f'iter_{n}.pth', weights_only=True)
+        for n in (1, 2))
+    projection = 'detector.roi_head.bbox_head.fc_cls.projection.weight'
+    steps = [
+        checkpoint['ema_state_dict'][f'module.{projection}']
+        for checkpoint in (first, second)
+    ]
+    mean = second['state_dict'][projection]
+    assert not steps[0].equal(steps[1])
+    torch.testing.assert_close(mean, (steps[0] + steps[1]) / 2)
+    left = weights(a_copy)
+    assert left[projection.partition('.')[2]].equal(mean)
+    given = torch.load(options['checkpoint'], weights_only=True)['state_dict']
+    assert all(
+        value.equal(given[name]) for name, value in left.items()
+        if name.startswith('backbone.'))
+    assert not all(
+        value.equal(given[name])
+        for name, value in left.items() if name in given)
     # An evaluation of another detector would mislead.
     assert not (a_copy / 'metrics.json').exists()
     assert not (a_copy / 'evaluation').exists()
@@ -456,12 +483,70 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(detector=tmp_path / 'broken.py'), 'broken.py: SyntaxError'),
         (dict(detector=tmp_path / 'empty.py'),
          "config with 'test_dataloader'"),
+            *([(dict(amp=True), '--amp: expected an accelerator')] *
+              (get_device() == 'cpu')),
+        (dict(freeze=['backbon3']), "'backbon3' is in the name of no weight"),
         (dict(cfg_options={'model.detector.nek.type': 'mmdet.FPN'}), 'nek'),
         (dict(cfg_options={'optim_wraper.optimizer.lr': 1}), 'optim_wrapper'),
     ):
         found = refused(capsys, tmp_path / 'out', {**options, **changed})
         assert message in found, (changed, found)
     assert not (tmp_path / 'out').exists()
+
+
+def test_boxes_and_tags_of_other_layouts(options, openmoji_root, tmp_path):
+    """They are written to the work dir in the layouts that are read here."""
+    images = openmoji_root / 'train2017'
+    names = sorted(path.name for path in images.glob('*.jpg'))[:3]
+    (tmp_path / 'list.txt').write_text(''.join(f'{images}/{n}\n'
+                                               for n in names))
+    for number, name in enumerate(names):
+        # Where there is no folder "images", labels stand beside the images.
+        (tmp_path / name).symlink_to(images / name)
+        (tmp_path / name
+         ).with_suffix('.txt').write_text(f'{number % 2} 0.5 0.5 0.25 0.5\n')
+    (tmp_path / 'list.txt').write_text('\n'.join(names))
+    (tmp_path / 'data.yaml'
+     ).write_text('names: [person, unicorn]\ntrain: list.txt\nval: list.txt\n')
+    captioned = sorted((openmoji_root / 'captioned2017').glob('*.jpg'))[:2]
+    (tmp_path / 'tags.csv').write_text(
+        f'image,tags\n{captioned[0].name},Fire_Truck;person\n'
+        f'{captioned[1].name},unicorn\n')
+    changed = dict(
+        options,
+        captions=None,
+        tags=tmp_path / 'tags.csv',
+        boxes=tmp_path / 'data.yaml',
+        box_images=None,
+        val_boxes=tmp_path,
+        val_images=None,
+        iterations=None)
+    work_dir = tmp_path / 'out'
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), ExitStack() as stack:
+            plan = Finetuning(**changed, work_dir=work_dir)._begin(stack)
+            raise KeyboardInterrupt
+    boxes = json.loads((work_dir / 'boxes.json').read_text())
+    assert [image['file_name'] for image in boxes['images']] == names
+    assert [a['category_id'] for a in boxes['annotations']] == [1, 2, 1]
+    train = plan.train.train_dataloader.dataset.datasets[0]
+    assert train.ann_file == str(work_dir / 'boxes.json')
+    assert train.data_prefix.img == f'{tmp_path}/'
+    assert plan.plain.test_evaluator.ann_file == str(work_dir /
+                                                     'val_boxes.json')
+    assert list(train.metainfo.base_classes) == ['person']
+    captions = json.loads((work_dir / 'captions.json').read_text())
+    tagged = {
+        image['file_name']: (image['captions'], image['pos_category_ids'])
+        for image in captions['images']
+    }
+    assert tagged == {
+        captioned[0].name: (['fire truck, person'], [2, 3]),
+        captioned[1].name: (['unicorn'], []),
+    }
+    # The shortest that follows from two images.
+    assert plan.train.train_cfg.max_iters == 200
+    assert plan.last is None and not plan.finished
 
 
 def test_a_run_without_checkpoints_is_no_loss(options, own, tmp_path, capsys):
@@ -517,6 +602,38 @@ def test_two_processes(options, start_tool, tmp_path):
     assert 0 <= metrics['ov_coco/all_ap50'] <= 1
     record = json.loads((tmp_path / 'out' / 'fingerprint.json').read_text())
     assert record['config']['processes'] == 2
+
+
+def test_lengths_that_follow_from_the_data():
+    # 4 boxed, 1 whole, 3 mosaics of 4 or 9 tiles: 20.5 images a step.
+    assert default_iterations(4000, 8, True, True) == 980
+    # 2 whole and 6 mosaics: 41 images a step.
+    assert default_iterations(4000, 8, False, True) == 490
+    # 4 mosaics: 26 images a step.
+    assert default_iterations(4000, 8, True, False) == 770
+    assert default_iterations(5, 8, True, True) == 200
+    assert default_iterations(10**6, 8, True, True) == 20000
+
+
+def test_learning_rates_of_parts(detector, tmp_path):
+    """As the optimizer has them, of weights by name."""
+    cfg = Config.fromfile(detector[0])
+    data = OwnData(tmp_path / 'c.json', tmp_path, NAMES)
+    new = finetune_config(
+        cfg, detector[1], data, lr=1.0, lr_mult=dict(shared_head=0.0))
+    init_default_scope('mmdet')
+    model = MODELS.build(new.model)
+    optimizer = build_optim_wrapper(model, new.optim_wrapper).optimizer
+    of = {id(p): g['lr'] for g in optimizer.param_groups for p in g['params']}
+    wanted = {
+        'detector.backbone.conv1.weight': 0.1,
+        'detector.rpn_head.rpn_conv.weight': 0.1,
+        'detector.roi_head.shared_head.layer3.0.conv1.weight': 0.0,
+        'detector.roi_head.bbox_head.fc_reg.out.weight': 1.0,
+        'objectives.tag.region_loss.bias': 1.0,
+    }
+    parameters = dict(model.named_parameters())
+    assert {name: of[id(parameters[name])] for name in wanted} == wanted
 
 
 def test_the_config(detector, tmp_path):

@@ -169,6 +169,12 @@ def test_a_reader_that_does_not_fit(clim_cfg):
         MODELS.build(clim_cfg)
 
 
+def test_an_objective_needs_a_text_encoder(clim_cfg):
+    clim_cfg.pop('text_encoder')
+    with pytest.raises(TypeError, match='text_encoder: objectives[.]'):
+        MODELS.build(clim_cfg)
+
+
 def test_ema_that_starts_before_the_first_step(clim_cfg, batch):
     """As MMEngine starts it: nothing has been filled yet."""
     model = MODELS.build(clim_cfg).train()
