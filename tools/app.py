@@ -20,7 +20,7 @@ from mmengine.runner import find_latest_checkpoint
 from mmdet_clim.apis import CLIMInferencer, WordFinder
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = 'faster-rcnn_r18-c4_256_captions-tags_clim'
+DEMO = 'demo_clim'
 DEMO_CONFIG = ROOT / 'configs' / 'openmoji' / f'{DEMO}.py'
 DEMO_RUN = Path('work_dirs/demo/seed0', DEMO)
 
