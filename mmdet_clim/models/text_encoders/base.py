@@ -3,7 +3,7 @@
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
-from typing import List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,11 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.models.frozen_tower import FrozenTower
+
+# Of 48 captions by MiniLM on one core, one at a time take 940 ms, in batches
+# of four 580 ms, of eight 460 ms; of a few texts more rows are filled up.
+ROWS = 4
+FILLER = 'a'
 
 
 class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
@@ -25,9 +30,7 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         cache_size (int): Distinct texts whose embeddings are kept, the least
             recently used going first. 0: none.
         batch_size (int): Texts encoded at a time on an accelerator. On the
-            CPU each is encoded alone: the last bits of an embedding would
-            else depend on the texts beside it, which in a resumed run, whose
-            cache is empty, are others.
+            CPU they go in batches of one shape, see :meth:`_batches`.
 
     Raises:
         ValueError: If ``cache_size`` is negative or ``batch_size`` not
@@ -84,10 +87,11 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
                 found[text] = self._cache[text]
             else:
                 missing.append(text)
-        size = 1 if self.device.type == 'cpu' else self.batch_size
-        for start in range(0, len(missing), size):
-            batch = missing[start:start + size]
-            for text, embedding in zip(batch, self._encode_frozen(batch)):
+        for batch in self._batches(missing):
+            whole = batch
+            if self.device.type == 'cpu':
+                whole = batch + [FILLER] * (ROWS - len(batch))
+            for text, embedding in zip(batch, self._encode_frozen(whole)):
                 # A copy, lest one row keeps its whole batch in memory.
                 found[text] = self._cache[text] = embedding.clone()
         while len(self._cache) > self.cache_size:
@@ -95,6 +99,30 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         if not texts:
             return torch.zeros(0, self.dim, device=self.device)
         return torch.stack([found[text] for text in texts])
+
+    def _batches(self, texts: List[str]) -> Iterator[List[str]]:
+        """Texts that are encoded together.
+
+        Sums of matrix products are rounded as their shape has it, so that an
+        embedding would depend on how many texts, and how long ones, are
+        encoded with it: in a resumed run, whose cache is empty, others than
+        before. On the CPU a text therefore is in a batch of ``ROWS`` texts of
+        its own width, filled up with texts that are thrown away.
+        """
+        if self.device.type != 'cpu':
+            for start in range(0, len(texts), self.batch_size):
+                yield texts[start:start + self.batch_size]
+            return
+        by_width: Dict[int, List[str]] = {}
+        for text, width in zip(texts, self._widths(texts)):
+            by_width.setdefault(width, []).append(text)
+        for group in by_width.values():
+            for start in range(0, len(group), ROWS):
+                yield group[start:start + ROWS]
+
+    def _widths(self, texts: List[str]) -> List[int]:
+        """Tokens that each text has in its batch, with padding."""
+        return [0] * len(texts)
 
     @torch.no_grad()
     def _encode_frozen(self, texts: List[str]) -> Tensor:
