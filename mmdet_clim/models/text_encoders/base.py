@@ -15,7 +15,6 @@ from mmdet_clim.models.frozen_tower import FrozenTower
 # Of 48 captions by MiniLM on one core, one at a time take 940 ms, in batches
 # of four 580 ms, of eight 460 ms; of a few texts more rows are filled up.
 ROWS = 4
-FILLER = 'a'
 
 
 class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
@@ -90,7 +89,7 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         for batch in self._batches(missing):
             whole = batch
             if self.device.type == 'cpu':
-                whole = batch + [FILLER] * (ROWS - len(batch))
+                whole = batch + batch[-1:] * (ROWS - len(batch))
             for text, embedding in zip(batch, self._encode_frozen(whole)):
                 # A copy, lest one row keeps its whole batch in memory.
                 found[text] = self._cache[text] = embedding.clone()
@@ -107,7 +106,7 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         embedding would depend on how many texts, and how long ones, are
         encoded with it: in a resumed run, whose cache is empty, others than
         before. On the CPU a text therefore is in a batch of ``ROWS`` texts of
-        its own width, filled up with texts that are thrown away.
+        its own width, filled up with the last one.
         """
         if self.device.type != 'cpu':
             for start in range(0, len(texts), self.batch_size):
@@ -131,7 +130,7 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
 
     @abstractmethod
     def _encode(self, texts: List[str]) -> Tensor:
-        """Encode N distinct texts; (N, dim) of any norm."""
+        """Encode N texts; (N, dim) of any norm."""
 
     @property
     def word_dim(self) -> int:
@@ -233,6 +232,7 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
 
     def _report_truncated(self, texts: Sequence[str], limit: int) -> None:
         """Count texts that were cut off, and say so the first time."""
+        texts = list(dict.fromkeys(texts))
         if texts and not self.num_truncated:
             print_log(
                 f'{type(self).__name__}: texts longer than the limit of '
