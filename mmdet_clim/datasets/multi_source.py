@@ -233,6 +233,8 @@ class MultiSourceSampler(Sampler):
                  aspect_grouping: bool = False,
                  epoch_source: int = 0,
                  epoch_length: Optional[int] = None) -> None:
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
         ends = list(
             getattr(dataset, 'cumulative_sizes', None) or [len(dataset)])
         sizes = [end - start for start, end in zip([0, *ends], ends)]
@@ -367,7 +369,7 @@ class MultiSourceSampler(Sampler):
         if self._epoch_length is None and source == self._epoch_source:
             # Starts afresh in each epoch.
             order = self._pass(source, epoch)
-            return np.tile(order, math.ceil(need / size))[:need]
+            return order if need == size else np.resize(order, need)
         number, start = divmod(epoch * need, size)
         parts = [self._pass(source, number)[start:start + need]]
         while sum(map(len, parts)) < need:

