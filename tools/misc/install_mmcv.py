@@ -122,6 +122,11 @@ def build_wheel(source: Path, wheel_dir: Path) -> Path:
         # GNU's linker and Apple's know both of them.
         'LDFLAGS': '-Wl,-S -Wl,-x',
         'PYTHONPATH': '',
+        # torch looks for the environment's ninja there.
+        'PATH': os.pathsep.join([
+            str(Path(sys.executable).parent),
+            os.environ.get('PATH', os.defpath)
+        ]),
         # mmcv's own choice is four at least.
         'MAX_JOBS': os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)),
         **cuda_variables()
