@@ -7,7 +7,9 @@ on) provide the same imports under other names.
 """
 import importlib
 import importlib.util
+import logging
 import pickle
+import re
 import sys
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
@@ -20,6 +22,7 @@ from typing import Callable
 import mmengine
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.utils import digit_version
 
@@ -30,6 +33,12 @@ INSTALL_MMCV = ('`MMCV_WITH_OPS=1 pip install --no-build-isolation '
 TORCHVISION_SCHEMAS = dict(
     nms='nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
     qnms='qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+# What MMEngine warns of on good runs: its checkpoint hook uses its own
+# deprecated file client, and a frozen parameter is what a config asked for.
+WARNINGS_OF_GOOD_RUNS = re.compile(
+    r'"FileClient" will be deprecated in future\. Please use io functions|'
+    r'"HardDiskBackend" is the alias of "LocalBackend" and the former|'
+    r'\S+ is skipped since its requires_grad=False$')
 HISTORY_STATISTICS = dict(
     min=HistoryBuffer.min,
     max=HistoryBuffer.max,
@@ -226,6 +235,23 @@ def history_statistic(owner: type, name: str) -> Callable:
             f'expected one of {sorted(HISTORY_STATISTICS)} of HistoryBuffer. '
             'It was not written by MMEngine and may be malicious.')
     return HISTORY_STATISTICS[name]
+
+
+def silence_warnings_of_good_runs() -> None:
+    """Let MMEngine's loggers drop what can not be avoided, nothing else.
+
+    A record is dropped if it is a warning and begins as one of
+    :data:`WARNINGS_OF_GOOD_RUNS`.
+    """
+    MMLogger.filter = _filter_record
+
+
+def _filter_record(logger: MMLogger, record: logging.LogRecord):
+    """Stand in for ``logging.Logger.filter``."""
+    if record.levelno == logging.WARNING and WARNINGS_OF_GOOD_RUNS.match(
+            str(record.msg)):
+        return False
+    return super(MMLogger, logger).filter(record)
 
 
 def allow_config_bases() -> None:

@@ -9,7 +9,7 @@ deformable attention.
 import argparse
 import math
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable, List, Sequence
 
 import mmcv
 import torch
@@ -92,8 +92,7 @@ def plain_roi_align(maps: Tensor, rois: Tensor, size: int, scale: float,
         x = x1 + (columns + 0.5) * w / (size * nx)
         y, x = torch.meshgrid(y, x, indexing='ij')
         near = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-        samples = near * corner_mean(maps[int(roi[0])],
-                                     y.clamp(0, height - 1),
+        samples = near * corner_mean(maps[int(roi[0])], y.clamp(0, height - 1),
                                      x.clamp(0, width - 1))
         found.append(samples.view(-1, size, ny, size, nx).mean((2, 4)))
     return torch.stack(found)
@@ -144,8 +143,7 @@ def plain_deform_conv(maps: Tensor, offset: Tensor, mask: Tensor,
     taps = taps.view(count, groups, channels // groups, kernel, kernel, height,
                      width)
     weight = weight.view(groups, -1, *weight.shape[1:])
-    return torch.einsum('ngcijhw,gocij->ngohw', taps,
-                        weight).flatten(1, 2)
+    return torch.einsum('ngcijhw,gocij->ngohw', taps, weight).flatten(1, 2)
 
 
 def plain_attention(values: Tensor, shapes: Tensor, locations: Tensor,
@@ -179,14 +177,14 @@ def plain_attention(values: Tensor, shapes: Tensor, locations: Tensor,
 
 
 def compare(name: str, operator: Callable, formula: Callable,
-            *inputs: Tensor) -> None:
+            inputs: Sequence[Tensor]) -> None:
     """Stop where outputs or gradients of the inputs differ.
 
     Args:
         name (str): Of the operator, for the message.
         operator (Callable): What mmcv computes of ``inputs``.
         formula (Callable): What it should compute.
-        *inputs (Tensor): Floating-point tensors.
+        inputs (Sequence[Tensor]): Of floating-point numbers.
     """
     results = []
     for function in (operator, formula):
@@ -237,7 +235,7 @@ def check_roi_align(device: str) -> None:
                 lambda x, a=aligned, r=ratio: ops.roi_align(
                     x, rois, (3, 3), 0.5, r, 'avg', a),
                 lambda x, a=aligned, r=ratio: plain_roi_align(
-                    x, rois, 3, 0.5, r, a), maps)
+                    x, rois, 3, 0.5, r, a), [maps])
 
 
 def check_deform_conv(device: str) -> None:
@@ -250,16 +248,18 @@ def check_deform_conv(device: str) -> None:
         weight = torch.randn(6, 4 // groups, 3, 3).to(maps)
         # stride, padding, dilation, groups, deform_groups
         settings = (stride, 1, 1, groups, deform_groups)
-        compare(
-            f'deform_conv2d, groups={groups}', lambda x, o, w, s=settings: ops.
-            deform_conv2d(x, o, w, *s), lambda x, o, w, m=mask, s=settings:
-            plain_deform_conv(x, o, torch.ones_like(m), w, *s), maps, offset,
-            weight)
+        ones = torch.ones_like(mask)
         compare(
             f'modulated_deform_conv2d, groups={groups}',
             lambda x, o, m, w, s=settings: ops.modulated_deform_conv2d(
-                x, o, m, w, None, *s), lambda x, o, m, w, s=settings:
-            plain_deform_conv(x, o, m, w, *s), maps, offset, mask, weight)
+                x, o, m, w, None, *s),
+            lambda *tensors, s=settings: plain_deform_conv(*tensors, *s),
+            [maps, offset, mask, weight])
+        compare(
+            f'deform_conv2d, groups={groups}',
+            lambda x, o, w, s=settings: ops.deform_conv2d(x, o, w, *s),
+            lambda x, o, w, m=ones, s=settings: plain_deform_conv(
+                x, o, m, w, *s), [maps, offset, weight])
 
 
 def check_attention(device: str) -> None:
@@ -281,8 +281,8 @@ def check_attention(device: str) -> None:
                 v, shapes, starts, x, w, 2)
 
     compare('multi-scale deformable attention', operator,
-            lambda v, x, w: plain_attention(v, shapes, x, w), values,
-            locations, weights)
+            lambda v, x, w: plain_attention(v, shapes, x, w),
+            [values, locations, weights])
 
 
 def main() -> None:

@@ -13,8 +13,7 @@ def main() -> None:
     """Print the line."""
     extension = ext_loader.load_ext('_ext', ['get_compiling_cuda_version'])
     cuda = extension.get_compiling_cuda_version()
-    gpu = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    gpu = (torch.cuda.get_device_name() if torch.cuda.is_available() else None)
     operators = f'mmcv {mmcv.__version__}: its operators'
     if cuda == 'not available':
         where = 'are for the CPU only' + (

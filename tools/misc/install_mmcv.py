@@ -53,9 +53,9 @@ def source_of(args: argparse.Namespace) -> Path:
     stem = f'{args.distribution.replace("-", "_")}-{args.version}'
     source = args.build / stem
     if not source.exists():
-        pip('download', '--no-deps', '--no-build-isolation', '--no-binary',
-            args.distribution, '--dest', str(args.build),
-            f'{args.distribution}=={args.version}')
+        pip('download', '--no-deps',
+            '--no-build-isolation', '--no-binary', args.distribution, '--dest',
+            str(args.build), f'{args.distribution}=={args.version}')
         unpacked = args.build / 'unpacked'
         shutil.rmtree(unpacked, ignore_errors=True)
         shutil.unpack_archive(args.build / f'{stem}.tar.gz', unpacked)
@@ -114,23 +114,22 @@ def build_wheel(source: Path, wheel_dir: Path) -> Path:
     Returns:
         Path: The wheel.
     """
-    environment = {
-        **os.environ,
-        'MMCV_WITH_OPS': '1',
+    environment = dict(
+        os.environ,
+        MMCV_WITH_OPS='1',
         # Fewer optimisations and no debug symbols halve the time.
-        'CFLAGS': os.environ.get('MMCV_CFLAGS', '-g0 -O1'),
+        CFLAGS=os.environ.get('MMCV_CFLAGS', '-g0 -O1'),
         # GNU's linker and Apple's know both of them.
-        'LDFLAGS': '-Wl,-S -Wl,-x',
-        'PYTHONPATH': '',
+        LDFLAGS='-Wl,-S -Wl,-x',
+        PYTHONPATH='',
         # torch looks for the environment's ninja there.
-        'PATH': os.pathsep.join([
+        PATH=os.pathsep.join([
             str(Path(sys.executable).parent),
             os.environ.get('PATH', os.defpath)
         ]),
         # mmcv's own choice is four at least.
-        'MAX_JOBS': os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)),
-        **cuda_variables()
-    }
+        MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)),
+        **cuda_variables())
     separate: List[str] = []
     while True:
         command = [
@@ -144,8 +143,10 @@ def build_wheel(source: Path, wheel_dir: Path) -> Path:
         new &= {path.stem for path in (source / 'joined').iterdir()}
         if not new:
             sys.exit(f'mmcv: {" ".join(sorted(failed)) or "the build"} failed')
-        print(f'joined files failed: {sorted(new)}, their sources are '
-              'compiled one by one', flush=True)
+        print(
+            f'joined files failed: {sorted(new)}, their sources are '
+            'compiled one by one',
+            flush=True)
         separate += sorted(new)
 
 

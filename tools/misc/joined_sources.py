@@ -89,8 +89,8 @@ def names_of(source: Path, include_dirs: List[Path]) -> Dict[str, Path]:
         text = file.read_text(encoding='utf-8', errors='replace')
         names.update(dict.fromkeys(definitions(text), file))
         for include in INCLUDE.findall(text):
-            places = (folder / include
-                      for folder in (file.parent, *include_dirs))
+            places = (
+                folder / include for folder in (file.parent, *include_dirs))
             header = next((place for place in places if place.exists()), None)
             if header is not None and header.resolve() not in files:
                 files.append(header.resolve())

@@ -72,10 +72,14 @@ class Progress:
     Args:
         packages (int): That pip is expected to install.
         folder (Path): Where pip keeps files while it downloads them.
+        environment (Path): Into which pip installs.
     """
 
-    def __init__(self, packages: int, folder: Path) -> None:
+    def __init__(self, packages: int, folder: Path, environment: Path) -> None:
         self._packages = packages
+        self._environment = environment
+        self._start = time.time()
+        self._installing = 0
         self._folder = folder
         self._fraction = 0.
         self._collected = 0
@@ -105,15 +109,21 @@ class Progress:
         self._size = float(number) * UNITS[unit]
 
     def _install(self, names: str) -> None:
-        self._fraction = 0.5
         self._size = None
-        self._doing = f'installing {len(names.split(", "))} packages'
+        self._installing = len(names.split(', '))
 
     def _progress(self, percent: str) -> None:
         self._fraction = int(percent) / 100
 
     def state(self) -> tuple:
         """The known fraction of the work, and what is being done."""
+        if self._installing:
+            # pip's last file but one of a package.
+            count = sum(file.stat().st_mtime > self._start
+                        for file in self._environment.glob(
+                            'lib/*/site-packages/*.dist-info/INSTALLER'))
+            return (0.5 + 0.5 * min(1, count / self._installing),
+                    f'installing, {count} of {self._installing} packages')
         if self._size is None:
             return self._fraction, self._doing
         done = max((file.stat().st_size
@@ -246,7 +256,8 @@ def run(args: argparse.Namespace) -> int:
     line = Line()
     with log, tempfile.TemporaryDirectory(
             prefix='tmp', dir=args.log.parent) as folder:
-        progress = Progress(plan[args.step].packages, Path(folder))
+        progress = Progress(plan[args.step].packages, Path(folder),
+                            Path(args.command[0]).parent.parent)
         process = subprocess.Popen(
             args.command,
             stdout=subprocess.PIPE,

@@ -221,7 +221,7 @@ def draw_split(parameters: DatasetParameters, folder: Path, split: Split,
         make, range(count), chunksize=16)
     drawn = DrawnSplit(split, [], [])
     for image, annotations in tqdm(
-            made, total=count, desc=split.folder, unit='image'):
+            made, total=count, desc=split.folder, unit='image', disable=None):
         drawn.images.append(image)
         drawn.annotations.extend(annotations)
     return drawn

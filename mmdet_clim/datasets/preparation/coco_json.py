@@ -81,6 +81,8 @@ class CocoFile:
     def _stream(self, title: str, read: Callable, *prefix: str) -> Iterator:
         """What ijson's ``read`` gives of the file, with a progress bar."""
         with open(self.path, 'rb') as file, tqdm(
+                # None: drawn on a terminal only.
+                disable=None,
                 total=self.path.stat().st_size,
                 desc=f'{self.path.name}: {title}',
                 unit='B',
