@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """A wrong stack, made of small packages in front of the real ones."""
 import json
+import logging
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import mmdet
 import mmengine
 import pytest
+from mmengine.logging import MMLogger
 from mmengine.utils import digit_version
 
 # Imports what takes long once and answers each request in a fork of itself.
@@ -94,7 +96,28 @@ def last_line(done):
 def test_a_right_stack_imports_silently(tmp_path, import_with):
     done = import_with(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ''
+    assert done.stdout == done.stderr == ''
+
+
+@pytest.mark.parametrize('level, message, kept', [
+    (logging.WARNING, '"FileClient" will be deprecated in future. Please use '
+     'io functions in https://x', False),
+    (logging.WARNING, '"HardDiskBackend" is the alias of "LocalBackend" and '
+     'the former will be deprecated in future.', False),
+    (logging.WARNING, 'a.b.weight is skipped since its requires_grad=False',
+     False),
+    (logging.ERROR, 'a.b.weight is skipped since its requires_grad=False',
+     True),
+    (logging.WARNING, 'a.b.weight is duplicate. It is skipped since '
+     'bypass_duplicate=True', True),
+    (logging.WARNING, 'Failed to search registry with scope "mmdet"', True),
+    (logging.WARNING, ValueError('not a text'), True),
+])
+def test_only_warnings_of_good_runs_are_dropped(caplog, level, message, kept):
+    logger = MMLogger('test_stack')
+    logger.addHandler(caplog.handler)
+    logger.log(level, message)
+    assert [record.msg for record in caplog.records] == [message] * kept
 
 
 @pytest.mark.parametrize('names, sentence', [

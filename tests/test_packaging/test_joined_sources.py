@@ -1,0 +1,206 @@
+# Licensed under the Apache License, Version 2.0.
+"""Which C++ sources of mmcv are compiled as one file."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+MODULES = ('joined_sources', 'install_mmcv', 'setup_step')
+
+
+@pytest.fixture
+def tool(repository, monkeypatch):
+    """A script of ``tools/misc`` as a module."""
+    monkeypatch.syspath_prepend(str(repository / 'tools' / 'misc'))
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return __import__
+
+
+@pytest.mark.parametrize('text, names', [
+    ('', ()),
+    # A declaration is no definition.
+    ('void f(int a); struct S; extern int n;', ()),
+    ('struct S { int f(); };', ('S', )),
+    ('template <typename T> struct Pre { T a; };', ('Pre', )),
+    ('enum class E { A = 1, B };', ('E', )),
+    ('template <class T> __global__ void g(T *x, const int n = 3) { if (n) {} }',
+     ('g', )),
+    ('T A::f(int x) const { return x; }', ('f', )),
+    ('static const int n = 3; const char *s[] = {"a", "b"};', ('n', 's')),
+    ('using T = int; typedef unsigned long long U;', ('T', 'U')),
+    ('namespace { int f() { return 1; } struct S {}; }\nnamespace a::b '
+     '{ int g() { return 2; } }', ('f', 'S', 'g')),
+    ('extern "C" { void h() {} }', ('h', )),
+    # Neither comments nor literals nor directives nor bodies count.
+    ('// int f() {\n/* int g() { } */ const char *q = "struct X {";', ('q', )),
+    ('#define M(a) \\\n  int f##a() { }\n#if 1\nint k() { int j = 0; }\n#endif',
+     ('k', )),
+    ("char c = '{'; int after() {}", ('c', 'after')),
+])
+def test_names_at_file_scope(tool, text, names):
+    assert tool('joined_sources').definitions(text) == set(names)
+
+
+def test_macros_end_with_their_source(tool, tmp_path):
+    joined_sources = tool('joined_sources')
+    text = ('#ifndef min\n#define min(a, b) a\n#endif\n# define N 3\n'
+            '#define LOCAL 1\n#undef LOCAL\n')
+    assert joined_sources.macros(text) == {'min', 'N'}
+    first, second = tmp_path / 'a.cpp', tmp_path / 'b.cpp'
+    first.write_text(text)
+    second.write_text('')
+    assert joined_sources.joined_text([first, second]).splitlines() == [
+        f'#include "{first}"', '#undef N', '#undef min', f'#include "{second}"'
+    ]
+
+
+def test_sources_that_clash_are_apart(tool, tmp_path):
+    """Names are compared by where they are defined, headers included."""
+    groups = tool('joined_sources').groups
+    common = tmp_path / 'common'
+    common.mkdir()
+    (common / 'shared.hpp').write_text('struct Shared {};')
+    (common / 'p.cuh').write_text('void kernel() {}')
+    (common / 'q.cuh').write_text('#include "shared.hpp"\nvoid kernel() {}')
+    for name, text in (('a', '#include "shared.hpp"\nint f() {}'),
+                       ('b', '#include "shared.hpp"\nint g() {}'),
+                       ('c', 'float f() {}'), ('d', '#include "p.cuh"'),
+                       ('e', '#include "q.cuh"'), ('f', '#include <vector>')):
+        (tmp_path / f'{name}.cpp').write_text(text)
+    sources = sorted(tmp_path.glob('*.cpp'))
+    found = groups(sources, [common], most_lines=100)
+    assert [[file.stem for file in group]
+            for group in found] == [['a', 'b', 'd', 'f'], ['c', 'e']]
+    # A line each, but a and b: two of them.
+    found = groups(sources, [common], most_lines=2)
+    assert [[file.stem for file in group]
+            for group in found] == [['a'], ['b'], ['c', 'd'], ['e', 'f']]
+    assert groups([], [], most_lines=2) == []
+
+
+SETUP = """
+import setuptools
+from torch.utils.cpp_extension import BuildExtension, CppExtension
+setuptools.setup(
+    name='mmcv', version='1.0', packages=[], cmdclass=dict(
+        build_ext=BuildExtension),
+    ext_modules=[CppExtension('small', {sources!r}, include_dirs=['common'])])
+"""
+MODULE = """
+#include <Python.h>
+int one(int); int two(int); int three(int);
+static PyObject *sum(PyObject *, PyObject *) {
+  return PyLong_FromLong(one(1) + two(1) + three(1));
+}
+static PyMethodDef methods[] = {{"sum", sum, METH_NOARGS, ""}, {}};
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "small", "", -1, methods};
+PyMODINIT_FUNC PyInit_small() { return PyModule_Create(&module); }
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A small extension that is built as mmcv is."""
+    folder = tmp_path / 'source'
+    (folder / 'ops').mkdir(parents=True)
+    files = dict(
+        module=MODULE,
+        one='static int help(int a) { return a; }\n'
+        'int one(int a) { return help(a); }',
+        two='static int help(int a) { return 10 * a; }\n'
+        'int two(int a) { return help(a); }',
+        three='#define help 100\nint three(int a) { return help * a; }')
+    for name, text in files.items():
+        (folder / 'ops' / f'{name}.cpp').write_text(text)
+    (folder / 'setup.py').write_text(
+        SETUP.format(sources=[f'./ops/{name}.cpp' for name in files]))
+    return folder
+
+
+def objects(folder):
+    return sorted(path.stem for path in folder.rglob('build/**/*.o'))
+
+
+def built_sum(wheel, tmp_path):
+    """What the extension in a wheel computes."""
+    import zipfile
+    zipfile.ZipFile(wheel).extractall(tmp_path / 'unpacked')
+    code = 'import small; print(small.sum())'
+    return subprocess.run([sys.executable, '-c', code],
+                          cwd=tmp_path / 'unpacked',
+                          capture_output=True,
+                          text=True).stdout.strip()
+
+
+def test_joined_and_one_by_one_are_the_same(tool, source, tmp_path,
+                                            monkeypatch, capfd):
+    """A joined file that fails is replaced by its sources.
+
+    The rule does not see that two files give one function a default: the
+    joined file with both does not compile.
+    """
+    install_mmcv = tool('install_mmcv')
+    monkeypatch.setattr(install_mmcv, 'cuda_variables', dict)
+    wheel = install_mmcv.build_wheel(source, tmp_path / 'wheel')
+    assert objects(source) == ['cpp_0', 'two']
+    assert built_sum(wheel, tmp_path) == '111'
+    output = capfd.readouterr().out
+    assert output.count('progress: ') == 2
+    assert 'progress: 90 %' in output
+
+    times = {
+        path.name: path.stat().st_mtime_ns
+        for path in source.rglob('build/**/*.o')
+    }
+    for name in ('one', 'three'):
+        file = source / 'ops' / f'{name}.cpp'
+        file.write_text('int free_(int a = 1);\n' + file.read_text())
+    wheel = install_mmcv.build_wheel(source, tmp_path / 'wheel')
+    assert objects(source) == ['cpp_0', 'module', 'one', 'three', 'two']
+    assert built_sum(wheel, tmp_path) == '111'
+    assert "['cpp_0'], their sources are compiled" in capfd.readouterr().out
+    # What was compiled already was not compiled again.
+    assert next(source.rglob(
+        'build/**/two.o')).stat().st_mtime_ns == times['two.o']
+
+    (source / 'ops' / 'two.cpp').write_text('no C++')
+    with pytest.raises(SystemExit, match='two.o failed'):
+        install_mmcv.build_wheel(source, tmp_path / 'wheel')
+
+
+@pytest.mark.parametrize('release, cuda, reason', [
+    ('release 13.0, V13.0.88', '13.2', None),
+    ('release 12.4, V12.4.99', '13.0',
+     'torch was built with CUDA 13.0, and .*/bin/nvcc is release 12.4'),
+    ('no version', '13.0', 'is of an unknown version'),
+    (None, '13.0', 'there is no nvcc'),
+])
+def test_an_nvcc_that_does_not_fit(tool, tmp_path, monkeypatch, release, cuda,
+                                   reason):
+    import re
+
+    from torch.utils import cpp_extension
+    monkeypatch.setattr(cpp_extension, 'CUDA_HOME', str(tmp_path))
+    if release is not None:
+        nvcc = tmp_path / 'bin' / 'nvcc'
+        nvcc.parent.mkdir()
+        nvcc.write_text(f'#!/bin/sh\necho "Cuda compilation tools, {release}"')
+        nvcc.chmod(0o755)
+    found = tool('install_mmcv').nvcc_misfit(cuda)
+    if reason is None:
+        assert found is None
+    else:
+        assert re.search(reason, found)
+
+
+def test_where_cuda_is_left_out(tool, monkeypatch, capsys):
+    import torch
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.delenv('FORCE_CUDA', raising=False)
+    install_mmcv = tool('install_mmcv')
+    assert install_mmcv.cuda_variables() == dict(CUDA_VISIBLE_DEVICES='')
+    assert 'torch finds no GPU' in capsys.readouterr().out
+    monkeypatch.setitem(os.environ, 'FORCE_CUDA', '1')
+    assert install_mmcv.cuda_variables() == {}
