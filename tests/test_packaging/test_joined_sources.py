@@ -18,27 +18,30 @@ def tool(repository, monkeypatch):
     return __import__
 
 
-@pytest.mark.parametrize('text, names', [
-    ('', ()),
-    # A declaration is no definition.
-    ('void f(int a); struct S; extern int n;', ()),
-    ('struct S { int f(); };', ('S', )),
-    ('template <typename T> struct Pre { T a; };', ('Pre', )),
-    ('enum class E { A = 1, B };', ('E', )),
-    ('template <class T> __global__ void g(T *x, const int n = 3) { if (n) {} }',
-     ('g', )),
-    ('T A::f(int x) const { return x; }', ('f', )),
-    ('static const int n = 3; const char *s[] = {"a", "b"};', ('n', 's')),
-    ('using T = int; typedef unsigned long long U;', ('T', 'U')),
-    ('namespace { int f() { return 1; } struct S {}; }\nnamespace a::b '
-     '{ int g() { return 2; } }', ('f', 'S', 'g')),
-    ('extern "C" { void h() {} }', ('h', )),
-    # Neither comments nor literals nor directives nor bodies count.
-    ('// int f() {\n/* int g() { } */ const char *q = "struct X {";', ('q', )),
-    ('#define M(a) \\\n  int f##a() { }\n#if 1\nint k() { int j = 0; }\n#endif',
-     ('k', )),
-    ("char c = '{'; int after() {}", ('c', 'after')),
-])
+@pytest.mark.parametrize(
+    'text, names',
+    [
+        ('', ()),
+        # A declaration is no definition.
+        ('void f(int a); struct S; extern int n;', ()),
+        ('struct S { int f(); };', ('S', )),
+        ('template <typename T> struct Pre { T a; };', ('Pre', )),
+        ('enum class E { A = 1, B };', ('E', )),
+        ('template <class T> __global__ void g(T *x, const int n = 3) { if (n) {} }',
+         ('g', )),
+        ('T A::f(int x) const { return x; }', ('f', )),
+        ('static const int n = 3; const char *s[] = {"a", "b"};', ('n', 's')),
+        ('using T = int; typedef unsigned long long U;', ('T', 'U')),
+        ('namespace { int f() { return 1; } struct S {}; }\nnamespace a::b '
+         '{ int g() { return 2; } }', ('f', 'S', 'g')),
+        ('extern "C" { void h() {} }', ('h', )),
+        # Neither comments nor literals nor directives nor bodies count.
+        ('// int f() {\n/* int g() { } */ const char *q = "struct X {";',
+         ('q', )),
+        ('#define M(a) \\\n  int f##a() { }\n#if 1\nint k() { int j = 0; }\n#endif',
+         ('k', )),
+        ("char c = '{'; int after() {}", ('c', 'after')),
+    ])
 def test_names_at_file_scope(tool, text, names):
     assert tool('joined_sources').definitions(text) == set(names)
 
@@ -75,8 +78,9 @@ def test_sources_that_clash_are_apart(tool, tmp_path):
             for group in found] == [['a', 'b', 'd', 'f'], ['c', 'e']]
     # A line each, but a and b: two of them.
     found = groups(sources, [common], most_lines=2)
-    assert [[file.stem for file in group]
-            for group in found] == [['a'], ['b'], ['c', 'd'], ['e', 'f']]
+    assert [[file.stem for file in group] for group in found] == [['a'], ['b'],
+                                                                  ['c', 'd'],
+                                                                  ['e', 'f']]
     assert groups([], [], most_lines=2) == []
 
 
@@ -162,11 +166,22 @@ def test_joined_and_one_by_one_are_the_same(tool, source, tmp_path,
     assert built_sum(wheel, tmp_path) == '111'
     assert "['cpp_0'], their sources are compiled" in capfd.readouterr().out
     # What was compiled already was not compiled again.
-    assert next(source.rglob(
-        'build/**/two.o')).stat().st_mtime_ns == times['two.o']
+    assert next(
+        source.rglob('build/**/two.o')).stat().st_mtime_ns == times['two.o']
 
-    (source / 'ops' / 'two.cpp').write_text('no C++')
-    with pytest.raises(SystemExit, match='two.o failed'):
+
+def test_a_source_that_fails_by_itself(tool, source, tmp_path, monkeypatch):
+    install_mmcv = tool('install_mmcv')
+    monkeypatch.setattr(install_mmcv, 'cuda_variables', dict)
+    (source / 'joined').mkdir()
+    lines = '[1/3] c++ -c a.cpp -o build/a.o', 'FAILED: [code=1] build/two.o '
+    failed = install_mmcv.run_build([
+        sys.executable, '-c',
+        f'print({chr(10).join(lines)!r}); raise SystemExit(1)'
+    ], source, {})
+    assert failed == {'build/two.o'}
+    monkeypatch.setattr(install_mmcv, 'run_build', lambda *args: failed)
+    with pytest.raises(SystemExit, match='mmcv: build/two.o failed'):
         install_mmcv.build_wheel(source, tmp_path / 'wheel')
 
 

@@ -12,6 +12,8 @@ import pytest
 from mmengine.logging import MMLogger
 from mmengine.utils import digit_version
 
+from mmdet_clim import stack
+
 # Imports what takes long once and answers each request in a fork of itself.
 SERVER = """
 import json, os, sys, tempfile, traceback
@@ -114,10 +116,26 @@ def test_a_right_stack_imports_silently(tmp_path, import_with):
     (logging.WARNING, ValueError('not a text'), True),
 ])
 def test_only_warnings_of_good_runs_are_dropped(caplog, level, message, kept):
+    stack.silence_warnings_of_good_runs()
     logger = MMLogger('test_stack')
+    logger.handlers.clear()
     logger.addHandler(caplog.handler)
     logger.log(level, message)
     assert [record.msg for record in caplog.records] == [message] * kept
+
+
+def test_mmengine_finds_packages_silently(tmp_path, import_with):
+    """It imports ``pkg_resources``, which is deprecated, and reloads it."""
+    done = import_with(
+        tmp_path, 'import mmdet_clim\n'
+        'from mmengine.utils import is_installed\n'
+        'assert is_installed("mmengine")\n'
+        'import warnings\n'
+        'warnings.warn("pkg_resources is deprecated as an API")')
+    assert done.returncode == 0, done.stderr
+    # One's own use of it is not silenced.
+    assert done.stderr.count('UserWarning') == 1
+    assert '<string>' in done.stderr
 
 
 @pytest.mark.parametrize('names, sentence', [

@@ -107,8 +107,7 @@ def test_a_killed_run_resumes_with_the_same_losses(repository, env, start_tool,
 
 
 def test_stripped_detector_predicts_the_same(repository, env, run_tool,
-                                             whole_run, tmp_path,
-                                             warnings_in):
+                                             whole_run, tmp_path, warnings_in):
     checkpoint = whole_run / 'iter_8.pth'
     plain = tmp_path / 'plain.pth'
     code, log = run_tool('checkpoints/strip_wrapper.py', checkpoint, plain)
