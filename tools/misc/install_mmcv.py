@@ -165,6 +165,7 @@ def run_build(command: list, source: Path,
         stderr=subprocess.STDOUT,
         text=True,
         errors='replace')
+    print('progress: 5 %, compiling', flush=True)
     failed, done = set(), 0
     for line in process.stdout:
         print(line, end='', flush=True)
@@ -173,7 +174,10 @@ def run_build(command: list, source: Path,
             done += 1
             total = max(int(EDGES.match(line)[1]), done)
             # The rest is downloaded and installed.
-            print(f'progress: {5 + 85 * done // total} %', flush=True)
+            print(
+                f'progress: {5 + 85 * done // total} %, compiled {done} of '
+                f'{total} files',
+                flush=True)
     return failed if process.wait() else None
 
 

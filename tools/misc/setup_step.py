@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import IO, List, NamedTuple
 
 
 class Step(NamedTuple):
@@ -62,8 +62,10 @@ COLLECTING = re.compile(r'^\s*(?:Collecting|Requirement already satisfied:) '
                         r'([\w.-]+)')
 DOWNLOADING = re.compile(r'^\s*Downloading (\S+) \(([\d.]+) ([kMG]B)\)')
 INSTALLING = re.compile(r'^Installing collected packages: (.*)')
-PROGRESS = re.compile(r'^progress: (\d+) %')
+PROGRESS = re.compile(r'^progress: (\d+) %, (.*)')
 UNITS = dict(kB=1e3, MB=1e6, GB=1e9)
+# A file whose download is shown, bytes.
+LARGE = 10e6
 
 
 class Progress:
@@ -83,8 +85,8 @@ class Progress:
         self._folder = folder
         self._fraction = 0.
         self._collected = 0
-        self._name = ''
-        self._size: Optional[float] = None
+        self._file = ''
+        self._size = 0.
         self._doing = ''
 
     def read(self, line: str) -> None:
@@ -99,21 +101,23 @@ class Progress:
 
     def _collect(self, name: str) -> None:
         self._collected += 1
-        self._name, self._size = name, None
+        self._size = 0.
         self._doing = f'collecting {name}'
         # Half of the way; fewer packages are installed than collected.
         if self._packages:
             self._fraction = min(0.5, 0.5 * self._collected / self._packages)
 
     def _download(self, file: str, number: str, unit: str) -> None:
+        self._file = file
         self._size = float(number) * UNITS[unit]
 
     def _install(self, names: str) -> None:
-        self._size = None
+        self._size = 0.
         self._installing = len(names.split(', '))
 
-    def _progress(self, percent: str) -> None:
-        self._fraction = int(percent) / 100
+    def _progress(self, percent: str, doing: str) -> None:
+        self._fraction, self._doing = int(percent) / 100, doing
+        self._size = 0.
 
     def state(self) -> tuple:
         """The known fraction of the work, and what is being done."""
@@ -124,13 +128,11 @@ class Progress:
                             'lib/*/site-packages/*.dist-info/INSTALLER'))
             return (0.5 + 0.5 * min(1, count / self._installing),
                     f'installing, {count} of {self._installing} packages')
-        if self._size is None:
+        if self._size < LARGE:
             return self._fraction, self._doing
-        done = max((file.stat().st_size
-                    for file in self._folder.glob('pip-unpack-*/*')
-                    if file.is_file()),
-                   default=0)
-        return self._fraction, (f'downloading {self._name}, '
+        done = sum(file.stat().st_size
+                   for file in self._folder.glob(f'pip-unpack-*/{self._file}'))
+        return self._fraction, (f'downloading {self._file.split("-")[0]}, '
                                 f'{done / 1e6:.0f} of {self._size / 1e6:.0f} '
                                 'MB')
 
@@ -230,7 +232,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def open_log(path: Path, title: str) -> 'object':
+def open_log(path: Path, title: str) -> IO[str]:
     """Begin a log with each run of make, which MAKE_RUN tells apart."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = f'make run {os.environ.get("MAKE_RUN", os.getppid())}\n'
