@@ -167,8 +167,8 @@ def test_a_step_that_fails_shows_the_end_of_its_output(step, tmp_path):
 def test_on_a_terminal_the_line_is_rewritten(step):
     here, terminal = pty.openpty()
     step(
-        'mmcv',
-        'import time; print("progress: 40 %, compiling", flush=True); time.sleep(1)',
+        'mmcv', 'import time; print("progress: 40 %, compiling", flush=True)\n'
+        'time.sleep(1)',
         stdout=terminal)
     output = os.read(here, 10000).decode()
     os.close(terminal)

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Dict, List, Set
 
 HERE = Path(__file__).resolve().parent
-# An edge of ninja, by the object that it made or did not make.
-EDGE = re.compile(r'^\[\d+/\d+\] .* -o (\S+\.o)\b')
+# What ninja says of a file that compiled, and of one that did not.
+COMPILED = re.compile(r'^\[\d+/(\d+)\] .* -o \S+\.o\b')
 FAILED = re.compile(r'^FAILED: (?:\[.*?\] )?(\S+)')
-EDGES = re.compile(r'^\[\d+/(\d+)\]')
 
 
 def parse_args() -> argparse.Namespace:
@@ -170,10 +169,11 @@ def run_build(command: list, source: Path,
     for line in process.stdout:
         print(line, end='', flush=True)
         failed.update(FAILED.findall(line))
-        if EDGE.match(line):
+        compiled = COMPILED.match(line)
+        if compiled:
             done += 1
-            total = max(int(EDGES.match(line)[1]), done)
-            # The rest is downloaded and installed.
+            total = int(compiled[1])
+            # The rest is downloaded, linked and installed.
             print(
                 f'progress: {5 + 85 * done // total} %, compiled {done} of '
                 f'{total} files',
