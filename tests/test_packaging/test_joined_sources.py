@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Which C++ sources of mmcv are compiled as one file."""
-import os
+import argparse
 import re
 import subprocess
 import sys
@@ -147,8 +147,7 @@ def test_joined_and_one_by_one_are_the_same(tool, source, tmp_path,
     joined file with both does not compile.
     """
     install_mmcv = tool('install_mmcv')
-    monkeypatch.setattr(install_mmcv, 'cuda_variables', dict)
-    wheel = install_mmcv.build_wheel(source, tmp_path / 'wheel')
+    wheel = install_mmcv.build_wheel(source, tmp_path / 'wheel', False)
     assert objects(source) == ['cpp_0', 'two']
     assert built_sum(wheel, tmp_path) == '111'
     output = capfd.readouterr().out
@@ -164,7 +163,7 @@ def test_joined_and_one_by_one_are_the_same(tool, source, tmp_path,
     for name in ('one', 'three'):
         file = source / 'ops' / f'{name}.cpp'
         file.write_text('int free_(int a = 1);\n' + file.read_text())
-    wheel = install_mmcv.build_wheel(source, tmp_path / 'wheel')
+    wheel = install_mmcv.build_wheel(source, tmp_path / 'wheel', False)
     assert objects(source) == ['cpp_0', 'module', 'one', 'three', 'two']
     assert built_sum(wheel, tmp_path) == '111'
     assert "['cpp_0'], their sources are compiled" in capfd.readouterr().out
@@ -175,7 +174,6 @@ def test_joined_and_one_by_one_are_the_same(tool, source, tmp_path,
 
 def test_a_source_that_fails_by_itself(tool, source, tmp_path, monkeypatch):
     install_mmcv = tool('install_mmcv')
-    monkeypatch.setattr(install_mmcv, 'cuda_variables', dict)
     (source / 'joined').mkdir()
     lines = '[1/3] c++ -c a.cpp -o build/a.o', 'FAILED: [code=1] build/two.o '
     failed = install_mmcv.run_build([
@@ -185,7 +183,7 @@ def test_a_source_that_fails_by_itself(tool, source, tmp_path, monkeypatch):
     assert failed == {'build/two.o'}
     monkeypatch.setattr(install_mmcv, 'run_build', lambda *args: failed)
     with pytest.raises(SystemExit, match='mmcv: build/two.o failed'):
-        install_mmcv.build_wheel(source, tmp_path / 'wheel')
+        install_mmcv.build_wheel(source, tmp_path / 'wheel', False)
 
 
 @pytest.mark.parametrize('release, cuda, reason', [
@@ -211,12 +209,30 @@ def test_an_nvcc_that_does_not_fit(tool, tmp_path, monkeypatch, release, cuda,
         assert re.search(reason, found)
 
 
-def test_where_cuda_is_left_out(tool, monkeypatch, capsys):
+def test_where_cuda_is_left_out(tool, monkeypatch):
     import torch
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.delenv('FORCE_CUDA', raising=False)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     install_mmcv = tool('install_mmcv')
-    assert install_mmcv.cuda_variables() == dict(CUDA_VISIBLE_DEVICES='')
-    assert 'torch finds no GPU' in capsys.readouterr().out
-    monkeypatch.setitem(os.environ, 'FORCE_CUDA', '1')
-    assert install_mmcv.cuda_variables() == {}
+    assert install_mmcv.no_cuda() == 'torch finds no GPU'
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.version, 'cuda', '13.0')
+    monkeypatch.setattr(torch.version, 'hip', None)
+    monkeypatch.setattr(install_mmcv, 'nvcc_misfit', '{} does not fit'.format)
+    assert install_mmcv.no_cuda() == '13.0 does not fit'
+    monkeypatch.setenv('FORCE_CUDA', '1')
+    assert install_mmcv.no_cuda() is None
+
+
+def test_cpu_operators_are_not_enough_for_a_gpu(tool, tmp_path):
+    """The installed mmcv works; only the GPU asks for more."""
+    import mmcv
+    from mmcv.ops import get_compiling_cuda_version
+    args = argparse.Namespace(version=mmcv.__version__, build=tmp_path)
+    install_mmcv = tool('install_mmcv')
+    assert install_mmcv.operators_work(args, cuda=False)
+    knows_cuda = get_compiling_cuda_version() != 'not available'
+    assert (tmp_path / 'cpu-only').exists() is not knows_cuda
+    assert install_mmcv.operators_work(args, cuda=True) is knows_cuda
+    args.version = '0.1'
+    assert not install_mmcv.operators_work(args, cuda=False)

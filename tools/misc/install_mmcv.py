@@ -4,7 +4,7 @@
 Takes the one that is installed, where its operators agree with their
 formulas; a wheel from PIP_FIND_LINKS, where one fits; else one that is built
 from the source, and a build that was stopped goes on with the files it still
-lacks. Leaves BUILD_FOLDER/cpu-only where the operators do not know CUDA.
+lacks. Where CUDA operators can be built, others do not fit. Leaves BUILD_FOLDER/cpu-only where the operators do not know CUDA.
 """
 import argparse
 import os
@@ -39,12 +39,19 @@ def pip(*words: str, check: bool = True) -> bool:
     return subprocess.run(command, check=check).returncode == 0
 
 
-def operators_work(args: argparse.Namespace) -> bool:
-    """Compare the operators with their formulas."""
-    return subprocess.run([
+def operators_work(args: argparse.Namespace, cuda: bool) -> bool:
+    """Compare the operators with their formulas.
+
+    Args:
+        args (argparse.Namespace): The command line.
+        cuda (bool): Whether they have to know CUDA.
+    """
+    cpu_only = args.build / 'cpu-only'
+    done = subprocess.run([
         sys.executable, HERE / 'check_mmcv_operators.py', args.version,
-        args.build / 'cpu-only'
-    ]).returncode == 0
+        cpu_only
+    ])
+    return done.returncode == 0 and not (cuda and cpu_only.exists())
 
 
 def source_of(args: argparse.Namespace) -> Path:
@@ -62,26 +69,19 @@ def source_of(args: argparse.Namespace) -> Path:
     return source
 
 
-def cuda_variables() -> Dict[str, str]:
-    """Environment variables that choose a build with CUDA or without.
+def no_cuda() -> 'str | None':
+    """Say why the operators can not be built with CUDA, or None if they can.
 
-    FORCE_CUDA=1 asks mmcv for CUDA on a machine without a GPU. Otherwise a
-    build knows CUDA if torch finds a GPU, and nvcc is there and of the
-    version that torch was built with.
+    FORCE_CUDA=1 asks mmcv for CUDA on a machine without a GPU.
     """
-    if os.environ.get('FORCE_CUDA') == '1':
-        return {}
     import torch
+    if os.environ.get('FORCE_CUDA') == '1':
+        return None
     if not torch.cuda.is_available():
-        reason = 'torch finds no GPU'
-    elif torch.version.hip is not None:
-        return {}
-    else:
-        reason = nvcc_misfit(torch.version.cuda)
-    if reason is None:
-        return {}
-    print(f'{reason}: the operators will be for the CPU only', flush=True)
-    return dict(CUDA_VISIBLE_DEVICES='')
+        return 'torch finds no GPU'
+    if torch.version.hip is not None:
+        return None
+    return nvcc_misfit(torch.version.cuda)
 
 
 def nvcc_misfit(cuda: str) -> 'str | None':
@@ -103,12 +103,13 @@ def nvcc_misfit(cuda: str) -> 'str | None':
     return None
 
 
-def build_wheel(source: Path, wheel_dir: Path) -> Path:
+def build_wheel(source: Path, wheel_dir: Path, cuda: bool) -> Path:
     """Build with joined files, and with single ones where that fails.
 
     Args:
         source (Path): The unpacked source.
         wheel_dir (Path): Gets the wheel.
+        cuda (bool): Whether with the CUDA sources.
 
     Returns:
         Path: The wheel.
@@ -127,8 +128,9 @@ def build_wheel(source: Path, wheel_dir: Path) -> Path:
             os.environ.get('PATH', os.defpath)
         ]),
         # mmcv's own choice is four at least.
-        MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)),
-        **cuda_variables())
+        MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)))
+    if not cuda:
+        environment['CUDA_VISIBLE_DEVICES'] = ''
     separate: List[str] = []
     while True:
         command = [
@@ -186,7 +188,11 @@ def main() -> None:
     args = parse_args()
     args.build = args.build.resolve()
     args.build.mkdir(parents=True, exist_ok=True)
-    if operators_work(args):
+    reason = no_cuda()
+    if reason is not None:
+        print(f'{reason}: the operators will be for the CPU only', flush=True)
+    cuda = reason is None
+    if operators_work(args, cuda):
         print('mmcv: is installed')
         return
     wanted = f'{args.distribution}=={args.version}'
@@ -198,12 +204,12 @@ def main() -> None:
             '--only-binary',
             args.distribution,
             wanted,
-            check=False) and operators_work(args):
+            check=False) and operators_work(args, cuda):
         print('mmcv: took a wheel that is there')
         return
-    wheel = build_wheel(source_of(args), args.build / 'wheel')
+    wheel = build_wheel(source_of(args), args.build / 'wheel', cuda)
     pip('install', '--no-deps', '--force-reinstall', str(wheel))
-    if not operators_work(args):
+    if not operators_work(args, cuda):
         sys.exit(1)
 
 
