@@ -139,8 +139,7 @@ def built_sum(wheel, tmp_path):
                           text=True).stdout.strip()
 
 
-def test_joined_and_one_by_one_are_the_same(tool, source, tmp_path,
-                                            monkeypatch, capfd):
+def test_joined_and_one_by_one_are_the_same(tool, source, tmp_path, capfd):
     """A joined file that fails is replaced by its sources.
 
     The rule does not see that two files give one function a default: the

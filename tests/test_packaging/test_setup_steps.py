@@ -4,9 +4,12 @@ import os
 import pty
 import re
 import runpy
+import signal
 import site
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -177,6 +180,36 @@ def test_on_a_terminal_the_line_is_rewritten(step):
         r'\r\x1b\[Kset-up 6/7, the mmcv: 40 %, about \d+ \w+ left '
         r'of the set-up, compiling', output)
     assert output.endswith(' left\r\n')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_what_a_stopped_step_started_is_stopped(repository, tmp_path, number):
+    """A compiler that goes on by itself would write beside the next one."""
+    code = ('import os, subprocess, sys\n'
+            'child = subprocess.Popen(["sleep", "600"])\n'
+            'print(os.getpid(), child.pid, flush=True)\n'
+            'child.wait()')
+    log = tmp_path / 'log.txt'
+    process = subprocess.Popen([
+        sys.executable, repository / 'tools/misc/setup_step.py', 'mmcv',
+        'the mmcv', log, '--', sys.executable, '-c', code
+    ],
+                               stdout=subprocess.PIPE,
+                               text=True)
+    while not log.exists() or not re.search(r'^\d+ \d+$', log.read_text(),
+                                            re.MULTILINE):
+        time.sleep(0.05)
+    started = re.search(r'^(\d+) (\d+)$', log.read_text(), re.MULTILINE)
+    process.send_signal(number)
+    output = process.communicate()[0]
+    assert process.returncode == 130
+    assert output.splitlines()[-1] == (
+        'set-up 6/7, the mmcv: stopped; the same command goes on here')
+    for pid in map(int, started.groups()):
+        while Path(f'/proc/{pid}').exists() and ') Z ' not in Path(
+                f'/proc/{pid}/stat').read_text():
+            time.sleep(0.05)
+    assert not list(tmp_path.glob('tmp*'))
 
 
 @pytest.fixture

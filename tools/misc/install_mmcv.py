@@ -4,7 +4,8 @@
 Takes the one that is installed, where its operators agree with their
 formulas; a wheel from PIP_FIND_LINKS, where one fits; else one that is built
 from the source, and a build that was stopped goes on with the files it still
-lacks. Where CUDA operators can be built, others do not fit. Leaves BUILD_FOLDER/cpu-only where the operators do not know CUDA.
+lacks. Where CUDA operators can be built, others do not fit. Leaves
+BUILD_FOLDER/cpu-only where the operators do not know CUDA.
 """
 import argparse
 import os

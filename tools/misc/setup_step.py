@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -262,6 +263,9 @@ def run(args: argparse.Namespace) -> int:
                             Path(args.command[0]).parent.parent)
         process = subprocess.Popen(
             args.command,
+            # With all that it starts, so that it can be stopped.
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -288,7 +292,7 @@ def run(args: argparse.Namespace) -> int:
                             f'of the {plan_name}{doing and ", " + doing}')
                 time.sleep(0.3)
         except KeyboardInterrupt:
-            # The command had it, too.
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             line.finish(f'{head} stopped; the same command goes on here')
             return 130
@@ -307,4 +311,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == '__main__':
+    # make sends it where it is stopped itself.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(parse_args()))
