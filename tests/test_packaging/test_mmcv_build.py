@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Which C++ sources of mmcv are compiled as one file."""
+"""How mmcv is compiled from joined sources, and installed."""
 import argparse
 import re
 import subprocess
