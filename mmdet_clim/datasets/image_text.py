@@ -23,6 +23,7 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
+from .draws import DrawnSamples
 from .json_checks import (
     joined_captions,
     parse_json,
@@ -46,7 +47,7 @@ _LIST_FORM = '{"file_name": "a.jpg", "caption": "a dog"}'
 
 
 @DATASETS.register_module()
-class ImageTextDataset(ReplacesUnreadable):
+class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
     """Images with captions, and with tags where the source has them.
 
     Three kinds of source, told apart by the suffix of ``ann_file``:

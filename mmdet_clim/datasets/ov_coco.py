@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
+from .draws import DrawnSamples
 from .unreadable import ReplacesUnreadable
 
 # REFERENCE.md section 7, after Bansal et al., "Zero-Shot Object Detection",
@@ -42,7 +43,7 @@ def _ov_coco_metainfo() -> dict:
 
 
 @DATASETS.register_module()
-class OVCocoDataset(ReplacesUnreadable, CocoDataset):
+class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
     """COCO annotations of the 65 OV-COCO classes.
 
     ``METAINFO`` holds ``classes``, ``base_classes``, ``novel_classes`` and

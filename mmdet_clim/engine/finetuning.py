@@ -173,7 +173,7 @@ def finetune_config(cfg: Config,
         loader = new.train_dataloader
         loader.dataset.datasets = loader.dataset.datasets[1:]
         loader.sampler.source_ratio = ratio[1:]
-        loader.batch_size = loader.sampler.batch_size = batch_size
+        loader.batch_size = batch_size
     _set_schedule(new, iterations, lr)
     if data.val_boxes is None:
         for key in ('val', 'test'):
@@ -280,7 +280,7 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
     # MMEngine reaches the full rate one iteration before the end.
     warm_up = max(2, iterations // 20)
     cfg.train_cfg = dict(
-        type='IterBasedTrainLoop',
+        type='mmdet_clim.ResumableTrainLoop',
         max_iters=iterations,
         val_interval=iterations)
     cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
@@ -303,7 +303,7 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
             eta_min_ratio=0.02)
     ]
     cfg.default_hooks.checkpoint = dict(
-        type='CheckpointHook',
+        type='mmdet_clim.AtomicCheckpointHook',
         by_epoch=False,
         interval=iterations,
         max_keep_ckpts=1)

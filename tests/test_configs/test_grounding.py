@@ -43,7 +43,7 @@ def shorten(cfg, work_dir, load_from):
         cfg.train_dataloader.batch_size = 1
     else:
         cfg.train_dataloader.batch_size = 2
-        cfg.train_dataloader.sampler.update(batch_size=2, source_ratio=[1, 1])
+        cfg.train_dataloader.sampler.source_ratio = [1, 1]
     boxes = sources[0] if sources else cfg.train_dataloader.dataset
     boxes.get('dataset', boxes).indices = 2
     cfg.val_dataloader.dataset.indices = 2
@@ -51,7 +51,7 @@ def shorten(cfg, work_dir, load_from):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.test_dataloader = cfg.val_dataloader
     cfg.train_cfg = dict(
-        type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+        type='mmdet_clim.ResumableTrainLoop', max_iters=2, val_interval=2)
     cfg.default_hooks = dict(
         checkpoint=dict(
             cfg.default_hooks.checkpoint, by_epoch=False, interval=2))

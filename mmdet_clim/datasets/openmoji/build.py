@@ -18,7 +18,9 @@ from .splits import (
     VAL,
     WEB,
     DatasetParameters,
+    Watch,
     draw_split,
+    progress_bar,
     vocabulary_classes,
 )
 
@@ -115,7 +117,8 @@ def _publish(folder: Path, out: Path) -> None:
         shutil.rmtree(old)
 
 
-def _fill(folder: Path, parameters: DatasetParameters, workers: int) -> None:
+def _fill(folder: Path, parameters: DatasetParameters, workers: int,
+          watch: Watch) -> None:
     """Draw all splits and write their annotations."""
     counts = {
         TRAIN: parameters.train,
@@ -130,7 +133,8 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int) -> None:
             initializer=cv2.setNumThreads,
             initargs=(1, )) as pool:
         drawn = {
-            split.folder: draw_split(parameters, folder, split, count, pool)
+            split.folder: draw_split(parameters, folder, split, count, pool,
+                                     watch)
             for split, count in counts.items() if count
         }
     classes = vocabulary_classes(parameters.vocabulary)
@@ -146,7 +150,8 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int) -> None:
 def build_dataset(out: Path,
                   parameters: DatasetParameters,
                   workers: int,
-                  overwrite: bool = False) -> bool:
+                  overwrite: bool = False,
+                  watch: Watch = progress_bar) -> bool:
     """Make a data set, or find it made.
 
     The folder appears at once and complete: everything is written into a
@@ -157,6 +162,7 @@ def build_dataset(out: Path,
         parameters (DatasetParameters): What to draw.
         workers (int): Processes; the files do not depend on it.
         overwrite (bool): Replace a data set of other parameters.
+        watch (Watch): Tells how far it is.
 
     Returns:
         bool: False if it was there already.
@@ -172,6 +178,6 @@ def build_dataset(out: Path,
     if _is_finished(out, parameters, overwrite):
         return False
     with _partial_folder(out) as folder:
-        _fill(folder, parameters, workers)
+        _fill(folder, parameters, workers, watch)
         _publish(folder, out)
     return True

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Training hooks."""
+from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .grid_schedule_hook import GridScheduleHook
 from .iteration_seed_hook import IterationSeedHook
 from .mosaic_visualization_hook import MosaicVisualizationHook
@@ -7,6 +8,6 @@ from .response_map_hook import ResponseMapHook
 from .weight_averaging_hook import WeightAveragingHook
 
 __all__ = [
-    'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
-    'ResponseMapHook', 'WeightAveragingHook'
+    'AtomicCheckpointHook', 'GridScheduleHook', 'IterationSeedHook',
+    'MosaicVisualizationHook', 'ResponseMapHook', 'WeightAveragingHook'
 ]
