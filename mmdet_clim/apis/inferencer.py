@@ -151,8 +151,8 @@ class CLIMInferencer(DetInferencer):
     def _init_visualizer(self, cfg: Config) -> Optional[Visualizer]:
         """Give it no backend, as pictures go to ``out_dir``."""
         if 'visualizer' in cfg:
-            cfg = Config(dict(visualizer=cfg.visualizer))
-            cfg.visualizer.vis_backends = None
+            cfg = Config(
+                dict(visualizer=dict(cfg.visualizer, vis_backends=None)))
         return super()._init_visualizer(cfg)
 
     def set_vocabulary(self, vocabulary) -> None:
