@@ -8,6 +8,7 @@ lacks. Where CUDA operators can be built, others do not fit. Leaves
 BUILD_FOLDER/cpu-only where the operators do not know CUDA.
 """
 import argparse
+import importlib.util
 import os
 import re
 import shutil
@@ -193,7 +194,7 @@ def main() -> None:
     if reason is not None:
         print(f'{reason}: the operators will be for the CPU only', flush=True)
     cuda = reason is None
-    if operators_work(args, cuda):
+    if importlib.util.find_spec('mmcv') and operators_work(args, cuda):
         print('mmcv: is installed')
         return
     wanted = f'{args.distribution}=={args.version}'
