@@ -7,6 +7,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import (
     Any,
+    Callable,
     Dict,
     Iterable,
     Iterator,
@@ -28,6 +29,8 @@ from mmdet.datasets.transforms import InferencerLoader
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import FUNCTIONS
+from mmengine.visualization import Visualizer
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -145,6 +148,19 @@ class CLIMInferencer(DetInferencer):
         self._reader: Optional[BaseRegionReader] = None
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        """Look where collate functions are; mmdet has no registry of them."""
+        collate = cfg.test_dataloader.get('collate_fn', 'pseudo_collate')
+        return FUNCTIONS.get(
+            collate if isinstance(collate, str) else collate['type'])
+
+    def _init_visualizer(self, cfg: Config) -> Optional[Visualizer]:
+        """Give it no backend, as pictures go to ``out_dir``."""
+        if 'visualizer' in cfg:
+            cfg = Config(
+                dict(visualizer=dict(cfg.visualizer, vis_backends=None)))
+        return super()._init_visualizer(cfg)
 
     def set_vocabulary(self, vocabulary) -> None:
         """Replace the classes.

@@ -325,13 +325,14 @@ def test_names_in_one_string():
         parse_names(' . ')
 
 
-def test_the_tool(run_tool, base, images, tmp_path):
+def test_the_tool(run_tool, base, images, tmp_path, warnings_in):
     names = tmp_path / 'names.txt'
     names.write_text('cat\nfire truck\n')
     code, log = run_tool('infer.py', images[0], '--config', base[0],
                          '--checkpoint', base[1], '--vocabulary', names,
                          '--out-dir', tmp_path / 'out', '--device', 'cpu')
     assert code == 0, log
+    assert warnings_in(log) == []
     written = json.loads(
         (tmp_path / 'out' / 'preds' / f'{images[0].stem}.json').read_text())
     assert set(written['names']) <= {'cat', 'fire truck'}

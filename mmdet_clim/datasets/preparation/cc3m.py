@@ -80,6 +80,8 @@ class RowFile:
         self._near: Optional[Tuple[int, List[Row]]] = None
         position = 0
         with open(path, 'rb') as file, tqdm(
+                # None: drawn on a terminal only.
+                disable=None,
                 total=path.stat().st_size,
                 desc=f'{path.name}: check',
                 unit='B',

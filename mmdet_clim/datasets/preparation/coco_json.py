@@ -90,6 +90,8 @@ class CocoFile:
     def _stream(self, title: str, read: Callable, *prefix: str) -> Iterator:
         """What ijson's ``read`` gives of the file, with a progress bar."""
         with open_regular(self.path) as file, tqdm(
+                # None: drawn on a terminal only.
+                disable=None,
                 total=self.path.stat().st_size,
                 desc=f'{self.path.name}: {title}',
                 unit='B',

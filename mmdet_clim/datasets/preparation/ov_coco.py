@@ -294,7 +294,7 @@ def prepare_ov_coco(annotations: Path,
                 'annotations there')
     files: Dict = {}
     made = False
-    for part in tqdm(parts, desc='OV-COCO', unit='part'):
+    for part in tqdm(parts, desc='OV-COCO', unit='part', disable=None):
         sources, outputs = PARTS[part]
         paths = [annotations / name for name in sources]
         job = Job(

@@ -132,6 +132,8 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
     with nullcontext() if workers == 1 else ProcessPoolExecutor(
             workers, mp_context=context, initializer=_set_make,
             initargs=(make, )) as pool, tqdm(
+                # None: drawn on a terminal only.
+                disable=None,
                 desc=title,
                 unit='part',
                 total=len(tasks) if isinstance(tasks, Sized) else None) as bar:

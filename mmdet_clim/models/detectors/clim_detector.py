@@ -288,10 +288,16 @@ def _check_branches(
 
 def _accept_plain_detector(module: CLIMDetector, state_dict: dict, prefix: str,
                            *args) -> None:
-    """Let a checkpoint of the plain detector load in the wrapper."""
+    """Let a checkpoint of the plain detector load in the wrapper.
+
+    What the wrapper adds stays as it is, and is not reported as missing.
+    """
     own = [key for key in state_dict if key.startswith(prefix)]
     if any(key.startswith(prefix + DETECTOR_PREFIX) for key in own):
         return
     for key in own:
         name = prefix + DETECTOR_PREFIX + key[len(prefix):]
         state_dict[name] = state_dict.pop(key)
+    for name, value in module.state_dict(prefix=prefix).items():
+        if not name.startswith(prefix + DETECTOR_PREFIX):
+            state_dict[name] = value

@@ -86,7 +86,15 @@ def test_checkpoints_of_both_forms_load(clim_cfg, detector_cfg, tmp_path,
     source = MODELS.build(clim_cfg if wrapped else detector_cfg)
     file = str(tmp_path / 'source.pth')
     save_checkpoint(dict(state_dict=source.state_dict()), file)
-    load_checkpoint(model, file, strict=wrapped)
+    own = {
+        name: value.clone()
+        for name, value in (source if wrapped else model).state_dict().items()
+        if not name.startswith('detector.')
+    }
+    # Strict: nothing is reported as missing.
+    load_checkpoint(model, file, strict=True)
+    for name, value in own.items():
+        torch.testing.assert_close(model.state_dict()[name], value)
     weights = source.detector if wrapped else source
     for name, value in weights.state_dict().items():
         torch.testing.assert_close(model.detector.state_dict()[name], value)
