@@ -19,6 +19,9 @@ from .class_names import (
     split_names,
 )
 
+#: A text that is the name of a data set, and not that of a class.
+DATASET_NAME = re.compile(r'(\w+\.)?\w*Dataset')
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -118,7 +121,7 @@ def build_vocabulary(
     if isinstance(source, Path):
         names = read_class_names(source)
     elif isinstance(source, str):
-        if re.fullmatch(r'(\w+\.)?\w*Dataset', source):
+        if DATASET_NAME.fullmatch(source):
             return _from_dataset(dict(dataset=source))
         names = _named(source)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, Set)):
