@@ -111,7 +111,10 @@ def read_embeddings(
                 raise ValueError(f'lacks {sorted(n[:-4] for n in missing)}')
             names, vectors = (
                 _array(archive, f'{key}.npy') for key in ('names', 'vectors'))
-            return names.tolist(), vectors
+        if names.dtype.kind != 'U' or vectors.dtype.kind not in 'fiu':
+            raise ValueError(f'names are {names.dtype}, vectors '
+                             f'{vectors.dtype}')
+        return names.tolist(), vectors
     # zlib's, zipfile's and NumPy's own.
     except Exception as error:
         raise ValueError(f'{file}: expected a .npz of names and vectors '

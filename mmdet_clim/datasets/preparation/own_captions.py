@@ -257,10 +257,15 @@ def folder_images(folder: Path) -> Tuple[List[FolderFile], str]:
 
     for parent, names in linked_folders(folder, note):
         below = Path(parent).relative_to(folder)
-        texts = {
-            Path(name).stem: name
-            for name in names if Path(name).suffix.lower() == '.txt'
-        }
+        texts: Dict[str, str] = {}
+        # "a.txt" before "a.TXT", of which there may be both.
+        for name in reversed(names):
+            if Path(name).suffix.lower() == '.txt':
+                if texts.setdefault(Path(name).stem, name) != name:
+                    files.append(
+                        FolderFile(
+                            (below / name).as_posix(),
+                            problem='second texts of an image'))
         with_image = set()
         for name in names:
             stem, suffix = Path(name).stem, Path(name).suffix.lower()
@@ -308,9 +313,9 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
     _, found = next(rows, (1, []))
     wanted = [n for n in (columns.image, columns.caption, columns.tags) if n]
     for name in wanted:
-        if name not in found:
+        if found.count(name) != 1:
             raise ValueError(f'{path}: line 1: expected a column {name!r}, '
-                             f'got {found}')
+                             f'once, got {found}')
 
     def checked() -> Iterator[dict]:
         for number, cells in rows:
