@@ -119,6 +119,10 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
             f'checkpoint: {path} is refused by torch.load (UnpicklingError): '
             'it is no checkpoint, or holds more than weights and numbers and '
             'could run code') from error
+    except (EOFError, RuntimeError) as error:
+        # Of what was fetched.
+        raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
+                         f'({str(error).partition(chr(10))[0]})') from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint: {path}: expected weights by name, got '
                          f'{type(checkpoint).__name__}')

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Exported detectors against PyTorch, in onnxruntime."""
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -214,6 +215,30 @@ def test_what_the_runner_refuses(c4, tools, tmp_path):
     np.savez(tmp_path / 'x.npz', names=np.array(['cat']))
     with pytest.raises(ValueError, match=r"lacks \['vectors'\]"):
         tools['run_onnx'].read_embeddings(tmp_path / 'x.npz')
+
+
+def test_files_of_the_runner_that_are_none(tools, tmp_path):
+    read = tools['run_onnx'].read_embeddings
+    vectors = np.eye(2, dtype=np.float32)
+    for names in (np.array([b'a', b'b']), np.array([1, 2])):
+        np.savez(tmp_path / 'x.npz', names=names, vectors=vectors)
+        with pytest.raises(ValueError, match='x.npz: .*names are'):
+            read(tmp_path / 'x.npz')
+    np.savez(tmp_path / 'x.npz', names=np.array(['a', 'b']), vectors=vectors)
+    content = (tmp_path / 'x.npz').read_bytes()
+    assert np.array_equal(read(tmp_path / 'x.npz')[1], vectors)
+    # Of the header of the vectors, as long: 8 MB of the file's 16 bytes.
+    claims = content.replace(b"(2, 2), }       ", b"(2, 1000000), } ")
+    assert claims != content
+    for broken in (claims, content[:-30], b'', b'no zip'):
+        (tmp_path / 'x.npz').write_bytes(broken)
+        with pytest.raises(ValueError, match='x.npz: expected a .npz'):
+            read(tmp_path / 'x.npz')
+    np.save(tmp_path / 'x.npy', vectors)
+    for size in (0, 140):
+        os.truncate(tmp_path / 'x.npy', size)
+        with pytest.raises(ValueError, match='x.npy: expected an array'):
+            tools['run_onnx'].read_image(tmp_path / 'x.npy')
 
 
 def test_small_images_and_nothing_found(c4, tools, tmp_path):
