@@ -313,9 +313,12 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
     _, found = next(rows, (1, []))
     wanted = [n for n in (columns.image, columns.caption, columns.tags) if n]
     for name in wanted:
-        if found.count(name) != 1:
+        if name not in found:
             raise ValueError(f'{path}: line 1: expected a column {name!r}, '
-                             f'once, got {found}')
+                             f'got {found}')
+        if found.count(name) > 1:
+            raise ValueError(f'{path}: line 1: expected one column {name!r}, '
+                             f'got {found}')
 
     def checked() -> Iterator[dict]:
         for number, cells in rows:

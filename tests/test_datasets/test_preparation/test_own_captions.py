@@ -173,7 +173,7 @@ def test_a_table(folder, tmp_path):
     ('file_name,caption\na.jpg,b,c\n', 'line 2: expected 2 cells, got'),
     ('file_name,caption\n ,b\n', "line 2: column 'file_name' is empty"),
     ('file_name,caption\na.jpg,"b"c\n', 'after line 2: '),
-    ('file_name,caption,caption\na.jpg,b,c\n', "column 'caption', once"),
+    ('file_name,caption,caption\na.jpg,b,c\n', "one column 'caption'"),
     ('file_name,caption\n', r'expected at least one readable image'),
     ('file_name,caption\nb.jpg,x\nc.jpg,y\nb.jpg,z\n',
      "'file_name' is 'b.jpg' more than once"),
