@@ -20,7 +20,7 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.runner import find_latest_checkpoint
 
 from mmdet_clim.apis import CLIMInferencer, WordFinder
-from mmdet_clim.command import run_command
+from mmdet_clim.command import device_name, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 'demo_clim'
@@ -61,7 +61,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='file whose first line is the password of the page, with any '
         'user name')
     parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
-    parser.add_argument('--device', help='such as cuda:0 or cpu')
+    parser.add_argument(
+        '--device', type=device_name, help='such as cuda:0 or cpu')
     args = parser.parse_args(argv)
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')

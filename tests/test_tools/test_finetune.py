@@ -379,8 +379,9 @@ def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path,
                          work_dir / 'detector.pth')
     assert code == 1
     assert log.strip() == (
-        f'test: {work_dir}/detector.py: expected images to test on and how, '
-        'got no test_cfg, test_evaluator')
+        f'error: {work_dir}/detector.py: expected a config with model, '
+        'test_dataloader, test_cfg, test_evaluator, got no test_cfg, '
+        'test_evaluator')
 
 
 def check_plain(work_dir, openmoji_root):
@@ -418,7 +419,7 @@ def tool(repository):
     return module
 
 
-def test_the_command_line(tool, options, tmp_path, capsys, monkeypatch):
+def test_the_command_line(tool, options, tmp_path, capsys):
 
     def fails(words):
         with pytest.raises(SystemExit) as stop:
@@ -431,10 +432,10 @@ def test_the_command_line(tool, options, tmp_path, capsys, monkeypatch):
     missing = command(dict(options, vocabulary=tmp_path / 'no.txt'), tmp_path)
     assert fails(missing).endswith('no.txt does not exist')
     assert "'tpu'" in fails([*good, '--device', 'tpu'])
-    # torchrun would start as many trainings in one folder
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    assert 'expected pytorch in one of 2 processes' in fails(good)
-    assert tool.parse_args([str(w) for w in good] + ['--launcher', 'pytorch'])
+    assert 'got 0' in fails([*good, '--iterations', '0'])
+    assert 'got -1' in fails([*good, '--workers', '-1'])
+    assert 'got nan' in fails([*good, '--lr', 'nan'])
+    assert "got 'train_cfg'" in fails([*good, '--cfg-options', 'train_cfg'])
 
 
 def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,

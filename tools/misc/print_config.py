@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 import mmdet_clim  # noqa: F401
-from mmdet_clim.command import run_command
+from mmdet_clim.command import key_value, run_command
 from mmdet_clim.engine.config_checks import read_config
 
 
@@ -22,6 +22,7 @@ def main() -> None:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=key_value,
         help='settings that override the config, as key=value')
     args = parser.parse_args()
     cfg = read_config(args.config, args.cfg_options, args.clim)
