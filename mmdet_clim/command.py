@@ -24,10 +24,10 @@ BUILDERS = re.compile(
     r'mmengine/(config|dist|hooks|registry|runner|visualization)/\w+\.py$')
 CONFIG_READER = re.compile(r'mmengine/config/config\.py$')
 # Its functions that call what a config describes.
-CALLERS = re.compile(
-    r'mmengine/(registry/build_functions|runner/runner)\.py$')
+CALLERS = re.compile(r'mmengine/(registry/build_functions|runner/runner)\.py$')
 # Those of the runner that do not say which class it is.
-PARTS = dict(build_dataloader='DataLoader', build_optim_wrapper='optim_wrapper')
+PARTS = dict(
+    build_dataloader='DataLoader', build_optim_wrapper='optim_wrapper')
 INSTALLED = re.compile('site-packages|dist-packages|lib/python')
 UNEXPECTED = re.compile(
     r"(\w+)(?:\.__init__)?\(\) (?:got an unexpected keyword argument '(\w+)'"
@@ -125,8 +125,7 @@ def _part_that_failed(error: BaseException) -> Optional[str]:
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     for frame, inner in zip(frames, frames[1:]):
         built = _what_is_built(frame)
-        if built is not None and not CALLERS.search(
-                inner.f_code.co_filename):
+        if built is not None and not CALLERS.search(inner.f_code.co_filename):
             found = built
     return found
 

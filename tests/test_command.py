@@ -37,31 +37,34 @@ def read_config(tmp_path, text):
 WEIGHT = torch.zeros(1, requires_grad=True)
 
 
-@pytest.mark.parametrize('function, args, line', [
-    (build_vocabulary, (['a', 'a'], ), "given twice: ['a']"),
-    (build_vocabulary, ('none.txt', ), 'none.txt does not exist'),
-    (Config.fromfile, ('none.py', ), 'none.py'),
-    (MODELS.build,
-     (dict(type='mmdet.NoSuchModel'), ), 'mmdet.NoSuchModel is not in the'),
-    (MODELS.build, (dict(type='mmdet.ResNet', depht=18), ), "'depht'"),
-    (open, ('/none/of/it', ), '/none/of/it'),
-    # Values that a class can not take, however it finds that out.
-    (MODELS.build, (dict(type='mmdet.ResNet', depth=19), ),
-     'ResNet: KeyError: invalid depth 19 for resnet'),
-    (MODELS.build, (dict(type='mmdet.ResNet', depth=18, num_stages=9), ),
-     'ResNet: AssertionError: assert num_stages'),
-    (OPTIMIZERS.build, (dict(type='SGD', params=[WEIGHT], lr='fast'), ),
-     "SGD: TypeError: '<' not supported"),
-    (OPTIMIZERS.build, (dict(type='SGD', params=[WEIGHT], lr=-1), ),
-     'SGD: ValueError: Invalid learning rate: -1'),
-    (HOOKS.build, (dict(type='CheckpointHook', save_best=3), ), 'save_best'),
-    (Runner.build_dataloader,
-     (dict(dataset=[1], sampler=None, batch_size='four'), ),
-     'DataLoader: ValueError: batch_size should be'),
-    (getattr, (Config(), 'modle'), 'modle'),
-    (Config()._cfg_dict.__getitem__, ('model', ),
-     "expected the key 'model' in the config"),
-])
+@pytest.mark.parametrize(
+    'function, args, line',
+    [
+        (build_vocabulary, (['a', 'a'], ), "given twice: ['a']"),
+        (build_vocabulary, ('none.txt', ), 'none.txt does not exist'),
+        (Config.fromfile, ('none.py', ), 'none.py'),
+        (MODELS.build, (dict(type='mmdet.NoSuchModel'), ),
+         'mmdet.NoSuchModel is not in the'),
+        (MODELS.build, (dict(type='mmdet.ResNet', depht=18), ), "'depht'"),
+        (open, ('/none/of/it', ), '/none/of/it'),
+        # Values that a class can not take, however it finds that out.
+        (MODELS.build, (dict(type='mmdet.ResNet', depth=19), ),
+         'ResNet: KeyError: invalid depth 19 for resnet'),
+        (MODELS.build, (dict(type='mmdet.ResNet', depth=18, num_stages=9), ),
+         'ResNet: AssertionError: assert num_stages'),
+        (OPTIMIZERS.build, (dict(type='SGD', params=[WEIGHT], lr='fast'), ),
+         "SGD: TypeError: '<' not supported"),
+        (OPTIMIZERS.build, (dict(type='SGD', params=[WEIGHT], lr=-1), ),
+         'SGD: ValueError: Invalid learning rate: -1'),
+        (HOOKS.build,
+         (dict(type='CheckpointHook', save_best=3), ), 'save_best'),
+        (Runner.build_dataloader,
+         (dict(dataset=[1], sampler=None, batch_size='four'), ),
+         'DataLoader: ValueError: batch_size should be'),
+        (getattr, (Config(), 'modle'), 'modle'),
+        (Config()._cfg_dict.__getitem__,
+         ('model', ), "expected the key 'model' in the config"),
+    ])
 def test_mistakes(function, args, line):
     error = error_of(function, *args)
     assert is_mistake(error)

@@ -7,7 +7,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import distributed
 
-
 #: What the programs that start processes leave in their environment.
 STARTERS = dict(
     pytorch=('torchrun', ('RANK', 'WORLD_SIZE', 'MASTER_ADDR')),

@@ -197,8 +197,7 @@ class Finetuning:
         # Its length is known when the captions are.
         plan = Plan(
             self._train_config(
-                cfg, data,
-                1 if self.iterations is None else self.iterations),
+                cfg, data, 1 if self.iterations is None else self.iterations),
             plain_config(cfg, data))
         self._check_weights(plan)
         before = wanted = self._fingerprint(cfg, inputs)

@@ -16,8 +16,10 @@ def environment(monkeypatch):
 @pytest.mark.parametrize('launcher', sorted(STARTERS))
 def test_a_launcher_that_did_not_start_it(environment, launcher):
     program, names = STARTERS[launcher]
-    with pytest.raises(ValueError, match=f'--launcher {launcher}: .*{program}'
-                       f' started, got none of its {", ".join(names)} '):
+    with pytest.raises(
+            ValueError,
+            match=f'--launcher {launcher}: .*{program}'
+            f' started, got none of its {", ".join(names)} '):
         check_launcher(launcher)
     for name in names:
         environment.setenv(name, '2')
