@@ -39,9 +39,12 @@ def grounding(source):
 
 
 REGIONS = ('caption', 'caption_of_proposals', 'tag', 'tag_of_tiles', 'pseudo')
+# A cascade refines no more proposals than an objective looks at; here, all.
+OF_ALL = ('caption', 'caption_of_proposals', 'tag_of_all', 'tag_of_tiles',
+          'pseudo_of_all')
 CASES = {
     'c4': Case('detector_cfg', REGIONS),
-    'centernet2': Case('centernet2_cfg', REGIONS),
+    'centernet2': Case('centernet2_cfg', OF_ALL),
     'fcos_classifier': Case('fcos_cfg', REGIONS),
     'fcos_neck': Case('fcos_cfg', ('caption', 'tag'), dense('neck')),
     'detr_encoder': Case('detr_cfg', REGIONS),
@@ -113,15 +116,17 @@ def objective(key, fixture, detector):
         return caption
     if key == 'caption_of_proposals':
         return dict(caption, regions='proposals', avg_factor=4., queue=None)
+    if key == 'tag_of_all':
+        return tag
     if key == 'tag':
         return dict(tag, max_proposals=3)
     if key == 'tag_of_tiles':
         return dict(tag, regions='tiles')
-    if key == 'pseudo':
+    if key.startswith('pseudo'):
         return dict(
             type='mmdet_clim.RegionPseudoLabelObjective',
             loss=bce,
-            max_proposals=4,
+            max_proposals=4 if key == 'pseudo' else 99,
             min_similarity=0.,
             **tags)
     if key.startswith('grounding'):
