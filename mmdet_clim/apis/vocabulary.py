@@ -9,11 +9,11 @@ from typing import (
     runtime_checkable,
 )
 
-from mmdet.models.detectors import GLIP, GroundingDINO
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.text_conditioned import text_adapter
 from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
 from mmdet_clim.registry import MODELS
 
@@ -36,7 +36,7 @@ def reads_texts(detector: nn.Module) -> bool:
     Args:
         detector (nn.Module): GLIP and (MM-)Grounding DINO do.
     """
-    return isinstance(detector, (GLIP, GroundingDINO))
+    return text_adapter(detector) is not None
 
 
 def check_prompt(detector: nn.Module, names: Sequence[str]) -> None:

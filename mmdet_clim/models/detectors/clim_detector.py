@@ -1,27 +1,19 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Dict, List, Mapping, Optional, Sequence, Union
 
-import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
-from mmdet.structures.bbox import bbox2roi
 from mmengine.logging import print_log
-from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
+from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.data_preprocessors import (
     BOXES_BRANCH,
     BranchDataPreprocessor,
 )
-from mmdet_clim.models.objectives import (
-    BaseRegionObjective,
-    GroundingObjective,
-)
-from mmdet_clim.models.region_readers import (
-    ReadingStage,
-    build_region_reader,
-)
+from mmdet_clim.models.objectives import BranchContext
+from mmdet_clim.models.region_readers import build_region_reader
 from mmdet_clim.registry import MODELS
 
 DETECTOR_PREFIX = 'detector.'
@@ -85,8 +77,7 @@ class CLIMDetector(BaseDetector):
             for name, cfg in objectives.items()
         })
         for objective in self.objectives.values():
-            if isinstance(objective, GroundingObjective):
-                objective.check(self.region_reader)
+            objective.check(self.detector, self.region_reader)
         self.branches = branches
         self.norm_eval = norm_eval
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
@@ -159,82 +150,25 @@ class CLIMDetector(BaseDetector):
                                      batch_data_samples[branch]))
         if len(batch_inputs) <= len(self.branches):
             # Under DDP every rank must reach the same parameters.
-            losses['absent_branches.loss'] = sum(
-                param.sum() * 0 for param in self.parameters()
-                if param.requires_grad)
+            losses['absent_branches.loss'] = connected_zero([self])
         return losses
 
     def branch_loss(self, branch: str, inputs: Tensor,
                     data_samples: SampleList) -> Dict[str, Tensor]:
         """Losses and metrics of the objectives of one branch.
 
-        Where the reader has several stages, a loss is the sum over them with
-        the stages' weights, and a metric their average.
-
         Args:
             branch (str): Name of the branch.
             inputs (Tensor): Images (N, 3, H, W).
             data_samples (list[DetDataSample]): N packed mosaics.
         """
-        objectives = {
-            name: self.objectives[name]
+        context = BranchContext(self.detector, self.region_reader,
+                                self.text_encoder, inputs, data_samples)
+        return {
+            f'{branch}.{name}.{key}': value
             for name in self.branches[branch]
+            for key, value in self.objectives[name].losses(context).items()
         }
-        feats = self.region_reader.extract_feat(self.detector, inputs)
-        losses: Dict[str, Tensor] = {}
-        for name, objective in list(objectives.items()):
-            if isinstance(objective, GroundingObjective):
-                del objectives[name]
-                values = objective.loss(self.region_reader, self.detector,
-                                        feats, data_samples)
-                losses.update({
-                    f'{branch}.{name}.{key}': value
-                    for key, value in values.items()
-                })
-        if not objectives:
-            return losses
-        if any(o.needs_proposals for o in objectives.values()):
-            proposals = self.region_reader.propose(self.detector, feats,
-                                                   data_samples)
-        else:
-            proposals = [
-                InstanceData(
-                    bboxes=inputs.new_zeros(0, 4), scores=inputs.new_zeros(0))
-            ] * len(data_samples)
-        if any(o.needs_images for o in objectives.values()):
-            for sample, image in zip(data_samples, inputs):
-                sample.network_input = image
-        for stage in self.region_reader.stages(self.detector, feats, proposals,
-                                               data_samples):
-            for key, value in self._stage_loss(objectives, stage,
-                                               data_samples).items():
-                key = f'{branch}.{key}'
-                losses[key] = losses[key] + value if key in losses else value
-        return losses
-
-    def _stage_loss(self, objectives: Dict[str, BaseRegionObjective],
-                    stage: ReadingStage,
-                    data_samples: SampleList) -> Dict[str, Tensor]:
-        """One stage's summand of each loss and metric of a branch."""
-        samples = {
-            name: [
-                objective.sample(*pair)
-                for pair in zip(stage.proposals, data_samples)
-            ]
-            for name, objective in objectives.items()
-        }
-        rois = [bbox2roi([s.bboxes for s in of]) for of in samples.values()]
-        embeddings = stage.read(torch.cat(rois))
-        summands = {}
-        for (name, objective), regions in zip(
-                objectives.items(), embeddings.split([len(r) for r in rois])):
-            values = objective.loss(regions, samples[name], self.text_encoder,
-                                    stage.is_last)
-            for key, value in values.items():
-                # Losses are weighted sums over stages, metrics averages.
-                share = stage.weight if 'loss' in key else 1 / stage.count
-                summands[f'{name}.{key}'] = value * share
-        return summands
 
     def predict(self, batch_inputs: Tensor,
                 batch_data_samples: SampleList) -> SampleList:

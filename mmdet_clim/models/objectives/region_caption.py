@@ -1,19 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Optional
+from typing import Dict, Optional
 
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses import TextQueue
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
-from mmdet_clim.models.text_encoders import BaseTextEncoder
+from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective, SampledRegions, mean_count, recall_at_1
-from .composition import compose_tiles, union_boxes
-from .tile_proposals import check_region_kind, largest_in_tiles
+from .base import BaseRegionObjective
+from .context import BranchContext, BranchStage
+from .tile_batch import Regions, TileBatch, check_region_kind
 
 
 @MODELS.register_module()
@@ -60,41 +59,27 @@ class RegionCaptionObjective(BaseRegionObjective):
         self.avg_factor = avg_factor
         self.regions = regions
 
-    @property
-    def needs_proposals(self) -> bool:
-        return self.regions == 'proposals'
-
-    def sample(self, proposals: InstanceData,
-               data_sample: DetDataSample) -> SampledRegions:
+    def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
         """One region per tile, then the composed ones."""
-        tiles = data_sample.gt_instances.bboxes
-        members = torch.cat([
-            torch.eye(len(tiles), dtype=torch.bool),
-            compose_tiles(data_sample.mosaic_grid, self.num_compositions)
-        ]).to(tiles.device)
-        regions = largest_in_tiles(proposals.bboxes, tiles) \
-            if self.needs_proposals else tiles
-        return SampledRegions(
-            union_boxes(regions, members), members, data_sample)
+        boxes = stage.largest_in_tiles() if self.regions == 'proposals' \
+            else tiles.boxes
+        return tiles.regions(boxes, *tiles.compose(self.num_compositions))
 
-    def loss(self,
-             embeddings: Tensor,
-             samples: List[SampledRegions],
-             text_encoder: BaseTextEncoder,
-             last_stage: bool = True) -> Dict[str, Tensor]:
+    def compare(self, embeddings: Tensor, regions: Regions,
+                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
         """Compare the regions with the captions of this step and the queue.
 
         Raises:
             ValueError: If an embedding of a caption is not finite; the queue
                 keeps nothing of the step then.
         """
-        captions, ids = [], []
-        for sample in samples:
-            ids.extend(sample.data_sample.image_keys)
-            for of_tile in sample.data_sample.captions:
-                captions.append(of_tile[torch.randint(len(of_tile), ())])
-        ids = torch.tensor(ids, dtype=torch.long, device=embeddings.device)
-        features = text_encoder(captions).to(embeddings.device)
+        tiles, device = context.tiles, embeddings.device
+        captions = [
+            of_tile[torch.randint(len(of_tile), ())]
+            for of_tile in tiles.captions
+        ]
+        ids = upload(torch.tensor(tiles.image_keys), embeddings)
+        features = context.text_encoder(captions).to(device)
 
         # The text encoder is frozen, so the captions of other ranks serve as
         # plain tensors and only the regions need a gradient.
@@ -109,12 +94,12 @@ class RegionCaptionObjective(BaseRegionObjective):
                 f'NaN, on this rank for {[captions[i] for i in bad]}')
         if self.queue is not None:
             past, past_ids = self.queue.features, self.queue.ids
-            if last_stage:
+            if is_last:
                 self.queue.enqueue(features, ids)
             texts = torch.cat([texts, past])
             text_ids = torch.cat([text_ids, past_ids])
 
-        targets = self.match(samples, text_ids)
+        targets = match(regions, tiles, text_ids)
         loss = self.region_loss(
             embeddings,
             texts,
@@ -125,14 +110,14 @@ class RegionCaptionObjective(BaseRegionObjective):
             'recall@1': recall_at_1(embeddings, texts, targets)
         }
 
-    @staticmethod
-    def match(samples: List[SampledRegions], text_ids: Tensor) -> Tensor:
-        """Which region holds the image of which text: bool (R, T)."""
-        rows = []
-        for sample in samples:
-            ids = torch.as_tensor(
-                sample.data_sample.image_keys, device=text_ids.device)
-            same = ids[:, None] == text_ids[None, :]
-            members = sample.members.to(text_ids.device)
-            rows.append((members[..., None] & same[None]).any(1))
-        return torch.cat(rows)
+
+def match(regions: Regions, tiles: TileBatch, text_ids: Tensor) -> Tensor:
+    """Which region holds the image of which text: bool (R, T).
+
+    Args:
+        regions (Regions): R regions.
+        tiles (TileBatch): Their tiles.
+        text_ids (Tensor): int64 (T,), the key of each text's image.
+    """
+    keys = upload(tiles.keys_of(regions.image, regions.members), text_ids)
+    return (keys[..., None] == text_ids).any(1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from mmdet_clim.datasets.image_text import image_key
 from mmdet_clim.models.losses.clim_region_loss import MAX_LEARNED_TEMPERATURE
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
-from mmdet_clim.models.objectives.base import recall_at_1
+from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.registry import MODELS
 
 from .batch_mosaic import BatchMosaic

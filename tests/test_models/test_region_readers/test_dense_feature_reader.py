@@ -25,6 +25,11 @@ ROIS = torch.tensor([[0., 0., 0., 32., 32.], [1., 16., 16., 64., 64.],
                      [0., 0., 0., 64., 64.]])
 
 
+def read_regions(reader, detector, feats, rois):
+    stage, = reader.stages(detector, feats)
+    return stage.read(rois)
+
+
 @pytest.fixture
 def build(clim_cfg):
 
@@ -98,7 +103,7 @@ def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg):
     model = build(fcos_cfg).eval()
     feats = model.region_reader.extract_feat(model.detector,
                                              torch.randn(2, 3, 64, 64))
-    read = model.region_reader.read(model.detector, feats, ROIS)
+    found = read_regions(model.region_reader, model.detector, feats, ROIS)
     embedded = class_embedding_maps(model.detector, feats.levels)
     assert [e.shape for e in embedded][0] == (2, 8, 8, 8)
     # Aligned RoIAlign clamps at the border alone: the inside is compared.
@@ -107,7 +112,7 @@ def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg):
     pooled = model.region_reader.embed([ramp.contiguous(), *embedded[1:4]],
                                        box)
     torch.testing.assert_close(pooled, torch.full((1, 8), 3.5))
-    assert read.shape == (3, 8)
+    assert found.shape == (3, 8)
     expected = model.detector.bbox_head.conv_cls.projection(
         model.detector.bbox_head.cls_convs[0](feats.levels[0]))
     torch.testing.assert_close(embedded[0], expected)
@@ -127,12 +132,12 @@ def test_a_batch_is_what_its_images_are(request, build, name, source):
     sizes = [(64, 96), (48, 64)]
 
     def read(inputs, shapes, rois):
-        feats = model.region_reader.extract_feat(model.detector, inputs)
         samples = [
             DetDataSample(metainfo=dict(img_shape=shape)) for shape in shapes
         ]
-        stage, = model.region_reader.stages(model.detector, feats, [], samples)
-        found = stage.read(rois)
+        feats = model.region_reader.extract_feat(model.detector, inputs,
+                                                 samples)
+        found = read_regions(model.region_reader, model.detector, feats, rois)
         return found, torch.autograd.grad(
             found.square().sum(), weights, materialize_grads=True)
 
@@ -163,8 +168,9 @@ def test_encoder_maps_are_the_decoders_memory(build, detr_cfg, make):
         make['collate'](make['box'](0)), False)
     detector.predict(data['inputs'], data['data_samples'])
     handle.remove()
-    feats = model.region_reader.extract_feat(detector, data['inputs'])
-    maps = encoder_maps(detector, feats, data['data_samples'])
+    feats = model.region_reader.extract_feat(detector, data['inputs'],
+                                             data['data_samples'])
+    maps = encoder_maps(detector, feats)
     assert [m.shape for m in maps] == [(1, 16, 8, 8), (1, 16, 4, 4)]
     torch.testing.assert_close(
         torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2), seen[0])
@@ -179,8 +185,8 @@ def test_proposals_are_predictions_without_classes(request, build, make, name):
     inputs = data['inputs']['mosaic']
     samples = data['data_samples']['mosaic']
     modes = [m.training for m in model.modules()]
-    feats = model.region_reader.extract_feat(model.detector, inputs)
-    found = model.region_reader.propose(model.detector, feats, samples)
+    feats = model.region_reader.extract_feat(model.detector, inputs, samples)
+    found = model.region_reader.propose(model.detector, feats)
     assert modes == [m.training for m in model.modules()]
     assert len(found) == 2
     for proposals in found:
@@ -214,8 +220,8 @@ def test_proposals_of_a_detector_that_takes_off_a_border(make):
                           max_per_img=20))).eval()
     reader = build_region_reader(None, detector, 8)
     _, sample = make['mosaic'](0)
-    feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64))
-    found, = reader.propose(detector, feats, [sample])
+    feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64), [sample])
+    found, = reader.propose(detector, feats)
     own = DetDataSample(
         metainfo=dict(
             sample.metainfo,
@@ -234,10 +240,11 @@ def test_nothing_and_one_region(build, fcos_cfg):
     model = build(fcos_cfg)
     feats = model.region_reader.extract_feat(model.detector,
                                              torch.randn(2, 3, 64, 96))
-    read = model.region_reader.read(model.detector, feats, ROIS)
+    parts = model.region_reader, model.detector, feats
     torch.testing.assert_close(
-        model.region_reader.read(model.detector, feats, ROIS[1:2])[0], read[1])
-    empty = model.region_reader.read(model.detector, feats, ROIS[:0])
+        read_regions(*parts, ROIS[1:2])[0],
+        read_regions(*parts, ROIS)[1])
+    empty = read_regions(*parts, ROIS[:0])
     assert empty.shape == (0, 8)
     empty.sum().backward()
 
@@ -251,7 +258,7 @@ def test_a_two_stage_detector_without_text(detector_cfg):
     assert reader.source == 'neck'
     feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64))
     boxes = bbox2roi([torch.tensor([[0., 0., 64., 64.]])])
-    assert reader.read(detector, feats, boxes).shape == (1, 8)
+    assert read_regions(reader, detector, feats, boxes).shape == (1, 8)
 
 
 def test_a_detector_that_lies_on_another_device(fcos_cfg):

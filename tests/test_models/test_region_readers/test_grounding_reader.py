@@ -17,8 +17,9 @@ from torch import distributed
 
 import mmdet_clim  # noqa: F401
 from mmdet_clim.models.objectives import GroundingObjective
+from mmdet_clim.models.objectives.grounding import grounding_samples
 from mmdet_clim.models.region_readers import GroundingReader
-from mmdet_clim.models.region_readers.grounding_reader import grounding_samples
+from mmdet_clim.models.text_conditioned import text_adapter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'test_configs'))
 from grounding_cases import shrink  # noqa: E402  isort: skip
@@ -155,15 +156,15 @@ def test_losses_are_those_of_the_detector(build, make, path):
         'tags', CLASSES, num_compositions=0, num_negatives=0)
     phrases, boxes, positives = objective.targets(sample)
     assert phrases == ['cat', 'dog', 'cow', 'bus']
-    prompts = model.region_reader.prompts(detector, phrases)
+    adapter = text_adapter(detector)
+    prompts = adapter.prompts(detector, phrases)
     samples = grounding_samples(prompts, boxes, positives,
                                 dict(sample.metainfo))
     feats = model.region_reader.extract_feat(detector, inputs)
     detector.train()
     detector.neck.eval()  # GLIP's drops blocks
     torch.manual_seed(1)
-    mine = model.region_reader.grounding_losses(detector, feats.levels,
-                                                samples)
+    mine = adapter.losses(detector, feats.levels, samples)
     sample.gt_instances.labels = torch.arange(4)
     sample.set_metainfo(dict(text='. '.join(phrases)))
     torch.manual_seed(1)
@@ -215,11 +216,11 @@ def test_a_batch_is_what_its_images_are(build, path, source):
                          [1., 20., 2., 60., 30.]])
 
     def read(inputs, shapes, regions):
-        feats = reader.extract_feat(detector, inputs)
         samples = [
             DetDataSample(metainfo=dict(img_shape=shape)) for shape in shapes
         ]
-        stage, = reader.stages(detector, feats, [], samples)
+        feats = reader.extract_feat(detector, inputs, samples)
+        stage, = reader.stages(detector, feats)
         return stage.read(regions)
 
     with torch.no_grad():

@@ -1,10 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Mapping, Optional
+from typing import Mapping, Optional
 
 import torch
 import torch.nn.functional as F
 from mmcv.ops import roi_align
-from mmdet.structures.bbox import bbox2roi
 from torch import Tensor
 
 from mmdet_clim.models.frozen_tower import FrozenTower
@@ -65,24 +64,25 @@ class CropEncoder(FrozenTower):
                 name, values.float().view(3, 1, 1), persistent=False)
 
     @torch.no_grad()
-    def forward(self, images: List[Tensor], bboxes: List[Tensor]) -> Tensor:
+    def forward(self, images: Tensor, rois: Tensor) -> Tensor:
         """Embed crops.
 
         Args:
-            images (list[Tensor]): Network inputs (3, H, W), all of one size.
-            bboxes (list[Tensor]): Crops (n, 4) of each image, absolute xyxy
-                pixels.
+            images (Tensor): Network inputs (N, 3, H, W).
+            rois (Tensor): Crops (R, 5): index of the image, then absolute
+                xyxy pixels.
 
         Returns:
-            Tensor: (N, D) float32 unit vectors, in the order of the boxes.
+            Tensor: (R, D) float32 unit vectors.
         """
-        with torch.autocast(images[0].device.type, enabled=False):
-            inputs = torch.stack(images).float() * self.scale + self.shift
+        with torch.autocast(images.device.type, enabled=False):
+            inputs = images.float() * self.scale + self.shift
             if not self.is_rgb:
                 inputs = inputs.flip(1)
-            rois = bbox2roi([of.float() for of in bboxes])
+            # mmcv's RoIAlign reads the memory as if it were contiguous.
+            inputs = inputs.contiguous()
             # One more, so that no crop at all is no special case.
-            rois = torch.cat([rois, rois.new_tensor([[0., 0., 0., 1., 1.]])])
+            rois = F.pad(rois.float(), (0, 0, 0, 1))
             features = [
                 self.tower(
                     roi_align(inputs, chunk, self.size, 1.0, 0, 'avg', True))

@@ -7,8 +7,9 @@ import torch
 from mmdet.models.dense_heads import GroundingDINOHead
 from mmdet.models.task_modules.assigners.match_cost import BaseMatchCost
 from mmdet.registry import TASK_UTILS
-from mmdet.structures import SampleList
+from mmdet.structures import DetDataSample, SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
+from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -73,13 +74,10 @@ def text_loss(head: GroundingDINOHead,
     first = 0 if dn_meta is None else dn_meta['num_denoising_queries']
     layers = list(zip(scores[:, :, first:], boxes[:, :, first:]))
     layers.append((enc_outputs_class, enc_outputs_coord))
-    regions = [sample.gt_instances for sample in samples]
-    metas = [sample.metainfo for sample in samples]
     with _assigning(head, TASK_UTILS.build(ASSIGNER)):
         return sum(
-            head.loss_by_feat_single(
-                _silenced(head, of_layer, places, samples), places, regions,
-                metas)[0] for of_layer, places in layers)
+            _layer_loss(head, of_layer, places, samples)
+            for of_layer, places in layers)
 
 
 @contextmanager
@@ -93,9 +91,9 @@ def _assigning(head: GroundingDINOHead, assigner: Any):
         head.assigner = kept
 
 
-def _silenced(head: GroundingDINOHead, scores: Tensor, boxes: Tensor,
-              samples: SampleList) -> Tensor:
-    """Logits (N, Q, T) in which who is no negative has nothing to learn.
+def _layer_loss(head: GroundingDINOHead, scores: Tensor, boxes: Tensor,
+                samples: SampleList) -> Tensor:
+    """The classification loss of one layer, whose queries are matched once.
 
     Args:
         head (GroundingDINOHead): With the assigner.
@@ -105,17 +103,42 @@ def _silenced(head: GroundingDINOHead, scores: Tensor, boxes: Tensor,
     """
     boxes = boxes.detach()
     with torch.no_grad():
-        labels, *_ = head.get_targets(
+        labels, *_, num_positive, num_negative = head.get_targets(
             list(scores), list(boxes),
             [sample.gt_instances for sample in samples],
             [sample.metainfo for sample in samples])
-    silent = []
-    for told, of_image, sample in zip(labels, boxes, samples):
-        regions = sample.gt_instances
-        height, width = sample.img_shape
-        places = bbox_cxcywh_to_xyxy(of_image.float())
-        places = places * places.new_tensor([width, height] * 2)
-        inside = bbox_overlaps(places, regions.bboxes, mode='iof') > 0.5
-        shown = inside.float() @ regions.positive_maps > 0
-        silent.append(shown & ~told.bool().any(1, keepdim=True))
-    return scores.masked_fill(torch.stack(silent), SILENT)
+    labels = torch.stack(labels)
+    silent = [
+        _is_silent(*of_image)
+        for of_image in zip(labels.any(2), boxes, samples)
+    ]
+    scores = scores.masked_fill(torch.stack(silent), SILENT)
+    # Beyond a prompt's tokens there is nothing to learn.
+    length = head.text_masks.shape[1]
+    told = head.text_masks[:, None].expand(-1, scores.shape[1], -1)
+    scores, labels = scores[..., :length][told], labels[..., :length][told]
+    factor = scores.new_tensor(num_positive + num_negative *
+                               head.bg_cls_weight)
+    if head.sync_cls_avg_factor:
+        factor = reduce_mean(factor)
+    return head.loss_cls(scores, labels, avg_factor=factor.clamp(min=1))
+
+
+def _is_silent(is_matched: Tensor, boxes: Tensor,
+               sample: DetDataSample) -> Tensor:
+    """Which query is no negative of which token, though not matched.
+
+    Args:
+        is_matched (Tensor): Bool (Q,).
+        boxes (Tensor): Shape (Q, 4), relative cxcywh.
+        sample (DetDataSample): The image.
+
+    Returns:
+        Tensor: Bool (Q, T).
+    """
+    regions = sample.gt_instances
+    height, width = sample.img_shape
+    places = bbox_cxcywh_to_xyxy(boxes.float())
+    places = places * places.new_tensor([width, height] * 2)
+    inside = bbox_overlaps(places, regions.bboxes, mode='iof') > 0.5
+    return (inside.float() @ regions.positive_maps > 0) & ~is_matched[:, None]

@@ -1,23 +1,22 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Optional
+from typing import Dict, Optional
 
 import torch
 import torch.nn.functional as F
-from mmdet.structures import DetDataSample
 from mmengine.dist import get_rank
-from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_clim.models.crop_encoder import CropEncoder
 from mmdet_clim.models.losses.gather import exchange_counts
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
-from .bag_of_regions_contrast import BagContrast
-from .bag_of_regions_proposals import LikelyObjects
-from .bag_of_regions_reading import BagReader, SampledBags
-from .base import BaseRegionObjective
-from .composition import union_boxes
-from .crop_encoder import CropEncoder
+from ..base import BaseRegionObjective
+from ..composition import union_boxes
+from ..context import BranchContext, BranchStage
+from ..tile_batch import TileBatch
+from .contrast import BagContrast
+from .likely_objects import LikelyObjects
+from .reading import BagReader, SampledBags
 
 
 @MODELS.register_module()
@@ -48,8 +47,6 @@ class BagDistillationObjective(BaseRegionObjective):
     Raises:
         ValueError: If an argument is out of its range.
     """
-
-    needs_images = True
 
     def __init__(self,
                  loss: dict,
@@ -82,27 +79,24 @@ class BagDistillationObjective(BaseRegionObjective):
         # those in the queues of a resumed run.
         self.register_buffer('num_bags', torch.zeros((), dtype=torch.int64))
 
-    @property
-    def needs_proposals(self) -> bool:
-        return True
-
-    def sample(self, proposals: InstanceData,
-               data_sample: DetDataSample) -> SampledBags:
+    def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
         """Likely objects, each with neighbours; a bag per object."""
-        tiles = data_sample.gt_instances.bboxes
-        objects, owners = self.likely_objects(proposals, tiles)
-        boxes, kept = self.neighbours(objects, tiles[owners])
+        objects, image, tile = self.likely_objects(stage)
+        boxes, kept = self.neighbours(objects, tiles.boxes[image, tile])
         bag, _ = kept.nonzero(as_tuple=True)
         bboxes = boxes[kept]
         bags = torch.arange(len(objects), device=bag.device)[:, None] == bag
+        around = union_boxes(bboxes, bags) if len(bags) else objects
         middle = torch.arange(9, device=bag.device) == 4
+        host = torch.stack([image[bag], tile[bag]]).cpu()
         return SampledBags(
-            bboxes,
-            F.one_hot(owners, len(tiles)).bool()[bag],
-            data_sample,
+            torch.cat([image[bag, None].to(bboxes), bboxes], 1),
+            host[0],
+            F.one_hot(host[1], tiles.boxes.shape[1]).bool(),
             bags=bags,
-            bag_bboxes=union_boxes(bboxes, bags) if len(bags) else objects,
-            is_core=middle.expand_as(kept)[kept])
+            bag_rois=torch.cat([image[:, None].to(around), around], 1),
+            is_core=middle.expand_as(kept)[kept],
+            is_composed=torch.zeros(len(bags), dtype=torch.bool))
 
     def neighbours(self, objects: Tensor, tiles: Tensor):
         """A grid of 3x3 boxes around each object, and which of them to take.
@@ -130,29 +124,24 @@ class BagDistillationObjective(BaseRegionObjective):
         middle = torch.arange(9, device=objects.device) == 4
         return clamped, middle | (drawn & inside)
 
-    def loss(self,
-             embeddings: Tensor,
-             samples: List[SampledBags],
-             text_encoder: BaseTextEncoder,
-             last_stage: bool = True) -> Dict[str, Tensor]:
+    def compare(self, embeddings: Tensor, regions: SampledBags,
+                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
         """Compare the bags with their crops.
 
         Raises:
             ValueError: If image and text encoder have other widths.
         """
-        crops = self.image_encoder(
-            [sample.data_sample.network_input for sample in samples],
-            [sample.bag_bboxes for sample in samples])
-        if crops.shape[1] != text_encoder.dim:
+        crops = self.image_encoder(context.images, regions.bag_rois)
+        if crops.shape[1] != context.text_encoder.dim:
             raise ValueError(
-                f'image_encoder: expected the width {text_encoder.dim} of the '
-                f'text encoder, got {crops.shape[1]}; both must be of one '
-                'CLIP')
-        bags, bag = self.reader(embeddings, samples, text_encoder)
+                'image_encoder: expected the width '
+                f'{context.text_encoder.dim} of the text encoder, got '
+                f'{crops.shape[1]}; both must be of one CLIP')
+        bags, bag = self.reader(embeddings, regions, context.text_encoder)
         counts = [n for n, in exchange_counts([len(crops)], crops.device)]
         before = sum(counts[:get_rank()])
         ids = self.num_bags + before + torch.arange(
             len(crops), device=crops.device)
-        if last_stage:
+        if is_last:
             self.num_bags += sum(counts)
-        return self.contrast(bags, ids[bag][:, None], crops, ids, last_stage)
+        return self.contrast(bags, ids[bag][:, None], crops, ids, is_last)

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 
 import mmdet_clim  # noqa: F401
-from mmdet_clim.models.region_readers import grounding_text_loss as module
+from mmdet_clim.models.text_conditioned import text_loss as module
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'test_configs'))
 from grounding_cases import shrink  # noqa: E402  isort: skip
@@ -145,9 +145,7 @@ def test_who_is_silent_learns_nothing(head):
     scores = scores[0].detach().requires_grad_()
     with module._assigning(head, module.TASK_UTILS.build(module.ASSIGNER)):
         head.text_masks = outputs['text_token_mask']
-        silenced = module._silenced(head, scores, boxes[0], [sample])
-        head.loss_by_feat_single(silenced, boxes[0], [sample.gt_instances],
-                                 [sample.metainfo])[0].backward()
+        module._layer_loss(head, scores, boxes[0], [sample]).backward()
     matched, _ = slow_loss(scores[0, :, :6].tolist(), boxes[0, 0].tolist(),
                            TILES, [(1, ), (3, 4)])
     learns = scores.grad[0, :, :6] != 0
@@ -192,6 +190,19 @@ def test_without_a_region_all_is_background(head):
         for logit in scores[0, 0, :, :6].flatten().tolist())
     expected += len(BOXES) * 6 * focal(0., False)
     assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_queries_are_matched_once(head, monkeypatch):
+    """Whoever is silent can not be matched by a second look."""
+    sample, outputs = case(0, BOXES, TILES, [(1, ), (3, 4)])
+    asked = []
+    get_targets = head.get_targets
+    monkeypatch.setattr(head, 'get_targets',
+                        lambda *args: asked.append(1) or get_targets(*args))
+    # Ten queries say no louder than silence does, and the best is among them.
+    outputs['memory_text'] = outputs['memory_text'] * 100
+    module.text_loss(head, [sample], **outputs)
+    assert len(asked) == 2  # the layer and the encoder
 
 
 def test_the_share_outside_by_hand():

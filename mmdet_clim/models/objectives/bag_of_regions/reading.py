@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Bags of regions as sentences of pseudo-words."""
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 from mmdet.models.layers.transformer.utils import coordinate_to_encoding
@@ -10,35 +10,39 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 
-from .base import SampledRegions
+from ..tile_batch import Regions
 
 
 @dataclass
-class SampledBags(SampledRegions):
-    """The regions that an objective took from one image, in bags.
+class SampledBags(Regions):
+    """The regions that an objective took from the images, in bags.
 
     A region is read once, whatever the number of its bags.
 
     Args:
-        bboxes, members, data_sample: As of :class:`SampledRegions`; here
-            each region stands in one tile.
-        bags (Tensor): bool (B, n): which regions each bag holds, at least
+        rois, image, members: As of :class:`Regions`.
+        bags (Tensor): bool (B, R): which regions each bag holds, at least
             one.
-        bag_bboxes (Tensor): Shape (B, 4), absolute xyxy: what the positions
-            of a bag's regions are relative to.
-        is_core (Tensor): bool (n,): which regions go last where a bag is too
+        bag_rois (Tensor): Shape (B, 5): the image of each bag, and the box,
+            absolute xyxy, that the positions of its regions are relative to.
+        is_core (Tensor): bool (R,): which regions go last where a bag is too
             long for the text encoder.
+        is_composed (Tensor): bool (B,): which bags are of several tiles.
+        bag_keys (Tensor, optional): int64 (B, M), on the host: the keys of
+            the images in the tiles of each bag, the first one again where a
+            bag has fewer.
     """
 
     bags: Tensor
-    bag_bboxes: Tensor
+    bag_rois: Tensor
     is_core: Tensor
+    is_composed: Tensor
+    bag_keys: Optional[Tensor] = None
 
     @property
     def composed(self) -> Tensor:
-        """Boxes of the bags of several tiles: (m, 4) of ``bag_bboxes``."""
-        tiles = self.bags.float() @ self.members.float() > 0
-        return self.bag_bboxes[tiles.sum(1) > 1]
+        """Boxes of the bags of several tiles, (m, 4) of ``bag_rois``."""
+        return self.bag_rois[self.is_composed.to(self.bag_rois.device), 1:]
 
 
 class BagReader(nn.Module):
@@ -96,14 +100,14 @@ class BagReader(nn.Module):
         self.position_weight = position_weight
         self.value_path = value_path
 
-    def forward(self, embeddings: Tensor, samples: List[SampledBags],
+    def forward(self, embeddings: Tensor, sampled: SampledBags,
                 text_encoder: BaseTextEncoder) -> Tuple[Tensor, Tensor]:
         """Read the bags of all images.
 
         Args:
             embeddings (Tensor): Pseudo-words (R, num_words * word_dim) of the
-                regions of all images, in the order of ``samples``.
-            samples (list[SampledBags]): One per image.
+                regions.
+            sampled (SampledBags): The regions and their bags.
             text_encoder (BaseTextEncoder): Takes words.
 
         Returns:
@@ -117,7 +121,7 @@ class BagReader(nn.Module):
         """
         room = self._room(embeddings, text_encoder)
         words = embeddings.unflatten(1, (self.num_words, -1))
-        bag, region, positions = self._places(samples, room, words)
+        bag, region, positions = self._places(sampled, room, words)
         positions = self.position_weight * text_encoder.word_norm * positions
         sentence, entry, sentence_bag = self._order(bag)
         words = words[region[entry]] + positions[entry, None]
@@ -146,7 +150,7 @@ class BagReader(nn.Module):
                 f'num_words={self.num_words}, got {self.max_regions or 1}')
         return self.max_regions or room
 
-    def _places(self, samples: List[SampledBags], room: int,
+    def _places(self, sampled: SampledBags, room: int,
                 words: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """Every place of a region in a bag.
 
@@ -155,22 +159,14 @@ class BagReader(nn.Module):
             each place, sorted by bag, and the embedding of the region's
             position there, a unit vector (E, word_dim).
         """
-        bags, regions, boxes = [], [], []
-        num_bags = num_regions = 0
-        for sample in samples:
-            bag, region = sample.bags.nonzero(as_tuple=True)
-            chance = torch.rand(len(bag), device=bag.device)
-            number = number_in_group(
-                bag, chance - sample.is_core[region].to(chance))
-            bag, region = bag[number < room], region[number < room]
-            boxes.append(
-                relative_boxes(sample.bboxes[region], sample.bag_bboxes[bag]))
-            bags.append(bag + num_bags)
-            regions.append(region + num_regions)
-            num_bags += len(sample.bags)
-            num_regions += len(sample)
-        return torch.cat(bags), torch.cat(regions), embed_positions(
-            torch.cat(boxes), words.shape[2])
+        bag, region = sampled.bags.nonzero(as_tuple=True)
+        chance = torch.rand(len(bag), device=bag.device)
+        number = number_in_group(bag,
+                                 chance - sampled.is_core[region].to(chance))
+        bag, region = bag[number < room], region[number < room]
+        boxes = relative_boxes(sampled.bboxes[region],
+                               sampled.bag_rois[bag, 1:])
+        return bag, region, embed_positions(boxes, words.shape[2])
 
     def _order(self, bag: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """Draw the orders of every bag.

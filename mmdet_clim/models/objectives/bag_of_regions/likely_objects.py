@@ -3,16 +3,16 @@
 from typing import Tuple
 
 import torch
-import torch.nn.functional as F
 from mmcv.ops import batched_nms
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .tile_proposals import assign_to_tiles
+from ..context import BranchStage
+from ..tile_batch import TileProposals
+from .reading import number_in_group
 
 
 class LikelyObjects:
-    """A few likely objects of each tile of a mosaic.
+    """A few likely objects of each tile of mosaics.
 
     Of the ``max_considered`` best proposals of a tile, clamped to it, those
     that are neither long nor small for the tile and whose score is high, or
@@ -60,41 +60,45 @@ class LikelyObjects:
         self.nms_iou = nms_iou
         self.max_objects = max_objects
 
-    def __call__(self, proposals: InstanceData,
-                 tiles: Tensor) -> Tuple[Tensor, Tensor]:
-        """Choose objects.
+    def __call__(self, stage: BranchStage) -> Tuple[Tensor, Tensor, Tensor]:
+        """Choose objects of all images.
 
         Args:
-            proposals (InstanceData): ``bboxes`` (P, 4), absolute xyxy, and
-                ``scores`` (P,) in descending order.
-            tiles (Tensor): Shape (K, 4), absolute xyxy.
+            stage (BranchStage): Which has proposals.
 
         Returns:
-            tuple[Tensor, Tensor]: Boxes (n, 4), absolute xyxy, clamped to
-            their tiles, and the tile of each (n,).
+            tuple[Tensor, Tensor, Tensor]: Boxes (n, 4), absolute xyxy,
+            clamped to their tiles; the image (n,), ascending, and the tile
+            (n,) of each.
         """
-        owns, boxes = assign_to_tiles(proposals.bboxes, tiles,
-                                      self.min_overlap, self.max_considered)
-        # One is owned by at most one tile.
-        owns &= self._has_shape(boxes, tiles[owns.float().argmax(1)])[:, None]
-        high = owns & (proposals.scores > self.min_score)[:, None]
-        best = owns & (owns.cumsum(0) == 1)
-        chosen = torch.where(high.any(0), high, best)
-        index, owner = chosen.nonzero(as_tuple=True)
-        if len(index) == 0:
-            return boxes[:0], owner
-        _, kept = batched_nms(boxes[index], proposals.scores[index], owner,
+        found = stage.tile_proposals(self.min_overlap, self.max_considered)
+        scores = found.proposals.scores
+        tiles = stage.context.tiles.boxes
+        owns = found.owns & self._has_shape(found, tiles)[..., None]
+        high = owns & (scores > self.min_score)[..., None]
+        best = owns & (owns.cumsum(1) == 1)
+        chosen = torch.where(high.any(1, keepdim=True), high, best)
+        image, index, tile = chosen.nonzero(as_tuple=True)
+        boxes = found.boxes[image, index]
+        if len(boxes) == 0:
+            return boxes, image, tile
+        # Objects of different tiles do not overlap: tiles do not.
+        _, kept = batched_nms(boxes, scores[image, index], image,
                               dict(type='nms', iou_threshold=self.nms_iou))
         kept = kept[torch.randperm(len(kept), device=kept.device)]
-        number = F.one_hot(owner[kept], len(tiles)).cumsum(0)
-        number = number.gather(1, owner[kept, None])[:, 0]
-        kept = kept[number <= self.max_objects]
-        return boxes[index[kept]], owner[kept]
+        kept = kept[image[kept].argsort(stable=True)]
+        group = image[kept] * tiles.shape[1] + tile[kept]
+        number = number_in_group(
+            group, torch.arange(len(kept), device=kept.device))
+        kept = kept[number < self.max_objects]
+        return boxes[kept], image[kept], tile[kept]
 
-    def _has_shape(self, boxes: Tensor, tiles: Tensor) -> Tensor:
-        """Which boxes (P, 4) are neither long nor small: bool (P,)."""
-        width, height = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).unbind(1)
-        area = (tiles[:, 2:] - tiles[:, :2]).prod(1)
+    def _has_shape(self, found: TileProposals, tiles: Tensor) -> Tensor:
+        """Which boxes are neither long nor small: bool (N, P)."""
+        width, height = (found.boxes[..., 2:] -
+                         found.boxes[..., :2]).clamp(min=0).unbind(-1)
+        area = (tiles[..., 2:] - tiles[..., :2]).prod(-1)
         return ((width <= self.max_aspect * height)
                 & (height <= self.max_aspect * width)
-                & (width * height > self.min_area * area))
+                & (width * height > self.min_area *
+                   area.gather(1, found.owner)))

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
+from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.registry import MODELS
-
-from .base import recall_at_1
 
 
 class BagContrast(nn.Module):

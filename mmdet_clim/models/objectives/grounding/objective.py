@@ -3,29 +3,26 @@ from typing import Dict, List, Optional, Tuple
 
 import torch
 from mmdet.models.detectors.grounding_dino import clean_label_name
-from mmdet.structures import DetDataSample, SampleList
-from mmengine.model import BaseModule
-from mmengine.structures import InstanceData
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.region_readers import (
-    BaseRegionReader,
-    ExtractedImages,
-    GroundingReader,
-)
-from mmdet_clim.models.region_readers.grounding_prompts import clean_phrase
-from mmdet_clim.models.region_readers.grounding_reader import grounding_samples
+from mmdet_clim.models.connected_zero import connected_zero
+from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.models.text_conditioned import clean_phrase, text_adapter
 from mmdet_clim.registry import MODELS
 
-from .composition import compose_tiles, union_boxes
+from ..base import BaseObjective
+from ..composition import compose_tiles, union_boxes
+from ..context import BranchContext
+from .data import grounding_samples, nothing_to_find
 
 TEXTS = ('captions', 'tags')
 MATCHES = ('box', 'text')
 
 
 @MODELS.register_module()
-class GroundingObjective(BaseModule):
+class GroundingObjective(BaseObjective):
     """A mosaic as grounding data, for GLIP and Grounding DINO.
 
     The targets are the tile boxes and rectangles of several tiles. The
@@ -102,39 +99,33 @@ class GroundingObjective(BaseModule):
         self.loss_weight = loss_weight
         self.box_weight = box_weight
 
-    def check(self, reader: BaseRegionReader) -> None:
+    def check(self, detector: nn.Module, reader: BaseRegionReader) -> None:
         """Raise a TypeError unless the detector takes grounding data."""
-        if not isinstance(reader, GroundingReader):
+        adapter = text_adapter(detector)
+        if adapter is None:
             raise TypeError(
                 'GroundingObjective trains a GLIP or a Grounding DINO, which '
                 'have a GroundingReader, got a detector with a '
                 f'{type(reader).__name__}')
-        if self.match == 'text' and not reader.has_queries:
-            raise TypeError("match='text': expected a Grounding DINO, got a "
-                            'GLIP, which has no queries')
+        if self.match not in adapter.matches:
+            raise TypeError(f'match={self.match!r}: expected a Grounding DINO,'
+                            ' got a GLIP, which has no queries')
 
-    def loss(self, reader: GroundingReader, detector: nn.Module,
-             feats: ExtractedImages,
-             data_samples: SampleList) -> Dict[str, Tensor]:
+    def losses(self, context: BranchContext) -> Dict[str, Tensor]:
         """The detector's losses on the mosaics of a batch.
-
-        Args:
-            reader (GroundingReader): The detector's reader.
-            detector (nn.Module): The detector.
-            feats (ExtractedImages): What the reader's ``extract_feat`` gave.
-            data_samples (list[DetDataSample]): The packed mosaics.
 
         Returns:
             dict: ``loss`` and ``box_loss``, and how many ``prompts`` there
             were.
         """
+        detector, feats = context.detector, context.feats
+        adapter = text_adapter(detector)
         samples, images = [], []
-        size = tuple(feats.inputs.shape[-2:])
-        for image, data_sample in enumerate(data_samples):
+        for image, data_sample in enumerate(context.data_samples):
             phrases, boxes, positives = self.targets(data_sample)
             found = grounding_samples(
-                reader.prompts(detector, phrases), boxes, positives,
-                dict(data_sample.metainfo, batch_input_shape=size))
+                adapter.prompts(detector, phrases), boxes, positives,
+                dict(data_sample.metainfo, batch_input_shape=feats.size))
             samples.extend(found)
             images.extend([image] * len(found))
         told = len(samples)
@@ -145,17 +136,18 @@ class GroundingObjective(BaseModule):
             # in mmdet's own training; Grounding DINO counts none.)
             images = [0]
             samples = [
-                _nothing_to_find(
-                    reader, detector,
-                    dict(data_samples[0].metainfo, batch_input_shape=size))
+                nothing_to_find(
+                    adapter, detector,
+                    dict(
+                        context.data_samples[0].metainfo,
+                        batch_input_shape=feats.size))
             ]
         # Under DDP every rank must reach the same parameters.
         every_part = told and self.match == 'box'
-        unused = [reader] if every_part else [reader, detector]
-        zero = sum(p.sum() * 0 for module in unused
-                   for p in module.parameters() if p.requires_grad)
+        zero = connected_zero([context.reader] if every_part else
+                              [context.reader, detector])
         levels = tuple(level[images] for level in feats.levels)
-        losses = reader.grounding_losses(detector, levels, samples, self.match)
+        losses = adapter.losses(detector, levels, samples, self.match)
         text_loss = _total(losses, lambda key: 'loss_cls' in key, zero)
         box_loss = _total(losses, lambda key: 'loss_cls' not in key, zero)
         if not told:
@@ -163,7 +155,7 @@ class GroundingObjective(BaseModule):
         return dict(
             loss=self.loss_weight * text_loss,
             box_loss=self.box_weight * box_loss,
-            prompts=text_loss.new_tensor(told))
+            prompts=text_loss.new_full((), told))
 
     def targets(
             self,
@@ -224,19 +216,6 @@ def _draw(captions: List[str]) -> List[str]:
     """One of a tile's captions, or none where all are nothing but marks."""
     clean = [phrase for phrase in map(clean_phrase, captions) if phrase]
     return [clean[torch.randint(len(clean), ())]] if clean else []
-
-
-def _nothing_to_find(reader: GroundingReader, detector: nn.Module,
-                     metainfo: dict) -> DetDataSample:
-    """An image with a prompt and without a box."""
-    prompt, = reader.prompts(detector, [clean_phrase(reader.prompt)])
-    sample = DetDataSample(
-        metainfo=dict(metainfo, text=prompt.text, tokens_positive=[]))
-    device = next(detector.parameters()).device
-    sample.gt_instances = InstanceData(
-        bboxes=torch.zeros(0, 4, device=device),
-        labels=torch.zeros(0, dtype=torch.long, device=device))
-    return sample
 
 
 def _total(losses: dict, keep, zero: Tensor) -> Tensor:
