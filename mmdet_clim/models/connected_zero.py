@@ -3,6 +3,7 @@
 from typing import Iterable
 
 import torch
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 from torch.autograd import Function
 
@@ -24,12 +25,18 @@ class _Zero(Function):
 def connected_zero(modules: Iterable[nn.Module]) -> Tensor:
     """Zero that gives every parameter that learns a gradient of zero.
 
+    Where there is one process, nobody waits for it: what no loss reaches gets
+    no gradient, so that weight decay leaves it alone.
+
     Args:
         modules (Iterable[nn.Module]): With the parameters.
 
     Returns:
-        Tensor: Scalar; one without a graph where no parameter learns.
+        Tensor: Scalar; without a graph in one process, or where no parameter
+        learns.
     """
+    if get_world_size() == 1:
+        return torch.zeros(())
     parameters = [
         p for module in modules for p in module.parameters()
         if p.requires_grad

@@ -14,8 +14,11 @@ from mmdet_clim.models.region_readers import (
     build_region_reader,
 )
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
-from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
-from mmdet_clim.registry import MODELS
+from mmdet_clim.models.text_encoders import (
+    BaseTextEncoder,
+    build_text_encoder,
+    encode_classes,
+)
 
 from .response_maps import detector_responses, tower_responses
 
@@ -202,7 +205,7 @@ def view_model(model: nn.Module, name: Optional[str] = None) -> ModelView:
     if not classifiers:
         raise TypeError(f'{name or "model"}: {type(model).__name__} does not '
                         'classify by text')
-    encoder = MODELS.build(classifiers[0].text_encoder_cfg)
+    encoder = build_text_encoder(classifiers[0].text_encoder_cfg)
     return DetectorView(model, encoder, own_reader(model, encoder.dim))
 
 

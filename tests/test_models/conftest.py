@@ -19,6 +19,14 @@ DIM = 8
 WORDS = 'a an the photo of cat dog word one two on grass . ,'.split()
 
 
+@pytest.fixture(scope='session', autouse=True)
+def no_cache_at_home(tmp_path_factory):
+    """Embeddings of vocabularies are kept in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MMDET_CLIM_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(scope='session')
 def texts_file(tmp_path_factory):
     """Embeddings of all texts that the small batches hold."""

@@ -117,9 +117,8 @@ class ZeroShotLayer(ZeroShotClassifier):
         """Embeddings (N, D), any norm, to logits (N, classes), float32."""
         logits = super().score(embeddings)
         if self.training:
-            is_base = torch.tensor(
-                self.vocabulary.is_base, device=logits.device)
-            logits = logits.masked_fill(~is_base, ABSENT_LOGIT)
+            logits = logits.masked_fill(~self.class_texts.is_base,
+                                        ABSENT_LOGIT)
         if self.background is None:
             return logits
         with torch.autocast(embeddings.device.type, enabled=False):

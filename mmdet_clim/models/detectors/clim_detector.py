@@ -3,6 +3,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
@@ -12,11 +13,23 @@ from mmdet_clim.models.data_preprocessors import (
     BOXES_BRANCH,
     BranchDataPreprocessor,
 )
+from mmdet_clim.models.losses.gather import exchange_counts
 from mmdet_clim.models.objectives import BranchContext
 from mmdet_clim.models.region_readers import build_region_reader
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.text_encoders import (
+    BaseTextEncoder,
+    build_text_encoder,
+    encode_classes,
+    encoder_key,
+)
 from mmdet_clim.registry import MODELS
 
 DETECTOR_PREFIX = 'detector.'
+# Classes by which two text encoders are compared, and the least cosine that
+# their embeddings have if both are of one CLIP, with other prompts.
+NUM_COMPARED = 8
+LEAST_COSINE = 0.5
 
 
 @MODELS.register_module()
@@ -33,7 +46,8 @@ class CLIMDetector(BaseDetector):
     Args:
         detector (dict): Config of any mmdet detector.
         objectives (dict): Name to config of a region objective.
-        text_encoder (dict): Config of the frozen text encoder.
+        text_encoder (dict, optional): Config of the frozen text encoder.
+            Defaults to that of the detector's own classifier.
         region_reader (dict, optional): Config of the region reader. Defaults
             to the one that fits the detector.
         branches (dict, optional): Branch to the names of its objectives.
@@ -49,14 +63,15 @@ class CLIMDetector(BaseDetector):
 
     Raises:
         ValueError: If there is no objective, a branch names one that does not
-            exist, or a name would be mistaken for another loss.
+            exist, a name would be mistaken for another loss, or texts and
+            classes are embedded by two encoders of different spaces.
         TypeError: If no region reader fits the detector.
     """
 
     def __init__(self,
                  detector: dict,
                  objectives: Mapping[str, dict],
-                 text_encoder: dict,
+                 text_encoder: Optional[dict] = None,
                  region_reader: Optional[dict] = None,
                  branches: Optional[Mapping[str, Sequence[str]]] = None,
                  data_preprocessor: Optional[dict] = None,
@@ -69,9 +84,22 @@ class CLIMDetector(BaseDetector):
             or BranchDataPreprocessor(detector.data_preprocessor),
             init_cfg=init_cfg)
         self.detector = detector
-        self.text_encoder = MODELS.build(text_encoder)
+        classifiers = [
+            m for m in detector.modules() if isinstance(m, ZeroShotClassifier)
+        ]
+        if text_encoder is None:
+            if not classifiers:
+                raise ValueError(
+                    'text_encoder: expected a config, as no part of '
+                    f'{type(detector).__name__} classifies by text, got None')
+            text_encoder = classifiers[0].text_encoder_cfg
+        self.text_encoder = build_text_encoder(text_encoder)
         self.region_reader = build_region_reader(region_reader, detector,
                                                  self.text_encoder.dim)
+        if not list(self.region_reader.parameters()):
+            # What is read is what the detector classifies by.
+            for classifier in classifiers:
+                _check_one_space(classifier, text_encoder, self.text_encoder)
         self.objectives = nn.ModuleDict({
             name: MODELS.build(cfg)
             for name, cfg in objectives.items()
@@ -133,6 +161,7 @@ class CLIMDetector(BaseDetector):
         Raises:
             ValueError: If the batch has a branch that is not configured.
         """
+        self._check_ranks(batch_inputs)
         unknown = set(batch_inputs) - {BOXES_BRANCH} - set(self.branches)
         if unknown:
             raise ValueError(
@@ -152,6 +181,26 @@ class CLIMDetector(BaseDetector):
             # Under DDP every rank must reach the same parameters.
             losses['absent_branches.loss'] = connected_zero([self])
         return losses
+
+    def _check_ranks(self, batch_inputs: Mapping[str, Tensor]) -> None:
+        """Refuse a batch whose branches are not those of all ranks.
+
+        A rank would wait for ever for what another one does not compute.
+        """
+        if get_world_size() == 1:
+            return
+        branches = [BOXES_BRANCH, *self.branches]
+        device = next(self.parameters()).device
+        table = exchange_counts([int(name in batch_inputs)
+                                 for name in branches], device)
+        for name, present in zip(branches, zip(*table)):
+            if len(set(present)) > 1:
+                raise ValueError(
+                    f'branches: every rank has to hold {name!r} in its batch, '
+                    'or none, got '
+                    f'{[rank for rank, has in enumerate(present) if not has]} '
+                    'without it; a MultiSourceSampler gives each source to '
+                    'every batch')
 
     def branch_loss(self, branch: str, inputs: Tensor,
                     data_samples: SampleList) -> Dict[str, Tensor]:
@@ -211,6 +260,26 @@ def _check_branches(
             raise ValueError('objectives and branches: a name may not hold '
                              f'"loss" or a dot, got {name!r}')
     return branches
+
+
+def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,
+                     text_encoder: BaseTextEncoder) -> None:
+    """Refuse texts that are of another space than the classes."""
+    if encoder_key(cfg) == encoder_key(classifier.text_encoder_cfg):
+        return
+    names = classifier.vocabulary.names[:NUM_COMPARED]
+    try:
+        texts = encode_classes(text_encoder, names, classifier.templates)
+    except KeyError:  # a file of texts, which lacks these
+        return
+    classes = classifier.class_embeddings[:NUM_COMPARED]
+    if texts.shape[1] != classes.shape[1] or \
+            (texts * classes.to(texts)).sum(1).mean() < LEAST_COSINE:
+        raise ValueError(
+            f'text_encoder: {names[0]!r} has another embedding than by the '
+            "detector's own text encoder, with which its regions are "
+            'compared; expected None or '
+            f'{dict(classifier.text_encoder_cfg)}, got {dict(cfg)}')
 
 
 def _accept_plain_detector(module: CLIMDetector, state_dict: dict, prefix: str,

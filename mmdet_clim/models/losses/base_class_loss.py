@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmdet.models.losses import accuracy
 from torch import Tensor, nn
 
-from mmdet_clim.datasets.vocabulary import Vocabulary
+from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.registry import MODELS
 
 
@@ -16,8 +16,8 @@ class BaseClassLoss(nn.Module):
 
     The boxes of an open-vocabulary training set say nothing of novel classes,
     so these carry weight 0 (REFERENCE.md, section 2). The losses of the base
-    classes are summed per proposal and averaged over proposals. The class
-    mask comes from the head's vocabulary through :meth:`set_vocabulary`; the
+    classes are summed per proposal and averaged over proposals. Which are
+    base, the loss reads from the classes of its head (:meth:`set_classes`); the
     attributes ``custom_*`` are mmdet's protocol for a loss that brings
     its own channels, activation and accuracy (as ``SeesawLoss`` does).
 
@@ -32,16 +32,22 @@ class BaseClassLoss(nn.Module):
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
-        self.register_buffer('class_weights', torch.ones(0), persistent=False)
+        self._classes: Tuple[ClassTexts, ...] = ()
 
-    def set_base_classes(self, is_base: Sequence[bool]) -> None:
-        """Say which classes are base: one flag per class."""
-        self.class_weights = torch.tensor(
-            is_base, dtype=torch.float32, device=self.class_weights.device)
+    def set_classes(self, classes: ClassTexts) -> None:
+        """Read from now on what the owner of the classes knows of them."""
+        # In a tuple: they are the head's module, not the loss's.
+        self._classes = (classes, )
 
-    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Take the classes of the head: which are base."""
-        self.set_base_classes(vocabulary.is_base)
+    @property
+    def classes(self) -> ClassTexts:
+        """The classes of the head."""
+        return self._classes[0]
+
+    @property
+    def class_weights(self) -> Tensor:
+        """1 for a base class, 0 for another: float (C,)."""
+        return self.classes.is_base.float()
 
     def step_weights(self, labels: Tensor) -> Tensor:
         """Weight of each class in the loss of one step.

@@ -16,8 +16,8 @@ class TextQueue(nn.Module):
     """First-in first-out queue of text features and the images they tell of.
 
     All of it lies in persistent buffers, so a resumed run goes on with the
-    queue it had. Under DDP every rank holds the same queue, of all ranks'
-    texts. A state of another size loads: its newest entries are kept.
+    queue it had. Under DDP every rank holds the same queue if all of them
+    gather what they enqueue. A state of another size loads: its newest entries are kept.
 
     Args:
         size (int): Texts held at most.
@@ -63,13 +63,18 @@ class TextQueue(nn.Module):
         return f'size={self.size}, dim={self.dim}'
 
     @torch.no_grad()
-    def enqueue(self, features: Tensor, ids: Tensor) -> None:
-        """Append texts, of all ranks in rank order, and drop the oldest.
+    def enqueue(self,
+                features: Tensor,
+                ids: Tensor,
+                gather: bool = True) -> None:
+        """Append features and drop the oldest.
 
         Args:
             features (Tensor): (N, dim) floating point; N may differ between
-                ranks. Every rank calls this at the same time.
+                ranks.
             ids (Tensor): (N, ) int64 image ids.
+            gather (bool): Whether they are those of all ranks, in rank order.
+                Every rank then calls this at the same time.
 
         Raises:
             ValueError: If a shape is wrong or a feature is not finite.
@@ -87,8 +92,9 @@ class TextQueue(nn.Module):
                              f'feature, got {tuple(ids.shape)}')
         features = features.detach().to(self.stored_features)
         ids = ids.to(self.stored_ids)
-        table = exchange_counts([len(ids)], features.device)
-        counts = [row[0] for row in table]
+        counts = [len(ids)]
+        if gather:
+            counts = [n for n, in exchange_counts(counts, features.device)]
         if sum(counts) == 0:
             return
         features = gather_rows(features, counts)

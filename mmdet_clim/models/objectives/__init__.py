@@ -7,7 +7,7 @@ from .bag_of_regions import (
     SampledBags,
 )
 from .base import BaseObjective, BaseRegionObjective
-from .class_texts import ClassTexts
+from mmdet_clim.models.class_texts import ClassTexts
 from .composition import compose_tiles, union_boxes
 from .context import BranchContext, BranchStage, TilesAlone
 from .grounding import GroundingObjective

@@ -5,7 +5,9 @@ from typing import Dict
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmdet_clim.models.losses import CLIMRegionLoss
 from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.registry import MODELS
 
 from .context import BranchContext, BranchStage
 from .tile_batch import Regions, TileBatch
@@ -29,6 +31,24 @@ class BaseObjective(BaseModule, metaclass=ABCMeta):
             dict: Losses, whose names hold "loss", and metrics, whose names do
             not.
         """
+
+
+def build_region_loss(cfg: dict) -> CLIMRegionLoss:
+    """Build the loss of regions and texts that are gathered already.
+
+    Args:
+        cfg (dict): Config of the loss.
+
+    Raises:
+        ValueError: If it gathers them itself. A text that two ranks have
+            would then be a negative of its own regions.
+    """
+    loss = MODELS.build(cfg)
+    if loss.gather:
+        raise ValueError('loss: expected gather=False, as regions of one rank '
+                         'and a text that two have belong together, got '
+                         'gather=True')
+    return loss
 
 
 class BaseRegionObjective(BaseObjective):

@@ -10,7 +10,7 @@ from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective
+from .base import BaseRegionObjective, build_region_loss
 from .context import BranchContext, BranchStage
 from .tile_batch import Regions, TileBatch, check_region_kind
 
@@ -21,8 +21,8 @@ class RegionCaptionObjective(BaseRegionObjective):
 
     The regions are the tile boxes themselves, and rectangles of several tiles
     whose positives are the captions of all their members. The texts are one
-    caption drawn per tile, those of every rank, and a queue of past ones; a
-    region and a caption belong together where the caption's image is one of
+    caption drawn per tile and a queue of past ones, as published those of
+    this rank; a region and a caption belong together where the caption's image is one of
     the region's tiles (REFERENCE.md, section 2, caption objective). Images
     are told apart by their ``image_keys``, which two sources with the same
     ids do not share.
@@ -35,6 +35,15 @@ class RegionCaptionObjective(BaseRegionObjective):
         avg_factor (float, optional): Divisor of the sum over regions. None
             averages over the regions of all ranks. The OV-COCO recipe scales
             its average by regions / 4, which is the divisor 4.
+        regions (str): ``'tiles'`` as above, or ``'proposals'``: the largest
+            likely object of each tile in its place.
+        gather (bool): Whether the texts are those of all ranks. Their
+            number then grows with the ranks, and the weight of negatives
+            falls as it grows.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the loss gathers
+            texts itself: it would take a text that two ranks have for two.
     """
 
     def __init__(self,
@@ -43,6 +52,7 @@ class RegionCaptionObjective(BaseRegionObjective):
                  queue: Optional[dict] = None,
                  avg_factor: Optional[float] = None,
                  regions: str = 'tiles',
+                 gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_compositions < 0:
@@ -52,12 +62,13 @@ class RegionCaptionObjective(BaseRegionObjective):
             raise ValueError('avg_factor: expected a positive number, got '
                              f'{avg_factor}')
         check_region_kind(regions)
-        self.region_loss = MODELS.build(loss)
+        self.region_loss = build_region_loss(loss)
         self.num_compositions = num_compositions
         self.queue: Optional[TextQueue] = None if queue is None else \
             MODELS.build(queue)
         self.avg_factor = avg_factor
         self.regions = regions
+        self.gather = gather
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
         """One region per tile, then the composed ones."""
@@ -81,13 +92,15 @@ class RegionCaptionObjective(BaseRegionObjective):
         ids = upload(torch.tensor(tiles.image_keys), embeddings)
         features = context.text_encoder(captions).to(device)
 
-        # The text encoder is frozen, so the captions of other ranks serve as
-        # plain tensors and only the regions need a gradient.
-        counts = [n for n, in exchange_counts([len(ids)], ids.device)]
-        texts, text_ids = gather_rows(features,
-                                      counts), gather_rows(ids, counts)
+        texts, text_ids, share = features, ids, 1.0
+        if self.gather:
+            # The text encoder is frozen, so the captions of other ranks serve
+            # as plain tensors and only the regions need a gradient.
+            counts = [n for n, in exchange_counts([len(ids)], ids.device)]
+            texts, text_ids = gather_rows(features,
+                                          counts), gather_rows(ids, counts)
         if not texts.isfinite().all():
-            # Every rank sees it, so all of them stop together.
+            # Every rank that waits for this one sees it, and stops too.
             bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
             raise ValueError(
                 'text_encoder: caption embeddings must be finite, got inf or '
@@ -95,16 +108,21 @@ class RegionCaptionObjective(BaseRegionObjective):
         if self.queue is not None:
             past, past_ids = self.queue.features, self.queue.ids
             if is_last:
-                self.queue.enqueue(features, ids)
+                self.queue.enqueue(features, ids, self.gather)
             texts = torch.cat([texts, past])
             text_ids = torch.cat([text_ids, past_ids])
+        if self.gather and len(texts):
+            # As many as one rank would have beside its queue.
+            own = sum(counts) / len(counts)
+            share = (len(texts) - sum(counts) + own) / len(texts)
 
         targets = match(regions, tiles, text_ids)
         loss = self.region_loss(
             embeddings,
             texts,
             targets,
-            avg_factor=self.avg_factor or mean_count(embeddings))
+            avg_factor=self.avg_factor or mean_count(embeddings),
+            negative_share=share)
         return {
             'loss': loss,
             'recall@1': recall_at_1(embeddings, texts, targets)

@@ -10,8 +10,8 @@ from mmdet_clim.models.losses.metrics import mean_count
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective
-from .class_texts import ClassTexts
+from .base import BaseRegionObjective, build_region_loss
+from mmdet_clim.models.class_texts import ClassTexts
 from .context import BranchContext, BranchStage
 from .tile_batch import Regions, TileBatch
 
@@ -58,7 +58,7 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         if max_proposals < 1:
             raise ValueError('max_proposals: expected a positive count, got '
                              f'{max_proposals}')
-        self.region_loss = MODELS.build(loss)
+        self.region_loss = build_region_loss(loss)
         self.classes = ClassTexts(vocabulary, templates)
         self.max_proposals = max_proposals
         self.min_overlap = min_overlap

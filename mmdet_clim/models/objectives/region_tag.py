@@ -7,8 +7,8 @@ from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective
-from .class_texts import ClassTexts
+from .base import BaseRegionObjective, build_region_loss
+from mmdet_clim.models.class_texts import ClassTexts
 from .context import BranchContext, BranchStage
 from .tile_batch import Regions, TileBatch, check_region_kind
 
@@ -57,7 +57,7 @@ class RegionTagObjective(BaseRegionObjective):
             raise ValueError('num_compositions: expected a count >= 0, got '
                              f'{num_compositions}')
         check_region_kind(regions)
-        self.region_loss = MODELS.build(loss)
+        self.region_loss = build_region_loss(loss)
         self.classes = ClassTexts(vocabulary, templates)
         self.regions = regions
         self.num_compositions = num_compositions

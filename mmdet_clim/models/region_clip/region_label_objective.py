@@ -7,8 +7,8 @@ from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
-from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, encode_classes
+from mmdet_clim.models.class_texts import ClassTexts
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 from mmdet_clim.registry import MODELS
 
 from .objective_base import (
@@ -62,8 +62,6 @@ class RegionLabelObjective(BaseCLIPObjective):
             raise ValueError('min_confidence: expected at least 0 and less '
                              f'than 1, got {min_confidence}')
         self.boxes = MODELS.build(boxes)
-        self.vocabulary = build_vocabulary(vocabulary)
-        self.templates = tuple(templates)
         self.temperature = temperature
         self.logit_bias = torch.nn.Parameter(torch.tensor(float(bias)))
         self.min_confidence = min_confidence
@@ -72,8 +70,8 @@ class RegionLabelObjective(BaseCLIPObjective):
                 type='mmdet_clim.FederatedClassLoss',
                 num_sampled=100,
                 gather=True))
-        self.class_loss.set_vocabulary(self.vocabulary)
-        self.register_buffer('nouns', torch.empty(0), persistent=False)
+        self.classes = ClassTexts(vocabulary, templates)
+        self.class_loss.set_classes(self.classes)
 
     def prepare(self, towers: Towers) -> None:
         """Embed the nouns."""
@@ -82,8 +80,12 @@ class RegionLabelObjective(BaseCLIPObjective):
                 'text_encoder: RegionLabelObjective expects a frozen one, as '
                 'OpenCLIPTextEncoder is, got a trained '
                 f'{type(towers.text).__name__}')
-        self.nouns = encode_classes(towers.text, self.vocabulary.names,
-                                    self.templates).detach()
+        self.classes(towers.text)
+
+    @property
+    def nouns(self) -> Tensor:
+        """Unit vectors (C, D) of the nouns."""
+        return self.classes.embeddings
 
     def loss(self, images: Tensor, samples: SampleList,
              towers: Towers) -> Dict[str, Tensor]:
@@ -96,7 +98,9 @@ class RegionLabelObjective(BaseCLIPObjective):
         regions = towers.image.region_features(images, rois)
         # Of all ranks on average, as DDP averages their gradients.
         num_sure = reduce_mean(sure.float().sum()).item()
-        logits = self.temperature * regions @ self.nouns.t() + self.logit_bias
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.temperature * regions.float() @ self.nouns.t() \
+                + self.logit_bias
         return {
             'loss':
             self.class_loss(
@@ -112,7 +116,9 @@ class RegionLabelObjective(BaseCLIPObjective):
     def _name(self, images: Tensor, rois: Tensor, towers: Towers):
         """Nearest noun and its probability, by the original CLIP."""
         crops = crop_images(images, rois, native_size(towers.original))
-        cosines = towers.original.encode_image(crops) @ self.nouns.t()
+        seen = towers.original.encode_image(crops)
+        with torch.autocast(images.device.type, enabled=False):
+            cosines = seen.float() @ self.nouns.t()
         chances = (original_temperature(towers) * cosines).softmax(1)
         confidence, labels = chances.max(1)
         return labels, confidence

@@ -18,9 +18,12 @@ from mmdet_clim.registry import MODELS
 from .base import BaseRegionReader, ReadingStage
 from .features import ExtractedImages, aligned_levels
 
-# Side in pixels of the image by which a detector's feature maps are measured:
-# one that every backbone of mmdet takes.
-PROBE_SIZE = 512
+# Height and width in pixels of the image by which a detector's feature maps
+# are measured: one that every backbone of mmdet takes, and as wide as whole
+# patches of 14 pixels and strides up to 128 both are.
+PROBE_SIZE = (512, 896)
+# A map that is wider by so little has the stride of a power of two.
+STRIDE_TOLERANCE = 0.06
 # An RoI of this many cells of a map's stride goes to that map (mmdet's rule,
 # which has 56 pixels for stride 4).
 CELLS_PER_ROI = 14
@@ -97,8 +100,7 @@ class DenseFeatureReader(BaseRegionReader):
         """
         if self.source is None:
             self.source = _best_source(detector)
-        image = next(detector.parameters()).new_zeros(1, 3, PROBE_SIZE,
-                                                      PROBE_SIZE)
+        image = next(detector.parameters()).new_zeros(1, 3, *PROBE_SIZE)
         with torch.no_grad(), evaluating(detector):
             maps = self._all_maps(detector, self.extract_feat(detector, image))
         if not maps or any(m.dim() != 4 for m in maps):
@@ -107,8 +109,10 @@ class DenseFeatureReader(BaseRegionReader):
                 'feature maps (N, C, H, W)')
         # The last of each stride (a stacked hourglass gives several), of as
         # many channels as the finest (SSD's maps differ).
+        finest = _stride(max(m.shape[-1] for m in maps))
         by_stride = {
-            2**round(math.log2(PROBE_SIZE / m.shape[-1])): index
+            finest * 2**round(math.log2(PROBE_SIZE[1] / m.shape[-1] / finest)):
+            index
             for index, m in enumerate(maps)
         }
         width = maps[by_stride[min(by_stride)]].shape[1]
@@ -263,6 +267,16 @@ def evaluating(module: nn.Module):
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def _stride(width: int) -> float:
+    """Pixels per cell of the probe's map of this width.
+
+    A power of two of most backbones; 3.5, 7, 14 and so on of patches of 14.
+    """
+    stride = PROBE_SIZE[1] / width
+    nearest = 2**round(math.log2(stride))
+    return nearest if abs(stride / nearest - 1) < STRIDE_TOLERANCE else stride
 
 
 def _has_class_maps(detector: nn.Module) -> bool:

@@ -43,7 +43,7 @@ class ZeroShotMixin:
             },
             loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassLoss'),
             **kwargs)
-        self.loss_cls.set_vocabulary(vocabulary)
+        self.loss_cls.set_classes(self.fc_cls.class_texts)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -70,7 +70,6 @@ class ZeroShotMixin:
                 f'its {self.num_classes} classes')
         vocabulary = self.fc_cls.set_vocabulary(vocabulary, embeddings)
         self.num_classes = len(vocabulary)
-        self.loss_cls.set_vocabulary(vocabulary)
 
 
 @MODELS.register_module()

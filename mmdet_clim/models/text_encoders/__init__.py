@@ -4,9 +4,10 @@ from .open_clip_encoder import OpenCLIPTextEncoder
 from .precomputed import PrecomputedTextEncoder, load_vectors
 from .prompts import DEFAULT_TEMPLATES, encode_classes, imagenet_templates
 from .sentence_encoder import SentenceTextEncoder
+from .shared import build_text_encoder, encoder_key
 
 __all__ = [
     'DEFAULT_TEMPLATES', 'BaseTextEncoder', 'OpenCLIPTextEncoder',
-    'PrecomputedTextEncoder', 'SentenceTextEncoder', 'encode_classes',
-    'imagenet_templates', 'load_vectors'
+    'PrecomputedTextEncoder', 'SentenceTextEncoder', 'build_text_encoder',
+    'encode_classes', 'encoder_key', 'imagenet_templates', 'load_vectors'
 ]

@@ -40,6 +40,8 @@ class PrecomputedTextEncoder(BaseTextEncoder):
         torch.Size([2, 384])
     """
 
+    is_slow = False
+
     def __init__(self, file: str, dim: Optional[int] = None):
         names, vectors = load_vectors(file)
         if dim is not None and vectors.shape[1] != dim:

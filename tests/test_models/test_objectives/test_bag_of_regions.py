@@ -357,7 +357,7 @@ def test_a_text_that_is_not_finite_is_refused_and_a_bag_left_out(text_encoder):
     embeddings[0] = torch.nan
     compare(bags, embeddings, context)
     assert bags.contrast.bag_queue.ids.tolist() == [8]
-    text_encoder._cache['a cat'] = torch.full((12, ), torch.nan)
+    text_encoder._table[text_encoder._rows['a cat']] = torch.nan
     with pytest.raises(ValueError, match='finite'):
         compare(bags, torch.randn(2, 32), context)
 

@@ -16,6 +16,7 @@ from mmengine.registry import MODELS
 from torch import distributed
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.models import connected_zero
 from mmdet_clim.models.objectives import GroundingObjective
 from mmdet_clim.models.objectives.grounding import grounding_samples
 from mmdet_clim.models.region_readers import GroundingReader
@@ -118,8 +119,10 @@ def test_every_parameter_learns_by_both_routes(build, make, path, source):
 
 
 @pytest.mark.parametrize('boxed', [True, False])
-def test_matched_by_text_no_parameter_is_left_out(build, make, boxed):
+def test_matched_by_text_no_parameter_is_left_out(build, make, boxed,
+                                                   monkeypatch):
     """Without boxed images too, as DDP asks."""
+    monkeypatch.setattr(connected_zero, 'get_world_size', lambda: 2)
     model = build(MM_48_17, objectives=dict(names=MATCHED_BY_TEXT)).train()
     samples = [make['mosaic'](3), make['mosaic'](4)]
     if boxed:
@@ -246,7 +249,8 @@ def test_a_short_limit_makes_more_prompts(build, make):
 
 
 @pytest.mark.parametrize('path', [MM_48_17, GLIP])
-def test_mosaics_without_tags(build, make, path):
+def test_mosaics_without_tags(build, make, path, monkeypatch):
+    monkeypatch.setattr(connected_zero, 'get_world_size', lambda: 2)
     model = build(path).train()
     image, sample = make['mosaic'](0)
     sample.set_metainfo(dict(tags=[[], [], [], []]))

@@ -9,6 +9,8 @@ from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
 from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.registry import MODELS
 
+from ..base import build_region_loss
+
 
 class BagContrast(nn.Module):
     """Contrast of the bags and texts of all ranks and of two queues.
@@ -28,7 +30,7 @@ class BagContrast(nn.Module):
 
     def __init__(self, loss: dict, queue: Optional[dict] = None) -> None:
         super().__init__()
-        self.region_loss = MODELS.build(loss)
+        self.region_loss = build_region_loss(loss)
         self.bag_queue = None if queue is None else MODELS.build(queue)
         self.text_queue = None if queue is None else MODELS.build(queue)
 
