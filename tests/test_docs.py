@@ -32,8 +32,7 @@ def test_an_objective_of_your_own(repository, tmp_path):
     objective = MODELS.build(found['model']['objectives']['longest'])
     sample = DetDataSample(
         metainfo=dict(
-            captions=[['cat', 'a cat on a mat'], ['dog']],
-            mosaic_grid=(1, 2)))
+            captions=[['cat', 'a cat on a mat'], ['dog']], mosaic_grid=(1, 2)))
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor([[0., 0, 4, 4], [4., 0, 8, 4]]))
     context = TilesAlone([sample], text_encoder=encoder)

@@ -145,8 +145,7 @@ class VocabularySetter:
         if embeddings is None and self._share_texts():
             first = self.classifiers[0]
             if self._text_encoder is None:
-                self._text_encoder = build_text_encoder(
-                    first.text_encoder_cfg)
+                self._text_encoder = build_text_encoder(first.text_encoder_cfg)
             embeddings = encode_classes(self._text_encoder, vocabulary.names,
                                         first.templates)
         for part in self.parts:

@@ -40,8 +40,8 @@ class ClassTexts(Constants):
     def _set(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self['is_base'] = torch.tensor(vocabulary.is_base)
-        self['image_counts'] = torch.tensor(
-            vocabulary.image_counts or [1] * len(vocabulary)).float()
+        self['image_counts'] = torch.tensor(vocabulary.image_counts
+                                            or [1] * len(vocabulary)).float()
 
     @property
     def embeddings(self) -> Tensor:

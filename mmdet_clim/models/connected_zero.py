@@ -38,7 +38,6 @@ def connected_zero(modules: Iterable[nn.Module]) -> Tensor:
     if get_world_size() == 1:
         return torch.zeros(())
     parameters = [
-        p for module in modules for p in module.parameters()
-        if p.requires_grad
+        p for module in modules for p in module.parameters() if p.requires_grad
     ]
     return _Zero.apply(*parameters) if parameters else torch.zeros(())

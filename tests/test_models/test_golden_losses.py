@@ -41,7 +41,8 @@ def nothing_random(monkeypatch):
     monkeypatch.setattr(torch, 'rand_like',
                         lambda x, **_: rand(x.shape, device=x.device))
     monkeypatch.setattr(
-        torch, 'randperm',
+        torch,
+        'randperm',
         lambda count, device=None, **_: torch.arange(count, device=device))
     monkeypatch.setattr(
         torch, 'randint', lambda *args, **kwargs: torch.zeros(

@@ -29,8 +29,8 @@ class ColourReader(BaseRegionReader):
 
     def stages(self, detector, feats):
         return [
-            ReadingStage(lambda rois: roi_align(feats.levels[
-                0], rois, 1, 1.0, 0, 'avg', True).flatten(1))
+            ReadingStage(lambda rois: roi_align(feats.levels[0], rois, 1, 1.0,
+                                                0, 'avg', True).flatten(1))
         ]
 
 

@@ -96,9 +96,9 @@ class CenterNetProposalHead(CenterNetUpdateHead):
                 distances * stride
                 for distances, stride in zip(bbox_preds, self.strides)
             ]
-            return super().predict_by_feat(
-                cls_scores, in_pixels, None, batch_img_metas, cfg, rescale,
-                with_nms)
+            return super().predict_by_feat(cls_scores, in_pixels, None,
+                                           batch_img_metas, cfg, rescale,
+                                           with_nms)
         cfg = self.test_cfg if cfg is None else cfg
         scores, boxes = self._likely(cls_scores, bbox_preds, batch_img_metas,
                                      cfg)
@@ -110,7 +110,9 @@ class CenterNetProposalHead(CenterNetUpdateHead):
                 cfg.nms,
                 class_agnostic=True)[0][:cfg.max_per_img]
             for of_image, places in zip(scores, boxes)
-        ], batch_first=True, padding_value=NONE)
+        ],
+                             batch_first=True,
+                             padding_value=NONE)
         counts = (found[..., 4] > NONE).sum(1).tolist()
         return [
             InstanceData(

@@ -8,6 +8,10 @@ from mmengine.logging import print_log
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
+from mmdet_clim.models.activation_checkpoints import (
+    check_checkpoints,
+    not_reentrant,
+)
 from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.data_preprocessors import (
     BOXES_BRANCH,
@@ -63,8 +67,9 @@ class CLIMDetector(BaseDetector):
 
     Raises:
         ValueError: If there is no objective, a branch names one that does not
-            exist, a name would be mistaken for another loss, or texts and
-            classes are embedded by two encoders of different spaces.
+            exist, a part of the detector is checkpointed by fairscale
+            (``num_cp``), a name would be mistaken for another loss, or texts
+            and classes are embedded by two encoders of different spaces.
         TypeError: If no region reader fits the detector.
     """
 
@@ -79,6 +84,7 @@ class CLIMDetector(BaseDetector):
                  init_cfg: Optional[dict] = None) -> None:
         branches = _check_branches(objectives, branches)
         detector = MODELS.build(detector)
+        check_checkpoints(detector)
         super().__init__(
             data_preprocessor=data_preprocessor
             or BranchDataPreprocessor(detector.data_preprocessor),
@@ -168,15 +174,16 @@ class CLIMDetector(BaseDetector):
                 f'branches: the batch holds {sorted(unknown)}, configured are '
                 f'{sorted({BOXES_BRANCH} | set(self.branches))}')
         losses = {}
-        if BOXES_BRANCH in batch_inputs:
-            losses.update(
-                self.detector.loss(batch_inputs[BOXES_BRANCH],
-                                   batch_data_samples[BOXES_BRANCH]))
-        for branch in self.branches:
-            if branch in batch_inputs:
+        with not_reentrant():
+            if BOXES_BRANCH in batch_inputs:
                 losses.update(
-                    self.branch_loss(branch, batch_inputs[branch],
-                                     batch_data_samples[branch]))
+                    self.detector.loss(batch_inputs[BOXES_BRANCH],
+                                       batch_data_samples[BOXES_BRANCH]))
+            for branch in self.branches:
+                if branch in batch_inputs:
+                    losses.update(
+                        self.branch_loss(branch, batch_inputs[branch],
+                                         batch_data_samples[branch]))
         if len(batch_inputs) <= len(self.branches):
             # Under DDP every rank must reach the same parameters.
             losses['absent_branches.loss'] = connected_zero([self])
@@ -191,8 +198,8 @@ class CLIMDetector(BaseDetector):
             return
         branches = [BOXES_BRANCH, *self.branches]
         device = next(self.parameters()).device
-        table = exchange_counts([int(name in batch_inputs)
-                                 for name in branches], device)
+        table = exchange_counts(
+            [int(name in batch_inputs) for name in branches], device)
         for name, present in zip(branches, zip(*table)):
             if len(set(present)) > 1:
                 raise ValueError(

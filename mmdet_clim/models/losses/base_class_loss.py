@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Dict, Optional, Tuple
 
-import torch
 import torch.nn.functional as F
 from mmdet.models.losses import accuracy
 from torch import Tensor, nn
@@ -17,8 +16,8 @@ class BaseClassLoss(nn.Module):
     The boxes of an open-vocabulary training set say nothing of novel classes,
     so these carry weight 0 (REFERENCE.md, section 2). The losses of the base
     classes are summed per proposal and averaged over proposals. Which are
-    base, the loss reads from the classes of its head (:meth:`set_classes`); the
-    attributes ``custom_*`` are mmdet's protocol for a loss that brings
+    base, the loss reads from the classes of its head (:meth:`set_classes`).
+    The attributes ``custom_*`` are mmdet's protocol for a loss that brings
     its own channels, activation and accuracy (as ``SeesawLoss`` does).
 
     Args:

@@ -416,8 +416,7 @@ class CLIMRegionLoss(nn.Module):
                 bias = bias.to(dtype)
             pairs = _Pairs(self.kind, targets, self.positive_reduction,
                            self.negative_weight * negative_share, divisor,
-                           terms,
-                           self.chunk_size or max(len(regions), 1),
+                           terms, self.chunk_size or max(len(regions), 1),
                            self.gather, torch.is_grad_enabled())
             value = _PairLoss.apply(
                 _unit_rows(regions), _unit_rows(texts), temperature, bias,

@@ -23,8 +23,7 @@ def recall_at_1(regions: Tensor, texts: Tensor, targets: Tensor) -> Tensor:
     if 0 in targets.shape:
         return regions.new_zeros((), dtype=torch.float32)
     with torch.autocast(regions.device.type, enabled=False):
-        nearest = (regions.float() @ texts.float().t()).argmax(
-            1, keepdim=True)
+        nearest = (regions.float() @ texts.float().t()).argmax(1, keepdim=True)
     hits = targets.gather(1, nearest).sum()
     return hits * 100. / targets.any(1).sum().clamp(min=1)
 

@@ -17,7 +17,8 @@ class TextQueue(nn.Module):
 
     All of it lies in persistent buffers, so a resumed run goes on with the
     queue it had. Under DDP every rank holds the same queue if all of them
-    gather what they enqueue. A state of another size loads: its newest entries are kept.
+    gather what they enqueue. A state of another size loads: its newest
+    entries are kept.
 
     Args:
         size (int): Texts held at most.

@@ -1,4 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
+from mmdet_clim.models.class_texts import ClassTexts
+
 from .bag_of_regions import (
     BagDistillationObjective,
     BagOfRegionsObjective,
@@ -7,7 +9,6 @@ from .bag_of_regions import (
     SampledBags,
 )
 from .base import BaseObjective, BaseRegionObjective
-from mmdet_clim.models.class_texts import ClassTexts
 from .composition import compose_tiles, union_boxes
 from .context import BranchContext, BranchStage, TilesAlone
 from .grounding import GroundingObjective

@@ -22,10 +22,10 @@ class RegionCaptionObjective(BaseRegionObjective):
     The regions are the tile boxes themselves, and rectangles of several tiles
     whose positives are the captions of all their members. The texts are one
     caption drawn per tile and a queue of past ones, as published those of
-    this rank; a region and a caption belong together where the caption's image is one of
-    the region's tiles (REFERENCE.md, section 2, caption objective). Images
-    are told apart by their ``image_keys``, which two sources with the same
-    ids do not share.
+    this rank. A region and a caption belong together where the caption's
+    image is one of the region's tiles (REFERENCE.md, section 2, caption
+    objective). Images are told apart by their ``image_keys``, which two
+    sources with the same ids do not share.
 
     Args:
         loss (dict): Config of the loss, normally ``CLIMRegionLoss``.

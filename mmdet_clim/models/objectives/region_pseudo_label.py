@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses.metrics import mean_count
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, build_region_loss
-from mmdet_clim.models.class_texts import ClassTexts
 from .context import BranchContext, BranchStage
 from .tile_batch import Regions, TileBatch
 

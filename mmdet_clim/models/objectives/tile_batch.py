@@ -167,8 +167,9 @@ class TileBatch:
     @property
     def image_keys(self) -> List[int]:
         """Key of the image in each tile, in the order of :attr:`captions`."""
-        return [key for sample in self.data_samples
-                for key in sample.image_keys]
+        return [
+            key for sample in self.data_samples for key in sample.image_keys
+        ]
 
     def is_tile(self) -> Tensor:
         """Which of the N x K places hold a tile: bool, on the host."""
@@ -195,9 +196,10 @@ class TileBatch:
     def has_tags(self) -> Tensor:
         """Whether each tile has a tag: bool (N, K), on the host."""
         return pad_sequence([
-            torch.tensor([len(tags) > 0 for tags in s.tags],
-                         dtype=torch.bool) for s in self.data_samples
-        ], batch_first=True)
+            torch.tensor([len(tags) > 0 for tags in s.tags], dtype=torch.bool)
+            for s in self.data_samples
+        ],
+                            batch_first=True)
 
     def compose(self, num: int) -> Tuple[Tensor, Tensor]:
         """Every tile for itself, then rectangles of several, of each image.
@@ -211,8 +213,8 @@ class TileBatch:
         """
         width = self.boxes.shape[1]
         images, members = [], []
-        for index, (sample, count) in enumerate(
-                zip(self.data_samples, self.counts)):
+        for index, (sample,
+                    count) in enumerate(zip(self.data_samples, self.counts)):
             of_image = torch.cat([
                 torch.eye(count, dtype=torch.bool),
                 compose_tiles(sample.mosaic_grid, num)

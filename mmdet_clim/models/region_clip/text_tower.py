@@ -32,8 +32,11 @@ class OpenCLIPTextTower(nn.Module):
         import open_clip
         self.tower = create_clip(model, pretrained, type(self).__name__)
         self.tower.visual = nn.Identity()
-        # The scale of the logits is a parameter of the loss.
-        self.tower.logit_scale.requires_grad_(False)
+        # The scale and the bias of the logits (SigLIP has one) are parameters
+        # of the loss.
+        for name, parameter in self.tower.named_parameters():
+            if name in ('logit_scale', 'logit_bias'):
+                parameter.requires_grad_(False)
         self.tokenizer = open_clip.get_tokenizer(model_name(model))
 
     def forward(self, texts: Sequence[str]) -> Tensor:

@@ -54,8 +54,8 @@ class CascadeReader(BaseRegionReader):
         return [
             ReadingStage(
                 partial(_read, roi_head, stage, levels), weight,
-                partial(refine_boxes, roi_head, stage, levels,
-                        metas=feats.metas))
+                partial(
+                    refine_boxes, roi_head, stage, levels, metas=feats.metas))
             for stage, weight in enumerate(roi_head.stage_loss_weights)
         ]
 

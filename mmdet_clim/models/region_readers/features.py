@@ -40,10 +40,10 @@ class ExtractedImages(NamedTuple):
         ]
 
 
-def extract_images(detector: nn.Module,
-                   inputs: Tensor,
-                   data_samples: Optional[SampleList] = None
-                   ) -> ExtractedImages:
+def extract_images(
+        detector: nn.Module,
+        inputs: Tensor,
+        data_samples: Optional[SampleList] = None) -> ExtractedImages:
     """Have a detector's backbone and neck take in images.
 
     Args:

@@ -128,8 +128,8 @@ class GroundingReader(DenseFeatureReader):
     def _encode_prompt(self, detector: GroundingDetector,
                        feats: ExtractedImages) -> Dict[str, Tensor]:
         """The reader's prompt as the detector takes it, for every image."""
-        return self.adapter.encode(
-            detector, [self.prompt + SEPARATOR] * len(feats.inputs))
+        return self.adapter.encode(detector, [self.prompt + SEPARATOR] *
+                                   len(feats.inputs))
 
     def _all_maps(self, detector: GroundingDetector,
                   feats: ExtractedImages) -> Sequence[Tensor]:

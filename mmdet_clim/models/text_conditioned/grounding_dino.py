@@ -25,8 +25,8 @@ class GroundingDINOAdapter(TextAdapter):
 
     def max_tokens(self, detector: GroundingDINO) -> int:
         """See the base class; the head takes no more than it has room for."""
-        return min(
-            super().max_tokens(detector), detector.bbox_head.max_text_len)
+        return min(super().max_tokens(detector),
+                   detector.bbox_head.max_text_len)
 
     def losses_of_texts(self, detector: GroundingDINO,
                         levels: Sequence[Tensor], texts: Dict[str, Tensor],

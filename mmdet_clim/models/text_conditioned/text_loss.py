@@ -117,8 +117,8 @@ def _layer_loss(head: GroundingDINOHead, scores: Tensor, boxes: Tensor,
     length = head.text_masks.shape[1]
     told = head.text_masks[:, None].expand(-1, scores.shape[1], -1)
     scores, labels = scores[..., :length][told], labels[..., :length][told]
-    factor = scores.new_tensor(num_positive + num_negative *
-                               head.bg_cls_weight)
+    factor = scores.new_tensor(num_positive +
+                               num_negative * head.bg_cls_weight)
     if head.sync_cls_avg_factor:
         factor = reduce_mean(factor)
     return head.loss_cls(scores, labels, avg_factor=factor.clamp(min=1))

@@ -68,9 +68,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
             digest = hashlib.sha256(type(self).__name__.encode())
             for name, value in self.tower.state_dict().items():
                 digest.update(name.encode())
-                digest.update(
-                    value.detach().cpu().contiguous().flatten().view(
-                        torch.uint8).numpy())
+                digest.update(value.detach().cpu().contiguous().flatten().view(
+                    torch.uint8).numpy())
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
@@ -141,10 +140,9 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         if max(rows) >= size:
             # Twice as many, so that a row is rarely copied.
             size = min(max(2 * size, max(rows) + 1), self.cache_size) - size
-            self._table = torch.cat([
-                self._table,
-                embeddings.new_zeros(size, embeddings.shape[1])
-            ])
+            self._table = torch.cat(
+                [self._table,
+                 embeddings.new_zeros(size, embeddings.shape[1])])
         self._table[self._index(rows)] = embeddings
 
     def _index(self, rows: List[int]) -> Tensor:

@@ -103,7 +103,7 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
                       value_path: bool) -> Tensor:
         from open_clip.transformer import text_global_pool
 
-        from mmdet_clim.models.backbones import vit_reader
+        from mmdet_clim.models.open_clip_blocks import run_block, value_path
         text = self._text_transformer
         end = self.tokenizer.eot_token_id
         x, ends = self._wrap_words(words, lengths, self.tokenizer.sot_token_id,
@@ -114,7 +114,7 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         *blocks, last = text.transformer.resblocks
         for block in blocks:
             x = block(x, attn_mask=mask)
-        x = vit_reader.run_block(last, x, vit_reader.value_path) \
+        x = run_block(last, x, value_path) \
             if value_path else last(x, attn_mask=mask)
         # Where the end is, is all that pooling looks at.
         tokens = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)

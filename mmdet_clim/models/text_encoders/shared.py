@@ -49,10 +49,8 @@ def encoder_key(cfg: Mapping) -> str:
 
     Files that the config names count with their size and time.
     """
-    files = [
-        (text, os.stat(text).st_size, os.stat(text).st_mtime_ns)
-        for text in _texts(cfg) if os.path.isfile(text)
-    ]
+    files = [(text, os.stat(text).st_size, os.stat(text).st_mtime_ns)
+             for text in _texts(cfg) if os.path.isfile(text)]
     return json.dumps([cfg, files], sort_keys=True, default=str)
 
 
@@ -86,9 +84,10 @@ def load_embeddings(encoder: BaseTextEncoder, names: Sequence[str],
     try:
         kept = torch.load(file, map_location='cpu', weights_only=True)
         embeddings = kept['embeddings']
-        fits = (kept['names'] == list(names)
-                and kept['templates'] == list(templates)
-                and embeddings.shape == (len(names), encoder.dim))
+        fits = (
+            kept['names'] == list(names)
+            and kept['templates'] == list(templates)
+            and embeddings.shape == (len(names), encoder.dim))
     except Exception as error:  # torch.load raises whatever pickle does
         print_log(
             f'{file}: expected embeddings of classes, got {error}; they are '

@@ -148,8 +148,7 @@ def test_a_model_of_another_dtype(clim_cfg, make, dtype):
     expected, _ = head(features)
     found, _ = head.to(dtype)(features.to(dtype))
     assert head.fc_cls.class_embeddings.dtype == torch.float32
-    torch.testing.assert_close(
-        found.float(), expected, rtol=.05, atol=.3)
+    torch.testing.assert_close(found.float(), expected, rtol=.05, atol=.3)
 
 
 def test_a_model_that_is_pickled(clim_cfg, make):

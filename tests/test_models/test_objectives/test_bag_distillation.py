@@ -112,8 +112,7 @@ def test_a_crop_is_what_open_clip_sees(image_encoder, tiny_clip,
     with torch.autocast('cpu', torch.bfloat16):
         mixed = encoder(images.bfloat16().float(), rois)
     assert mixed.dtype == torch.float32
-    torch.testing.assert_close(mixed,
-                               encoder(images.bfloat16().float(), rois))
+    torch.testing.assert_close(mixed, encoder(images.bfloat16().float(), rois))
     assert not encoder.state_dict() and not list(encoder.parameters())
 
 
@@ -232,8 +231,8 @@ def test_no_bags_at_all(cfg, tiny_clip_cfg):
     context = branch(
         packed(picture()), text_encoder=MODELS.build(tiny_clip_cfg))
     embeddings = torch.zeros(0, 32, requires_grad=True)
-    out = objective.compare(embeddings, sample_of(objective, context),
-                            context, True)
+    out = objective.compare(embeddings, sample_of(objective, context), context,
+                            True)
     assert out['loss'].item() == 0
     out['loss'].backward()
     assert embeddings.grad.shape == (0, 32)
@@ -248,8 +247,7 @@ def test_encoders_of_two_clips(cfg, bert_folder):
         packed(picture()), found=[proposals(*TWO)], text_encoder=bert)
     sample = sample_of(objective, context)
     with pytest.raises(ValueError, match='expected the width 16.*got 12'):
-        objective.compare(
-            torch.zeros(len(sample), 32), sample, context, True)
+        objective.compare(torch.zeros(len(sample), 32), sample, context, True)
 
 
 @pytest.mark.parametrize('changes, key', [

@@ -98,8 +98,7 @@ def plain_bags(embeddings, regions, text_encoder):
             position = plain_position(regions.bboxes[region].tolist(),
                                       frame) * text_encoder.word_norm
             words += [
-                word + position
-                for word in embeddings[region].view(-1, WIDTH)
+                word + position for word in embeddings[region].view(-1, WIDTH)
             ]
         found.append(
             text_encoder.encode_words(
@@ -211,8 +210,8 @@ def test_queues_on_both_sides(text_encoder, in_order):
 
     resumed = objective(bags=ORDERED, queue=queue)
     resumed.load_state_dict(bags.state_dict())
-    context = branch([mosaic((1, 1), keys=[8], captions=[['two dogs']])],
-                     None, text_encoder)
+    context = branch([mosaic((1, 1), keys=[8], captions=[['two dogs']])], None,
+                     text_encoder)
     second = bags.sample(context.tiles, context.stages[0])
     embeddings = torch.randn(1, NUM_WORDS * WIDTH, requires_grad=True)
     expected = plain_loss(

@@ -264,9 +264,9 @@ def test_regions_are_tiles_or_proposals(make):
     found = [proposals_of([1., 1., 3., 3.], [12., 2., 18., 8.])]
     of_tiles = make(regions='tiles', num_compositions=1)
     assert sample(
-        of_tiles, mosaic(), proposals=found).bboxes.tolist() == [[
-            0, 0, 10, 10
-        ], [10, 0, 20, 10], [0, 0, 20, 10]]
+        of_tiles, mosaic(),
+        proposals=found).bboxes.tolist() == [[0, 0, 10, 10], [10, 0, 20, 10],
+                                             [0, 0, 20, 10]]
     of_proposals = make(regions='proposals', num_compositions=1)
     assert sample(
         of_proposals, mosaic(),
@@ -322,8 +322,7 @@ def test_pseudo_labels_go_to_the_best_proposals_of_tagged_tiles():
         [4., 4., 14., 9.],  # most of it in tile 0: clamped
         [0., 0., 9., 9.],  # third of its tile
     )
-    regions = sample(
-        objective, mosaic(tags=[[0, 2], []]), proposals=[found])
+    regions = sample(objective, mosaic(tags=[[0, 2], []]), proposals=[found])
     assert regions.bboxes.tolist() == [[1, 1, 3, 3], [4, 4, 10, 9]]
     assert regions.members.tolist() == [[True, False]] * 2
     assert len(sample(objective, mosaic())) == 0

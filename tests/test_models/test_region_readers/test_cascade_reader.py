@@ -95,8 +95,7 @@ def moved(detector, stage, feats, boxes, shape=(64, 64)):
         _, deltas = head(detector.roi_head.bbox_roi_extractor[stage](
             feats.levels[:3], rois))
         found.append(
-            head.bbox_coder.decode(of_image, deltas,
-                                   max_shape=shape).detach())
+            head.bbox_coder.decode(of_image, deltas, max_shape=shape).detach())
     return found
 
 
@@ -222,9 +221,8 @@ def test_images_without_proposals(model, mosaics):
         for stage in context.stages:
             found = stage.tile_proposals()
             assert found.proposals.counts == [len(p) for p in proposals]
-            assert found.owns.sum((1, 2)).tolist() == [
-                len(p) for p in proposals
-            ]
+            assert found.owns.sum(
+                (1, 2)).tolist() == [len(p) for p in proposals]
             assert stage.read(torch.zeros(0, 5)).shape == (0, 8)
 
 

@@ -23,7 +23,7 @@ from mmdet_clim.models.region_readers import GroundingReader
 from mmdet_clim.models.text_conditioned import text_adapter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'test_configs'))
-from grounding_cases import shrink  # noqa: E402  isort: skip
+from grounding_cases import shrink, shrink_by_size  # noqa: E402  isort: skip
 
 CLASSES = ('cat', 'dog', 'cow', 'bus', 'cup')
 CONFIGS = Path(mmdet.__file__).parent / '.mim/configs'
@@ -120,7 +120,7 @@ def test_every_parameter_learns_by_both_routes(build, make, path, source):
 
 @pytest.mark.parametrize('boxed', [True, False])
 def test_matched_by_text_no_parameter_is_left_out(build, make, boxed,
-                                                   monkeypatch):
+                                                  monkeypatch):
     """Without boxed images too, as DDP asks."""
     monkeypatch.setattr(connected_zero, 'get_world_size', lambda: 2)
     model = build(MM_48_17, objectives=dict(names=MATCHED_BY_TEXT)).train()
@@ -298,6 +298,30 @@ def test_a_rank_whose_mosaics_have_no_tags(build, make, path, changes,
     torch.testing.assert_close(*ranks)
     assert all(grad.isfinite().all() for grad in ranks[0])
     assert sum(bool(grad.any()) for grad in ranks[0]) > 10
+
+
+def test_a_shipped_config_trains_on_two_ranks(make, repository, small_bert,
+                                              text_encoder_cfg, tmp_path):
+    """Its backbone recomputes activations, for two branches."""
+    register_all_modules()
+    cfg = Config.fromfile(
+        repository /
+        'configs/grounding/mm-grounding-dino_swin-t_ov-coco_clim.py').model
+    shrink_by_size(cfg.detector, small_bert)
+    cfg = ConfigDict(cfg, text_encoder=text_encoder_cfg)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).train()
+    batches = [
+        make['collate'](boxes_sample(make, rank), make['mosaic'](rank))
+        for rank in range(2)
+    ]
+    mp.start_processes(
+        run_rank, (str(tmp_path), model, batches), 2, start_method='fork')
+    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)]
+    torch.testing.assert_close(*ranks)
+    cfg.detector.encoder.num_cp = 1
+    with pytest.raises((ValueError, NotImplementedError), match='num_cp|fair'):
+        MODELS.build(cfg)
 
 
 def test_what_does_not_fit(build, clim_cfg, make):

@@ -198,8 +198,8 @@ def test_proposals_of_a_cascade_rpn(fpn_cfg, make):
     detector = MODELS.build(fpn_cfg).eval()
     _, sample = make['mosaic'](0)
     sample.set_metainfo(dict(pad_shape=(64, 64)))
-    feats = TwoStageReader().extract_feat(detector,
-                                          torch.randn(1, 3, 64, 64), [sample])
+    feats = TwoStageReader().extract_feat(detector, torch.randn(1, 3, 64, 64),
+                                          [sample])
     with torch.no_grad():
         expected, = detector.rpn_head.predict(feats.levels, [sample])
     found, = TwoStageReader().propose(detector, feats)

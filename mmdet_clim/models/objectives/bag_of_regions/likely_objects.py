@@ -88,8 +88,8 @@ class LikelyObjects:
         kept = kept[torch.randperm(len(kept), device=kept.device)]
         kept = kept[image[kept].argsort(stable=True)]
         group = image[kept] * tiles.shape[1] + tile[kept]
-        number = number_in_group(
-            group, torch.arange(len(kept), device=kept.device))
+        number = number_in_group(group,
+                                 torch.arange(len(kept), device=kept.device))
         kept = kept[number < self.max_objects]
         return boxes[kept], image[kept], tile[kept]
 
@@ -100,5 +100,5 @@ class LikelyObjects:
         area = (tiles[..., 2:] - tiles[..., :2]).prod(-1)
         return ((width <= self.max_aspect * height)
                 & (height <= self.max_aspect * width)
-                & (width * height > self.min_area *
-                   area.gather(1, found.owner)))
+                &
+                (width * height > self.min_area * area.gather(1, found.owner)))

@@ -164,8 +164,8 @@ class BagReader(nn.Module):
         number = number_in_group(bag,
                                  chance - sampled.is_core[region].to(chance))
         bag, region = bag[number < room], region[number < room]
-        boxes = relative_boxes(sampled.bboxes[region],
-                               sampled.bag_rois[bag, 1:])
+        boxes = relative_boxes(sampled.bboxes[region], sampled.bag_rois[bag,
+                                                                        1:])
         return bag, region, embed_positions(boxes, words.shape[2])
 
     def _order(self, bag: Tensor) -> Tuple[Tensor, Tensor, Tensor]:

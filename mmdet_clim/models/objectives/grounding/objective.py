@@ -144,8 +144,8 @@ class GroundingObjective(BaseObjective):
             ]
         # Under DDP every rank must reach the same parameters.
         every_part = told and self.match == 'box'
-        zero = connected_zero([context.reader] if every_part else
-                              [context.reader, detector])
+        zero = connected_zero(
+            [context.reader] if every_part else [context.reader, detector])
         levels = tuple(level[images] for level in feats.levels)
         losses = adapter.losses(detector, levels, samples, self.match)
         text_loss = _total(losses, lambda key: 'loss_cls' in key, zero)
