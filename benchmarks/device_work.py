@@ -19,6 +19,7 @@ from typing import Dict
 
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
@@ -123,6 +124,7 @@ def measure(fakecuda: Path,
         dict: Branch to ``waits``, those of mmdet's parts left out,
         ``all_waits`` and ``operators``.
     """
+    register_all_modules()  # all of mmdet, before the tool changes PyTorch
     spec = importlib.util.spec_from_file_location('fakecuda', fakecuda)
     counter = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(counter)

@@ -9,6 +9,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_clim.models.region_readers import (
@@ -156,6 +157,98 @@ def test_a_batch_is_what_its_images_are(request, build, name, source):
         atol=1e-5)
     for both, first, second in zip(grads, *(of for _, of in alone)):
         torch.testing.assert_close(both, first + second, rtol=1e-2, atol=1e-4)
+
+
+def test_what_is_padding_is_masked(build, detr_cfg):
+    """The encoder is told, and reads otherwise if it is not."""
+    model = build(detr_cfg).eval()
+    detector, reader = model.detector, model.region_reader
+    for name, parameter in detector.encoder.named_parameters():
+        if 'sampling_offsets' in name or 'attention_weights' in name:
+            # At first they do not look at what they are asked.
+            torch.nn.init.normal_(parameter)
+    images = torch.randn(2, 3, 64, 96)
+    masks = []
+    handle = detector.encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: masks.append(kwargs['key_padding_mask']),
+        with_kwargs=True)
+    found = []
+    for shape in ((48, 64), (64, 96)):
+        samples = [
+            DetDataSample(metainfo=dict(img_shape=of))
+            for of in ((64, 96), shape)
+        ]
+        feats = reader.extract_feat(detector, images, samples)
+        found.append(read_regions(reader, detector, feats, ROIS))
+    handle.remove()
+    finest = masks[0][:, :8 * 12].unflatten(1, (8, 12))
+    assert not finest[0].any()
+    expected = torch.ones(8, 12, dtype=torch.bool)
+    expected[:6, :8] = False
+    assert torch.equal(finest[1], expected)
+    assert masks[1] is None or not masks[1].any()
+    # That of the second image alone.
+    change = (found[0] - found[1]).abs().amax(1)
+    assert change[1] > 1e-3 and change[[0, 2]].max() < 1e-4
+
+
+def test_a_large_region_is_read_from_a_coarse_map(build, fcos_cfg):
+    """One of 14 cells of a map, and up to 28, from that map."""
+    reader = build(fcos_cfg).region_reader
+    maps = [
+        torch.full((1, 8, 256 >> level, 256 >> level), float(level))
+        for level in range(4)
+    ]
+    sides = [8, 111, 112, 223, 225, 447, 449, 895, 897, 2000]
+    rois = torch.tensor([[0., 0, 0, side, side] for side in sides])
+    assert reader.embed(maps, rois)[:, 0].tolist() == [
+        0, 0, 0, 0, 1, 1, 2, 2, 3, 3
+    ]
+
+
+def test_the_best_boxes_that_do_not_overlap():
+    """Of two that do, whatever their classes, the better one."""
+    found = InstanceData(
+        bboxes=torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 6.],
+                             [20., 0., 30., 10.], [40., 0., 50., 10.]]),
+        scores=torch.tensor([.5, .9, .8, .7]),
+        labels=torch.tensor([0, 1, 0, 0]))
+    for nms_iou, most, expected in ((.5, 9, [.9, .8, .7]), (.5, 2, [.9, .8]),
+                                    (.7, 9, [.9, .8, .7, .5])):
+        best = DenseFeatureReader(max_proposals=most, nms_iou=nms_iou)._best(
+            found)
+        torch.testing.assert_close(best.scores, torch.tensor(expected))
+        assert len(best.bboxes) == len(expected)
+
+
+class Patches(nn.Module):
+    """Four levels on patches of 14 pixels, as of a vision transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def extract_feat(self, inputs):
+        pad = [-inputs.shape[3] % 14, -inputs.shape[2] % 14]
+        x = nn.functional.pad(inputs, (0, pad[0], 0, pad[1])) * self.scale
+        whole = nn.functional.avg_pool2d(x, 14)
+        return (nn.functional.interpolate(whole, scale_factor=4.),
+                nn.functional.interpolate(whole, scale_factor=2.), whole,
+                nn.functional.max_pool2d(whole, 2, ceil_mode=True))
+
+
+def test_patches_of_14_pixels_lie_where_they_are():
+    detector, reader = Patches(), DenseFeatureReader('neck')
+    reader.prepare(detector, 8)
+    assert reader.extractor.featmap_strides == [3.5, 7, 14, 28]
+    # A column of patches at 560 pixels; strides of 16 would look at 640.
+    image = torch.zeros(1, 3, 224, 896)
+    image[..., 560:574] = 1
+    reader.projection = None
+    rois = torch.tensor([[0., 560, 0, 574, 224], [0., 640, 0, 656, 224]])
+    found = read_regions(reader, detector, reader.extract_feat(
+        detector, image), rois)
+    assert found[0].min() > .9 and found[1].max() == 0
 
 
 def test_encoder_maps_are_the_decoders_memory(build, detr_cfg, make):

@@ -166,6 +166,20 @@ def test_it_is_the_reader_of_an_fpn_detector_and_trains_it(
     assert model.detector.backbone.layer4[1].conv2.weight.grad.abs().sum() > 0
 
 
+def test_regions_of_c4_pass_through_the_shared_head(detector_cfg):
+    torch.manual_seed(0)
+    detector = MODELS.build(detector_cfg).eval()
+    roi_head = detector.roi_head
+    roi_head.shared_head = torch.nn.Conv2d(16, 16, 3, padding=1)
+    feats, rois = features(detector), boxes()
+    pooled = roi_head.bbox_roi_extractor(feats.levels, rois)
+    expected = roi_head.bbox_head.fc_cls.projection(
+        roi_head.shared_head(pooled).mean((2, 3)))
+    torch.testing.assert_close(read(detector, feats, rois), expected)
+    without = roi_head.bbox_head.fc_cls.projection(pooled.mean((2, 3)))
+    assert not torch.allclose(without, expected, rtol=.1)
+
+
 def test_a_plain_box_head_is_refused(fpn_cfg):
     fpn_cfg['roi_head']['bbox_head'] = dict(
         type='mmdet.Shared2FCBBoxHead',
