@@ -106,7 +106,7 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         distinct = list(dict.fromkeys(texts))
         if len(distinct) > self.cache_size:
             row = {text: index for index, text in enumerate(distinct)}
-            return self._encode_all(distinct)[self._index(
+            return self._encode_all(distinct)[self._upload_rows(
                 [row[text] for text in texts])]
         missing = [text for text in distinct if text not in self._rows]
         for text in distinct:
@@ -114,7 +114,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
                 self._rows.move_to_end(text)
         if missing:
             self._remember(missing, self._encode_all(missing))
-        return self._table[self._index([self._rows[text] for text in texts])]
+        return self._table[self._upload_rows(
+            [self._rows[text] for text in texts])]
 
     def _encode_all(self, texts: List[str]) -> Tensor:
         return torch.cat([
@@ -143,9 +144,9 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
             self._table = torch.cat(
                 [self._table,
                  embeddings.new_zeros(size, embeddings.shape[1])])
-        self._table[self._index(rows)] = embeddings
+        self._table[self._upload_rows(rows)] = embeddings
 
-    def _index(self, rows: List[int]) -> Tensor:
+    def _upload_rows(self, rows: List[int]) -> Tensor:
         return upload(torch.tensor(rows), self._device_probe)
 
     @torch.no_grad()

@@ -65,7 +65,7 @@ class PrecomputedTextEncoder(BaseTextEncoder):
                     f'{text!r} is not among the {len(self.names)} texts of '
                     f'{self.file}; the closest are {close}')
         rows = [self._index[text] for text in texts]
-        return self.tower(torch.tensor(rows, device=self.device))
+        return self.tower(self._upload_rows(rows))
 
 
 def load_vectors(file: str) -> Tuple[List[str], Tensor]:

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
@@ -11,6 +12,7 @@ from mmengine.runner import load_checkpoint, save_checkpoint
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_clim.models import connected_zero
+from mmdet_clim.models.text_encoders import SentenceTextEncoder
 
 
 def losses_of(model, batch, seed=0):
@@ -118,6 +120,29 @@ def test_the_text_encoder_is_the_detectors_own(clim_cfg, detector_cfg):
         type='mmdet.BBoxHead', in_channels=16, roi_feat_size=4, num_classes=5)
     with pytest.raises(ValueError, match='text_encoder: expected a config'):
         MODELS.build(clim_cfg)
+
+
+def test_every_class_name_is_encoded_once(clim_cfg, centernet2_cfg, make,
+                                          bert_folder, monkeypatch):
+    """Whatever the number of stages and objectives, and the captions too."""
+    encoder = dict(
+        type='mmdet_clim.SentenceTextEncoder', path=str(bert_folder))
+    for head in centernet2_cfg.roi_head.bbox_head:
+        head.classifier.text_encoder = encoder
+    clim_cfg.objectives.caption.queue.dim = 16
+    encoded = []
+    encode = SentenceTextEncoder._encode
+    monkeypatch.setattr(
+        SentenceTextEncoder, '_encode',
+        lambda self, texts: encoded.extend(texts) or encode(self, texts))
+    cfg = ConfigDict(clim_cfg, detector=centernet2_cfg, text_encoder=encoder)
+    model = MODELS.build(cfg).train()
+    losses_of(model, make['collate'](make['mosaic'](0)))
+    losses_of(model, make['collate'](make['mosaic'](0)))
+    assert sorted(encoded) == sorted([
+        'cat', 'dog', 'cow', 'bus', 'cup', 'a cat.', 'two dogs.',
+        'a cow on grass.', 'a red bus.'
+    ])
 
 
 @pytest.mark.parametrize('name', ['caption', 'tag'])

@@ -201,9 +201,8 @@ def test_a_large_region_is_read_from_a_coarse_map(build, fcos_cfg):
     ]
     sides = [8, 111, 112, 223, 225, 447, 449, 895, 897, 2000]
     rois = torch.tensor([[0., 0, 0, side, side] for side in sides])
-    assert reader.embed(maps, rois)[:, 0].tolist() == [
-        0, 0, 0, 0, 1, 1, 2, 2, 3, 3
-    ]
+    assert reader.embed(maps,
+                        rois)[:, 0].tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_the_best_boxes_that_do_not_overlap():
@@ -215,8 +214,8 @@ def test_the_best_boxes_that_do_not_overlap():
         labels=torch.tensor([0, 1, 0, 0]))
     for nms_iou, most, expected in ((.5, 9, [.9, .8, .7]), (.5, 2, [.9, .8]),
                                     (.7, 9, [.9, .8, .7, .5])):
-        best = DenseFeatureReader(max_proposals=most, nms_iou=nms_iou)._best(
-            found)
+        best = DenseFeatureReader(
+            max_proposals=most, nms_iou=nms_iou)._best(found)
         torch.testing.assert_close(best.scores, torch.tensor(expected))
         assert len(best.bboxes) == len(expected)
 
@@ -246,8 +245,8 @@ def test_patches_of_14_pixels_lie_where_they_are():
     image[..., 560:574] = 1
     reader.projection = None
     rois = torch.tensor([[0., 560, 0, 574, 224], [0., 640, 0, 656, 224]])
-    found = read_regions(reader, detector, reader.extract_feat(
-        detector, image), rois)
+    found = read_regions(reader, detector,
+                         reader.extract_feat(detector, image), rois)
     assert found[0].min() > .9 and found[1].max() == 0
 
 
