@@ -113,7 +113,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         ],
                              batch_first=True,
                              padding_value=NONE)
-        counts = (found[..., 4] > NONE).sum(1).tolist()
+        counts = (found[..., 4] > NONE).sum(1).cpu().tolist()
         return [
             InstanceData(
                 bboxes=of_image[:count, :4],

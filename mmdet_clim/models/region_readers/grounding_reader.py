@@ -141,10 +141,5 @@ class GroundingReader(DenseFeatureReader):
     def predict(self, detector: GroundingDetector,
                 feats: ExtractedImages) -> List[InstanceData]:
         """Boxes that fit the reader's prompt, whatever else there is."""
-        found = []
-        samples = feats.samples(text=(self.prompt, ), custom_entities=True)
-        # One by one, as a detector with chunked_size in its test_cfg asks.
-        for image, sample in zip(feats.inputs, samples):
-            predicted, = detector.predict(image[None], [sample], rescale=False)
-            found.append(predicted.pred_instances)
-        return found
+        return self.adapter.predict(detector, feats.levels, feats.samples(),
+                                    self.prompt)

@@ -4,6 +4,7 @@ from typing import Dict, List, Sequence, Tuple, Type, Union
 
 from mmdet.models.detectors import GLIP, GroundingDINO
 from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from .prompts import GroundingPrompt, pack_phrases
@@ -52,6 +53,38 @@ class TextAdapter(metaclass=ABCMeta):
         return pack_phrases(phrases,
                             lambda text: len(tokenizer.tokenize(text)),
                             self.max_tokens(detector))
+
+    def predict(self, detector: GroundingDetector, levels: Sequence[Tensor],
+                samples: SampleList, prompt: str) -> List[InstanceData]:
+        """Boxes that fit one prompt, in pixels of the network input.
+
+        As the detector's own ``predict``, from maps that are there already.
+
+        Args:
+            detector (GLIP or GroundingDINO): In evaluation mode.
+            levels (Sequence[Tensor]): The neck's maps (N, C, H, W).
+            samples (list[DetDataSample]): N samples with ``img_shape`` and
+                ``batch_input_shape``.
+            prompt (str): What is looked for.
+        """
+        positive, text, *_ = detector.get_tokens_positive_and_prompts(
+            (prompt, ), True, None, None)
+        if not isinstance(text, str):
+            # By test_cfg.chunked_size, of which one prompt is one chunk.
+            (positive, ), (text, ) = positive, text
+        for sample in samples:
+            sample.token_positive_map = positive
+        # Copies, as a head may write into what it gets.
+        levels = tuple(level.detach().clone() for level in levels)
+        return self.predict_of_texts(
+            detector, levels, self.encode(detector, [text] * len(samples)),
+            samples)
+
+    @abstractmethod
+    def predict_of_texts(self, detector: GroundingDetector,
+                         levels: Sequence[Tensor], texts: Dict[str, Tensor],
+                         samples: SampleList) -> List[InstanceData]:
+        """The boxes, with encoded texts and ``token_positive_map``."""
 
     def losses(self,
                detector: GroundingDetector,

@@ -3,6 +3,7 @@ from typing import Dict, List, Sequence
 
 from mmdet.models.detectors import GLIP
 from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .base import TextAdapter
@@ -23,6 +24,13 @@ class GLIPAdapter(TextAdapter):
         for prompt in prompts:
             prompt.text = prompt.text.removesuffix(SEPARATOR)
         return prompts
+
+    def predict_of_texts(self, detector: GLIP, levels: Sequence[Tensor],
+                         texts: Dict[str, Tensor],
+                         samples: SampleList) -> List[InstanceData]:
+        """See the base class."""
+        return detector.bbox_head.predict(
+            levels, texts, samples, rescale=False)
 
     def losses_of_texts(self, detector: GLIP, levels: Sequence[Tensor],
                         texts: Dict[str, Tensor], samples: SampleList,

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Sequence
+from typing import Dict, List, Sequence
 
 from mmdet.models.detectors import GroundingDINO
 from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .base import TextAdapter
@@ -27,6 +28,15 @@ class GroundingDINOAdapter(TextAdapter):
         """See the base class; the head takes no more than it has room for."""
         return min(super().max_tokens(detector),
                    detector.bbox_head.max_text_len)
+
+    def predict_of_texts(self, detector: GroundingDINO,
+                         levels: Sequence[Tensor], texts: Dict[str, Tensor],
+                         samples: SampleList) -> List[InstanceData]:
+        """See the base class."""
+        return detector.bbox_head.predict(
+            **detector.forward_transformer(levels, texts, samples),
+            rescale=False,
+            batch_data_samples=samples)
 
     def losses_of_texts(self, detector: GroundingDINO,
                         levels: Sequence[Tensor], texts: Dict[str, Tensor],

@@ -177,6 +177,37 @@ def test_losses_are_those_of_the_detector(build, make, path):
         torch.testing.assert_close(mine[key], value)
 
 
+@pytest.mark.parametrize('chunked_size', [-1, 1])
+@pytest.mark.parametrize('path', [MM_48_17, GLIP])
+def test_proposals_are_what_the_detector_predicts(build, make, path,
+                                                  chunked_size, monkeypatch):
+    """Of each image by itself; the backbone is not asked again."""
+    model = build(path).eval()
+    detector, reader = model.detector, model.region_reader
+    detector.test_cfg = dict(detector.test_cfg, chunked_size=chunked_size)
+    _, samples = zip(make['mosaic'](0), make['mosaic'](1))
+    images = torch.randn(2, 3, 64, 64)
+    feats = reader.extract_feat(detector, images, samples)
+    expected = []
+    with torch.no_grad():
+        for image, sample in zip(images, samples):
+            sample = DetDataSample(
+                metainfo=dict(
+                    sample.metainfo,
+                    text=('object', ),
+                    custom_entities=True,
+                    batch_input_shape=(64, 64)))
+            expected += detector.predict(image[None], [sample], rescale=False)
+    before = [level.clone() for level in feats.levels]
+    monkeypatch.setattr(detector, 'extract_feat', None)
+    for found, one in zip(reader.propose(detector, feats), expected):
+        best = reader._best(one.pred_instances)
+        torch.testing.assert_close(found.scores, best.scores)
+        torch.testing.assert_close(
+            found.bboxes[:3], best.bboxes[:3], rtol=1e-3, atol=1e-2)
+    assert all(map(torch.equal, feats.levels, before))
+
+
 def test_queries_are_those_that_fit_the_regions(build, make):
     model = build(MM_48_17,
                   dict(type='mmdet_clim.GroundingReader',
