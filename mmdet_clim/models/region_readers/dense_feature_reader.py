@@ -219,20 +219,17 @@ def class_embedding_maps(detector: nn.Module,
                          levels: Sequence[Tensor]) -> List[Tensor]:
     """Per level, the embeddings (N, D, H, W) that a head classifies.
 
-    Of several priors of one position, their mean.
+    Of several priors of one position, their mean. No class is scored.
     """
-    seen = []
-    handles = [
-        layer.projection.register_forward_hook(
-            lambda module, args, output, layer=layer: seen.append(
-                layer.split(output).mean(1)))
-        for layer in detector.bbox_head.class_layers
-    ]
+    layers = detector.bbox_head.class_layers
+    seen: List[Tensor] = []
+    for layer in layers:
+        layer.seen = seen
     try:
         detector.bbox_head(tuple(levels))
     finally:
-        for handle in handles:
-            handle.remove()
+        for layer in layers:
+            layer.seen = None
     return seen
 
 

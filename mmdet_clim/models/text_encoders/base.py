@@ -65,13 +65,19 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
     def fingerprint(self) -> str:
         """By which this encoder is told from one of other weights."""
         if self._fingerprint is None:
-            digest = hashlib.sha256(type(self).__name__.encode())
+            digest = hashlib.sha256(
+                repr([type(self).__name__, self.reading]).encode())
             for name, value in self.tower.state_dict().items():
                 digest.update(name.encode())
                 digest.update(value.detach().cpu().contiguous().flatten().view(
                     torch.uint8).numpy())
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
+
+    @property
+    def reading(self) -> tuple:
+        """What an embedding depends on beside the tower's weights."""
+        return ()
 
     @property
     def vocabularies(self) -> Dict[tuple, Tensor]:

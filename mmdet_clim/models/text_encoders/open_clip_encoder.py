@@ -49,6 +49,10 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         self._dim = self._encode_frozen(['a']).shape[1]
 
     @property
+    def reading(self) -> tuple:
+        return (self.model, self._limit)
+
+    @property
     def dim(self) -> int:
         return self._dim
 

@@ -68,6 +68,11 @@ class SentenceTextEncoder(BaseTextEncoder):
                                            self.tokenizer)
 
     @property
+    def reading(self) -> tuple:
+        return (self.pooling, self.max_length,
+                sorted(self.tokenizer.get_vocab().items()))
+
+    @property
     def dim(self) -> int:
         return self.tower.config.hidden_size
 
