@@ -7,8 +7,8 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
+from mmdet_clim.models.clip_refinement import CLIMOnCLIP
 from mmdet_clim.models.detectors import CLIMDetector
-from mmdet_clim.models.region_clip import CLIMOnCLIP
 from mmdet_clim.models.region_readers import (
     BaseRegionReader,
     build_region_reader,

@@ -374,7 +374,7 @@ def clim_cfg(detector_cfg, text_encoder_cfg):
         objectives=dict(
             caption=dict(
                 type='mmdet_clim.RegionCaptionObjective',
-                queue=dict(type='mmdet_clim.TextQueue', size=6, dim=DIM),
+                queue=dict(type='mmdet_clim.FeatureQueue', size=6, dim=DIM),
                 loss=dict(type='mmdet_clim.CLIMRegionLoss', bias=-5.)),
             tag=dict(
                 type='mmdet_clim.RegionTagObjective',

@@ -105,7 +105,7 @@ def objective(key, fixture, detector):
     caption = dict(
         type='mmdet_clim.RegionCaptionObjective',
         num_compositions=EVERY,
-        queue=dict(type='mmdet_clim.TextQueue', size=12, dim=8),
+        queue=dict(type='mmdet_clim.FeatureQueue', size=12, dim=8),
         loss=dict(bce, negative_weight=.5))
     tag = dict(
         type='mmdet_clim.RegionTagObjective',
@@ -152,7 +152,7 @@ def objective(key, fixture, detector):
     bags = dict(
         loss=infonce,
         bags=dict(num_words=2, num_orders=1, drop_prob=0.),
-        queue=dict(type='mmdet_clim.TextQueue', size=12, dim=12),
+        queue=dict(type='mmdet_clim.FeatureQueue', size=12, dim=12),
         proposals=dict(min_score=.4, min_area=0., max_objects=3))
     if key == 'distillation':
         return dict(

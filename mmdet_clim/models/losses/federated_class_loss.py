@@ -5,11 +5,11 @@ from torch import Tensor
 
 from mmdet_clim.registry import MODELS
 
-from .base_class_loss import BaseClassLoss
+from .base_class_sigmoid_loss import BaseClassSigmoidLoss
 
 
 @MODELS.register_module()
-class FederatedClassLoss(BaseClassLoss):
+class FederatedClassLoss(BaseClassSigmoidLoss):
     r"""Sigmoid cross-entropy over a drawn part of the base classes.
 
     LVIS's images are annotated for some classes only, so most of its

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmdet_clim.models.host import upload
-from mmdet_clim.models.losses import TextQueue
+from mmdet_clim.models.losses import FeatureQueue
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.registry import MODELS
@@ -31,7 +31,7 @@ class RegionCaptionObjective(BaseRegionObjective):
         loss (dict): Config of the loss, normally ``CLIMRegionLoss``.
         num_compositions (int): Rectangles per mosaic.
         queue (dict, optional): Config of the queue of past captions, normally
-            ``TextQueue``; None for none.
+            ``FeatureQueue``; None for none.
         avg_factor (float, optional): Divisor of the sum over regions. None
             averages over the regions of all ranks. The OV-COCO recipe scales
             its average by regions / 4, which is the divisor 4.
@@ -64,7 +64,7 @@ class RegionCaptionObjective(BaseRegionObjective):
         check_region_kind(regions)
         self.region_loss = build_region_loss(loss)
         self.num_compositions = num_compositions
-        self.queue: Optional[TextQueue] = None if queue is None else \
+        self.queue: Optional[FeatureQueue] = None if queue is None else \
             MODELS.build(queue)
         self.avg_factor = avg_factor
         self.regions = regions

@@ -21,7 +21,7 @@ class ZeroShotMixin:
             :class:`ZeroShotClassifier`, such as ``text_encoder``; of another
             classifier where it holds a ``type``.
         loss_cls (dict): Config of the classification loss. Defaults to
-            :class:`~mmdet_clim.models.losses.BaseClassLoss`.
+            :class:`~mmdet_clim.models.losses.BaseClassSigmoidLoss`.
         **kwargs: Arguments of the mmdet head.
     """
 
@@ -41,7 +41,7 @@ class ZeroShotMixin:
                 'type': 'mmdet_clim.ZeroShotClassifier',
                 **classifier, 'vocabulary': vocabulary
             },
-            loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassLoss'),
+            loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassSigmoidLoss'),
             **kwargs)
         self.loss_cls.set_classes(self.fc_cls.class_texts)
 

@@ -58,7 +58,7 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
     bags = dict(num_words=2, num_orders=1, drop_prob=0.)
     loss = dict(
         type='mmdet_clim.CLIMRegionLoss', kind='infonce', temperature=10.)
-    queue = dict(type='mmdet_clim.TextQueue', size=99, dim=16)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=99, dim=16)
     proposals = dict(min_area=0., min_score=.4, max_objects=99)
     return ConfigDict(
         type='mmdet_clim.CLIMDetector',

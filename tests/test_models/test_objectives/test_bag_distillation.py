@@ -168,7 +168,7 @@ def test_value_and_gradients_equal_one_bag_at_a_time(cfg, tiny_clip_cfg,
                                                      monkeypatch):
     text_encoder = MODELS.build(tiny_clip_cfg)
     objective = MODELS.build(
-        dict(cfg, queue=dict(type='mmdet_clim.TextQueue', size=9, dim=12)))
+        dict(cfg, queue=dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)))
     torch.manual_seed(0)
     context = branch(
         packed(picture(0)),
@@ -227,7 +227,7 @@ def plain_bags(embeddings, sample, context, image_encoder):
 
 def test_no_bags_at_all(cfg, tiny_clip_cfg):
     objective = MODELS.build(
-        dict(cfg, queue=dict(type='mmdet_clim.TextQueue', size=9, dim=12)))
+        dict(cfg, queue=dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)))
     context = branch(
         packed(picture()), text_encoder=MODELS.build(tiny_clip_cfg))
     embeddings = torch.zeros(0, 32, requires_grad=True)

@@ -195,7 +195,7 @@ def test_value_and_gradients_equal_one_bag_at_a_time(text_encoder, in_order):
 
 
 def test_queues_on_both_sides(text_encoder, in_order):
-    queue = dict(type='mmdet_clim.TextQueue', size=9, dim=12)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)
     bags = objective(bags=ORDERED, queue=queue)
     torch.manual_seed(0)
     old = torch.randn(4, NUM_WORDS * WIDTH)
@@ -335,7 +335,7 @@ def test_a_bag_that_is_too_long_keeps_the_tiles(text_encoder):
 
 def test_at_most_so_many_captions(text_encoder):
     captions = [['a cat', 'a dog', 'one', 'two', 'a word', 'the photo']]
-    queue = dict(type='mmdet_clim.TextQueue', size=99, dim=12)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=99, dim=12)
     bags = objective(queue=queue)
     context = branch([mosaic((1, 1), keys=[3], captions=captions)], None,
                      text_encoder)
@@ -349,7 +349,7 @@ def test_at_most_so_many_captions(text_encoder):
 
 
 def test_a_text_that_is_not_finite_is_refused_and_a_bag_left_out(text_encoder):
-    queue = dict(type='mmdet_clim.TextQueue', size=9, dim=12)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)
     bags = objective(queue=queue, bags=dict(num_orders=1))
     context = branch([mosaic()], None, text_encoder)
     embeddings = torch.randn(2, 32)

@@ -128,7 +128,7 @@ def test_fixed_divisor(text_encoder):
 
 
 def test_queue_adds_past_captions_and_survives_a_checkpoint(text_encoder):
-    queue = dict(type='mmdet_clim.TextQueue', size=3, dim=6)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=3, dim=6)
     objective = caption_objective(queue=queue)
     embeddings = torch.randn(3, 6)
     args = embeddings, [mosaic()], text_encoder
@@ -174,7 +174,7 @@ def test_sources_with_the_same_ids_do_not_share_captions(
     assert [p.img_id for p in packed] == [0, 0, 0]
     objective = caption_objective(
         num_compositions=0,
-        queue=dict(type='mmdet_clim.TextQueue', size=9, dim=6))
+        queue=dict(type='mmdet_clim.FeatureQueue', size=9, dim=6))
     embeddings = torch.randn(1, 6)
     compare(objective, embeddings, packed[:1], text_encoder)
     loss = compare(objective, embeddings, packed[1:2], text_encoder)['loss']
@@ -194,7 +194,7 @@ def test_sources_with_the_same_ids_do_not_share_captions(
 
 def test_a_caption_embedding_that_is_not_finite_is_refused(text_encoder):
     text_encoder.tower.weight.data[text_encoder.names.index('two')] = torch.nan
-    for queue in (None, dict(type='mmdet_clim.TextQueue', size=9, dim=6)):
+    for queue in (None, dict(type='mmdet_clim.FeatureQueue', size=9, dim=6)):
         objective = caption_objective(queue=queue)
         with pytest.raises(ValueError, match=r"finite.*rank for \['two'\]"):
             compare(objective, torch.randn(3, 6), [mosaic()], text_encoder)

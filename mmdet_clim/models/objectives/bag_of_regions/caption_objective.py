@@ -34,7 +34,7 @@ class BagOfRegionsObjective(BaseRegionObjective):
         bags (dict, optional): Arguments of :class:`BagReader`, such as
             ``num_words``.
         queue (dict, optional): Config of the queues of past bags and past
-            captions, one each, normally ``TextQueue``; None for none.
+            captions, one each, normally ``FeatureQueue``; None for none.
         regions (str): ``'proposals'``: bags as above; ``'tiles'``: of the tile
             boxes alone.
         proposals (dict, optional): Arguments of :class:`LikelyObjects`.

@@ -25,7 +25,8 @@ class BagContrast(nn.Module):
     Args:
         loss (dict): Config of the loss, ``CLIMRegionLoss(kind='infonce')``.
         queue (dict, optional): Config of each of the two queues, normally
-            ``TextQueue``; None for none. A bag of several images is not kept.
+            ``FeatureQueue``; None for none. A bag of several images is not
+            kept.
     """
 
     def __init__(self, loss: dict, queue: Optional[dict] = None) -> None:

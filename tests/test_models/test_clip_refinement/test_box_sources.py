@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 
-from mmdet_clim.models.region_clip import FileBoxes, GridBoxes, RandomBoxes
+from mmdet_clim.models.clip_refinement import FileBoxes, GridBoxes, RandomBoxes
 
 
 def sample(**metainfo):

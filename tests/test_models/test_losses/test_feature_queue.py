@@ -4,11 +4,11 @@ import torch
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
-from mmdet_clim.models.losses import TextQueue
+from mmdet_clim.models.losses import FeatureQueue
 
 
 def filled_queue(size, count):
-    queue = TextQueue(size, 2)
+    queue = FeatureQueue(size, 2)
     for i in range(count):
         queue.enqueue(torch.full((1, 2), float(i)), torch.tensor([10 + i]))
     return queue
@@ -43,7 +43,7 @@ def test_nothing_to_enqueue():
 
 
 def test_features_are_float32_without_gradient_and_copies():
-    queue = TextQueue(2, 2)
+    queue = FeatureQueue(2, 2)
     features = torch.ones(1, 2, dtype=torch.bfloat16, requires_grad=True)
     queue.enqueue(features * 2, torch.tensor([1]))
     assert queue.features.dtype == torch.float32
@@ -57,7 +57,7 @@ def test_features_are_float32_without_gradient_and_copies():
                                            (2, [1, 2]), (9, [0, 1, 2])])
 def test_state_goes_on_in_a_queue_of_any_size(size, numbers):
     source = nn.Sequential(filled_queue(4, 3))
-    target = nn.Sequential(TextQueue(size, 2))
+    target = nn.Sequential(FeatureQueue(size, 2))
     load_state_dict(target, get_state_dict(source), strict=True)
     assert_holds(target[0], numbers)
     target[0].enqueue(torch.full((1, 2), 7.0), torch.tensor([17]))
@@ -67,12 +67,12 @@ def test_state_goes_on_in_a_queue_of_any_size(size, numbers):
 def test_state_of_another_width_is_refused():
     state = filled_queue(4, 3).state_dict()
     with pytest.raises(RuntimeError, match='dim=3, the state holds 2'):
-        TextQueue(4, 3).load_state_dict(state)
+        FeatureQueue(4, 3).load_state_dict(state)
 
 
 def test_state_without_queue_is_named():
     with pytest.raises(RuntimeError, match='stored_ids'):
-        TextQueue(4, 3).load_state_dict({})
+        FeatureQueue(4, 3).load_state_dict({})
 
 
 @pytest.mark.parametrize('features, ids, error, message', [
@@ -94,4 +94,4 @@ def test_wrong_input(features, ids, error, message):
 @pytest.mark.parametrize('size, dim', [(0, 2), (2, 0)])
 def test_wrong_size(size, dim):
     with pytest.raises(ValueError, match='must be positive'):
-        TextQueue(size, dim)
+        FeatureQueue(size, dim)

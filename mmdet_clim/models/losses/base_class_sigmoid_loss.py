@@ -10,7 +10,7 @@ from mmdet_clim.registry import MODELS
 
 
 @MODELS.register_module()
-class BaseClassLoss(nn.Module):
+class BaseClassSigmoidLoss(nn.Module):
     """Sigmoid cross-entropy of a box head over the base classes alone.
 
     The boxes of an open-vocabulary training set say nothing of novel classes,

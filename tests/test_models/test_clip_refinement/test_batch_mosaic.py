@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmdet_clim.models.region_clip import BatchMosaic
-from mmdet_clim.models.region_clip.batch_mosaic import choose_grids
+from mmdet_clim.models.clip_refinement import BatchMosaic
+from mmdet_clim.models.clip_refinement.batch_mosaic import choose_grids
 
 THREE = ((2, 2), (3, 3), (4, 4))
 

@@ -3,7 +3,7 @@ import pytest
 from torch import nn
 
 import mmdet_clim  # noqa: F401  (first: open_clip needs what it prepares)
-from mmdet_clim.models.region_clip import tower_blocks, unlock_blocks
+from mmdet_clim.models.clip_refinement import tower_blocks, unlock_blocks
 
 
 def trained(module):

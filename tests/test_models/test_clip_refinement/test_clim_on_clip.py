@@ -10,8 +10,8 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch.nn import functional as F
 
-from mmdet_clim.models.region_clip.objective_base import crop_images
-from mmdet_clim.models.region_clip.region_prediction import enlarged
+from mmdet_clim.models.clip_refinement.objective_base import crop_images
+from mmdet_clim.models.clip_refinement.region_prediction import enlarged
 
 LABELS = dict(
     type='mmdet_clim.RegionLabelObjective',

@@ -12,7 +12,7 @@ from .gather import exchange_counts, gather_rows
 
 
 @MODELS.register_module()
-class TextQueue(nn.Module):
+class FeatureQueue(nn.Module):
     """First-in first-out queue of text features and the images they tell of.
 
     All of it lies in persistent buffers, so a resumed run goes on with the
@@ -28,7 +28,7 @@ class TextQueue(nn.Module):
         ValueError: If ``size`` or ``dim`` is not positive.
 
     Example:
-        >>> queue = TextQueue(size=2, dim=1)
+        >>> queue = FeatureQueue(size=2, dim=1)
         >>> queue.enqueue(torch.ones(3, 1), torch.tensor([5, 6, 7]))
         >>> queue.ids
         tensor([6, 7])
@@ -124,18 +124,18 @@ class TextQueue(nn.Module):
         whole = all(v is not None for v in (features, ids, filled))
         if whole and features.shape[1] != self.dim:
             error_msgs.append(
-                f'{prefix[:-1] or "TextQueue"}: expected text features of '
+                f'{prefix[:-1] or "FeatureQueue"}: expected text features of '
                 f'width dim={self.dim}, the state holds {features.shape[1]}')
             return
         if whole and len(ids) != self.size:
             count = int(filled)
             kept = min(count, self.size)
             print_log(
-                f'{prefix[:-1] or "TextQueue"}: the state is of size '
+                f'{prefix[:-1] or "FeatureQueue"}: the state is of size '
                 f'{len(ids)}, this queue of size={self.size}: the newest '
                 f'{kept} of its {count} texts are kept.',
                 logger='current')
-            resized = TextQueue(self.size, self.dim)
+            resized = FeatureQueue(self.size, self.dim)
             resized._store(features[:count], ids[:count])
             state_dict = dict(state_dict)
             for name, value in resized.named_buffers():
