@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Texts of past steps, as further negatives and positives."""
+"""Texts or bags of past steps, as further negatives and positives."""
 from typing import List
 
 import torch
@@ -13,7 +13,7 @@ from .gather import exchange_counts, gather_rows
 
 @MODELS.register_module()
 class FeatureQueue(nn.Module):
-    """First-in first-out queue of text features and the images they tell of.
+    """First-in first-out queue of features and the images they tell of.
 
     All of it lies in persistent buffers, so a resumed run goes on with the
     queue it had. Under DDP every rank holds the same queue if all of them
@@ -21,8 +21,8 @@ class FeatureQueue(nn.Module):
     entries are kept.
 
     Args:
-        size (int): Texts held at most.
-        dim (int): Width of a text feature.
+        size (int): Features held at most.
+        dim (int): Width of a feature.
 
     Raises:
         ValueError: If ``size`` or ``dim`` is not positive.
