@@ -1,32 +1,66 @@
 # Licensed under the Apache License, Version 2.0.
 """Show what CLIM adds: train, evaluate, draw and compare, with no download.
 
-From one detector trained on base boxes of OpenMoji-COCO, three runs of the
-same length: boxes only; boxes, captions and tags of whole images; the same
-with CLIM mosaics. What is finished is not done again, and what was stopped
-goes on where it stopped. The weights of the first detector come with the
-package; ``--base`` trains them anew instead and does nothing else.
+From one detector trained on base boxes of OpenMoji-COCO, runs of the same
+length: boxes only; boxes, captions and tags of whole images; the same with
+CLIM mosaics. With several seeds there may be more rows. What is finished is
+not done again, and what was stopped goes on where it stopped. The weights of
+the first detector come with the package; ``--base`` trains them anew instead
+and does nothing else.
 """
 import argparse
+import json
+import math
 import os
-import subprocess
+import runpy
+import shlex
 import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
-from mmdet_clim.engine import finish_training
+# Whatever takes seconds to import is imported where it is needed: for --help,
+# and for the processes that draw the data, which read this file again.
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'openmoji'
 BASE = 'faster-rcnn_r18-c4_256_base'
-ROWS = {
-    '(1) boxes': 'faster-rcnn_r18-c4_256_boxes',
-    '(2) + captions and tags': 'faster-rcnn_r18-c4_256_captions-tags',
-    '(3) + CLIM mosaics': 'faster-rcnn_r18-c4_256_captions-tags_clim',
-}
+
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    config: str
+    #: Only with several seeds.
+    seeds_only: bool = False
+
+
+def _rows(boxes: str, captions: str, clim: str) -> Tuple[Row, ...]:
+    return (
+        Row('(1) boxes', boxes),
+        Row('(2) + captions and tags', captions),
+        Row('(3) + CLIM mosaics', clim),
+        Row('(4) as (2), as many views as (3)',
+            f'{captions}_equal-views',
+            seeds_only=True),
+    )
+
+
+ROWS = _rows('demo_boxes', 'demo_captions-tags', 'demo_clim')
+#: The whole network, twice the iterations.
+LONG_ROWS = _rows('faster-rcnn_r18-c4_256_boxes',
+                  'faster-rcnn_r18-c4_256_captions-tags',
+                  'faster-rcnn_r18-c4_256_captions-tags_clim')
+#: Of the rows: whose mosaics are drawn, and which is for the user's own
+#: photographs.
+CLIM_ROW = 2
 CHECKPOINT_INTERVAL = 100
-# Least score of a novel class in the picture: at 0.1, row 3 draws more right
-# boxes than wrong ones (107 and 41 in 500 images, seed 0).
-NOVEL_SCORE = 0.1
+#: Scenes that are drawn, and trained on for some steps, to see how long all
+#: of it will take.
+TRIAL = dict(train=16, val=8, captioned=16)
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,6 +71,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data-root', type=Path, default=Path('data/openmoji_coco'))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument(
+        '--long',
+        action='store_true',
+        help='train the whole network, for twice as many iterations')
     parser.add_argument(
         '--base',
         action='store_true',
@@ -49,109 +87,333 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--val', type=int, default=500, help='validation scenes')
     parser.add_argument(
+        '--workers',
+        type=int,
+        default=os.cpu_count() or 1,
+        help='processes that draw the scenes')
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='begin anew whatever the work dir holds, and replace data of '
+        'other parameters')
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         default=[],
         help='settings for every training, as tools/train.py takes them')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error(f'--seeds: expected different ones, got {args.seeds}')
+    if args.workers < 1:
+        parser.error(f'--workers: expected at least 1, got {args.workers}')
+    for option in args.cfg_options:
+        if '=' not in option:
+            parser.error(f'--cfg-options: expected key=value, got {option!r}')
+    return args
 
 
-def environment(args: argparse.Namespace) -> dict:
-    """What the configs and the tokenizers are to know."""
-    # The small models gain nothing from the tokenizers' own threads.
-    return dict(
-        OPENMOJI_ROOT=f'{args.data_root}/', TOKENIZERS_PARALLELISM='false')
+class Run(NamedTuple):
+    """A training of the demo."""
+
+    row: Row
+    seed: int
+    work_dir: Path
+
+    @property
+    def step(self) -> str:
+        """Its name among the steps."""
+        return f'{self.row.name}, seed {self.seed}'
+
+    @property
+    def found(self) -> Path:
+        """What it finds in the validation images, without the suffix."""
+        return self.work_dir / 'found'
 
 
-def call(script: str, *words, args: argparse.Namespace) -> None:
-    """Run one of the project's own tools and stop where it fails."""
-    subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / script)] +
-        [str(word) for word in words],
-        check=True,
-        env={
-            **os.environ,
-            **environment(args)
-        })
+def runs_of(args: argparse.Namespace) -> List[Run]:
+    """All trainings, in order; those of one seed first."""
+    if args.base:
+        return [
+            Run(Row(BASE, BASE), args.seeds[0], args.work_dir / 'base'),
+        ]
+    rows = [
+        row for row in (LONG_ROWS if args.long else ROWS)
+        if len(args.seeds) > 1 or not row.seeds_only
+    ]
+    return [
+        Run(row, seed, args.work_dir / f'seed{seed}' / row.config)
+        for seed in args.seeds for row in rows
+    ]
 
 
-def train(config: str, work_dir: Path, seed: int,
-          args: argparse.Namespace) -> Path:
-    """Train a config, or go on with it, and return its last checkpoint."""
-    return finish_training(
-        ROOT / 'tools' / 'train.py', CONFIGS / f'{config}.py', work_dir, seed,
-        [
-            f'default_hooks.checkpoint.interval={CHECKPOINT_INTERVAL}',
-            *args.cfg_options
-        ], environment(args))
+class Demo:
+    """The steps, and what they have in common."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.runs = runs_of(args)
+        self.clim_row = (LONG_ROWS if args.long else ROWS)[CLIM_ROW]
+        self.scenes = dict(
+            train=args.train, val=args.val, captioned=args.captioned)
+
+    def config(self, run: Run):
+        """The resolved config of a run."""
+        from mmengine.config import DictAction
+
+        from mmdet_clim.engine import resolve_run
+        options = argparse.ArgumentParser()
+        options.add_argument('--cfg-options', nargs='+', action=DictAction)
+        words = self.args.cfg_options
+        given = options.parse_args(
+            ['--cfg-options', *words] if words else []).cfg_options
+        return resolve_run(
+            CONFIGS / f'{run.row.config}.py', run.work_dir, run.seed, {
+                'default_hooks.checkpoint.interval': CHECKPOINT_INTERVAL,
+                'val_evaluator.outfile_prefix': str(run.found),
+                **(given or {})
+            })
+
+    def expect(self) -> Dict[str, Dict[str, float]]:
+        """The steps that are left, with the seconds that they will take."""
+        root = self.args.data_root
+        plan = dict(data=dict(scene=1.))
+        with ExitStack() as stack:
+            if not (root / 'openmoji_coco.json').exists():
+                root = Path(
+                    stack.enter_context(tempfile.TemporaryDirectory()), 'coco')
+                # The processes that draw import for some seconds first.
+                plan['data']['scene'] = 10 + self._time_drawing(root) * sum(
+                    self.scenes.values()) / self.args.workers
+            else:
+                self.check()
+            stack.enter_context(root_of_data(root))
+            times: Dict[str, Dict[str, float]] = {}
+            for run in self.runs:
+                if self.args.overwrite or not (run.work_dir /
+                                               'finished').exists():
+                    plan[run.step] = self._expect_run(run, times)
+        if self.args.base:
+            return dict(plan, weights=dict(file=1.))
+        return dict(plan, pictures=dict(picture=15.), table=dict(file=5.))
+
+    def _time_drawing(self, folder: Path) -> float:
+        """Seconds that a process takes for a scene."""
+        from mmdet_clim.datasets.openmoji import (
+            DatasetParameters,
+            build_dataset,
+        )
+        times: List[float] = []
+
+        def watch(made: Iterable, total: int, desc: str) -> Iterator:
+            for item in made:
+                times.append(time.monotonic())
+                yield item
+
+        build_dataset(
+            folder, DatasetParameters(seed=0, **TRIAL), workers=1, watch=watch)
+        # The first ones read the glyphs.
+        last = times[-TRIAL['captioned']:]
+        return (last[-1] - last[0]) / (len(last) - 1)
+
+    def _expect_run(self, run: Run,
+                    times: Dict[str, Dict[str, float]]) -> Dict[str, float]:
+        from mmdet_clim.engine import time_training
+        cfg = self.config(run)
+        if run.row.config not in times:
+            times[run.row.config] = time_training(cfg)
+        seconds = times[run.row.config]
+        batches = math.ceil(self.scenes['val'] / cfg.val_dataloader.batch_size)
+        iterations = cfg.train_cfg.max_iters - self._done(run)
+        return dict(
+            start=seconds['start'],
+            iteration=iterations * seconds['iteration'],
+            validation=batches * seconds['validation'])
+
+    def _done(self, run: Run) -> int:
+        """Iterations of the last checkpoint."""
+        last = run.work_dir / 'last_checkpoint'
+        if self.args.overwrite or not last.exists():
+            return 0
+        return int(Path(last.read_text().strip()).stem.rpartition('_')[2])
+
+    def draw_data(self, report) -> None:
+        """Make OpenMoji-COCO, or find it made."""
+        from mmdet_clim.datasets.openmoji import (
+            DatasetParameters,
+            build_dataset,
+        )
+        total, done = sum(self.scenes.values()), 0
+
+        def watch(made: Iterable, total_of_split: int, desc: str) -> Iterator:
+            nonlocal done
+            for item in made:
+                report('scene', done, total)
+                done += 1
+                yield item
+
+        build_dataset(
+            self.args.data_root,
+            DatasetParameters(seed=0, **self.scenes),
+            workers=self.args.workers,
+            overwrite=self.args.overwrite,
+            watch=watch)
+
+    def check(self) -> None:
+        """Refuse work dirs of other runs before any training begins."""
+        from mmdet_clim.engine import check_run, run_fingerprint
+        for run in self.runs:
+            check_run(run.work_dir, run_fingerprint(self.config(run)),
+                      self.args.overwrite)
+
+    def train(self, run: Run, report=None) -> Path:
+        """Train, or go on, or find it trained; the last checkpoint."""
+        from mmdet_clim.engine import finish_training
+        return finish_training(self.config(run), self.args.overwrite, report)
+
+    def draw(self) -> None:
+        """Mosaics as the model saw them, and what the rows find."""
+        first = [run for run in self.runs if run.seed == self.args.seeds[0]]
+        call('visualization/browse_mosaics.py',
+             CONFIGS / f'{self.clim_row.config}.py', '--out',
+             self.args.work_dir / 'mosaics', '--num', 8)
+        call(
+            'visualization/compare_detections.py',
+            CONFIGS / f'{self.clim_row.config}.py',
+            *(x for run in first
+              for x in ('--found', run.row.name, f'{run.found}.bbox.json')),
+            '--out', self.args.work_dir / 'detections.png')
+
+    def compare(self) -> None:
+        """Print and write the table."""
+        dirs: Dict[str, List[Path]] = {}
+        for run in self.runs:
+            dirs.setdefault(run.row.name, []).append(run.work_dir)
+        call(
+            'analysis/compare_runs.py',
+            *(x for name, places in dirs.items()
+              for x in ('--run', name, *places)), '--out', self.args.work_dir)
+
+    def where_next(self, checkpoint: Path) -> str:
+        """Commands for one's own photographs, that run as they are."""
+        scene, words = self._first_scene()
+        detector = [
+            '--config', CONFIGS / f'{self.clim_row.config}.py', '--checkpoint',
+            checkpoint
+        ]
+        own = command('infer.py', scene, *detector, '--vocabulary', *words,
+                      '--score-thr', 0.1, '--out-dir',
+                      self.args.work_dir / 'own')
+        return ('Next, your own photographs instead of this scene, and your '
+                f'own words:\n  {own}\nor in the browser:\n  '
+                f'{command("app.py", *detector)}')
+
+    def _first_scene(self) -> Tuple[Path, List[str]]:
+        """The first validation image, and the classes that it shows."""
+        file = self.args.data_root / 'annotations/instances_val2017.json'
+        coco = json.loads(file.read_text())
+        image = min(coco['images'], key=lambda image: image['id'])
+        names = {c['id']: c['name'] for c in coco['categories']}
+        words = {
+            names[entry['category_id']]
+            for entry in coco['annotations']
+            if entry['image_id'] == image['id']
+        }
+        return (self.args.data_root / 'val2017' / image['file_name'],
+                sorted(words))
+
+
+def command(script: str, *words) -> str:
+    """A command line of one of the project's tools, as short as may be."""
+    # Not resolved: an environment's Python is a link.
+    python = Path(sys.executable)
+    return shlex.join(
+        str(_from_here(Path(word)) if isinstance(word, Path) else word)
+        for word in (python, ROOT / 'tools' / script, *words))
+
+
+def _from_here(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def call(script: str, *words) -> None:
+    """Run one of the project's own tools in this process."""
+    file = ROOT / 'tools' / script
+    before = sys.argv
+    sys.argv = [str(file), *map(str, words)]
+    try:
+        runpy.run_path(str(file), run_name='__main__')
+    except SystemExit as stop:
+        if stop.code:
+            raise RuntimeError(f'{file.name}: {stop.code}') from stop
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def root_of_data(folder: Path) -> Iterator[None]:
+    """Have the configs look for their data in a folder meanwhile."""
+    before = os.environ['OPENMOJI_ROOT']
+    os.environ['OPENMOJI_ROOT'] = f'{folder}/'
+    try:
+        yield
+    finally:
+        os.environ['OPENMOJI_ROOT'] = before
+
+
+def run_steps(demo: Demo, steps) -> None:
+    """Do what is left to do, a line each."""
+    from mmdet_clim.engine.steps import output_to
+    args = demo.args
+    with steps.step('data', args.work_dir / 'demo.log') as report:
+        demo.draw_data(report)
+    with output_to(args.work_dir / 'demo.log'):
+        demo.check()
+    checkpoints = {}
+    for run in demo.runs:
+        if run.step in steps.names:
+            with steps.step(run.step, run.work_dir / 'output.log') as report:
+                report('start', 0, 1)
+                checkpoints[run] = demo.train(run, report)
+        else:
+            with output_to(run.work_dir / 'output.log'):
+                checkpoints[run] = demo.train(run)
+    if args.base:
+        with steps.step('weights', args.work_dir / 'demo.log'):
+            call('checkpoints/publish_weights.py', *checkpoints.values(),
+                 CONFIGS / f'{BASE}.pth')
+        return
+    with steps.step('pictures', args.work_dir / 'demo.log'):
+        demo.draw()
+    with steps.step('table'):
+        demo.compare()
+    steps.say(f'Pictures, curves and logs: {args.work_dir}')
+    steps.say(
+        demo.where_next(
+            next(checkpoint for run, checkpoint in checkpoints.items()
+                 if run.row == demo.clim_row)))
 
 
 def main() -> None:
     """Run the demo."""
     args = parse_args()
-    call(
-        'datasets/make_openmoji_coco.py',
-        '--out',
-        args.data_root,
-        '--train',
-        args.train,
-        '--val',
-        args.val,
-        '--captioned',
-        args.captioned,
-        '--seed',
-        0,
-        args=args)
-    if args.base:
-        publish_base(args)
-        return
-    runs = {name: [] for name in ROWS}
-    checkpoints = {}
-    for seed in args.seeds:
-        for name, config in ROWS.items():
-            work_dir = args.work_dir / f'seed{seed}' / config
-            checkpoint = train(config, work_dir, seed, args)
-            runs[name].append(work_dir)
-            checkpoints.setdefault(name, checkpoint)
-    draw(args, checkpoints)
-    call(
-        'analysis/compare_runs.py',
-        *(x for name, dirs in runs.items() for x in ('--run', name, *dirs)),
-        '--out',
-        args.work_dir,
-        args=args)
-
-
-def publish_base(args: argparse.Namespace) -> None:
-    """Train the detector that every row starts from."""
-    checkpoint = train(BASE, args.work_dir / 'base', args.seeds[0], args)
-    call(
-        'checkpoints/publish_weights.py',
-        checkpoint,
-        CONFIGS / f'{BASE}.pth',
-        args=args)
-
-
-def draw(args: argparse.Namespace, checkpoints: dict) -> None:
-    """Mosaics as the model saw them, and detections of all rows."""
-    call(
-        'visualization/browse_mosaics.py',
-        CONFIGS / f'{ROWS["(3) + CLIM mosaics"]}.py',
-        '--out',
-        args.work_dir / 'mosaics',
-        '--num',
-        8,
-        args=args)
-    call(
-        'visualization/compare_detections.py',
-        *(x for name, config in ROWS.items()
-          for x in ('--model', name, CONFIGS / f'{config}.py',
-                    checkpoints[name])),
-        '--out',
-        args.work_dir / 'detections.png',
-        '--novel-score-thr',
-        NOVEL_SCORE,
-        args=args)
+    # The small models gain nothing from the tokenizers' own threads.
+    os.environ.update(
+        OPENMOJI_ROOT=f'{args.data_root}/', TOKENIZERS_PARALLELISM='false')
+    print('== demo: timing a few iterations', flush=True)
+    from mmdet_clim.engine.steps import Steps, duration, output_to
+    demo = Demo(args)
+    try:
+        with output_to(args.work_dir / 'demo.log'):
+            plan = demo.expect()
+        steps = Steps('demo', plan)
+        steps.say(f'== demo: about {duration(steps.left())} on this machine '
+                  f'({os.cpu_count()} cores)')
+        run_steps(demo, steps)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f'demo: {error}')
+    except KeyboardInterrupt:
+        sys.exit('demo: stopped; the same command goes on from here')
 
 
 if __name__ == '__main__':

@@ -6,10 +6,13 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=1000,
+        type='mmdet_clim.AtomicCheckpointHook',
+        by_epoch=False,
+        interval=1000,
         max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='mmdet.DetVisualizationHook'))
+    unreadable=dict(type='mmdet_clim.UnreadableImagesHook'),
+    visualization=dict(type='mmdet_clim.DetectionsHook'))
 custom_hooks = [
     dict(type='mmdet_clim.IterationSeedHook'),
     dict(type='mmdet.CheckInvalidLossHook', interval=50),

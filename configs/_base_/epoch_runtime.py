@@ -2,6 +2,5 @@
 _base_ = './default_runtime.py'
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
-    checkpoint=dict(
-        type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=2))
+    checkpoint=dict(by_epoch=True, interval=1, max_keep_ckpts=2))
 log_processor = dict(by_epoch=True)

@@ -24,7 +24,14 @@ train_dataset = dict(
     data_prefix=dict(img='train2017/'),
     filter_cfg=dict(filter_empty_gt=False, min_size=32),
     pipeline=train_pipeline)
-train_dataloader = dict(dataset=dict(_delete_=True, **train_dataset))
+train_dataloader = dict(
+    sampler=dict(
+        _delete_=True,
+        type='mmdet_clim.MultiSourceSampler',
+        aspect_grouping=True),
+    batch_sampler=dict(
+        _delete_=True, type='mmdet_clim.MultiSourceBatchSampler'),
+    dataset=dict(_delete_=True, **train_dataset))
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -41,5 +48,8 @@ val_evaluator = dict(
     type='mmdet_clim.OVCocoMetric',
     ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
-default_hooks = dict(checkpoint=dict(save_best='ov_coco/novel_ap50'))
+default_hooks = dict(
+    checkpoint=dict(
+        type='mmdet_clim.AtomicCheckpointHook',
+        save_best='ov_coco/novel_ap50'))
 load_from = '{{$MM_GROUNDING_DINO:checkpoints/mm_grounding_dino_swin-t.pth}}'

@@ -32,10 +32,8 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(
-        type='mmdet_clim.MultiSourceSampler',
-        batch_size=8,
-        source_ratio=[4, 4]),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler', source_ratio=[4, 4]),
+    batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=dict(
         type='mmdet_clim.MultiSourceDataset',
         datasets=[_base_.train_dataset, _base_.clim_mosaic_dataset]))

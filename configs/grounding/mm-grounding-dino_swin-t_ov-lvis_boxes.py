@@ -25,7 +25,7 @@ train_pipeline = [
     _base_.train_pipeline[-1],
 ]
 train_dataset = dict(
-    type='ClassBalancedDataset',
+    type='mmdet_clim.ClassBalancedDataset',
     oversample_thr=1e-3,
     dataset=dict(
         type='mmdet_clim.OVLVISDataset',
@@ -35,7 +35,14 @@ train_dataset = dict(
         data_prefix=dict(img=''),
         filter_cfg=dict(filter_empty_gt=False, min_size=32),
         pipeline=train_pipeline))
-train_dataloader = dict(dataset=dict(_delete_=True, **train_dataset))
+train_dataloader = dict(
+    sampler=dict(
+        _delete_=True,
+        type='mmdet_clim.MultiSourceSampler',
+        aspect_grouping=True),
+    batch_sampler=dict(
+        _delete_=True, type='mmdet_clim.MultiSourceBatchSampler'),
+    dataset=dict(_delete_=True, **train_dataset))
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -53,5 +60,6 @@ val_evaluator = dict(
     ann_file=data_root + category_file,
     kinds=('box', ))
 test_evaluator = val_evaluator
-default_hooks = dict(checkpoint=dict(save_best='auto'))
+default_hooks = dict(
+    checkpoint=dict(type='mmdet_clim.AtomicCheckpointHook', save_best='auto'))
 load_from = '{{$MM_GROUNDING_DINO:checkpoints/mm_grounding_dino_swin-t.pth}}'

@@ -15,10 +15,8 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(
-        type='mmdet_clim.MultiSourceSampler',
-        batch_size=16,
-        source_ratio=[8, 8]),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler', source_ratio=[8, 8]),
+    batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=dict(
         type='mmdet_clim.MultiSourceDataset',
         datasets=[_base_.train_dataset, _base_.clim_caption_dataset]))

@@ -13,11 +13,7 @@ model = dict(
     branches=dict(captions=['caption', 'tag'], mosaic=['caption', 'tag']))
 train_dataloader = dict(
     batch_size=16,
-    sampler=dict(
-        _delete_=True,
-        type='mmdet_clim.MultiSourceSampler',
-        batch_size=16,
-        source_ratio=[8, 2, 6]),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler', source_ratio=[8, 2, 6]),
     dataset=dict(
         _delete_=True,
         type='mmdet_clim.MultiSourceDataset',

@@ -4,7 +4,7 @@ model = dict(
     branches=dict(captions=['caption', 'tag'], mosaic=['caption', 'tag']))
 train_dataloader = dict(
     batch_size=16,
-    sampler=dict(batch_size=16, source_ratio=[8, 2, 6]),
+    sampler=dict(source_ratio=[8, 2, 6]),
     dataset=dict(datasets=[
         _base_.train_dataset, _base_.clim_caption_dataset,
         _base_.clim_mosaic_dataset

@@ -25,10 +25,8 @@ train_dataloader = dict(
     batch_size=12,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(
-        type='mmdet_clim.MultiSourceSampler',
-        batch_size=12,
-        source_ratio=[8, 4]),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler', source_ratio=[8, 4]),
+    batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=dict(
         type='mmdet_clim.MultiSourceDataset',
         datasets=[_base_.train_dataset, clim_mosaic_dataset]))

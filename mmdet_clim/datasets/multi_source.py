@@ -4,7 +4,18 @@ import logging
 import math
 from collections import deque
 from fractions import Fraction
-from typing import Deque, Dict, Iterator, List, Optional, Sequence, Tuple
+from numbers import Real
+from typing import (
+    Any,
+    Deque,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
@@ -13,15 +24,60 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset, Sampler
 
 from mmdet_clim.registry import DATA_SAMPLERS, DATASETS
+from mmdet_clim.seeds import seed_sequence
+
+from .draws import Draw, DrawnSamples, batch_size_contradiction
+from .replacing import ReplacesUnreadable, use_own_loader
+from .unreadable import UnreadableImages, replaced
+
+#: Samples in a row that a source of another package may lack.
+MAX_TRIES = 100
+# Below it a source is not met in any training.
+SMALLEST_SHARE = 1e-6
+LONGEST_EPOCH = 10**8
+# Batches after which a ratio of long numbers begins again.
+LONGEST_PERIOD = 10**5
+
+
+class _ReplacingSources(ConcatDataset):
+    """Data sets of which an unreadable sample is replaced by its next.
+
+    ``unreadable`` holds the notes of each.
+    """
+
+    unreadable: List[UnreadableImages]
+
+    def __getitem__(self, idx: int) -> Any:
+        """The sample of a global index, or the next of its source.
+
+        Args:
+            idx (int): The global index.
+
+        Raises:
+            NoReadableImageError: If many samples in a row cannot be read.
+        """
+        self.full_init()
+        source, index = self._get_ori_dataset_idx(idx)
+        dataset = self.datasets[source]
+        if isinstance(dataset, ReplacesUnreadable) or getattr(
+                dataset, 'test_mode', False):
+            return dataset[index]
+        return replaced(dataset.__getitem__, index, len(dataset), MAX_TRIES,
+                        self.unreadable[source])
 
 
 @DATASETS.register_module()
-class MultiSourceDataset(ConcatDataset):
+class MultiSourceDataset(DrawnSamples, _ReplacingSources):
     """Sources one after the other, with the meta information of the first.
 
     MMEngine's own ``ConcatDataset`` refuses sources whose ``metainfo``
     differ, and mmdet's turns it into a list, which is saved in checkpoints
     and then breaks ``DetInferencer``. Here the first source speaks for all.
+
+    Whatever data set a source is, an image of it that cannot be read, or
+    fails in a transform, is counted, reported and replaced by the next of the
+    same source; see
+    :class:`~mmdet_clim.datasets.replacing.ReplacesUnreadable`.
 
     Args:
         datasets (Sequence[dict | Dataset]): The sources, data sets or their
@@ -41,6 +97,12 @@ class MultiSourceDataset(ConcatDataset):
         self.datasets = [
             DATASETS.build(d) if isinstance(d, dict) else d for d in datasets
         ]
+        self.unreadable = []
+        for number, dataset in enumerate(self.datasets):
+            use_own_loader(dataset)
+            self.unreadable.append(
+                UnreadableImages(f'datasets[{number}], '
+                                 f'{type(dataset).__name__}'))
         self._metainfo = _own_metainfo(self.datasets[0])
         first = self._metainfo.get('classes')
         for number, dataset in enumerate(self.datasets):
@@ -64,10 +126,13 @@ class MultiSourceDataset(ConcatDataset):
             if not len(dataset):
                 raise ValueError(f'datasets[{number}]: expected at least one '
                                  'sample, got none')
+            self.unreadable[number].watch(len(dataset))
 
     def get_dataset_source(self, idx: int) -> int:
         """The number of the source that a global index belongs to."""
         return self._get_ori_dataset_idx(idx)[0]
+
+    source_of = get_dataset_source
 
 
 def _own_metainfo(dataset: Dataset) -> dict:
@@ -75,6 +140,25 @@ def _own_metainfo(dataset: Dataset) -> dict:
     metainfo = dataset.metainfo
     # mmdet's ConcatDataset has a list where its data sets differ.
     return metainfo[0] if isinstance(metainfo, list) else metainfo
+
+
+class _Plan(NamedTuple):
+    """How many samples of each source each batch of a rank has.
+
+    Args:
+        length: Batches of an epoch.
+        counts: (P, S) int64, of each batch; they repeat after P batches.
+        starts: (P + 1, S) int64, samples before each batch.
+    """
+
+    length: int
+    counts: np.ndarray
+    starts: np.ndarray
+
+    def start(self, batch: int) -> np.ndarray:
+        """Samples of each source before a batch of the epoch, (S, )."""
+        periods, rest = divmod(batch, len(self.counts))
+        return periods * self.starts[-1] + self.starts[rest]
 
 
 @DATA_SAMPLERS.register_module()
@@ -90,16 +174,29 @@ class MultiSourceSampler(Sampler):
         rank 1   a a b c        a a b c     the epoch source, is through
 
     *Ratio.* Batch ``k`` of every rank holds the same number of samples of
-    each source. Where the ratio does not divide ``batch_size`` the counts
+    each source. Where the ratio does not divide the batch size the counts
     change from batch to batch by the largest remainder, carried along, so
     that over an epoch they follow the ratio to within one sample.
+
+    *Batch size.* That of the data loader, which
+    :class:`MultiSourceBatchSampler` hands on::
+
+        train_dataloader = dict(
+            batch_size=4,
+            sampler=dict(
+                type='mmdet_clim.MultiSourceSampler', source_ratio=[2, 1, 1]),
+            batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
+            ...)
 
     *Epochs* are finite and of the same length on every rank: one pass of
     ``epoch_source`` (its last batch is filled from its start), or
     ``epoch_length`` batches. The other sources go on where the epoch before
     stopped, so all their samples are seen before one comes again.
 
-    *Resuming.* The order depends on ``seed`` and :meth:`set_epoch` alone.
+    *Resuming.* The order depends on ``seed`` and the iteration alone:
+    :meth:`start_at` goes to any of them, without a look at what comes before
+    it. What is drawn is a :class:`~mmdet_clim.datasets.draws.Draw`, which
+    makes the sample depend on nothing else either.
 
     *Ranks* draw disjoint parts of one common order.
 
@@ -110,12 +207,12 @@ class MultiSourceSampler(Sampler):
     it has.
 
     Args:
-        dataset (ConcatDataset): With ``cumulative_sizes``, such as
-            :class:`MultiSourceDataset`.
-        batch_size (int): Samples per batch of one rank, the same as that of
-            the data loader.
-        source_ratio (Sequence[float]): The share of each source, in any
-            unit.
+        dataset (Dataset): With ``cumulative_sizes``, such as
+            :class:`MultiSourceDataset`; any other is one source.
+        batch_size (int, optional): Samples per batch of one rank. None with
+            a :class:`MultiSourceBatchSampler`.
+        source_ratio (Sequence[float], optional): The share of each source,
+            in any unit. May be left out for one source.
         shuffle (bool): Draw in random order.
         seed (int, optional): The same on all ranks. A common random one if
             None.
@@ -129,29 +226,21 @@ class MultiSourceSampler(Sampler):
 
     def __init__(self,
                  dataset: Dataset,
-                 batch_size: int,
-                 source_ratio: Sequence[float],
+                 batch_size: Optional[int] = None,
+                 source_ratio: Optional[Sequence[float]] = None,
                  shuffle: bool = True,
                  seed: Optional[int] = None,
                  aspect_grouping: bool = False,
                  epoch_source: int = 0,
                  epoch_length: Optional[int] = None) -> None:
-        if not hasattr(dataset, 'cumulative_sizes'):
-            raise ValueError(
-                'dataset: expected one with cumulative_sizes, such as '
-                f'MultiSourceDataset, got {type(dataset).__name__}')
-        ends = list(dataset.cumulative_sizes)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+        ends = list(
+            getattr(dataset, 'cumulative_sizes', None) or [len(dataset)])
         sizes = [end - start for start, end in zip([0, *ends], ends)]
-        if len(source_ratio) != len(sizes):
-            raise ValueError(
-                f'source_ratio: expected one number for each of {len(sizes)} '
-                f'sources, got {source_ratio}')
-        if not all(0 < r < math.inf for r in source_ratio):
-            raise ValueError('source_ratio: expected positive numbers, got '
-                             f'{source_ratio}')
-        if batch_size < 1:
-            raise ValueError(
-                f'batch_size: expected at least 1, got {batch_size}')
+        if source_ratio is None and len(sizes) == 1:
+            source_ratio = [1]
+        self._shares = _shares(source_ratio, len(sizes))
         if not 0 <= epoch_source < len(sizes):
             raise ValueError(
                 f'epoch_source: expected a source of 0 to {len(sizes) - 1}, '
@@ -160,41 +249,89 @@ class MultiSourceSampler(Sampler):
             raise ValueError(
                 f'epoch_length: expected at least 1, got {epoch_length}')
         self.dataset = dataset
-        self.batch_size = batch_size
         self.source_ratio = tuple(source_ratio)
         self.shuffle = shuffle
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
+        self._first_batch = 0
         self._sizes = sizes
         self._offsets = [0, *ends[:-1]]
-        # Which source starts afresh in each epoch; with a fixed length none.
-        self._restarts = epoch_source if epoch_length is None else None
-        self._counts = self._batch_counts(epoch_source, epoch_length)
+        self._epoch_source = epoch_source
+        self._epoch_length = epoch_length
         self._is_tall = self._read_orientations() if aspect_grouping else None
+        # By what they depend on, the last ones only.
+        self._passes: Dict[tuple, np.ndarray] = {}
+        self._epochs: Dict[tuple, list] = {}
+        self._batch_size: Optional[int] = None
+        if batch_size is not None:
+            self.batch_size = batch_size
+        if isinstance(dataset, DrawnSamples):
+            dataset.sampler = self
 
-    def _batch_counts(self, epoch_source: int,
-                      epoch_length: Optional[int]) -> List[Tuple[int, ...]]:
+    @property
+    def batch_size(self) -> Optional[int]:
+        """Samples per batch of one rank; None until it is known."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(
+                f'batch_size: expected at least 1, got {batch_size}')
+        self._batch_size = batch_size
+        self._known_plan = self._make_plan()
+        self._epochs.clear()
+
+    @property
+    def _plan(self) -> _Plan:
+        if self._batch_size is None:
+            raise ValueError(
+                'batch_size: MultiSourceSampler expects that of the data '
+                'loader, got none; add batch_sampler=dict(type='
+                "'mmdet_clim.MultiSourceBatchSampler') to train_dataloader")
+        return self._known_plan
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of each rank in an epoch."""
+        return self._plan.length
+
+    def _make_plan(self) -> _Plan:
         """Samples of each source in each batch of an epoch of one rank."""
-        shares = [
-            Fraction(r).limit_denominator(10**6) for r in self.source_ratio
-        ]
-        quotas = [self.batch_size * s / sum(shares) for s in shares]
-        carried = [Fraction(0)] * len(quotas)
-        counts: List[Tuple[int, ...]] = []
-        wanted = math.ceil(self._sizes[epoch_source] / self.world_size)
-        drawn = 0
-        while (len(counts) < epoch_length if epoch_length else drawn < wanted):
-            due = [q + c for q, c in zip(quotas, carried)]
-            count = [max(math.floor(d), 0) for d in due]
+        # In units of which a sample has `unit`, all numbers are whole.
+        unit = sum(self._shares)
+        due = [self._batch_size * share for share in self._shares]
+        source = self._epoch_source
+        wanted = math.ceil(self._sizes[source] / self.world_size)
+        length = self._epoch_length or math.ceil(wanted * unit / due[source])
+        if length > LONGEST_EPOCH:
+            raise ValueError(
+                f'source_ratio: with {self.source_ratio} one pass of source '
+                f'{source}, the epoch_source, is more than {LONGEST_EPOCH} '
+                'batches; expected a larger share of it, another '
+                'epoch_source, or an epoch_length')
+        carried = [0] * len(due)
+        counts: List[List[int]] = []
+        met = [False] * len(due)
+        while len(counts) <= length and (not all(met) or any(carried)
+                                         and len(counts) < LONGEST_PERIOD):
+            owed = [d + c for d, c in zip(due, carried)]
+            count = [max(o // unit, 0) for o in owed]
             by_remainder = sorted(
-                range(len(due)), key=lambda s: count[s] - due[s])
-            for source in by_remainder[:self.batch_size - sum(count)]:
-                count[source] += 1
-            carried = [d - c for d, c in zip(due, count)]
-            counts.append(tuple(count))
-            drawn += count[epoch_source]
-        return counts
+                range(len(owed)), key=lambda s: count[s] * unit - owed[s])
+            for s in by_remainder[:self._batch_size - sum(count)]:
+                count[s] += 1
+            carried = [o - c * unit for o, c in zip(owed, count)]
+            counts.append(count)
+            met = [m or c > 0 for m, c in zip(met, count)]
+        table = np.array(counts, dtype=np.int64)
+        starts = np.concatenate([np.zeros_like(table[:1]), table.cumsum(0)])
+        if self._epoch_length is None:
+            periods, rest = divmod(wanted - 1, int(starts[-1, source]))
+            last = int(np.searchsorted(starts[1:, source], rest + 1))
+            length = periods * len(table) + last + 1
+        return _Plan(length, table, starts)
 
     def _read_orientations(self) -> List[bool]:
         """True where an image is taller than wide, by global index."""
@@ -212,61 +349,208 @@ class MultiSourceSampler(Sampler):
                 level=logging.WARNING)
         return tall
 
-    def _pass(self, source: int, number: int) -> List[int]:
+    def _pass(self, source: int, number: int) -> np.ndarray:
         """The global indices of a source in the order of one pass."""
-        size, offset = self._sizes[source], self._offsets[source]
-        if not self.shuffle:
-            return list(range(offset, offset + size))
-        # Seeds that are only added up would give one source in one pass the
-        # order of another source in another pass.
-        generator = np.random.default_rng((self.seed, source, number))
-        return (generator.permutation(size) + offset).tolist()
+        key = self.seed, source, number
+        if key not in self._passes:
+            size, offset = self._sizes[source], self._offsets[source]
+            kind = np.int32 if offset + size < 2**31 else np.int64
+            order = np.arange(offset, offset + size, dtype=kind)
+            if self.shuffle:
+                np.random.default_rng(seed_sequence('order',
+                                                    *key)).shuffle(order)
+            _keep(self._passes, key, order, 2 * len(self._sizes))
+        return self._passes[key]
 
-    def _epoch_indices(self, source: int) -> List[int]:
-        """What all ranks together draw of a source in this epoch."""
-        need = self.world_size * sum(count[source] for count in self._counts)
-        size = self._sizes[source]
-        if source == self._restarts:
-            order = self._pass(source, self.epoch)
-            return (order * math.ceil(need / size))[:need]
-        number, start = divmod(self.epoch * need, size)
-        indices: List[int] = []
-        while len(indices) < start + need:
-            indices.extend(self._pass(source, number))
+    def _drawn(self, source: int, epoch: int) -> np.ndarray:
+        """What all ranks together draw of a source in an epoch."""
+        plan, size = self._plan, self._sizes[source]
+        need = self.world_size * int(plan.start(plan.length)[source])
+        if self._epoch_length is None and source == self._epoch_source:
+            # Starts afresh in each epoch.
+            order = self._pass(source, epoch)
+            return order if need == size else np.resize(order, need)
+        number, start = divmod(epoch * need, size)
+        parts = [self._pass(source, number)[start:start + need]]
+        while sum(map(len, parts)) < need:
             number += 1
-        return indices[start:start + need]
+            parts.append(self._pass(source, number))
+        return np.concatenate(parts)[:need]
 
-    def _global_batches(self) -> Iterator[List[List[int]]]:
-        """Of each batch, the indices of all ranks by source."""
-        drawn = [self._epoch_indices(s) for s in range(len(self._sizes))]
-        if self._is_tall is None:
-            starts = [0] * len(drawn)
-            for counts in self._counts:
-                batch = []
-                for source, count in enumerate(counts):
-                    end = starts[source] + count * self.world_size
-                    batch.append(drawn[source][starts[source]:end])
-                    starts[source] = end
-                yield batch
-            return
-        yield from _group_batches(drawn, self._is_tall,
-                                  [[c * self.world_size for c in counts]
-                                   for counts in self._counts])
+    def _epoch_batches(self, epoch: int) -> list:
+        """What is drawn by source, or with aspect groups by batch."""
+        key = self.seed, epoch
+        if key not in self._epochs:
+            drawn: list = [
+                self._drawn(source, epoch)
+                for source in range(len(self._sizes))
+            ]
+            if self._is_tall is not None:
+                plan = self._plan
+                drawn = list(
+                    _group_batches([indices.tolist() for indices in drawn],
+                                   self._is_tall,
+                                   [(plan.counts[k % len(plan.counts)] *
+                                     self.world_size).tolist()
+                                    for k in range(plan.length)]))
+            _keep(self._epochs, key, drawn, 2)
+        return self._epochs[key]
 
-    def __iter__(self) -> Iterator[int]:
+    def _global_batch(self, epoch: int, batch: int) -> Sequence[Sequence[int]]:
+        """The indices of all ranks by source."""
+        drawn = self._epoch_batches(epoch)
+        if self._is_tall is not None:
+            return drawn[batch]
+        starts = self._plan.start(batch) * self.world_size
+        ends = self._plan.start(batch + 1) * self.world_size
+        return [
+            indices[start:end].tolist()
+            for indices, start, end in zip(drawn, starts, ends)
+        ]
+
+    def draws(self, iteration: int) -> List[Draw]:
+        """What this rank draws in an iteration, counted from the start."""
+        batch: List[int] = []
+        for indices in self._global_batch(
+                *divmod(iteration, self.batches_per_epoch)):
+            count = len(indices) // self.world_size
+            batch += indices[self.rank * count:(self.rank + 1) * count]
+        return [
+            Draw(index, self.seed, self.rank, iteration, slot, len(batch))
+            for slot, index in enumerate(batch)
+        ]
+
+    def next_of_stream(self, iteration: int, workers: int) -> int:
+        """The next iteration that the worker of this one draws."""
+        length = self.batches_per_epoch
+        epoch, batch = divmod(iteration, length)
+        if batch + workers < length:
+            return iteration + workers
+        return (epoch + 1) * length + batch % workers
+
+    def past_of_stream(self, source: int, iteration: int, workers: int,
+                       count: int) -> List[Draw]:
+        """Draws of a source by the worker of an iteration before it.
+
+        Args:
+            source (int): Which source.
+            iteration (int): Before which.
+            workers (int): Of each rank.
+            count (int): The number of draws, fewer at the start.
+
+        Returns:
+            list[Draw]: The last ones, oldest first.
+        """
+        length = self.batches_per_epoch
+        epoch, batch = divmod(iteration, length)
+        offset = self._offsets[source]
+        end = offset + self._sizes[source]
+        found: Deque[Draw] = deque()
+        while len(found) < count:
+            batch -= workers
+            if batch < 0:
+                if epoch == 0:
+                    break
+                # The last batch of the same remainder in the epoch before.
+                epoch -= 1
+                batch %= workers
+                batch += (length - 1 - batch) // workers * workers
+            draws = self.draws(epoch * length + batch)
+            found.extendleft(d for d in reversed(draws) if offset <= d < end)
+        return list(found)[max(len(found) - count, 0):]
+
+    def batches(self) -> Iterator[List[Draw]]:
+        """The batches of this rank to the end of the epoch."""
+        start, self._first_batch = self._first_batch, 0
+        first = self.epoch * self.batches_per_epoch
+        for batch in range(start, self.batches_per_epoch):
+            yield self.draws(first + batch)
+
+    def __iter__(self) -> Iterator[Draw]:
         """Global indices of this rank, batch after batch."""
-        for batch in self._global_batches():
-            for indices in batch:
-                count = len(indices) // self.world_size
-                yield from indices[self.rank * count:(self.rank + 1) * count]
+        for batch in self.batches():
+            yield from batch
 
     def __len__(self) -> int:
         """Samples that this rank draws in an epoch."""
-        return len(self._counts) * self.batch_size
+        return self.batches_per_epoch * self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, as MMEngine's loops do before each one."""
         self.epoch = epoch
+
+    def start_at(self, iteration: int) -> None:
+        """Let the next pass begin with the batch of an iteration."""
+        self.epoch, self._first_batch = divmod(iteration,
+                                               self.batches_per_epoch)
+
+
+@DATA_SAMPLERS.register_module()
+class MultiSourceBatchSampler(Sampler):
+    """The batches of a ``MultiSourceSampler``, as large as the loader's.
+
+    Args:
+        sampler (MultiSourceSampler): Whose batches.
+        batch_size (int): ``train_dataloader.batch_size``, which MMEngine
+            gives to batch samplers.
+
+    Raises:
+        ValueError: If the sampler is another one, or has another batch size.
+    """
+
+    def __init__(self, sampler: MultiSourceSampler, batch_size: int) -> None:
+        if not isinstance(sampler, MultiSourceSampler):
+            raise ValueError(
+                'train_dataloader.sampler: MultiSourceBatchSampler expects '
+                f'mmdet_clim.MultiSourceSampler, got {type(sampler).__name__}')
+        if sampler.batch_size not in (None, batch_size):
+            raise ValueError(
+                batch_size_contradiction(batch_size, sampler.batch_size))
+        if sampler.batch_size is None:
+            sampler.batch_size = batch_size
+        self.sampler = sampler
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[List[Draw]]:
+        """Indices of this rank, by batch."""
+        return self.sampler.batches()
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch."""
+        return self.sampler.batches_per_epoch
+
+
+def _shares(ratio: Optional[Sequence[float]], sources: int) -> List[int]:
+    """The ratio in whole numbers.
+
+    Raises:
+        ValueError: If it is not one positive number for each source.
+    """
+    if (not isinstance(ratio, Sequence) or isinstance(ratio, str)
+            or len(ratio) != sources):
+        raise ValueError(
+            f'source_ratio: expected one number for each of {sources} '
+            f'sources, got {ratio}')
+    if not all(isinstance(r, Real) and 0 < r < math.inf for r in ratio):
+        raise ValueError(
+            f'source_ratio: expected positive numbers, got {ratio}')
+    shares = [Fraction(r) for r in ratio]
+    if min(shares) < sum(shares) * Fraction(SMALLEST_SHARE):
+        raise ValueError(
+            'source_ratio: expected a share of at least one in a million for '
+            f'each source, got {ratio}')
+    # A tenth as it is meant, and not the nearest double.
+    shares = [(share / sum(shares)).limit_denominator(10**7)
+              for share in shares]
+    common = math.lcm(*(share.denominator for share in shares))
+    return [int(share * common) for share in shares]
+
+
+def _keep(cache: dict, key: tuple, value, count: int) -> None:
+    """Put a value into a cache of the last ones."""
+    while len(cache) >= count:
+        cache.pop(next(iter(cache)))
+    cache[key] = value
 
 
 def _group_batches(

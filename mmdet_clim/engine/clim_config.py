@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 PREFIX = 'clim_'
 WRAPPER = 'CLIMDetector'
 PACKING = 'PackRegionTextInputs'
+SEEDS = 'IterationSeedHook'
 # They reach into the one pipeline that a training set has; the mixture of
 # sources has one for each.
 PIPELINE_HOOKS = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
@@ -31,7 +32,7 @@ def read_fragment(name: Union[str, Path],
         ValueError: If it defines other names.
     """
     if '::' in str(name):
-        fragment = Config.fromstring(f"_base_ = ['{name}']\n", '.py')
+        fragment = Config.fromstring(f'_base_ = [{str(name)!r}]\n', '.py')
     else:
         fragment = Config.fromfile(name)
     others = [key for key in fragment if not key.startswith(PREFIX)]
@@ -94,11 +95,30 @@ def add_clim(cfg: Config, fragment: Config) -> Config:
         total = new.train_dataloader.batch_size
         new.auto_scale_lr.base_batch_size = \
             cfg.auto_scale_lr.base_batch_size * total // own
-    if 'custom_hooks' in cfg:
-        new.custom_hooks = [
-            hook for hook in new.custom_hooks if not _reaches_pipeline(hook)
-        ]
+    hooks = [
+        hook for hook in new.get('custom_hooks') or []
+        if not _reaches_pipeline(hook)
+    ]
+    if not any(_type_name(hook) == SEEDS for hook in hooks):
+        hooks.append(ConfigDict(type=f'mmdet_clim.{SEEDS}'))
+    new.custom_hooks = hooks
+    _make_resumable(new)
     return new
+
+
+def _make_resumable(cfg: Config) -> None:
+    """Put this package's loop and checkpoints in the place of MMEngine's.
+
+    What another project has put there stays.
+    """
+    loop = cfg.get('train_cfg')
+    if loop is not None and (_type_name(loop) == 'IterBasedTrainLoop'
+                             or loop.get('by_epoch') is False):
+        loop.pop('by_epoch', None)
+        loop['type'] = 'mmdet_clim.ResumableTrainLoop'
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint is not None and _type_name(checkpoint) == 'CheckpointHook':
+        checkpoint['type'] = 'mmdet_clim.AtomicCheckpointHook'
 
 
 def _check_host(cfg: Config) -> None:
@@ -214,18 +234,17 @@ def _mixed_loader(cfg: Config, fragment: Config,
     kept = {
         key: value
         for key, value in loader.items()
-        # Both group the images of one set.
-        if key not in ('sampler', 'batch_sampler', 'dataset')
+        # They make the batches of one set.
+        if key not in ('sampler', 'batch_sampler', 'drop_last', 'dataset')
     }
     return ConfigDict({
         **kept,
         'batch_size':
         sum(ratio),
         'sampler':
-        dict(
-            type='mmdet_clim.MultiSourceSampler',
-            batch_size=sum(ratio),
-            source_ratio=ratio),
+        dict(type='mmdet_clim.MultiSourceSampler', source_ratio=ratio),
+        'batch_sampler':
+        dict(type='mmdet_clim.MultiSourceBatchSampler'),
         'dataset':
         dict(
             type='mmdet_clim.MultiSourceDataset',

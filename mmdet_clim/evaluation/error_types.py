@@ -2,7 +2,7 @@
 """What is wrong with detections: the place, the class, or both."""
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 from mmdet.evaluation import bbox_overlaps
@@ -74,12 +74,51 @@ def error_types(objects: Sequence[Mapping],
         dict[int, ClassErrors]: By category id, of classes with objects or
         detections.
     """
-    of_image: Dict[int, List[Mapping]] = defaultdict(list)
     found: Dict[int, ClassErrors] = defaultdict(lambda: ClassErrors(0))
     for entry in objects:
         if not entry.get('iscrowd', 0):
-            of_image[entry['image_id']].append(entry)
             found[entry['category_id']].num_objects += 1
+    for detection, kind in _typed(objects, detections, iou):
+        found[detection['category_id']].types.append(kind)
+    return dict(found)
+
+
+def first_detections(objects: Sequence[Mapping],
+                     detections: Sequence[Mapping],
+                     iou: float = 0.5) -> List[Tuple[Mapping, bool]]:
+    """As many best detections of each class as it has objects.
+
+    At this point of each class's curve precision and recall are equal, so
+    that detectors whose scores mean different things can be compared, and
+    none can have more boxes than another.
+
+    Args:
+        objects (Sequence[dict]): As in :func:`error_types`.
+        detections (Sequence[dict]): As there.
+        iou (float): As there.
+
+    Returns:
+        list[tuple[dict, bool]]: The detections, best score first, and whether
+        each is correct.
+    """
+    room = Counter(entry['category_id'] for entry in objects
+                   if not entry.get('iscrowd', 0))
+    first = []
+    for detection in sorted(detections, key=lambda d: -d['score']):
+        if room[detection['category_id']] > 0:
+            room[detection['category_id']] -= 1
+            first.append(detection)
+    return [(detection, kind == 'correct')
+            for detection, kind in _typed(objects, first, iou)]
+
+
+def _typed(objects: Sequence[Mapping], detections: Sequence[Mapping],
+           iou: float) -> Iterator[Tuple[Mapping, str]]:
+    """Each detection, best score first, and its type."""
+    of_image: Dict[int, List[Mapping]] = defaultdict(list)
+    for entry in objects:
+        if not entry.get('iscrowd', 0):
+            of_image[entry['image_id']].append(entry)
     tables = {
         image:
         (_corners(entries), np.array([e['category_id'] for e in entries]))
@@ -91,8 +130,7 @@ def error_types(objects: Sequence[Mapping],
         kind = 'background'
         if table is not None:
             kind = _type_of(detection, table, taken, iou)
-        found[detection['category_id']].types.append(kind)
-    return dict(found)
+        yield detection, kind
 
 
 def _corners(entries: Sequence[Mapping]) -> np.ndarray:

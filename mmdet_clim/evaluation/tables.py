@@ -4,6 +4,8 @@ import math
 from statistics import mean, stdev
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from scipy import stats
+
 #: (key of a run's metrics, head of the column, factor, digits)
 Column = Tuple[str, str, float, int]
 
@@ -98,9 +100,14 @@ def markdown_table(rows: Sequence[Mapping[str, object]],
     cells = [['', *(head for _, head, _, _ in columns)]]
     for row in rows:
         cells.append([
-            str(row['name']).replace('|', '\\|'),
+            _escaped(row['name']),
             *(_cell(row.get(key), digits) for key, _, _, digits in columns)
         ])
+    return _aligned(cells)
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> str:
+    """A head and lines as Markdown; the first column is one of names."""
     widths = [max(3, *map(len, column)) for column in zip(*cells)]
     lines = [
         '| ' + ' | '.join(
@@ -112,6 +119,86 @@ def markdown_table(rows: Sequence[Mapping[str, object]],
                           (width + 1) + ':'
                           for i, width in enumerate(widths)) + '|'
     return '\n'.join([lines[0], rule, *lines[1:]]) + '\n'
+
+
+def add_differences(rows: Sequence[Dict[str, object]],
+                    columns: Sequence[Column] = OV_COCO_COLUMNS,
+                    confidence: float = 0.95) -> None:
+    """Add how far rows are apart within a seed, and how sure that is.
+
+    The seeds of two rows are taken as pairs, in their order. Of up to four
+    rows each is compared with all above it, of more with the first alone.
+
+    Args:
+        rows (list[dict]): As :func:`summarise_runs` gives them. A row gets
+            ``differences``: name of the other row -> per key
+            ``dict(mean, low, high, pairs)``, this row minus the other, in
+            units of the column. ``low`` and ``high`` bound the mean with
+            ``confidence`` (t distribution over the seeds). Rows with another
+            number of seeds, or with one, are not compared; a pair with NaN
+            does not count, and fewer than two pairs give nothing.
+        columns (list[tuple]): The columns that they were made with.
+        confidence (float): In (0, 1).
+    """
+    for number, row in enumerate(rows):
+        others = rows[:number] if len(rows) <= 4 else rows[:min(1, number)]
+        row['differences'] = {
+            other['name']: {
+                key: interval
+                for key, *_ in columns
+                if (interval := _interval(row, other, key, confidence))
+            }
+            for other in others if row['seeds'] == other['seeds'] > 1
+        }
+
+
+def _interval(row: Mapping, other: Mapping, key: str,
+              confidence: float) -> Optional[Dict[str, float]]:
+    if key not in row or key not in other:
+        return None
+    pairs = [
+        a - b for a, b in zip(row[key]['values'], other[key]['values'])
+        if a is not None and b is not None
+    ]
+    if len(pairs) < 2:
+        return None
+    middle, error = mean(pairs), stdev(pairs) / math.sqrt(len(pairs))
+    reach = error * stats.t.ppf((1 + confidence) / 2, len(pairs) - 1)
+    return dict(
+        mean=middle,
+        low=float(middle - reach),
+        high=float(middle + reach),
+        pairs=len(pairs))
+
+
+def differences_table(rows: Sequence[Mapping[str, object]],
+                      columns: Sequence[Column] = OV_COCO_COLUMNS) -> str:
+    """Write what :func:`add_differences` found as a Markdown table.
+
+    Args:
+        rows (list[dict]): The rows.
+        columns (list[tuple]): The columns that they were made with. Times are
+            left out.
+
+    Returns:
+        str: The table with a final newline, empty where nothing was compared.
+    """
+    columns = [c for c in columns if c[0] != 'seconds_per_iteration']
+    cells = [['difference', *(head for _, head, _, _ in columns)]]
+    for row in rows:
+        for other, values in row.get('differences', {}).items():
+            line = [_escaped(f'{row["name"]} minus {other}')]
+            for key, _, _, digits in columns:
+                value = values.get(key)
+                line.append('–' if value is None else
+                            '{mean:+.{d}f} [{low:+.{d}f}, {high:+.{d}f}]'.
+                            format(d=digits, **value))
+            cells.append(line)
+    return _aligned(cells) if len(cells) > 1 else ''
+
+
+def _escaped(name: object) -> str:
+    return str(name).replace('|', '\\|')
 
 
 def _cell(value: Optional[Mapping], digits: int) -> str:

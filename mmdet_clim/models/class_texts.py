@@ -12,6 +12,7 @@ from .constants import Constants
 from .text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,
+    check_distinct,
     encode_classes,
 )
 
@@ -86,7 +87,8 @@ class ClassTexts(Constants):
 
         Raises:
             ValueError: If the embeddings have another count than the
-                vocabulary or another width than those before.
+                vocabulary or another width than those before, or two of them
+                are the same.
         """
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is not None:
@@ -95,6 +97,7 @@ class ClassTexts(Constants):
                     f'embeddings: expected shape ({len(vocabulary)}, D) for '
                     f'{len(vocabulary)} classes, got '
                     f'{tuple(embeddings.shape)}')
+            check_distinct(vocabulary.names, embeddings)
             width = self.embeddings.shape[1] if self.has_embeddings else None
             if width not in (None, embeddings.shape[1]):
                 raise ValueError(

@@ -1,13 +1,22 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures of boxes: one sample, or several models beside the truth."""
-from typing import Collection, Mapping, Optional, Sequence
+from typing import Collection, Mapping, Sequence
 
 import numpy as np
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
 
-from .canvas import BLACK, COLOURS, WHITE, draw_label, enlarge, font, wrap_text
+from .canvas import (
+    BLACK,
+    COLOURS,
+    WHITE,
+    draw_dashed_box,
+    draw_label,
+    enlarge,
+    font,
+    wrap_text,
+)
 
 BASE_COLOUR, NOVEL_COLOUR = COLOURS[0], COLOURS[1]
 
@@ -17,24 +26,23 @@ def draw_boxes(image: np.ndarray,
                class_names: Sequence[str],
                novel_names: Collection[str] = (),
                score_thr: float = 0.3,
-               side: int = 640,
-               novel_score_thr: Optional[float] = None) -> np.ndarray:
+               side: int = 640) -> np.ndarray:
     """Draw boxes with class names, and scores where there are some.
 
-    Boxes of base classes are blue, those of novel classes orange.
+    Boxes of base classes are blue, those of novel classes orange; wrong ones
+    are dashed.
 
     Args:
         image (np.ndarray): uint8 RGB, shape (H, W, 3).
         instances (InstanceData): ``bboxes`` (N, 4) in xyxy pixels of
-            ``image``, ``labels`` (N,), and ``scores`` (N,) for detections.
+            ``image``, ``labels`` (N,), for detections ``scores`` (N,), and
+            ``correct`` (N,), bool, where it is known.
         class_names (list[str]): Class names in label order.
         novel_names (list[str]): The novel ones among them. Defaults to ().
         score_thr (float): Detections that score less are left out.
             Defaults to 0.3.
         side (int): The longer side of the picture in pixels.
             Defaults to 640.
-        novel_score_thr (float, optional): The same for novel classes, which
-            no box taught to score high. Defaults to ``score_thr``.
 
     Returns:
         np.ndarray: uint8 RGB picture.
@@ -53,23 +61,22 @@ def draw_boxes(image: np.ndarray,
     scores = instances.get('scores', None)
     order = range(len(labels))
     if scores is not None:
-        if novel_score_thr is None:
-            novel_score_thr = score_thr
-        least = [
-            novel_score_thr if class_names[x] in novel_names else score_thr
-            for x in labels
-        ]
         # the best first: its label gets the place it wants
         order = [
             i for i in scores.argsort(descending=True).tolist()
-            if scores[i] >= least[i]
+            if scores[i] >= score_thr
         ]
-    text_size = max(13, side // 40)
+    correct = instances.get('correct', None)
+    text_size = max(13, side // 34)
+    width = max(2, side // 200)
     for i in order:
         x1, y1, x2, y2 = boxes[i].tolist()
-        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)),
-                       outline=_colour(class_names[labels[i]], novel_names),
-                       width=max(2, side // 200))
+        box = (x1, y1, max(x1, x2), max(y1, y2))
+        colour = _colour(class_names[labels[i]], novel_names)
+        if correct is None or correct[i]:
+            draw.rectangle(box, outline=colour, width=width)
+        else:
+            draw_dashed_box(draw, box, colour, width)
     taken = []
     for i in order:
         name = class_names[labels[i]]
@@ -85,9 +92,8 @@ def draw_detections(images: Sequence[np.ndarray],
                     detections: Mapping[str, Sequence[InstanceData]],
                     class_names: Sequence[str],
                     novel_names: Collection[str] = (),
-                    score_thr: float = 0.3,
                     side: int = 420,
-                    novel_score_thr: Optional[float] = None) -> np.ndarray:
+                    note: str = '') -> np.ndarray:
     """Draw what several models find in the same images.
 
     One row per image: the ground truth, then one column per model.
@@ -97,15 +103,13 @@ def draw_detections(images: Sequence[np.ndarray],
         ground_truth (list[InstanceData]): ``bboxes`` and ``labels`` of each
             image, xyxy pixels of the image.
         detections (dict[str, list[InstanceData]]): Name of a model ->
-            ``bboxes``, ``labels``, ``scores`` of each image, likewise.
+            ``bboxes``, ``labels``, ``scores`` and, where it is known,
+            ``correct`` of each image, likewise. All are drawn.
         class_names (list[str]): Class names in label order.
         novel_names (list[str]): The novel ones among them. Defaults to ().
-        score_thr (float): Detections that score less are left out.
-            Defaults to 0.3.
         side (int): The longer side of one image in the picture, in pixels.
             Defaults to 420.
-        novel_score_thr (float, optional): The same for novel classes.
-            Defaults to ``score_thr``.
+        note (str): What the reader should know, for the legend.
 
     Returns:
         np.ndarray: uint8 RGB picture.
@@ -122,9 +126,8 @@ def draw_detections(images: Sequence[np.ndarray],
                              f'image, got {len(instances)}')
     cells = [[
         Image.fromarray(
-            draw_boxes(image, instances[row], class_names, novel_names,
-                       score_thr, side, novel_score_thr))
-        for instances in columns.values()
+            draw_boxes(image, instances[row], class_names, novel_names, 0.,
+                       side)) for instances in columns.values()
     ] for row, image in enumerate(images)]
 
     gap, size = 8, 20
@@ -153,11 +156,8 @@ def draw_detections(images: Sequence[np.ndarray],
         box = draw_label(draw, (left, top + size + gap), text, size - 2,
                          colour)
         left = box[2] + gap
-    least = f'score in percent, at least {100 * score_thr:.0f}'
-    if novel_score_thr is not None:
-        least += f', novel classes {100 * novel_score_thr:.0f}'
     draw.text((left + gap, top + size / 2 + gap / 2),
-              least,
+              note,
               BLACK,
               font(size - 2),
               anchor='lm')

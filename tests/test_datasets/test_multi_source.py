@@ -4,14 +4,20 @@ import json
 from collections import Counter
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmdet.datasets import ConcatDataset
 from mmengine.dataset import BaseDataset
-from torch.utils.data import DataLoader
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, SequentialSampler
 
-from mmdet_clim.datasets import MultiSourceDataset, MultiSourceSampler
+from mmdet_clim.datasets import (
+    MultiSourceBatchSampler,
+    MultiSourceDataset,
+    MultiSourceSampler,
+)
 from mmdet_clim.registry import DATA_SAMPLERS, DATASETS
 
 
@@ -106,8 +112,8 @@ def test_a_ratio_that_divides_the_batch_holds_in_every_batch():
     sampler = MultiSourceSampler(dataset, 8, [2, 1, 1], seed=3)
     found = [per_source(dataset, b) for b in batches(sampler)]
     assert found == [(4, 2, 2)] * 3  # 10 samples of source 0, 4 at a time
-    assert MultiSourceSampler(dataset, 8, [.5, .25, .25], seed=3)._counts == \
-        sampler._counts
+    same = MultiSourceSampler(dataset, 8, [.5, .25, .25], seed=3)
+    assert list(same) == list(sampler)
 
 
 def test_a_ratio_that_does_not_divide_the_batch_holds_over_time():
@@ -201,10 +207,19 @@ def test_no_seed_is_a_common_random_one():
     (dict(source_ratio=[1, 0]), 'source_ratio'),
     (dict(source_ratio=[1, -1]), 'source_ratio'),
     (dict(source_ratio=[1, float('nan')]), 'source_ratio'),
+    (dict(source_ratio=[1, float('inf')]), 'source_ratio'),
+    (dict(source_ratio=[0, 0]), 'source_ratio'),
+    (dict(source_ratio=[1, '1']), 'source_ratio'),
+    (dict(source_ratio=[]), 'source_ratio'),
+    (dict(source_ratio=2), 'source_ratio'),
+    (dict(source_ratio=None), 'source_ratio'),
+    (dict(source_ratio=[1e-7, 1]), 'source_ratio: .*one in a million'),
+    (dict(source_ratio=[1e300, 1]), 'source_ratio: .*one in a million'),
+    (dict(source_ratio=[1, 1e-300]), 'source_ratio: .*one in a million'),
     (dict(batch_size=0), 'batch_size'),
     (dict(epoch_source=2), 'epoch_source'),
     (dict(epoch_length=0), 'epoch_length'),
-    (dict(dataset=[1, 2]), 'cumulative_sizes'),
+    (dict(dataset=[1, 2]), 'source_ratio: .*each of 1 sources'),
 ])
 def test_arguments_that_do_not_fit_are_errors(change, message):
     arguments = dict(dataset=sources(3, 3), batch_size=2, source_ratio=[1, 1])
@@ -212,7 +227,170 @@ def test_arguments_that_do_not_fit_are_errors(change, message):
         MultiSourceSampler(**{**arguments, **change})
 
 
+def test_ratios_of_many_digits():
+    """Shares of each batch against the plain sums of the ratio."""
+    for ratio in ([1e308, 1e308], [3, 2.7182818284], [1, 1 / 3], [2e-6, 1],
+                  [.1, .2, .7], [7, 11, 13]):
+        dataset = sources(*[50] * len(ratio))
+        sampler = MultiSourceSampler(dataset, 5, ratio, epoch_length=400)
+        whole = sum(r / max(ratio) for r in ratio)
+        totals = [0] * len(ratio)
+        for number, batch in enumerate(batches(sampler), 1):
+            for source, count in enumerate(per_source(dataset, batch)):
+                totals[source] += count
+                share = 5 * number * (ratio[source] / max(ratio)) / whole
+                assert abs(totals[source] - share) <= 1 + 1e-3
+
+
+def test_an_epoch_without_end_is_an_error():
+    """2e-6 of a sample in each batch, for ten million samples."""
+
+    class Many:
+        cumulative_sizes = [10**7, 10**7 + 1]
+
+    with pytest.raises(ValueError, match='source_ratio: .*epoch_length'):
+        MultiSourceSampler(Many(), 1, [2e-6, 1])
+    assert len(MultiSourceSampler(Many(), 1, [2e-6, 1], epoch_length=7)) == 7
+
+
+def test_the_first_index_of_many_needs_few_steps():
+    """Twelve million samples: no list, no loop over them."""
+
+    class Many:
+        cumulative_sizes = [12 * 10**6]
+
+        def __getattr__(self, name):
+            raise AssertionError(name)
+
+    sampler = MultiSourceSampler(Many(), 16, [1], seed=0)
+    assert len(sampler) == 12 * 10**6
+    assert len(sampler._plan.counts) == 1
+    first = next(iter(sampler))
+    assert 0 <= first < 12 * 10**6
+    assert sampler._drawn(0, 0).dtype == np.int32
+
+
 WIDE, TALL = (4, 3), (3, 4)
+
+
+def test_the_batch_size_is_that_of_the_loader():
+    dataset = sources(10, 7, 40)
+    sampler = MultiSourceSampler(dataset, source_ratio=[1, 1, 2], seed=3)
+    with pytest.raises(ValueError, match='batch_size: .*MultiSourceBatchSamp'):
+        len(sampler)
+    with pytest.raises(ValueError, match='batch_size: .*MultiSourceBatchSamp'):
+        next(iter(sampler))
+    loader = DataLoader(
+        dataset,
+        batch_sampler=MultiSourceBatchSampler(sampler, 4),
+        collate_fn=list)
+    assert len(loader) == 10
+    assert list(loader.batch_sampler) == batches(
+        MultiSourceSampler(dataset, 4, [1, 1, 2], seed=3))
+
+
+def build_loader(sampler=None, **options):
+    """As MMEngine builds it."""
+    return Runner.build_dataloader(
+        dict(
+            dataset=sources(10, 7),
+            sampler=dict(
+                type='mmdet_clim.MultiSourceSampler', **(sampler or {})),
+            num_workers=0,
+            collate_fn=dict(type='pseudo_collate'),
+            **options),
+        seed=3)
+
+
+BATCHES = dict(batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'))
+
+
+def test_two_batch_sizes_that_differ_are_an_error():
+    both = (r'train_dataloader.batch_size is 4, .*'
+            r'train_dataloader.sampler.batch_size, which is 16')
+    ratio = dict(source_ratio=[1, 1])
+    with pytest.raises(ValueError, match=both):
+        build_loader(dict(ratio, batch_size=16), batch_size=4, **BATCHES)
+    # Also where nobody tells one of the other.
+    old = build_loader(dict(ratio, batch_size=16), batch_size=4)
+    with pytest.raises(ValueError, match=both):
+        next(iter(old))
+    for options in (dict(ratio, batch_size=4), ratio):
+        loader = build_loader(options, batch_size=4, **BATCHES)
+        # Ten of the first source, two at a time.
+        assert len(loader) == 5
+        assert loader.batch_sampler.sampler.batch_size == 4
+    with pytest.raises(ValueError, match='sampler: .*got SequentialSampler'):
+        MultiSourceBatchSampler(SequentialSampler([1]), 4)
+
+
+def test_any_data_set_is_one_source():
+    dataset = SizedSource([WIDE] * 5)
+    sampler = MultiSourceSampler(dataset, 2, seed=0)
+    assert sorted(sampler)[:5] == sorted(set(sampler)) == list(range(5))
+    assert len(sampler) == 6
+    with pytest.raises(ValueError, match='source_ratio: .*1 sources'):
+        MultiSourceSampler(dataset, 2, [1, 1])
+
+
+@pytest.mark.parametrize('aspect_grouping', [False, True])
+def test_it_starts_at_any_iteration(aspect_grouping):
+    """What is left of the whole order, and the draws are the same."""
+
+    def sampler():
+        return MultiSourceSampler(
+            MultiSourceDataset([
+                SizedSource([WIDE, TALL, WIDE] * 4),
+                SizedSource([TALL, WIDE] * 5),
+            ]),
+            5, [2, 1],
+            seed=4,
+            aspect_grouping=aspect_grouping)
+
+    whole = sampler()
+    length = whole.batches_per_epoch
+    order = []
+    for epoch in range(3):
+        whole.set_epoch(epoch)
+        order += whole.batches()
+    assert len(order) == 3 * length
+    for start in range(2 * length):
+        resumed = sampler()
+        resumed.start_at(start)
+        epoch = start // length
+        found = list(resumed.batches())
+        resumed.set_epoch(epoch + 1)
+        found += resumed.batches()
+        expected = order[start:(epoch + 2) * length]
+        assert found == expected
+        assert [[(d.iteration, d.slot) for d in b] for b in found
+                ] == [[(d.iteration, d.slot) for d in b] for b in expected]
+
+
+@pytest.mark.parametrize('workers', [1, 2, 3, 7])
+def test_the_past_of_a_worker(workers):
+    """Against a list of what each worker of PyTorch's loader gets."""
+    dataset = sources(9, 4)
+    sampler = MultiSourceSampler(dataset, 4, [3, 1], seed=0)
+    length = sampler.batches_per_epoch
+    assert length == 3
+    streams = [[] for _ in range(workers)]
+    for epoch in range(6):
+        for batch in range(length):
+            iteration = epoch * length + batch
+            stream = streams[batch % workers]
+            for source in range(2):
+                own = [
+                    d.place for i in stream for d in sampler.draws(i)
+                    if dataset.source_of(d) == source
+                ]
+                for count in (1, 2, 7, 100):
+                    past = sampler.past_of_stream(source, iteration, workers,
+                                                  count)
+                    assert [d.place for d in past] == own[-count:]
+            if stream:
+                assert sampler.next_of_stream(stream[-1], workers) == iteration
+            stream.append(iteration)
 
 
 def test_aspect_groups_are_not_mixed_while_both_last():

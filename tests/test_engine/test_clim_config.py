@@ -78,9 +78,8 @@ def test_every_part(host, fragment):
         batch_size=8,
         num_workers=3,
         sampler=dict(
-            type='mmdet_clim.MultiSourceSampler',
-            batch_size=8,
-            source_ratio=[4, 4]),
+            type='mmdet_clim.MultiSourceSampler', source_ratio=[4, 4]),
+        batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
         dataset=dict(
             type='mmdet_clim.MultiSourceDataset',
             datasets=[dict(type='Boxes'), fragment.clim_mosaic_dataset]))
@@ -112,9 +111,31 @@ def test_hooks_and_preprocessor_of_other_projects(host, fragment):
     ]
     host.data_preprocessor = dict(type='Pad')
     made = add_clim(host, fragment)
-    assert made.custom_hooks == [dict(type='EMAHook')]
+    assert made.custom_hooks == [
+        dict(type='EMAHook'),
+        dict(type='mmdet_clim.IterationSeedHook')
+    ]
     assert made.model.detector.data_preprocessor == dict(type='Pad')
     assert 'data_preprocessor' not in made
+
+
+@pytest.mark.parametrize('loop, checkpoint, expected', [
+    (dict(type='IterBasedTrainLoop', max_iters=3), 'CheckpointHook',
+     ('mmdet_clim.ResumableTrainLoop', 'mmdet_clim.AtomicCheckpointHook')),
+    (dict(by_epoch=False, max_iters=3), 'mmengine.CheckpointHook',
+     ('mmdet_clim.ResumableTrainLoop', 'mmdet_clim.AtomicCheckpointHook')),
+    (dict(type='EpochBasedTrainLoop', max_epochs=3), 'OwnHook',
+     ('EpochBasedTrainLoop', 'OwnHook')),
+])
+def test_the_run_is_resumable(host, fragment, loop, checkpoint, expected):
+    host.train_cfg = loop
+    host.default_hooks = dict(checkpoint=dict(type=checkpoint, interval=2))
+    made = add_clim(host, fragment)
+    assert (made.train_cfg.type,
+            made.default_hooks.checkpoint.type) == expected
+    assert 'by_epoch' not in made.train_cfg
+    assert made.default_hooks.checkpoint.interval == 2
+    assert made.custom_hooks == [dict(type='mmdet_clim.IterationSeedHook')]
 
 
 def test_options_of_the_fragment(host, tmp_path):
@@ -160,7 +181,7 @@ custom_hooks = [dict(type=PipelineSwitchHook), dict(type=EMAHook)]
 """)
     host = Config.fromfile(path)
     made = add_clim(host, fragment)
-    assert made.custom_hooks == [dict(type=EMAHook)]
+    assert made.custom_hooks[0] == dict(type=EMAHook)
     assert made.model.detector == dict(type=RTMDet)
     assert made.train_dataloader.collate_fn == dict(type=pseudo_collate)
     assert made.train_dataloader.dataset.datasets[0] == dict(type=CocoDataset)

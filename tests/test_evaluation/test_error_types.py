@@ -9,7 +9,11 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_clim.evaluation import ClassErrors, error_types
+from mmdet_clim.evaluation import (
+    ClassErrors,
+    error_types,
+    first_detections,
+)
 
 
 def thing(category, bbox, score=None, image=1):
@@ -46,6 +50,28 @@ def test_the_better_of_two_takes_the_object():
     assert found.types == ['correct', 'duplicate']
     assert found.first() == {'correct': 1}
     assert found.average_precision() == 1
+
+
+def test_as_many_detections_as_objects():
+    right, wrong = [0, 0, 10, 10], [90, 90, 5, 5]
+    found = [
+        thing(1, right, .1),
+        thing(1, wrong, .9, 2),
+        thing(1, right, .8),
+        thing(2, wrong, .01),
+        thing(2, [50, 50, 10, 10], .02),
+        thing(3, right, .99),  # no object is of this class
+    ]
+    objects = [*OBJECTS, thing(1, right, image=3)]
+    assert first_detections(objects, found) == [(found[1], False),
+                                                (found[2], True),
+                                                (found[4], True)]
+    # one of them is a crowd
+    objects[-1]['iscrowd'] = 1
+    assert first_detections(objects, found) == [(found[1], False),
+                                                (found[4], True)]
+    assert first_detections([], found) == []
+    assert first_detections(objects, []) == []
 
 
 def test_average_precision_by_hand():
@@ -107,13 +133,14 @@ def test_the_tool_tells_base_from_novel(repository, run_tool, tmp_path):
     (tmp_path / 'truth.json').write_text(
         json.dumps(
             dict(
+                images=[dict(id=1)],
                 categories=[
                     dict(id=1, name='person'),
                     dict(id=2, name='cat'),
                 ],
                 annotations=OBJECTS)))
     code, log = run_tool('analysis/error_types.py', tmp_path / 'found.json',
-                         tmp_path / 'truth.json')
+                         tmp_path / 'truth.json', '--base', 'person')
     assert code == 0, log
     assert '| base | 100.0 | 100.0 | 100.0 | 100.0 | 1 | 0 |' in log
     # The cat was looked for at the person's place.

@@ -24,7 +24,7 @@ TWO_ITERATIONS = [
     'default_hooks.checkpoint.interval=2', 'load_from=None'
 ]
 SMALL_BATCHES = [
-    'train_dataloader.batch_size=3', 'train_dataloader.sampler.batch_size=3',
+    'train_dataloader.batch_size=3',
     'train_dataloader.sampler.source_ratio=[1,1,1]'
 ]
 

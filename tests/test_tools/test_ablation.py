@@ -12,7 +12,7 @@ SHORT = [
     'default_hooks.checkpoint.interval=1', 'default_hooks.logger.interval=1',
     'train_dataloader.num_workers=0',
     'train_dataloader.persistent_workers=False',
-    'train_dataloader.batch_size=3', 'train_dataloader.sampler.batch_size=3',
+    'train_dataloader.batch_size=3',
     'train_dataloader.sampler.source_ratio=[1,1,1]',
     'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False'
 ]
@@ -71,6 +71,8 @@ def test_a_table_of_two_rows(repository, openmoji_root, run_tool, tmp_path,
                          out, '--cfg-options', *SHORT)
     assert code == 0, log
     assert '| clim_grid-2x2 |' in log
+    # the four tiles of one mosaic, and one whole image
+    assert 'clim_grid-2x2 5.' in log
     assert (out / 'table.png').stat().st_size > 1000
     # Nothing is trained twice: the first row's checkpoint may be gone.
     (out / 'clim_grid-2x2' / 'seed4' / 'iter_1.pth').unlink()
@@ -78,9 +80,17 @@ def test_a_table_of_two_rows(repository, openmoji_root, run_tool, tmp_path,
     again.write_text(f"_base_ = '{row}'\n")
     shutil.copytree(out / 'clim_grid-2x2', out / 'same')
     code, log = run_tool('analysis/ablation.py', row, again, '--seeds', 4,
-                         '--out', out)
+                         '--out', out, '--cfg-options', *SHORT)
     assert code == 0, log
-    assert (out / 'table.md').read_text().count('\n') == 4
+    assert '| same ' in (out / 'table.md').read_text()
+    # Nor is it taken for what it is not.
+    code, log = run_tool('analysis/ablation.py', row, '--seeds', 4, '--out',
+                         out, '--cfg-options', *SHORT,
+                         'optim_wrapper.optimizer.lr=0.5')
+    assert code == 1
+    assert ('ablation: ' in log.splitlines()[-1]
+            and 'optim_wrapper.optimizer.lr is 0.001, wanted 0.5'
+            in log.splitlines()[-1])
 
 
 def test_unknown_and_equal_configs_are_refused(repository, run_tool, tmp_path):

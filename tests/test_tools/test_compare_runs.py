@@ -36,9 +36,37 @@ def test_files_and_table(tmp_path, compare):
     table = (tmp_path / 'out' / 'table.md').read_text()
     assert log == table
     assert '30.0 ± 14.1' in table and '0.50' in table
+    # one seed against two: nothing to pair
+    assert 'difference' not in table and 'views' not in table
     rows = json.loads((tmp_path / 'out' / 'table.json').read_text())
     assert [row['name'] for row in rows] == ['boxes only', 'CLIM']
     assert (tmp_path / 'out' / 'curves.png').stat().st_size > 1000
+
+
+def test_seeds_and_views(tmp_path, compare):
+    arguments = []
+    for name, values in (('boxes', (.02, .04)), ('CLIM', (.2, .4))):
+        arguments += ['--run', name]
+        for number, value in enumerate(values):
+            work_dir = tmp_path / name / str(number)
+            arguments.append(write_run(work_dir, value))
+            loader = dict(
+                batch_size=4,
+                dataset=dict(type='mmdet_clim.ImageTextDataset' if name ==
+                             'CLIM' else 'mmdet_clim.OVCocoDataset'))
+            (work_dir / 'fingerprint.json').write_text(
+                json.dumps(
+                    dict(version='1', config=dict(train_dataloader=loader))))
+    code, log = compare(*arguments, '--out', tmp_path / 'out')
+    assert code == 0, log
+    assert log.count('\n') == 4 + 2 + 3 + 3
+    assert ('Captioned views per step (a tile of a mosaic is one): '
+            'boxes 0, CLIM 4.') in log
+    # 18 and 36: mean 27, sd 12.73, t of one degree 12.706
+    assert '| +27.0 [-87.4, +141.4] |' in log
+    row = json.loads((tmp_path / 'out' / 'table.json').read_text())[1]
+    assert row['captioned_views'] == 4
+    assert row['differences']['boxes']['novel_ap50']['pairs'] == 2
 
 
 def test_a_table_of_lvis(tmp_path, compare):

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
-from mmdet_clim.registry import MODELS
-
-ROOT = Path(__file__).parents[2]
 CATEGORIES = [dict(id=1, name='person'), dict(id=18, name='dog')]
 
 CONFIG = """
@@ -130,33 +124,3 @@ def test_wrong_number(tmp_path, run_tool):
                          '--out', str(tmp_path), '--num', '0')
     assert code == 2
     assert '--num: expected at least 1' in log
-
-
-def test_detections_of_untrained_models(tmp_path, run_tool):
-    write_data(tmp_path)
-    base = ROOT / 'configs/openmoji'
-    plain = Config.fromfile(base / 'faster-rcnn_r18-c4_256_base.py')
-    wrapped = Config.fromfile(base /
-                              'faster-rcnn_r18-c4_256_captions-tags_clim.py')
-    init_default_scope('mmdet')
-    arguments = []
-    for name, cfg in (('plain', plain), ('wrapped', wrapped)):
-        cfg.val_dataloader.dataset.update(
-            data_root=str(tmp_path),
-            ann_file='boxes.json',
-            data_prefix=dict(img=''))
-        cfg.dump(tmp_path / f'{name}.py')
-        torch.save(
-            dict(state_dict=MODELS.build(cfg.model).state_dict()),
-            tmp_path / f'{name}.pth')
-        arguments += [
-            '--model', name,
-            str(tmp_path / f'{name}.py'),
-            str(tmp_path / f'{name}.pth')
-        ]
-    code, log = run_tool('visualization/compare_detections.py',
-                         *arguments, '--num', '2', '--out',
-                         str(tmp_path / 'new' / 'a.png'))
-    assert code == 0, log
-    # the truth and two models, 420 pixels each
-    assert cv2.imread(str(tmp_path / 'new' / 'a.png')).shape[1] == 1292

@@ -44,11 +44,15 @@ def test_score_threshold():
     assert has(picture, NOVEL_COLOUR) and not has(picture, BASE_COLOUR)
 
 
-def test_novel_classes_may_have_a_threshold_of_their_own():
-    found = instances([[20, 40, 60, 80], [0, 0, 9, 9]], [0, 1], [.2, .2])
-    picture = draw_boxes(
-        GREY, found, NAMES, ['dog'], score_thr=.3, novel_score_thr=.1)
-    assert has(picture, NOVEL_COLOUR) and not has(picture, BASE_COLOUR)
+def test_wrong_boxes_are_dashed():
+    found = instances([[20, 40, 60, 80], [20, 40, 60, 80]], [0, 1], [.5, .6])
+    found.correct = torch.tensor([True, False])
+    picture = draw_boxes(GREY, found[:1], NAMES, ['dog'], side=400)
+    # the lower edge of the box, scaled by four
+    assert (picture[320, 80:240] == BASE_COLOUR).all()
+    picture = draw_boxes(GREY, found[1:], NAMES, ['dog'], side=400)
+    edge = (picture[320, 80:240] == NOVEL_COLOUR).all(-1)
+    assert 40 < edge.sum() < 120
 
 
 def test_no_boxes():
@@ -66,7 +70,7 @@ def test_grid_of_models():
     picture = draw_detections(
         [GREY, GREY[:50]], [truth, truth], {
             'finds nothing': [instances([], [], [])] * 2,
-            'finds it': [instances([[20, 40, 60, 80]], [1], [.9])] * 2
+            'finds it': [instances([[20, 40, 60, 80]], [1], [.01])] * 2
         },
         NAMES, ['dog'],
         side=200)

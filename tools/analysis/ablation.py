@@ -13,7 +13,16 @@ import sys
 from pathlib import Path
 
 import mmdet_clim  # noqa: F401  isort: skip
-from mmdet_clim.engine import finish_training
+from mmengine.config import DictAction
+
+from mmdet_clim.command import run_command
+from mmdet_clim.engine import (
+    Steps,
+    check_run,
+    finish_training,
+    resolve_run,
+    run_fingerprint,
+)
 
 TOOLS = Path(__file__).resolve().parents[1]
 
@@ -35,8 +44,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        default=[],
+        action=DictAction,
+        default={},
         help='settings for every training, as tools/train.py takes them')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='begin every training anew')
     args = parser.parse_args()
     for config in args.configs:
         if not config.is_file():
@@ -51,11 +63,22 @@ def main() -> None:
     """Train what is not trained yet, and compare."""
     args = parse_args()
     # All rows with one seed first: a run that is stopped leaves a table.
-    for seed in args.seeds:
-        for config in args.configs:
-            finish_training(TOOLS / 'train.py', config,
-                            _work_dir(args, config, seed), seed,
-                            args.cfg_options)
+    runs = {
+        f'{config.stem}, seed {seed}':
+        resolve_run(config, _work_dir(args, config, seed), seed,
+                    args.cfg_options)
+        for seed in args.seeds
+        for config in args.configs
+    }
+    try:
+        for cfg in runs.values():
+            check_run(cfg.work_dir, run_fingerprint(cfg), args.overwrite)
+        steps = Steps('ablation', {name: {} for name in runs})
+        for name, cfg in runs.items():
+            with steps.step(name, Path(cfg.work_dir, 'output.log')) as report:
+                finish_training(cfg, args.overwrite, report)
+    except (OSError, RuntimeError) as error:
+        sys.exit(f'ablation: {error}')
     rows = []
     for config in args.configs:
         rows += ['--run', config.stem]
@@ -73,4 +96,4 @@ def _work_dir(args: argparse.Namespace, config: Path, seed: int) -> Path:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -2,16 +2,23 @@
 """Compare finished runs: a table as Markdown, JSON and plot, and curves.
 
 A run is a work dir of tools/train.py, or of tools/test.py for a model that was
-only tested.
+only tested. With several seeds of each row, given in the same order, the
+differences of rows within a seed follow, with a 95 % interval (t
+distribution). Work dirs with a fingerprint.json, which tools/demo.py and
+ablation.py write, say how many captioned views a row sees per step.
 """
 import argparse
 import json
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.command import run_command
+from mmdet_clim.engine import captioned_views, read_fingerprint
 from mmdet_clim.evaluation import (
     COLUMNS,
+    add_differences,
+    differences_table,
     last_metrics,
     markdown_table,
     read_scalars,
@@ -48,6 +55,23 @@ def read_run(work_dir: str) -> Tuple[dict, str, Dict[str, float]]:
                      f'({sorted(COLUMNS)}) in its log, found none')
 
 
+def views_line(rows: List[dict]) -> str:
+    """What each row sees per step, in words; empty where none is known."""
+    known = [(row['name'], row['captioned_views']) for row in rows
+             if row['captioned_views'] is not None]
+    if not known:
+        return ''
+    views = ', '.join(f'{name} {round(count, 1):g}' for name, count in known)
+    return ('\nCaptioned views per step (a tile of a mosaic is one): '
+            f'{views}.\n')
+
+
+def views_of(work_dirs: List[str]) -> Optional[float]:
+    """Captioned views per step of the first seed, None if unknown."""
+    found = read_fingerprint(work_dirs[0])
+    return None if found is None else captioned_views(found['config'])
+
+
 def main() -> None:
     """Write the files and show the table."""
     args = parse_args()
@@ -67,7 +91,14 @@ def main() -> None:
     prefix = prefixes.pop()
     columns = COLUMNS[prefix]
     rows = summarise_runs(runs, columns)
-    table = markdown_table(rows, columns)
+    add_differences(rows, columns)
+    for row in rows:
+        row['captioned_views'] = views_of(args.run[row['name']])
+    table = markdown_table(rows, columns) + views_line(rows)
+    differences = differences_table(rows, columns)
+    if differences:
+        table += ('\nWithin a seed: mean and 95 % interval of the '
+                  f'differences.\n\n{differences}')
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'table.md').write_text(table, encoding='utf-8')
     (args.out / 'table.json').write_text(
@@ -81,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

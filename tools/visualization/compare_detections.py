@@ -1,115 +1,230 @@
 # Licensed under the Apache License, Version 2.0.
-"""Draw what several trained models find in the same validation images."""
+r"""Draw what several detectors found in the same validation images.
+
+The images are the first by id with an object of a novel class of at least
+LEAST_SIDE pixels on both sides. Of each class, each detector's best detections
+are drawn, as many as the class has objects in all validation images: so AP,
+which ranks the detections of a class, decides what is seen, scores of two
+detectors need not mean the same, and none may draw more boxes than another.
+Wrong ones (IoU below 0.5 with every free object of their class) are dashed.
+
+The detections are what ``OVCocoMetric(outfile_prefix=...)`` writes:
+
+    python tools/test.py CONFIG CHECKPOINT --cfg-options \
+        test_evaluator.outfile_prefix=work_dirs/found
+    python tools/visualization/compare_detections.py CONFIG \
+        --found CLIM work_dirs/found.bbox.json --out compared.png
+"""
 import argparse
-import copy
+import json
+import sys
+from collections import Counter, defaultdict
 from pathlib import Path
-from typing import List, Sequence
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 # Before any config is read: it makes `mmdet_clim::` bases known.
 import mmdet_clim  # noqa: F401  isort: skip
 import cv2
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 
-from mmdet_clim.registry import DATASETS, MODELS
+from mmdet_clim.command import run_command
+from mmdet_clim.datasets.image_files import read_image_file
+from mmdet_clim.evaluation import first_detections
+from mmdet_clim.registry import DATASETS
 from mmdet_clim.visualization import draw_detections
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--model',
-        nargs=3,
+        'config', help='whose val_dataloader has the images and objects')
+    parser.add_argument(
+        '--found',
+        nargs=2,
         action='append',
         required=True,
-        metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
-        help='a model; give the option once for each')
+        metavar=('NAME', 'FILE'),
+        help='a detector and its detections in all validation images, COCO '
+        'results; give the option once for each')
     parser.add_argument(
         '--out', type=Path, required=True, help='the PNG to write')
-    parser.add_argument('--num', type=int, default=6, help='images')
+    parser.add_argument('--num', type=int, default=5, help='images')
     parser.add_argument(
-        '--seed', type=int, default=0, help='which images are drawn')
-    parser.add_argument(
-        '--score-thr',
+        '--least-side',
         type=float,
-        default=0.3,
-        help='least score of a drawn detection')
+        default=48,
+        help='of a novel object, pixels of the file')
     parser.add_argument(
-        '--novel-score-thr',
-        type=float,
-        help='the same for novel classes, which no box taught to score high')
-    parser.add_argument('--device', default='cpu', help='device of the models')
-    return parser.parse_args()
+        '--side',
+        type=int,
+        default=560,
+        help='longer side of a drawn image in pixels')
+    args = parser.parse_args()
+    for key in ('num', 'side'):
+        if vars(args)[key] < 1:
+            parser.error(f'--{key}: expected at least 1, got '
+                         f'{vars(args)[key]}')
+    return args
 
 
-def choose_images(dataset, num: int, seed: int) -> List[dict]:
-    """Random images, those with objects of a novel class first."""
-    classes = dataset.metainfo['classes']
-    novel = set(dataset.metainfo.get('novel_classes', ()))
-    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    order = np.random.default_rng(seed).permutation(len(infos)).tolist()
-    order.sort(key=lambda i: not any(classes[x['bbox_label']] in novel
-                                     for x in infos[i]['instances']))
-    return [infos[i] for i in order[:num]]
+def choose_images(infos: Sequence[dict], novel: Sequence[int], num: int,
+                  least_side: float) -> List[dict]:
+    """The first images by id that show a novel object well.
+
+    Args:
+        infos (list[dict]): What a dataset's ``get_data_info`` gives.
+        novel (Sequence[int]): Labels of the novel classes.
+        num (int): At most so many images.
+        least_side (float): Of the object's box, in pixels.
+
+    Raises:
+        ValueError: If there is no such image.
+    """
+    chosen = []
+    for info in sorted(infos, key=lambda info: info['img_id']):
+        for label, (x1, y1, x2, y2) in _objects(info):
+            if label in novel and min(x2 - x1, y2 - y1) >= least_side:
+                chosen.append(info)
+                break
+    if not chosen:
+        raise ValueError(
+            'val_dataloader: expected an image with an object of a novel '
+            f'class of at least {least_side:g} pixels on both sides, got none '
+            f'in {len(infos)} images')
+    return chosen[:num]
+
+
+def _objects(info: dict) -> List[Tuple[int, Sequence[float]]]:
+    """Labels and boxes (xyxy) of an image, without crowds."""
+    return [(x['bbox_label'], x['bbox']) for x in info['instances']
+            if not x['ignore_flag']]
+
+
+def coco_objects(infos: Sequence[dict]) -> List[dict]:
+    """All objects as COCO has them, with labels as categories."""
+    return [
+        dict(
+            image_id=info['img_id'],
+            category_id=label,
+            bbox=[x1, y1, x2 - x1, y2 - y1]) for info in infos
+        for label, (x1, y1, x2, y2) in _objects(info)
+    ]
+
+
+def read_found(file: str, labels: Mapping[int, int]) -> List[dict]:
+    """The detections of a file, with labels as categories.
+
+    Raises:
+        ValueError: If it is no such file, or of other categories.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding='utf-8'))
+        return [
+            dict(
+                image_id=entry['image_id'],
+                category_id=labels[entry['category_id']],
+                bbox=[float(number) for number in entry['bbox']],
+                score=float(entry['score'])) for entry in content
+        ]
+    except OSError as error:
+        raise ValueError(f'--found: {error}') from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f'--found: {file}: expected COCO results (image_id, category_id '
+            f"of the config's dataset, bbox, score), got {error!r}") from error
+
+
+def by_image(found: Sequence[Tuple[Mapping, bool]],
+             infos: Sequence[dict]) -> List[InstanceData]:
+    """Detections of each image, xyxy pixels of the file."""
+    of_image = defaultdict(list)
+    for detection, correct in found:
+        of_image[detection['image_id']].append((detection, correct))
+    result = []
+    for info in infos:
+        here = of_image[info['img_id']]
+        boxes = torch.tensor([d['bbox'] for d, _ in here]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        result.append(
+            InstanceData(
+                bboxes=boxes,
+                labels=torch.tensor([d['category_id'] for d, _ in here],
+                                    dtype=torch.long),
+                scores=torch.tensor([d['score'] for d, _ in here]),
+                correct=torch.tensor([c for _, c in here], dtype=torch.bool)))
+    return result
 
 
 def ground_truth(info: dict) -> InstanceData:
     """Boxes of an image of a dataset, xyxy pixels of the file."""
-    kept = [x for x in info['instances'] if not x['ignore_flag']]
+    kept = _objects(info)
     return InstanceData(
-        bboxes=torch.tensor([x['bbox'] for x in kept]).reshape(-1, 4),
-        labels=torch.tensor([x['bbox_label'] for x in kept]).long())
+        bboxes=torch.tensor([box for _, box in kept]).reshape(-1, 4),
+        labels=torch.tensor([label for label, _ in kept], dtype=torch.long))
 
 
-def detect(cfg: Config, checkpoint: str, infos: Sequence[dict],
-           device: str) -> List[InstanceData]:
-    """Detections of a model, xyxy pixels of the file.
+def headline(name: str, found: Sequence[InstanceData], objects: Counter,
+             novel: Sequence[int]) -> str:
+    """Name of a detector, and how much of these images it finds."""
+    hits: Counter = Counter()
+    wrong = 0
+    for instances in found:
+        for label, correct in zip(instances.labels.tolist(),
+                                  instances.correct.tolist()):
+            hits[label in novel] += correct
+            wrong += not correct
+    return (f'{name}: {hits[True]} of {objects[True]} novel, {hits[False]} of '
+            f'{objects[False]} base objects, {wrong} wrong')
 
-    mmdet's ``init_detector`` reads ``model.backbone`` of the config, which a
-    wrapped detector does not have.
-    """
-    model = MODELS.build(cfg.model).to(device).eval()
-    load_checkpoint(model, checkpoint, map_location='cpu')
-    pipeline = Compose(cfg.val_dataloader.dataset.pipeline)
-    with torch.no_grad():
-        return [
-            model.test_step(pseudo_collate([pipeline(copy.deepcopy(info))
-                                            ]))[0].pred_instances.cpu()
-            for info in infos
-        ]
+
+def compare(args: argparse.Namespace) -> int:
+    """Draw the picture and return the number of images in it."""
+    cfg = Config.fromfile(args.config)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    classes = dataset.metainfo['classes']
+    novel_names = dataset.metainfo.get('novel_classes', ())
+    novel = [i for i, name in enumerate(classes) if name in novel_names]
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    chosen = choose_images(infos, novel, args.num, args.least_side)
+    objects = coco_objects(infos)
+    shown = Counter(label in novel for info in chosen
+                    for label, _ in _objects(info))
+    columns: Dict[str, List[InstanceData]] = {}
+    for name, file in args.found:
+        found = by_image(
+            first_detections(objects, read_found(file, dataset.cat2label)),
+            chosen)
+        columns[headline(name, found, shown, novel)] = found
+    picture = draw_detections(
+        [read_image_file(info['img_path'])[..., ::-1] for info in chosen],
+        [ground_truth(info) for info in chosen],
+        columns,
+        classes,
+        novel_names,
+        side=args.side,
+        note='dashed: wrong. Of each class the best detections, as many as '
+        f'it has objects in all {len(infos)} images; scores in percent')
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(args.out), picture[..., ::-1])
+    return len(chosen)
 
 
 def main() -> None:
     """Draw the picture."""
     args = parse_args()
-    configs = [Config.fromfile(config) for _, config, _ in args.model]
-    init_default_scope(configs[0].get('default_scope', 'mmdet'))
-    dataset = DATASETS.build(configs[0].val_dataloader.dataset)
-    infos = choose_images(dataset, args.num, args.seed)
-    detections = {
-        name: detect(cfg, checkpoint, infos, args.device)
-        for cfg, (name, _, checkpoint) in zip(configs, args.model)
-    }
-    picture = draw_detections(
-        [cv2.imread(info['img_path'])[..., ::-1] for info in infos],
-        [ground_truth(info) for info in infos],
-        detections,
-        dataset.metainfo['classes'],
-        dataset.metainfo.get('novel_classes', ()),
-        args.score_thr,
-        novel_score_thr=args.novel_score_thr)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(args.out), picture[..., ::-1])
-    MMLogger.get_instance('compare_detections').info(
-        f'{args.out}: {len(infos)} images, {len(detections)} models')
+    try:
+        number = compare(args)
+    except ValueError as error:
+        sys.exit(f'compare_detections: {error}')
+    print(f'{args.out}: {number} images, {len(args.found)} detectors')
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

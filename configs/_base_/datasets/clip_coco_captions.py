@@ -10,7 +10,7 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=8,
     persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler'),
+    batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=captioned_images)
 max_epochs = 100

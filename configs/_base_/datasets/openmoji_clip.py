@@ -20,8 +20,8 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=1,
     persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler'),
+    batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=captioned_images)
 
 region_dataset = dict(

@@ -29,7 +29,8 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler'),
+    batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=train_dataset)
 val_dataloader = dict(
     batch_size=1,

@@ -35,7 +35,7 @@ test_pipeline = [
                    'scale_factor')),
 ]
 train_dataset = dict(
-    type='ClassBalancedDataset',
+    type='mmdet_clim.ClassBalancedDataset',
     oversample_thr=0.001,
     dataset=dict(
         type='mmdet_clim.OVLVISDataset',
@@ -49,7 +49,8 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler'),
+    batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=train_dataset)
 val_dataloader = dict(
     batch_size=1,

@@ -1,7 +1,7 @@
 # 90k iterations of SGD 0.02, gradients clipped at 35 (REFERENCE.md,
 # section 1); the steps of the learning rate are Detectron2's proportions.
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=90000, val_interval=90000)
+    type='mmdet_clim.ResumableTrainLoop', max_iters=90000, val_interval=90000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

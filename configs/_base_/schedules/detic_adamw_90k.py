@@ -1,7 +1,7 @@
 # 90k iterations of AdamW 2e-4 (REFERENCE.md, section 1), the learning rate
 # warmed up and then along a cosine. Published with AMP: --amp.
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=90000, val_interval=90000)
+    type='mmdet_clim.ResumableTrainLoop', max_iters=90000, val_interval=90000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -2,7 +2,9 @@
 # logit scale without, as in clip_refinement.py), a short warm-up, a cosine.
 max_iters = 1000
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    type='mmdet_clim.ResumableTrainLoop',
+    max_iters=max_iters,
+    val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -3,7 +3,7 @@ _base_ = './baron_r50-caffe-c4_45k_ov-coco_captions-distillation.py'
 model = dict(branches=dict(mosaic=['bag']))
 train_dataloader = dict(
     batch_size=6,
-    sampler=dict(batch_size=6, source_ratio=[2, 2, 2]),
+    sampler=dict(source_ratio=[2, 2, 2]),
     dataset=dict(datasets=[
         _base_.train_dataset, _base_.clim_caption_dataset,
         _base_.clim_mosaic_dataset

@@ -15,11 +15,7 @@ model = dict(
     branches=dict(captions=['bag']))
 train_dataloader = dict(
     batch_size=24,
-    sampler=dict(
-        _delete_=True,
-        type='mmdet_clim.MultiSourceSampler',
-        batch_size=24,
-        source_ratio=[8, 16]),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler', source_ratio=[8, 16]),
     dataset=dict(
         _delete_=True,
         type='mmdet_clim.MultiSourceDataset',

@@ -3,7 +3,7 @@ _base_ = './detic_r50-centernet2_45k_ov-lvis_captions.py'
 model = dict(branches=dict(mosaic=['caption']))
 train_dataloader = dict(
     batch_size=40,
-    sampler=dict(batch_size=40, source_ratio=[8, 16, 16]),
+    sampler=dict(source_ratio=[8, 16, 16]),
     dataset=dict(datasets=[
         _base_.train_dataset, _base_.clim_caption_dataset,
         _base_.clim_mosaic_dataset

@@ -4,7 +4,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -203,9 +203,23 @@ def _make_image(parameters: DatasetParameters, folder: Path, split: Split,
     return image, annotations
 
 
-def draw_split(parameters: DatasetParameters, folder: Path, split: Split,
-               count: int, pool: Optional[Executor]) -> DrawnSplit:
-    """Draw all images of a split, with a progress bar.
+#: Passes the images of a split on and tells someone how many there were;
+#: gets them, their number and the split's folder.
+Watch = Callable[[Iterable, int, str], Iterable]
+
+
+def progress_bar(made: Iterable, total: int, folder: str) -> Iterable:
+    """Watch the images of a split with a progress bar."""
+    return tqdm(made, total=total, desc=folder, unit='image', disable=None)
+
+
+def draw_split(parameters: DatasetParameters,
+               folder: Path,
+               split: Split,
+               count: int,
+               pool: Optional[Executor],
+               watch: Watch = progress_bar) -> DrawnSplit:
+    """Draw all images of a split.
 
     Args:
         parameters (DatasetParameters): What to draw.
@@ -214,14 +228,14 @@ def draw_split(parameters: DatasetParameters, folder: Path, split: Split,
         count (int): How many images.
         pool (Executor | None): Processes to share the work; None draws in
             this one.
+        watch (Watch): Tells how far it is.
     """
     (folder / split.folder).mkdir(parents=True)
     make = partial(_make_image, parameters, folder, split)
     made = map(make, range(count)) if pool is None else pool.map(
         make, range(count), chunksize=16)
     drawn = DrawnSplit(split, [], [])
-    for image, annotations in tqdm(
-            made, total=count, desc=split.folder, unit='image'):
+    for image, annotations in watch(made, count, split.folder):
         drawn.images.append(image)
         drawn.annotations.extend(annotations)
     return drawn

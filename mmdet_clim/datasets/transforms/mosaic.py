@@ -1,6 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive language-image mosaic: images in, pseudo regions out."""
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from bisect import bisect_right
+from collections import deque
+from typing import (
+    Deque,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import cv2
 import numpy as np
@@ -9,7 +20,9 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.structures.bbox import HorizontalBoxes
 
-from mmdet_clim.datasets.images import UnreadableImageError, read_image
+from mmdet_clim.datasets.draws import Draw, current_drawing
+from mmdet_clim.datasets.image_files import read_image
+from mmdet_clim.datasets.images import UnreadableImageError
 from mmdet_clim.datasets.unreadable import UnreadableImages
 from mmdet_clim.registry import TRANSFORMS
 
@@ -38,6 +51,10 @@ class Tile(NamedTuple):
     path: Optional[str]
     sample: Optional[dict] = None
     ready: Dict[Tuple[int, int], np.ndarray] = {}
+
+
+#: A draw; or where there is none, the number of the sample.
+Place = Union[Draw, Tuple[int]]
 
 
 @TRANSFORMS.register_module()
@@ -77,12 +94,15 @@ class MosaicCLIM(BaseTransform):
       present one among them. Partners differ from each other as soon as the
       cache holds enough. It keeps each image once per size of cell, so that
       a partner is copied into a mosaic and not resized again and again.
+      Which samples these are follows from the sampler
+      (``MultiSourceSampler``): a worker that was just started, as of a
+      resumed run, loads those that it draws as partners again.
 
     ``grid_weights`` may be set while worker processes run: they see it with
-    their next sample. Until its cache holds the partners of the largest
-    grid, a worker keeps to the weights that the transform was built with.
-    So a resumed run, which draws the finished iterations again with the
-    weights of a later one, comes to the same random state.
+    their next sample. :meth:`follow_schedule` changes them at given
+    iterations instead, whatever workers have made ahead. Until there have
+    been the partners of the largest grid, a worker keeps to the weights that
+    the transform was built with.
 
     Required Keys:
 
@@ -172,8 +192,12 @@ class MosaicCLIM(BaseTransform):
         self.cache_size = cache_size or self._default_cache_size()
         self.prob = prob
         self.unreadable = UnreadableImages(type(self).__name__)
-        self._cached_tiles: List[Tile] = []
-        self._oldest = 0
+        self._begins: List[int] = []
+        self._phases: List[np.ndarray] = []
+        # By the place of the draw; None where another mosaic had it.
+        self._cached_tiles: Dict[tuple, Optional[Tile]] = {}
+        # The places of the samples that come without a draw.
+        self._own_places: Deque[tuple] = deque(maxlen=self.cache_size)
 
     @property
     def grid_weights(self) -> np.ndarray:
@@ -184,10 +208,27 @@ class MosaicCLIM(BaseTransform):
     def grid_weights(self, weights: Sequence[float]) -> None:
         self._shared_weights.write(checked_weights(weights, len(self.grids)))
 
+    def follow_schedule(self, begins: Sequence[int],
+                        weights: Sequence[Sequence[float]]) -> None:
+        """Change the chances of grids at given iterations.
+
+        It holds for samples whose iteration is known, and in processes that
+        are started after it.
+
+        Args:
+            begins (Sequence[int]): The first iterations of the phases,
+                ascending.
+            weights (Sequence[Sequence[float]]): Chances before the first
+                phase, and of each.
+        """
+        self._begins = list(begins)
+        self._phases = [checked_weights(w, len(self.grids)) for w in weights]
+
     @property
     def cache_bytes(self) -> int:
         """Bytes of the images in the cache of this process."""
-        return sum(image.nbytes for tile in self._cached_tiles
+        return sum(image.nbytes for tile in self._cached_tiles.values()
+                   if tile is not None
                    # One array may serve several grids.
                    for image in {id(i): i
                                  for i in tile.ready.values()}.values())
@@ -207,12 +248,19 @@ class MosaicCLIM(BaseTransform):
         """Whether this sample becomes a mosaic of more than itself."""
         return self.prob >= 1 or np.random.rand() < self.prob
 
-    def _warm_weights(self) -> np.ndarray:
-        """The chances of grids whose partners come from the cache."""
+    def _weights_of(self, available: int) -> np.ndarray:
+        """The chances of grids whose partners come from the cache.
+
+        Args:
+            available (int): Samples that can be partners.
+        """
         largest = max(rows * cols for rows, cols in self.grids)
-        if len(self._cached_tiles) < min(largest - 1, self.cache_size):
+        if available < min(largest - 1, self.cache_size):
             return self.initial_grid_weights
-        return self.grid_weights
+        drawing = current_drawing()
+        if drawing is None or not self._phases:
+            return self.grid_weights
+        return self._phases[bisect_right(self._begins, drawing.draw.iteration)]
 
     @cache_randomness
     def _random_grid(self, weights: np.ndarray) -> Tuple[int, int]:
@@ -265,13 +313,14 @@ class MosaicCLIM(BaseTransform):
             tiles = [newest, *map(self._make_tile, results['mix_results'])]
             grid = self._grid_of(len(tiles))
         else:
-            newest = self._remember(newest)
+            newest = self._ready(newest)
+            recent = self._remember(newest)
             grid = (1, 1)
-            if self._random_mosaic():
-                grid = self._random_grid(self._warm_weights())
+            if recent and self._random_mosaic():
+                grid = self._random_grid(self._weights_of(len(recent)))
             partners = self._random_partners(grid[0] * grid[1] - 1,
-                                             len(self._cached_tiles))
-            tiles = [newest, *(self._cached_tiles[i] for i in partners)]
+                                             len(recent))
+            tiles = [newest, *(self._partner(recent, i) for i in partners)]
         image, boxes, tiles = self._draw(tiles, grid)
         shape = image.shape[:2]
         return dict(
@@ -327,12 +376,8 @@ class MosaicCLIM(BaseTransform):
             f"key 'mix_results': expected one less than {counts} samples, "
             f'for grids {self.grids}, got {tiles - 1}')
 
-    def _remember(self, tile: Tile) -> Tile:
-        """Put an image into the cache, at the sizes that mosaics use.
-
-        Returns:
-            Tile: With the image at full size too, loaded if it was a file.
-        """
+    def _ready(self, tile: Tile) -> Tile:
+        """A tile with its image at full size and as mosaics use it."""
         image = tile.image
         if image is None:
             image = read_image(tile.sample)[0]
@@ -345,14 +390,46 @@ class MosaicCLIM(BaseTransform):
             if fitted not in by_size:
                 by_size[fitted] = shrink(base, fitted)
             ready[grid] = by_size[fitted]
-        tile = tile._replace(image=image, sample=None, ready=ready)
+        return tile._replace(image=image, sample=None, ready=ready)
+
+    def _remember(self, tile: Tile) -> List[Place]:
+        """Put an image into the cache.
+
+        Returns:
+            list: The draws that can be partners, or their places, oldest
+            first; none where the sample is made for the cache alone.
+        """
         kept = tile._replace(image=None)
-        if len(self._cached_tiles) < self.cache_size:
-            self._cached_tiles.append(kept)
+        drawing = current_drawing()
+        if drawing is None:
+            last = self._own_places[-1][0] if self._own_places else -1
+            self._own_places.append((last + 1, ))
+            recent: List[Place] = list(self._own_places)
+        elif drawing.keeper is not None:
+            if drawing.keeper is self:
+                drawing.kept = kept
+            return []
         else:
-            self._cached_tiles[self._oldest] = kept
-            self._oldest = (self._oldest + 1) % self.cache_size
-        return tile
+            recent = drawing.window(self.cache_size)
+        self._cached_tiles[_place(recent[-1])] = kept
+        if len(self._cached_tiles) > self.cache_size:
+            oldest = _place(recent[0])
+            for place in [p for p in self._cached_tiles if p < oldest]:
+                del self._cached_tiles[place]
+        return recent
+
+    def _partner(self, recent: Sequence[Place], number: int) -> Tile:
+        """One of the recent images, the next where that was none of ours."""
+        for step in range(len(recent)):
+            draw = recent[(number + step) % len(recent)]
+            place = _place(draw)
+            if place not in self._cached_tiles:
+                # Not of this process: it was just started.
+                self._cached_tiles[place] = current_drawing().recall(
+                    draw, self)
+            if self._cached_tiles[place] is not None:
+                return self._cached_tiles[place]
+        raise RuntimeError('the present image is always in the cache')
 
     def _draw(
             self, tiles: Sequence[Tile],
@@ -435,6 +512,11 @@ class MosaicCLIM(BaseTransform):
                 f'tile_size={self.tile_size}, out_size={self.out_size}, '
                 f'align={self.align!r}, pad_val={self.pad_val}, '
                 f'cache_size={self.cache_size}, prob={self.prob})')
+
+
+def _place(draw: Place) -> tuple:
+    """What a cached image is found by."""
+    return draw.place if isinstance(draw, Draw) else draw
 
 
 def fit_size(size: Tuple[int, int], room: Tuple[int, int]) -> Tuple[int, int]:

@@ -33,19 +33,17 @@ class GridScheduleHook(Hook):
     first batches are under way before any hook is called. All mosaics of the
     training data follow the schedule, wherever they are in it.
 
-    *Workers.* The weights lie in shared memory and reach running workers,
-    also with ``persistent_workers``. Batches that workers have made ahead
-    keep their grids: with ``num_workers=W`` and ``prefetch_factor=F`` a phase
-    begins up to ``W * F`` iterations late and never early; without workers it
-    begins exactly at ``begin``. A cache that does not hold the partners of
-    the largest grid yet, as in a worker that was just started, gives mosaics
-    of the weights before the first phase.
+    *Workers.* With ``MultiSourceSampler`` and ``ResumableTrainLoop``, as in
+    all configs of this project, a phase begins exactly at ``begin``. Another
+    sampler does not say which iteration a sample is for, and another loop
+    starts its workers before any hook: then the weights reach running workers
+    through shared memory. Batches that workers have made ahead keep their
+    grids: with ``num_workers=W`` and ``prefetch_factor=F`` a phase begins up
+    to ``W * F`` iterations late and never early. A worker that has not drawn
+    the partners of the largest grid yet gives mosaics of the weights before
+    the first phase.
 
-    *Resuming.* The phase follows from the iteration, nothing is saved. The
-    finished iterations, which MMEngine draws again and throws away, may have
-    other grids than they had; the draws after them are the same, if the
-    cache holds as many images as the largest grid has tiles. onedl-mmengine
-    may pass over them instead, which leaves the cache empty.
+    *Resuming.* The phase follows from the iteration, nothing is saved.
 
     Args:
         schedule (Sequence[dict]): The phases. Of each, ``begin``: the first
@@ -95,6 +93,8 @@ class GridScheduleHook(Hook):
             *(_weights_for(mosaic, chances, f'schedule[{number}].grids')
               for number, chances in enumerate(self._chances))
         ]) for mosaic in mosaics]
+        for mosaic, weights in self._weights:
+            mosaic.follow_schedule(self._begins, weights)
         self._begin(runner, self._phase_at(runner.iter))
 
     def after_train_iter(self,
@@ -117,11 +117,9 @@ class GridScheduleHook(Hook):
         for mosaic, weights in self._weights:
             mosaic.grid_weights = weights[phase]
         if phase:
-            runner.logger.info(
-                f'{type(self).__name__}: from iteration '
-                f'{self._begins[phase - 1]} on, mosaics of '
-                f'{self._chances[phase - 1]}; batches that workers have made '
-                'ahead keep their grids')
+            runner.logger.info(f'{type(self).__name__}: from iteration '
+                               f'{self._begins[phase - 1]} on, mosaics of '
+                               f'{self._chances[phase - 1]}')
 
 
 def _chances(phase: Mapping, where: str) -> Dict[Grid, float]:

@@ -51,7 +51,8 @@ class CLIMDetector(BaseDetector):
         detector (dict): Config of any mmdet detector.
         objectives (dict): Name to config of a region objective.
         text_encoder (dict, optional): Config of the frozen text encoder.
-            Defaults to that of the detector's own classifier.
+            Defaults to that of the detector's own classifier. None where it
+            has none, and no objective needs one, as ``GroundingObjective``.
         region_reader (dict, optional): Config of the region reader. Defaults
             to the one that fits the detector.
         branches (dict, optional): Branch to the names of its objectives.
@@ -70,7 +71,8 @@ class CLIMDetector(BaseDetector):
             exist, a part of the detector is checkpointed by fairscale
             (``num_cp``), a name would be mistaken for another loss, or texts
             and classes are embedded by two encoders of different spaces.
-        TypeError: If no region reader fits the detector.
+        TypeError: If no region reader fits the detector, or an objective
+            needs a text encoder and there is none.
     """
 
     def __init__(self,
@@ -93,15 +95,12 @@ class CLIMDetector(BaseDetector):
         classifiers = [
             m for m in detector.modules() if isinstance(m, ZeroShotClassifier)
         ]
-        if text_encoder is None:
-            if not classifiers:
-                raise ValueError(
-                    'text_encoder: expected a config, as no part of '
-                    f'{type(detector).__name__} classifies by text, got None')
+        if text_encoder is None and classifiers:
             text_encoder = classifiers[0].text_encoder_cfg
-        self.text_encoder = build_text_encoder(text_encoder)
-        self.region_reader = build_region_reader(region_reader, detector,
-                                                 self.text_encoder.dim)
+        self.text_encoder = text_encoder and build_text_encoder(text_encoder)
+        # Without one, nothing reads the reader's embeddings.
+        dim = self.text_encoder.dim if text_encoder else 1
+        self.region_reader = build_region_reader(region_reader, detector, dim)
         if not list(self.region_reader.parameters()):
             # What is read is what the detector classifies by.
             for classifier in classifiers:
@@ -110,8 +109,9 @@ class CLIMDetector(BaseDetector):
             name: MODELS.build(cfg)
             for name, cfg in objectives.items()
         })
-        for objective in self.objectives.values():
-            objective.check(self.detector, self.region_reader)
+        for name, objective in self.objectives.items():
+            objective.check(name, detector, self.region_reader,
+                            self.text_encoder)
         self.branches = branches
         self.norm_eval = norm_eval
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
@@ -291,10 +291,16 @@ def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,
 
 def _accept_plain_detector(module: CLIMDetector, state_dict: dict, prefix: str,
                            *args) -> None:
-    """Let a checkpoint of the plain detector load in the wrapper."""
+    """Let a checkpoint of the plain detector load in the wrapper.
+
+    What the wrapper adds stays as it is, and is not reported as missing.
+    """
     own = [key for key in state_dict if key.startswith(prefix)]
     if any(key.startswith(prefix + DETECTOR_PREFIX) for key in own):
         return
     for key in own:
         name = prefix + DETECTOR_PREFIX + key[len(prefix):]
         state_dict[name] = state_dict.pop(key)
+    for name, value in module.state_dict(prefix=prefix).items():
+        if not name.startswith(prefix + DETECTOR_PREFIX):
+            state_dict[name] = value

@@ -1,12 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
 from abc import ABCMeta, abstractmethod
-from typing import Dict
+from typing import Dict, Optional
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_clim.models.losses import CLIMRegionLoss
 from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
 from .context import BranchContext, BranchStage
@@ -16,8 +17,16 @@ from .tile_batch import Regions, TileBatch
 class BaseObjective(BaseModule, metaclass=ABCMeta):
     """What a branch of a ``CLIMDetector`` is trained for."""
 
-    def check(self, detector: nn.Module, reader: BaseRegionReader) -> None:
-        """Raise a TypeError if it can not train this detector."""
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
+        """Raise a TypeError if it can not train this detector.
+
+        Args:
+            name (str): By which the config has the objective.
+            detector (nn.Module): The detector.
+            reader (BaseRegionReader): Its reader.
+            text_encoder (BaseTextEncoder, optional): Of the texts.
+        """
 
     @abstractmethod
     def losses(self, context: BranchContext) -> Dict[str, Tensor]:
@@ -57,6 +66,13 @@ class BaseRegionObjective(BaseObjective):
     Once per stage in which the detector reads regions, :meth:`sample` chooses
     regions, the reader embeds them, and :meth:`compare` gives the losses.
     """
+
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
+        """Raise a TypeError if there are no texts to compare with."""
+        if text_encoder is None:
+            raise TypeError(f'text_encoder: objectives.{name}, a '
+                            f'{type(self).__name__}, needs one, got None')
 
     def losses(self, context: BranchContext) -> Dict[str, Tensor]:
         """See the base class.

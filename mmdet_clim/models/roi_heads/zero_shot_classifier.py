@@ -107,7 +107,8 @@ class ZeroShotClassifier(BaseModule):
 
         Raises:
             ValueError: If the embeddings have another count than the
-                vocabulary or another width than the trained projection.
+                vocabulary or another width than the trained projection, or
+                two classes have the same.
         """
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmdet_clim.models.open_clip_models import create_clip, model_name
 from mmdet_clim.registry import MODELS
 
-from .base import BaseTextEncoder
+from .base import BaseTextEncoder, unknown_texts
 
 
 @MODELS.register_module()
@@ -25,7 +25,8 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
             model that open_clip downloads. None: random weights, unless
             ``model`` is a folder or on the hub; for tests only.
         cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time.
+        batch_size (int): Texts encoded at a time, see
+            :class:`BaseTextEncoder`.
 
     Raises:
         ValueError: If the model is unknown (the message lists those that
@@ -64,17 +65,31 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         # With room for one more token, a text that fills it is too long.
         longer = self.tokenizer(texts, self._limit + 1)
         cut = (longer[:, -1] != self._pad).tolist()
-        self._report_truncated(
-            [text for text, is_cut in zip(texts, cut) if is_cut], self._limit)
+        # CLIP's own tokenizer knows every byte.
+        inner = getattr(self.tokenizer, 'tokenizer', None)
+        unknown = [] if inner is None else unknown_texts(
+            inner, texts, longer.tolist())
+        self._report([text for text, is_cut in zip(texts, cut) if is_cut],
+                     unknown, self._limit)
         tokens = self.tokenizer(texts, self._limit)
         if not self._is_plain:
             return self.tower.encode_text(tokens.to(self.device))
         # With causal attention, what comes after the longest text has no
         # effect: most captions fill a fifth of the context.
-        longest = (tokens != self._pad).any(0).nonzero().max() + 1
-        tokens = tokens[:, :longest].to(self.device)
+        tokens = tokens[:, :self._width(tokens).max()].to(self.device)
         text = self._text_transformer
         return self._transform(text, text.token_embedding(tokens), tokens)
+
+    def _width(self, tokens: Tensor) -> Tensor:
+        """Of each row the next multiple of sixteen, at most the limit."""
+        places = torch.arange(1, tokens.shape[1] + 1)
+        length = (places * (tokens != self._pad)).amax(1)
+        return (-(-length // 16) * 16).clamp(max=self._limit)
+
+    def _widths(self, texts: List[str]) -> List[int]:
+        if not self._is_plain:
+            return super()._widths(texts)
+        return self._width(self.tokenizer(texts, self._limit)).tolist()
 
     @property
     def max_words(self) -> int:

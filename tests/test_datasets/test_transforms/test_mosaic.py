@@ -258,7 +258,7 @@ def test_the_cache_keeps_images_within_the_tile_size():
     # A view of a larger image does not keep it alive.
     large = captioned(4, 400, 400)
     transform(dict(large, img=large['img'][:20, :20]))
-    assert all(image.base is None for tile in transform._cached_tiles
+    assert all(image.base is None for tile in transform._cached_tiles.values()
                for image in tile.ready.values())
 
 
@@ -296,8 +296,8 @@ def test_what_the_caller_does_with_a_mosaic_leaves_the_cache_alone():
     mosaic['captions'][0].append('more')
     again = MosaicCLIM(grids=[(1, 2)], out_size=(12, 6), cache_size=2)
     again(captioned(5, 6, 6))['img'][:] = 0
-    assert (again._cached_tiles[0].ready[1, 2] == 5).all()
-    assert transform._cached_tiles[0].captions == ['caption 5']
+    assert (again._cached_tiles[0, ].ready[1, 2] == 5).all()
+    assert transform._cached_tiles[0, ].captions == ['caption 5']
 
 
 def test_with_the_multi_image_dataset_of_mmdet(caption_file):

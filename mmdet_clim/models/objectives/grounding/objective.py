@@ -10,6 +10,7 @@ from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.text_conditioned import clean_phrase, text_adapter
+from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
 from ..base import BaseObjective
@@ -99,7 +100,8 @@ class GroundingObjective(BaseObjective):
         self.loss_weight = loss_weight
         self.box_weight = box_weight
 
-    def check(self, detector: nn.Module, reader: BaseRegionReader) -> None:
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
         """Raise a TypeError unless the detector takes grounding data."""
         adapter = text_adapter(detector)
         if adapter is None:

@@ -1,0 +1,214 @@
+# Licensed under the Apache License, Version 2.0.
+"""Samples that depend on when they are drawn, and not on who draws them."""
+from collections import deque
+from contextlib import contextmanager
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
+
+from mmengine.dataset import ClassBalancedDataset as _ClassBalancedDataset
+from torch.utils.data import get_worker_info
+
+from mmdet_clim.registry import DATASETS
+from mmdet_clim.seeds import seeded_generators
+
+
+class Draw(int):
+    """An index of a data set, with the place of its sample in the training.
+
+    Args:
+        index (int): The index.
+        seed (int): Of the run.
+        rank (int): Which process draws it.
+        iteration (int): The batch, counted from the start of the training.
+        slot (int): The place in the batch.
+        batch_size (int): Samples in that batch.
+    """
+
+    def __new__(cls, index: int, seed: int, rank: int, iteration: int,
+                slot: int, batch_size: int) -> 'Draw':
+        draw = super().__new__(cls, index)
+        draw.seed = seed
+        draw.rank = rank
+        draw.iteration = iteration
+        draw.slot = slot
+        draw.batch_size = batch_size
+        return draw
+
+    def __reduce__(self) -> tuple:
+        return type(self), (int(self), self.seed, self.rank, self.iteration,
+                            self.slot, self.batch_size)
+
+    @property
+    def place(self) -> tuple:
+        """(iteration, slot), ascending in the order of the draws."""
+        return self.iteration, self.slot
+
+
+class Drawing:
+    """The draw whose sample is being made, for the transforms that make it.
+
+    Args:
+        draw (Draw): Which one.
+        window (Callable): ``window(count)``: the last ``count`` draws of this
+            source in this stream, oldest first, the present one among them.
+        recall (Callable): ``recall(draw, keeper)``: make the sample of an
+            earlier draw again, for what ``keeper`` keeps of it.
+        keeper (object, optional): The transform that a recalled sample is
+            made for.
+    """
+
+    def __init__(self,
+                 draw: Draw,
+                 window: Callable[[int], List[Draw]],
+                 recall: Callable[[Draw, object], Any],
+                 keeper: Optional[object] = None) -> None:
+        self.draw = draw
+        self.window = window
+        self.recall = recall
+        self.keeper = keeper
+        self.kept: Any = None
+
+
+_current: Optional[Drawing] = None
+
+
+def current_drawing() -> Optional[Drawing]:
+    """The drawing of this process; None if an index came without a place."""
+    return _current
+
+
+@contextmanager
+def _drawing(drawing: Drawing) -> Iterator[None]:
+    """Make it the current one, with generators that are seeded by its draw."""
+    global _current
+    outer, _current = _current, drawing
+    draw = drawing.draw
+    try:
+        with seeded_generators('sample', draw.seed, draw.rank, draw.iteration,
+                               draw.slot):
+            yield
+    finally:
+        _current = outer
+
+
+class _Stream:
+    """What one process draws: every n-th batch of a rank, n workers.
+
+    ::
+
+        batch      0  1  2  3  4  5  6 | 0  1  2  3 ...    an epoch of 7
+        worker     0  1  0  1  0  1  0 | 0  1  0  1 ...    of two
+
+    After a jump, as at the start of a resumed run, what the process would
+    have drawn until then follows from the sampler.
+    """
+
+    def __init__(self) -> None:
+        self.iteration: Optional[int] = None
+        self.workers = 1
+        self._batch: List[Draw] = []
+        self._windows: Dict[int, Deque[Draw]] = {}
+
+    def follow(self, draw: Draw, source: int, sampler) -> None:
+        """Take note of a draw."""
+        info = get_worker_info()
+        workers = 1 if info is None else info.num_workers
+        same_batch = (
+            draw.iteration == self.iteration and workers == self.workers
+            and self._batch[-1].slot < draw.slot)
+        if not same_batch:
+            if (self.iteration is None or workers != self.workers
+                    or draw.iteration != sampler.next_of_stream(
+                        self.iteration, workers)):
+                self._windows.clear()
+            self.iteration, self.workers = draw.iteration, workers
+            self._batch = []
+        self._batch.append(draw)
+        if source in self._windows:
+            self._windows[source].append(draw)
+
+    def window(self, count: int, source: int, dataset, sampler) -> List[Draw]:
+        """The last draws of a source, the present one among them."""
+        known = self._windows.get(source)
+        if known is None or known.maxlen < count:
+            past = sampler.past_of_stream(source, self.iteration, self.workers,
+                                          count)
+            own = [d for d in self._batch if dataset.source_of(d) == source]
+            known = deque([*past, *own], maxlen=count)
+            self._windows[source] = known
+        return list(known)[-count:]
+
+
+class DrawnSamples:
+    """A data set whose samples depend on the draw alone.
+
+    The first base of a data set. An index that comes from
+    ``MultiSourceSampler`` is a :class:`Draw`: Python's, NumPy's and torch's
+    generators are then seeded for this one sample, by the run's seed, the
+    rank, the iteration and the place in the batch, and put back after it.
+    The sample is the same whichever worker makes it, however far ahead, and
+    in a resumed run. Another index is passed on as it is.
+
+    Transforms find the draw, and those before it, in
+    :func:`current_drawing`.
+    """
+
+    #: The sampler that draws from this data set; it says so itself.
+    sampler: Any = None
+    _stream: Optional[_Stream] = None
+
+    def source_of(self, index: int) -> int:
+        """The number of the source that an index belongs to."""
+        return 0
+
+    def __getitem__(self, index: int) -> Any:
+        """The sample of an index, or of a draw."""
+        if not isinstance(index, Draw) or self.sampler is None:
+            return super().__getitem__(index)
+        if self._stream is None:
+            self._stream = _Stream()
+        source = self.source_of(index)
+        self._stream.follow(index, source, self.sampler)
+        with _drawing(self._drawing_of(index, source)):
+            return super().__getitem__(int(index))
+
+    def __getitems__(self, indices: List[int]) -> List[Any]:
+        """The samples of a batch.
+
+        Raises:
+            ValueError: If the loader's batches are not the sampler's.
+        """
+        first = indices[0] if indices else None
+        if isinstance(first,
+                      Draw) and (len(indices) != first.batch_size
+                                 or indices[-1].iteration != first.iteration):
+            raise ValueError(
+                batch_size_contradiction(len(indices), first.batch_size))
+        return [self[index] for index in indices]
+
+    def _drawing_of(self,
+                    draw: Draw,
+                    source: int,
+                    keeper: Optional[object] = None) -> Drawing:
+        return Drawing(
+            draw, lambda count: self._stream.window(
+                count, source, self, self.sampler), self._recall, keeper)
+
+    def _recall(self, draw: Draw, keeper: object) -> Any:
+        """What a transform keeps of an earlier draw, None if nothing."""
+        drawing = self._drawing_of(draw, self.source_of(draw), keeper)
+        with _drawing(drawing):
+            super().__getitem__(int(draw))
+        return drawing.kept
+
+
+def batch_size_contradiction(loader: int, sampler: int) -> str:
+    """The message of two batch sizes that differ."""
+    return (f'train_dataloader.batch_size is {loader}, expected '
+            f'train_dataloader.sampler.batch_size, which is {sampler}; leave '
+            'that one out, with batch_sampler=dict('
+            "type='mmdet_clim.MultiSourceBatchSampler') the first is enough")
+
+
+@DATASETS.register_module()
+class ClassBalancedDataset(DrawnSamples, _ClassBalancedDataset):
+    """MMEngine's, whose samples depend on the draw alone."""
