@@ -3,9 +3,12 @@
 
 ``golden_losses.json`` holds, per case, each loss and metric of two steps and
 two numbers of the gradients: their norm, and their sum weighted by cosines.
+They were recorded before objectives got a context of their branch, but for
+two: 'mm_text', whose queries were matched twice then, and 'glip', whose
+proposals are now of the maps that are there, dropped blocks and all.
 All that is random is fixed, so the order in which objectives draw does not
 matter. After a change that is meant to change values, write them anew with
-``GOLDEN_WRITE=1 pytest tests/test_models/test_golden_losses.py``.
+``GOLDEN_WRITE=c4,glip pytest tests/test_models/test_golden_losses.py``.
 """
 import json
 import math
@@ -25,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from golden_cases import CASES, build_case  # noqa: E402  isort: skip
 
 FILE = Path(__file__).with_name('golden_losses.json')
-WRITE = bool(os.environ.get('GOLDEN_WRITE'))
+WRITE = os.environ.get('GOLDEN_WRITE', '').split(',')
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ def test_losses_and_gradients_are_as_they_were(name, request, make, batch,
         data = model.data_preprocessor(make['collate'](*samples), True)
         found.append(digest(model, data))
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
-    if WRITE:
+    if name in WRITE:
         known[name] = found
         FILE.write_text(json.dumps(known, indent=1, sort_keys=True) + '\n')
     for mine, golden in zip(found, known[name]):

@@ -67,7 +67,7 @@ def test_a_batch_of_images_is_what_mmdet_makes_of_each(head, changes):
     metas = [META, dict(img_shape=(96, 64)), META]
     scores, sides = head(feats(3))
     scores = [of_level * 3 for of_level in scores]
-    scores[0][1] = -30
+    scores[0][1] -= 20
     found = head.predict_by_feat(scores, sides, batch_img_metas=metas, cfg=cfg)
     in_pixels = [of * stride for of, stride in zip(sides, CFG['strides'])]
     expected = CenterNetUpdateHead.predict_by_feat(

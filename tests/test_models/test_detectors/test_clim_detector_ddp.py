@@ -18,7 +18,11 @@ def gradients(model, batch):
     data = module.data_preprocessor(copy.deepcopy(batch), True)
     loss, _ = module.parse_losses(model(**data, mode='loss'))
     loss.backward()
-    return {n: p.grad.clone() for n, p in module.named_parameters()}
+    # What one process does not train has no gradient, of several zeros.
+    return {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in module.named_parameters()
+    }
 
 
 def run_rank(rank, folder, cfg, batches):
