@@ -92,7 +92,11 @@ def gradients(model, batch):
     data = module.data_preprocessor(copy.deepcopy(batch), True)
     loss, log = module.parse_losses(model(**data, mode='loss'))
     loss.backward()
-    return log, {n: p.grad.clone() for n, p in module.named_parameters()}
+    # What one process does not train has no gradient, of several zeros.
+    return log, {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in module.named_parameters()
+    }
 
 
 def queues(model):
