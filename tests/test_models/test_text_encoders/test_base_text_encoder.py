@@ -86,10 +86,17 @@ def test_cached_embeddings_are_those_of_the_text_whatever_came_between():
         used = used[-7:]
 
 
+def made_up_names(count):
+    """Of twelve letters each, which the encoder tells apart."""
+    generator = torch.Generator().manual_seed(0)
+    letters = torch.randint(97, 123, (count, 12), generator=generator)
+    return [''.join(map(chr, row)) for row in letters.tolist()]
+
+
 def test_a_vocabulary_is_encoded_once_per_process(tmp_path, monkeypatch):
     """The next process finds it on the disk, if the weights are the same."""
     monkeypatch.setenv('MMDET_CLIM_CACHE', str(tmp_path))
-    names = [f'{chr(97 + i % 26)}{i}' for i in range(300)]
+    names = made_up_names(300)
     first = LetterEncoder()
     embeddings = encode_classes(first, names)
     assert sum(map(len, first.batches)) == 300
@@ -126,7 +133,7 @@ def test_a_few_names_make_no_file_and_a_folder_may_be_read_only(
     encode_classes(LetterEncoder(), ['cat', 'dog'])
     assert not (tmp_path / 'file').exists()
     (tmp_path / 'file').write_text('no folder')
-    names = [f'{chr(97 + i % 26)}{i}' for i in range(300)]
+    names = made_up_names(300)
     assert encode_classes(LetterEncoder(), names).shape == (300, 4)
 
 
