@@ -8,6 +8,10 @@
 # make lint        the style of the code, and that it is documented
 # make setup       only the environment
 #
+# A step of the set-up is a line with its progress and the time left. What pip
+# and compilers print is in VENV/.steps/log.txt, whose end is shown where a
+# step fails. tools/misc/setup_step.py knows how long each takes.
+#
 # PYTHON=  the CPython (3.10-3.12) that makes the environment
 # TORCH=   the version of torch
 # VENV=    where the environment is; empty: use PYTHON's own as it is and
@@ -23,6 +27,9 @@ MMCV := 2.1.0
 
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A log is begun anew by each run of make.
+MAKE_RUN ?= $(shell date +%Y-%m-%dT%H:%M:%S)-$(shell echo $$PPID)
+export MAKE_RUN := $(MAKE_RUN)
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -65,26 +72,32 @@ docs: setup $(WITH_DOCS)
 	$(ENV_PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
 
-# No wheels of onedl-mmcv are on PyPI: its operators are compiled, for 5 to 12
-# minutes on 2 cores. pip keeps the wheel.
+# No wheels of onedl-mmcv are on PyPI: its operators are compiled.
 ONEDL_PYTHON := $(abspath $(ONEDL_VENV))/bin/python
-ONEDL_PIP := $(ONEDL_PYTHON) -I -m pip
+ONEDL_PIP_INSTALL := $(ONEDL_PYTHON) -I -m pip install \
+	-c requirements/constraints.txt
+ONEDL_MMCV := 2.3.6
+ONEDL_STEP = @$(PYTHON) tools/misc/setup_step.py
+ONEDL_LOG := $(abspath $(ONEDL_VENV))/log.txt
 FAST_TESTS := tests/test_datasets tests/test_engine tests/test_evaluation \
 	tests/test_models tests/test_packaging/test_checkpoint_safety.py \
 	tests/test_packaging/test_stack.py tests/test_registry.py \
 	tests/test_visualization
 
 test-onedl:
-	@[ -x $(ONEDL_PYTHON) ] || $(PYTHON) -m venv $(ONEDL_VENV)
-	$(ONEDL_PIP) install -c requirements/constraints.txt \
-		-r requirements/build.txt
-	$(ONEDL_PIP) install -c requirements/constraints.txt \
-		torch==$(TORCH) torchvision -r requirements/runtime.txt \
-		-r requirements/tests.txt
-	$(ONEDL_PIP) install --no-deps --no-build-isolation \
-		-r requirements/onedl.txt
-	MMCV_WITH_OPS=1 CFLAGS='-g0 -O1' $(ONEDL_PIP) install --no-deps \
-		--no-build-isolation onedl-mmcv
+	$(ONEDL_STEP) onedl-venv 'an environment in $(ONEDL_VENV)' $(ONEDL_LOG) -- \
+		$(PYTHON) -m venv $(ONEDL_VENV)
+	$(ONEDL_STEP) onedl-build-tools 'build tools' $(ONEDL_LOG) -- \
+		$(ONEDL_PIP_INSTALL) -r requirements/build.txt
+	$(ONEDL_STEP) onedl-requirements 'torch $(TORCH) and requirements' \
+		$(ONEDL_LOG) -- $(ONEDL_PIP_INSTALL) torch==$(TORCH) torchvision \
+		-r requirements/runtime.txt -r requirements/tests.txt
+	$(ONEDL_STEP) onedl-openmmlab 'forks of mmengine and mmdet' \
+		$(ONEDL_LOG) -- $(ONEDL_PYTHON) -I -m pip install --no-deps \
+		--no-build-isolation -r requirements/onedl.txt
+	$(ONEDL_STEP) onedl-mmcv 'fork of mmcv with its operators' $(ONEDL_LOG) -- \
+		$(ONEDL_PYTHON) tools/misc/install_mmcv.py $(ONEDL_MMCV) \
+		$(abspath $(ONEDL_VENV))/.build --distribution onedl-mmcv
 	$(ONEDL_PYTHON) -m pytest $(FAST_TESTS)
 
 lint: setup $(WITH_DOCS)
@@ -99,7 +112,7 @@ format: setup
 		mmdet_clim configs tools benchmarks tests
 
 setup: $(READY)
-	@$(ENV_PYTHON) -c 'import mmdet_clim'
+	@$(ENV_PYTHON) tools/misc/gpu_support.py
 
 clean:
 	rm -rf build dist mmdet_clim.egg-info
@@ -109,8 +122,9 @@ ifneq ($(strip $(VENV)),)
 # Each step leaves a stamp when it is done, so an interrupted set-up goes on
 # with the step it was in. pip leaves half of a package when it is killed and
 # takes it for installed: those halves are dropped first.
-define step
-	@echo '== set-up: $(1)'
+LOG := $(STAMPS)/log.txt
+STEP = @$(PYTHON) tools/misc/setup_step.py
+define begin
 	@mkdir -p $(STAMPS)
 	@if [ -e $(STAMPS)/unfinished -a -x $(ENV_PYTHON) ]; then \
 		$(ENV_PYTHON) tools/misc/drop_unfinished_installs.py; fi
@@ -127,52 +141,60 @@ $(STAMPS)/venv:
 		exit 1; fi
 	@if [ -x $(ENV_PYTHON) ]; then \
 		$(ENV_PYTHON) tools/misc/check_own_environment.py $(PYTHON); fi
-	$(call step,an environment in $(VENV))
-	$(PYTHON) -m venv $(VENV)
+	$(begin)
+	$(STEP) venv 'an environment in $(VENV)' $(LOG) -- \
+		$(PYTHON) -m venv $(VENV)
 	$(done)
 
 $(STAMPS)/build-tools: $(STAMPS)/venv requirements/build.txt
-	$(call step,build tools)
-	$(PIP_INSTALL) -r requirements/build.txt
+	$(begin)
+	$(STEP) build-tools 'build tools' $(LOG) -- \
+		$(PIP_INSTALL) -r requirements/build.txt
 	$(done)
 
 $(WITH_TORCH): $(STAMPS)/build-tools
-	$(call step,torch $(TORCH) and the torchvision that fits it)
-	$(PIP_INSTALL) torch==$(TORCH) torchvision
+	$(begin)
+	$(STEP) torch 'torch $(TORCH) and its torchvision' $(LOG) -- \
+		$(PIP_INSTALL) torch==$(TORCH) torchvision
 	@rm -f $(STAMPS)/torch-*
 	$(done)
 
 $(STAMPS)/requirements: $(WITH_TORCH) requirements/runtime.txt \
 		requirements/tests.txt requirements/constraints.txt
-	$(call step,requirements)
-	$(PIP_INSTALL) torch==$(TORCH) -r requirements/runtime.txt \
+	$(begin)
+	$(STEP) requirements 'requirements' $(LOG) -- \
+		$(PIP_INSTALL) torch==$(TORCH) -r requirements/runtime.txt \
 		-r requirements/tests.txt
 	$(done)
 
 $(STAMPS)/openmmlab: $(STAMPS)/requirements requirements/openmmlab.txt
-	$(call step,mmengine and mmdet and mim)
-	$(PIP_INSTALL) --no-deps -r requirements/openmmlab.txt
+	$(begin)
+	$(STEP) openmmlab 'mmengine, mmdet and mim' $(LOG) -- \
+		$(PIP_INSTALL) --no-deps -r requirements/openmmlab.txt
 	$(done)
 
 # It depends on torch: another version of that needs another build.
 $(STAMPS)/mmcv: $(STAMPS)/openmmlab
-	$(call step,mmcv $(MMCV) with its operators)
-	tools/misc/install_mmcv.sh $(ENV_PYTHON) $(MMCV) $(BUILD)/torch-$(TORCH)
+	$(begin)
+	$(STEP) mmcv 'mmcv $(MMCV) with its operators' $(LOG) -- \
+		$(ENV_PYTHON) tools/misc/install_mmcv.py $(MMCV) \
+		$(BUILD)/torch-$(TORCH)
 	$(done)
 
 PACKAGE_FILES := $(shell git ls-files mmdet_clim configs tools 2>/dev/null) \
 	setup.cfg pyproject.toml model-index.yml
 # Not editable: mim and `pkg::` configs do not find an editable install.
 $(STAMPS)/package: $(STAMPS)/mmcv $(wildcard $(PACKAGE_FILES))
-	$(call step,mmdet_clim)
-	$(PIP) install --no-deps --no-build-isolation \
-		--force-reinstall .
+	$(begin)
+	$(STEP) package 'mmdet_clim' $(LOG) -- $(PIP) install --no-deps \
+		--no-build-isolation --force-reinstall .
 	@rm -rf build mmdet_clim.egg-info
 	$(done)
 
 $(STAMPS)/docs: $(STAMPS)/package requirements/docs.txt
-	$(call step,what builds the documentation)
-	$(PIP_INSTALL) -r requirements/docs.txt
+	$(begin)
+	$(STEP) docs 'what builds the documentation' $(LOG) -- \
+		$(PIP_INSTALL) -r requirements/docs.txt
 	$(done)
 
 endif

@@ -11,5 +11,6 @@ stack.declare_torchvision_operators()
 stack.allow_checkpoint_types()
 stack.keep_mmengine_to_allowed_types()
 stack.allow_config_bases()
+stack.silence_warnings_of_good_runs()
 
 __all__ = ['__version__']

@@ -7,8 +7,11 @@ on) provide the same imports under other names.
 """
 import importlib
 import importlib.util
+import logging
 import pickle
+import re
 import sys
+import warnings
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     ExtensionFileLoader,
@@ -20,6 +23,7 @@ from typing import Callable
 import mmengine
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.utils import digit_version
 
@@ -30,6 +34,20 @@ INSTALL_MMCV = ('`MMCV_WITH_OPS=1 pip install --no-build-isolation '
 TORCHVISION_SCHEMAS = dict(
     nms='nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
     qnms='qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+# Warnings of good runs that are others' and can not be avoided, by message and
+# module: mmdet calls meshgrid so, and mmengine imports pkg_resources and then
+# reloads it.
+PYTHON_WARNINGS_OF_GOOD_RUNS = (
+    (r'torch\.meshgrid: in an upcoming release', r'torch\.functional'),
+    (r'pkg_resources is deprecated',
+     r'mmengine\.utils\.package_utils|importlib$'),
+)
+# The same that MMEngine logs: its checkpoint hook uses its own deprecated file
+# client, and a frozen parameter is what a config asked for.
+LOGGED_WARNINGS_OF_GOOD_RUNS = re.compile(
+    r'"FileClient" will be deprecated in future\. Please use io functions|'
+    r'"HardDiskBackend" is the alias of "LocalBackend" and the former|'
+    r'\S+ is skipped since its requires_grad=False$')
 HISTORY_STATISTICS = dict(
     min=HistoryBuffer.min,
     max=HistoryBuffer.max,
@@ -226,6 +244,26 @@ def history_statistic(owner: type, name: str) -> Callable:
             f'expected one of {sorted(HISTORY_STATISTICS)} of HistoryBuffer. '
             'It was not written by MMEngine and may be malicious.')
     return HISTORY_STATISTICS[name]
+
+
+def silence_warnings_of_good_runs() -> None:
+    """Drop what others warn of and can not be avoided, nothing else.
+
+    These are :data:`PYTHON_WARNINGS_OF_GOOD_RUNS`, and warnings of MMEngine's
+    loggers that begin as one of :data:`LOGGED_WARNINGS_OF_GOOD_RUNS`.
+    """
+    for message, module in PYTHON_WARNINGS_OF_GOOD_RUNS:
+        warnings.filterwarnings(
+            'ignore', message, category=UserWarning, module=module)
+    MMLogger.filter = _filter_record
+
+
+def _filter_record(logger: MMLogger, record: logging.LogRecord):
+    """Stand in for ``logging.Logger.filter``."""
+    if (record.levelno == logging.WARNING
+            and LOGGED_WARNINGS_OF_GOOD_RUNS.match(str(record.msg))):
+        return False
+    return super(MMLogger, logger).filter(record)
 
 
 def allow_config_bases() -> None:

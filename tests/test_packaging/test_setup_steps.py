@@ -1,9 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
 """The scripts that `make setup` calls, and what make would do."""
+import os
+import pty
+import re
 import runpy
+import signal
 import site
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +110,161 @@ def test_distributed_starts_say_what_they_need(repository, script, usage):
                           text=True)
     assert done.returncode == 2
     assert usage in done.stderr
+
+
+@pytest.fixture
+def step(repository, tmp_path):
+    """Run a step of the set-up whose command is some Python."""
+
+    def run(name, code, **options):
+        command = [
+            sys.executable, repository / 'tools/misc/setup_step.py', name,
+            f'the {name}', tmp_path / 'log.txt', '--', sys.executable, '-c',
+            code
+        ]
+        return subprocess.run(
+            command,
+            stdout=options.pop('stdout', subprocess.PIPE),
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={
+                **os.environ, 'MAKE_RUN': options.pop('make_run', '1')
+            })
+
+    return run
+
+
+def test_a_step_is_one_line(step, tmp_path):
+    log = tmp_path / 'log.txt'
+    done = step('build-tools', 'print("Collecting ninja")')
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == f'output of pip and compilers: {log}'
+    assert re.fullmatch(
+        r'set-up 2/7, the build-tools: \d+ s, about \d+ min left', lines[1])
+    assert len(lines) == 2
+    # The log is named once in a run of make, and begun anew by the next one.
+    assert len(step('torch', 'print("x")').stdout.splitlines()) == 1
+    assert 'Collecting ninja' in log.read_text()
+    done = step('package', 'print("last")', make_run='2')
+    assert re.fullmatch(r'set-up 7/7, the package: \d+ s',
+                        done.stdout.splitlines()[1])
+    assert log.read_text() == 'make run 2\n\n== the package\nlast\n'
+
+
+def test_a_step_that_fails_shows_the_end_of_its_output(step, tmp_path):
+    done = step(
+        'mmcv', 'import sys\nfor i in range(100): print("line", i)\n'
+        'sys.exit("no compiler")')
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r'set-up 6/7, the mmcv: failed after \d+ s', lines[1])
+    assert lines[2:] == [
+        *(f'    line {i}' for i in range(81, 100)), '    no compiler',
+        f'the mmcv: failed, see {tmp_path / "log.txt"}'
+    ]
+    # A program that was killed is no success either.
+    assert step('mmcv', 'import os; os.kill(os.getpid(), 9)').returncode == 1
+
+
+def test_on_a_terminal_the_line_is_rewritten(step):
+    here, terminal = pty.openpty()
+    step(
+        'mmcv', 'import time; print("progress: 40 %, compiling", flush=True)\n'
+        'time.sleep(1)',
+        stdout=terminal)
+    output = os.read(here, 10000).decode()
+    os.close(terminal)
+    os.close(here)
+    assert re.search(
+        r'\r\x1b\[Kset-up 6/7, the mmcv: 40 %, about \d+ \w+ left '
+        r'of the set-up, compiling', output)
+    assert output.endswith(' left\r\n')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_what_a_stopped_step_started_is_stopped(repository, tmp_path, number):
+    """A compiler that goes on by itself would write beside the next one."""
+    code = ('import os, subprocess, sys\n'
+            'child = subprocess.Popen(["sleep", "600"])\n'
+            'print(os.getpid(), child.pid, flush=True)\n'
+            'child.wait()')
+    log = tmp_path / 'log.txt'
+    process = subprocess.Popen([
+        sys.executable, repository / 'tools/misc/setup_step.py', 'mmcv',
+        'the mmcv', log, '--', sys.executable, '-c', code
+    ],
+                               stdout=subprocess.PIPE,
+                               text=True)
+    while not log.exists() or not re.search(r'^\d+ \d+$', log.read_text(),
+                                            re.MULTILINE):
+        time.sleep(0.05)
+    started = re.search(r'^(\d+) (\d+)$', log.read_text(), re.MULTILINE)
+    process.send_signal(number)
+    output = process.communicate()[0]
+    assert process.returncode == 130
+    assert output.splitlines()[-1] == (
+        'set-up 6/7, the mmcv: stopped; the same command goes on here')
+    for pid in map(int, started.groups()):
+        while Path(f'/proc/{pid}').exists() and ') Z ' not in Path(
+                f'/proc/{pid}/stat').read_text():
+            time.sleep(0.05)
+    assert not list(tmp_path.glob('tmp*'))
+
+
+@pytest.fixture
+def progress(repository, tmp_path):
+    """What is made of the output of pip, in an environment."""
+    module = runpy.run_path(str(repository / 'tools/misc/setup_step.py'))
+    return module['Progress'](4, tmp_path / 'tmp', tmp_path)
+
+
+def test_progress_of_pip(progress, tmp_path):
+    assert progress.state() == (0, '')
+    progress.read('Collecting torch==2.13.0 (from -r x)\n')
+    assert progress.state() == (0.125, 'collecting torch')
+    progress.read('  Downloading torch-2.13.0-cp312.whl (531.2 MB)\n')
+    folder = tmp_path / 'tmp' / 'pip-unpack-x'
+    folder.mkdir(parents=True)
+    # An earlier file is not this one.
+    (folder / 'numpy-2.4-cp312.whl').write_bytes(b'x' * 3_000_000)
+    (folder / 'torch-2.13.0-cp312.whl').write_bytes(b'x' * 2_000_000)
+    assert progress.state() == (0.125, 'downloading torch, 2 of 531 MB')
+    progress.read('Requirement already satisfied: six in x (1.0)\n')
+    progress.read('  Downloading tiny.whl (8.1 kB)\n')
+    assert progress.state() == (0.25, 'collecting six')
+    for _ in range(9):
+        progress.read('Collecting more\n')
+    assert progress.state()[0] == 0.5
+    packages = tmp_path / 'lib' / 'python3' / 'site-packages'
+    for name in ('old', 'torch', 'half'):
+        (packages / f'{name}-1.dist-info').mkdir(parents=True)
+    (packages / 'old-1.dist-info' / 'INSTALLER').touch()
+    os.utime(packages / 'old-1.dist-info' / 'INSTALLER', (0, 0))
+    progress.read('Installing collected packages: torch, six\n')
+    assert progress.state() == (0.5, 'installing, 0 of 2 packages')
+    file = packages / 'torch-1.dist-info' / 'INSTALLER'
+    file.touch()
+    os.utime(file, (2**33, 2**33))
+    assert progress.state() == (0.75, 'installing, 1 of 2 packages')
+
+
+def test_the_time_left_follows_the_pace(repository, tmp_path):
+    module = runpy.run_path(str(repository / 'tools/misc/setup_step.py'))
+    step = module['Step']
+    plan = dict(a=step(60), b=step(100), c=step(40))
+    file = tmp_path / 'times'
+    first = module['Clock'](plan, 'a', file)
+    assert first.left(0) == pytest.approx(200, abs=1)
+    # Twice as slow as expected: (60 + 180) / (60 + 60).
+    file.write_text('a 180\n')
+    second = module['Clock'](plan, 'b', file)
+    assert second.number == 2
+    assert second.left(0) == pytest.approx(280, abs=1)
+    # 50 s for a half: half of that pace, half of the expected one.
+    second._start -= 50
+    assert second.left(0.5) == pytest.approx((200 + 100) / 2 - 50 + 80, abs=1)
+    assert second.finish() == pytest.approx(80)
+    taken = dict(line.split() for line in file.read_text().splitlines())
+    assert taken['a'] == '180.0'
+    assert float(taken['b']) == pytest.approx(50, abs=1)

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """A wrong stack, made of small packages in front of the real ones."""
 import json
+import logging
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,7 +9,10 @@ from types import SimpleNamespace
 import mmdet
 import mmengine
 import pytest
+from mmengine.logging import MMLogger
 from mmengine.utils import digit_version
+
+from mmdet_clim import stack
 
 # Imports what takes long once and answers each request in a fork of itself.
 SERVER = """
@@ -94,7 +98,44 @@ def last_line(done):
 def test_a_right_stack_imports_silently(tmp_path, import_with):
     done = import_with(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ''
+    assert done.stdout == done.stderr == ''
+
+
+@pytest.mark.parametrize('level, message, kept', [
+    (logging.WARNING, '"FileClient" will be deprecated in future. Please use '
+     'io functions in https://x', False),
+    (logging.WARNING, '"HardDiskBackend" is the alias of "LocalBackend" and '
+     'the former will be deprecated in future.', False),
+    (logging.WARNING, 'a.b.weight is skipped since its requires_grad=False',
+     False),
+    (logging.ERROR, 'a.b.weight is skipped since its requires_grad=False',
+     True),
+    (logging.WARNING, 'a.b.weight is duplicate. It is skipped since '
+     'bypass_duplicate=True', True),
+    (logging.WARNING, 'Failed to search registry with scope "mmdet"', True),
+    (logging.WARNING, ValueError('not a text'), True),
+])
+def test_only_warnings_of_good_runs_are_dropped(caplog, level, message, kept):
+    stack.silence_warnings_of_good_runs()
+    logger = MMLogger('test_stack')
+    logger.handlers.clear()
+    logger.addHandler(caplog.handler)
+    logger.log(level, message)
+    assert [record.msg for record in caplog.records] == [message] * kept
+
+
+def test_mmengine_finds_packages_silently(tmp_path, import_with):
+    """It imports ``pkg_resources``, which is deprecated, and reloads it."""
+    done = import_with(
+        tmp_path, 'import mmdet_clim\n'
+        'from mmengine.utils import is_installed\n'
+        'assert is_installed("mmengine")\n'
+        'import warnings\n'
+        'warnings.warn("pkg_resources is deprecated as an API")')
+    assert done.returncode == 0, done.stderr
+    # One's own use of it is not silenced.
+    assert done.stderr.count('UserWarning') == 1
+    assert '<string>' in done.stderr
 
 
 @pytest.mark.parametrize('names, sentence', [

@@ -64,16 +64,24 @@ def whole_run(repository, env, run_tool, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('whole')
     code, log = run_tool('train.py', *arguments(repository, work_dir), env=env)
     assert code == 0, log
+    (work_dir / 'output.txt').write_text(log)
     return work_dir
 
 
+def test_a_good_run_warns_of_nothing(whole_run, warnings_in):
+    output = (whole_run / 'output.txt').read_text()
+    assert 'Saving checkpoint at 8 iterations' in output
+    assert warnings_in(output) == []
+
+
 def test_stripped_detector_predicts_the_same(repository, env, run_tool,
-                                             whole_run, tmp_path):
+                                             whole_run, tmp_path, warnings_in):
     checkpoint = whole_run / 'iter_8.pth'
     plain = tmp_path / 'plain.pth'
     code, log = run_tool('checkpoints/strip_wrapper.py', checkpoint, plain)
     assert code == 0, log
     results = []
+    outputs = ''
     for config, weights, key in ((CONFIG, checkpoint, 'model.detector'),
                                  (PLAIN, plain, 'model')):
         prefix = tmp_path / Path(config).stem
@@ -90,9 +98,11 @@ def test_stripped_detector_predicts_the_same(repository, env, run_tool,
             f'{key}.test_cfg.rcnn.score_thr=0.',
             env=env)
         assert code == 0, log
+        outputs += log
         results.append(json.loads(Path(f'{prefix}.bbox.json').read_text()))
     assert len(results[0]) > 0
     assert results[0] == results[1]
+    assert warnings_in(outputs) == []
 
 
 def test_two_processes_of_torchrun(repository, env, tmp_path, monkeypatch):

@@ -30,6 +30,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from mmdet_clim.command import run_command
+from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.evaluation import first_detections
 from mmdet_clim.registry import DATASETS
 from mmdet_clim.visualization import draw_detections
@@ -201,7 +203,7 @@ def compare(args: argparse.Namespace) -> int:
             chosen)
         columns[headline(name, found, shown, novel)] = found
     picture = draw_detections(
-        [cv2.imread(info['img_path'])[..., ::-1] for info in chosen],
+        [read_image_file(info['img_path'])[..., ::-1] for info in chosen],
         [ground_truth(info) for info in chosen],
         columns,
         classes,
@@ -225,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

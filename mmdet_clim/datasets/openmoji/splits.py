@@ -210,7 +210,7 @@ Watch = Callable[[Iterable, int, str], Iterable]
 
 def progress_bar(made: Iterable, total: int, folder: str) -> Iterable:
     """Watch the images of a split with a progress bar."""
-    return tqdm(made, total=total, desc=folder, unit='image')
+    return tqdm(made, total=total, desc=folder, unit='image', disable=None)
 
 
 def draw_split(parameters: DatasetParameters,

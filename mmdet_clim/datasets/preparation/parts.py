@@ -57,7 +57,7 @@ def _read_part(path: Path, digest: str) -> Optional[Part]:
     if content['task'] != digest:
         return None
     return Part(content['samples'], Counter(content['dropped']),
-                content['example'])
+                Counter(content['noted']), content['example'])
 
 
 _make: Optional[Callable[[Any], Part]] = None
@@ -84,6 +84,7 @@ def _make_part(make: Callable[[Any], Part], task: Any, path: Path,
             task=digest,
             samples=part.samples,
             dropped=part.dropped,
+            noted=part.noted,
             example=part.example))
 
 
@@ -131,6 +132,8 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
     with nullcontext() if workers == 1 else ProcessPoolExecutor(
             workers, mp_context=context, initializer=_set_make,
             initargs=(make, )) as pool, tqdm(
+                # None: drawn on a terminal only.
+                disable=None,
                 desc=title,
                 unit='part',
                 total=len(tasks) if isinstance(tasks, Sized) else None) as bar:

@@ -3,7 +3,7 @@
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.frozen_tower import FrozenTower
 
+# Warnings of :func:`report_once` that this process has given.
+_REPORTED: Set[Tuple[str, str]] = set()
 # Of 48 captions by MiniLM on one core, one at a time take 940 ms, in batches
 # of four 580 ms, of eight 460 ms; of a few texts more rows are filled up.
 ROWS = 4
@@ -51,6 +53,7 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         self._cache = OrderedDict()
         self._word_norm: Optional[float] = None
         self.num_truncated = 0
+        self.num_unknown = 0
 
     @property
     @abstractmethod
@@ -232,20 +235,81 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         is_start = (place == 0)[:, None]
         return wrapped + is_start * table[start] + is_end * table[end], ends
 
-    def _report_truncated(self, texts: Sequence[str], limit: int) -> None:
-        """Count texts that were cut off, and say so the first time."""
-        texts = list(dict.fromkeys(texts))
-        if texts and not self.num_truncated:
-            print_log(
-                f'{type(self).__name__}: texts longer than the limit of '
-                f'{limit} tokens are cut off there, the first of them '
-                f'{texts[0][:60]!r}. Said once; num_truncated counts them.',
-                logger='current',
-                level=logging.WARNING)
-        self.num_truncated += len(texts)
+    def _report(self, cut: Sequence[str], unknown: Sequence[str],
+                limit: int) -> None:
+        """Count texts that are read in part, and say so the first time.
+
+        Args:
+            cut (Sequence[str]): Texts longer than ``limit``.
+            unknown (Sequence[str]): Texts with characters that are no words
+                for the encoder, or with no words at all.
+            limit (int): Tokens that the encoder reads.
+        """
+        # A batch may be filled up with its last text.
+        cut, unknown = (list(dict.fromkeys(texts)) for texts in (cut, unknown))
+        name = type(self).__name__
+        if cut and not self.num_truncated:
+            report_once(
+                f'{name}: texts longer than the limit of {limit} tokens are '
+                'cut off there', cut, 'num_truncated')
+        if unknown and not self.num_unknown:
+            report_once(
+                f'{name}: texts with characters that the encoder has no '
+                'tokens for are read without them', unknown, 'num_unknown')
+        self.num_truncated += len(cut)
+        self.num_unknown += len(unknown)
 
     def extra_repr(self) -> str:
         return f'dim={self.dim}, cache_size={self.cache_size}'
+
+
+def report_once(what: str, texts: Sequence[str], counter: str) -> None:
+    """Warn of texts that can not be read as they are, once per process.
+
+    A detector with several heads builds its encoder for each of them.
+
+    Args:
+        what (str): What happens to them.
+        texts (Sequence[str]): At least one of them.
+        counter (str): The attribute that counts all of them.
+    """
+    if (what, texts[0]) in _REPORTED:
+        return
+    _REPORTED.add((what, texts[0]))
+    shown = ', '.join(repr(text[:60]) for text in texts[:5])
+    print_log(
+        f'{what}: {len(texts)} so far, such as {shown}. Said once; {counter} '
+        'counts them.',
+        logger='current',
+        level=logging.WARNING)
+
+
+def unknown_texts(tokenizer, texts: Sequence[str],
+                  ids: Sequence[Sequence[int]]) -> List[str]:
+    """The texts that a tokenizer of transformers does not know whole.
+
+    Args:
+        tokenizer: Of the transformers library.
+        texts (Sequence[str]): N texts.
+        ids (Sequence[Sequence[int]]): Their tokens, with those of start and
+            end, padded or not.
+
+    Returns:
+        list[str]: Texts with a token for the unknown, or with no token of
+        their own.
+    """
+    special = set(tokenizer.all_special_ids)
+    unknown = tokenizer.unk_token_id
+    # GPT-2's is its token of start and end.
+    ends = (tokenizer.cls_token_id, tokenizer.sep_token_id,
+            tokenizer.bos_token_id, tokenizer.eos_token_id,
+            tokenizer.pad_token_id)
+    if unknown in ends:
+        unknown = None
+    return [
+        text for text, row in zip(texts, ids)
+        if (unknown is not None and unknown in row) or set(row) <= special
+    ]
 
 
 def check_texts(texts: Sequence[str]) -> None:
