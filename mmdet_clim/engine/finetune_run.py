@@ -196,7 +196,8 @@ class Finetuning:
         data = self._data(inputs)
         # Its length is known when the captions are.
         plan = Plan(
-            self._train_config(cfg, data, self.iterations or 1),
+            self._train_config(
+                cfg, data, 1 if self.iterations is None else self.iterations),
             plain_config(cfg, data))
         self._check_weights(plan)
         before = wanted = self._fingerprint(cfg, inputs)
