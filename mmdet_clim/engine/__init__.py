@@ -11,10 +11,12 @@ from .fingerprint import (
 )
 from .hooks import (
     AtomicCheckpointHook,
+    DetectionsHook,
     GridScheduleHook,
     IterationSeedHook,
     MosaicVisualizationHook,
     ResponseMapHook,
+    UnreadableImagesHook,
     WeightAveragingHook,
 )
 from .pretrained_init import FittingPretrainedInit
@@ -24,10 +26,11 @@ from .steps import StepError, Steps
 from .training_runs import finish_training, resolve_run
 
 __all__ = [
-    'AtomicCheckpointHook', 'FittingPretrainedInit', 'GridScheduleHook',
-    'IterationSeedHook', 'MosaicVisualizationHook', 'ResponseMapHook',
-    'ResumableTrainLoop', 'StepError', 'Steps', 'WeightAveragingHook',
-    'add_clim', 'captioned_views', 'check_run', 'finish_training', 'open_run',
+    'AtomicCheckpointHook', 'DetectionsHook', 'FittingPretrainedInit',
+    'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
+    'ResponseMapHook', 'ResumableTrainLoop', 'StepError', 'Steps',
+    'UnreadableImagesHook', 'WeightAveragingHook', 'add_clim',
+    'captioned_views', 'check_run', 'finish_training', 'open_run',
     'prepare_cpu_processes', 'read_fingerprint', 'read_fragment',
     'resolve_run', 'run_fingerprint', 'time_training'
 ]
