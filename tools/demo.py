@@ -34,20 +34,29 @@ class Row(NamedTuple):
 
     name: str
     config: str
-    #: Only with several seeds, and where its config is there.
+    #: Only with several seeds.
     seeds_only: bool = False
 
 
-ROWS = (
-    Row('(1) boxes', 'demo_boxes'),
-    Row('(2) + captions and tags', 'demo_captions-tags'),
-    Row('(3) + CLIM mosaics', 'demo_clim'),
-    Row('(4) as (2), as many views as (3)',
-        'demo_captions-tags_equal-views',
-        seeds_only=True),
-)
-#: Whose mosaics are drawn, and which is for the user's own photographs.
-CLIM_ROW = ROWS[2]
+def _rows(boxes: str, captions: str, clim: str) -> Tuple[Row, ...]:
+    return (
+        Row('(1) boxes', boxes),
+        Row('(2) + captions and tags', captions),
+        Row('(3) + CLIM mosaics', clim),
+        Row('(4) as (2), as many views as (3)',
+            f'{captions}_equal-views',
+            seeds_only=True),
+    )
+
+
+ROWS = _rows('demo_boxes', 'demo_captions-tags', 'demo_clim')
+#: The whole network, twice the iterations.
+LONG_ROWS = _rows('faster-rcnn_r18-c4_256_boxes',
+                  'faster-rcnn_r18-c4_256_captions-tags',
+                  'faster-rcnn_r18-c4_256_captions-tags_clim')
+#: Of the rows: whose mosaics are drawn, and which is for the user's own
+#: photographs.
+CLIM_ROW = 2
 CHECKPOINT_INTERVAL = 100
 #: Scenes that are drawn, and trained on for some steps, to see how long all
 #: of it will take.
@@ -62,6 +71,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data-root', type=Path, default=Path('data/openmoji_coco'))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument(
+        '--long',
+        action='store_true',
+        help='train the whole network, for twice as many iterations')
     parser.add_argument(
         '--base',
         action='store_true',
@@ -124,8 +137,8 @@ def runs_of(args: argparse.Namespace) -> List[Run]:
             Run(Row(BASE, BASE), args.seeds[0], args.work_dir / 'base'),
         ]
     rows = [
-        row for row in ROWS if not row.seeds_only or (
-            len(args.seeds) > 1 and (CONFIGS / f'{row.config}.py').exists())
+        row for row in (LONG_ROWS if args.long else ROWS)
+        if len(args.seeds) > 1 or not row.seeds_only
     ]
     return [
         Run(row, seed, args.work_dir / f'seed{seed}' / row.config)
@@ -139,6 +152,7 @@ class Demo:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.runs = runs_of(args)
+        self.clim_row = (LONG_ROWS if args.long else ROWS)[CLIM_ROW]
         self.scenes = dict(
             train=args.train, val=args.val, captioned=args.captioned)
 
@@ -150,8 +164,8 @@ class Demo:
         options = argparse.ArgumentParser()
         options.add_argument('--cfg-options', nargs='+', action=DictAction)
         words = self.args.cfg_options
-        given = options.parse_args(['--cfg-options', *words] if words else
-                                   []).cfg_options
+        given = options.parse_args(
+            ['--cfg-options', *words] if words else []).cfg_options
         return resolve_run(
             CONFIGS / f'{run.row.config}.py', run.work_dir, run.seed, {
                 'default_hooks.checkpoint.interval': CHECKPOINT_INTERVAL,
@@ -260,11 +274,11 @@ class Demo:
         """Mosaics as the model saw them, and what the rows find."""
         first = [run for run in self.runs if run.seed == self.args.seeds[0]]
         call('visualization/browse_mosaics.py',
-             CONFIGS / f'{CLIM_ROW.config}.py', '--out',
+             CONFIGS / f'{self.clim_row.config}.py', '--out',
              self.args.work_dir / 'mosaics', '--num', 8)
         call(
             'visualization/compare_detections.py',
-            CONFIGS / f'{CLIM_ROW.config}.py',
+            CONFIGS / f'{self.clim_row.config}.py',
             *(x for run in first
               for x in ('--found', run.row.name, f'{run.found}.bbox.json')),
             '--out', self.args.work_dir / 'detections.png')
@@ -283,7 +297,7 @@ class Demo:
         """Commands for one's own photographs, that run as they are."""
         scene, words = self._first_scene()
         detector = [
-            '--config', CONFIGS / f'{CLIM_ROW.config}.py', '--checkpoint',
+            '--config', CONFIGS / f'{self.clim_row.config}.py', '--checkpoint',
             checkpoint
         ]
         own = command('infer.py', scene, *detector, '--vocabulary', *words,
@@ -377,7 +391,7 @@ def run_steps(demo: Demo, steps) -> None:
     steps.say(
         demo.where_next(
             next(checkpoint for run, checkpoint in checkpoints.items()
-                 if run.row == CLIM_ROW)))
+                 if run.row == demo.clim_row)))
 
 
 def main() -> None:

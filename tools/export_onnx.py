@@ -17,14 +17,14 @@ from typing import List, Optional, Tuple
 
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
-import mmcv
 import numpy as np
 from mmdet.models.detectors import TwoStageDetector
 
 from mmdet_clim.apis import CLIMInferencer, export_onnx
+from mmdet_clim.command import run_command
 from mmdet_clim.engine.finetuning import resize_scale
 
-from run_onnx import OnnxRunner, read_embeddings  # isort: skip
+from run_onnx import OnnxRunner, read_embeddings, read_image  # isort: skip
 
 #: How far apart the detections of both may be, in pixels and of a score.
 MOST_APART = (1.0, 1e-3)
@@ -110,10 +110,11 @@ def compare(find: CLIMInferencer, file: Path, embeddings: Path,
     names, vectors = read_embeddings(embeddings)
     near = True
     for path in images:
-        image = mmcv.imread(path)
-        expected = find(image)['predictions'][0]
+        # Each side reads the file by itself.
+        expected = find(path)['predictions'][0]
         expected['boxes'] = expected['bboxes']
-        pixels, scores = apart(expected, run(image, names, vectors))
+        found = run(read_image(Path(path)), names, vectors)
+        pixels, scores = apart(expected, found)
         print(f'{path}: {len(expected["names"])} detections, apart by at most '
               f'{pixels:.4f} pixels and {scores:.6f} of the score')
         near = near and pixels <= MOST_APART[0] and scores <= MOST_APART[1]
@@ -145,4 +146,4 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -1,42 +1,21 @@
 # Licensed under the Apache License, Version 2.0.
 r"""From captioned images and a trained detector to a detector of one's words.
 
-Checks the data, writes the resolved config, trains with CLIM, evaluates where
-there are boxes to evaluate on, and leaves WORK_DIR/detector.py and
-detector.pth, which plain mmdet loads (with `custom_imports` of mmdet_clim).
+Checks the data, writes the resolved config, trains with CLIM, leaves
+WORK_DIR/detector.py and detector.pth, which plain mmdet loads (with
+`custom_imports` of mmdet_clim), and evaluates them where there are boxes to
+evaluate on. The same command again goes on where a stopped run was.
 
     python tools/finetune.py --detector CONFIG --checkpoint F \
         --images photos --captions captions.csv --vocabulary names.txt
 """
 import argparse
-import json
-import sys
+import os
+import re
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
-import torch
-from mmengine.config import Config
-from mmengine.runner import Runner
-
-from mmdet_clim.datasets.preparation.command import add_overwrite, report
-from mmdet_clim.datasets.preparation.own_captions import (
-    prepare_image_text,
-    read_synonyms,
-)
-from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.engine import prepare_cpu_processes
-from mmdet_clim.engine.checkpoints import (
-    detector_weights,
-    save_atomically,
-    strip_state_dict,
-)
-from mmdet_clim.engine.finetuning import (
-    OwnData,
-    finetune_config,
-    plain_config,
-)
+from mmengine.config import DictAction
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -55,6 +34,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'caption), .jsonl, .csv or .tsv that names images below --images '
         '(default: a .txt beside each image)')
     parser.add_argument(
+        '--tags',
+        type=Path,
+        help="instead of captions, class names: .csv or .tsv with a column of "
+        "images and one of tags (or a column of 0 and 1 for each class), or "
+        "'folders' where each image is in a folder of its class")
+    parser.add_argument(
         '--vocabulary',
         type=Path,
         required=True,
@@ -64,153 +49,158 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         type=Path,
         help='JSON file of other words: {"couch": ["sofa"]}')
     parser.add_argument(
-        '--boxes', type=Path, help='COCO JSON with boxes of some classes')
+        '--boxes',
+        type=Path,
+        help='boxes of some classes: COCO JSON, YOLO data.yaml, a folder of '
+        'Pascal VOC, CVAT for images, or Label Studio JSON')
     parser.add_argument(
-        '--val-boxes', type=Path, help='COCO JSON to evaluate on')
+        '--val-boxes', type=Path, help='boxes to evaluate on, likewise')
     parser.add_argument(
         '--box-images',
         type=Path,
-        help='folder of the images of --boxes (default: --images)')
+        help='folder of the images of --boxes (default: that of YOLO and '
+        'Pascal VOC; of a file, --images)')
     parser.add_argument(
         '--val-images',
         type=Path,
         help='folder of the images of --val-boxes (default: --box-images)')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/finetune'))
-    parser.add_argument('--iterations', type=int, default=1000)
-    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument(
+        '--iterations',
+        type=int,
+        help='of the training (default: each captioned image is seen five '
+        'times, in 200 to 20000)')
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=8,
+        help='samples of a step of one process (%(default)s)')
     parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument(
+        '--lr-mult',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='PART=FACTOR',
+        help='learning rates of parts, by a part of their names in the '
+        'detector, such as neck=0.5 (beside backbone=0.1, rpn_head=0.1 and '
+        'language_model=0)')
+    parser.add_argument(
+        '--freeze',
+        nargs='+',
+        default=(),
+        metavar='PART',
+        help='parts that stay as they are, such as backbone')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--workers', type=int, default=2)
-    add_overwrite(parser)
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=2,
+        help='processes that prepare captions, and that load data for each '
+        'training process (%(default)s)')
+    parser.add_argument(
+        '--device',
+        type=_device,
+        help='cpu, cuda or such as cuda:1 (default: an accelerator if there '
+        'is one)')
+    parser.add_argument(
+        '--ema',
+        action='store_true',
+        help='leave the exponential mean of the weights, over about the last '
+        'tenth of the training')
+    parser.add_argument(
+        '--amp', action='store_true', help='train with mixed precision')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help="settings that override the training's config, which the work "
+        'dir has as finetune.py, as key=value; lists as key="[a,b]" or '
+        'key=a,b, nested ones as key="[(a,b),(c,d)]", without white space')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who started the processes of a distributed run')
+    # torch.distributed.launch passes it; MMEngine reads the environment.
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='(launcher)')
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='begin anew, whatever the work dir has of other data or options '
+        'or of the same')
     args = parser.parse_args(argv)
     for key in ('detector', 'checkpoint', 'images', 'captions', 'vocabulary',
                 'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images'):
         path = vars(args)[key]
         if path is not None and not path.exists():
             parser.error(f'--{key.replace("_", "-")}: {path} does not exist')
+    for part, factor in args.lr_mult.items():
+        if not isinstance(factor, (int, float)) or not 0 <= factor <= 1e3:
+            parser.error(
+                f'--lr-mult: {part}: expected a factor of at least 0, '
+                f'got {factor!r}')
+    if args.tags is not None:
+        if args.captions is not None:
+            parser.error('--tags: expected none beside --captions')
+        if str(args.tags) != 'folders' and not args.tags.exists():
+            parser.error(f'--tags: {args.tags} does not exist')
+    processes = os.environ.get('WORLD_SIZE', '1')
+    if args.launcher == 'none' and processes != '1':
+        parser.error(f'--launcher: expected pytorch in one of {processes} '
+                     'processes that torchrun started, got none')
     return args
 
 
-def boxed_names(option: str,
-                file: Path,
-                folder: Path,
-                names: Tuple[str, ...],
-                need_all: bool = False) -> List[str]:
-    """The classes that a COCO JSON has boxes of.
+def _device(name: str) -> str:
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise argparse.ArgumentTypeError(
+            f'expected cpu, cuda or such as cuda:1, got {name!r}')
+    return name
+
+
+def choose_device(name: Optional[str]) -> None:
+    """Leave the process one device, before torch looks for them.
 
     Args:
-        option (str): What gave the file, for errors.
-        file (Path): The JSON.
-        folder (Path): Of its images.
-        names (tuple[str]): The vocabulary.
-        need_all (bool): Whether all images have to be there. In training,
-            one that is not is replaced.
+        name (str, optional): ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+    if name == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    elif name is not None and ':' in name:
+        number = name.partition(':')[2]
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+        names = visible.split(',') if visible else []
+        os.environ['CUDA_VISIBLE_DEVICES'] = (
+            names[int(number)] if int(number) < len(names) else number)
+
+
+def check_device(name: Optional[str]) -> None:
+    """See that MMEngine takes the device that was chosen.
 
     Raises:
-        ValueError: If it is no such JSON, has no box of the vocabulary, or
-            its images are not in the folder.
+        ValueError: If it does not.
     """
-    try:
-        content = json.loads(file.read_text(encoding='utf-8'))
-        known = {c['id']: c['name'] for c in content['categories']}
-        found = {known[a['category_id']] for a in content['annotations']}
-        images = [image['file_name'] for image in content['images']]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'{option}: expected COCO annotations (images, annotations, '
-            f'categories), got {file} ({error!r})') from error
-    boxed = [name for name in names if name in found]
-    if not boxed:
-        raise ValueError(
-            f'{option}: expected boxes of some of {len(names)} classes of the '
-            f'vocabulary, got boxes of {sorted(found)[:10]}')
-    missing = [name for name in images if not (folder / name).is_file()]
-    if len(missing) == len(images) or (need_all and missing):
-        raise ValueError(
-            f'{option}: expected images in {folder}, got {len(missing)} of '
-            f'{len(images)} that are not there, such as {missing[0]}')
-    return boxed
+    from mmengine.device import get_device
+    if name is not None and name.partition(':')[0] != get_device():
+        raise ValueError('--device: expected one of this machine, such as '
+                         f'{get_device()}, got {name}')
 
 
-def check_words(args: argparse.Namespace) -> Tuple[Vocabulary, Sequence[str]]:
-    """The vocabulary, and those of its classes that have boxes.
-
-    Raises:
-        SystemExit: With the error's message, if a file is wrong.
-    """
-    base_names: Sequence[str] = ()
-    box_images = args.box_images or args.images
-    try:
-        vocabulary = build_vocabulary(args.vocabulary)
-        if args.boxes:
-            base_names = boxed_names('--boxes', args.boxes, box_images,
-                                     vocabulary.names)
-        if args.val_boxes:
-            boxed_names(
-                '--val-boxes',
-                args.val_boxes,
-                args.val_images or box_images,
-                vocabulary.names,
-                need_all=True)
-    except ValueError as error:
-        sys.exit(f'finetune: {error}')
-    return vocabulary, base_names
-
-
-def main(argv: Optional[List[str]] = None) -> None:
-    """Prepare, train, evaluate, and leave a plain detector."""
-    args = parse_args(argv)
-    vocabulary, base_names = check_words(args)
-    cfg = Config.fromfile(args.detector)
-    captions = args.work_dir / 'captions.json'
-
-    def prepare():
-        return prepare_image_text(
-            str(args.captions or args.images),
-            captions,
-            vocabulary=vocabulary,
-            synonyms=args.synonyms and read_synonyms(args.synonyms),
-            images=args.images if args.captions else None,
-            workers=args.workers,
-            overwrite=args.overwrite)
-
-    print(report('finetune', prepare))
-    data = OwnData(
-        captions,
-        args.images,
-        vocabulary.names,
-        args.boxes,
-        args.val_boxes,
-        args.box_images,
-        args.val_images,
-        base_names=base_names)
-    train = finetune_config(cfg, args.checkpoint, data, args.iterations,
-                            args.batch_size, args.lr)
-    train.work_dir = str(args.work_dir)
-    train.randomness = dict(seed=args.seed)
-    train.dump(args.work_dir / 'finetune.py')
-    prepare_cpu_processes(train)
-    runner = Runner.from_cfg(train)
-    # MMEngine would only warn, and train what was drawn at random.
-    detector_weights(
-        torch.load(args.checkpoint, map_location='cpu', weights_only=True),
-        runner.model.detector)
-    runner.train()
-    last = Path((args.work_dir / 'last_checkpoint').read_text().strip())
-    checkpoint = torch.load(last, map_location='cpu', weights_only=True)
-    plain = plain_config(cfg, data)
-    plain.custom_imports = dict(imports=['mmdet_clim'])
-    plain.dump(args.work_dir / 'detector.py')
-    save_atomically(
-        dict(
-            state_dict=strip_state_dict(checkpoint['state_dict']),
-            meta=dict(
-                cfg=plain.pretty_text,
-                dataset_meta=dict(classes=vocabulary.names))),
-        args.work_dir / 'detector.pth')
-    print(f'{args.work_dir}/detector.py, {args.work_dir}/detector.pth')
+def main(args: argparse.Namespace) -> None:
+    """Prepare, train, leave a plain detector, and evaluate it."""
+    options = vars(args)
+    os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank')))
+    check_device(options.pop('device'))
+    from mmdet_clim.engine.finetune_run import Finetuning
+    Finetuning(**options).run()
 
 
 if __name__ == '__main__':
-    main()
+    given = parse_args()
+    choose_device(given.device)
+    # Seconds of imports, and torch's look for devices.
+    from mmdet_clim.command import run_command
+    run_command(lambda: main(given))

@@ -19,7 +19,9 @@ from mmdet_clim.apis.inferencer import (
     check_file_names,
     folder_images,
 )
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.files import write_json
+from mmdet_clim.datasets.vocabulary import vocabulary_of_words
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -39,8 +41,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--vocabulary',
         nargs='+',
         metavar='NAME',
-        help='class names, or one text file with a name per line (default: '
-        'the classes of the config)')
+        help='class names, or one file of them (.txt, .json, .yaml, .csv) '
+        '(default: the classes of the config)')
     parser.add_argument(
         '--texts',
         help="for grounding detectors instead of a vocabulary: a sentence, or "
@@ -79,10 +81,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.batch_size < 1:
         parser.error('--batch-size: expected at least 1, got '
                      f'{args.batch_size}')
-    if names and len(names) == 1 and names[0].endswith('.txt'):
-        args.vocabulary = names[0]
-        if not Path(names[0]).is_file():
-            parser.error(f'--vocabulary: {names[0]} does not exist')
+    if names:
+        try:
+            args.vocabulary = vocabulary_of_words(names)
+        except (ValueError, FileNotFoundError) as error:
+            parser.error(f'--{error}')
     return args
 
 
@@ -136,4 +139,4 @@ def _video(find: CLIMInferencer, path: Path, args: argparse.Namespace,
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

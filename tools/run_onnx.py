@@ -3,16 +3,25 @@
 
     python run_onnx.py model.onnx names.npz street.npy
 
-The image is a .npy of uint8 (H, W, 3) in BGR, or, where Pillow is installed,
-any that it reads. It prints one JSON object per image.
+The image is a .npy of uint8 (H, W, 3) in BGR, or an image file, which takes
+OpenCV, Pillow and a copy of mmdet_clim/datasets/images.py beside this file:
+the code that training and inference read images by. It prints one JSON object
+per image.
 """
 import argparse
+import importlib.util
 import json
+import sys
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Dict, Sequence, Tuple, Union
 
 import numpy as np
 import onnxruntime
+
+#: Of the arrays in a file of embeddings; compressed, 4 MB can hold 4 GB.
+MAX_ARRAY_BYTES = 1 << 30
 
 
 class OnnxRunner:
@@ -26,10 +35,18 @@ class OnnxRunner:
     def __init__(self,
                  file: Union[str, Path],
                  providers: Sequence[str] = ('CPUExecutionProvider', )):
-        self.session = onnxruntime.InferenceSession(
-            str(file), providers=list(providers))
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(file), providers=list(providers))
+        # Its errors have no base class of their own.
+        except Exception as error:
+            raise ValueError(f'{file}: no graph that onnxruntime reads '
+                             f'({str(error).splitlines()[0]})') from error
         self.inputs = {i.name: i for i in self.session.get_inputs()}
         meta = self.session.get_modelmeta().custom_metadata_map
+        if 'base_names' not in meta or 'class_embeddings' not in self.inputs:
+            raise ValueError(f'{file}: expected a graph of '
+                             'tools/export_onnx.py, got another')
         self.base_names = set(json.loads(meta['base_names']))
 
     def __call__(self, image: np.ndarray, names: Sequence[str],
@@ -80,7 +97,11 @@ class OnnxRunner:
 def read_embeddings(
         file: Union[str, Path]) -> Tuple[Sequence[str], np.ndarray]:
     """Names and vectors of a file of tools/embeddings/embed_classes.py."""
-    with np.load(file) as arrays:
+    with np.load(file, allow_pickle=False) as arrays:
+        size = sum(member.file_size for member in arrays.zip.infolist())
+        if size > MAX_ARRAY_BYTES:
+            raise ValueError(f'{file}: arrays of {size} bytes, expected at '
+                             f'most {MAX_ARRAY_BYTES}')
         missing = {'names', 'vectors'} - set(arrays.files)
         if missing:
             raise ValueError(f'{file}: expected the arrays names and vectors, '
@@ -89,14 +110,55 @@ def read_embeddings(
 
 
 def read_image(file: Path) -> np.ndarray:
-    """uint8 (H, W, 3), BGR."""
-    if file.suffix == '.npy':
-        return np.load(file)
-    from PIL import Image, ImageOps
+    """An image as the detector is to see it.
 
-    # Upright, as the images of training are: cameras only note the rotation.
-    image = ImageOps.exif_transpose(Image.open(file))
-    return np.array(image.convert('RGB'))[..., ::-1].copy()
+    Args:
+        file (Path): Of the image.
+
+    Returns:
+        ndarray: uint8 (H, W, 3), BGR.
+
+    Raises:
+        FileNotFoundError: If images.py is not found.
+        ValueError: If the file is no image, broken or too large.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f'{file}: no such file')
+    if file.suffix == '.npy':
+        return np.load(file, mmap_mode='r', allow_pickle=False)
+    decoder = _decoder()
+    if file.stat().st_size > 4 * decoder.MAX_PIXELS:
+        raise ValueError(f'{file}: {file.stat().st_size} bytes, expected at '
+                         f'most {4 * decoder.MAX_PIXELS}')
+    try:
+        image, full = decoder.decode_image(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f'{file}: {error}') from error
+    if image.shape[:2] != full:
+        raise ValueError(f'{file}: {full[1]}x{full[0]} pixels, expected at '
+                         f'most {decoder.MAX_PIXELS}')
+    return image
+
+
+@lru_cache(maxsize=None)
+def _decoder() -> ModuleType:
+    """The package's images.py, without the package, which needs PyTorch."""
+    here = Path(__file__).resolve()
+    # Copied beside, in the repository, and installed with the package.
+    places = [
+        here.with_name('images.py'),
+        here.parents[1] / 'mmdet_clim' / 'datasets' / 'images.py',
+        here.parents[2] / 'datasets' / 'images.py'
+    ]
+    for place in places:
+        if place.is_file():
+            spec = importlib.util.spec_from_file_location('images', place)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise FileNotFoundError(
+        f'{places[0]}: expected a copy of mmdet_clim/datasets/images.py, to '
+        'read an image file by; a .npy needs none')
 
 
 def main() -> None:
@@ -109,6 +171,9 @@ def main() -> None:
     parser.add_argument('images', type=Path, nargs='+')
     parser.add_argument('--score-thr', type=float, default=0.3)
     args = parser.parse_args()
+    for file in (args.model, args.embeddings, *args.images):
+        if not file.is_file():
+            parser.error(f'{file} does not exist')
     run = OnnxRunner(args.model)
     names, vectors = read_embeddings(args.embeddings)
     for file in args.images:
@@ -124,4 +189,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f'error: {error}')

@@ -9,10 +9,16 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
+from mmdet_clim.command import run_command
 from mmdet_clim.engine import prepare_cpu_processes
+from mmdet_clim.engine.config_checks import (
+    absolute_load_from,
+    check_files,
+    named_in_config,
+    read_config,
+)
+from mmdet_clim.engine.runner import begin_with, build_runner
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,18 +76,16 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
 
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
 
-    cfg.load_from = args.checkpoint
     cfg.resume = False
+    absolute_load_from(cfg)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     return cfg
@@ -91,16 +95,24 @@ def main() -> None:
     """Build the runner and test."""
     args = parse_args()
     cfg = load_config(args)
+    missing = [
+        key for key in ('test_dataloader', 'test_cfg', 'test_evaluator')
+        if cfg.get(key) is None
+    ]
+    if missing:
+        # As of a fine-tuning without boxes to evaluate on.
+        raise ValueError(f'{args.config}: expected images to test on, got no '
+                         f'{", ".join(missing)}')
+    check_files(cfg, ['test'], args.checkpoint)
     prepare_cpu_processes(cfg)
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
-    if args.out is not None:
-        runner.test_evaluator.metrics.append(
-            DumpDetResults(out_file_path=args.out))
-    runner.test()
+    with named_in_config(cfg):
+        runner = build_runner(cfg)
+        begin_with(runner, args.checkpoint)
+        if args.out is not None:
+            runner.test_evaluator.metrics.append(
+                DumpDetResults(out_file_path=args.out))
+        runner.test()
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -7,14 +7,16 @@ from pathlib import Path
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmdet_clim.engine import (
-    add_clim,
-    prepare_cpu_processes,
-    read_fragment,
+from mmdet_clim.command import run_command
+from mmdet_clim.engine import prepare_cpu_processes
+from mmdet_clim.engine.config_checks import (
+    absolute_load_from,
+    check_files,
+    named_in_config,
+    read_config,
 )
+from mmdet_clim.engine.runner import begin_with, build_runner, can_resume
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,12 +68,8 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
-    cfg = Config.fromfile(args.config)
-    if args.clim is not None:
-        cfg = add_clim(cfg, read_fragment(args.clim, args.cfg_options))
+    cfg = read_config(args.config, args.cfg_options, args.clim)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
 
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -94,27 +92,42 @@ def load_config(args: argparse.Namespace) -> Config:
                 f'{args.config}, got {cfg.get("auto_scale_lr")}')
         cfg.auto_scale_lr.enable = True
 
-    if args.resume == 'auto':
-        # A first start is no resumption: it keeps the config's load_from.
-        if find_latest_checkpoint(cfg.work_dir) is not None:
-            cfg.resume = True
-            cfg.load_from = None
-    elif args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = args.resume
+    absolute_load_from(cfg)
     return cfg
+
+
+def check_resume(file: str) -> None:
+    """See that a training can go on from a file.
+
+    Raises:
+        ValueError: If it holds weights alone.
+    """
+    if not can_resume(file):
+        raise ValueError(
+            f'--resume {file}: expected a checkpoint of a training, with its '
+            'iteration and optimizer, got weights alone; --cfg-options '
+            f'load_from={file} begins with them')
 
 
 def main() -> None:
     """Build the runner and train."""
-    cfg = load_config(parse_args())
+    args = parse_args()
+    cfg = load_config(args)
+    auto = args.resume == 'auto'
+    if args.resume is not None and not auto:
+        check_resume(args.resume)
+    # Of a run that goes on, the weights that it began with may be gone.
+    goes_on = args.resume is not None and (not auto or Path(
+        cfg.work_dir, 'last_checkpoint').exists())
+    check_files(cfg, ['train'] + ['val'] * (cfg.get('val_cfg') is not None),
+                None if goes_on else cfg.get('load_from'))
     prepare_cpu_processes(cfg)
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
-    runner.train()
+    with named_in_config(cfg):
+        runner = build_runner(cfg)
+        if args.resume is not None:
+            begin_with(runner, None if auto else args.resume, resume=True)
+        runner.train()
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

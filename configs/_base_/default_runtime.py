@@ -11,7 +11,8 @@ default_hooks = dict(
         interval=1000,
         max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='mmdet.DetVisualizationHook'))
+    unreadable=dict(type='mmdet_clim.UnreadableImagesHook'),
+    visualization=dict(type='mmdet_clim.DetectionsHook'))
 custom_hooks = [
     dict(type='mmdet_clim.IterationSeedHook'),
     dict(type='mmdet.CheckInvalidLossHook', interval=50),

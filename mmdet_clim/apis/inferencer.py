@@ -25,18 +25,23 @@ import numpy as np
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.apis.det_inferencer import InputsType
+from mmdet.datasets.transforms import InferencerLoader
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
-from mmengine.runner import load_state_dict
 from mmengine.visualization import Visualizer
 from rich.progress import track
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
+from mmdet_clim.datasets.images import MAX_PIXELS
+from mmdet_clim.datasets.regular_files import open_regular
+from mmdet_clim.datasets.transforms import LoadImageText
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.engine.checkpoints import detector_weights
+from mmdet_clim.engine.checkpoint_config import checkpoint_config
+from mmdet_clim.engine.checkpoints import load_weights, read_checkpoint
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.visualization import detector_responses, own_reader
@@ -103,7 +108,8 @@ class CLIMInferencer(DetInferencer):
 
     Args:
         model (str or Config, optional): Path of the config. None takes the
-            one that the checkpoint holds.
+            one that the checkpoint holds, which is read as data: see
+            :mod:`~mmdet_clim.engine.checkpoint_config`.
         weights (str, optional): Path of the checkpoint.
         vocabulary (optional): The classes; anything that
             :func:`~mmdet_clim.datasets.build_vocabulary` reads. None keeps
@@ -113,8 +119,9 @@ class CLIMInferencer(DetInferencer):
         **kwargs: The other arguments of ``DetInferencer``.
 
     Raises:
-        ValueError: If the vocabulary is not one, or no weight of the
-            checkpoint is one of the detector's.
+        ValueError: If the vocabulary is not one, no weight of the
+            checkpoint is one of the detector's, or its config is more than
+            data.
         TypeError: If a vocabulary is given and the detector neither
             classifies by text nor reads a text.
 
@@ -132,7 +139,7 @@ class CLIMInferencer(DetInferencer):
                  **kwargs) -> None:
         if isinstance(model, (str, Path)):
             model = Config.fromfile(str(model))
-        elif model is None and weights is not None:
+        if model is None and weights is not None:
             model = _config_of(weights)
         super().__init__(
             model, weights, device, show_progress=show_progress, **kwargs)
@@ -258,14 +265,15 @@ class CLIMInferencer(DetInferencer):
             **kwargs: As of a call.
 
         Returns:
-            list[dict]: The predictions of each frame.
+            list[dict]: The predictions of each frame. Where they are fewer
+            than the file says that it has, a warning tells both numbers.
 
         Raises:
-            ValueError: If the video can not be read.
+            FileNotFoundError: If there is no such file.
+            ValueError: If not one frame can be read, or the frames are too
+                large.
         """
-        frames = mmcv.VideoReader(str(path))
-        if frames.frame_cnt < 1:
-            raise ValueError(f'path: {path} is no video that can be read')
+        frames = _frames_of(path)
         writer = None
         predictions = []
         # One bar of all frames, and none of each.
@@ -274,7 +282,7 @@ class CLIMInferencer(DetInferencer):
             for frame in track(
                     frames,
                     description='Inference',
-                    total=frames.frame_cnt,
+                    total=max(frames.frame_cnt, 0),
                     disable=not shown):
                 found = self(
                     frame,
@@ -297,6 +305,14 @@ class CLIMInferencer(DetInferencer):
             self.show_progress = shown
         if writer is not None:
             writer.finish()
+        if not predictions:
+            raise ValueError(f'path: {path} is no video, or not one of its '
+                             f'{max(frames.frame_cnt, 0)} frames can be read')
+        if len(predictions) < frames.frame_cnt:
+            print_log(
+                f'{path}: {len(predictions)} of {frames.frame_cnt} frames '
+                'can be read; the video is broken after them', 'current',
+                logging.WARNING)
         return predictions
 
     @torch.no_grad()
@@ -398,30 +414,65 @@ class CLIMInferencer(DetInferencer):
                     print_log(f'{message}; it is left out', 'current',
                               logging.WARNING)
                     continue
-                if isinstance(error, FileNotFoundError):
-                    raise
+                if isinstance(image, str) and not Path(image).exists():
+                    raise FileNotFoundError(
+                        f'inputs: {image} does not exist') from error
                 raise ValueError(message) from error
             yield image, results
 
-    def visualize(self, inputs: InputsType, preds: List[DetDataSample],
-                  **kwargs) -> Optional[List[np.ndarray]]:
+    def visualize(self,
+                  inputs: InputsType,
+                  preds: List[DetDataSample],
+                  return_vis: bool = False,
+                  show: bool = False,
+                  wait_time: float = 0,
+                  draw_pred: bool = True,
+                  pred_score_thr: float = 0.3,
+                  no_save_vis: bool = False,
+                  img_out_dir: str = '') -> Optional[List[np.ndarray]]:
         """Draw the boxes on the images.
 
         Args:
             inputs (list[str or ndarray]): Paths, or images (H, W, 3) in BGR.
             preds (list[DetDataSample]): The predictions.
-            **kwargs: Of ``DetInferencer.visualize``.
+            return_vis (bool): Whether to return the pictures.
+            show (bool): Whether to show them in windows.
+            wait_time (float): Seconds that a window stays.
+            draw_pred (bool): Whether to draw the boxes.
+            pred_score_thr (float): Least score of a box that is drawn.
+            no_save_vis (bool): Whether to write none.
+            img_out_dir (str): They go to ``vis/`` in this folder; '' for
+                none.
 
         Returns:
             list[ndarray]: Pictures (H, W, 3) in RGB; None if none are asked
             for.
         """
-        # mmdet reads files in RGB and takes arrays as they are.
-        inputs = [
-            image[..., ::-1] if isinstance(image, np.ndarray) else image
-            for image in inputs
-        ]
-        return super().visualize(inputs, preds, **kwargs)
+        folder = '' if no_save_vis else img_out_dir
+        if not (show or folder or return_vis):
+            return None
+        if self.visualizer is None:
+            raise ValueError('visualizer: expected one in the config to draw '
+                             'with, got none')
+        pictures = []
+        for image, pred in zip(inputs, preds):
+            name = f'{self.num_visualized_imgs:08}.jpg'
+            if isinstance(image, str):
+                # As the pipeline read it.
+                name, image = Path(image).name, read_image_file(image)
+            self.visualizer.add_datasample(
+                name,
+                image[..., ::-1],
+                pred,
+                draw_gt=False,
+                draw_pred=draw_pred,
+                show=show,
+                wait_time=wait_time,
+                pred_score_thr=pred_score_thr,
+                out_file=str(Path(folder, 'vis', name)) if folder else None)
+            pictures.append(self.visualizer.get_image())
+            self.num_visualized_imgs += 1
+        return pictures
 
     def pred2dict(self,
                   data_sample: DetDataSample,
@@ -477,6 +528,10 @@ class CLIMInferencer(DetInferencer):
         if cfg and 'detector' in cfg.model:
             # The text encoder of training is not needed.
             cfg.model = cfg.model.detector
+        if weights is not None:
+            # Before the model is built, and with an error that tells more.
+            read_checkpoint(weights, mmap=True)
+        self._weights = weights
         return super()._init_model(cfg, weights, device)
 
     def _load_weights_to_model(self, model: nn.Module,
@@ -490,8 +545,7 @@ class CLIMInferencer(DetInferencer):
                 'they are', 'current', logging.WARNING)
         else:
             meta = checkpoint.get('meta', {}).get('dataset_meta', {})
-            load_state_dict(
-                model, detector_weights(checkpoint, model), logger='current')
+            load_weights(model, checkpoint, self._weights)
         parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]
         classes = parts[0].vocabulary.names if parts else meta.get(
             'classes', ())
@@ -502,17 +556,32 @@ class CLIMInferencer(DetInferencer):
         for transform in pipeline:
             if transform.type in LOADERS:
                 transform.type = 'LoadImageFromFile'
-        return super()._init_pipeline(cfg)
+        steps = super()._init_pipeline(cfg)
+        for step in steps.transforms:
+            if isinstance(step, InferencerLoader):
+                step.from_file = LoadImageText(
+                    to_float32=step.from_file.to_float32)
+        return steps
 
 
 def _config_of(weights: Union[str, Path]) -> Config:
     """The config that a checkpoint of a training holds."""
-    checkpoint = torch.load(weights, map_location='cpu', weights_only=True)
-    text = checkpoint.get('meta', {}).get('cfg')
-    if text is None:
-        raise ValueError(f'weights: {weights} holds no config; give it as '
-                         'model')
-    return Config.fromstring(text, file_format='.py')
+    checkpoint = read_checkpoint(weights)
+    cfg = checkpoint_config(checkpoint, weights)
+    # Those of configs may write to services on the network.
+    cfg.visualizer = dict(type='mmdet.DetLocalVisualizer', name='visualizer')
+    return cfg
+
+
+def _frames_of(path: Union[str, Path]) -> mmcv.VideoReader:
+    """The frames of a video, if they are no larger than images may be."""
+    with open_regular(path):
+        frames = mmcv.VideoReader(str(path))
+    if frames.width * frames.height > MAX_PIXELS:
+        raise ValueError(f'path: {path} has frames of {frames.width}x'
+                         f'{frames.height} pixels, expected at most '
+                         f'{MAX_PIXELS} pixels')
+    return frames
 
 
 class _VideoFile:

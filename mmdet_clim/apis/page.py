@@ -3,14 +3,17 @@
 
 It needs gradio (the extra ``app``), so nothing else imports it.
 """
+import hmac
 from functools import partial
 from html import escape
-from typing import Optional
+from typing import Optional, Sequence
 
 import gradio as gr
 from gradio.data_classes import ImageData
-from gradio_client.utils import is_http_url_like
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from .page_guard import NoAddresses
 from .word_finder import Found, WordFinder
 
 MAX_FILE_SIZE = '20mb'
@@ -85,21 +88,29 @@ def build_page(find: WordFinder, model: str, score_thr: float) -> gr.Blocks:
             partial(_answer, find), [image, words, threshold],
             [picture, responses, table, message],
             api_name='find')
-        for part in (image, words, threshold):
-            _take_no_addresses(part)
     return page
 
 
-def serve(page: gr.Blocks, host: str, port: int) -> None:
+def serve(page: gr.Blocks,
+          host: str,
+          port: int,
+          names: Sequence[str],
+          password: Optional[str] = None) -> None:
     """Answer until the program is told to stop.
 
     Nothing is shared, kept in the browser or sent to anyone; fonts are those
-    of the browser's system.
+    of the browser's system. Neither is anything answered that asks for
+    another host than this one, nor fetched from one.
 
     Args:
         page (gr.Blocks): What :func:`build_page` returned.
         host (str): Address of the interface to listen on.
         port (int): A free one.
+        names (Sequence[str]): What browsers call this host. A page elsewhere
+            may have its own name lead to this machine (DNS rebinding), but
+            its browser still asks for that name.
+        password (str, optional): What a browser has to give, with any user
+            name, before it sees anything.
 
     Raises:
         OSError: If the port is taken.
@@ -107,6 +118,14 @@ def serve(page: gr.Blocks, host: str, port: int) -> None:
     page.queue(max_size=MAX_WAITING).launch(
         server_name=host,
         server_port=port,
+        auth=password and partial(_is_password, password),
+        app_kwargs=dict(middleware=[
+            Middleware(
+                TrustedHostMiddleware,
+                allowed_hosts=list(names),
+                www_redirect=False),
+            Middleware(NoAddresses),
+        ]),
         share=False,
         show_error=True,
         max_file_size=MAX_FILE_SIZE,
@@ -121,22 +140,8 @@ def serve(page: gr.Blocks, host: str, port: int) -> None:
         pwa=False)
 
 
-def _take_no_addresses(part: gr.components.Component) -> None:
-    """Have a part of the page refuse files that are somewhere in the web.
-
-    Of a call that is written by hand, gradio would fetch them, whatever their
-    size, and for a part that is no file too.
-    """
-    take = part.async_move_resource_to_block_cache
-
-    async def checked(path: str) -> Optional[str]:
-        if is_http_url_like(path):
-            raise gr.Error(
-                f'{part.elem_id}: expected an upload, got an address',
-                print_exception=False)
-        return await take(path)
-
-    part.async_move_resource_to_block_cache = checked
+def _is_password(password: str, user: str, given: str) -> bool:
+    return hmac.compare_digest(password.encode(), given.encode())
 
 
 def _path_of(upload: Optional[ImageData]) -> Optional[str]:

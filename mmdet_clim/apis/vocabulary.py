@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The classes of a trained detector, replaced."""
 from typing import (
+    Dict,
     Iterator,
     List,
     Optional,
@@ -12,6 +13,7 @@ from typing import (
 from mmdet.models.detectors import GLIP, GroundingDINO
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.class_names import split_names
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
@@ -47,9 +49,18 @@ def check_prompt(detector: nn.Module, names: Sequence[str]) -> None:
         names (Sequence[str]): The classes.
 
     Raises:
-        ValueError: If their tokens are more than it reads, so that it would
-            never find the last ones.
+        ValueError: If two are the same for its language model, or their
+            tokens are more than it reads, so that it would never find the
+            last ones.
     """
+    tokenizer = detector.language_model.tokenizer
+    read: Dict[tuple, str] = {}
+    for name in names:
+        other = read.setdefault(tuple(tokenizer(name)['input_ids']), name)
+        if other != name:
+            raise ValueError(
+                'vocabulary: the language model can not tell these classes '
+                f'apart, their tokens are the same: {other!r} and {name!r}')
     if detector.test_cfg.get('chunked_size', -1) > 0:
         return
     tokenized = detector.get_tokens_and_prompts(list(names), True)[0]
@@ -66,8 +77,8 @@ def parse_names(texts: str) -> List[str]:
     """Class names from one string, separated as mmdet's prompts are.
 
     Args:
-        texts (str): Such as ``'cat . traffic light . dog .'``; line breaks
-            separate as well.
+        texts (str): Such as ``'cat . traffic light . dog .'``; see
+            :func:`~mmdet_clim.datasets.class_names.split_names`.
 
     Returns:
         list[str]: The names, in order.
@@ -79,11 +90,7 @@ def parse_names(texts: str) -> List[str]:
         >>> parse_names('cat . traffic light .')
         ['cat', 'traffic light']
     """
-    names = [
-        name.strip(' .') for line in texts.splitlines()
-        for name in f' {line} '.split(' . ')
-    ]
-    names = [name for name in names if name]
+    names = split_names(texts)
     if not names:
         raise ValueError("texts: expected class names separated by ' . ', got "
                          f'{texts!r}')

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """What a page or a service shows of one image: boxes, maps and a table."""
-import re
 from pathlib import Path
 from threading import Lock
 from typing import List, NamedTuple, Optional, Tuple, Union
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
+from mmdet_clim.datasets.class_names import clean_names, split_names
 from mmdet_clim.datasets.images import decode_image, read_header
-from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.visualization import draw_boxes, draw_responses
 from mmdet_clim.visualization.canvas import enlarge
 
@@ -123,7 +122,8 @@ def split_words(words: str) -> List[str]:
     """Names from what a user typed.
 
     Args:
-        words (str): One per line or with commas between them.
+        words (str): One per line or with commas between them; also as
+            Grounding DINO separates them.
 
     Raises:
         ValueError: If there is none, one is given twice, or there are more
@@ -133,8 +133,7 @@ def split_words(words: str) -> List[str]:
         >>> split_words('cat, traffic light')
         ['cat', 'traffic light']
     """
-    names = [name.strip() for name in re.split(r'[,\n]', words)]
-    names = list(build_vocabulary([name for name in names if name]).names)
+    names = clean_names(split_names(words))
     if len(names) > MAX_NAMES:
         raise ValueError(f'vocabulary: expected at most {MAX_NAMES} class '
                          f'names, got {len(names)}')

@@ -2,20 +2,22 @@
 """Image-text sources, base/novel datasets, and the sampler that joins them."""
 from .coco_panoptic_regions import CocoPanopticRegionDataset
 from .draws import ClassBalancedDataset
+from .image_files import read_image
 from .image_text import ImageTextDataset
-from .images import UnreadableImageError, decode_image, read_image
+from .images import UnreadableImageError, decode_image
 from .multi_source import (
     MultiSourceBatchSampler,
     MultiSourceDataset,
     MultiSourceSampler,
 )
-from .ov_coco import OVCocoDataset
+from .ov_coco import CheckedCocoDataset, OVCocoDataset
 from .ov_lvis import OVLVISDataset
 from .vocabulary import Vocabulary, build_vocabulary
 
 __all__ = [
-    'ClassBalancedDataset', 'CocoPanopticRegionDataset', 'ImageTextDataset',
-    'MultiSourceBatchSampler', 'MultiSourceDataset', 'MultiSourceSampler',
-    'OVCocoDataset', 'OVLVISDataset', 'UnreadableImageError', 'Vocabulary',
-    'build_vocabulary', 'decode_image', 'read_image'
+    'CheckedCocoDataset', 'ClassBalancedDataset', 'CocoPanopticRegionDataset',
+    'ImageTextDataset', 'MultiSourceBatchSampler', 'MultiSourceDataset',
+    'MultiSourceSampler', 'OVCocoDataset', 'OVLVISDataset',
+    'UnreadableImageError', 'Vocabulary', 'build_vocabulary', 'decode_image',
+    'read_image'
 ]

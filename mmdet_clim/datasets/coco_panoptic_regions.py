@@ -8,6 +8,10 @@ from mmdet.datasets.api_wrappers import COCOPanoptic
 
 from mmdet_clim.registry import DATASETS
 
+from .coco_annotations import check_panoptic
+from .json_files import read_json
+from .replacing import ReplacesUnreadable
+
 # COCO's own marks of merged and remaining classes; no one writes captions
 # with them.
 _MARKS = re.compile(r'(-(other|merged|stuff))+$')
@@ -33,6 +37,13 @@ class _SpokenPanoptic(COCOPanoptic):
     their numbers, and the file may list its categories in any order.
     """
 
+    def __init__(self, annotation_file: str) -> None:
+        super().__init__()
+        self.dataset = check_panoptic(
+            read_json(annotation_file), annotation_file)
+        self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
+
     def get_cat_ids(
         self,
         cat_names: Sequence[str] = (),
@@ -43,22 +54,27 @@ class _SpokenPanoptic(COCOPanoptic):
         return [ids.get(name) for name in cat_names]
 
     def createIndex(self) -> None:
-        for category in self.dataset.get('categories', ()):
+        for category in self.dataset['categories']:
             category['name'] = spoken_name(category['name'])
         super().createIndex()
 
 
 @DATASETS.register_module()
-class CocoPanopticRegionDataset(CocoPanopticDataset):
+class CocoPanopticRegionDataset(ReplacesUnreadable, CocoPanopticDataset):
     """COCO panoptic images with class names that a text encoder knows.
 
     ``METAINFO`` holds ``classes`` (133), ``thing_classes`` (80),
     ``stuff_classes`` (53) and ``palette``; ``tree-merged`` is ``tree`` and so
-    on. The regions come from ``LoadPanopticRegions``.
+    on. The regions come from ``LoadPanopticRegions``. The file is checked, as
+    those of boxes are (:mod:`mmdet_clim.datasets.coco_annotations`).
 
     Args:
         ``*args``, ``**kwargs``: Of
-            :class:`mmdet.datasets.CocoPanopticDataset`.
+            :class:`mmdet.datasets.CocoPanopticDataset`, and
+            ``report_every``.
+
+    Raises:
+        ValueError: If the file cannot be repaired.
     """
 
     COCOAPI = _SpokenPanoptic

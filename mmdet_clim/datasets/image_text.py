@@ -2,6 +2,7 @@
 """Images with captions and image-level tags."""
 import hashlib
 import logging
+import operator
 import tarfile
 from collections import Counter
 from glob import glob
@@ -18,24 +19,39 @@ from typing import (
     Union,
 )
 
-from mmengine.fileio import get, join_path
+from mmengine.fileio import join_path
 from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
+from .coco_annotations import CocoChecker
 from .draws import DrawnSamples
 from .json_checks import (
+    as_id,
     joined_captions,
-    parse_json,
-    parse_object,
+    typed_id,
     typed_list,
     typed_value,
 )
-from .unreadable import ReplacesUnreadable
+from .json_files import parse_object, read_json
+from .regular_files import open_regular, read_regular
+from .replacing import ReplacesUnreadable
+from .text_files import (
+    MAX_LINE_BYTES,
+    decode_text,
+    is_text,
+    read_lines,
+    whole_characters,
+)
 from .vocabulary import Vocabulary, build_vocabulary
 
+#: What files of the formats that are read end in.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
-                  '.tiff')
+                  '.tiff', '.jfif', '.jpe', '.avif')
+#: The same of images whose formats are not read: they are counted.
+OTHER_SUFFIXES = ('.heic', '.heif', '.jp2', '.jxl', '.svg', '.psd', '.dng',
+                  '.cr2', '.nef', '.arw', '.raw', '.eps', '.pdf', '.ico',
+                  '.tga', '.ppm', '.exr', '.hdr', '.dcm')
 
 #: Where an image is within an uncompressed tar, offset and size in bytes.
 SHARD_KEYS = dict(shard_path=str, shard_offset=int, shard_size=int)
@@ -66,7 +82,8 @@ class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
     - ``.tar``: webdataset shards, uncompressed: of each key an image with
       ``key.txt`` (the caption) or ``key.json`` (an object as in a JSON
       line, without ``file_name``). ``*`` and ``?`` stand for several shards.
-      The tar headers are read once at start; images are read by offset.
+      Images whose text cannot be read are counted and left out. The tar
+      headers are read once at start; images are read by offset.
 
     A sample has ``img_path``, ``img_id`` (int), ``image_key`` (int: which
     image it is, see :func:`image_key`), ``captions`` (list[str], never
@@ -94,11 +111,11 @@ class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
 
     Raises:
         FileNotFoundError: If an ``ann_file`` does not exist.
-        TypeError: If a value of the source has the wrong type.
-        ValueError: If there is not one caption in a file, a key is missing,
-            both ``vocabulary`` and ``metainfo['classes']`` are given, the
-            kind of source is not known, or ``filter_cfg`` leaves nothing
-            or asks for what it can not.
+        ValueError: If a value of the source has the wrong type, there is not
+            one caption in a file, a key is missing, both ``vocabulary`` and
+            ``metainfo['classes']`` are given, the kind of source is not
+            known, or ``filter_cfg`` leaves nothing or asks for what it can
+            not.
     """
 
     def __init__(self,
@@ -230,7 +247,8 @@ def image_key(path: str) -> int:
     Returns:
         int: 63 bits of a digest of the path.
     """
-    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+    data = path.encode('utf-8', 'surrogatepass')
+    digest = hashlib.blake2b(data, digest_size=8).digest()
     return int.from_bytes(digest, 'big') >> 1
 
 
@@ -249,24 +267,32 @@ class _SampleCleaner:
         self.seen = 0
         self.without_caption = 0
         self.empty_captions = 0
+        self.broken_captions = 0
+        self.problems: Counter = Counter()
         self.unknown_tags: Counter = Counter()
 
     def __call__(self, raw: Mapping) -> Optional[dict]:
         self.seen += 1
+        if 'problem' in raw:
+            self.problems[raw['problem']] += 1
+            return None
         where = f"{self.path}: {raw.get('where', f'image {self.seen}')}"
         sample = {'img_path': typed_value(raw, 'file_name', str, where)}
-        if not sample['img_path']:
-            raise ValueError(f"{where}: key 'file_name' is empty, expected "
-                             'the path of an image')
-        sample['img_id'] = typed_value(raw, 'id', int, where)
+        if not sample['img_path'] or not is_text(sample['img_path']):
+            raise ValueError(
+                f"{where}: key 'file_name' is {sample['img_path']!r}, "
+                'expected the path of an image')
+        sample['img_id'] = typed_id(raw, 'id', where)
         for key in ('height', 'width'):
             if raw.get(key) is not None:
-                sample[key] = typed_value(raw, key, int, where)
+                sample[key] = typed_id(raw, key, where)
                 if sample[key] < 1:
                     raise ValueError(f'{where}: key {key!r} is {sample[key]}, '
                                      'expected at least 1')
         captions = typed_list(raw, 'captions', str, where)
-        sample['captions'] = [c.strip() for c in captions if c.strip()]
+        whole = list(map(whole_characters, captions))
+        self.broken_captions += sum(map(operator.ne, whole, captions))
+        sample['captions'] = [c.strip() for c in whole if c.strip()]
         self.empty_captions += len(captions) - len(sample['captions'])
         tags = set(typed_list(raw, 'tags', str, where))
         unknown = tags - self.index.keys()
@@ -282,12 +308,15 @@ class _SampleCleaner:
 
     def report(self) -> None:
         """Log, once, how much of what was dropped."""
-        dropped = []
+        dropped = [f'{n} {reason}' for reason, n in self.problems.items()]
         if self.without_caption:
             dropped.append(f'{self.without_caption} of {self.seen} images, '
                            'which have no caption')
         if self.empty_captions:
             dropped.append(f'{self.empty_captions} empty captions')
+        if self.broken_captions:
+            dropped.append('the broken characters of '
+                           f'{self.broken_captions} captions')
         if self.unknown_tags and self.has_vocabulary:
             named = ', '.join(f'{name!r} ({n})'
                               for name, n in self.unknown_tags.most_common(20))
@@ -307,13 +336,13 @@ class _SampleCleaner:
 
 def json_samples(path: str, first_id: int) -> Iterator[dict]:
     """Raw samples of a COCO-captions file or a list, tags as names."""
-    content = parse_json(get(path), path)
+    content = read_json(path)
     if isinstance(content, list):
         yield from _listed_samples(content, path, first_id)
     elif isinstance(content, dict):
         yield from _coco_samples(content, path)
     else:
-        raise TypeError(
+        raise ValueError(
             f'{path}: expected a JSON object with {_COCO_FORM}, or a list of '
             f'{_LIST_FORM}, got {type(content).__name__}')
 
@@ -324,8 +353,8 @@ def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
     for number, entry in enumerate(content):
         where = f'[{number}]'
         if not isinstance(entry, dict):
-            raise TypeError(f'{path}: {where} is {entry!r}, expected an '
-                            f'object, {_LIST_FORM}')
+            raise ValueError(f'{path}: {where} is {entry!r}, expected an '
+                             f'object, {_LIST_FORM}')
         raw = _object_sample(entry, first_id + number, path, where)
         known = samples.setdefault(raw['file_name'], raw)
         if known is not raw:
@@ -341,35 +370,40 @@ def _listed_samples(content: list, path: str, first_id: int) -> List[dict]:
 def _coco_samples(content: dict, path: str) -> Iterator[dict]:
     """Raw samples of the object that a COCO-captions file is."""
     if not isinstance(content.get('images'), list):
-        raise TypeError(f"{path}: key 'images' is "
-                        f"{type(content.get('images')).__name__}, expected a "
-                        f'list; a file of captions has {_COCO_FORM}')
-    names = {}
-    for category in content.get('categories') or []:
-        where = f'{path}: categories'
-        names[typed_value(category, 'id', int,
-                          where)] = typed_value(category, 'name', str, where)
+        raise ValueError(f"{path}: key 'images' is "
+                         f"{type(content.get('images')).__name__}, expected a "
+                         f'list; a file of captions has {_COCO_FORM}')
+    checker = CocoChecker(path)
+    categories = typed_list(content, 'categories', dict, path)
+    for number, category in enumerate(categories):
+        checker.category(number, category)
+    names = checker.categories
     captions: Dict[int, List[str]] = {}
-    for annotation in typed_list(content, 'annotations', dict, path):
+    annotations = typed_list(content, 'annotations', dict, path)
+    for number, annotation in enumerate(annotations):
         if 'caption' in annotation:
-            where = f'{path}: annotations'
-            image_id = typed_value(annotation, 'image_id', int, where)
+            where = f'{path}: annotations[{number}]'
+            image_id = typed_id(annotation, 'image_id', where)
             captions.setdefault(image_id, []).append(
                 typed_value(annotation, 'caption', str, where))
     listed = set()
     for number, image in enumerate(content['images']):
         where = f'images[{number}]'
         if not isinstance(image, dict):
-            raise TypeError(
+            raise ValueError(
                 f'{path}: {where} is {image!r}, expected an object')
-        ids = typed_list(image, 'pos_category_ids', int, f'{path}: {where}')
+        image_id = as_id(image.get('id'))
+        if image_id is not None and image_id in listed:
+            raise ValueError(f"{path}: {where}: key 'id' is {image_id}, "
+                             'expected one that no other image has')
+        ids = _tag_ids(image, f'{path}: {where}')
         if ids and not names:
             raise ValueError(f"{path}: {where} has 'pos_category_ids', "
                              "expected top-level 'categories' that name them")
         raw = dict(image, where=where)
         raw['captions'] = joined_captions(image, f'{path}: {where}') \
-            + captions.get(image.get('id'), [])
-        listed.add(image.get('id'))
+            + captions.get(image_id, [])
+        listed.add(image_id)
         # None that are given are not the same as given, and none.
         if image.get('tags') is not None or \
                 image.get('pos_category_ids') is not None:
@@ -385,15 +419,22 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
                 f"one of the {len(listed)} ids under 'images'")
 
 
+def _tag_ids(image: Mapping, where: str) -> List[int]:
+    """``pos_category_ids`` of an image, also those written as text."""
+    ids = image.get('pos_category_ids')
+    if isinstance(ids, list):
+        ids = [i if as_id(i) is None else as_id(i) for i in ids]
+    return typed_list(
+        dict(pos_category_ids=ids), 'pos_category_ids', int, where)
+
+
 def json_line_samples(path: str, first_id: int) -> Iterator[dict]:
     """Raw samples of a file with one JSON object per line."""
-    with open(path, encoding='utf-8') as lines:
-        for number, line in enumerate(lines):
-            if not line.strip():
-                continue
-            where = f'line {number + 1}'
+    for number, line in read_lines(path):
+        if line.strip():
+            where = f'line {number}'
             raw = parse_object(line, f'{path}: {where}')
-            yield _object_sample(raw, first_id + number, path, where)
+            yield _object_sample(raw, first_id + number - 1, path, where)
 
 
 def _object_sample(raw: dict, number: int, path: str, where: str) -> dict:
@@ -413,23 +454,27 @@ def shard_samples(path: str, first_id: int) -> Iterator[dict]:
     except tarfile.TarError as error:
         raise ValueError(f'ann_file={path!r}: expected an uncompressed tar '
                          f'({error})') from error
-    with open(path, 'rb') as shard:
 
-        def read(span: Tuple[int, int]) -> bytes:
-            shard.seek(span[0])
-            return shard.read(span[1])
+    def read(span: Tuple[int, int]) -> bytes:
+        return read_regular(path, *span, limit=MAX_LINE_BYTES)
 
-        for number, (key, parts) in enumerate(members.items()):
-            suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
-            if suffix is None:
-                continue
-            where = f'{path}: {key}'
-            raw: dict = {}
-            if '.json' in parts:
-                raw = parse_object(read(parts['.json']), where)
-            captions = joined_captions(raw, where)
-            if '.txt' in parts and not captions:
-                captions = [read(parts['.txt']).decode('utf-8', 'replace')]
+    for number, (key, parts) in enumerate(members.items()):
+        suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
+        problem = _member_problem(key, parts, suffix)
+        raw: dict = {}
+        captions: List[str] = []
+        try:
+            if '.json' in parts and not problem:
+                raw = parse_object(read(parts['.json']), key)
+                captions = joined_captions(raw, key)
+                typed_list(raw, 'tags', str, key)
+            if '.txt' in parts and not problem and not captions:
+                captions = [decode_text(read(parts['.txt']), key)]
+        except (OSError, ValueError):
+            problem = 'images whose text or JSON cannot be read'
+        if problem:
+            yield {'where': key, 'problem': problem}
+        elif suffix is not None:
             offset, size = parts[suffix]
             yield {
                 'where': key,
@@ -438,6 +483,7 @@ def shard_samples(path: str, first_id: int) -> Iterator[dict]:
                 'height': raw.get('height'),
                 'width': raw.get('width'),
                 'captions': captions,
+                'url': raw.get('url'),
                 'tags': raw.get('tags'),
                 'shard_path': path,
                 'shard_offset': offset,
@@ -445,10 +491,24 @@ def shard_samples(path: str, first_id: int) -> Iterator[dict]:
             }
 
 
+def _member_problem(key: str, parts: Mapping, suffix: Optional[str]) -> str:
+    """Why the members of a key are no sample, '' if they may be one."""
+    if not is_text(key):
+        return 'images whose name is not UTF-8'
+    if suffix is None:
+        for other in parts:
+            if other in OTHER_SUFFIXES:
+                return f'images of a format that is not read ({other})'
+        if '.txt' in parts:
+            return 'texts without an image'
+    return ''
+
+
 def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
     """Offset and size in bytes of each member, by key and suffix."""
     members: Dict[str, Dict[str, Tuple[int, int]]] = {}
-    with tarfile.open(path, 'r:') as shard:
+    with open_regular(path) as file, tarfile.open(
+            fileobj=file, mode='r:') as shard:
         for member in shard:
             if member.isfile():
                 # webdataset: the key ends at the first dot of the file name.

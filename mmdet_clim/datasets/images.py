@@ -1,13 +1,19 @@
 # Licensed under the Apache License, Version 2.0.
-"""From a file or a shard member to pixels, whatever the file holds."""
+"""From the bytes of an image file to pixels, whatever the file holds.
+
+It imports nothing else of the package: tools/run_onnx.py reads images by it
+where neither PyTorch nor the package is installed.
+"""
+from contextlib import contextmanager
 from io import BytesIO
-from typing import Mapping, NamedTuple, Optional, Tuple
+from typing import Iterator, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
-from mmengine.fileio import get
 from PIL import ExifTags, Image
 
+#: What Pillow may open; of its other formats, EPS starts Ghostscript.
+FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
 # A COCO image has 0.3 million pixels; a 48-megapixel photo is still read.
 MAX_PIXELS = 64_000_000
 
@@ -17,14 +23,34 @@ _REDUCED_FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+# EXIF 2.3, table 6: what makes an image upright.
+_UPRIGHT = {
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.flip(cv2.transpose(image), -1),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+_EXIF_MARKS = (b'Exif\0', b'eXIf', b'EXIF')
 # Start-of-frame markers of ISO/IEC 10918-1, table B.1: C0 to CF without
-# DHT (C4), JPG (C8) and DAC (CC).
+# DHT (C4), JPG (C8) and DAC (CC). Those that are decoded: baseline, extended
+# and progressive, with Huffman codes.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_DECODED = (0xC0, 0xC1, 0xC2)
+_JPEG_PROGRESSIVE = 0xC2
 _JPEG_SCAN = 0xDA
-# What Pillow raises at a broken file; of an AVIF it is a RuntimeError.
-_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError)
 # Markers without a length: TEM, RST0-7 and SOI.
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
+# Each scan goes through all coefficients. Encoders write about ten.
+_MAX_SCANS = 100
+# What the coefficients of a JPEG may take, per pixel of max_pixels: 16 bits
+# in each of three components.
+_COEFFICIENT_BYTES = 6
+# Of a TIFF: 16 bits in each of four samples.
+_MAX_SAMPLE_BITS = 64
+_TIFF_BITS, _TIFF_SAMPLES, _TIFF_TILE = 258, 277, (322, 323)
 
 
 class UnreadableImageError(ValueError):
@@ -43,18 +69,23 @@ class UnreadableImageError(ValueError):
 class ImageHeader(NamedTuple):
     """What the first bytes of an image file say.
 
-    ``scan`` is the offset in bytes of a JPEG's first scan, else None.
-    ``width`` and ``height`` are in pixels, before any EXIF rotation.
+    ``width`` and ``height`` are in pixels, before any EXIF rotation. Of a
+    JPEG, ``scan`` is the offset in bytes of the first scan, ``blocks`` the
+    number of 8x8 blocks of all components, and ``buffered`` whether a decoder
+    keeps the coefficients of all of them at full size.
     """
 
     width: int
     height: int
-    scan: Optional[int]
+    kind: str
+    scan: int = 0
+    blocks: int = 0
+    buffered: bool = False
 
 
 def _jpeg_header(data: bytes) -> ImageHeader:
     """Walk the segments of a JPEG up to its first scan."""
-    position, size = 2, None
+    position, frame = 2, None
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             break
@@ -64,62 +95,155 @@ def _jpeg_header(data: bytes) -> ImageHeader:
         elif marker in _JPEG_BARE:
             position += 2
         elif marker == _JPEG_SCAN:
-            if size is None:
+            if frame is None or position + 5 > len(data):
                 break
-            return ImageHeader(size[0], size[1], position)
+            width, height, blocks, kind, components = frame
+            return ImageHeader(
+                width, height, 'JPEG', position, blocks,
+                kind == _JPEG_PROGRESSIVE or data[position + 4] < components)
         else:
+            length = int.from_bytes(data[position + 2:position + 4], 'big')
             if marker in _JPEG_FRAMES:
-                height = int.from_bytes(data[position + 5:position + 7], 'big')
-                width = int.from_bytes(data[position + 7:position + 9], 'big')
-                size = width, height
-            position += 2 + int.from_bytes(data[position + 2:position + 4],
-                                           'big')
+                frame = _jpeg_frame(marker,
+                                    data[position + 4:position + 2 + length])
+            position += 2 + length
     raise UnreadableImageError(
         'a JPEG without a frame and a scan', reason='broken header')
+
+
+def _jpeg_frame(marker: int, frame: bytes) -> Tuple[int, int, int, int, int]:
+    """Width, height, blocks, kind and components of a frame header."""
+    if marker not in _JPEG_DECODED:
+        raise UnreadableImageError(
+            f'a JPEG of kind SOF{marker - 0xC0}, expected baseline or '
+            'progressive with Huffman codes',
+            reason='unusual JPEG')
+    count = frame[5] if len(frame) > 5 else 0
+    factors = [(f >> 4, f & 15) for f in frame[7:6 + 3 * count:3]]
+    if not 0 < count == len(factors) or not all(map(all, factors)):
+        raise UnreadableImageError(
+            'a JPEG with a broken frame', reason='broken header')
+    height = int.from_bytes(frame[1:3], 'big')
+    width = int.from_bytes(frame[3:5], 'big')
+    across = 8 * max(h for h, _ in factors)
+    down = 8 * max(v for _, v in factors)
+    # Rounded up, of each component.
+    blocks = sum(-(-width * h // across) * -(-height * v // down)
+                 for h, v in factors)
+    return width, height, blocks, marker, count
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The image as Pillow opens it, its errors being ours.
+
+    Of broken files Pillow raises, beside its own errors, whatever its plugins
+    stumble over: IndexError, struct.error, RuntimeError, MemoryError.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            yield image
+    except UnreadableImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(str(error), reason='too large') from error
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            f'not an image of {", ".join(FORMATS)}, {len(data)} bytes',
+            reason='not an image') from error
+    except Exception as error:
+        raise UnreadableImageError(
+            f'broken, {len(data)} bytes ({type(error).__name__}: {error})',
+            reason='broken') from error
 
 
 def read_header(data: bytes) -> ImageHeader:
     """Read the size of an encoded image without decoding it.
 
     Args:
-        data (bytes): An encoded image of any format that Pillow knows.
+        data (bytes): An encoded image of one of :data:`FORMATS`.
 
     Returns:
-        ImageHeader: Width and height in pixels, and a JPEG's first scan.
+        ImageHeader: Width and height in pixels, and more of a JPEG.
 
     Raises:
         UnreadableImageError: If it is no image or its header is broken.
     """
     if data[:2] == b'\xff\xd8':
-        return _jpeg_header(data)
-    try:
-        with Image.open(BytesIO(data)) as image:
-            return ImageHeader(image.width, image.height, None)
-    except Image.DecompressionBombError as error:
-        raise UnreadableImageError(str(error), reason='too large') from error
-    except _PILLOW_ERRORS as error:
+        header = _jpeg_header(data)
+    else:
+        with _opened(data) as image:
+            header = ImageHeader(image.width, image.height, image.format)
+    if header.width < 1 or header.height < 1:
         raise UnreadableImageError(
-            f'not an image, {len(data)} bytes ({error})',
-            reason='not an image') from error
+            f'{header.width}x{header.height} pixels, expected at least 1x1',
+            reason='broken header')
+    return header
 
 
-def _check_complete(data: bytes, header: ImageHeader) -> None:
-    """Raise where a file ends early; OpenCV would return a half-grey image.
+def _check_jpeg(data: bytes, header: ImageHeader, max_pixels: int) -> None:
+    """Raise where a JPEG ends early or takes more than its pixels.
 
-    In the entropy-coded part of a JPEG, FF is followed by 00 or a marker, so
-    FF D9 after the first scan is the end of the image and nothing else.
+    In the entropy-coded part, FF is followed by 00 or a marker, so FF D9
+    after the first scan is the end of the image and nothing else. Of a block,
+    the first scan has at least one bit, and a sequential one two.
     """
-    if header.scan is not None:
-        complete = data.rfind(b'\xff\xd9', header.scan) != -1
-    elif data[:4] == b'\x89PNG':
+    least = header.scan + header.blocks // (8 if header.buffered else 4)
+    if data.rfind(b'\xff\xd9', header.scan) == -1 or len(data) < least:
+        raise UnreadableImageError(
+            f'cut short: no end of the image within {len(data)} bytes',
+            reason='cut short')
+    if not header.buffered:
+        return
+    needed = 128 * header.blocks
+    if needed > _COEFFICIENT_BYTES * max_pixels:
+        raise UnreadableImageError(
+            f'{header.width}x{header.height} pixels in several scans, which '
+            f'take {needed} bytes, expected at most {_COEFFICIENT_BYTES} for '
+            f'each of max_pixels={max_pixels}',
+            reason='too large')
+    scans = data.count(b'\xff\xda', header.scan)
+    if scans > _MAX_SCANS:
+        raise UnreadableImageError(
+            f'a JPEG of {scans} scans, expected at most {_MAX_SCANS}',
+            reason='unusual JPEG')
+
+
+def _check_tiff(image: Image.Image, max_pixels: int) -> None:
+    """Raise where the tiles or samples of a TIFF take more than its pixels."""
+    if image.mode == 'LAB':
+        raise UnreadableImageError(
+            'a TIFF in CIE L*a*b*, expected grey, RGB or CMYK',
+            reason='unusual TIFF')
+    tags = image.tag_v2
+    bits = tags.get(_TIFF_SAMPLES, 1) * max(tags.get(_TIFF_BITS, (1, )))
+    if bits > _MAX_SAMPLE_BITS:
+        raise UnreadableImageError(
+            f'a TIFF of {bits} bits in a pixel, expected at most '
+            f'{_MAX_SAMPLE_BITS}',
+            reason='unusual TIFF')
+    across, down = (tags.get(tag, 1) for tag in _TIFF_TILE)
+    if across * down > max_pixels:
+        raise UnreadableImageError(
+            f'a TIFF of tiles of {across}x{down} pixels, expected at most '
+            f'max_pixels={max_pixels}',
+            reason='too large')
+
+
+def _check_complete(data: bytes, header: ImageHeader, max_pixels: int) -> None:
+    """Raise where a file ends early; OpenCV would return a half-grey image."""
+    if header.kind == 'PNG':
         complete = data.rfind(b'IEND') != -1
     else:
-        try:
-            with Image.open(BytesIO(data)) as image:
+        with _opened(data) as image:
+            if header.kind == 'TIFF':
+                _check_tiff(image, max_pixels)
+            try:
                 image.load()
-            complete = True
-        except _PILLOW_ERRORS:
-            complete = False
+                complete = True
+            except Exception:
+                # See _opened.
+                complete = False
     if not complete:
         raise UnreadableImageError(
             f'cut short: no end of the image within {len(data)} bytes',
@@ -133,7 +257,7 @@ def _reduction(header: ImageHeader, scale: Optional[Tuple[int, int]],
     if scale is not None:
         factor = min(scale[0] / header.width, scale[1] / header.height)
         reduction = next((r for r in (8, 4, 2) if factor * r <= 1), 1)
-    if header.scan is None:
+    if header.kind != 'JPEG':
         # Only JPEG decodes to a smaller size without the full one in memory.
         if header.width * header.height > max_pixels:
             raise UnreadableImageError(
@@ -146,7 +270,8 @@ def _reduction(header: ImageHeader, scale: Optional[Tuple[int, int]],
     if reduction > 8:
         raise UnreadableImageError(
             f'{header.width}x{header.height} pixels, expected at most '
-            f'max_pixels={max_pixels} at an eighth of the size')
+            f'max_pixels={max_pixels} at an eighth of the size',
+            reason='too large')
     return reduction
 
 
@@ -154,12 +279,11 @@ def _checked_header(data: bytes, scale: Optional[Tuple[int, int]],
                     max_pixels: int) -> Tuple[ImageHeader, int]:
     """Header of an image that can be decoded, and the divisor to do it at."""
     header = read_header(data)
-    if header.width < 1 or header.height < 1:
-        raise UnreadableImageError(
-            f'{header.width}x{header.height} pixels, expected at least 1x1',
-            reason='broken header')
     reduction = _reduction(header, scale, max_pixels)
-    _check_complete(data, header)
+    if header.kind == 'JPEG':
+        _check_jpeg(data, header, max_pixels)
+    else:
+        _check_complete(data, header, max_pixels)
     return header, reduction
 
 
@@ -177,15 +301,28 @@ def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> Tuple[int, int]:
         UnreadableImageError: If it is no image, cut short, or too large.
     """
     header, _ = _checked_header(data, None, max_pixels)
-    size = header.width, header.height
+    return _upright_size(header, _orientation(data, header))
+
+
+def _orientation(data: bytes, header: ImageHeader) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1 where it is not told."""
+    if header.kind != 'AVIF' and not any(mark in data[:header.scan or None]
+                                         for mark in _EXIF_MARKS):
+        return 1
     try:
-        with Image.open(BytesIO(data)) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (*_PILLOW_ERRORS, Image.DecompressionBombError):
-        # OpenCV may still read what Pillow does not.
-        orientation = 1
-    # Values 5 to 8 of EXIF 2.3, table 6, exchange rows and columns.
-    return size[::-1] if orientation in (5, 6, 7, 8) else size
+        with _opened(data) as image:
+            value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except UnreadableImageError:
+        # The rest of it may be read all the same.
+        return 1
+    return value if value in tuple(_UPRIGHT) else 1
+
+
+def _upright_size(header: ImageHeader, orientation: int) -> Tuple[int, int]:
+    """Width and height when it is upright; Pillow gives a TIFF's so."""
+    turned = orientation >= 5 and header.kind != 'TIFF'
+    return (header.height, header.width) if turned else (header.width,
+                                                         header.height)
 
 
 def decode_image(
@@ -195,16 +332,21 @@ def decode_image(
     """Decode an image, a JPEG at the smallest size that serves ``scale``.
 
     Grayscale, palette, CMYK, alpha and 16-bit files all become 8-bit BGR;
-    an EXIF rotation is applied, as ``mmcv.imread`` does.
+    an EXIF rotation is applied, as ``mmcv.imread`` does. Samples of 32 bits
+    have no range that all agree on, and are refused.
+
+    What it takes of memory beside the file is at most 24 bytes for each of
+    ``max_pixels``, whatever the file says.
 
     Args:
-        data (bytes): The encoded image.
+        data (bytes): The encoded image, of one of :data:`FORMATS`.
         scale (tuple[int, int], optional): (width, height) in pixels that the
             image will be fitted into with its ratio kept. A JPEG is then
             decoded at 1/2, 1/4 or 1/8 where that still is no smaller than the
             fitted image.
         max_pixels (int): The largest number of pixels to decode. A larger
-            JPEG is decoded at a reduced size, anything else is refused.
+            JPEG is decoded at a reduced size, unless it is progressive: its
+            coefficients take memory at full size. Anything else is refused.
 
     Returns:
         tuple: The image (H, W, 3), uint8, BGR, and the (height, width) of
@@ -214,58 +356,28 @@ def decode_image(
         UnreadableImageError: If it is no image, cut short, or too large.
     """
     header, reduction = _checked_header(data, scale, max_pixels)
-    try:
-        image = cv2.imdecode(
-            np.frombuffer(data, np.uint8), _REDUCED_FLAGS[reduction])
-    except cv2.error as error:
-        raise UnreadableImageError(f'OpenCV cannot decode it ({error})') \
-            from error
+    orientation = _orientation(data, header)
+    if header.kind == 'AVIF':
+        # OpenCV has it in some builds.
+        with _opened(data) as avif:
+            image = np.asarray(avif.convert('RGB'))[..., ::-1]
+    else:
+        flags = _REDUCED_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error as error:
+            reason = ' '.join(str(error).split())
+            raise UnreadableImageError(
+                f'OpenCV cannot decode it ({reason})') from error
     if image is None:
         raise UnreadableImageError('OpenCV cannot decode it')
-    if reduction == 1:
-        return image, image.shape[:2]
-    full = header.height, header.width
-    rotated = (image.shape[0] > image.shape[1]) != (full[0] > full[1]) \
-        and image.shape[0] != image.shape[1]
-    return image, full[::-1] if rotated else full
-
-
-def read_image(
-        sample: Mapping,
-        scale: Optional[Tuple[int, int]] = None,
-        max_pixels: int = MAX_PIXELS,
-        backend_args: Optional[dict] = None
-) -> Tuple[np.ndarray, Tuple[int, int]]:
-    """Read the image of a sample from its file or its shard.
-
-    Args:
-        sample (dict): Holds ``img_path``, the file; or, for a member of an
-            uncompressed tar, ``shard_path`` with ``shard_offset`` and
-            ``shard_size`` in bytes (``img_path`` then only names it).
-        scale, max_pixels: See :func:`decode_image`.
-        backend_args (dict, optional): MMEngine's file backend of
-            ``img_path``.
-
-    Returns:
-        tuple: The image (H, W, 3), uint8, BGR, and the full (height, width).
-
-    Raises:
-        UnreadableImageError: If it is missing or cannot be decoded; the
-            message names ``img_path``.
-    """
-    path = sample['img_path']
-    try:
-        if 'shard_path' in sample:
-            with open(sample['shard_path'], 'rb') as shard:
-                shard.seek(sample['shard_offset'])
-                data = shard.read(sample['shard_size'])
-        elif backend_args is None and '://' not in path:
-            # As MMEngine's local backend does, without looking for it.
-            with open(path, 'rb') as file:
-                data = file.read()
-        else:
-            data = get(path, backend_args=backend_args)
-        return decode_image(data, scale, max_pixels)
-    except (OSError, UnreadableImageError) as error:
+    # OpenCV turns a TIFF whatever the flags.
+    if orientation in _UPRIGHT and header.kind != 'TIFF':
+        image = _UPRIGHT[orientation](image)
+    full = _upright_size(header, orientation)[::-1]
+    if image.shape[:2] != tuple(-(-side // reduction) for side in full):
         raise UnreadableImageError(
-            f'img_path={str(path)!r}: {error}') from error
+            f'{image.shape[1]}x{image.shape[0]} pixels were decoded of '
+            f'{full[1]}x{full[0]} that its header tells',
+            reason='broken header')
+    return np.ascontiguousarray(image), full

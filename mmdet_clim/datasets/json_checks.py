@@ -1,7 +1,47 @@
 # Licensed under the Apache License, Version 2.0.
 """Checks of what a JSON file holds, with errors that name the place."""
-import json
-from typing import Any, List, Mapping, Union
+from typing import Any, List, Mapping, Optional
+
+#: Ids are integers of 64 bits.
+IDS = range(-2**63, 2**63)
+#: Beyond it a coordinate is no place in an image.
+LIMIT = 1e9
+
+
+def as_id(value: Any) -> Optional[int]:
+    """An id as an integer, None if it is none.
+
+    Args:
+        value: An integer, or one that was written as text or as a float:
+            ``7``, ``'7'``, ``'000007'``, ``7.0``.
+    """
+    if isinstance(value, str) and value.strip().isascii() \
+            and value.strip().lstrip('-').isdecimal() and len(value) < 20:
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if value in IDS else None
+
+
+def as_number(value: Any) -> Optional[float]:
+    """A finite number, also one written as text, None if it is none.
+
+    Args:
+        value: Such as ``7``, ``7.5``, ``'7.5'``.
+    """
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if -LIMIT <= value <= LIMIT else None
 
 
 def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
@@ -15,17 +55,31 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
         where (str): File and place, for the error.
 
     Raises:
-        ValueError: If the key is missing.
-        TypeError: If the value has another type.
+        ValueError: If the key is missing or the value has another type.
     """
     if key not in raw:
         raise ValueError(f'{where}: key {key!r} is missing, expected '
                          f'{kind.__name__}')
     value = raw[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f'{where}: key {key!r} is {value!r}, expected '
-                        f'{kind.__name__}')
+        raise ValueError(f'{where}: key {key!r} is {value!r}, expected '
+                         f'{kind.__name__}')
     return value
+
+
+def typed_id(raw: Mapping, key: str, where: str) -> int:
+    """The integer under a key, also one that was written as text.
+
+    Args:
+        raw (Mapping): An object of the file.
+        key (str): One of its keys.
+        where (str): File and place, for the error.
+
+    Raises:
+        ValueError: If the key is missing or the value is no integer.
+    """
+    value = as_id(raw.get(key))
+    return typed_value(raw, key, int, where) if value is None else value
 
 
 def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
@@ -38,18 +92,18 @@ def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
         where (str): File and place, for the error.
 
     Raises:
-        TypeError: If the value is no list or an entry has another type.
+        ValueError: If the value is no list or an entry has another type.
     """
     values = raw.get(key)
     if values is None:
         return []
     if not isinstance(values, (list, tuple)):
-        raise TypeError(f'{where}: key {key!r} is {values!r}, expected a '
-                        f'list of {kind.__name__}')
+        raise ValueError(f'{where}: key {key!r} is {values!r}, expected a '
+                         f'list of {kind.__name__}')
     for value in values:
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise TypeError(f'{where}: key {key!r} holds {value!r}, expected '
-                            f'a list of {kind.__name__}')
+            raise ValueError(f'{where}: key {key!r} holds {value!r}, expected '
+                             f'a list of {kind.__name__}')
     return list(values)
 
 
@@ -61,43 +115,9 @@ def joined_captions(raw: Mapping, where: str) -> List[str]:
         where (str): File and place, for the error.
 
     Raises:
-        TypeError: If one of them has another type.
+        ValueError: If one of them has another type.
     """
     captions = typed_list(raw, 'captions', str, where)
     if raw.get('caption') is not None:
         captions.append(typed_value(raw, 'caption', str, where))
     return captions
-
-
-def parse_json(text: Union[str, bytes], where: str) -> Any:
-    """Parse JSON, naming the place where it is none.
-
-    Args:
-        text (str | bytes): The JSON.
-        where (str): File and place, for the error.
-
-    Raises:
-        ValueError: If it is not valid JSON.
-    """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f'{where}: not valid JSON ({error})') from error
-
-
-def parse_object(text: Union[str, bytes], where: str) -> dict:
-    """Parse a JSON object, naming the place where it is none.
-
-    Args:
-        text (str | bytes): The JSON.
-        where (str): File and place, for the error.
-
-    Raises:
-        ValueError: If it is not valid JSON.
-        TypeError: If it is valid and no object.
-    """
-    parsed = parse_json(text, where)
-    if not isinstance(parsed, dict):
-        raise TypeError(
-            f'{where}: expected a JSON object, got {type(parsed).__name__}')
-    return parsed

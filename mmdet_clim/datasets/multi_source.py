@@ -6,6 +6,7 @@ from collections import deque
 from fractions import Fraction
 from numbers import Real
 from typing import (
+    Any,
     Deque,
     Dict,
     Iterator,
@@ -26,7 +27,11 @@ from mmdet_clim.registry import DATA_SAMPLERS, DATASETS
 from mmdet_clim.seeds import seed_sequence
 
 from .draws import Draw, DrawnSamples, batch_size_contradiction
+from .replacing import ReplacesUnreadable, use_own_loader
+from .unreadable import UnreadableImages, replaced
 
+#: Samples in a row that a source of another package may lack.
+MAX_TRIES = 100
 # Below it a source is not met in any training.
 SMALLEST_SHARE = 1e-6
 LONGEST_EPOCH = 10**8
@@ -34,13 +39,45 @@ LONGEST_EPOCH = 10**8
 LONGEST_PERIOD = 10**5
 
 
+class _ReplacingSources(ConcatDataset):
+    """Data sets of which an unreadable sample is replaced by its next.
+
+    ``unreadable`` holds the notes of each.
+    """
+
+    unreadable: List[UnreadableImages]
+
+    def __getitem__(self, idx: int) -> Any:
+        """The sample of a global index, or the next of its source.
+
+        Args:
+            idx (int): The global index.
+
+        Raises:
+            NoReadableImageError: If many samples in a row cannot be read.
+        """
+        self.full_init()
+        source, index = self._get_ori_dataset_idx(idx)
+        dataset = self.datasets[source]
+        if isinstance(dataset, ReplacesUnreadable) or getattr(
+                dataset, 'test_mode', False):
+            return dataset[index]
+        return replaced(dataset.__getitem__, index, len(dataset), MAX_TRIES,
+                        self.unreadable[source])
+
+
 @DATASETS.register_module()
-class MultiSourceDataset(DrawnSamples, ConcatDataset):
+class MultiSourceDataset(DrawnSamples, _ReplacingSources):
     """Sources one after the other, with the meta information of the first.
 
     MMEngine's own ``ConcatDataset`` refuses sources whose ``metainfo``
     differ, and mmdet's turns it into a list, which is saved in checkpoints
     and then breaks ``DetInferencer``. Here the first source speaks for all.
+
+    Whatever data set a source is, an image of it that cannot be read, or
+    fails in a transform, is counted, reported and replaced by the next of the
+    same source; see
+    :class:`~mmdet_clim.datasets.replacing.ReplacesUnreadable`.
 
     Args:
         datasets (Sequence[dict | Dataset]): The sources, data sets or their
@@ -60,6 +97,12 @@ class MultiSourceDataset(DrawnSamples, ConcatDataset):
         self.datasets = [
             DATASETS.build(d) if isinstance(d, dict) else d for d in datasets
         ]
+        self.unreadable = []
+        for number, dataset in enumerate(self.datasets):
+            use_own_loader(dataset)
+            self.unreadable.append(
+                UnreadableImages(f'datasets[{number}], '
+                                 f'{type(dataset).__name__}'))
         self._metainfo = _own_metainfo(self.datasets[0])
         first = self._metainfo.get('classes')
         for number, dataset in enumerate(self.datasets):
@@ -83,6 +126,7 @@ class MultiSourceDataset(DrawnSamples, ConcatDataset):
             if not len(dataset):
                 raise ValueError(f'datasets[{number}]: expected at least one '
                                  'sample, got none')
+            self.unreadable[number].watch(len(dataset))
 
     def get_dataset_source(self, idx: int) -> int:
         """The number of the source that a global index belongs to."""
@@ -189,6 +233,8 @@ class MultiSourceSampler(Sampler):
                  aspect_grouping: bool = False,
                  epoch_source: int = 0,
                  epoch_length: Optional[int] = None) -> None:
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
         ends = list(
             getattr(dataset, 'cumulative_sizes', None) or [len(dataset)])
         sizes = [end - start for start, end in zip([0, *ends], ends)]
@@ -323,7 +369,7 @@ class MultiSourceSampler(Sampler):
         if self._epoch_length is None and source == self._epoch_source:
             # Starts afresh in each epoch.
             order = self._pass(source, epoch)
-            return np.tile(order, math.ceil(need / size))[:need]
+            return order if need == size else np.resize(order, need)
         number, start = divmod(epoch * need, size)
         parts = [self._pass(source, number)[start:start + need]]
         while sum(map(len, parts)) < need:

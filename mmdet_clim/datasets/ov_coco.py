@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """OV-COCO: 48 base and 17 novel classes of COCO."""
 import logging
-from collections import Counter
-from typing import List
+from collections import Counter, defaultdict
+from typing import Any, List
 
 from mmdet.datasets import CocoDataset
 from mmengine.fileio import get_local_path
@@ -10,8 +10,11 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
+from .coco_annotations import clipped_box, read_coco
 from .draws import DrawnSamples
-from .unreadable import ReplacesUnreadable
+from .images import UnreadableImageError
+from .palette import class_palette
+from .replacing import ReplacesUnreadable
 
 # REFERENCE.md section 7, after Bansal et al., "Zero-Shot Object Detection",
 # ECCV 2018.
@@ -50,10 +53,11 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
     ``palette``. Classes are matched by name: a class that the JSON lacks
     keeps its index (mmdet's ``CocoDataset`` would shift the later ones), and
     annotations of names that ``classes`` lacks are dropped with a warning
-    that counts them by name. Boxes are clipped to their image; those
-    entirely outside are dropped; both are counted and reported. An
-    unreadable image in training is counted, reported and replaced by the
-    next.
+    that counts them by name. The file is checked and repaired by
+    :func:`~mmdet_clim.datasets.coco_annotations.read_coco`: boxes are clipped
+    to their image, those entirely outside are dropped, and both are counted
+    and reported. In training, an image that is unreadable, or of another
+    size than the file says, is counted, reported and replaced by the next.
 
     Args:
         strict_classes (bool): Raise instead of dropping annotations of
@@ -62,18 +66,29 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
             ``report_every``.
 
     Raises:
-        ValueError: If a class name stands twice in the JSON, a bounding box
-            is not four finite numbers, no class of the JSON is known, or,
-            with ``strict_classes``, one is not.
+        ValueError: If the file cannot be repaired, no class of it is known
+            or, with ``strict_classes``, one is not, or in training no box
+            is left.
     """
 
     METAINFO = _ov_coco_metainfo()
+    #: Whether annotations have no ``iscrowd``.
+    LVIS = False
 
     def __init__(self, *args, strict_classes: bool = False, **kwargs) -> None:
         self.strict_classes = strict_classes
-        self._clipped_boxes = 0
-        self._outside_boxes = 0
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def _load_metainfo(cls, metainfo=None) -> dict:
+        """The metainfo, with a colour for each class."""
+        merged = super()._load_metainfo(metainfo)
+        first = merged['palette']
+        if metainfo and 'classes' in metainfo and 'palette' not in metainfo:
+            # COCO's colours are those of COCO's classes.
+            first = ()
+        merged['palette'] = class_palette(len(merged['classes']), first)
+        return merged
 
     def load_data_list(self) -> List[dict]:
         """Read the JSON.
@@ -83,22 +98,36 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
         """
         with get_local_path(
                 self.ann_file, backend_args=self.backend_args) as path:
-            coco = self.COCOAPI(path)
-        self._map_classes(coco)
-        self.cat_img_map = coco.cat_img_map
-        data_list = []
-        for img_id in coco.get_img_ids():
-            image = coco.load_imgs([img_id])[0]
-            annotations = coco.load_anns(coco.get_ann_ids(img_ids=[img_id]))
-            data_list.append(
-                self.parse_data_info(
-                    dict(
-                        raw_img_info=dict(image, img_id=img_id),
-                        raw_ann_info=annotations)))
-        if self._clipped_boxes or self._outside_boxes:
-            self._log(f'{self._clipped_boxes} boxes reach out of their image '
-                      f'and were clipped, {self._outside_boxes} lie outside '
-                      'and were dropped')
+            content = read_coco(
+                path,
+                self.data_prefix.get('img', ''),
+                shown=self.ann_file,
+                lvis=self.LVIS,
+                clip=True,
+                skip_unreadable=not self.test_mode)
+        self._map_classes(content)
+        of_image = defaultdict(list)
+        self.cat_img_map = defaultdict(list)
+        for annotation in content['annotations']:
+            of_image[annotation['image_id']].append(annotation)
+            self.cat_img_map[annotation['category_id']].append(
+                annotation['image_id'])
+        data_list = [
+            self.parse_data_info(
+                dict(
+                    raw_img_info=dict(image, img_id=image['id']),
+                    raw_ann_info=of_image[image['id']]))
+            for image in content['images']
+        ]
+        known = sum(
+            len(self.cat_img_map[category]) for category in self.cat_ids)
+        kept = sum(len(sample['instances']) for sample in data_list)
+        if kept < known:
+            self._log(f'dropped {known - kept} boxes narrower than a pixel')
+        if not kept and not self.test_mode:
+            raise ValueError(
+                f'{self.ann_file}: expected boxes of the {len(self.cat_ids)} '
+                'classes to train on, got none that is left')
         return data_list
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
@@ -108,46 +137,57 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
             raw_data_info (dict): ``raw_img_info`` and ``raw_ann_info``.
 
         Returns:
-            dict: As in mmdet, with boxes within the image.
+            dict: As in mmdet, with boxes within the image. An instance
+            without a mask has an empty one, which mmdet ignores where it
+            loads masks.
         """
         image = raw_data_info['raw_img_info']
+        size = image['width'], image['height']
         inside = []
         for annotation in raw_data_info['raw_ann_info']:
-            if annotation['category_id'] not in self.cat2label:
-                continue
-            box = self._clip(annotation, image)
-            if box is not None:
+            box = clipped_box(annotation['bbox'], size)
+            if annotation['category_id'] in self.cat2label and box is not None:
                 inside.append(dict(annotation, bbox=box))
-        return super().parse_data_info(
+        data = super().parse_data_info(
             dict(raw_img_info=image, raw_ann_info=inside))
+        for instance in data['instances']:
+            instance.setdefault('mask', [])
+        return data
 
-    def _clip(self, annotation: dict, image: dict):
-        """The box (x, y, w, h) within its image, None if outside."""
-        box = annotation['bbox']
-        if len(box) != 4 or not all(abs(v) < float('inf') for v in box):
-            raise ValueError(
-                f"{self.ann_file}: annotation {annotation.get('id')}: key "
-                f"'bbox' is {box!r}, expected four finite numbers x, y, w, h")
-        left, top = max(box[0], 0), max(box[1], 0)
-        right = min(box[0] + box[2], image['width'])
-        bottom = min(box[1] + box[3], image['height'])
-        if right <= left or bottom <= top:
-            self._outside_boxes += 1
-            return None
-        # COCO rounds to hundredths: that much beyond an edge is no mistake.
-        if (left - box[0] > 0.02 or top - box[1] > 0.02
-                or box[0] + box[2] - right > 0.02
-                or box[1] + box[3] - bottom > 0.02):
-            self._clipped_boxes += 1
-        return [left, top, right - left, bottom - top]
+    def prepare_data(self, idx: int) -> Any:
+        """The sample of this index, after a look at the image's size.
 
-    def _map_classes(self, coco) -> None:
+        Args:
+            idx (int): The index of the sample.
+
+        Returns:
+            Any: What the pipeline makes of it.
+
+        Raises:
+            UnreadableImageError: If the image is unreadable, or has another
+                size than the annotations say: their boxes would lie
+                elsewhere.
+        """
+        sample = self.get_data_info(idx)
+        data = self.pipeline(sample)
+        # Loaders leave here what they read.
+        real = sample.get('ori_shape')
+        stated = sample['height'], sample['width']
+        if real is not None and max(abs(a - b)
+                                    for a, b in zip(real, stated)) > 1:
+            hint = ''
+            if tuple(real) == stated[::-1]:
+                hint = ': its EXIF rotation exchanges them'
+            raise UnreadableImageError(
+                f'img_path={sample["img_path"]!r}: {real[1]}x{real[0]} '
+                f'pixels, expected {stated[1]}x{stated[0]} as in '
+                f'{self.ann_file}{hint}',
+                reason='of another size than the annotations say')
+        return data
+
+    def _map_classes(self, content: dict) -> None:
         """Set ``cat_ids`` and ``cat2label`` by name."""
-        names = {c['id']: c['name'] for c in coco.dataset['categories']}
-        twice = [n for n, k in Counter(names.values()).items() if k > 1]
-        if twice:
-            raise ValueError(f"{self.ann_file}: key 'categories' holds a name "
-                             f'twice: {twice}')
+        names = {c['id']: c['name'] for c in content['categories']}
         index = {n: i for i, n in enumerate(self.metainfo['classes'])}
         self.cat2label = {
             i: index[name]
@@ -158,10 +198,9 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
             raise ValueError(
                 f'{self.ann_file}: none of its classes is known, expected '
                 f'some of {tuple(index)}, got {tuple(names.values())}')
-        dropped = Counter(
-            names.get(a['category_id'], f"category id {a['category_id']}")
-            for a in coco.dataset.get('annotations', ())
-            if a['category_id'] not in self.cat2label)
+        dropped = Counter(names[a['category_id']]
+                          for a in content['annotations']
+                          if a['category_id'] not in self.cat2label)
         if dropped:
             message = (f'{sum(dropped.values())} annotations of classes that '
                        f'the vocabulary lacks: {dict(dropped.most_common())}')
@@ -178,3 +217,14 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
     def _log(self, message: str, level: int = logging.WARNING) -> None:
         """Log a message about the annotation file."""
         print_log(f'{self.ann_file}: {message}', 'current', level)
+
+
+@DATASETS.register_module()
+class CheckedCocoDataset(OVCocoDataset):
+    """COCO's 80 classes, or those of ``metainfo``, without a split.
+
+    mmdet's ``CocoDataset`` with what :class:`OVCocoDataset` says of files,
+    boxes, absent classes and unreadable images.
+    """
+
+    METAINFO = CocoDataset.METAINFO

@@ -1,7 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """OV-LVIS: frequent and common classes of LVIS are base, rare ones novel."""
-import colorsys
-import json
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +9,10 @@ from mmengine.fileio import get_local_path
 
 from mmdet_clim.registry import DATASETS
 
+from .coco_annotations import CocoChecker, image_file_name
+from .json_files import read_json
 from .ov_coco import OVCocoDataset
+from .palette import class_palette
 from .vocabulary import ClassesFromFile
 
 FREQUENCIES = ('r', 'c', 'f')
@@ -19,7 +20,6 @@ FREQUENCIES = ('r', 'c', 'f')
 #: section 7).
 LVIS_V1_CLASSES = 1203
 LVIS_V1_SPLIT = (866, 337)
-COCO_URL = 'http://images.cocodataset.org/'
 
 
 def class_name(category_name: str) -> str:
@@ -63,6 +63,7 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
     """
 
     METAINFO: dict = {}
+    LVIS = True
 
     def __init__(self,
                  *args,
@@ -102,28 +103,22 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
             base_classes=base,
             novel_classes=novel,
             image_counts=counts,
-            palette=_palette(len(names)))
+            palette=class_palette(len(names)))
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Make a sample of an image, named by its URL, and its boxes."""
         image = raw_data_info['raw_img_info']
-        if 'file_name' not in image:
-            if 'coco_url' not in image:
-                raise ValueError(
-                    f"{self.ann_file}: image {image.get('id')}: expected the "
-                    f"key 'coco_url' or 'file_name', got {sorted(image)}")
-            image = dict(
-                image, file_name=image['coco_url'].replace(COCO_URL, ''))
+        image = dict(image, file_name=image_file_name(image))
         return super().parse_data_info(
             dict(
                 raw_img_info=image,
                 raw_ann_info=raw_data_info['raw_ann_info']))
 
-    def _map_classes(self, coco) -> None:
+    def _map_classes(self, content: dict) -> None:
         """Set ``cat_ids`` and ``cat2label`` by the names for prompts."""
-        for category in coco.dataset['categories']:
+        for category in content['categories']:
             category['name'] = class_name(category['name'])
-        super()._map_classes(coco)
+        super()._map_classes(content)
 
 
 @lru_cache(maxsize=8)
@@ -133,20 +128,23 @@ def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
     Several heads, objectives and datasets of one model ask for the same file;
     ``stamp`` tells a changed file from the one that was read.
     """
-    content = json.loads(Path(path).read_text(encoding='utf-8'))
+    content = read_json(path)
     categories = content
     if isinstance(content, dict):
         categories = content.get('categories')
     if not isinstance(categories, list) or not categories:
         raise ValueError(f"{path}: expected a list of LVIS categories, or a "
                          "dict with 'categories'")
-    for category in categories:
-        missing = {'id', 'name', 'frequency', 'image_count'} - set(category)
-        if missing or category['frequency'] not in FREQUENCIES:
+    checker = CocoChecker(path)
+    for number, category in enumerate(categories):
+        checker.category(number, category)
+        missing = {'frequency', 'image_count'} - set(category)
+        if missing or category['frequency'] not in FREQUENCIES \
+                or type(category['image_count']) is not int:
             raise ValueError(
-                f"{path}: category {category.get('name')!r}: expected "
-                "'id', 'name', 'image_count' and 'frequency' out of "
-                f'{FREQUENCIES}, got {category}')
+                f"{path}: category {category['name']!r}: expected "
+                "'id', 'name', 'image_count' (an integer) and 'frequency' "
+                f'out of {FREQUENCIES}, got {category}')
     categories = sorted(categories, key=lambda category: category['id'])
     names = tuple(class_name(c['name']) for c in categories)
     twice: List[str] = [n for n, k in Counter(names).items() if k > 1]
@@ -155,14 +153,3 @@ def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
                          f'{twice}')
     return [(name, c['frequency'], c['image_count'])
             for name, c in zip(names, categories)]
-
-
-def _palette(count: int) -> List[Tuple[int, int, int]]:
-    """RGB colours, far apart in hue for neighbouring classes."""
-    golden_ratio = 0.618033988749895
-    colours = []
-    for number in range(count):
-        hue, saturation = number * golden_ratio % 1, 0.55 + number % 3 * 0.2
-        rgb = colorsys.hsv_to_rgb(hue, saturation, 0.95)
-        colours.append(tuple(round(255 * part) for part in rgb))
-    return colours

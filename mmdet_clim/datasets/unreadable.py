@@ -1,21 +1,32 @@
 # Licensed under the Apache License, Version 2.0.
-"""What a data set does with an image that cannot be read."""
+"""What a data set does with a sample that cannot be read."""
 import logging
-from typing import Any
+from typing import Any, Callable, List, Optional
 
-from mmengine.dataset import BaseDataset
+import torch
 from mmengine.logging import print_log
 
 from .images import UnreadableImageError
 
+#: So many are named one by one, in all processes together.
+NAMED = 20
+
+
+class NoReadableImageError(UnreadableImageError):
+    """Not one of many samples in a row can be read."""
+
 
 class UnreadableImages:
-    """Counts images that could not be read and reports some of them.
+    """Notes samples that could not be read, and reports some of them.
+
+    The notes of a data set are in memory that the workers of a data loader
+    share, so that each sample is reported once and the main process knows
+    all. What is replaced depends on the order of the samples alone.
 
     Args:
         owner (str): Who reads them; starts each message.
-        report_every (int): The first is reported, then one of each this
-            many.
+        report_every (int): The first ones are reported, then one of each
+            this many.
 
     Raises:
         ValueError: If ``report_every`` is below 1.
@@ -27,62 +38,94 @@ class UnreadableImages:
                 f'report_every: expected at least 1, got {report_every}')
         self.owner = owner
         self.report_every = report_every
+        #: Replacements in this process.
         self.count = 0
+        self._noted: Optional[torch.Tensor] = None
 
-    def add(self, reason: str) -> None:
-        """Count one, and warn if it is its turn."""
+    def watch(self, size: int) -> None:
+        """Note samples by their index from now on, in all processes.
+
+        Args:
+            size (int): Samples of the data set.
+        """
+        if self._noted is None or len(self._noted) != size:
+            self._noted = torch.zeros(size, dtype=torch.uint8).share_memory_()
+
+    @property
+    def indices(self) -> List[int]:
+        """Of the samples that could not be read, in any process."""
+        if self._noted is None:
+            return []
+        return self._noted.nonzero().flatten().tolist()
+
+    def add(self, reason: str, index: Optional[int] = None) -> None:
+        """Note one, and warn if it is its turn.
+
+        Args:
+            reason (str): Which image, and why.
+            index (int, optional): Of the sample; then it is reported once.
+        """
         self.count += 1
-        if self.count == 1 or self.count % self.report_every == 0:
+        number = self.count
+        if index is not None and self._noted is not None:
+            if self._noted[index]:
+                return
+            self._noted[index] = 1
+            number = int(self._noted.sum())
+        if number <= NAMED or number % self.report_every == 0:
             print_log(
-                f'{self.owner}: {self.count} unreadable image(s) replaced in '
-                f'this process so far, the last: {reason}',
+                f'{self.owner}: unreadable image {number}, replaced: {reason}',
                 logger='current',
                 level=logging.WARNING)
 
 
-class ReplacesUnreadable(BaseDataset):
-    """Puts the next readable sample in the place of an unreadable one.
+def replaced(read: Callable[[int], Any], index: int, size: int, tries: int,
+             unreadable: UnreadableImages) -> Any:
+    """A sample, or the next one that can be read.
 
     The next in order, not a random one, so that a run and its repetition see
-    the same data. In test mode nothing is replaced: the error is raised.
+    the same data.
 
     Args:
-        *args, **kwargs: Of the data set.
-        report_every (int): The first unreadable image is reported, then one
-            of each this many, per process.
+        read (Callable): Gives the sample of an index; None counts as one that
+            cannot be read, as does any error: a file that is there may fail
+            in any transform, for instance in a resize that it is too thin
+            for.
+        index (int): The sample that is asked for.
+        size (int): Samples of the data set.
+        tries (int): At most so many in a row.
+        unreadable (UnreadableImages): Notes those that are replaced.
+
+    Raises:
+        NoReadableImageError: If none of them can be read.
+        MemoryError: As it is; it says nothing of an image.
     """
+    tries = min(tries, size)
+    for step in range(tries):
+        current = (index + step) % size
+        try:
+            data = read(current)
+            reason = f'the pipeline made nothing of sample {current}'
+        except (MemoryError, NoReadableImageError):
+            raise
+        except Exception as error:
+            data, reason = None, describe(error, current)
+        if data is not None:
+            return data
+        unreadable.add(reason, current)
+    raise NoReadableImageError(
+        f'{unreadable.owner}: none of {tries} samples from index {index} on '
+        f'can be read, the last: {reason}')
 
-    def __init__(self, *args, report_every: int = 100, **kwargs) -> None:
-        self.unreadable = UnreadableImages(type(self).__name__, report_every)
-        super().__init__(*args, **kwargs)
 
-    def __getitem__(self, idx: int) -> Any:
-        """The sample of this index, or the next one that can be read.
+def describe(error: Exception, index: int) -> str:
+    """An error in a line, with the number of the sample.
 
-        Args:
-            idx (int): The index of the sample.
-
-        Returns:
-            Any: What the pipeline makes of it.
-
-        Raises:
-            UnreadableImageError: In test mode; or if ``max_refetch`` further
-                samples cannot be read either.
-        """
-        self.full_init()
-        if self.test_mode:
-            return super().__getitem__(idx)
-        tries = min(self.max_refetch + 1, len(self))
-        for step in range(tries):
-            current = (idx + step) % len(self)
-            try:
-                data = self.prepare_data(current)
-                reason = f'the pipeline made nothing of sample {current}'
-            except UnreadableImageError as error:
-                data, reason = None, str(error)
-            if data is not None:
-                return data
-            self.unreadable.add(reason)
-        raise UnreadableImageError(
-            f'{type(self).__name__}: none of {tries} samples from index '
-            f'{idx} on can be read, the last: {reason}')
+    Args:
+        error (Exception): What reading raised.
+        index (int): Of the sample.
+    """
+    if isinstance(error, UnreadableImageError):
+        return f'sample {index}, {error}'
+    lines = str(error).strip().splitlines() or ['']
+    return f'sample {index}, {type(error).__name__}: {lines[0]}'

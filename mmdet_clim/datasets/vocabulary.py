@@ -1,12 +1,23 @@
 # Licensed under the Apache License, Version 2.0.
 """The class names that a detector knows, and which of them are base."""
+import re
 from abc import ABCMeta, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Optional, Sequence, Tuple, Union
+from typing import AbstractSet as Set
+from typing import Iterable, Mapping, Optional, Sequence, Tuple, Union
 
 from mmdet_clim.registry import DATASETS
+
+from .class_names import (
+    clean_names,
+    is_file_of_names,
+    names_by_number,
+    read_class_names,
+    split_at_commas,
+    split_names,
+)
 
 
 @dataclass(frozen=True)
@@ -73,44 +84,90 @@ def build_vocabulary(
     """Read a vocabulary from a config value.
 
     Args:
-        source: One of: a list of class names; the path of a text file with
-            one name per line; ``dict(dataset='scope.DatasetType')``, which
-            reads ``METAINFO['classes']`` and, where present,
+        source: One of: a list of class names; the path of a file that
+            :func:`~mmdet_clim.datasets.class_names.read_class_names` reads;
+            names in one text, as
+            :func:`~mmdet_clim.datasets.class_names.split_names` takes them;
+            the name of a dataset, or ``dict(dataset='scope.DatasetType')``,
+            which reads ``METAINFO['classes']`` and, where present,
             ``METAINFO['base_classes']`` of that registered dataset; the same
             with ``ann_file='...'`` for a dataset that has its classes from a
             file (its ``read_metainfo``), such as ``OVLVISDataset``;
-            ``dict(names=[...], base_names=[...])``; or a
-            :class:`Vocabulary`.
+            ``dict(names=[...], base_names=[...])``; names by their numbers,
+            ``{0: 'cat', 1: 'dog'}``; or a :class:`Vocabulary`.
 
     Returns:
         Vocabulary: All names are base where no split is given.
 
     Raises:
-        ValueError: If the source has another form or holds bad names.
-        FileNotFoundError: If the file does not exist.
+        ValueError: If the source has another form or holds bad names; see
+            :func:`~mmdet_clim.datasets.class_names.clean_names`.
+        FileNotFoundError: If it looks like a path and there is no such file.
     """
     if isinstance(source, Vocabulary):
         return source
     if isinstance(source, Mapping) and set(source) == {'names', 'base_names'}:
-        return Vocabulary(tuple(source['names']), tuple(source['base_names']))
+        return Vocabulary(
+            tuple(clean_names(source['names'])),
+            tuple(' '.join(name.split()) for name in source['base_names']))
     if isinstance(source, Mapping):
-        return _from_dataset(source)
-    if isinstance(source, (str, Path)):
-        try:
-            # Notepad begins a file with a mark, which is no part of a name.
-            text = Path(source).read_text(encoding='utf-8-sig')
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f'vocabulary: {source!s} is no file; a text is the path of '
-                'one, and names are given as a list') from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f'vocabulary: {source!s} is not UTF-8 '
-                             f'({error})') from error
-        lines = text.splitlines()
-        names = tuple(line.strip() for line in lines if line.strip())
-        return Vocabulary(names, names)
-    names = tuple(source)
-    return Vocabulary(names, names)
+        numbered = names_by_number(source)
+        if numbered is None:
+            return _from_dataset(source)
+        source = numbered
+    if isinstance(source, Path):
+        names = read_class_names(source)
+    elif isinstance(source, str):
+        if re.fullmatch(r'(\w+\.)?\w*Dataset', source):
+            return _from_dataset(dict(dataset=source))
+        names = _named(source)
+    elif isinstance(source, Iterable) and not isinstance(source, (bytes, Set)):
+        names = clean_names(source)
+        _check_commas(names)
+    else:
+        raise ValueError(
+            'vocabulary: expected a list of class names, a text of them or '
+            f'the path of a file, got {type(source).__name__}')
+    return Vocabulary(tuple(names), tuple(names))
+
+
+def vocabulary_of_words(words: Sequence[str]) -> Vocabulary:
+    """Read what a command line has for ``--vocabulary``.
+
+    Args:
+        words (Sequence[str]): One word as :func:`build_vocabulary` reads a
+            text; several are names, also where they are typed with commas or
+            points between them.
+
+    Raises:
+        ValueError: If they are no vocabulary.
+        FileNotFoundError: If one looks like a path and is none.
+    """
+    if len(words) == 1:
+        return build_vocabulary(words[0])
+    names = []
+    for word in words:
+        bare = word.strip()
+        # A name with one point in it, such as "st. bernard", is a name.
+        split = re.search(r'[,;\n]|(^|\s)\.(\s|$)|\.$', bare)
+        names += split_names(word) if split else [word]
+    names = clean_names(names)
+    return Vocabulary(tuple(names), tuple(names))
+
+
+def _named(text: str) -> Sequence[str]:
+    """The names in a text, or in the file of which it is the path."""
+    if is_file_of_names(text):
+        return read_class_names(text)
+    return clean_names(split_names(text))
+
+
+def _check_commas(names: Sequence[str]) -> None:
+    """Refuse a list whose only name is a list itself."""
+    if len(names) == 1 and len(split_at_commas(names[0])) > 1:
+        raise ValueError(
+            f'vocabulary: {names[0]!r} is several names; give each on its '
+            'own, or the text by itself and not in a list')
 
 
 def _from_dataset(source: Mapping) -> Vocabulary:

@@ -17,16 +17,17 @@ from .hooks import (
     ResponseMapHook,
     WeightAveragingHook,
 )
+from .pretrained_init import FittingPretrainedInit
 from .resumable_train_loop import ResumableTrainLoop
 from .step_time import time_training
 from .steps import StepError, Steps
 from .training_runs import finish_training, resolve_run
 
 __all__ = [
-    'AtomicCheckpointHook', 'GridScheduleHook', 'IterationSeedHook',
-    'MosaicVisualizationHook', 'ResponseMapHook', 'ResumableTrainLoop',
-    'StepError', 'Steps', 'WeightAveragingHook', 'add_clim', 'captioned_views',
-    'check_run', 'finish_training', 'open_run', 'prepare_cpu_processes',
-    'read_fingerprint', 'read_fragment', 'resolve_run', 'run_fingerprint',
-    'time_training'
+    'AtomicCheckpointHook', 'FittingPretrainedInit', 'GridScheduleHook',
+    'IterationSeedHook', 'MosaicVisualizationHook', 'ResponseMapHook',
+    'ResumableTrainLoop', 'StepError', 'Steps', 'WeightAveragingHook',
+    'add_clim', 'captioned_views', 'check_run', 'finish_training', 'open_run',
+    'prepare_cpu_processes', 'read_fingerprint', 'read_fragment',
+    'resolve_run', 'run_fingerprint', 'time_training'
 ]

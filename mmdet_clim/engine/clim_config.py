@@ -32,7 +32,7 @@ def read_fragment(name: Union[str, Path],
         ValueError: If it defines other names.
     """
     if '::' in str(name):
-        fragment = Config.fromstring(f"_base_ = ['{name}']\n", '.py')
+        fragment = Config.fromstring(f'_base_ = [{str(name)!r}]\n', '.py')
     else:
         fragment = Config.fromfile(name)
     others = [key for key in fragment if not key.startswith(PREFIX)]

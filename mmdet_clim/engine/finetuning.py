@@ -1,13 +1,20 @@
 # Licensed under the Apache License, Version 2.0.
 """One's own captions and a trained detector to a config that joins them."""
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 
 from .clim_config import PREFIX, add_clim
+from .finetune_grounding import (
+    detector_type,
+    grounding_objectives,
+    reads_prompts,
+    set_prompts,
+)
 
 # The balance of the demo (docs/openmoji_results.md): whole images and
 # mosaics beside boxes, weights and where biases start.
@@ -16,6 +23,15 @@ TAG_WEIGHT = 0.2
 CAPTION_BIAS = -10.0
 TAG_BIAS = -12.0
 GRIDS = ((2, 2), (3, 3))
+TILES = sum(rows * columns for rows, columns in GRIDS) / len(GRIDS)
+# What finds objects already learns slowly (docs/openmoji_results.md); the
+# language model of a grounding detector not at all, as in mmdet's own
+# fine-tuning.
+LR_MULT = dict(backbone=0.1, rpn_head=0.1, language_model=0.0)
+# How often each captioned image is seen, and the bounds of a length that
+# follows from that.
+PASSES = 5
+SHORTEST, LONGEST = 200, 20000
 
 
 @dataclass
@@ -50,6 +66,12 @@ class OwnData:
         base = [name for name in self.names if name in set(self.base_names)]
         return dict(names=list(self.names), base_names=base or self.names)
 
+    @property
+    def image_folders(self) -> Tuple[Path, Path]:
+        """Those of the images of ``boxes`` and of ``val_boxes``."""
+        boxes = self.box_images or self.images
+        return boxes.absolute(), (self.val_images or boxes).absolute()
+
 
 def resize_scale(cfg: Config) -> Tuple[int, int]:
     """Sides in pixels that a config's test images are resized into.
@@ -78,8 +100,17 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
         Config: Of the plain detector.
 
     Raises:
-        TypeError: If no part of the detector classifies by text.
+        KeyError: If the config lacks a part.
+        TypeError: If no part of the detector classifies by text, and it
+            reads none.
     """
+    needed = ['model', 'test_dataloader']
+    if data.boxes is not None:
+        needed.append('train_dataloader')
+    for key in needed:
+        if cfg.get(key) is None:
+            raise KeyError(f'detector: expected a config with {key!r}, got '
+                           f'{sorted(cfg.keys())}')
     cfg = copy.deepcopy(cfg)
     if 'detector' in cfg.model:
         cfg.model = cfg.model.detector
@@ -87,41 +118,58 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
         # They tell of other data.
         cfg.pop(key)
     owners = list(_classifying(cfg.model))
-    if not owners:
+    if not owners and not reads_prompts(cfg):
         raise TypeError(
             'detector: expected a head with a vocabulary and a classifier, '
-            'such as mmdet_clim.ZeroShotBBoxHead, got none')
+            'such as mmdet_clim.ZeroShotBBoxHead, or a GLIP or Grounding '
+            f'DINO, got {detector_type(cfg).__name__} without')
     for owner in owners:
         owner.vocabulary = data.vocabulary
-    box_images = data.box_images or data.images
-    val_images = data.val_images or box_images
+    box_images, val_images = data.image_folders
     base = data.vocabulary['base_names']
     common = dict(
         type='mmdet_clim.OVCocoDataset',
         metainfo=dict(
-            classes=list(data.names),
-            base_classes=base,
-            novel_classes=[n for n in data.names if n not in base]))
-    pipeline = _pipeline(cfg.train_dataloader.dataset)
-    cfg.train_dataloader.dataset = ConfigDict(
-        common,
-        ann_file=str(data.boxes),
-        data_prefix=dict(img=f'{box_images}/'),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=pipeline)
-    for split in ('val', 'test'):
-        dataset = ConfigDict(
+            # GLIP takes no list.
+            classes=tuple(data.names),
+            base_classes=tuple(base),
+            novel_classes=tuple(n for n in data.names if n not in base)))
+    if data.boxes is None:
+        _leave_out(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper',
+                   'param_scheduler')
+    else:
+        cfg.train_dataloader.dataset = ConfigDict(
             common,
-            ann_file=str(data.val_boxes),
-            data_prefix=dict(img=f'{val_images}/'),
-            test_mode=True,
-            pipeline=cfg.test_dataloader.dataset.pipeline)
-        evaluator = dict(
-            type='mmdet_clim.OVCocoMetric', ann_file=str(data.val_boxes))
-        cfg[f'{split}_dataloader'] = ConfigDict(
-            cfg.test_dataloader, dataset=dataset)
-        cfg[f'{split}_evaluator'] = evaluator
+            ann_file=str(data.boxes.absolute()),
+            data_prefix=dict(img=f'{box_images}/'),
+            filter_cfg=dict(filter_empty_gt=True),
+            pipeline=_pipeline(cfg.train_dataloader.dataset))
+    # Inference reads classes and pipeline of a test set that has no images.
+    test = ConfigDict(
+        common, test_mode=True, pipeline=cfg.test_dataloader.dataset.pipeline)
+    if data.val_boxes is None:
+        cfg.test_dataloader.dataset = test
+        _leave_out(cfg, 'val_dataloader', 'val_evaluator', 'val_cfg',
+                   'test_evaluator', 'test_cfg')
+    else:
+        test.update(
+            ann_file=str(data.val_boxes.absolute()),
+            data_prefix=dict(img=f'{val_images}/'))
+        for split, loop in (('val', 'ValLoop'), ('test', 'TestLoop')):
+            cfg[f'{split}_dataloader'] = ConfigDict(
+                cfg.test_dataloader, dataset=copy.deepcopy(test))
+            cfg[f'{split}_evaluator'] = dict(
+                type='mmdet_clim.OVCocoMetric', ann_file=test.ann_file)
+            cfg[f'{split}_cfg'] = dict(type=loop)
+    if not owners:
+        set_prompts(cfg, data.vocabulary, data.boxes is not None)
     return cfg
+
+
+def _leave_out(cfg: Config, *keys: str) -> None:
+    """Say that a config has none, whatever it inherited."""
+    for key in keys:
+        cfg[key] = None
 
 
 def finetune_config(cfg: Config,
@@ -129,45 +177,61 @@ def finetune_config(cfg: Config,
                     data: OwnData,
                     iterations: int = 1000,
                     batch_size: int = 8,
-                    lr: float = 1e-4) -> Config:
+                    lr: float = 1e-4,
+                    workers: int = 2,
+                    lr_mult: Optional[Mapping[str, float]] = None,
+                    ema: bool = False) -> Config:
     """A config that trains a detector on one's own captions with CLIM.
 
     A batch is half of boxed images, where there are any; of the rest, a
     quarter are whole captioned images and the others mosaics, at least one of
-    each.
+    each. A detector that reads its classes as a text gets mosaics alone, as
+    grounding data.
 
     Args:
-        cfg (Config): Of a detector that classifies by text, wrapped or not.
+        cfg (Config): Of a detector that classifies by text or reads one,
+            wrapped or not.
         checkpoint (Path): Its weights.
         data (OwnData): What to learn.
         iterations (int): Of the training.
         batch_size (int): Samples of a step, at least 3 with boxes and 2
-            without.
+            without; one less where the detector reads its classes.
         lr (float): Of AdamW.
+        workers (int): Processes that load data.
+        lr_mult (Mapping[str, float], optional): Part of a weight's name to
+            the factor of its learning rate, beside those of ``LR_MULT``; 0
+            keeps a part as it is.
+        ema (bool): Whether checkpoints hold the mean of the weights over
+            about the last tenth of the training.
 
     Returns:
         Config: To hand to MMEngine's ``Runner``.
 
     Raises:
-        TypeError: If no part of the detector classifies by text.
+        TypeError: If no part of the detector classifies by text, and it
+            reads none.
         ValueError: If ``batch_size`` or ``iterations`` is too small.
     """
-    ratio = _ratio(batch_size, data.boxes is not None)
+    has_boxes = data.boxes is not None
     if iterations < 1:
         raise ValueError(f'iterations: expected at least 1, got {iterations}')
-    scale = resize_scale(cfg)
     plain = plain_config(cfg, data)
+    scale = resize_scale(plain)
+    prompted = reads_prompts(plain)
+    ratio = _ratio(batch_size, has_boxes, whole_images=not prompted)
     boxed = max(ratio[0], 1)
     plain.train_dataloader = dict(
         batch_size=boxed,
-        num_workers=2,
-        persistent_workers=True,
-        dataset=plain.train_dataloader.dataset)
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        # Without boxes, the place of a source that is left out again.
+        dataset=plain.train_dataloader.dataset if data.boxes else {})
     new = add_clim(
         plain,
         Config(
             dict(
-                _fragment(plain, data, scale),
+                _sources(data, scale, whole_images=not prompted),
+                **(_prompts if prompted else _texts)(plain, data),
                 clim_source_ratio=[boxed, *ratio[1:]])))
     if data.boxes is None:
         loader = new.train_dataloader
@@ -175,23 +239,50 @@ def finetune_config(cfg: Config,
         loader.sampler.source_ratio = ratio[1:]
         loader.batch_size = batch_size
     _set_schedule(new, iterations, lr)
+    if ema:
+        new.custom_hooks.append(
+            dict(type='EMAHook', momentum=min(0.5, 10 / iterations)))
+    new.optim_wrapper.paramwise_cfg = dict(
+        custom_keys={
+            part: dict(lr_mult=factor)
+            for part, factor in {
+                **LR_MULT,
+                **(lr_mult or {})
+            }.items()
+        })
     if data.val_boxes is None:
-        for key in ('val', 'test'):
-            for part in ('dataloader', 'evaluator', 'cfg'):
-                new[f'{key}_{part}'] = None
-    new.load_from = str(checkpoint)
+        _leave_out(new, 'test_dataloader')
+    new.load_from = str(checkpoint.absolute())
     new.resume = False
     return new
 
 
-def _ratio(batch_size: int, has_boxes: bool) -> List[int]:
+def default_iterations(images: int, batch_size: int, has_boxes: bool,
+                       whole_images: bool) -> int:
+    """A length in which each captioned image is seen some times.
+
+    Args:
+        images (int): Captioned images.
+        batch_size (int): Samples of a step of all processes.
+        has_boxes (bool): Whether a part of them is boxed images.
+        whole_images (bool): Whether a part is whole captioned images.
+    """
+    _, *captioned = _ratio(batch_size, has_boxes, whole_images)
+    seen = captioned[-1] * TILES + sum(captioned[:-1])
+    wanted = math.ceil(PASSES * images / seen / 10) * 10
+    return min(max(wanted, SHORTEST), LONGEST)
+
+
+def _ratio(batch_size: int, has_boxes: bool, whole_images: bool) -> List[int]:
     """Samples of boxes, of whole captioned images and of mosaics."""
     boxes = batch_size // 2 if has_boxes else 0
     captioned = batch_size - boxes
-    if captioned < 2 or (has_boxes and not boxes):
-        least = 3 if has_boxes else 2
+    least = 1 + has_boxes + whole_images
+    if batch_size < least:
         raise ValueError(
             f'batch_size: expected at least {least}, got {batch_size}')
+    if not whole_images:
+        return [boxes, captioned]
     whole = max(1, captioned // 4)
     return [boxes, whole, captioned - whole]
 
@@ -217,44 +308,59 @@ def _pipeline(dataset: ConfigDict) -> list:
     return dataset.pipeline
 
 
-def _fragment(cfg: Config, data: OwnData, scale: Tuple[int, int]) -> dict:
-    """What ``add_clim`` takes, for the detector's own texts and sizes."""
-    classifier = next(_classifying(cfg.model)).classifier
-    templates = classifier.get('templates', ('a photo of a {}.', ))
-    temperature = classifier.get('temperature', 25.0)
-    biased = classifier.get('bias', -20.0) is not None
+def _sources(data: OwnData, scale: Tuple[int, int],
+             whole_images: bool) -> dict:
+    """The captioned images as mosaics, and whole, at the detector's size."""
     side = min(scale)
     tile = (side // 2, side // 2)
     source = dict(
         type='mmdet_clim.ImageTextDataset',
         vocabulary=data.vocabulary,
-        ann_file=str(data.captions),
-        data_prefix=dict(img=f'{data.images}/'))
-    loss = dict(
-        type='mmdet_clim.CLIMRegionLoss', kind='bce', temperature=temperature)
-    return dict(
-        clim_text_encoder=classifier.text_encoder,
-        clim_caption_dataset=dict(
+        ann_file=str(data.captions.absolute()),
+        data_prefix=dict(img=f'{data.images.absolute()}/'))
+    sources = {}
+    if whole_images:
+        sources['clim_caption_dataset'] = dict(
             source,
             pipeline=[
                 dict(type='mmdet_clim.LoadImageText', scale=(side, side)),
                 dict(type='mmdet.Resize', scale=(side, side), keep_ratio=True),
                 dict(
                     type='mmdet_clim.PackRegionTextInputs', branch='captions')
-            ]),
-        clim_mosaic_dataset=dict(
-            source,
-            pipeline=[
-                dict(type='mmdet_clim.LoadImageText', scale=tile),
-                dict(type='mmdet.Resize', scale=tile, keep_ratio=True),
-                dict(
-                    type='mmdet_clim.MosaicCLIM',
-                    grids=GRIDS,
-                    tile_size=tile,
-                    out_size=(side, side),
-                    cache_size=128),
-                dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic')
-            ]),
+            ])
+    sources['clim_mosaic_dataset'] = dict(
+        source,
+        pipeline=[
+            dict(type='mmdet_clim.LoadImageText', scale=tile),
+            dict(type='mmdet.Resize', scale=tile, keep_ratio=True),
+            dict(
+                type='mmdet_clim.MosaicCLIM',
+                grids=GRIDS,
+                tile_size=tile,
+                out_size=(side, side),
+                cache_size=128),
+            dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic')
+        ])
+    return sources
+
+
+def _prompts(cfg: Config, data: OwnData) -> dict:
+    """Objectives of a detector that reads its classes as a text."""
+    return dict(
+        clim_text_encoder=None,
+        clim_objectives=grounding_objectives(cfg, data.vocabulary))
+
+
+def _texts(cfg: Config, data: OwnData) -> dict:
+    """Objectives and texts of a detector that classifies by text."""
+    classifier = next(_classifying(cfg.model)).classifier
+    biased = classifier.get('bias', -20.0) is not None
+    loss = dict(
+        type='mmdet_clim.CLIMRegionLoss',
+        kind='bce',
+        temperature=classifier.get('temperature', 25.0))
+    return dict(
+        clim_text_encoder=classifier.text_encoder,
         clim_objectives=dict(
             caption=dict(
                 type='mmdet_clim.RegionCaptionObjective',
@@ -266,7 +372,7 @@ def _fragment(cfg: Config, data: OwnData, scale: Tuple[int, int]) -> dict:
             tag=dict(
                 type='mmdet_clim.RegionTagObjective',
                 vocabulary=data.vocabulary,
-                templates=templates,
+                templates=classifier.get('templates', ('a photo of a {}.', )),
                 num_compositions=0,
                 loss=dict(
                     loss,
@@ -283,7 +389,6 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
         type='mmdet_clim.ResumableTrainLoop',
         max_iters=iterations,
         val_interval=iterations)
-    cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     cfg.optim_wrapper = dict(
         type='OptimWrapper',
         optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05),
@@ -302,14 +407,19 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
             end=max(iterations, warm_up + 2),
             eta_min_ratio=0.02)
     ]
+    tenth = max(1, iterations // 10)
+    cfg.setdefault('default_hooks', ConfigDict())
     cfg.default_hooks.checkpoint = dict(
         type='mmdet_clim.AtomicCheckpointHook',
         by_epoch=False,
-        interval=iterations,
-        max_keep_ckpts=1)
-    cfg.default_hooks.logger = dict(
-        type='LoggerHook', interval=max(1, min(50, iterations // 10)))
-    cfg.custom_hooks = [dict(type='mmdet_clim.IterationSeedHook')]
+        interval=tenth,
+        # One is written while the other is whole.
+        max_keep_ckpts=2)
+    cfg.default_hooks.logger = dict(type='LoggerHook', interval=min(50, tenth))
+    cfg.custom_hooks = [
+        dict(type='mmdet_clim.IterationSeedHook'),
+        dict(type='mmdet.CheckInvalidLossHook', interval=min(50, tenth))
+    ]
     cfg.log_processor = dict(
         type='LogProcessor', window_size=50, by_epoch=False)
     cfg.pop('auto_scale_lr', None)

@@ -8,9 +8,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 
 from mmdet_clim.registry import MODELS
+
+from .checkpoints import load_weights
 
 
 def time_training(cfg: Config, most: float = 2.) -> Dict[str, float]:
@@ -30,7 +32,7 @@ def time_training(cfg: Config, most: float = 2.) -> Dict[str, float]:
     began = time.monotonic()
     model = MODELS.build(cfg.model).to(get_device()).train()
     if cfg.get('load_from'):
-        load_checkpoint(model, cfg.load_from, map_location='cpu')
+        load_weights(model, cfg.load_from, needs_all=False)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     batches = iter(_loader(cfg.train_dataloader))
     start = time.monotonic() - began

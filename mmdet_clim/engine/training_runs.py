@@ -8,10 +8,10 @@ from typing import Any, Callable, Mapping, Optional
 
 from mmengine.config import Config
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
 
+from .config_checks import check_options
 from .fingerprint import open_run, run_fingerprint
+from .runner import begin_with, build_runner
 
 #: Called with what is counted, how many are done, how many there are.
 Report = Callable[[str, int, int], None]
@@ -30,10 +30,14 @@ def resolve_run(config: Path, work_dir: Path, seed: int,
 
     Returns:
         Config: With all of them.
+
+    Raises:
+        KeyError: If an option is none.
     """
     cfg = Config.fromfile(config)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    check_options(cfg, options)
     cfg.merge_from_dict(dict(options))
     return cfg
 
@@ -66,13 +70,11 @@ def finish_training(cfg: Config,
 
 
 def _train(cfg: Config, report: Optional[Report]) -> None:
-    if find_latest_checkpoint(cfg.work_dir) is not None:
-        cfg.resume, cfg.load_from = True, None
     if cfg.get('visualizer'):
         # One of the same name would write into the run before.
         cfg.visualizer.name = f'{cfg.work_dir} {time.time_ns()}'
-    runner = (
-        RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg))
+    runner = build_runner(cfg)
+    begin_with(runner, resume=True)
     watch = _ReportHook(report)
     runner.register_hook(watch, 'VERY_LOW')
     runner.train()

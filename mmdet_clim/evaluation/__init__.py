@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Metrics of open-vocabulary detection, and the tables made from runs."""
+from .checked_coco_metric import CheckedCocoMetric
 from .class_ap import CLASS_AP, compare_class_ap, read_class_ap
 from .error_types import (
     ERROR_TYPES,
@@ -24,7 +25,7 @@ from .tables import (
 )
 
 __all__ = [
-    'CLASS_AP', 'COLUMNS', 'ClassErrors', 'ERROR_TYPES',
+    'CLASS_AP', 'COLUMNS', 'CheckedCocoMetric', 'ClassErrors', 'ERROR_TYPES',
     'ImageTextRetrievalMetric', 'OVCocoMetric', 'OVLVISMetric',
     'OV_COCO_COLUMNS', 'OV_LVIS_COLUMNS', 'REGION_COLUMNS',
     'RegionClassificationMetric', 'add_differences', 'compare_class_ap',

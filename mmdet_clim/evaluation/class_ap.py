@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """AP of each class in several runs, and what one run gains over another."""
-import json
 import math
 from pathlib import Path
 from statistics import mean
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmdet_clim.datasets import Vocabulary
+from mmdet_clim.datasets.json_files import read_json
 
 from .run_log import last_metrics, read_scalars
 
@@ -39,7 +39,9 @@ def read_class_ap(work_dir: Union[str, Path],
     """
     prefix = CLASS_AP[kind]
     for file in sorted(Path(work_dir).glob('*/*.json'), reverse=True):
-        metrics = json.loads(file.read_text(encoding='utf-8'))
+        metrics = read_json(file)
+        if not isinstance(metrics, dict):
+            continue
         found = {
             key[len(prefix):]: value
             for key, value in metrics.items() if key.startswith(prefix)
@@ -92,7 +94,8 @@ def compare_class_ap(
     unknown = sorted(found - set(vocabulary.names))
     if unknown:
         raise ValueError(f'runs: {unknown[:5]} are not among the '
-                         f'{len(vocabulary)} classes of the vocabulary')
+                         f'{len(vocabulary)} classes of the vocabulary; of '
+                         'classes of your own, tell the base ones (--base)')
     rows = []
     for name, is_base in zip(vocabulary.names, vocabulary.is_base):
         if name not in found:

@@ -9,19 +9,21 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
-from mmdet.evaluation import CocoMetric
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
 from mmdet_clim.registry import METRICS
 
+from .checked_coco_metric import CheckedCocoMetric
+from .class_split import write_split
+
 PROTOCOLS = ('all_images', 'detic')
 BACKENDS = ('pycocotools', 'faster_coco_eval')
 
 
 @METRICS.register_module()
-class OVCocoMetric(CocoMetric):
+class OVCocoMetric(CheckedCocoMetric):
     """Box AP of base, novel and all classes in one pass over the val images.
 
     COCO's AP is a mean over classes and each class is matched apart, so one
@@ -39,12 +41,14 @@ class OVCocoMetric(CocoMetric):
 
     A class without ground truth in the evaluated images is left out of the
     means (COCO gives it -1) and is named in the log; a group in which no
-    class has ground truth is NaN. Crowd boxes are no ground truth.
+    class has ground truth is NaN, '-' in the table. Crowd boxes are no ground
+    truth.
 
     Args:
         ann_file (str, optional): COCO annotation file of the val images.
-            Classes are found in it by name. Without it the ground truth is
-            taken from ``instances`` of the data samples. Defaults to None.
+            Classes are found in it by name; it is checked, see
+            :class:`CheckedCocoMetric`. Without it the ground truth is taken
+            from ``instances`` of the data samples. Defaults to None.
         protocol (str): Which images are evaluated. ``'all_images'``: every
             image of ``ann_file``. ``'detic'``: only images that hold at
             least one annotation of a base or novel class, as in Detic's val
@@ -55,19 +59,21 @@ class OVCocoMetric(CocoMetric):
         classwise (bool): Also return and log the AP50 of each class.
             Defaults to False.
         outfile_prefix (str, optional): Keeps the detections in
-            ``{outfile_prefix}.bbox.json``. Defaults to None.
+            ``{outfile_prefix}.bbox.json``, and the split of the classes in
+            ``{outfile_prefix}.split.json``. Defaults to None.
         backend_args (dict, optional): File backend of ``ann_file``.
             Defaults to None.
         collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
         prefix (str, optional): Replaces ``ov_coco``. Defaults to None.
 
     Raises:
-        ValueError: If ``protocol`` or ``backend`` is unknown.
+        ValueError: If ``protocol`` or ``backend`` is unknown, or ``ann_file``
+            cannot be repaired.
 
     The metainfo of the dataset must hold ``classes``, ``base_classes`` and
-    ``novel_classes``. Predictions are ``pred_instances`` with ``bboxes``
-    (N, 4) in xyxy pixels of the original image, ``scores`` (N,) and
-    ``labels`` (N,), indices into ``classes``.
+    ``novel_classes``; one of the latter two may be empty. Predictions are
+    ``pred_instances`` with ``bboxes`` (N, 4) in xyxy pixels of the original
+    image, ``scores`` (N,) and ``labels`` (N,), indices into ``classes``.
     """
 
     default_prefix = 'ov_coco'
@@ -87,16 +93,14 @@ class OVCocoMetric(CocoMetric):
         if backend not in BACKENDS:
             raise ValueError(f'backend: expected one of {BACKENDS}, '
                              f'got {backend!r}')
-        # pycocotools prints while it builds its index
-        with redirect_stdout(io.StringIO()):
-            super().__init__(
-                ann_file=ann_file,
-                metric='bbox',
-                classwise=classwise,
-                outfile_prefix=outfile_prefix,
-                backend_args=backend_args,
-                collect_device=collect_device,
-                prefix=prefix)
+        super().__init__(
+            ann_file=ann_file,
+            metric='bbox',
+            classwise=classwise,
+            outfile_prefix=outfile_prefix,
+            backend_args=backend_args,
+            collect_device=collect_device,
+            prefix=prefix)
         self.protocol = protocol
         self.backend = backend
 
@@ -117,6 +121,8 @@ class OVCocoMetric(CocoMetric):
         """
         logger: MMLogger = MMLogger.get_current_instance()
         classes, groups = self._split()
+        if self.outfile_prefix:
+            write_split(self.outfile_prefix, groups)
         with tempfile.TemporaryDirectory() as folder:
             outfile_prefix = self.outfile_prefix or str(
                 Path(folder) / 'results')
@@ -169,13 +175,17 @@ class OVCocoMetric(CocoMetric):
         """Class names in label order, and the names of each group."""
         meta = self.dataset_meta or {}
         for key in ('classes', 'base_classes', 'novel_classes'):
-            if not meta.get(key):
+            if meta.get(key) is None:
                 raise ValueError(
                     f'dataset_meta[{key!r}]: OVCocoMetric needs the class '
                     "names under this key of the dataset's METAINFO, got "
                     f'{meta.get(key)!r} (keys: {sorted(meta)})')
         classes = list(meta['classes'])
+        # One of them may be empty: all classes are base, or novel.
         base, novel = list(meta['base_classes']), list(meta['novel_classes'])
+        if not base + novel:
+            raise ValueError('dataset_meta: expected base_classes or '
+                             'novel_classes, got two empty lists')
         twice = [n for n, c in Counter(base + novel).items() if c > 1]
         if twice:
             raise ValueError('dataset_meta: base_classes and novel_classes '
@@ -294,8 +304,9 @@ class OVCocoMetric(CocoMetric):
         for group, members in groups.items():
             rows.append([
                 group, f'{len(set(members) - set(absent))}/{len(members)}',
-                f'{100 * metrics[f"{group}_ap50"]:.1f}',
-                f'{100 * metrics[f"{group}_map"]:.1f}'
+                *(f'{100 * value:.1f}' if value == value else '-'
+                  for value in (metrics[f'{group}_ap50'],
+                                metrics[f'{group}_map']))
             ])
         logger.info(f'OV-COCO, protocol {self.protocol!r}, {num_images} '
                     f'images\n{AsciiTable(rows).table}')

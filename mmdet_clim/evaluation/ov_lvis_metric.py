@@ -12,10 +12,13 @@ from mmengine.logging import MMLogger
 from pycocotools import mask as mask_utils
 from terminaltables import AsciiTable
 
+from mmdet_clim.datasets.coco_annotations import read_coco
+from mmdet_clim.datasets.json_checks import typed_list
 from mmdet_clim.datasets.ov_lvis import class_name
 from mmdet_clim.registry import METRICS
 
 from .lvis_api import BACKENDS, limit_detections
+from .unreadable import without_unreadable
 
 #: Kind of AP -> the IoU type that the packages call it.
 IOU_TYPES = dict(box='bbox', mask='segm')
@@ -57,7 +60,7 @@ class OVLVISMetric(BaseMetric):
 
     Raises:
         ValueError: If ``kinds`` or ``backend`` is unknown, or the file is not
-            in LVIS's format.
+            in LVIS's format or cannot be repaired.
 
     The metainfo of the dataset must hold ``classes``. Predictions are
     ``pred_instances`` with ``bboxes`` (N, 4) in xyxy pixels of the original
@@ -90,7 +93,8 @@ class OVLVISMetric(BaseMetric):
         self.classwise = classwise
         self.outfile_prefix = outfile_prefix
         with get_local_path(ann_file, backend_args=backend_args) as path:
-            self._ground_truth = _read_ground_truth(path, 'mask' in self.kinds)
+            self._ground_truth = _read_ground_truth(path, ann_file, 'mask'
+                                                    in self.kinds)
         self._category_ids = {
             class_name(c['name']): c['id']
             for c in self._ground_truth['categories']
@@ -103,7 +107,7 @@ class OVLVISMetric(BaseMetric):
             data_batch (dict): Not used.
             data_samples (Sequence[dict]): Samples with ``pred_instances``.
         """
-        for sample in data_samples:
+        for sample in without_unreadable(data_samples):
             pred = sample['pred_instances']
             result = dict(
                 img_id=sample['img_id'],
@@ -227,9 +231,10 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float('nan')
 
 
-def _read_ground_truth(path: str, with_masks: bool) -> dict:
-    """Images, categories by id, and the annotations that LVIS counts."""
-    content = json.loads(Path(path).read_text(encoding='utf-8'))
+def _read_ground_truth(path: str, shown: str, with_masks: bool) -> dict:
+    """Images, categories by id, and annotations, checked."""
+    content = read_coco(
+        path, shown=shown, lvis=True, need_names=False, need_sizes=with_masks)
     needed = dict(
         images=('id', 'height', 'width', 'neg_category_ids',
                 'not_exhaustive_category_ids'),
@@ -237,21 +242,30 @@ def _read_ground_truth(path: str, with_masks: bool) -> dict:
         annotations=('id', 'image_id', 'category_id', 'bbox', 'area'))
     if with_masks:
         needed['annotations'] += ('segmentation', )
+    else:
+        needed['images'] = ('id', *needed['images'][3:])
     kept = {}
     for key, fields in needed.items():
-        if not isinstance(content.get(key), list):
-            raise ValueError(f'{path}: expected the list {key!r} of an LVIS '
-                             f'file, got the keys {sorted(content)}')
-        for entry in content[key]:
+        for number, entry in enumerate(content[key]):
             if any(field not in entry for field in fields):
-                raise ValueError(f'{path}: {key}: expected {fields}, got '
-                                 f'{sorted(entry)}')
+                raise ValueError(
+                    f"{shown}: {key}[{number}] (id {entry['id']}): expected "
+                    f'{fields}, got {sorted(entry)}')
         kept[key] = [{f: e[f] for f in fields} for e in content[key]]
+    for image in kept['images']:
+        for key in ('neg_category_ids', 'not_exhaustive_category_ids'):
+            typed_list(image, key, int, f"{shown}: image {image['id']}")
+    for category in kept['categories']:
+        if category['frequency'] not in FREQUENCIES:
+            raise ValueError(
+                f"{shown}: category {category['name']!r}: key 'frequency' is "
+                f"{category['frequency']!r}, expected one of "
+                f'{tuple(FREQUENCIES)}')
     kept['categories'].sort(key=lambda category: category['id'])
     # Both packages take an id of 0 for "no match".
-    counted = (a for a in kept['annotations'] if a['area'] > 0)
     kept['annotations'] = [
-        dict(a, id=number) for number, a in enumerate(counted, start=1)
+        dict(a, id=number)
+        for number, a in enumerate(kept['annotations'], start=1)
     ]
     return kept
 

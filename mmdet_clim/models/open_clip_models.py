@@ -1,14 +1,16 @@
 # Licensed under the Apache License, Version 2.0.
 """Models of open_clip by name, folder or configuration file."""
 import difflib
-import json
 import logging
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
 from mmengine.logging import print_log
 from torch import nn
+
+from mmdet_clim.datasets.json_files import read_json
 
 #: Prefixes with which open_clip finds weights itself.
 SELF_CONTAINED = ('local-dir:', 'hf-hub:')
@@ -37,7 +39,8 @@ def create_clip(model: str, pretrained: Optional[str],
             exist), ``pretrained`` is neither a file nor a tag of it, is an
             archive of TorchScript, or is a checkpoint of another architecture
             (the message says which keys differ).
-        FileNotFoundError: If the configuration file does not exist.
+        FileNotFoundError: If the configuration file does not exist, or the
+            weights of a tag can not be fetched.
     """
     # open_clip imports torchvision, for which importing mmdet_clim prepares;
     # a project without CLIP need not have either.
@@ -60,9 +63,16 @@ def create_clip(model: str, pretrained: Optional[str],
             logger='current',
             level=logging.WARNING)
     try:
-        return open_clip.create_model(name, pretrained, weights_only=True)
-    except (RuntimeError, KeyError, AttributeError) as error:
-        if not _is_state_dict(pretrained):
+        with _no_retries_told():
+            return open_clip.create_model(name, pretrained, weights_only=True)
+    except Exception as error:
+        if _is_of_network(error) and not Path(str(pretrained)).is_file():
+            raise FileNotFoundError(
+                f'pretrained={pretrained!r} of model={model!r} could not be '
+                f'fetched ({" ".join(str(error).split())[:200]}); give the '
+                'path of a file of its weights') from error
+        if not isinstance(error, (RuntimeError, KeyError, AttributeError)) \
+                or not _is_state_dict(pretrained):
             raise
         raise ValueError(
             f'pretrained={pretrained!r} holds no weights of model={model!r}: '
@@ -88,7 +98,7 @@ def model_name(model: str) -> str:
     path = Path(model)
     if not path.is_file():
         raise FileNotFoundError(f'model={model!r} does not exist')
-    config = json.loads(path.read_text(encoding='utf-8'))
+    config = read_json(path)
     missing = {'embed_dim', 'vision_cfg', 'text_cfg'} - set(config)
     if missing:
         raise ValueError(f'model={model!r}: expected the keys embed_dim, '
@@ -100,6 +110,28 @@ def model_name(model: str) -> str:
         raise ValueError(f'model={model!r}: open_clip has another model of '
                          f'the name {path.stem!r}; rename the file')
     return path.stem
+
+
+@contextmanager
+def _no_retries_told():
+    """The error of a download says enough; each try would say it again."""
+    logger = logging.getLogger('huggingface_hub')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Whether a download failed, of whichever library."""
+    return (isinstance(error, OSError)
+            # open_clip's own, around those of the libraries.
+            or str(error).startswith('Failed to download') or
+            type(error).__module__.startswith(
+                ('httpx', 'httpcore', 'huggingface_hub', 'requests',
+                 'urllib3')))
 
 
 def _is_torch_script(pretrained: Optional[str]) -> bool:

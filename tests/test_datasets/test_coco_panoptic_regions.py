@@ -95,5 +95,5 @@ def test_things_and_stuff_are_regions_and_crowds_are_not(panoptic):
 
 def test_a_map_that_is_no_image(panoptic, tmp_path):
     (tmp_path / 'seg/1.png').write_bytes(b'no image')
-    with pytest.raises(ValueError, match='seg_map_path=.*1.png'):
+    with pytest.raises(ValueError, match='img_path=.*seg.1.png'):
         panoptic[0]

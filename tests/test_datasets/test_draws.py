@@ -80,8 +80,8 @@ def test_samples_are_the_same_whoever_makes_them():
     parts = [Numbers(9, draw_of_all), Numbers(5, draw_of_all)]
     whole = epochs(loader(parts), 2)
     # This process's generators are as they were.
-    assert (random.random(), np.random.rand(),
-            torch.rand(()).item()) == expected
+    assert (random.random(), np.random.rand(), torch.rand(
+        ()).item()) == expected
     assert len(whole) == 6
     for start, workers in ((0, 1), (0, 3), (2, 2), (5, 0)):
         again = epochs(loader(parts, num_workers=workers, start=start), 2)
@@ -108,21 +108,20 @@ def test_no_two_samples_share_a_stream():
 
 def test_purposes_and_positions_have_streams_of_their_own():
     """No number of one stream is in another, near its start or later on."""
-    positions = [
-        (purpose, seed, rank, number)
-        for purpose in ('sample', 'model', 'order') for seed in range(5)
-        for rank in range(3) for number in range(4)
-    ]
+    positions = [(purpose, seed, rank, number)
+                 for purpose in ('sample', 'model', 'order')
+                 for seed in range(5) for rank in range(3)
+                 for number in range(4)]
     # What sums and SeedSequence itself take for the same.
     positions += [('model', 0), ('model', 0, 0), ('model', 2**32, 0),
                   ('model', 0, 1), ('model', -1), ('model', 0, 0, 0, 0)]
     seen = set()
     for position in positions:
         seed_generators(*position)
-        seen.update(np.random.rand(50), torch.rand(50).tolist(),
-                    (random.random() for _ in range(50)),
-                    np.random.default_rng(
-                        seed_sequence(*position)).random(50))
+        seen.update(
+            np.random.rand(50),
+            torch.rand(50).tolist(), (random.random() for _ in range(50)),
+            np.random.default_rng(seed_sequence(*position)).random(50))
     # Single precision meets itself now and then.
     assert len(seen) > 200 * len(positions) - 20
     with pytest.raises(ValueError):

@@ -197,7 +197,7 @@ def test_json_lines_that_name_images_in_shards(tmp_path, write_image):
     assert read_image(sample)[0].shape == (10, 20, 3)
 
     path.write_text(json.dumps(dict(line, shard_offset='0')))
-    with pytest.raises(TypeError, match="'shard_offset' is '0'"):
+    with pytest.raises(ValueError, match="'shard_offset' is '0'"):
         ImageTextDataset(str(path))
 
 
@@ -257,16 +257,16 @@ def test_without_a_vocabulary_there_are_no_tags(caption_file):
 
 
 @pytest.mark.parametrize('key, value, error', [
-    ('file_name', 3, TypeError),
+    ('file_name', 3, ValueError),
     ('file_name', '', ValueError),
-    ('id', '7', TypeError),
-    ('id', True, TypeError),
-    ('captions', 'a dog', TypeError),
-    ('captions', [1], TypeError),
-    ('caption', ['x'], TypeError),
-    ('pos_category_ids', ['dog'], TypeError),
-    ('pos_category_ids', 18, TypeError),
-    ('height', 3.5, TypeError),
+    ('id', 'seven', ValueError),
+    ('id', True, ValueError),
+    ('captions', 'a dog', ValueError),
+    ('captions', [1], ValueError),
+    ('caption', ['x'], ValueError),
+    ('pos_category_ids', ['dog'], ValueError),
+    ('pos_category_ids', 18, ValueError),
+    ('height', 3.5, ValueError),
     ('width', 0, ValueError),
 ])
 def test_a_wrong_value_is_named(change_captions, key, value, error):
@@ -292,7 +292,7 @@ def test_broken_json_names_the_line(tmp_path):
     with pytest.raises(ValueError, match='line 2: not valid JSON'):
         build(path)
     path.write_text('[1]', encoding='utf-8')
-    with pytest.raises(TypeError, match='line 1: expected a JSON object'):
+    with pytest.raises(ValueError, match='line 1: expected a JSON object'):
         build(path)
 
 
@@ -350,12 +350,11 @@ def test_an_unreadable_image_is_replaced_by_the_next(caption_file,
     ids = [dataset[i]['img_id'] for i in range(5)]
     assert ids == [100, 103, 103, 103, 100]
     assert dataset.unreadable.count == 4
-    # The first and the third of the four.
+    # Each is named once, also the one that was met twice.
+    assert dataset.unreadable.indices == [1, 2, 4]
     assert [
-        '1 unreadable' in warnings_logged[0], '3 unreadable'
-        in warnings_logged[1]
-    ] == [True, True]
-    assert len(warnings_logged) == 2 and '1.png' in warnings_logged[0]
+        f'{name}.png' in line for name, line in zip('124', warnings_logged)
+    ] == [True] * 3 and len(warnings_logged) == 3
 
 
 def test_not_one_readable_image_is_an_error(caption_file):
@@ -365,10 +364,20 @@ def test_not_one_readable_image_is_an_error(caption_file):
         build(caption_file)[2]
 
 
-def test_in_test_mode_nothing_is_replaced(caption_file):
+def test_in_test_mode_a_grey_image_takes_the_place(caption_file):
     (caption_file.parent / 'images' / '1.png').unlink()
-    with pytest.raises(UnreadableImageError, match='1.png'):
-        build(caption_file, test_mode=True)[1]
+    dataset = build(caption_file, test_mode=True)
+    assert dataset[0]['img_id'] == 100
+    sample = dataset[1]
+    assert sample['img_id'] == 101 and sample['unreadable']
+    assert (sample['img'] == 114).all()
+    for path in (caption_file.parent / 'images').iterdir():
+        path.unlink()
+    dataset = build(caption_file, test_mode=True)
+    for index in range(4):
+        assert dataset[index]['unreadable']
+    with pytest.raises(UnreadableImageError, match='none of the first 5 of 5'):
+        dataset[4]
 
 
 def test_several_files_and_no_image_is_opened_at_start(tmp_path):

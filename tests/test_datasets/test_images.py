@@ -1,11 +1,14 @@
 # Licensed under the Apache License, Version 2.0.
 """Decoding of good and bad image files, against OpenCV and Pillow."""
+import os
+import runpy
+import subprocess
 from io import BytesIO
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageCms, ImageOps, features
 
 from mmdet_clim.datasets import UnreadableImageError, decode_image, read_image
 from mmdet_clim.datasets.images import image_size, read_header
@@ -154,13 +157,67 @@ def test_the_header_gives_the_size_without_decoding():
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP'])
-def test_the_size_is_that_of_the_decoded_image(kind, orientation):
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'AVIF'])
+def test_an_image_is_upright_and_as_large_as_is_said(kind, orientation):
+    if kind == 'AVIF' and not features.check('avif'):
+        pytest.skip('this Pillow has no AVIF')
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = pillow_bytes(
-        Image.fromarray(textured(33, 21)), format=kind, exif=exif)
-    assert image_size(data) == decode_image(data)[0].shape[1::-1]
+        Image.fromarray(textured(33, 21)), format=kind, exif=exif, quality=95)
+    image, full = decode_image(data)
+    upright = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    expected = np.array(upright.convert('RGB'))[..., ::-1]
+    assert image.shape == expected.shape and full == image.shape[:2]
+    assert np.abs(image.astype(int) - expected).max() <= 2
+    assert image_size(data) == image.shape[1::-1]
+
+
+@pytest.mark.parametrize('name', ['a.eps', 'a.jpg', 'a.png'])
+def test_no_other_program_is_started(tmp_path, monkeypatch, name):
+    """Pillow would hand it to Ghostscript, whatever it is called."""
+    monkeypatch.setattr(subprocess, 'Popen', None)
+    monkeypatch.setattr(os, 'system', None)
+    data = (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n'
+            b'showpage\n%%EOF\n')
+    assert Image.open(BytesIO(data)).format == 'EPS'
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UnreadableImageError, match='not an image of AVIF'):
+        read_image(dict(img_path=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize('kind', ['ICO', 'PPM', 'TGA', 'JPEG2000', 'PCX'])
+def test_formats_of_pillow_that_are_not_ours(kind):
+    data = pillow_bytes(Image.fromarray(textured(32, 32)), format=kind)
+    for read in (decode_image, image_size):
+        with pytest.raises(UnreadableImageError) as caught:
+            read(data)
+        assert caught.value.reason in ('not an image', 'broken')
+
+
+def test_samples_without_a_common_range_are_refused():
+    grey = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
+    picture = Image.fromarray(textured(8, 6))
+    for data in (pillow_bytes(Image.fromarray(grey), format='TIFF'),
+                 pillow_bytes(
+                     Image.fromarray((grey * 1e6).astype(np.int32)),
+                     format='TIFF'),
+                 pillow_bytes(
+                     ImageCms.profileToProfile(
+                         picture,
+                         ImageCms.createProfile('sRGB'),
+                         ImageCms.createProfile('LAB'),
+                         outputMode='LAB'),
+                     format='TIFF')):
+        with pytest.raises(UnreadableImageError):
+            decode_image(data)
+
+
+def test_a_few_of_the_inputs_of_the_fuzzer(repository):
+    fuzzer = runpy.run_path(str(repository / 'benchmarks/fuzz_images.py'))
+    counts, failures = fuzzer['fuzz'](300, seed=1)
+    assert failures == [] and sum(counts.values()) == 300
+    assert counts['read'] > 10 and len(counts) > 4
 
 
 @pytest.mark.parametrize('data, reason', [

@@ -229,8 +229,8 @@ def test_arguments_that_do_not_fit_are_errors(change, message):
 
 def test_ratios_of_many_digits():
     """Shares of each batch against the plain sums of the ratio."""
-    for ratio in ([1e308, 1e308], [3, 2.7182818284], [1, 1 / 3],
-                  [2e-6, 1], [.1, .2, .7], [7, 11, 13]):
+    for ratio in ([1e308, 1e308], [3, 2.7182818284], [1, 1 / 3], [2e-6, 1],
+                  [.1, .2, .7], [7, 11, 13]):
         dataset = sources(*[50] * len(ratio))
         sampler = MultiSourceSampler(dataset, 5, ratio, epoch_length=400)
         whole = sum(r / max(ratio) for r in ratio)
@@ -244,6 +244,7 @@ def test_ratios_of_many_digits():
 
 def test_an_epoch_without_end_is_an_error():
     """2e-6 of a sample in each batch, for ten million samples."""
+
     class Many:
         cumulative_sizes = [10**7, 10**7 + 1]
 
@@ -388,8 +389,7 @@ def test_the_past_of_a_worker(workers):
                                                   count)
                     assert [d.place for d in past] == own[-count:]
             if stream:
-                assert sampler.next_of_stream(stream[-1],
-                                              workers) == iteration
+                assert sampler.next_of_stream(stream[-1], workers) == iteration
             stream.append(iteration)
 
 

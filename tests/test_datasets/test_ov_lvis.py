@@ -131,7 +131,9 @@ def test_bad_sources(source, message):
 @pytest.mark.parametrize('categories, message', [
     ([dict(CATEGORIES[0], frequency='x')], 'frequency'),
     ([dict(id=1, name='cow', frequency='r')], 'image_count'),
-    ([CATEGORIES[0], dict(CATEGORIES[0], id=1)], 'twice'),
+    ([CATEGORIES[0], dict(CATEGORIES[0], id=1)], 'no other'),
+    ([CATEGORIES[0],
+      dict(CATEGORIES[0], id=1, name='sharp knife')], 'twice'),
     ([], 'expected a list'),
 ])
 def test_bad_categories(tmp_path, categories, message):

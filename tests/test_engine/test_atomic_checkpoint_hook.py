@@ -17,7 +17,6 @@ from mmdet_clim.datasets.draws import DrawnSamples
 from mmdet_clim.engine.hooks.atomic_checkpoint_hook import damage_of
 from mmdet_clim.files import atomic_path
 
-
 RUNS = count()
 
 
@@ -132,8 +131,8 @@ def test_a_process_that_dies_while_it_writes(tmp_path, monkeypatch, where):
     replace = os.replace
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(os, 'replace', die)
-        train(tmp_path, 6, resume=True, max_keep_ckpts=1,
-              save_best='metric/acc')
+        train(
+            tmp_path, 6, resume=True, max_keep_ckpts=1, save_best='metric/acc')
     monkeypatch.undo()
     # Nothing is gone but what a whole checkpoint has replaced.
     gone = set(before) - set(names(tmp_path))
@@ -143,9 +142,8 @@ def test_a_process_that_dies_while_it_writes(tmp_path, monkeypatch, where):
     runner = train(
         tmp_path, 6, resume=True, max_keep_ckpts=1, save_best='metric/acc')
     assert runner.iter == 6
-    assert [name for name in names(tmp_path) if name.endswith('.pth')] == [
-        'best_metric_acc_iter_6.pth', 'iter_6.pth'
-    ]
+    assert [name for name in names(tmp_path) if name.endswith('.pth')
+            ] == ['best_metric_acc_iter_6.pth', 'iter_6.pth']
 
 
 def cut(path):
@@ -159,8 +157,8 @@ def empty(path):
 def flip(path):
     """One bit of one weight, which torch would load."""
     data = bytearray(path.read_bytes())
-    place = data.index(torch.load(path)['state_dict']['layer.weight'].numpy()
-                       .tobytes())
+    place = data.index(
+        torch.load(path)['state_dict']['layer.weight'].numpy().tobytes())
     data[place] ^= 1
     path.write_bytes(data)
 

@@ -233,7 +233,11 @@ def test_a_cold_cache_keeps_to_the_first_weights():
 def test_the_cache_keeps_the_sizes_of_all_phases():
     mosaic = mosaic_clim()
     mosaic(dict(add_image({}), img_id=0, img=np.zeros((40, 40, 3), np.uint8)))
-    sizes = [mosaic._cached_tiles[0, ].ready[grid].shape[:2] for grid in GRIDS]
+    sizes = [
+        mosaic._cached_tiles[
+            0,
+        ].ready[grid].shape[:2] for grid in GRIDS
+    ]
     assert sizes == [(6, 6), (4, 4), (4, 4)]
 
 

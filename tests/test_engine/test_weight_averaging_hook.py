@@ -106,8 +106,12 @@ def run(tmp_path, model, **hook):
             dict(type='mmdet_clim.WeightAveragingHook', **hook), record
         ],
         default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', by_epoch=False,
-                            interval=2)),
+            checkpoint=dict(
+                type='CheckpointHook',
+                by_epoch=False,
+                interval=2,
+                save_best='nothing/count',
+                rule='greater')),
         default_scope='mmdet',
         experiment_name=tmp_path.name)
     runner.train()
@@ -137,6 +141,11 @@ def test_the_average_is_saved_for_open_clip_and_validated(clip, tmp_path):
     assert torch.equal(after, trained)
     # MMEngine's checkpoint has the trained weights.
     own = torch.load(tmp_path / 'work/iter_2.pth', weights_only=False)
+    assert torch.equal(own['state_dict'][f'image_tower.visual.{CHANGED}'],
+                       trained)
+    # save_best, too, and it has written the other once more.
+    best, = (tmp_path / 'work').glob('best_*.pth')
+    own = torch.load(best, weights_only=False)
     assert torch.equal(own['state_dict'][f'image_tower.visual.{CHANGED}'],
                        trained)
 

@@ -133,13 +133,14 @@ def test_the_tool_tells_base_from_novel(repository, run_tool, tmp_path):
     (tmp_path / 'truth.json').write_text(
         json.dumps(
             dict(
+                images=[dict(id=1)],
                 categories=[
                     dict(id=1, name='person'),
                     dict(id=2, name='cat'),
                 ],
                 annotations=OBJECTS)))
     code, log = run_tool('analysis/error_types.py', tmp_path / 'found.json',
-                         tmp_path / 'truth.json')
+                         tmp_path / 'truth.json', '--base', 'person')
     assert code == 0, log
     assert '| base | 100.0 | 100.0 | 100.0 | 100.0 | 1 | 0 |' in log
     # The cat was looked for at the person's place.

@@ -9,13 +9,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from mmdet.evaluation import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_clim.evaluation import OVCocoMetric
+from mmdet_clim.evaluation import CheckedCocoMetric, OVCocoMetric
 
 # label order differs from the order of the category ids
 CLASSES = ('dog', 'person', 'car', 'cat', 'bus')
@@ -279,10 +281,37 @@ def test_built_from_its_scope_and_detections_kept(tmp_path):
     assert len(kept) == sum(len(s.pred_instances) for s in samples)
 
 
+@pytest.mark.parametrize('group', ['base', 'novel'])
+def test_a_group_without_classes(tmp_path, group, caplog):
+    """As where all classes have boxes to train on, or none has."""
+    boxes, samples = random_case(4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 12)
+    other = dict(base='novel', novel='base')[group]
+    meta = {
+        'classes': CLASSES,
+        f'{group}_classes': (),
+        f'{other}_classes': CLASSES
+    }
+    logger = MMLogger.get_instance(f'without_{group}')
+    logger.addHandler(caplog.handler)
+    result = run(OVCocoMetric(ann_file), samples, meta)
+    whole = run(OVCocoMetric(ann_file), samples)
+    for key in ('ap50', 'map'):
+        assert np.isnan(result[f'ov_coco/{group}_{key}'])
+        assert result[f'ov_coco/{other}_{key}'] == pytest.approx(
+            result[f'ov_coco/all_{key}'])
+        assert result[f'ov_coco/all_{key}'] == pytest.approx(
+            whole[f'ov_coco/all_{key}'])
+    # A dash in the table.
+    row = next(line for line in caplog.text.splitlines()
+               if line.startswith(f'| {group} '))
+    assert [cell.strip() for cell in row.split('|')[2:5]] == ['0/0', '-', '-']
+
+
 @pytest.mark.parametrize('meta, word', [
     (None, 'classes'),
     (dict(classes=CLASSES), 'base_classes'),
-    (dict(META, novel_classes=()), 'novel_classes'),
+    (dict(META, base_classes=(), novel_classes=()), 'two empty lists'),
     (dict(META, novel_classes=('dog', 'car')), 'car'),
     (dict(META, novel_classes=('dog', 'unicorn')), 'unicorn'),
 ])
@@ -330,3 +359,70 @@ def test_two_processes(tmp_path):
     for rank in range(2):
         result = json.loads((tmp_path / f'rank{rank}.json').read_text())
         assert result == pytest.approx(expected)
+
+
+def edited(ann_file: str, edit, key: str = 'annotations') -> str:
+    """A copy of a file whose annotations are edited."""
+    content = json.loads(Path(ann_file).read_text())
+    for number, entry in enumerate(content[key]):
+        edit(number, entry)
+    path = Path(ann_file).with_name('edited.json')
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize('backend', ['pycocotools', 'faster_coco_eval'])
+@pytest.mark.parametrize(
+    'edit', [
+        lambda n, a: a.update(id=n),
+        lambda n, a: a.pop('id'),
+        lambda n, a: a.pop('area'),
+        lambda n, a: a.update(area=0),
+        lambda n, a: a.pop('iscrowd'),
+        lambda n, a: a.update(image_id=str(a['image_id'])),
+        lambda n, a: a.update(bbox=list(map(str, a['bbox']))),
+    ],
+    ids=['from 0', 'no id', 'no area', 'area 0', 'no crowd', 'ids', 'text'])
+def test_what_is_repaired_gives_the_same_numbers(tmp_path, edit, backend):
+    """COCO's evaluation takes an annotation id of 0 for "no match"."""
+    boxes, samples = random_case(1, num_images=4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 4)
+    expected = run(OVCocoMetric(ann_file, classwise=True), samples)
+    result = run(
+        OVCocoMetric(edited(ann_file, edit), backend=backend, classwise=True),
+        samples)
+    assert result == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_file_that_contradicts_itself_is_refused(tmp_path):
+    boxes, _ = random_case(1, num_images=4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 4)
+    twice = edited(ann_file, lambda n, a: a.update(id=min(n, 2)))
+    with pytest.raises(ValueError, match=r'edited.json: annotations\[3\].*2'):
+        OVCocoMetric(twice)
+    flat = edited(ann_file, lambda n, a: a.update(bbox=[1, 1, 0, 9]))
+    with pytest.raises(ValueError, match='edited.json: .*none that is left'):
+        OVCocoMetric(flat)
+
+
+def test_mmdets_metric_on_a_checked_file(tmp_path):
+    boxes, samples = random_case(1, num_images=4)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, 4)
+    expected = run(CocoMetric(ann_file), samples)
+    bare = edited(ann_file, lambda n, a: [a.pop(k) for k in ('id', 'area')])
+    assert run(CheckedCocoMetric(bare), samples) == expected
+
+
+def test_an_unreadable_image_is_one_without_detections(tmp_path):
+    """Its objects are missed, and what was found on grey is not false."""
+    boxes, samples = random_case(3)
+    ann_file = write_coco(tmp_path / 'a.json', boxes, len(samples))
+    whole = run(OVCocoMetric(ann_file), samples)
+    emptied = [
+        s if s.img_id not in (2, 5) else sample(s.img_id, []) for s in samples
+    ]
+    expected = run(OVCocoMetric(ann_file), emptied)
+    for s in samples:
+        if s.img_id in (2, 5):
+            s.set_metainfo(dict(unreadable=True))
+    assert run(OVCocoMetric(ann_file), samples) == expected != whole

@@ -392,7 +392,7 @@ def test_wrong_input(tmp_path):
         json.dumps(
             dict(
                 images=[dict(id=1, height=9, width=9)],
-                categories=[],
+                categories=[dict(id=1, name='a', frequency='f')],
                 annotations=[])))
     with pytest.raises(ValueError, match='neg_category_ids'):
         OVLVISMetric(str(coco))

@@ -125,3 +125,14 @@ def test_what_can_not_be_measured_is_said(samples, meta, match):
         evaluate(samples, meta)
     with pytest.raises(ValueError, match='topk'):
         RegionClassificationMetric(topk=(0, ))
+
+
+def test_the_regions_of_an_unreadable_image_are_wrong():
+    right = [.9, .5, .1]
+    samples = [
+        sample([0, 0], roi=[right, right]),
+        dict(sample([0], roi=[right]), unreadable=True)
+    ]
+    found = evaluate(samples, topk=(1, 5))
+    assert found['region/roi_all_top1'] == pytest.approx(2 / 3)
+    assert found['region/roi_all_top5'] == pytest.approx(2 / 3)

@@ -16,7 +16,8 @@ import mmdet_clim  # noqa: F401
 CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
 CAPTIONS = ['a cat.', 'two dogs.', 'a cow on grass.', 'a red bus.']
 DIM = 8
-WORDS = 'a an the photo of cat dog word one two on grass . ,'.split()
+WORDS = ('a an the photo of cat dog word one two on grass . , cow bus '
+         'cup').split()
 
 
 @pytest.fixture(scope='session')
@@ -345,7 +346,7 @@ def make():
 
 @pytest.fixture(scope='session')
 def bert_folder(tmp_path_factory):
-    """BERT of width 16 and 12 positions, with a vocabulary of 19 tokens."""
+    """BERT of width 16 and 12 positions, with a vocabulary of 22 tokens."""
     from transformers import BertConfig, BertModel, BertTokenizer
     folder = tmp_path_factory.mktemp('bert')
     vocabulary = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *WORDS]

@@ -5,6 +5,9 @@ import re
 import sys
 
 import pytest
+import torch
+
+from mmdet_clim.engine.runner import latest_checkpoint
 
 
 def load_tool(repository, name):
@@ -60,7 +63,7 @@ def test_work_dir_with_clim_is_another(read_config, config, tmp_path):
                       '--cfg-options', 'clim_source_ratio=[2,1]',
                       'model.detector.depth=18')
     assert cfg.work_dir == 'work_dirs/toy_mosaics'
-    assert cfg.load_from == 'base.pth' and not cfg.get('resume', False)
+    assert cfg.load_from == str(tmp_path / 'base.pth')
     assert cfg.model.detector == dict(type='Toy', depth=18)
     assert cfg.train_dataloader.sampler.source_ratio == [2, 1]
 
@@ -82,28 +85,51 @@ def test_a_rate_that_can_not_be_scaled(read_config, config):
         read_config('train', config, '--auto-scale-lr')
 
 
-def test_resume_starts_from_load_from_and_then_goes_on(read_config, config,
-                                                       tmp_path):
-    cfg = read_config('train', config, '--work-dir', 'runs', '--resume')
-    assert cfg.load_from == 'base.pth'
-    assert not cfg.get('resume', False)
-
+def test_resume_leaves_the_config_as_it_is(read_config, config, tmp_path):
+    """The config that is written to the work dir keeps its load_from."""
     (tmp_path / 'runs').mkdir()
     (tmp_path / 'runs' / 'last_checkpoint').write_text('runs/iter_5.pth')
-    cfg = read_config('train', config, '--work-dir', 'runs', '--resume')
-    assert cfg.load_from is None
-    assert cfg.resume
+    for more in ((), ('--resume', ), ('--resume', 'other.pth')):
+        cfg = read_config('train', config, '--work-dir', 'runs', *more)
+        assert cfg.load_from == str(tmp_path / 'base.pth')
+        assert not cfg.get('resume', False)
 
-    cfg = read_config('train', config, '--resume', 'other.pth')
-    assert cfg.load_from == 'other.pth'
-    assert cfg.resume
+
+def test_the_last_checkpoint(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    last, file = tmp_path / 'last_checkpoint', tmp_path / 'iter_5.pth'
+    last.write_text('/elsewhere/iter_5.pth')
+    with pytest.raises(FileNotFoundError, match='--resume FILE'):
+        latest_checkpoint(tmp_path)
+    # The folder was moved.
+    file.touch()
+    assert latest_checkpoint(tmp_path) == str(file)
+    last.write_text(str(file))
+    assert latest_checkpoint(tmp_path) == str(file)
+
+
+def test_resume_of_weights_alone(repository, tmp_path):
+    check = load_tool(repository, 'train').check_resume
+    file = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict={}), file)
+    with pytest.raises(ValueError, match='load_from=.*weights.pth begins'):
+        check(str(file))
+    with pytest.raises(FileNotFoundError, match='none.pth does not exist'):
+        check(str(tmp_path / 'none.pth'))
+    torch.save(
+        dict(state_dict={}, message_hub={}, meta=dict(epoch=0, iter=5)), file)
+    check(str(file))
 
 
 @pytest.mark.parametrize('args', [('a.pth', ), ('--checkpoint', 'a.pth')])
-def test_test_takes_the_checkpoint_both_ways(read_config, config, args):
+def test_test_takes_the_checkpoint_both_ways(repository, read_config, config,
+                                             monkeypatch, tmp_path, args):
+    """The config that is written keeps its own load_from."""
     cfg = read_config('test', config, *args)
-    assert cfg.load_from == 'a.pth'
+    assert cfg.load_from == str(tmp_path / 'base.pth')
     assert not cfg.resume
+    tool = load_tool(repository, 'test')
+    assert tool.parse_args().checkpoint == 'a.pth'
 
 
 @pytest.mark.parametrize('args, message', [

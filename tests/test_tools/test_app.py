@@ -5,8 +5,11 @@ import shutil
 import socket
 import time
 from configparser import ConfigParser
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -62,6 +65,8 @@ class Page:
         call = f'{self.url}/gradio_api/call/find'
         event = requests.post(
             call, json=dict(data=[path and image, words, score_thr])).json()
+        if 'error' in event:
+            return event['error']
         answer = requests.get(f'{call}/{event["event_id"]}').text
         kind, data = answer.strip().split('\n\n')[-1].splitlines()
         answer = json.loads(data.removeprefix('data: '))
@@ -74,31 +79,45 @@ def image(openmoji_root):
 
 
 @pytest.fixture(scope='module')
-def page(repository, start_tool, tmp_path_factory):
-    """The page of the shipped detector, stopped as a service is."""
-    folder = repository / CONFIGS
-    log = tmp_path_factory.mktemp('app') / 'log'
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    process = start_tool(
-        'app.py',
-        '--config',
-        folder / 'faster-rcnn_r18-c4_256_boxes.py',
-        '--checkpoint',
-        folder / 'faster-rcnn_r18-c4_256_base.pth',
-        '--device',
-        'cpu',
-        '--port',
-        port,
-        log=log)
-    running = Page(process, f'http://127.0.0.1:{port}', log)
-    try:
-        running.until(lambda: log.exists() and running.url in log.read_text())
+def start_page(repository, start_tool, tmp_path_factory):
+    """Start the page of the shipped detector; stop it as a service is."""
+
+    @contextmanager
+    def start(*arguments):
+        folder = repository / CONFIGS
+        log = tmp_path_factory.mktemp('app') / 'log'
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = free.getsockname()[1]
+        process = start_tool(
+            'app.py',
+            '--config',
+            folder / 'faster-rcnn_r18-c4_256_boxes.py',
+            '--checkpoint',
+            folder / 'faster-rcnn_r18-c4_256_base.pth',
+            '--device',
+            'cpu',
+            '--port',
+            port,
+            *arguments,
+            log=log)
+        running = Page(process, f'http://127.0.0.1:{port}', log)
+        try:
+            running.until(
+                lambda: log.exists() and running.url in log.read_text())
+            yield running
+        finally:
+            process.terminate()
+            process.join()
+
+    return start
+
+
+@pytest.fixture(scope='module')
+def page(start_page):
+    """The page, and what became of its uploads."""
+    with start_page() as running:
         yield running
-    finally:
-        process.terminate()
-        process.join()
     # Whatever was uploaded lay in one folder of the app's own.
     assert len(running.folders) <= 1
     for folder in running.folders:
@@ -151,6 +170,79 @@ def test_what_is_wrong_is_said_and_survived(page, image):
     assert refused.status_code == 413
     assert 'exceeded maximum' in refused.text
     assert page.ask(upload, 'cat', .3)[1][0]['caption'].startswith('cat:')
+
+
+def test_no_address_is_fetched_in_any_way(page, image):
+    """A server beside the page counts what it is asked for."""
+    asked = []
+
+    class Count(BaseHTTPRequestHandler):
+
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    upload = page.upload(image.name, image.read_bytes())
+    with HTTPServer(('127.0.0.1', 0), Count) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://127.0.0.1:{server.server_port}/cat.jpg'
+        file = dict(path=address, meta=dict(_type='gradio.FileData'))
+        for value in (file, [file], dict(background=file),
+                      dict(file, path='HTTP' + address[4:])):
+            for name in ('call/find', 'run/find', 'queue/join', 'api/find'):
+                answer = requests.post(
+                    f'{page.url}/gradio_api/{name}',
+                    json=dict(
+                        data=[value, 'cat', .3], fn_index=0, session_hash='x'))
+                assert answer.status_code in (400, 404, 405), (name, value)
+        for name in ('file=', 'proxy='):
+            answer = requests.get(
+                f'{page.url}/gradio_api/{name}{address}',
+                allow_redirects=False)
+            assert answer.status_code == 400
+        deep = '{"data":' + '[' * 10**5 + ']' * 10**5 + '}'
+        for body in (deep, 'x' * (1 << 21)):
+            assert requests.post(f'{page.url}/gradio_api/call/find',
+                                 body).status_code == 400
+        server.shutdown()
+    assert asked == []
+    assert page.ask(upload, 'cat', .3)[1][0]['caption'].startswith('cat:')
+
+
+@pytest.mark.parametrize('name, status', [('127.0.0.1', 200),
+                                          ('localhost', 200),
+                                          ('evil.example', 400), ('', 400),
+                                          ('127.0.0.1.evil.example', 400)])
+def test_a_foreign_host_is_not_answered(page, name, status):
+    """As a browser asks whose page had its name lead here."""
+    port = page.url.rsplit(':', 1)[1]
+    for path in ('/', '/config', '/gradio_api/info'):
+        answer = requests.get(
+            page.url + path, headers=dict(Host=f'{name}:{port}'))
+        if path == '/' or status == 400:
+            assert answer.status_code == status
+
+
+def test_with_a_password_nobody_else_sees_the_page(start_page, tmp_path):
+    (tmp_path / 'password').write_text('open sesame\n')
+    with start_page('--password-file', tmp_path / 'password') as page:
+        session = requests.Session()
+        assert session.get(f'{page.url}/config').status_code == 401
+        assert page.post('a.png', b'').status_code == 401
+        assert requests.post(
+            f'{page.url}/gradio_api/call/find',
+            json=dict(data=[None, 'cat', .3])).status_code == 401
+        for password, status in (('wrong', 400), ('open sesame', 200)):
+            answer = session.post(
+                f'{page.url}/login',
+                data=dict(username='me', password=password))
+            assert answer.status_code == status
+        assert session.get(f'{page.url}/config').status_code == 200
 
 
 def test_only_this_machine_is_answered(page):
@@ -246,7 +338,7 @@ def count_box_pixels(url):
 
 
 def test_gradio_is_of_a_minor_version_that_was_looked_at(repository):
-    # The page overrides a method that gradio may rename in the next one.
+    # What the page keeps from gradio are calls of its present API.
     setup = ConfigParser()
     setup.read(repository / 'setup.cfg')
     extras = setup['options.extras_require']
@@ -266,6 +358,9 @@ def test_what_is_asked_for_is_checked(run_tool, monkeypatch, tmp_path):
         (('--config', 'x.py'), 'give its --checkpoint'),
         (('--checkpoint', 'x.pth'), 'x.pth does not exist'),
         (('--score-thr', '2'), 'expected 0 to 1, got 2.0'),
+        (('--host', '0.0.0.0'), 'give --password-file'),
+        (('--host', '192.0.2.1'), 'give --password-file'),
+        (('--password-file', 'none'), 'none does not exist'),
     ):
         code, log = run_tool('app.py', *arguments)
         assert code == 2 and message in log

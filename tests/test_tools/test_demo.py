@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """tools/demo.py from nothing to its last line, small."""
 import json
+import re
 import runpy
 import shlex
 import sys
@@ -16,7 +17,10 @@ SHORT = ('--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
          'train_dataloader.persistent_workers=False',
          'val_dataloader.num_workers=0',
          'val_dataloader.persistent_workers=False')
-ROWS = ('boxes', 'captions-tags', 'captions-tags_clim')
+ROWS = ('demo_boxes', 'demo_captions-tags', 'demo_clim')
+LONG_ROWS = ('faster-rcnn_r18-c4_256_boxes',
+             'faster-rcnn_r18-c4_256_captions-tags',
+             'faster-rcnn_r18-c4_256_captions-tags_clim')
 
 
 @pytest.fixture(scope='module')
@@ -26,20 +30,20 @@ def demo(run_tool, start_tool, tmp_path_factory):
     arguments = ('demo.py', '--work-dir', folder / 'work', '--data-root',
                  folder / 'data', *SMALL, *SHORT)
     first = start_tool(*arguments, log=folder / 'first.log')
-    second_row = work_dir(folder, 'captions-tags')
+    second_row = work_dir(folder, 'demo_captions-tags')
     while first.is_alive() and not (second_row / 'last_checkpoint').exists():
         time.sleep(.02)
     first.kill()
     first.join()
     # The kill may have been late: the row is there, and half of it.
-    assert not (work_dir(folder, 'captions-tags_clim') / 'finished').exists()
+    assert not (work_dir(folder, 'demo_clim') / 'finished').exists()
     code, log = run_tool(*arguments)
     assert code == 0, log
     return (folder / 'first.log').read_text(), log, folder, arguments
 
 
 def work_dir(folder, row):
-    return folder / 'work' / 'seed0' / f'faster-rcnn_r18-c4_256_{row}'
+    return folder / 'work' / 'seed0' / row
 
 
 def test_what_it_says(demo):
@@ -51,7 +55,7 @@ def test_what_it_says(demo):
     assert lines[2].startswith('== demo 1/6: data, about ')
     heads = [line for line in lines if ' 2/6: ' in line]
     assert len(heads) == 1 and '(1) boxes, seed 0' in heads[0]
-    assert str(work_dir(folder, 'boxes') / 'output.log') in heads[0]
+    assert str(work_dir(folder, 'demo_boxes') / 'output.log') in heads[0]
     # The second time there is less to do, and nothing else is printed.
     assert '(1) boxes, seed 0' not in log
     assert log.count('== demo') == 2 + 5
@@ -68,8 +72,10 @@ def test_what_it_leaves(demo):
     assert len(list((work / 'mosaics').iterdir())) == 24
     table = (work / 'table.md').read_text()
     assert table in log
-    assert ('(1) boxes 0, (2) + captions and tags 8, (3) + CLIM mosaics 41.'
-            in table)
+    # 2 whole images and 6 mosaics, half of 4 tiles and half of 9
+    assert re.search(
+        r'Captioned views per step .*: \(1\) boxes 0, '
+        r'\(2\) .* 8, \(3\) .* 41\.\n', table)
     rows = json.loads((work / 'table.json').read_text())
     assert [row['name'][:3] for row in rows] == ['(1)', '(2)', '(3)']
     for row in ROWS:
@@ -80,10 +86,10 @@ def test_what_it_leaves(demo):
 def test_it_went_on_where_it_was_killed(demo):
     _, _, folder, _ = demo
     logs = {row: work_dir(folder, row) / 'output.log' for row in ROWS}
-    assert 'resumed epoch' in logs['captions-tags'].read_text()
-    assert 'resumed epoch' not in logs['boxes'].read_text()
+    assert 'resumed epoch' in logs['demo_captions-tags'].read_text()
+    assert 'resumed epoch' not in logs['demo_boxes'].read_text()
     # the first row was trained once
-    assert len(list(work_dir(folder, 'boxes').glob('2*_*'))) == 1
+    assert len(list(work_dir(folder, 'demo_boxes').glob('2*_*'))) == 1
 
 
 def test_its_last_lines_can_be_run(demo, run_tool, repository, monkeypatch):
@@ -92,7 +98,7 @@ def test_its_last_lines_can_be_run(demo, run_tool, repository, monkeypatch):
     infer, app = (shlex.split(lines[i]) for i in (-3, -1))
     assert infer[1] == 'tools/infer.py' and app[1] == 'tools/app.py'
     assert infer[infer.index('--checkpoint') + 1] == app[-1] == str(
-        work_dir(folder, 'captions-tags_clim') / 'iter_2.pth')
+        work_dir(folder, 'demo_clim') / 'iter_2.pth')
     monkeypatch.chdir(repository)
     code, log = run_tool('infer.py', *infer[2:])
     assert code == 0, log
@@ -107,8 +113,9 @@ def test_other_settings_are_refused(demo, run_tool):
     code, log = run_tool(*arguments, 'optim_wrapper.optimizer.lr=0.5')
     assert code == 1
     last = log.splitlines()[-1]
-    assert last.startswith(f'demo: {work_dir(folder, "boxes")}: holds another')
-    assert 'optim_wrapper.optimizer.lr is 0.001, wanted 0.5' in last
+    assert last.startswith(
+        f'demo: {work_dir(folder, "demo_boxes")}: holds another')
+    assert 'optim_wrapper.optimizer.lr is 0.002, wanted 0.5' in last
     assert '--overwrite' in last
     code, log = run_tool(*arguments[:5], '--train', 25, *arguments[7:])
     assert code == 1
@@ -120,15 +127,16 @@ def test_rows_for_several_seeds(repository, monkeypatch, capsys):
 
     def rows(*words):
         monkeypatch.setattr(sys, 'argv', ['demo.py', *words])
-        return [(run.row.config[len('faster-rcnn_r18-c4_256_'):], run.seed)
+        return [(run.row.config, run.seed)
                 for run in tool['runs_of'](tool['parse_args']())]
 
     assert rows() == [(row, 0) for row in ROWS]
-    assert rows('--base', '--seeds', '3') == [('base', 3)]
-    several = rows('--seeds', '1', '2')
-    assert [row for row in several if row[0] in ROWS] == [(row, seed)
-                                                          for seed in (1, 2)
-                                                          for row in ROWS]
+    assert rows('--long') == [(row, 0) for row in LONG_ROWS]
+    base = 'faster-rcnn_r18-c4_256_base'
+    assert rows('--base', '--seeds', '3') == [(base, 3)]
+    several = (*ROWS, 'demo_captions-tags_equal-views')
+    assert rows('--seeds', '1',
+                '2') == [(row, seed) for seed in (1, 2) for row in several]
     for words, message in ((('--seeds', '1', '1'), 'expected different'),
                            (('--workers', '0'), 'at least 1, got 0'),
                            (('--cfg-options', 'lr'), "key=value, got 'lr'")):

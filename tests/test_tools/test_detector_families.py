@@ -13,12 +13,12 @@ MARK = '<!-- what tools/misc/detector_families.py found -->'
 def test_one_family_and_the_table(run_tool, tmp_path):
     results = tmp_path / 'families.json'
     code, log = run_tool('misc/detector_families.py', '--results', results,
-                         '--families', 'YOLOX', 'AutoAssign')
+                         '--families', 'YOLOX', 'AutoAssign', 'RTMDet')
     assert code == 0, log[-3000:]
     found = json.loads(results.read_text())
-    for name in ('YOLOX', 'AutoAssign'):
-        assert all(found[name][key]
-                   for key in ('builds', 'trains', 'evaluates')), found
+    for name in ('YOLOX', 'AutoAssign', 'RTMDet'):
+        assert all(found[name][key] for key in ('builds', 'trains', 'odd',
+                                                'ema', 'evaluates')), found
     assert found['YOLOX']['reader'] == 'DenseFeatureReader (classifier)'
     assert found['AutoAssign']['open'].startswith('no: ')
 
@@ -30,7 +30,7 @@ def test_one_family_and_the_table(run_tool, tmp_path):
     lines = page.read_text().splitlines()
     assert lines[:2] == ['# Page', MARK] and lines[-2:] == [MARK, 'end']
     assert '| YOLOX | DenseFeatureReader (classifier) | yes | yes | yes | ' \
-        'yes |  |' in lines
+        'yes | yes | yes |  |' in lines
     assert 'old' not in lines
     page.write_text('# Page\n')
     code, log = run_tool('misc/detector_families.py', '--results', results,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.datasets import OVCocoDataset
 from mmdet_clim.models.text_encoders import (
     PrecomputedTextEncoder,
     SentenceTextEncoder,
@@ -32,11 +33,16 @@ def bert(tmp_path):
     folder = tmp_path / 'bert'
     folder.mkdir()
     words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'cat', 'dog', 'a']
+    # COCO's classes, which it would otherwise not tell apart.
+    words += sorted({
+        word
+        for name in OVCocoDataset.METAINFO['classes'] for word in name.split()
+    } - set(words))
     (folder / 'vocab.txt').write_text('\n'.join(words))
     BertTokenizer(str(folder / 'vocab.txt')).save_pretrained(folder)
     BertModel(
         BertConfig(
-            vocab_size=8,
+            vocab_size=len(words),
             hidden_size=8,
             num_hidden_layers=1,
             num_attention_heads=2,
@@ -75,7 +81,7 @@ def test_a_failure_leaves_the_old_file(run, bert, tmp_path):
     names, out = tmp_path / 'names.txt', tmp_path / 'names.npz'
     out.write_bytes(b'old')
     names.write_text('cat\ncat\n')
-    with pytest.raises(ValueError, match='given twice'):
+    with pytest.raises(SystemExit, match='error: .*given twice'):
         run('--vocabulary', names, '--sentence', bert, '--out', out)
     assert out.read_bytes() == b'old'
 

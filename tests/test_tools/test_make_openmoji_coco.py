@@ -367,6 +367,21 @@ def test_other_parameters_need_overwrite(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['data']
 
 
+def test_a_lost_file_shows_and_overwriting_draws_again(tmp_path):
+    out = tmp_path / 'data'
+    parameters = DatasetParameters(
+        train=2, val=1, captioned=0, seed=0, size=64)
+    build_dataset(out, parameters, workers=1)
+    assert not build_dataset(out, parameters, workers=1)
+    image = next((out / 'train2017').iterdir())
+    drawn = image.read_bytes()
+    image.write_bytes(drawn[:-9])
+    with pytest.raises(FileExistsError, match='lost or changed'):
+        build_dataset(out, parameters, workers=1)
+    assert build_dataset(out, parameters, workers=1, overwrite=True)
+    assert image.read_bytes() == drawn
+
+
 def test_foreign_folder_is_never_overwritten(tmp_path):
     (tmp_path / 'thesis.txt').write_text('mine')
     with pytest.raises(FileExistsError, match='left alone'):

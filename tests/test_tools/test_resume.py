@@ -39,10 +39,9 @@ def test_killed_runs_end_with_the_same_bits(resume, openmoji_root, whole,
                                             tmp_path):
     """In an iteration, while a checkpoint is written, while validating."""
     options = resume.schedule(ITERATIONS, 2)
-    for moment in (('iteration', 3, .1), ('checkpoint', 1, 0),
-                   ('validation', 1, 0)):
-        resume.kill_at(
-            resume.Run(tmp_path, openmoji_root, options), *moment)
+    for moment in (('iteration', 3, .1), ('checkpoint', 1, 0), ('validation',
+                                                                1, 0)):
+        resume.kill_at(resume.Run(tmp_path, openmoji_root, options), *moment)
         assert not (tmp_path / f'iter_{ITERATIONS}.pth').exists()
     last = resume.Run(tmp_path, openmoji_root, options)
     assert last.wait() == 0, last.log.read_text()
@@ -50,8 +49,9 @@ def test_killed_runs_end_with_the_same_bits(resume, openmoji_root, whole,
     assert log.count('resumed epoch: 0, iter: ') >= 2
     assert 'Advance dataloader' not in log
     expected = resume.records(whole.work_dir)
-    assert {step for trains, step in expected if trains
-            } == set(range(1, ITERATIONS + 1))
+    assert {step
+            for trains, step in expected
+            if trains} == set(range(1, ITERATIONS + 1))
     assert {step for trains, step in expected if not trains} == {2, 4, 6, 8}
     assert resume.compare(whole.work_dir, tmp_path, ITERATIONS) == []
     # The comparison can fail.

@@ -15,6 +15,7 @@ from pathlib import Path
 import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.config import DictAction
 
+from mmdet_clim.command import run_command
 from mmdet_clim.engine import (
     Steps,
     check_run,
@@ -95,4 +96,4 @@ def _work_dir(args: argparse.Namespace, config: Path, seed: int) -> Path:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -9,10 +9,12 @@ The metrics of a run have it where ``classwise`` was set:
         --run 'CLIM' work_dirs/clim --out work_dirs/class_ap
 """
 import argparse
+import sys
 from pathlib import Path
 from typing import Dict, List
 
 import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets import Vocabulary, build_vocabulary
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.evaluation import CLASS_AP, compare_class_ap, read_class_ap
@@ -42,6 +44,11 @@ def parse_args() -> argparse.Namespace:
         help='LVIS annotations, which say what classes are rare; for the AP '
         'of OV-LVIS')
     parser.add_argument(
+        '--base',
+        nargs='+',
+        metavar='NAME',
+        help='the base classes, of AP50 (default: those of OV-COCO)')
+    parser.add_argument(
         '--num',
         type=int,
         default=80,
@@ -55,11 +62,20 @@ def parse_args() -> argparse.Namespace:
     if (args.kind == 'AP50') != (args.annotations is None):
         parser.error('--annotations: expected with the kinds of OV-LVIS, and '
                      'only with them')
+    if args.base and args.annotations:
+        parser.error('--base: expected without --annotations, whose classes '
+                     'tell their frequency')
     return args
 
 
-def vocabulary_of(args: argparse.Namespace) -> Vocabulary:
+def vocabulary_of(args: argparse.Namespace,
+                  runs: Dict[str, List[Dict[str, float]]]) -> Vocabulary:
     """The classes, and which of them are base."""
+    if args.base:
+        found = [
+            name for seeds in runs.values() for of in seeds for name in of
+        ]
+        return Vocabulary(tuple(dict.fromkeys(found)), tuple(args.base))
     if args.annotations is None:
         return build_vocabulary(dict(dataset='mmdet_clim.OVCocoDataset'))
     return build_vocabulary(
@@ -71,12 +87,15 @@ def vocabulary_of(args: argparse.Namespace) -> Vocabulary:
 def main() -> None:
     """Write the picture and the numbers."""
     args = parse_args()
-    runs: Dict[str, List[Dict[str, float]]] = {
-        name: [read_class_ap(work_dir, args.kind) for work_dir in work_dirs]
-        for name, work_dirs in args.run.items()
-    }
     gain = tuple(args.gain) if args.gain else None
-    rows = compare_class_ap(runs, vocabulary_of(args), gain)
+    try:
+        runs: Dict[str, List[Dict[str, float]]] = {
+            name: [read_class_ap(folder, args.kind) for folder in work_dirs]
+            for name, work_dirs in args.run.items()
+        }
+        rows = compare_class_ap(runs, vocabulary_of(args, runs), gain)
+    except (OSError, ValueError) as error:
+        sys.exit(f'class_ap: {error}')
     names = list(runs)
     of, over = gain or (names[-1], names[0])
     args.out.mkdir(parents=True, exist_ok=True)
@@ -87,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

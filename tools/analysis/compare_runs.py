@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim.command import run_command
 from mmdet_clim.engine import captioned_views, read_fingerprint
 from mmdet_clim.evaluation import (
     COLUMNS,
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

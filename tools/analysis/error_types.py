@@ -7,9 +7,13 @@ The detections are what ``OVCocoMetric(outfile_prefix=...)`` writes:
         test_evaluator.outfile_prefix=work_dirs/found
     python tools/analysis/error_types.py work_dirs/found.bbox.json \
         data/openmoji_coco/annotations/instances_val2017.json
+
+The metric leaves the split of the classes beside them (found.split.json).
+Without it: --base, LVIS's frequency, OV-COCO's split of a file with all of its
+classes, or one row of all classes.
 """
 import argparse
-import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import List
@@ -17,8 +21,13 @@ from typing import List
 import mmdet_clim  # noqa: F401  isort: skip
 import numpy as np
 
-from mmdet_clim.datasets import OVCocoDataset
+from mmdet_clim.command import run_command
+from mmdet_clim.datasets.coco_annotations import (
+    read_coco,
+    read_detections,
+)
 from mmdet_clim.evaluation import ERROR_TYPES, ClassErrors, error_types
+from mmdet_clim.evaluation.class_split import class_split
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,6 +39,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('annotations', type=Path, help='COCO annotations')
     parser.add_argument(
         '--iou', type=float, default=0.5, help='of a correct detection')
+    parser.add_argument(
+        '--base',
+        nargs='+',
+        metavar='NAME',
+        help='the base classes; the others are novel')
     return parser.parse_args()
 
 
@@ -47,10 +61,20 @@ def row(name: str, classes: List[ClassErrors]) -> str:
 def main() -> None:
     """Print the table."""
     args = parse_args()
-    content = json.loads(args.annotations.read_text())
-    detections = json.loads(args.detections.read_text())
-    names = {c['id']: c['name'] for c in content['categories']}
+    try:
+        content = read_coco(
+            args.annotations, need_names=False, need_sizes=False)
+        categories = content['categories']
+        detections = read_detections(
+            args.detections, {image['id']
+                              for image in content['images']},
+            {category['id']
+             for category in categories})
+        groups = class_split(categories, args.base, args.detections)
+    except (OSError, ValueError) as error:
+        sys.exit(f'error_types: {error}')
     found = error_types(content['annotations'], detections, args.iou)
+    ids = {category['name']: category['id'] for category in categories}
     heads = [
         '', 'AP', 'without location errors', 'without class errors',
         'without class and both', *ERROR_TYPES
@@ -59,15 +83,18 @@ def main() -> None:
           'first detections\nof each class as it has objects.\n')
     print('| ' + ' | '.join(heads) + ' |')
     print('|---' * len(heads) + '|')
-    for group in ('base', 'novel'):
-        wanted = OVCocoDataset.METAINFO[f'{group}_classes']
+    for group, names in groups.items():
         classes = [
-            errors for number, errors in found.items()
-            if names.get(number) in wanted and errors.num_objects
+            found[ids[name]] for name in names
+            if ids[name] in found and found[ids[name]].num_objects
         ]
         if classes:
             print(row(group, classes))
+        else:
+            print(f'no class of the group {group!r} has an object')
+    if 'all' in groups:
+        print('\nNothing tells base from novel classes: --base names them.')
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -15,10 +15,12 @@ from typing import List, Optional
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
 from mmdet.utils import register_all_modules
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import MODELS
 
+from mmdet_clim.command import run_command
 from mmdet_clim.engine.checkpoints import save_atomically
+from mmdet_clim.engine.config_checks import read_config
 from mmdet_clim.engine.detic_checkpoints import (
     convert_state_dict,
     guess_source,
@@ -66,9 +68,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     args = parse_args(argv)
     weights = read_weights(args.input)
     source = args.source or guess_source(list(weights))
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     # mmdet names the parts of its heads without a scope.
     register_all_modules()
     model = MODELS.build(cfg.model.get('detector', cfg.model))
@@ -82,6 +82,7 @@ def main(argv: Optional[List[str]] = None) -> None:
             meta=dict(
                 cfg=cfg.pretty_text,
                 dataset_meta=dict(classes=tuple(vocabulary.names)),
+                left_out=list(done.missing),
                 converted_from=dict(file=args.input.name, source=source))),
         args.output)
     print(f'{args.output}: {len(done.converted)} weights of {source}')
@@ -97,4 +98,4 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -9,9 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Mapping
 
-import torch
-
-from mmdet_clim.engine.checkpoints import save_atomically
+from mmdet_clim.command import run_command
+from mmdet_clim.engine.checkpoints import read_checkpoint, save_atomically
 
 KEPT_META = ('cfg', 'dataset_meta', 'seed', 'iter', 'mmengine_version')
 
@@ -55,11 +54,9 @@ def main() -> None:
     parser.add_argument('input', type=Path, help='checkpoint of a run')
     parser.add_argument('output', type=Path, help='file to write')
     args = parser.parse_args()
-    # A checkpoint that holds anything but data is refused here.
-    checkpoint = torch.load(args.input, map_location='cpu', weights_only=True)
-    save_atomically(publishable(checkpoint), args.output)
+    save_atomically(publishable(read_checkpoint(args.input)), args.output)
     print(f'{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB')
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -9,10 +9,16 @@ import argparse
 from pathlib import Path
 from typing import Mapping, Optional
 
-import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
-from mmdet_clim.engine.checkpoints import save_atomically, strip_state_dict
+from mmdet_clim.command import run_command
+from mmdet_clim.engine.checkpoints import (
+    load_weights,
+    read_checkpoint,
+    save_atomically,
+    strip_state_dict,
+)
 
 
 def strip_checkpoint(checkpoint: Mapping,
@@ -49,14 +55,19 @@ def main() -> None:
     parser.add_argument('input', type=Path, help='of CLIMDetector')
     parser.add_argument('output', type=Path, help='for the plain detector')
     parser.add_argument(
-        '--config', help="the plain detector's config, kept in the result")
+        '--config',
+        help="the plain detector's config, kept in the result; the weights "
+        'have to fit it')
     args = parser.parse_args()
     config = Config.fromfile(args.config) if args.config else None
-    # A checkpoint that holds anything but data is refused here.
-    checkpoint = torch.load(args.input, map_location='cpu', weights_only=True)
-    save_atomically(strip_checkpoint(checkpoint, config), args.output)
+    stripped = strip_checkpoint(read_checkpoint(args.input), config)
+    if config is not None:
+        init_default_scope(config.get('default_scope', 'mmdet'))
+        model = config.model.get('detector', config.model)
+        load_weights(MODELS.build(model), stripped, args.input)
+    save_atomically(stripped, args.output)
     print(f'{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB')
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

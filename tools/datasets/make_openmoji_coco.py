@@ -15,6 +15,7 @@ import os
 import sys
 from pathlib import Path
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
 
 
@@ -47,7 +48,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace a data set of other parameters')
+        help='replace a data set of other parameters, and draw that of the '
+        'same ones again')
     return parser.parse_args()
 
 
@@ -69,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

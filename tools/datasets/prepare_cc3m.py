@@ -15,6 +15,7 @@ Example:
 import argparse
 from pathlib import Path
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.cc3m import prepare_cc3m
 from mmdet_clim.datasets.preparation.command import (
     add_overwrite,
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

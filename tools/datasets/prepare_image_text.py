@@ -14,6 +14,7 @@ Example:
 import argparse
 from pathlib import Path
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.command import (
     add_overwrite,
     add_workers,
@@ -78,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -11,6 +11,7 @@ Example:
 import argparse
 from pathlib import Path
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.command import add_overwrite, report
 from mmdet_clim.datasets.preparation.ov_coco import PARTS, prepare_ov_coco
 
@@ -47,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

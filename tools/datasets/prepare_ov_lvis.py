@@ -12,6 +12,7 @@ Example:
 import argparse
 from pathlib import Path
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.command import add_overwrite, report
 from mmdet_clim.datasets.preparation.ov_lvis import prepare_ov_lvis
 
@@ -40,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -24,7 +24,8 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
-from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.command import run_command
+from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
     OpenCLIPTextEncoder,
@@ -45,8 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--vocabulary',
         required=True,
-        help='a text file with one class name per line, or a dataset type '
-        'such as mmdet_clim.OVCocoDataset')
+        help='a file of class names (.txt, .json, .yaml, .csv), names with '
+        'commas between them, or a dataset type such as '
+        'mmdet_clim.OVCocoDataset')
     encoder = parser.add_mutually_exclusive_group(required=True)
     encoder.add_argument(
         '--open-clip', metavar='MODEL', help='an open_clip model')
@@ -76,13 +78,6 @@ def parse_args() -> argparse.Namespace:
     if args.sentence and args.checkpoint:
         parser.error('--checkpoint is for --open-clip')
     return args
-
-
-def read_vocabulary(source: str) -> Vocabulary:
-    """Read a vocabulary from a text file or a registered dataset."""
-    if Path(source).is_file():
-        return build_vocabulary(source)
-    return build_vocabulary(dict(dataset=source))
 
 
 def read_templates(source: str) -> List[str]:
@@ -136,7 +131,7 @@ def write(out: Path, names: Sequence[str], vectors: Tensor,
 
 def main() -> None:
     args = parse_args()
-    vocabulary = read_vocabulary(args.vocabulary)
+    vocabulary = build_vocabulary(args.vocabulary)
     templates = read_templates(args.templates)
     encoder = build_encoder(args).to(args.device)
     vectors = encode_classes(encoder, vocabulary.names, templates)
@@ -150,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -4,7 +4,8 @@
 Each family is a config that mmdet ships: it gets class names of five classes
 as text embeddings where that is possible, is wrapped, and has to build, to
 run a training step on two boxed images and two mosaics with finite gradients
-in every trainable part, and to be evaluated by mmdet's CocoMetric. Nothing is
+in every trainable part, one on mosaics of odd sizes, with MMEngine's EMAHook
+beside them, and to be evaluated by mmdet's CocoMetric. Nothing is
 mocked; ResNets are of depth 18, images of 320 pixels, weights random, and the
 language models a small BERT that is made here.
 
@@ -22,6 +23,7 @@ import tempfile
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Dict, List, Tuple
 
 # First: it checks the stack that all the others need.
@@ -34,11 +36,14 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import EMAHook
 from mmengine.logging import MessageHub, MMLogger, print_log
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import nn
+
+from mmdet_clim.command import run_command
 
 FAMILIES = {
     'Faster R-CNN':
@@ -162,11 +167,14 @@ CAPTIONS = ('a cat', 'two dogs', 'a cow on grass', 'a red bus')
 WIDTH = 32
 # SSD needs 300 pixels, DINO 900 places for its queries.
 SIZE = 320
+# Height and width of mosaics that nothing divides.
+ODD_SIZES = (313, 347), (289, 331)
 LANGUAGE_DETECTORS = ('GLIP', 'GroundingDINO')
 # Of mmdet's heads: what the arguments of a zero-shot box head are.
 BOX_HEAD_ARGUMENTS = ('in_channels', 'fc_out_channels', 'roi_feat_size',
                       'bbox_coder', 'loss_bbox', 'with_avg_pool',
                       'reg_decoded_bbox')
+KEYS = ('builds', 'trains', 'odd', 'ema', 'evaluates')
 MARK = '<!-- what tools/misc/detector_families.py found -->'
 
 
@@ -355,16 +363,20 @@ def boxed_image(
     return image, sample
 
 
-def mosaic(seed: int) -> Tuple[torch.Tensor, DetDataSample]:
-    """A 2x2 mosaic, as PackRegionTextInputs packs it."""
-    image, _ = boxed_image(seed)
-    half = SIZE / 2
+def mosaic(
+    seed: int, size: Tuple[int, int] = (SIZE, SIZE)
+) -> Tuple[torch.Tensor, DetDataSample]:
+    """A 2x2 mosaic of a height and width, as PackRegionTextInputs packs it."""
+    height, width = size
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(
+        0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
     # And nothing else that a detector's own pipeline would tell.
     sample = DetDataSample(
         metainfo=dict(
             img_id=seed,
-            img_shape=(SIZE, SIZE),
-            ori_shape=(SIZE, SIZE),
+            img_shape=size,
+            ori_shape=size,
             scale_factor=(1., 1.),
             flip=False,
             flip_direction=None,
@@ -375,8 +387,9 @@ def mosaic(seed: int) -> Tuple[torch.Tensor, DetDataSample]:
             image_keys=list(range(4 * seed, 4 * seed + 4)),
             mosaic_grid=(2, 2)))
     sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([[x, y, x + half, y + half] for y in (0., half)
-                             for x in (0., half)]),
+        bboxes=torch.tensor([[x, y, x + width / 2, y + height / 2]
+                             for y in (0., height / 2)
+                             for x in (0., width / 2)]),
         labels=torch.zeros(4, dtype=torch.long))
     return image, sample
 
@@ -468,6 +481,62 @@ def train(model: nn.Module, with_masks: bool, found: dict) -> None:
                          f'{parts(missing)}, others in {parts(broken)}')
 
 
+def train_odd_sizes(model: nn.Module) -> None:
+    """A training step on mosaics of which no stride divides the sides.
+
+    Raises:
+        ValueError: If the loss is not finite.
+    """
+    model.train()
+    model.zero_grad()
+    data = model.data_preprocessor(
+        collate([
+            boxed_image(1),
+            *(mosaic(seed, size) for seed, size in zip((3, 4), ODD_SIZES))
+        ]), True)
+    losses = {
+        key: value
+        for key, value in model(**data, mode='loss').items()
+        if key.startswith('mosaic.')
+    }
+    total, _ = model.parse_losses(losses)
+    if not total.isfinite():
+        raise ValueError(f'expected a finite loss, got {total.item()}')
+    total.backward()
+
+
+class _Training(SimpleNamespace):
+    """What the EMA hook asks of a runner."""
+
+    iter = epoch = 0
+
+
+def start_ema(model: nn.Module) -> EMAHook:
+    """The hook of RTMDet's and YOLOX's own configs, before the training."""
+    hook = EMAHook(ema_type='ExpMomentumEMA', update_buffers=True)
+    hook.before_run(_Training(model=model))
+    return hook
+
+
+def use_ema(hook: EMAHook, model: nn.Module) -> None:
+    """Average the weights, exchange them for a validation and back.
+
+    Raises:
+        ValueError: If the training would go on from others.
+    """
+    runner = _Training(model=model)
+    hook.after_train_iter(runner, 0)
+    before = {name: v.clone() for name, v in model.state_dict().items()}
+    hook.before_val_epoch(runner)
+    hook.after_val_epoch(runner)
+    changed = [
+        name for name, value in model.state_dict().items()
+        if not torch.equal(value, before[name])
+    ]
+    if changed:
+        raise ValueError(f'EMAHook has changed {parts(changed)}')
+
+
 def parts(names) -> str:
     """Names of parameters to those of the modules that hold them."""
     return ', '.join(sorted({'.'.join(n.split('.')[1:4]) for n in names}))
@@ -542,7 +611,10 @@ def examine(path: str, folder: Path) -> dict:
         source = vars(reader).get('source')
         if source:
             found['reader'] += f' ({source})'
+        ema = start_ema(model)
         attempt(found, 'trains', lambda: train(model, masks, found))
+        attempt(found, 'odd', lambda: train_odd_sizes(model))
+        attempt(found, 'ema', lambda: use_ema(ema, model))
         attempt(found, 'evaluates', lambda: evaluate(model))
     return found
 
@@ -559,7 +631,8 @@ def table(results: Dict[str, dict]) -> str:
     """Results as a Markdown table."""
     lines = [
         '| family | region reader | classifies by text | builds | trains | '
-        'evaluates | remarks |', '|---|---|---|---|---|---|---|'
+        'odd sizes | EMA | evaluates | remarks |',
+        '|---|---|---|---|---|---|---|---|---|'
     ]
     for name in FAMILIES:
         if name not in results:
@@ -578,7 +651,7 @@ def table(results: Dict[str, dict]) -> str:
             name,
             found.get('reader', '–'), 'no' if closed else found['open'], *(
                 words[found.get(key)]
-                for key in ('builds', 'trains', 'evaluates')), ' '.join(
+                for key in KEYS), ' '.join(
                     '; '.join(remarks).replace('|', r'\|').split())
         ]) + ' |')
     return '\n'.join(lines)
@@ -626,4 +699,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -2,10 +2,11 @@
 """Print a config as a run sees it: bases merged, options applied."""
 import argparse
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 import mmdet_clim  # noqa: F401
-from mmdet_clim.engine import add_clim, read_fragment
+from mmdet_clim.command import run_command
+from mmdet_clim.engine.config_checks import read_config
 
 
 def main() -> None:
@@ -23,15 +24,11 @@ def main() -> None:
         action=DictAction,
         help='settings that override the config, as key=value')
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.clim is not None:
-        cfg = add_clim(cfg, read_fragment(args.clim, args.cfg_options))
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options, args.clim)
     print(cfg.pretty_text)
     if args.save_path is not None:
         cfg.dump(args.save_path)
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -13,11 +13,13 @@ import mmdet_clim  # noqa: F401  isort: skip
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmdet_clim.command import run_command
+from mmdet_clim.engine.config_checks import read_config
 from mmdet_clim.registry import DATASETS, MODELS
 from mmdet_clim.visualization import composed_boxes, draw_boxes, draw_mosaic
 from mmdet_clim.visualization.canvas import to_rgb
@@ -95,9 +97,7 @@ def main() -> None:
     """Draw the samples of every source of the training data."""
     args = parse_args()
     logger = MMLogger.get_instance('browse_mosaics')
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     random.seed(args.seed)
     np.random.seed(args.seed)
@@ -124,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -30,6 +30,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from mmdet_clim.command import run_command
+from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.evaluation import first_detections
 from mmdet_clim.registry import DATASETS
 from mmdet_clim.visualization import draw_detections
@@ -135,8 +137,7 @@ def read_found(file: str, labels: Mapping[int, int]) -> List[dict]:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f'--found: {file}: expected COCO results (image_id, category_id '
-            f"of the config's dataset, bbox, score), got {error!r}"
-        ) from error
+            f"of the config's dataset, bbox, score), got {error!r}") from error
 
 
 def by_image(found: Sequence[Tuple[Mapping, bool]],
@@ -202,7 +203,7 @@ def compare(args: argparse.Namespace) -> int:
             chosen)
         columns[headline(name, found, shown, novel)] = found
     picture = draw_detections(
-        [cv2.imread(info['img_path'])[..., ::-1] for info in chosen],
+        [read_image_file(info['img_path'])[..., ::-1] for info in chosen],
         [ground_truth(info) for info in chosen],
         columns,
         classes,
@@ -226,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -9,7 +9,6 @@ all regions and texts, nearest.json.
         --captions captions.json --images photos --out work_dirs/nearest
 """
 import argparse
-import json
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
@@ -21,11 +20,13 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import Tensor
 
+from mmdet_clim.command import run_command
 from mmdet_clim.datasets import ImageTextDataset
+from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.datasets.preparation.files import write_json
+from mmdet_clim.engine.checkpoints import load_weights
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
     ModelView,
@@ -129,7 +130,7 @@ def load_images(args: argparse.Namespace) -> List[CaptionedImage]:
 
 def given_boxes(file: Path, images: List[CaptionedImage]) -> List[Tensor]:
     """Boxes of each image, xyxy of its ``pixels``, by the files' names."""
-    content = json.loads(file.read_text(encoding='utf-8'))
+    content = read_coco(file, need_sizes=False)
     ids: Dict[str, int] = {}
     for image in content['images']:
         name = Path(image['file_name']).name
@@ -211,7 +212,7 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = MODELS.build(cfg.model).to(args.device).eval()
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    load_weights(model, args.checkpoint)
     view = view_model(model)
     images = load_images(args)
     texts = list(
@@ -243,4 +244,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -21,9 +21,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import Tensor
 
+from mmdet_clim.command import run_command
+from mmdet_clim.datasets.image_files import read_image_file
+from mmdet_clim.engine.checkpoints import load_weights
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization import (
     cluster_colours,
@@ -79,7 +81,7 @@ def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
     cfg = Config.fromfile(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = MODELS.build(cfg.model).to(device).eval()
-    load_checkpoint(model, checkpoint, map_location='cpu')
+    load_weights(model, checkpoint)
     view = view_model(model, f'--model {name}')
     embeddings = view.encode_texts(texts)
     return [
@@ -91,7 +93,7 @@ def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
 def main(argv: Optional[List[str]] = None) -> None:
     """Draw the picture."""
     args = parse_args(argv)
-    loaded = [mmcv.imread(str(path)) for path in args.images]
+    loaded = [read_image_file(path) for path in args.images]
     images = [
         mmcv.imrescale(image, (args.size, args.size)) for image in loaded
     ]
@@ -141,4 +143,4 @@ def _rows(image: np.ndarray, answers: List[Answers],
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -15,7 +15,7 @@ test_pipeline.insert(2, dict(type='mmdet.LoadAnnotations', with_bbox=True))
 test_dataloader = dict(
     dataset=dict(
         _delete_=True,
-        type='mmdet.CocoDataset',
+        type='mmdet_clim.CheckedCocoDataset',
         data_root=coco_root,
         ann_file='annotations/instances_val2017.json',
         data_prefix=dict(img='val2017/'),
@@ -23,7 +23,7 @@ test_dataloader = dict(
         pipeline=test_pipeline))
 test_evaluator = dict(
     _delete_=True,
-    type='mmdet.CocoMetric',
+    type='mmdet_clim.CheckedCocoMetric',
     ann_file=coco_root + 'annotations/instances_val2017.json',
     metric='bbox')
 train_dataloader = train_cfg = optim_wrapper = param_scheduler = None

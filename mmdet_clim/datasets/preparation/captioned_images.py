@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Captioned images as they are prepared: checked, tagged, written."""
 import json
+import operator
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,10 +18,13 @@ from typing import (
     TypeVar,
 )
 
+from ..coco_annotations import repeated_values
 from ..image_text import SHARD_KEYS, image_key, shard_samples
 from ..images import UnreadableImageError, image_size
+from ..regular_files import read_regular
 from ..tags import TagFinder
-from .coco_json import repeated_values, write_coco
+from ..text_files import is_text, whole_characters
+from .coco_json import write_coco
 from .counts import FileCounts
 from .files import whole_file
 
@@ -65,11 +69,13 @@ class Part:
             ``captions`` and ``tags`` (positions of classes); ``id`` where
             the source gives one; ``shard_*`` within a shard.
         dropped (Counter): By reason.
+        noted (Counter): What else a user should know, by what it is.
         example (str): The first image that was dropped, and why.
     """
 
     samples: List[dict] = field(default_factory=list)
     dropped: Counter = field(default_factory=Counter)
+    noted: Counter = field(default_factory=Counter)
     example: str = ''
 
     def drop(self, reason: str, what: str) -> None:
@@ -82,6 +88,10 @@ class Part:
         self.dropped[reason] += 1
         self.example = self.example or f'{what}: {reason}'
 
+    def _count(self, reason: str, number: int) -> None:
+        if number:
+            self.dropped[reason] += number
+
     def add(self, image: bytes, sample: dict) -> None:
         """Take in an image with captions, if it has any and is readable.
 
@@ -89,10 +99,12 @@ class Part:
             image (bytes): The encoded image.
             sample (dict): All of it but ``width`` and ``height``.
         """
-        captions = [c.strip() for c in sample['captions']]
-        kept = [caption for caption in captions if caption]
-        if len(kept) < len(captions):
-            self.dropped['empty captions'] += len(captions) - len(kept)
+        captions = sample['captions']
+        whole = list(map(whole_characters, captions))
+        self._count('broken characters in captions',
+                    sum(map(operator.ne, whole, captions)))
+        kept = [caption.strip() for caption in whole if caption.strip()]
+        self._count('empty captions', len(captions) - len(kept))
         if not kept:
             self.drop('images without a caption', sample['file_name'])
             return
@@ -120,12 +132,17 @@ def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
         tuple[str, T, bytes]: Its name, what is known, the encoded image.
     """
     for name, known in entries:
+        if not is_text(name):
+            part.drop('images whose name is not UTF-8', repr(name))
+            continue
         try:
-            image = (folder / name).read_bytes()
+            image = read_regular(folder / name)
         except FileNotFoundError:
             part.drop('missing images', name)
         except OSError as error:
-            part.drop(f'unreadable images: {error.strerror}', name)
+            part.drop(
+                f'unreadable images: {error.strerror or "no regular file"}',
+                name)
         else:
             yield name, known, image
 
@@ -144,17 +161,24 @@ def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
     """
     name = Path(path).name
     try:
+        if not is_text(name):
+            raise ValueError('its name is not UTF-8')
         members = list(shard_samples(path, 0))
     except (OSError, ValueError) as error:
-        part.drop('unreadable shards', f'{path} ({error})')
+        part.drop('unreadable shards', f'{path!r} ({error})')
         return
-    with open(path, 'rb') as shard:
-        for member in members:
-            shard.seek(member['shard_offset'])
-            file_name = member['file_name'].replace(path, name, 1)
-            yield dict(
-                member, file_name=file_name,
-                shard_path=name), shard.read(member['shard_size'])
+    for member in members:
+        if 'problem' in member:
+            part.drop(member['problem'], f"{name}/{member['where']}")
+            continue
+        file_name = member['file_name'].replace(path, name, 1)
+        try:
+            image = read_regular(path, member['shard_offset'],
+                                 member['shard_size'])
+        except OSError:
+            part.drop('unreadable images: too long, or cut short', file_name)
+            continue
+        yield dict(member, file_name=file_name, shard_path=name), image
 
 
 def shard_place(member: dict) -> dict:
@@ -198,6 +222,7 @@ def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
     """The images as they stand in the file, counted."""
     for part in parts:
         counts.dropped.update(part.dropped)
+        counts.noted.update(part.noted)
         for sample in part.samples:
             number = sample.get('id', counts.totals['images'] + 1)
             entry = {'id': number, 'file_name': sample['file_name']}

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Conceptual Captions (CC3M): captions, sizes and LVIS tags."""
-import json
+import codecs
 import zlib
 from array import array
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from typing import (
 
 from tqdm import tqdm
 
-from ..json_checks import typed_value
+from ..coco_annotations import CocoChecker
+from ..json_files import read_json
 from ..ov_lvis import class_name
+from ..regular_files import open_regular
 from .captioned_images import (
     Part,
     TagClasses,
@@ -30,10 +32,15 @@ from .captioned_images import (
     shard_place,
 )
 from .coco_json import CocoFile
-from .job import file_stamp
+from .job import file_stamp, images_stamp
 from .ov_lvis import check_frequencies, lvis_words
 from .parts import PART_SIZE, prepare_in_parts
 
+#: What is noted of shards in the summary.
+NOT_THE_ROW = ('images with another caption or URL than the row of their key '
+               'has (their own was taken)')
+NOT_COMPARED = ('images that got the caption of their key, with nothing to '
+                'compare it with')
 #: Rows between two known positions in the file.
 STRIDE = 1000
 
@@ -123,7 +130,8 @@ class RowFile:
         """A line's parts."""
         where = f'{self.path}: line {number + 1}'
         try:
-            text = line.decode('utf-8').rstrip('\r\n')
+            encoding = 'utf-8' if number else 'utf-8-sig'
+            text = line.decode(encoding).rstrip('\r\n')
         except UnicodeDecodeError as error:
             raise ValueError(f'{where}: expected UTF-8 ({error})') from error
         cells = text.split('\t')
@@ -181,20 +189,20 @@ def read_lvis_classes(path: Path) -> TagClasses:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        TypeError: If a value has the wrong type.
         ValueError: If it is neither, or not LVIS v1's split.
     """
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file, expected LVIS '
                                 'annotations or category info')
-    with open(path, encoding='utf-8') as file:
-        is_list = file.read(1) == '['
+    with open_regular(path) as file:
+        is_list = file.read(64).lstrip(codecs.BOM_UTF8).lstrip()[:1] == b'['
     if is_list:
-        entries = json.loads(path.read_text(encoding='utf-8'))
-        categories = {
-            typed_value(c, 'id', int, f'{path}: [{number}]'): c
-            for number, c in enumerate(entries)
-        }
+        checker = CocoChecker(str(path))
+        entries = [
+            checker.category(number, entry)
+            for number, entry in enumerate(read_json(path))
+        ]
+        categories = {entry['id']: entry for entry in entries}
     else:
         categories = CocoFile(path, ('categories', )).categories()
     check_frequencies(categories, str(path))
@@ -241,7 +249,14 @@ class FolderWorker:
 
 @dataclass(frozen=True)
 class ShardWorker:
-    """Finds the rows of images in webdataset shards by their keys.
+    """Reads images of webdataset shards and the captions beside them.
+
+    The key of an image is the number of its row only where the number of
+    images in a shard is a power of ten, as img2dataset counts. So what stands
+    beside an image (its text; in its JSON ``caption`` and ``url``) is
+    compared with that row, and its own caption is taken. An image with
+    nothing beside it gets the caption of the row, unless another of its
+    shard shows that the keys are no rows.
 
     Args:
         rows (RowFile): The captions.
@@ -254,16 +269,67 @@ class ShardWorker:
     def __call__(self, path: str) -> Part:
         """The part of one shard."""
         part = Part()
+        bare = []
+        same = other = 0
         for member, image in read_shard(path, part):
             number = _row_number(member['where'])
             row = None if number is None else self.rows.row(number)
-            if row is None:
+            captions = [c for c in member['captions'] if c.strip()]
+            if number is None or (row is None and not captions):
                 part.drop('images whose key is no row of the TSV',
                           member['file_name'])
                 continue
-            sample = _sample(row, member['file_name'], self.classes)
-            part.add(image, dict(sample, **shard_place(member)))
+            agrees = _agrees(row, captions, member['url'])
+            same += agrees is True
+            other += agrees is False
+            if captions:
+                self._add(part, member, image, number, captions)
+            elif agrees is False:
+                part.drop('images whose URL is not that of their row',
+                          member['file_name'])
+            elif agrees:
+                self._add(part, member, image, number, [row.caption])
+            else:
+                bare.append((member, image, row))
+        for member, image, row in bare:
+            if other:
+                part.drop(
+                    'images without a caption, whose keys are no rows of the '
+                    'TSV', member['file_name'])
+            else:
+                self._add(part, member, image, row.number, [row.caption])
+        for number, what in ((other, NOT_THE_ROW),
+                             (0 if other or same else len(bare),
+                              NOT_COMPARED)):
+            if number:
+                part.noted[what] += number
         return part
+
+    def _add(self, part: Part, member: dict, image: bytes, number: int,
+             captions: List[str]) -> None:
+        sample = dict(
+            id=number,
+            file_name=member['file_name'],
+            captions=captions,
+            tags=self.classes.find(captions))
+        part.add(image, dict(sample, **shard_place(member)))
+
+
+def _agrees(row: Optional[Row], captions: Sequence[str],
+            url: Any) -> Optional[bool]:
+    """Whether what stands beside an image is that of a row, if anything is."""
+    if row is None:
+        return False
+    if isinstance(url, str) and url:
+        return url == row.url
+    if captions:
+        return _plain(row.caption) in map(_plain, captions)
+    return None
+
+
+def _plain(caption: str) -> str:
+    """A caption without regard of blanks."""
+    return ' '.join(caption.split())
 
 
 def _row_number(key: str) -> Optional[int]:
@@ -290,8 +356,7 @@ def prepare_cc3m(tsv: Path,
         images (Path, optional): The folder of the images.
         file_name (str): How they are called; see :func:`image_name`.
         shards (str, optional): Instead of ``images``: webdataset shards, a
-            path with ``*``; the keys are row numbers, as img2dataset gives
-            them.
+            path with ``*``; see :class:`ShardWorker`.
         workers (int): Processes; the file does not depend on it.
         overwrite (bool): Replace a file of other origin.
 
@@ -301,7 +366,6 @@ def prepare_cc3m(tsv: Path,
     Raises:
         FileExistsError: If a file of other origin is in the way.
         FileNotFoundError: If an input is missing.
-        TypeError: If a value in an input has the wrong type.
         ValueError: If an input or an argument is wrong, or no image is left.
     """
     tsv, out, categories = Path(tsv), Path(out), Path(categories)
@@ -323,6 +387,10 @@ def prepare_cc3m(tsv: Path,
                  for first in range(0, rows.count, PART_SIZE)]
         source = f'{tsv} and {images}'
         parameters = dict(images=str(images), file_name=file_name)
+        names = (
+            image_name(file_name, row) for row in rows.rows(0, rows.count))
+        inputs[f'images below {images}'] = images_stamp(
+            Path(images), tqdm(names, 'images: check', rows.count, delay=1))
     else:
         worker = ShardWorker(rows, classes)
         tasks = [str(path) for path in find_shards(shards)]

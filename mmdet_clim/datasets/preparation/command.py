@@ -49,7 +49,7 @@ def report(name: str, prepare: Callable[[], Tuple[Dict, bool]]) -> str:
     """
     try:
         summary, made = prepare()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f'{name}: {error}')
     return f'{describe_summary(summary)}\n' + ('made' if made else
                                                'was made before, complete')

@@ -18,6 +18,8 @@ class FileCounts:
         self.per_class = per_class
         self.by_class = dict.fromkeys(class_names, 0)
         self.dropped: Counter = Counter()
+        #: What was repaired, and what else a user should know.
+        self.noted: Counter = Counter()
 
     def add_class(self, name: str) -> None:
         """Count one box or tag of a class."""
@@ -26,10 +28,12 @@ class FileCounts:
 
     def as_dict(self) -> Dict:
         """Numbers for the summary's JSON."""
-        return {
-            **self.totals, 'dropped': dict(sorted(self.dropped.items())),
-            f'{self.per_class}_per_class': self.by_class
-        }
+        counts: Dict = dict(
+            self.totals, dropped=dict(sorted(self.dropped.items())))
+        if self.noted:
+            counts['noted'] = dict(sorted(self.noted.items()))
+        counts[f'{self.per_class}_per_class'] = self.by_class
+        return counts
 
 
 def _describe(name: str, counts: Mapping) -> List[str]:
@@ -39,6 +43,8 @@ def _describe(name: str, counts: Mapping) -> List[str]:
     lines = [f'{name}: {totals}']
     for reason, number in counts['dropped'].items():
         lines.append(f'  dropped: {number} {reason}')
+    for what, number in counts.get('noted', {}).items():
+        lines.append(f'  noted: {number} {what}')
     for key, by_class in counts.items():
         if not key.endswith('_per_class'):
             continue

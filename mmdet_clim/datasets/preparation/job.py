@@ -1,22 +1,55 @@
 # Licensed under the Apache License, Version 2.0.
 """A preparation as a whole: resumed, published, and done only once."""
+import hashlib
 import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+)
+
+from mmdet_clim.version import __version__
 
 from .files import empty_folder, locked_folder, write_json
 
 #: Counted up whenever the same inputs and parameters give other files.
-REVISION = 1
+REVISION = 2
 
 
 def file_stamp(path: Path) -> Dict[str, int]:
     """Size in bytes and time of change of an input, to know it again."""
     stat = path.stat()
     return dict(bytes=stat.st_size, changed=stat.st_mtime_ns)
+
+
+def stamp_of(path: Path) -> Optional[Dict[str, int]]:
+    """:func:`file_stamp`, None where no file is there."""
+    try:
+        return file_stamp(path)
+    except (OSError, ValueError):
+        return None
+
+
+def images_stamp(folder: Path, names: Iterable[str]) -> str:
+    """A digest of images, to know when some were changed or came later.
+
+    Args:
+        folder (Path): The folder that they are below.
+        names (Iterable[str]): Their names; they need not be there.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(repr((name, stamp_of(folder / name))).encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -103,6 +136,8 @@ def _check_free(job: Job) -> None:
         differ = sorted(f'{part} {key}' for part in ('inputs', 'parameters')
                         for key in set(was[part]) | set(wanted[part])
                         if was[part].get(key) != wanted[part].get(key))
+        if was['revision'] != wanted['revision']:
+            differ = ['version of this tool', *differ]
         reason = f"was made with other {', '.join(differ) or 'files'}"
     if taken:
         raise FileExistsError(f'{job.folder / taken[0]}: {reason}. Give '
@@ -132,8 +167,9 @@ def run_job(job: Job,
 
     Everything is written into a hidden folder beside the files' place. When
     all is there, each file is renamed to its place. A killed job goes on
-    with what it left if inputs and parameters are still the same, else it
-    starts anew.
+    with what it left if inputs, parameters and the version of this package
+    are still the same, else it starts anew; with ``overwrite`` it always
+    does.
 
     Args:
         job (Job): What to make.
@@ -158,7 +194,8 @@ def run_job(job: Job,
             job.work_folder,
             f'{job.folder}: another process is making these files now'
     ) as folder:
-        if _read(state) != job.describe():
+        begun = dict(job.describe(), version=__version__)
+        if overwrite or _read(state) != begun:
             if not overwrite:
                 try:
                     _check_free(job)
@@ -167,7 +204,7 @@ def run_job(job: Job,
                         folder.rmdir()
                     raise
             empty_folder(folder)
-            write_json(state, job.describe())
+            write_json(state, begun)
         made = folder / '.made.json'
         if not made.exists():
             summary = make(folder)

@@ -11,6 +11,7 @@ from ..coco_words import OTHER_PHRASES, coco_words
 from ..json_checks import typed_value
 from ..ov_coco import OVCocoDataset
 from ..tags import TagFinder
+from ..text_files import whole_characters
 from .coco_json import CocoFile, check_reference, write_coco
 from .counts import FileCounts
 from .job import Job, file_stamp, run_job
@@ -100,7 +101,7 @@ def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
                         'boxes')
 
     def images() -> Iterator[dict]:
-        for image in coco.entries('images'):
+        for image in coco.images():
             if image['id'] in image_ids:
                 counts.totals['images'] += 1
                 yield image
@@ -109,7 +110,7 @@ def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
                                'classes'] += 1
 
     def annotations() -> Iterator[dict]:
-        for annotation in coco.entries('annotations'):
+        for annotation in coco.boxes():
             category = annotation['category_id']
             if category in kept_ids:
                 counts.add_class(split.names[category])
@@ -127,6 +128,11 @@ def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
             images=images(),
             annotations=annotations(),
             categories=split.categories))
+    counts.dropped.update(coco.dropped)
+    counts.noted.update({
+        f'{what}: repaired': n
+        for what, n in coco.repaired.items()
+    })
     return counts.as_dict()
 
 
@@ -143,9 +149,7 @@ def prepare_train(source: Path, folder: Path) -> Dict:
     """
     coco = CocoFile(source, ('images', 'annotations', 'categories'))
     split = ClassSplit.read(coco)
-    image_ids = coco.image_ids(('file_name', ))
-    for _ in coco.checked_boxes(image_ids, split.names):
-        pass
+    image_ids = coco.image_ids()
     return {
         TRAIN_BASE:
         _write_boxes(coco, folder / TRAIN_BASE, split, 'base', image_ids)
@@ -164,10 +168,10 @@ def prepare_val(source: Path, folder: Path) -> Dict:
     """
     coco = CocoFile(source, ('images', 'annotations', 'categories'))
     split = ClassSplit.read(coco)
-    image_ids = coco.image_ids(('file_name', ))
+    image_ids = coco.image_ids()
     holding = {
         annotation['image_id']
-        for annotation in coco.checked_boxes(image_ids, split.names)
+        for annotation in coco.boxes()
         if annotation['category_id'] in split.ids['all']
     }
     images_of = dict(all_images=image_ids, detic=holding)
@@ -180,7 +184,7 @@ def prepare_val(source: Path, folder: Path) -> Dict:
     return counts
 
 
-def _read_captions(coco: CocoFile, image_ids: FrozenSet[int],
+def _read_captions(coco: CocoFile, image_ids: Collection[int],
                    counts: FileCounts) -> Dict[int, List[str]]:
     """The captions of each image; they are all that is held in memory."""
     captions: Dict[int, List[str]] = {}
@@ -188,7 +192,10 @@ def _read_captions(coco: CocoFile, image_ids: FrozenSet[int],
         where = f'{coco.path}: annotations[{number}]'
         image_id = check_reference(entry, 'image_id', image_ids, 'images',
                                    where)
-        caption = typed_value(entry, 'caption', str, where).strip()
+        text = typed_value(entry, 'caption', str, where)
+        caption = whole_characters(text).strip()
+        if caption != text.strip():
+            counts.noted['captions with a broken character: repaired'] += 1
         if caption:
             captions.setdefault(image_id, []).append(caption)
         else:
@@ -216,13 +223,13 @@ def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
     coco = CocoFile(source, ('images', 'annotations'))
     counts = FileCounts(split.class_names, 'tags')
     counts.totals['captions'] = 0
-    captions = _read_captions(coco, coco.image_ids(('file_name', )), counts)
+    captions = _read_captions(coco, coco.image_ids(), counts)
     others = [n for i, n in split.names.items() if i not in split.ids['all']]
     words = {i: coco_words(split.names[i]) for i in split.ids['all']}
     find_tags = TagFinder(words, (*OTHER_PHRASES, *others))
 
     def images() -> Iterator[dict]:
-        for image in coco.entries('images'):
+        for image in coco.images():
             texts = captions.get(image['id'])
             if texts is None:
                 counts.dropped['images without a caption'] += 1
@@ -276,8 +283,8 @@ def prepare_ov_coco(annotations: Path,
     Raises:
         FileExistsError: If a file of other origin is in the way.
         FileNotFoundError: If one of COCO's files is missing.
-        TypeError: If a value in them has the wrong type.
-        ValueError: If they contradict themselves, or lack a class.
+        ValueError: If a value in them is wrong, they contradict themselves,
+            or lack a class.
     """
     annotations, out = Path(annotations), Path(out)
     for name in sorted({name for part in parts for name in PARTS[part][0]}):

@@ -2,7 +2,7 @@
 """OV-LVIS's files out of LVIS's."""
 from collections import Counter
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterator, List, Mapping, Tuple
+from typing import Dict, Iterator, List, Mapping, Tuple
 
 from ..json_checks import typed_list, typed_value
 from ..ov_lvis import (
@@ -31,7 +31,6 @@ def check_frequencies(categories: Mapping[int, dict], where: str) -> None:
         where (str): The file, for the error.
 
     Raises:
-        TypeError: If a value has the wrong type.
         ValueError: If a frequency is not known, no class is rare or all are,
             or the split of LVIS v1's 1203 classes is not 866 and 337.
     """
@@ -72,14 +71,14 @@ def lvis_words(category: Mapping, where: str) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, words)))
 
 
-def _category_info(coco: CocoFile, categories: Mapping[int, dict],
-                   image_ids: FrozenSet[int]) -> List[dict]:
+def _category_info(coco: CocoFile, categories: Mapping[int,
+                                                       dict]) -> List[dict]:
     """The categories with the images and boxes counted in the file."""
     boxes: Counter = Counter()
     # Pairs in one integer: a million of them take a quarter of the memory.
     pairs = set()
     order = {category: number for number, category in enumerate(categories)}
-    for annotation in coco.checked_boxes(image_ids, categories):
+    for annotation in coco.boxes():
         boxes[annotation['category_id']] += 1
         pairs.add(annotation['image_id'] * len(order) +
                   order[annotation['category_id']])
@@ -98,8 +97,7 @@ def _prepare_categories(coco: CocoFile, folder: Path, stem: str) -> Dict:
     """Check the file and write what is known of its categories."""
     categories = coco.categories()
     check_frequencies(categories, str(coco.path))
-    info = _category_info(coco, categories,
-                          coco.image_ids(('file_name', 'coco_url')))
+    info = _category_info(coco, categories)
     write_json(folder / CATEGORY_INFO.format(stem), info)
     with whole_file(folder / CLASS_NAMES.format(stem)) as file:
         file.writelines(f"{class_name(c['name'])}\n" for c in info)
@@ -126,12 +124,12 @@ def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
                         'boxes')
 
     def images() -> Iterator[dict]:
-        for image in coco.entries('images'):
+        for image in coco.images():
             counts.totals['images'] += 1
             yield image
 
     def annotations() -> Iterator[dict]:
-        for annotation in coco.entries('annotations'):
+        for annotation in coco.boxes():
             category = annotation['category_id']
             if category in rare:
                 counts.dropped['boxes of rare classes'] += 1
@@ -147,6 +145,11 @@ def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
             images=images(),
             annotations=annotations(),
             categories=list(categories.values())))
+    counts.dropped.update(coco.dropped)
+    counts.noted.update({
+        f'{what}: repaired': n
+        for what, n in coco.repaired.items()
+    })
     return {name: counts.as_dict()}
 
 
@@ -171,7 +174,6 @@ def prepare_ov_lvis(train: Path,
     Raises:
         FileExistsError: If a file of other origin is in the way.
         FileNotFoundError: If ``train`` does not exist.
-        TypeError: If a value in it has the wrong type.
         ValueError: If it contradicts itself or the published split.
     """
     train, out = Path(train), Path(out)
@@ -190,7 +192,8 @@ def prepare_ov_lvis(train: Path,
         parameters={})
 
     def make(folder: Path) -> Dict:
-        coco = CocoFile(train, ('images', 'annotations', 'categories'))
+        coco = CocoFile(
+            train, ('images', 'annotations', 'categories'), lvis=True)
         facts = do_once(folder, 'categories',
                         lambda: _prepare_categories(coco, folder, stem))
         files = do_once(folder, 'boxes',

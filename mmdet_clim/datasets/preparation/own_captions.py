@@ -2,8 +2,9 @@
 """One's own captioned images: a folder, a table, JSON or shards."""
 import csv
 import hashlib
-import json
 import os
+import re
+from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,8 +21,15 @@ from typing import (
     Tuple,
 )
 
-from ..image_text import IMAGE_SUFFIXES, json_line_samples, json_samples
-from ..json_checks import typed_list, typed_value
+from ..image_text import (
+    IMAGE_SUFFIXES,
+    OTHER_SUFFIXES,
+    json_line_samples,
+    json_samples,
+)
+from ..json_checks import typed_id, typed_list, typed_value
+from ..json_files import read_json
+from ..text_files import read_lines, read_text
 from ..vocabulary import Vocabulary
 from .captioned_images import (
     Part,
@@ -32,11 +40,17 @@ from .captioned_images import (
     read_shard,
     shard_place,
 )
-from .job import file_stamp
+from .job import file_stamp, images_stamp, stamp_of
 from .parts import in_parts, prepare_in_parts
 
-_TABLES = {'.csv': ',', '.tsv': '\t'}
+_TABLES = ('.csv', '.tsv')
 _JSON = {'.json': json_samples, '.jsonl': json_line_samples}
+# A cell that is quoted as a whole, its own quotation marks written twice.
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+# A line of a caption that begins as a row does, with the name of an image.
+_SWALLOWED = re.compile(
+    rf'\n\s*"?[^\n,]+(?:{"|".join(map(re.escape, IMAGE_SUFFIXES))})"?,',
+    re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,8 +94,8 @@ def own_classes(vocabulary: Vocabulary,
         synonyms (Mapping[str, Sequence[str]]): Other words for some of them.
 
     Raises:
-        TypeError: If the synonyms of a class are no list of strings.
-        ValueError: If they are given for what is no class.
+        ValueError: If they are no lists of strings, or are given for what is
+            no class.
     """
     unknown = sorted(set(synonyms) - set(vocabulary.names))
     if unknown:
@@ -138,6 +152,21 @@ class EntryWorker:
 
 
 @dataclass(frozen=True)
+class FolderFile:
+    """A file below a folder of images.
+
+    Args:
+        name (str): Its path below the folder.
+        text (str): That of the text beside an image; '' for none.
+        problem (str): Why it is no image with a text, '' if it may be one.
+    """
+
+    name: str
+    text: str = ''
+    problem: str = ''
+
+
+@dataclass(frozen=True)
 class FolderWorker:
     """Reads images and the text files beside them.
 
@@ -149,8 +178,8 @@ class FolderWorker:
     classes: Optional[TagClasses]
     folder: Path
 
-    def __call__(self, task: Iterable[str]) -> Part:
-        """The part of some image names; a caption is a line of a text."""
+    def __call__(self, task: Iterable[FolderFile]) -> Part:
+        """The part of some files; a caption is a line of a text."""
         part = Part()
         named = self._captions(task, part)
         for name, captions, image in read_files(self.folder, named, part):
@@ -162,19 +191,24 @@ class FolderWorker:
                     tags=_tags(part, self.classes, captions, None)))
         return part
 
-    def _captions(self, names: Iterable[str],
+    def _captions(self, files: Iterable[FolderFile],
                   part: Part) -> Iterator[Tuple[str, List[str]]]:
         """Names of images that have a text, with its lines."""
-        for name in names:
-            try:
-                text = (self.folder / name).with_suffix('.txt').read_text(
-                    encoding='utf-8-sig')
-            except FileNotFoundError:
-                part.drop('images without a text file', name)
-            except UnicodeDecodeError:
-                part.drop('images whose text file is not UTF-8', name)
+        for file in files:
+            problem = file.problem
+            if not problem:
+                try:
+                    text = read_text(self.folder / file.text)
+                except FileNotFoundError:
+                    problem = 'images without a text file'
+                except OSError:
+                    problem = 'images whose text file cannot be read'
+                except ValueError:
+                    problem = 'images whose text file is not UTF-8'
+            if problem:
+                part.drop(problem, file.name)
             else:
-                yield name, [c for c in text.split('\n') if c.strip()]
+                yield file.name, [c for c in text.split('\n') if c.strip()]
 
 
 @dataclass(frozen=True)
@@ -191,99 +225,173 @@ class ShardWorker:
         """The part of one shard."""
         part = Part()
         for member, image in read_shard(path, part):
-            given = member['tags']
-            if given is not None:
-                given = typed_list(member, 'tags', str,
-                                   f"{path}: {member['where']}")
             sample = dict(
                 file_name=member['file_name'],
                 captions=member['captions'],
-                tags=_tags(part, self.classes, member['captions'], given))
+                tags=_tags(part, self.classes, member['captions'],
+                           member['tags']))
             part.add(image, dict(sample, **shard_place(member)))
         return part
 
 
-def folder_images(folder: Path) -> Tuple[List[str], str]:
-    """The images below a folder.
+def folder_images(folder: Path) -> Tuple[List[FolderFile], str]:
+    """The images below a folder, and what else looks like one.
 
     Args:
-        folder (Path): Looked through to any depth.
+        folder (Path): Looked through to any depth, links to folders included.
 
     Returns:
-        tuple[list[str], str]: Their paths below it, sorted, and a digest of
-        all names, sizes and times of change, texts included.
+        tuple[list[FolderFile], str]: In the order of their names, and a
+        digest of all names, sizes and times of change, texts included.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no image.
     """
-    names = []
+    files: List[FolderFile] = []
     digest = hashlib.sha256()
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            path = Path(parent) / file
-            name = path.relative_to(folder).as_posix()
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES
-            if is_image:
-                names.append(name)
-            if is_image or path.suffix == '.txt':
-                digest.update(repr((name, file_stamp(path))).encode())
-    if not names:
-        raise ValueError(f'{folder}: expected images ({IMAGE_SUFFIXES}) with '
-                         'text files of the same names, got no image')
-    return sorted(names), digest.hexdigest()
+    for parent, names in _linked_folders(folder, files):
+        below = Path(parent).relative_to(folder)
+        texts = {
+            Path(name).stem: name
+            for name in names if Path(name).suffix.lower() == '.txt'
+        }
+        with_image = set()
+        for name in names:
+            stem, suffix = Path(name).stem, Path(name).suffix.lower()
+            if suffix in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES):
+                with_image.add(stem)
+                problem = 'images without a text file'
+                if suffix in OTHER_SUFFIXES:
+                    problem = f'images of a format that is not read ({suffix})'
+                elif stem in texts:
+                    problem = ''
+                files.append(
+                    FolderFile((below / name).as_posix(),
+                               (below / texts.get(stem, '')).as_posix(),
+                               problem))
+            elif suffix != '.txt':
+                continue
+            digest.update(
+                repr((str(below / name),
+                      stamp_of(Path(parent) / name))).encode())
+        files += [
+            FolderFile(
+                (below / name).as_posix(), problem='texts without an image')
+            for stem, name in texts.items() if stem not in with_image
+        ]
+    if not any(file.name.lower().endswith(IMAGE_SUFFIXES) for file in files):
+        others = Counter(file.problem for file in files)
+        raise ValueError(
+            f'{folder}: expected images ({", ".join(IMAGE_SUFFIXES)}) with '
+            'text files of the same names, got no image'
+            f'{f"; there are {dict(others)}" if others else ""}')
+    return sorted(files, key=lambda file: file.name), digest.hexdigest()
+
+
+def _linked_folders(
+        folder: Path,
+        files: List[FolderFile]) -> Iterator[Tuple[str, List[str]]]:
+    """A folder and those below it, with the names of their files.
+
+    A link to a folder is followed, unless it leads back to one that was seen.
+    """
+    seen = {os.path.realpath(folder)}
+
+    def note(error: OSError) -> None:
+        name = Path(error.filename).relative_to(folder).as_posix()
+        files.append(
+            FolderFile(
+                name,
+                problem=f'folders that cannot be read '
+                f'({error.strerror})'))
+
+    for parent, folders, names in os.walk(
+            folder, onerror=note, followlinks=True):
+        new = []
+        for name in sorted(folders):
+            place = os.path.realpath(os.path.join(parent, name))
+            if place not in seen:
+                seen.add(place)
+                new.append(name)
+        folders[:] = new
+        yield parent, sorted(names)
+
+
+def _table_rows(path: Path) -> Iterator[Tuple[int, List[str]]]:
+    """The rows of a table with the number of their last line.
+
+    In a ``.tsv`` a quotation mark is a character as any other, but for a cell
+    that is quoted as a whole, as spreadsheets write it.
+
+    Raises:
+        ValueError: If a line is no text, or the quotes of a ``.csv`` are not
+            closed.
+    """
+    if path.suffix.lower() == '.tsv':
+        for number, line in read_lines(path):
+            if line:
+                yield number, [
+                    cell[1:-1].replace('""', '"')
+                    if _QUOTED.fullmatch(cell) else cell
+                    for cell in line.split('\t')
+                ]
+        return
+    reader = csv.reader((f'{line}\n' for _, line in read_lines(path)),
+                        strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(f'{path}: after line {reader.line_num}: {error}') \
+            from error
 
 
 def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
     """The images of a table with a line of column names.
 
     Args:
-        path (Path): ``.csv`` with commas or ``.tsv`` with tabs, in UTF-8.
+        path (Path): ``.csv`` with commas or ``.tsv`` with tabs.
         columns (Columns): Their names.
 
     Raises:
-        ValueError: If a column or a cell is missing.
+        ValueError: If a column or a cell is missing, or the file is no text.
     """
-    with open(path, encoding='utf-8-sig', newline='') as file:
-        reader = csv.DictReader(
-            file, delimiter=_TABLES[path.suffix], strict=True)
-        wanted = [
-            n for n in (columns.image, columns.caption, columns.tags) if n
-        ]
-        found = reader.fieldnames or []
-        for name in wanted:
-            if name not in found:
-                raise ValueError(f'{path}: line 1: expected a column '
-                                 f'{name!r}, got {list(found)}')
+    rows = _table_rows(path)
+    _, found = next(rows, (1, []))
+    wanted = [n for n in (columns.image, columns.caption, columns.tags) if n]
+    for name in wanted:
+        if name not in found:
+            raise ValueError(f'{path}: line 1: expected a column {name!r}, '
+                             f'got {found}')
 
-        def checked() -> Iterator[dict]:
-            try:
-                for row in reader:
-                    # DictReader's way to say: too few, too many.
-                    if None in row.values() or None in row:
-                        raise ValueError(
-                            f'{path}: line {reader.line_num}: expected '
-                            f'{len(found)} cells, got {list(row.values())}')
-                    if not row[columns.image].strip():
-                        raise ValueError(
-                            f'{path}: line {reader.line_num}: column '
-                            f'{columns.image!r} is empty, expected the path '
-                            'of an image')
-                    yield row
-            except csv.Error as error:
+    def checked() -> Iterator[dict]:
+        for number, cells in rows:
+            if len(cells) != len(found):
+                raise ValueError(f'{path}: line {number}: expected '
+                                 f'{len(found)} cells, got {cells}')
+            row = dict(zip(found, cells))
+            if not row[columns.image].strip():
                 raise ValueError(
-                    f'{path}: after line {reader.line_num}: {error}'
-                ) from error
+                    f'{path}: line {number}: column {columns.image!r} is '
+                    'empty, expected the path of an image')
+            if _SWALLOWED.search(row[columns.caption]):
+                raise ValueError(
+                    f'{path}: line {number}: column {columns.caption!r} '
+                    f'holds further rows, {row[columns.caption][:200]!r}; '
+                    'expected a quotation mark at the start of a cell to be '
+                    'written twice within quotes: """like this"" and so on"')
+            yield row
 
-        for name, rows in groupby(checked(), lambda row: row[columns.image]):
-            captions, tags = [], set()
-            for row in rows:
-                captions.append(row[columns.caption])
-                if columns.tags:
-                    cells = row[columns.tags].split(';')
-                    tags.update(filter(None, map(str.strip, cells)))
-            yield Entry(name, tuple(captions),
-                        tuple(sorted(tags)) if columns.tags else None)
+    for name, grouped in groupby(checked(), lambda row: row[columns.image]):
+        captions, tags = [], set()
+        for row in grouped:
+            captions.append(row[columns.caption])
+            if columns.tags:
+                cells = row[columns.tags].split(';')
+                tags.update(filter(None, map(str.strip, cells)))
+        yield Entry(name, tuple(captions),
+                    tuple(sorted(tags)) if columns.tags else None)
 
 
 def json_entries(path: Path) -> Iterator[Entry]:
@@ -293,10 +401,10 @@ def json_entries(path: Path) -> Iterator[Entry]:
         path (Path): A ``.json``, in memory as a whole, or a ``.jsonl``.
 
     Raises:
-        TypeError: If a value has the wrong type.
-        ValueError: If a key is missing or a line is not valid JSON.
+        ValueError: If a key is missing, a value has the wrong type, or a line
+            is not valid JSON.
     """
-    for raw in _JSON[path.suffix](str(path), 0):
+    for raw in _JSON[path.suffix.lower()](str(path), 0):
         where = f"{path}: {raw['where']}"
         name = typed_value(raw, 'file_name', str, where)
         if not name:
@@ -306,7 +414,7 @@ def json_entries(path: Path) -> Iterator[Entry]:
         if tags is not None:
             tags = tuple(typed_list(raw, 'tags', str, where))
         yield Entry(name, tuple(raw['captions']), tags,
-                    typed_value(raw, 'id', int, where))
+                    typed_id(raw, 'id', where))
 
 
 @dataclass(frozen=True)
@@ -342,15 +450,16 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
     """
     path = Path(source)
     if path.is_dir():
-        names, digest = folder_images(path)
-        return Source(lambda: in_parts(names), FolderWorker(classes, path),
+        files, digest = folder_images(path)
+        return Source(lambda: in_parts(files), FolderWorker(classes, path),
                       {source: digest})
-    if path.suffix == '.tar':
+    if path.suffix.lower() == '.tar':
         shards = [str(shard) for shard in find_shards(source)]
         return Source(lambda: shards, ShardWorker(classes),
                       {shard: file_stamp(Path(shard))
                        for shard in shards})
-    if path.suffix not in (*_TABLES, *_JSON):
+    suffix = path.suffix.lower()
+    if suffix not in (*_TABLES, *_JSON):
         raise ValueError(f'{source}: expected a folder, .csv, .tsv, .json, '
                          '.jsonl or .tar')
     if not path.is_file():
@@ -359,13 +468,16 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder')
 
-    def tasks() -> Iterator[Tuple[Entry, ...]]:
-        if path.suffix in _JSON:
-            return in_parts(json_entries(path))
-        return in_parts(table_entries(path, columns))
+    def entries() -> Iterator[Entry]:
+        if suffix in _JSON:
+            return json_entries(path)
+        return table_entries(path, columns)
 
-    return Source(tasks, EntryWorker(classes, folder),
-                  {source: file_stamp(path)})
+    named = images_stamp(folder, (entry.file_name for entry in entries()))
+    return Source(lambda: in_parts(entries()), EntryWorker(classes, folder), {
+        source: file_stamp(path),
+        f'images of {source}': named
+    })
 
 
 def prepare_image_text(source: str,
@@ -397,8 +509,8 @@ def prepare_image_text(source: str,
     Raises:
         FileExistsError: If a file of other origin is in the way.
         FileNotFoundError: If an input is missing.
-        TypeError: If a value in it has the wrong type.
-        ValueError: If it or an argument is wrong, or no image is left.
+        ValueError: If it, a value in it or an argument is wrong, or no image
+            is left.
     """
     out = Path(out)
     check_output(out)
@@ -424,14 +536,10 @@ def read_synonyms(path: Path) -> Dict[str, List[str]]:
         path (Path): A JSON file.
 
     Raises:
-        TypeError: If it is something else.
-        ValueError: If it is not valid JSON.
+        ValueError: If it is something else, or not valid JSON.
     """
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{path}: not valid JSON ({error})') from error
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise TypeError(f'{path}: expected an object of lists by class name, '
-                        f'got {type(content).__name__}')
+        raise ValueError(f'{path}: expected an object of lists by class name, '
+                         f'got {type(content).__name__}')
     return {key: typed_list(content, key, str, str(path)) for key in content}

@@ -57,7 +57,7 @@ def _read_part(path: Path, digest: str) -> Optional[Part]:
     if content['task'] != digest:
         return None
     return Part(content['samples'], Counter(content['dropped']),
-                content['example'])
+                Counter(content['noted']), content['example'])
 
 
 _make: Optional[Callable[[Any], Part]] = None
@@ -84,6 +84,7 @@ def _make_part(make: Callable[[Any], Part], task: Any, path: Path,
             task=digest,
             samples=part.samples,
             dropped=part.dropped,
+            noted=part.noted,
             example=part.example))
 
 

@@ -1,16 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
-"""Loading of captioned images."""
+"""Loading of images."""
 from typing import Optional, Tuple
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmdet_clim.datasets.images import MAX_PIXELS, read_image
+from mmdet_clim.datasets.image_files import read_image
+from mmdet_clim.datasets.images import MAX_PIXELS, UnreadableImageError
 from mmdet_clim.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
 class LoadImageText(BaseTransform):
-    """Load the image of a captioned sample from a file or a shard.
+    """Load the image of a sample from a file or a shard.
 
     Required Keys:
 
@@ -19,24 +21,26 @@ class LoadImageText(BaseTransform):
 
     Added Keys:
 
-    - img ((H, W, 3), uint8, BGR)
+    - img ((H, W, 3), uint8 or float32, BGR)
     - img_shape ((H, W) of ``img``)
     - ori_shape ((H, W) of the file at full size)
 
     An image that cannot be read raises
-    :class:`~mmdet_clim.datasets.UnreadableImageError`, which
-    :class:`~mmdet_clim.datasets.ImageTextDataset` and
-    :class:`~mmdet_clim.datasets.OVCocoDataset` turn into another sample.
+    :class:`~mmdet_clim.datasets.UnreadableImageError`, which the data sets of
+    this package turn into another sample. They also put this transform in the
+    place of MMCV's ``LoadImageFromFile``, which config files name.
 
     Args:
         scale (tuple[int, int], optional): (width, height) in pixels that a
             later transform fits the image into. A JPEG much larger than that
             is decoded at 1/2, 1/4 or 1/8 of its size, which is faster. Only
             for samples without boxes: those are not scaled along.
-        max_pixels (int): The largest number of pixels to decode. A larger
-            JPEG is decoded at a reduced size, other files count as
-            unreadable.
-        backend_args (dict, optional): MMEngine's file backend.
+        max_pixels (int): The largest number of pixels to decode. Of a
+            sample with captions, a larger JPEG is decoded at a reduced size;
+            other files count as unreadable.
+        to_float32 (bool): Give float32 values.
+        backend_args (dict, optional): MMEngine's file backend. Without it an
+            address such as ``http://`` is unreadable.
 
     Raises:
         ValueError: If ``scale`` or ``max_pixels`` is not positive.
@@ -45,6 +49,7 @@ class LoadImageText(BaseTransform):
     def __init__(self,
                  scale: Optional[Tuple[int, int]] = None,
                  max_pixels: int = MAX_PIXELS,
+                 to_float32: bool = False,
                  backend_args: Optional[dict] = None) -> None:
         if scale is not None and (len(scale) != 2 or min(scale) < 1):
             raise ValueError(
@@ -54,6 +59,7 @@ class LoadImageText(BaseTransform):
                 f'max_pixels: expected at least 1, got {max_pixels}')
         self.scale = None if scale is None else tuple(scale)
         self.max_pixels = max_pixels
+        self.to_float32 = to_float32
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
@@ -75,6 +81,16 @@ class LoadImageText(BaseTransform):
                 'scale=None for samples with boxes')
         image, full_shape = read_image(results, self.scale, self.max_pixels,
                                        self.backend_args)
+        if self.scale is None and 'captions' not in results and \
+                image.shape[:2] != full_shape:
+            # Boxes are in pixels of the file.
+            raise UnreadableImageError(
+                f"img_path={str(results['img_path'])!r}: {full_shape[1]}x"
+                f'{full_shape[0]} pixels, expected at most '
+                f'max_pixels={self.max_pixels}',
+                reason='too large')
+        if self.to_float32:
+            image = image.astype(np.float32)
         results['img'] = image
         results['img_shape'] = image.shape[:2]
         results['ori_shape'] = tuple(full_shape)
@@ -83,4 +99,5 @@ class LoadImageText(BaseTransform):
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(scale={self.scale}, '
                 f'max_pixels={self.max_pixels}, '
+                f'to_float32={self.to_float32}, '
                 f'backend_args={self.backend_args})')

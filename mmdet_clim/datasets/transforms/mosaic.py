@@ -21,7 +21,8 @@ from mmcv.transforms.utils import cache_randomness
 from mmdet.structures.bbox import HorizontalBoxes
 
 from mmdet_clim.datasets.draws import Draw, current_drawing
-from mmdet_clim.datasets.images import UnreadableImageError, read_image
+from mmdet_clim.datasets.image_files import read_image
+from mmdet_clim.datasets.images import UnreadableImageError
 from mmdet_clim.datasets.unreadable import UnreadableImages
 from mmdet_clim.registry import TRANSFORMS
 

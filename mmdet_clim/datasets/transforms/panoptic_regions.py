@@ -1,12 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """Segments of a panoptic map as regions."""
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
-from mmengine.fileio import get
 
+from mmdet_clim.datasets.image_files import read_image
 from mmdet_clim.registry import TRANSFORMS
 
 
@@ -36,7 +35,7 @@ class LoadPanopticRegions(BaseTransform):
         backend_args (dict, optional): MMEngine's file backend.
 
     Raises:
-        ValueError: If the file is no image.
+        UnreadableImageError: If the file is no image.
     """
 
     def __init__(self,
@@ -54,11 +53,9 @@ class LoadPanopticRegions(BaseTransform):
         Returns:
             dict: The sample with its regions.
         """
-        path = results['seg_map_path']
-        data = get(path, backend_args=self.backend_args)
-        colours = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if colours is None:
-            raise ValueError(f'seg_map_path={path!r}: expected a PNG')
+        colours, _ = read_image(
+            dict(img_path=results['seg_map_path']),
+            backend_args=self.backend_args)
         blue, green, red = np.moveaxis(colours.astype(np.int64), 2, 0)
         ids = red + 256 * green + 65536 * blue
         boxes, labels, masks = [], [], []

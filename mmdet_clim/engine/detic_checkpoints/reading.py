@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmdet_clim.datasets.archives import check_stored
+
 
 def _latin1(text: str, encoding: str) -> bytes:
     """Bytes, as pickles of protocol 2 write them."""
@@ -86,6 +88,7 @@ def read_weights(path: Path) -> Dict[str, Tensor]:
         with open(path, 'rb') as file:
             content = ArrayUnpickler(file, encoding='latin1').load()
     else:
+        check_stored(path)
         content = torch.load(path, map_location='cpu', weights_only=True)
     if isinstance(content, Mapping):
         for key in ('model', 'state_dict'):

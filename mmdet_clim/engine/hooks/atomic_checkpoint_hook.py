@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from collections import deque
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import Collection, List, Optional, Union
 
 import torch
 from mmengine.dist import (
@@ -66,10 +66,10 @@ class _HeldRemovals:
     def remove(self, path: str) -> None:
         self._files.append(path)
 
-    def flush(self, kept: Optional[str]) -> None:
-        """Remove them all, but for one that was written again."""
+    def flush(self, kept: Collection[str]) -> None:
+        """Remove them all, but for those that were written again."""
         for path in self._files:
-            if path != kept:
+            if path not in kept:
                 self.backend.remove(path)
 
 
@@ -204,7 +204,10 @@ class AtomicCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = held.backend
-        held.flush(kept=getattr(self, 'best_ckpt_path', None))
+        held.flush({
+            vars(self).get('best_ckpt_path'),
+            *vars(self).get('best_ckpt_path_dict', {}).values()
+        })
 
 
 def _buffers_of_ranks(model: nn.Module) -> Optional[List[dict]]:

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
+from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.registry import HOOKS
 from mmdet_clim.visualization import (
     ModelView,
@@ -66,7 +67,7 @@ class ResponseMapHook(Hook):
     def before_run(self, runner) -> None:
         """Read the images."""
         self._loaded = [
-            mmcv.imrescale(mmcv.imread(str(path)), (self.size, self.size))
+            mmcv.imrescale(read_image_file(path), (self.size, self.size))
             for path in self.images
         ]
 

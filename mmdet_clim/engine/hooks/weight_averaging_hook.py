@@ -12,6 +12,8 @@ from torch import Tensor
 from mmdet_clim.engine.checkpoints import save_atomically
 from mmdet_clim.registry import HOOKS
 
+VISUAL = 'image_tower.visual.'
+
 
 @HOOKS.register_module()
 class WeightAveragingHook(Hook):
@@ -20,9 +22,9 @@ class WeightAveragingHook(Hook):
     Saved and validated is :math:`\alpha\,\text{trained} + (1 - \alpha)\,
     \text{original}` (REFERENCE.md, section 4: 0.7 for ViT-B/16, 0.5 for
     RN50x64). The training goes on from the trained weights, which are what
-    MMEngine's own checkpoints hold. The original is the CLIP that
-    ``image_tower.pretrained`` names, also in a run that begins with
-    ``load_from`` or is resumed.
+    MMEngine's own checkpoints hold, those of ``save_best`` too. The original
+    is the CLIP that ``image_tower.pretrained`` names, also in a run that
+    begins with ``load_from`` or is resumed.
 
     The file holds the whole CLIP, text tower too, and is what
     ``open_clip.create_model(name, pretrained=FILE)`` reads.
@@ -84,6 +86,15 @@ class WeightAveragingHook(Hook):
             for name, value in visual.state_dict().items()
         }
         visual.load_state_dict(_model(runner).averaged_tower(self.alpha))
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Save the trained weights also where a validation saves.
+
+        ``save_best`` writes its checkpoint, and that of the iteration anew,
+        while the averaged weights are in the model.
+        """
+        for name, value in self._trained.items():
+            checkpoint['state_dict'][VISUAL + name] = value.cpu()
 
     def after_val(self, runner) -> None:
         """Put the trained weights back."""

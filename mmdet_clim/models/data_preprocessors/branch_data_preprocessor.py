@@ -8,6 +8,9 @@ from torch import nn
 from mmdet_clim.registry import MODELS
 
 BOXES_BRANCH = 'boxes'
+#: The stride of the coarsest map of the pyramids that are joined level to
+#: level, as in the necks of RTMDet, YOLOX and FPN.
+PAD_SIZE_DIVISOR = 32
 
 
 @MODELS.register_module()
@@ -15,7 +18,10 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
     """Sort a mixed batch into branches and preprocess each on its own.
 
     Images of one branch are padded together, those of different branches are
-    not: a mosaic never makes the boxes batch larger.
+    not: a mosaic never makes the boxes batch larger. A detector without a
+    ``pad_size_divisor``, such as RTMDet, has its own images padded by its
+    pipeline; those of the other branches are then padded to a multiple of
+    ``PAD_SIZE_DIVISOR``.
 
     Args:
         preprocessor (dict or nn.Module): The wrapped detector's own
@@ -51,7 +57,7 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
             branch['inputs'].append(image)
             branch['data_samples'].append(sample)
         done = {
-            name: self.preprocessor(batch, training)
+            name: self._preprocess(name, batch)
             for name, batch in branches.items()
         }
         return {
@@ -61,3 +67,14 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
             }
             for key in ('inputs', 'data_samples')
         }
+
+    def _preprocess(self, name: str, batch: dict) -> dict:
+        """The batch of one branch."""
+        own = getattr(self.preprocessor, 'pad_size_divisor', None)
+        if name == BOXES_BRANCH or own != 1:
+            return self.preprocessor(batch, True)
+        self.preprocessor.pad_size_divisor = PAD_SIZE_DIVISOR
+        try:
+            return self.preprocessor(batch, True)
+        finally:
+            self.preprocessor.pad_size_divisor = own

@@ -41,7 +41,8 @@ class CLIMDetector(BaseDetector):
     Args:
         detector (dict): Config of any mmdet detector.
         objectives (dict): Name to config of a region objective.
-        text_encoder (dict): Config of the frozen text encoder.
+        text_encoder (dict, optional): Config of the frozen text encoder; None
+            where no objective needs one, as ``GroundingObjective``.
         region_reader (dict, optional): Config of the region reader. Defaults
             to the one that fits the detector.
         branches (dict, optional): Branch to the names of its objectives.
@@ -58,13 +59,14 @@ class CLIMDetector(BaseDetector):
     Raises:
         ValueError: If there is no objective, a branch names one that does not
             exist, or a name would be mistaken for another loss.
-        TypeError: If no region reader fits the detector.
+        TypeError: If no region reader fits the detector, or an objective
+            needs a text encoder and there is none.
     """
 
     def __init__(self,
                  detector: dict,
                  objectives: Mapping[str, dict],
-                 text_encoder: dict,
+                 text_encoder: Optional[dict] = None,
                  region_reader: Optional[dict] = None,
                  branches: Optional[Mapping[str, Sequence[str]]] = None,
                  data_preprocessor: Optional[dict] = None,
@@ -77,16 +79,21 @@ class CLIMDetector(BaseDetector):
             or BranchDataPreprocessor(detector.data_preprocessor),
             init_cfg=init_cfg)
         self.detector = detector
-        self.text_encoder = MODELS.build(text_encoder)
-        self.region_reader = build_region_reader(region_reader, detector,
-                                                 self.text_encoder.dim)
+        self.text_encoder = text_encoder and MODELS.build(text_encoder)
+        # Without one, nothing reads the reader's embeddings.
+        dim = self.text_encoder.dim if text_encoder else 1
+        self.region_reader = build_region_reader(region_reader, detector, dim)
         self.objectives = nn.ModuleDict({
             name: MODELS.build(cfg)
             for name, cfg in objectives.items()
         })
-        for objective in self.objectives.values():
+        for name, objective in self.objectives.items():
             if isinstance(objective, GroundingObjective):
                 objective.check(self.region_reader)
+            elif text_encoder is None:
+                raise TypeError(f'text_encoder: objectives.{name}, a '
+                                f'{type(objective).__name__}, needs one, got '
+                                'None')
         self.branches = branches
         self.norm_eval = norm_eval
         self.register_load_state_dict_pre_hook(_accept_plain_detector)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Set
 
 import torch
 import transformers
@@ -11,12 +11,15 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmdet_clim.models.text_encoders.base import report_once, unknown_texts
 from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
 from mmdet_clim.registry import MODELS
 
 # From here on, tokenizers have no `batch_encode_plus`, which mmdet 3.3 calls,
 # and BERT takes masks between tokens with a dimension for the heads alone.
 CHANGED_IN = 5
+#: Captions of which it is remembered that they were looked at.
+MAX_SEEN = 65536
 IS_CHANGED = int(transformers.__version__.split('.')[0]) >= CHANGED_IN
 
 
@@ -53,6 +56,8 @@ class BertLanguageModel(BertModel):
             name = str(find_weights(package))
         super().__init__(name=name, **kwargs)
         self.frozen = frozen
+        self._seen: Set[str] = set()
+        self.num_unknown = self.num_truncated = 0
         if frozen:
             self.requires_grad_(False)
 
@@ -86,6 +91,7 @@ class BertLanguageModel(BertModel):
             padding='max_length' if self.pad_to_max else 'longest',
             truncation=True,
             return_tensors='pt').to(body.model.device)
+        self._report(captions, tokens['input_ids'])
         mask, more = tokens['attention_mask'], {}
         if self.use_sub_sentence_represent:
             mask, position_ids = \
@@ -103,6 +109,37 @@ class BertLanguageModel(BertModel):
         if mask.dim() == 2:
             embedded = embedded * mask.unsqueeze(-1).to(embedded)
         return dict(embedded=embedded, masks=mask, hidden=states[-1], **more)
+
+    def _report(self, captions: Sequence[str], ids: Tensor) -> None:
+        """Say the first time that a caption is not read whole."""
+        new = {
+            caption: row
+            for caption, row in zip(captions, ids.tolist())
+            if caption not in self._seen
+        }
+        if len(self._seen) < MAX_SEEN:
+            self._seen.update(new)
+        unknown = unknown_texts(self.tokenizer, list(new), list(new.values()))
+        full = [
+            caption for caption, row in new.items()
+            if len(row) == self.max_tokens
+            and row[-1] != self.tokenizer.pad_token_id
+        ]
+        cut = [
+            caption for caption in full
+            if len(self.tokenizer.tokenize(caption)) > self.max_tokens - 2
+        ]
+        name = type(self).__name__
+        if unknown and not self.num_unknown:
+            report_once(
+                f'{name}: texts with characters that the language model has '
+                'no tokens for are read without them', unknown, 'num_unknown')
+        if cut and not self.num_truncated:
+            report_once(
+                f'{name}: texts longer than the limit of {self.max_tokens} '
+                'tokens are cut off there', cut, 'num_truncated')
+        self.num_unknown += len(unknown)
+        self.num_truncated += len(cut)
 
     def _states(self, tokens: dict, mask: Tensor,
                 position_ids: Optional[Tensor]) -> Sequence[Tensor]:

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Sequence
+from typing import Optional, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
@@ -26,15 +25,17 @@ class ClassTexts(nn.Module):
         super().__init__()
         self.vocabulary = build_vocabulary(vocabulary)
         self.templates = tuple(templates)
-        self.register_buffer('embeddings', torch.empty(0), persistent=False)
+        # No buffer: EMA would copy it before it is filled.
+        self._embeddings: Optional[Tensor] = None
 
     def __len__(self) -> int:
         return len(self.vocabulary)
 
     def forward(self, text_encoder: BaseTextEncoder) -> Tensor:
         """Unit vectors (C, D) of the classes, where the encoder is."""
-        if len(self.embeddings) == 0:
-            self.embeddings = encode_classes(text_encoder,
-                                             self.vocabulary.names,
-                                             self.templates)
-        return self.embeddings
+        if self._embeddings is None:
+            self._embeddings = encode_classes(text_encoder,
+                                              self.vocabulary.names,
+                                              self.templates)
+        self._embeddings = self._embeddings.to(text_encoder.device)
+        return self._embeddings

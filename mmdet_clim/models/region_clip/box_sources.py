@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Where the boxes come from that a training on CLIP looks at."""
-import json
 import math
 from abc import ABCMeta, abstractmethod
 from collections import defaultdict
@@ -10,6 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.coco_annotations import read_detections
 from mmdet_clim.registry import MODELS
 
 
@@ -122,9 +122,8 @@ class FileBoxes(BoxSource):
         num_boxes (int): At most so many per image, best first.
 
     Raises:
-        TypeError: If the file holds no such list.
-        ValueError: If an entry lacks a key or is no box, or ``num_boxes`` is
-            below 1.
+        ValueError: If the file holds no such list, an entry lacks a key or
+            is no box, or ``num_boxes`` is below 1.
     """
 
     def __init__(self, file: str, num_boxes: int = 100) -> None:
@@ -132,12 +131,7 @@ class FileBoxes(BoxSource):
         if num_boxes < 1:
             raise ValueError(
                 f'num_boxes: expected at least 1, got {num_boxes}')
-        with open(file, encoding='utf-8') as stream:
-            entries = json.load(stream)
-        if not isinstance(entries, list):
-            raise TypeError(f'{file}: expected a list of boxes as in COCO '
-                            f'results, got {type(entries).__name__}')
-        self._boxes = _best_boxes(file, entries, num_boxes)
+        self._boxes = _best_boxes(file, read_detections(file), num_boxes)
 
     def forward(self, sample: DetDataSample) -> Tensor:
         height, width = sample.img_shape[:2]
@@ -160,12 +154,8 @@ def _best_boxes(file: str, entries: Sequence[dict],
     """(K, 4) xyxy boxes by image id, best first."""
     by_image: Dict[int, List[dict]] = defaultdict(list)
     for number, entry in enumerate(entries):
-        missing = {'image_id', 'bbox', 'score'} - set(entry)
-        if missing:
-            raise ValueError(f'{file}: entry {number}: expected the keys '
-                             f'image_id, bbox and score, lacks {missing}')
         box = entry['bbox']
-        if len(box) != 4 or not min(box[2:]) > 0:
+        if not min(box[2:]) > 0:
             raise ValueError(
                 f'{file}: entry {number}: bbox is {box}, expected '
                 'x, y and a positive width and height')

@@ -10,6 +10,7 @@ from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.models.text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,
+    check_distinct,
     encode_classes,
 )
 from mmdet_clim.registry import MODELS
@@ -88,7 +89,8 @@ class ZeroShotClassifier(BaseModule):
 
         Raises:
             ValueError: If the embeddings have another count than the
-                vocabulary or another width than the trained projection.
+                vocabulary or another width than the trained projection, or
+                two classes have the same.
         """
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is None:
@@ -98,6 +100,7 @@ class ZeroShotClassifier(BaseModule):
             raise ValueError(
                 f'embeddings: expected shape ({len(vocabulary)}, D) for '
                 f'{len(vocabulary)} classes, got {tuple(embeddings.shape)}')
+        check_distinct(vocabulary.names, embeddings)
         width = self.class_embeddings.shape[-1]
         if width and embeddings.shape[1] != width:
             raise ValueError(f'embeddings: this classifier has width {width}, '

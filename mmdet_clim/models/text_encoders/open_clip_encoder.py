@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmdet_clim.models.open_clip_models import create_clip, model_name
 from mmdet_clim.registry import MODELS
 
-from .base import BaseTextEncoder
+from .base import BaseTextEncoder, unknown_texts
 
 
 @MODELS.register_module()
@@ -24,7 +24,8 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
             model that open_clip downloads. None: random weights, unless
             ``model`` is a folder or on the hub; for tests only.
         cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time.
+        batch_size (int): Texts encoded at a time, see
+            :class:`BaseTextEncoder`.
 
     Raises:
         ValueError: If the model is unknown (the message lists those that
@@ -59,8 +60,12 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         # With room for one more token, a text that fills it is too long.
         longer = self.tokenizer(texts, self._limit + 1)
         cut = (longer[:, -1] != self._pad).tolist()
-        self._report_truncated(
-            [text for text, is_cut in zip(texts, cut) if is_cut], self._limit)
+        # CLIP's own tokenizer knows every byte.
+        inner = getattr(self.tokenizer, 'tokenizer', None)
+        unknown = [] if inner is None else unknown_texts(
+            inner, texts, longer.tolist())
+        self._report([text for text, is_cut in zip(texts, cut) if is_cut],
+                     unknown, self._limit)
         tokens = self.tokenizer(texts, self._limit)
         return self.tower.encode_text(tokens.to(self.device))
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.archives import check_stored, read_arrays
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder
@@ -84,11 +85,11 @@ def load_vectors(file: str) -> Tuple[List[str], Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f'file={str(file)!r} does not exist')
     if path.suffix == '.npz':
-        with np.load(path, allow_pickle=False) as archive:
-            _check_keys(file, archive.files)
-            names = [str(name) for name in archive['names'].tolist()]
-            vectors = torch.from_numpy(archive['vectors'].astype(np.float32))
+        arrays = read_arrays(path, ('names', 'vectors'))
+        names = [str(name) for name in arrays['names'].tolist()]
+        vectors = torch.from_numpy(arrays['vectors'].astype(np.float32))
     elif path.suffix in ('.pth', '.pt'):
+        check_stored(path)
         content = torch.load(path, map_location='cpu', weights_only=True)
         if not isinstance(content, dict):
             raise ValueError(f'{file}: expected a dict with names and '

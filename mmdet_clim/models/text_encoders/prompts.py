@@ -2,12 +2,17 @@
 """Class names in prompt templates."""
 from typing import List, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .base import BaseTextEncoder, check_texts
 
 DEFAULT_TEMPLATES = ('a photo of a {}.', )
+#: Two classes of a larger cosine are one for a detector.
+SAME_COSINE = 1 - 1e-6
+# Classes that are compared with all others at a time.
+ROWS = 2048
 
 
 def check_templates(templates: Sequence[str]) -> None:
@@ -52,8 +57,8 @@ def encode_classes(text_encoder: BaseTextEncoder,
 
     Raises:
         TypeError: If ``names`` or ``templates`` is one string.
-        ValueError: If a name is empty, or a template holds ``{}`` not
-            exactly once.
+        ValueError: If a name is empty, a template holds ``{}`` not exactly
+            once, or two names have one embedding.
     """
     check_texts(names)
     check_templates(templates)
@@ -61,4 +66,44 @@ def encode_classes(text_encoder: BaseTextEncoder,
     embeddings = text_encoder(texts)
     embeddings = embeddings.view(
         len(names), len(templates), embeddings.shape[1])
-    return F.normalize(embeddings.mean(1), dim=-1)
+    embeddings = F.normalize(embeddings.mean(1), dim=-1)
+    check_distinct(names, embeddings)
+    return embeddings
+
+
+def check_distinct(names: Sequence[str], embeddings: Tensor) -> None:
+    """See that no two classes have one embedding.
+
+    An encoder that has no tokens for a script reads all its words as one, and
+    boxes of such classes would get both names or either.
+
+    Args:
+        names (Sequence[str]): C class names.
+        embeddings (Tensor): Shape (C, D), of any norm.
+
+    Raises:
+        ValueError: If the cosine of two is more than ``SAME_COSINE``; the
+            message names them.
+    """
+    with torch.no_grad(), torch.autocast(
+            embeddings.device.type, enabled=False):
+        vectors = F.normalize(embeddings.detach().float(), dim=-1)
+        pairs = []
+        for start in range(0, len(vectors), ROWS):
+            cosines = vectors[start:start + ROWS] @ vectors.t()
+            # Of rough products, those that may be; then exactly.
+            near = (cosines > 1 - 1e-3).nonzero()
+            near = near[near[:, 0] + start < near[:, 1]]
+            one, other = near[:, 0] + start, near[:, 1]
+            exact = F.cosine_similarity(vectors[one].double(),
+                                        vectors[other].double())
+            same = exact > SAME_COSINE
+            pairs += torch.stack([one[same], other[same]], 1).tolist()
+    if pairs:
+        shown = '; '.join(f'{names[i]!r} and {names[j]!r}'
+                          for i, j in pairs[:5])
+        more = f' and {len(pairs) - 5} more pairs' if len(pairs) > 5 else ''
+        raise ValueError(
+            'vocabulary: the text encoder can not tell these classes apart, '
+            f'their embeddings are the same: {shown}{more}; give names that '
+            'it knows (many know English alone), or another encoder')

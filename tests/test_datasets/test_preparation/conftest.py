@@ -92,7 +92,8 @@ def coco_folder(tmp_path):
             bbox=[1.5, 2, 3, 4.25],
             area=12.75,
             iscrowd=0,
-            segmentation=dict(size=[10, 20], counts='0'))
+            # 200 pixels of nothing
+            segmentation=dict(size=[10, 20], counts='X6'))
 
     boxes = [
         box(1, 7, 'person'),

@@ -171,12 +171,12 @@ def test_shards_whose_keys_are_rows(tsv, images, lvis_file, tmp_path,
         tsv, out, lvis_file, shards=str(folder / '*.tar'))
     assert summary['files']['a.jsonl']['dropped'] == {
         'images whose key is no row of the TSV': 2,
-        'unreadable images: not an image': 1,
+        'images without a caption, whose keys are no rows of the TSV': 2,
         'unreadable shards': 1
     }
+    assert summary['files']['a.jsonl']['noted'] == {cc3m.NOT_THE_ROW: 1}
     assert [(s['id'], s['captions'], s['tags']) for s in lines(out)] == [
-        (3, ['clubs'], ['bat (sports equipment)']),
-        (0, ['a spray can'], ['aerosol can']),
+        (3, ['another caption than in the TSV'], []),
     ]
     dataset = ImageTextDataset(str(out), data_prefix=dict(img=str(folder)))
     image, _ = read_image(dataset.get_data_info(0))
@@ -245,3 +245,71 @@ def test_wrong_arguments(tsv, images, lvis_file, tmp_path):
     with pytest.raises(ValueError, match='got an empty file'):
         prepare_cc3m(tsv, out, lvis_file, images)
     assert not out.exists()
+
+
+@pytest.mark.parametrize('size', [1, 3, 7, 10, 12])
+@pytest.mark.parametrize('beside', ['txt', 'caption', 'url', 'nothing'])
+def test_shards_of_any_size(tmp_path, lvis_file, write_picture, make_shard,
+                            size, beside):
+    """img2dataset numbers by decades: shards of 7 begin at 0, 10, 20."""
+    captions = [f'caption {number}' for number in range(25)]
+    tsv = tmp_path / 'a.tsv'
+    tsv.write_text(''.join(f'{caption}\thttp://x/{number}\n'
+                           for number, caption in enumerate(captions)))
+    picture = write_picture(tmp_path / 'a.jpg', 12, 9)
+    decade = 10**len(str(size - 1))
+    for shard in range(0, -(-25 // size)):
+        members = {}
+        for place, row in enumerate(range(shard * size, 25)[:size]):
+            key = f'{shard * decade + place:09d}'
+            members[f'{key}.jpg'] = picture
+            if beside == 'txt':
+                members[f'{key}.txt'] = captions[row].encode()
+            elif beside == 'caption':
+                members[f'{key}.json'] = json.dumps(
+                    dict(caption=captions[row])).encode()
+            elif beside == 'url':
+                members[f'{key}.json'] = json.dumps(
+                    dict(url=f'http://x/{row}')).encode()
+        make_shard(tmp_path / f'{shard:05d}.tar', members)
+    out = tmp_path / 'out.jsonl'
+    summary, _ = prepare_cc3m(
+        tsv, out, lvis_file, shards=str(tmp_path / '*.tar'))
+    found = [line['captions'][0] for line in lines(out)]
+    counts = summary['files']['out.jsonl']
+    keys_are_rows = size == decade
+    if beside in ('txt', 'caption'):
+        assert found == captions
+        assert (cc3m.NOT_THE_ROW in counts.get('noted', {})) != keys_are_rows
+    elif beside == 'url':
+        # Only where key and row are the same is the caption known.
+        right = captions if keys_are_rows else captions[:size]
+        assert found == right
+        left = sum(n for reason, n in counts['dropped'].items())
+        assert left == 25 - len(right)
+    else:
+        # Nothing tells, and the summary says so.
+        assert counts['noted'][cc3m.NOT_COMPARED] == len(found)
+
+
+def test_images_that_came_later(tsv, images, lvis_file, tmp_path,
+                                write_picture):
+    out = tmp_path / 'a.jsonl'
+    prepare_cc3m(tsv, out, lvis_file, images)
+    assert not prepare_cc3m(tsv, out, lvis_file, images)[1]
+    write_picture(images / '2.jpg', 12, 9)
+    with pytest.raises(FileExistsError, match='other inputs images below'):
+        prepare_cc3m(tsv, out, lvis_file, images)
+    prepare_cc3m(tsv, out, lvis_file, images, overwrite=True)
+    assert [line['id'] for line in lines(out)] == [0, 1, 2, 3]
+
+
+def test_a_caption_that_begins_with_a_quotation_mark(images, lvis_file,
+                                                     tmp_path):
+    tsv = tmp_path / 'a.tsv'
+    tsv.write_bytes(
+        '\ufeff"Hello\thttp://x/0\r\n"a ""bat""\thttp://x/1\r\n'.encode())
+    prepare_cc3m(tsv, tmp_path / 'a.jsonl', lvis_file, images)
+    assert [line['captions']
+            for line in lines(tmp_path / 'a.jsonl')] == [['"Hello'],
+                                                         ['"a ""bat""']]

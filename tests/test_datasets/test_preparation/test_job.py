@@ -78,6 +78,39 @@ def test_steps_are_kept_for_the_same_job_only(job, killed):
     assert run_job(changed, finish, overwrite=True)[0] == {'steps': 3}
 
 
+@pytest.mark.parametrize('again', ['overwrite', 'version', 'same'])
+def test_what_a_killed_run_left(job, monkeypatch, killed, again):
+    """It is of use to the same job of the same version alone."""
+    done = []
+
+    def step():
+        done.append(1)
+        return {'steps': len(done)}
+
+    def die(folder):
+        do_once(folder, 'first', step)
+        raise killed
+
+    def finish(folder):
+        make(folder)
+        return do_once(folder, 'first', step)
+
+    with pytest.raises(killed):
+        run_job(job, die)
+    if again == 'version':
+        monkeypatch.setattr('mmdet_clim.datasets.preparation.job.__version__',
+                            '999')
+    run_job(job, finish, overwrite=again == 'overwrite')
+    assert len(done) == (1 if again == 'same' else 2)
+
+
+def test_files_of_another_revision_are_not_taken(job, monkeypatch):
+    run_job(job, make)
+    monkeypatch.setattr('mmdet_clim.datasets.preparation.job.REVISION', 99)
+    with pytest.raises(FileExistsError, match='other version of this tool'):
+        run_job(job, make)
+
+
 def test_killed_while_files_are_published(job, monkeypatch, killed):
     import os
     replace = os.replace

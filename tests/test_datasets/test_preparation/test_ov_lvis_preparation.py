@@ -86,9 +86,9 @@ def test_killed_and_resumed_is_as_undisturbed(lvis_file, tmp_path, monkeypatch,
     (lambda c: c['categories'][0].update(frequency='f'), ValueError,
      'got 3 base and 0 novel'),
     (lambda c: c['annotations'][1].update(category_id=4), ValueError,
-     r"annotations\[1\]: key 'category_id' is 4"),
+     r"annotations\[1\] .*: key 'category_id' is 4"),
     (lambda c: c['images'][0].pop('coco_url'), ValueError,
-     r"images\[0\]: key 'file_name' is missing"),
+     r"images\[0\] .*: key 'file_name' is None"),
 ])
 def test_errors_say_where(edit, error, message, lvis_file, tmp_path,
                           change_json):

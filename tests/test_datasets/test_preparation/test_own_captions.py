@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """One's own captioned images from every kind of source."""
 import json
+import os
 
 import pytest
 
@@ -38,7 +39,7 @@ def folder(tmp_path, write_picture):
         if text is not None:
             (root / name).with_suffix('.txt').write_text(
                 text, encoding='utf-8')
-    (root / 'e.txt').write_bytes(b'\xff\xfe')
+    (root / 'e.txt').write_bytes(b'caf\xe9')
     (root / 'README.txt').write_text('no image is called so')
     return root
 
@@ -73,7 +74,8 @@ def test_a_folder_by_hand(folder, tmp_path):
     assert counts['dropped'] == {
         'images without a caption': 1,
         'images without a text file': 1,
-        'images whose text file is not UTF-8': 1
+        'images whose text file is not UTF-8': 1,
+        'texts without an image': 1
     }
     assert counts['tags_per_class'] == {'couch': 1, 'cat': 1, 'Käse': 1}
     dataset = ImageTextDataset(
@@ -104,7 +106,7 @@ def test_killed_and_resumed_is_as_undisturbed(folder, tmp_path, monkeypatch,
     call = own_captions.FolderWorker.__call__
 
     def die_at_d(self, task):
-        if task == ('d.JPG', ):
+        if task[0].name == 'd.JPG':
             raise killed
         return call(self, task)
 
@@ -145,7 +147,7 @@ def test_a_table(folder, tmp_path):
             file_name='b.jpg',
             height=9,
             width=12,
-            captions=['a cat, lying', 'two\r\nlines'],
+            captions=['a cat, lying', 'two\nlines'],
             tags=['couch', 'cat']),
         # own tags are all there are, even if they are none
         dict(
@@ -170,7 +172,7 @@ def test_a_table(folder, tmp_path):
     ('file_name,caption\na.jpg\n', 'line 2: expected 2 cells, got'),
     ('file_name,caption\na.jpg,b,c\n', 'line 2: expected 2 cells, got'),
     ('file_name,caption\n ,b\n', "line 2: column 'file_name' is empty"),
-    ('file_name,caption\na.jpg,"b"c\n', 'after line 1: '),
+    ('file_name,caption\na.jpg,"b"c\n', 'after line 2: '),
     ('file_name,caption\n', r'expected at least one readable image'),
     ('file_name,caption\nb.jpg,x\nc.jpg,y\nb.jpg,z\n',
      "'file_name' is 'b.jpg' more than once"),
@@ -206,12 +208,12 @@ def test_json_lines(folder, tmp_path):
 @pytest.mark.parametrize('line, error, message', [
     ('{"caption": "a"}', ValueError, "line 2: key 'file_name' is missing"),
     ('{"file_name": "", "caption": "a"}', ValueError, "'file_name' is empty"),
-    ('{"file_name": 3}', TypeError, "line 2: key 'file_name' is 3"),
-    ('{"file_name": "c.jpg", "captions": "a"}', TypeError,
+    ('{"file_name": 3}', ValueError, "line 2: key 'file_name' is 3"),
+    ('{"file_name": "c.jpg", "captions": "a"}', ValueError,
      "line 2: key 'captions' is 'a', expected a list"),
-    ('{"file_name": "c.jpg", "tags": [1]}', TypeError,
+    ('{"file_name": "c.jpg", "tags": [1]}', ValueError,
      "line 2: key 'tags' holds 1"),
-    ('[]', TypeError, 'line 2: expected a JSON object'),
+    ('[]', ValueError, 'line 2: expected a JSON object'),
     ('{', ValueError, 'line 2: not valid JSON'),
     ('{"file_name": "c.jpg", "caption": "a", "id": 0}', ValueError,
      "key 'id' is 0 more than once"),
@@ -274,12 +276,12 @@ def test_json(folder, tmp_path):
 
 @pytest.mark.parametrize('content, error, message', [
     ('{', ValueError, r'a.json: not valid JSON'),
-    ('"x"', TypeError, r'expected a JSON object with "images".*or a list of '
+    ('"x"', ValueError, r'expected a JSON object with "images".*or a list of '
      r'\{"file_name".*got str'),
-    ('{"a.jpg": "a dog"}', TypeError,
+    ('{"a.jpg": "a dog"}', ValueError,
      r"key 'images' is NoneType, expected a list; .*\"annotations\": \["),
-    ('{"images": [3]}', TypeError, r'images\[0\] is 3, expected an object'),
-    ('{"images": [], "annotations": [3]}', TypeError,
+    ('{"images": [3]}', ValueError, r'images\[0\] is 3, expected an object'),
+    ('{"images": [], "annotations": [3]}', ValueError,
      "key 'annotations' holds 3, expected a list of dict"),
     ('{"images": [{"id": 1}]}', ValueError,
      r"images\[0\]: key 'file_name' is missing"),
@@ -288,13 +290,13 @@ def test_json(folder, tmp_path):
     ('{"images": [{"id": 1, "file_name": "b.jpg"}], "annotations": '
      '[{"image_id": 2, "caption": "x"}]}', ValueError,
      "'image_id' is 2, expected one of the 1 ids under 'images'"),
-    ('["a.jpg"]', TypeError,
+    ('["a.jpg"]', ValueError,
      r"a.json: \[0\] is 'a.jpg', expected an object, \{"),
-    ('[{"image": 3}]', TypeError, r"\[0\]: key 'image' is 3, expected str"),
+    ('[{"image": 3}]', ValueError, r"\[0\]: key 'image' is 3, expected str"),
     ('[{"caption": "x"}]', ValueError, r"\[0\]: key 'file_name' is missing"),
-    ('[{"image": "b.jpg", "caption": 3}]', TypeError,
+    ('[{"image": "b.jpg", "caption": 3}]', ValueError,
      r"\[0\]: key 'caption' is 3, expected str"),
-    ('[{"image": "b.jpg"}, {"image": "b.jpg", "tags": "cat"}]', TypeError,
+    ('[{"image": "b.jpg"}, {"image": "b.jpg", "tags": "cat"}]', ValueError,
      r"\[1\]: key 'tags' is 'cat', expected a list"),
 ])
 def test_wrong_json(content, error, message, folder, tmp_path):
@@ -338,10 +340,189 @@ def test_wrong_arguments(tmp_path):
     with pytest.raises(ValueError, match='expected classes beside them'):
         prepare_image_text('a.csv', out, None, SYNONYMS)
     path = tmp_path / 'synonyms.json'
-    for text, error in (('{', ValueError), ('[]', TypeError),
-                        ('{"cat": "kitty"}', TypeError)):
+    for text, error in (('{', ValueError), ('[]', ValueError),
+                        ('{"cat": "kitty"}', ValueError)):
         path.write_text(text)
         with pytest.raises(error, match='synonyms.json'):
             read_synonyms(path)
     path.write_text('{"cat": ["kitty"]}')
     assert read_synonyms(path) == {'cat': ['kitty']}
+
+
+def test_links_suffixes_and_strays(folder, tmp_path, write_picture):
+    """All is taken, or counted by its reason; nothing is a reason to stop."""
+    for name in ('README.txt', 'e.txt'):
+        (folder / name).unlink()
+    elsewhere = tmp_path / 'elsewhere'
+    write_picture(elsewhere / 'deep' / 'x.png', 12, 9)
+    (elsewhere / 'deep' / 'x.TXT').write_text('a cat')
+    (elsewhere / 'deep' / 'back').symlink_to(elsewhere)
+    (folder / 'linked').symlink_to(elsewhere)
+    (folder / 'linked again').symlink_to(elsewhere)
+    (folder / 'itself').symlink_to(folder)
+    (folder / 'f.jpg').symlink_to(folder / 'b.jpg')
+    (folder / 'f.txt').symlink_to(folder / 'b.txt')
+    (folder / 'gone.jpg').symlink_to(tmp_path / 'nothing.jpg')
+    (folder / 'gone.txt').write_text('a cat')
+    (folder / 'g.jpg').write_bytes((folder / 'b.jpg').read_bytes())
+    (folder / 'g.txt').symlink_to(tmp_path / 'nothing.txt')
+    for name in ('h.heic', 'h.txt', 'i.SVG', 'orphan.txt', 'Thumbs.db'):
+        (folder / name).write_text('a cat')
+    (folder / 'j.jfif').write_bytes((folder / 'b.jpg').read_bytes())
+    (folder / 'j.Txt').write_bytes('a sofa'.encode('utf-16'))
+    with open(os.fsencode(folder) + b'/\xe9.jpg', 'wb') as file:
+        file.write((folder / 'b.jpg').read_bytes())
+    with open(os.fsencode(folder) + b'/\xe9.txt', 'wb') as file:
+        file.write(b'a cat')
+    out = tmp_path / 'out.jsonl'
+    summary, _ = prepare_image_text(str(folder), out, WORDS, SYNONYMS)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [image['file_name'] for image in found
+            ] == ['a/é.png', 'b.jpg', 'f.jpg', 'j.jfif', 'linked/deep/x.png']
+    assert found[3]['captions'] == ['a sofa']
+    assert summary['files']['out.jsonl']['dropped'] == {
+        'images of a format that is not read (.heic)': 1,
+        'images of a format that is not read (.svg)': 1,
+        'images whose name is not UTF-8': 1,
+        'images without a caption': 1,
+        # d.JPG, e.jpg, g.jpg
+        'images without a text file': 3,
+        'missing images': 1,
+        'texts without an image': 1,
+    }
+    ImageTextDataset(str(out), vocabulary=WORDS)
+
+
+def rows_of(out):
+    return [(image['file_name'], image['captions'])
+            for image in map(json.loads,
+                             out.read_text().splitlines())]
+
+
+@pytest.mark.parametrize('cell, caption', [
+    ('"hello" she said', '"hello" she said'),
+    ('"a cat', '"a cat'),
+    ('a "cat"', 'a "cat"'),
+    ('"a ""big"" cat"', 'a "big" cat'),
+    ('"', '"'),
+    ("'a cat", "'a cat"),
+    ('a cat, \u2028 a dog', 'a cat, \u2028 a dog'),
+])
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
+def test_a_tab_separated_table_has_no_quotes(folder, tmp_path, cell, caption,
+                                             end):
+    table = tmp_path / 'mine.tsv'
+    rows = ['file_name\tcaption', f'b.jpg\t{cell}', 'c.jpg\ta dog', '']
+    table.write_bytes(end.join(rows).encode())
+    out = tmp_path / 'out.jsonl'
+    prepare_image_text(str(table), out, images=folder)
+    assert rows_of(out) == [('b.jpg', [caption]), ('c.jpg', ['a dog'])]
+
+
+def test_a_quoted_cell_that_swallows_rows(folder, tmp_path):
+    """The quotes of a later row close it, so that no quote is left open."""
+    table = tmp_path / 'mine.csv'
+    out = tmp_path / 'out.jsonl'
+    table.write_text('file_name,caption\nb.jpg,"Hello\nc.jpg,a dog"\n')
+    with pytest.raises(ValueError, match='mine.csv: line 3: .*further rows'):
+        prepare_image_text(str(table), out, images=folder)
+    # A caption of two lines is one.
+    table.write_text('file_name,caption\nb.jpg,"Hello,\nthere"\nc.jpg,a dog\n')
+    prepare_image_text(str(table), out, images=folder)
+    assert rows_of(out) == [('b.jpg', ['Hello,\nthere']), ('c.jpg', ['a dog'])]
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-16-le'])
+@pytest.mark.parametrize('name, text', [
+    ('a.csv', 'file_name,caption\nb.jpg,a café\n'),
+    ('a.tsv', 'file_name\tcaption\nb.jpg\ta café\n'),
+    ('a.JSON', '[{"file_name": "b.jpg", "caption": "a café"}]'),
+    ('a.jsonl', '{"file_name": "b.jpg", "caption": "a café"}\n'),
+])
+def test_other_encodings(folder, tmp_path, encoding, name, text):
+    source = tmp_path / name
+    source.write_bytes(text.encode(encoding))
+    prepare_image_text(str(source), tmp_path / 'out.jsonl', images=folder)
+    assert rows_of(tmp_path / 'out.jsonl') == [('b.jpg', ['a café'])]
+    # Latin-1 is told from them.
+    source.write_bytes(text.replace('\n', '\r\n').encode('latin-1'))
+    line = 2 if 'sv' in name else 1
+    with pytest.raises(
+            ValueError, match=f'{name}: line {line}: .*the byte e9'):
+        prepare_image_text(str(source), tmp_path / 'new.jsonl', images=folder)
+
+
+def test_broken_characters_are_left_out_and_counted(folder, tmp_path):
+    source = tmp_path / 'a.json'
+    source.write_text(
+        json.dumps([
+            dict(file_name='b.jpg', caption='a dog \ud83d'),
+            dict(file_name='c.jpg', caption='\udc00'),
+            dict(file_name='c\ud83d.jpg', caption='a cat'),
+            dict(file_name='d.JPG', caption='a\0 cat'),
+            dict(file_name='e.jpg', caption='\U0001f600'),
+        ]))
+    out = tmp_path / 'out.json'
+    summary, _ = prepare_image_text(str(source), out, images=folder)
+    assert [i['captions'] for i in read(out)['images']] == [['a dog'],
+                                                            ['a cat'],
+                                                            ['\U0001f600']]
+    assert summary['files']['out.json']['dropped'] == {
+        'broken characters in captions': 3,
+        'empty captions': 1,
+        'images without a caption': 1,
+        'images whose name is not UTF-8': 1
+    }
+
+
+def test_images_that_came_later_are_looked_for(folder, tmp_path,
+                                               write_picture):
+    source, out = tmp_path / 'a.csv', tmp_path / 'out.jsonl'
+    source.write_text('file_name,caption\nb.jpg,a cat\nlater.jpg,a sofa\n')
+    prepare_image_text(str(source), out, images=folder)
+    assert not prepare_image_text(str(source), out, images=folder)[1]
+    # One that no row names changes nothing.
+    write_picture(folder / 'other.jpg', 12, 9)
+    assert not prepare_image_text(str(source), out, images=folder)[1]
+    write_picture(folder / 'later.jpg', 12, 9)
+    with pytest.raises(FileExistsError, match='with other inputs images of'):
+        prepare_image_text(str(source), out, images=folder)
+    prepare_image_text(str(source), out, images=folder, overwrite=True)
+    assert len(rows_of(out)) == 2
+
+
+def test_a_shard_with_members_that_cannot_be_read(folder, tmp_path,
+                                                  make_shard):
+    picture = (folder / 'b.jpg').read_bytes()
+    make_shard(
+        tmp_path / 'a.tar', {
+            '0.jpg': picture,
+            '0.txt': 'a cat'.encode('utf-16'),
+            '1.jpg': picture,
+            '1.txt': b'caf\xe9',
+            '2.jpg': picture,
+            '2.json': b'{"caption": 3}',
+            '3.jpg': picture,
+            '3.json': b'{"caption": "a dog", "tags": 3}',
+            '4.txt': b'a cat',
+            '5.heic': picture,
+            '5.txt': b'a cat',
+            '\udce9.jpg': picture,
+            '\udce9.txt': b'a cat',
+            '6.jpg': picture,
+            '6.json': b'{"caption": "cut \\ud83d"}',
+        })
+    out = tmp_path / 'out.jsonl'
+    summary, _ = prepare_image_text(str(tmp_path / 'a.tar'), out)
+    assert rows_of(out) == [('a.tar/0.jpg', ['a cat']),
+                            ('a.tar/6.jpg', ['cut'])]
+    assert summary['files']['out.jsonl']['dropped'] == {
+        'broken characters in captions': 1,
+        'images of a format that is not read (.heic)': 1,
+        'images whose name is not UTF-8': 1,
+        'images whose text or JSON cannot be read': 3,
+        'texts without an image': 1
+    }
+    dataset = ImageTextDataset(str(tmp_path / 'a.tar'))
+    assert [dataset.get_data_info(n)['captions']
+            for n in range(len(dataset))] == [['a cat'], ['cut']]

@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint, save_checkpoint
@@ -173,3 +175,31 @@ def test_a_reader_that_does_not_fit(clim_cfg):
     clim_cfg['region_reader'] = dict(type='mmdet_clim.TwoStageReader')
     with pytest.raises(TypeError, match='ZeroShotBBoxHead'):
         MODELS.build(clim_cfg)
+
+
+def test_an_objective_needs_a_text_encoder(clim_cfg):
+    clim_cfg.pop('text_encoder')
+    with pytest.raises(TypeError, match='text_encoder: objectives[.]'):
+        MODELS.build(clim_cfg)
+
+
+def test_ema_that_starts_before_the_first_step(clim_cfg, batch):
+    """As MMEngine starts it: nothing has been filled yet."""
+    model = MODELS.build(clim_cfg).train()
+    runner = SimpleNamespace(model=model, iter=0, epoch=0)
+    hook = EMAHook(momentum=.25, update_buffers=True)
+    hook.before_run(runner)
+    name = 'detector.roi_head.bbox_head.fc_cls.projection.weight'
+    weight = model.get_parameter(name)
+    first = weight.detach().clone()
+    for step in range(2):
+        losses_of(model, batch)
+        hook.after_train_iter(runner, step)
+        with torch.no_grad():
+            weight += 1
+    # Validated is 3/4 of the first and 1/4 of the second: first + 1/4.
+    hook.before_val_epoch(runner)
+    torch.testing.assert_close(weight.detach(), first + .25)
+    losses_of(model, batch)
+    hook.after_val_epoch(runner)
+    torch.testing.assert_close(weight.detach(), first + 2)

@@ -6,6 +6,7 @@ from mmengine.registry import MODELS
 from transformers import AutoTokenizer, BertModel
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.models.text_encoders import base
 
 GROUNDING = dict(
     pad_to_max=False,
@@ -79,3 +80,24 @@ def test_frozen_or_not(small_bert, frozen):
     assert model.language_backbone.training != frozen
     assert model(['a cat. '])['embedded'].requires_grad != frozen
     assert any(p.requires_grad for p in model.parameters()) != frozen
+
+
+def test_prompts_that_are_not_read_whole(small_bert, monkeypatch):
+    monkeypatch.setattr(base, '_REPORTED', set())
+    warnings = []
+    monkeypatch.setattr(base, 'print_log',
+                        lambda message, **_: warnings.append(message))
+    model = MODELS.build(
+        dict(
+            type='mmdet_clim.BertLanguageModel',
+            name=small_bert,
+            max_tokens=16,
+            **GROUNDING)).eval()
+    # 14 tokens and the two of start and end.
+    model(['a cat. ', 'cat ' * 14])
+    assert not warnings and model.num_truncated == model.num_unknown == 0
+    for _ in range(2):
+        model(['滑板. a cat. ', 'cat ' * 15])
+    assert model.num_truncated == model.num_unknown == 1
+    assert len(warnings) == 2
+    assert '滑板' in warnings[0] and 'limit of 16' in warnings[1]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmdet_clim.datasets.vocabulary import Vocabulary
 from mmdet_clim.models.objectives import GroundingObjective
 
 CLASSES = ('cat', 'dog', 'cow', 'bus', 'cup')
@@ -71,8 +72,13 @@ def test_capitals_make_no_other_phrase(make):
     assert phrases == ['A cat', 'A dog', 'TV']
     assert positives.int().tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0],
                                         [0, 0, 1]]
+    # build_vocabulary would refuse such names.
+    names = ('Cat', 'TV', 'tv')
     objective = GroundingObjective(
-        'tags', ('Cat', 'TV', 'tv'), num_negatives=2, num_compositions=0)
+        'tags',
+        Vocabulary(names, names),
+        num_negatives=2,
+        num_compositions=0)
     sample.set_metainfo(dict(tags=[[1], [2], [], []]))
     phrases, _, positives = objective.targets(sample)
     assert phrases == ['TV', 'Cat']

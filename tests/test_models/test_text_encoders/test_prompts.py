@@ -4,8 +4,10 @@ import torch
 
 from mmdet_clim.models.text_encoders import (
     PrecomputedTextEncoder,
+    check_distinct,
     encode_classes,
     imagenet_templates,
+    prompts,
 )
 
 
@@ -51,3 +53,22 @@ def test_imagenet_templates():
     assert len(templates) == len(set(templates)) == 80
     assert 'a photo of a {}.' in templates
     assert all(t.count('{}') == 1 for t in templates)
+
+
+def test_classes_that_the_encoder_can_not_tell_apart(encoder, monkeypatch):
+    # "the cat" and "a dog" have one direction.
+    both = ('{}', )
+    with pytest.raises(ValueError, match="'a dog' and 'the cat'"):
+        encode_classes(encoder, ['a cat', 'a dog', 'the cat'], both)
+    # Rows are compared in pieces.
+    monkeypatch.setattr(prompts, 'ROWS', 1)
+    with pytest.raises(ValueError, match="'a dog' and 'the cat'"):
+        encode_classes(encoder, ['a cat', 'a dog', 'the cat'], both)
+    encode_classes(encoder, ['the cat', 'a cat'], both)
+    angle = torch.tensor([0., 2e-3])  # a cosine of 1 - 2e-6
+    near = torch.stack([angle.cos(), angle.sin()], 1)
+    check_distinct(['a', 'b'], near)
+    with pytest.raises(ValueError, match="'a' and 'b'; give names"):
+        check_distinct(['a', 'b'], near[:1].expand(2, 2))
+    check_distinct([], torch.zeros(0, 4))
+    check_distinct(['a'], near[:1])

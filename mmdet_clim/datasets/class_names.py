@@ -1,0 +1,374 @@
+# Licensed under the Apache License, Version 2.0.
+"""Class names out of the texts and files in which people keep them."""
+import csv
+import io
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Union,
+)
+
+import yaml
+
+from .json_files import parse_json
+from .text_files import decode_text
+
+#: Suffixes of files that hold names.
+TEXT_SUFFIXES = ('.txt', '.names', '.labels', '.lst')
+TABLE_SUFFIXES = {'.csv': ',', '.tsv': '\t'}
+YAML_SUFFIXES = ('.yaml', '.yml')
+SUFFIXES = (*TEXT_SUFFIXES, '.json', *YAML_SUFFIXES, *TABLE_SUFFIXES)
+#: The longest name, in characters; those of LVIS have up to 34.
+LONGEST = 200
+# What a column, or the key of a file, of names is called.
+HEADERS = ('name', 'names', 'class', 'classes', 'class name', 'class_name',
+           'classname', 'category', 'categories', 'category_name', 'label',
+           'labels', 'display_name')
+KEYS = ('categories', 'names', 'classes')
+# A suffix of any kind of file: letters and digits, with a letter first.
+_SUFFIX = re.compile(r'\.[A-Za-z][A-Za-z0-9]{0,4}$')
+_BRACKETS = {'[': '.json', '{': '.json'}
+
+
+def split_names(text: str, is_line: bool = False) -> List[str]:
+    """Names that stand in one text.
+
+    Between them are commas, semicolons, line breaks, or points as Grounding
+    DINO writes them: ``'cat . dog .'`` or ``'cat. dog.'``.
+
+    Args:
+        text (str): Such as ``'cat, traffic light'``.
+        is_line (bool): Whether it is a line of a file, in which a name may
+            have a point.
+
+    Returns:
+        list[str]: The names, in order; empty if there is none.
+
+    Raises:
+        ValueError: If a point within the text may or may not end a name, as
+            in ``'cat. dog'``.
+
+    Example:
+        >>> split_names('cat. traffic light.')
+        ['cat', 'traffic light']
+        >>> split_names('U.S. mail box, cat')
+        ['U.S. mail box', 'cat']
+    """
+    parts = [part.strip() for part in re.split(r'[,;\n\r]', text)]
+    alone = len([part for part in parts if part]) == 1
+    names = []
+    for part in parts:
+        # A point at the end, and another one, are of Grounding DINO.
+        pointed = bool(re.search(r'(^|\s)\.(\s|$)', part))
+        if not pointed and part.endswith('.') and '. ' in part:
+            names += re.split(r'\.(?:\s+|$)', part)
+        elif re.fullmatch(r'([^.\s]{2,}\.){2,}', part):
+            # Without white space; "U.S." is of single letters.
+            names += part.split('.')
+        elif pointed:
+            names += re.split(r'(?:^|\s)\.(?=\s|$)', part)
+        elif alone and '. ' in part and not is_line:
+            raise ValueError(
+                f'vocabulary: {text!r}: expected names with commas between '
+                "them, or ' . ' as in 'cat . dog'; a name with a point in it "
+                'can be given in a list or a file')
+        else:
+            names.append(part)
+    names = [_without_point(name) for name in names]
+    return [name for name in names if name]
+
+
+def _without_point(name: str) -> str:
+    """``'cat'`` of ``'cat.'``, and ``'U.S.'`` as it is."""
+    name = name.strip()
+    return name[:-1].rstrip() if name.find('.') == len(name) - 1 else name
+
+
+def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
+    """Names without white space around them, when they can be names.
+
+    Args:
+        names (Iterable): What is to be strings.
+        where (str): What holds them, for errors.
+
+    Raises:
+        ValueError: If there is none; one is no string, empty, longer than
+            ``LONGEST``, has control characters or is a list of names or a
+            file of them; or two differ in nothing but case, white space or
+            invisible characters.
+    """
+    cleaned = []
+    for number, name in enumerate(names, 1):
+        if not isinstance(name, str):
+            hint = ''
+            if isinstance(name, (bool, int, float)):
+                hint = ('; YAML takes yes, no, on, off and numbers for '
+                        'themselves where they have no quotes')
+            raise ValueError(
+                f'{where}: every class name must be a non-empty string, got '
+                f'{name!r} as number {number}{hint}')
+        cleaned.append(_clean(name, f'{where}: name {number}'))
+    if not cleaned:
+        raise ValueError(f'{where}: expected at least one class name, got '
+                         'none')
+    same: Dict[str, List[str]] = {}
+    for name in cleaned:
+        same.setdefault(_compared(name), []).append(name)
+    twice = [found for found in same.values() if len(found) > 1]
+    exact = [found[0] for found in twice if len(set(found)) == 1]
+    if exact:
+        raise ValueError(
+            f'{where}: class names must differ, given twice: {exact}')
+    if twice:
+        raise ValueError(f'{where}: class names must differ in more than '
+                         f'case and white space, got {twice[0]}')
+    return cleaned
+
+
+def _clean(name: str, where: str) -> str:
+    """One name, checked."""
+    bare = ' '.join(name.strip('\ufeff\u200b').split(' ')).strip()
+    if not _compared(bare):
+        raise ValueError(f'{where}: every class name must be a non-empty '
+                         f'string, got {name!r}')
+    if len(bare) > LONGEST:
+        raise ValueError(
+            f'{where}: expected at most {LONGEST} characters, got '
+            f'{len(bare)}: {bare[:60]!r} ...')
+    wrong = [c for c in bare if unicodedata.category(c) in ('Cc', 'Cs', 'Zl')]
+    if wrong:
+        raise ValueError(f'{where}: expected no control characters, got '
+                         f'{bare!r}')
+    if ' . ' in bare or (bare.endswith('.') and '. ' in bare):
+        raise ValueError(
+            f'{where}: {bare!r} is several names; give each on its own, or '
+            'all of them in one text')
+    if bare.lower().endswith(SUFFIXES):
+        raise ValueError(f'{where}: {bare!r} is the name of a file; give the '
+                         'path of one file alone, or names')
+    return re.sub(r'\s+', ' ', bare)
+
+
+def _compared(name: str) -> str:
+    """What two names share that are one for a reader."""
+    name = unicodedata.normalize('NFKC', name).casefold()
+    return ' '.join(''.join(
+        c for c in name if unicodedata.category(c) != 'Cf').split())
+
+
+def is_file_of_names(text: str) -> bool:
+    """Whether a text is the path of a file, and not names.
+
+    A text is a path if there is such a file, or if it looks like one: of one
+    word with a folder before it or with the suffix of a file.
+
+    Args:
+        text (str): What was given as a vocabulary.
+    """
+    if any(unicodedata.category(c) == 'Cc' for c in text):
+        return False
+    try:
+        if Path(text).expanduser().exists() and (
+                not Path(text).is_dir() or re.search(r'[/\\]|^\.+$', text)):
+            return True
+    except (OSError, ValueError, RuntimeError):
+        # Such as a text longer than the name of a file may be.
+        return False
+    if re.match(r'[/\\]|\.{1,2}[/\\]|~[/\\]|[A-Za-z]:\\', text):
+        return True
+    if text.lower().endswith(SUFFIXES):
+        return len(split_at_commas(text)) == 1
+    one_word = not re.search(r'[\s,;]', text.strip())
+    return one_word and bool(re.search(r'[/\\]', text) or _SUFFIX.search(text))
+
+
+def split_at_commas(text: str) -> List[str]:
+    """The parts of a text that are not empty."""
+    return [part for part in re.split(r'[,;\n]', text) if part.strip()]
+
+
+def read_class_names(path: Union[str, Path]) -> List[str]:
+    """Read the names that a file holds.
+
+    ======================== ==============================================
+    ``.txt`` and others      a name per line, or names in one line
+    ``.json``                a list of names; COCO's or LVIS's annotations or
+                             their list of categories, in the order of the
+                             ids; an object with ``names`` or ``classes``, or
+                             with names by their numbers
+    ``.yaml``, ``.yml``      a list, or ``names`` as a list or by number, as
+                             in Ultralytics' data files
+    ``.csv``, ``.tsv``       one column, or one that is called ``name``
+    ======================== ==============================================
+
+    Args:
+        path (str or Path): The file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is of another kind, can not be decoded, or what it
+            holds can not be read as names.
+    """
+    file = Path(path).expanduser()
+    where = f'vocabulary: {file}'
+    try:
+        if not file.exists():
+            raise FileNotFoundError(
+                f'{where} does not exist; expected a file of class names '
+                f'({" ".join(SUFFIXES)}), or names: a list, or a text with '
+                'commas between them')
+        if not file.is_file():
+            raise ValueError(f'{where} is a folder or no regular file, '
+                             'expected a file of class names')
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f'{where} can not be opened ({error})') from error
+    suffix = file.suffix.lower()
+    if suffix and suffix not in SUFFIXES:
+        raise ValueError(
+            f'{where}: {suffix} is no kind of file that names are read from, '
+            f'expected one of {" ".join(SUFFIXES)}')
+    text = decode_text(file.read_bytes(), where)
+    if suffix in TEXT_SUFFIXES or not suffix:
+        # JSON under another name is known by its first character.
+        suffix = _BRACKETS.get(text.lstrip()[:1], '')
+    if suffix == '.json':
+        names = _names_in(parse_json(text, where), where)
+    elif suffix in YAML_SUFFIXES:
+        names = _names_in(_parsed_yaml(text, where), where)
+    elif suffix in TABLE_SUFFIXES:
+        names = _column(text, TABLE_SUFFIXES[suffix], where)
+    else:
+        names = _lines(text, where)
+    return clean_names(names, where)
+
+
+def _lines(text: str, where: str) -> List[str]:
+    """A name per line, or the names of the only line."""
+    lines = [line for line in text.split('\n') if line.strip()]
+    if lines and re.match(r'\s*<[!?A-Za-z]', lines[0]):
+        raise ValueError(f'{where}: expected a class name per line, got a '
+                         f'page of markup: {lines[0].strip()[:60]!r}')
+    return split_names(lines[0], True) if len(lines) == 1 else lines
+
+
+def _parsed_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError(f'{where}: not valid YAML (nested too deeply)') \
+            from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f'{where}: not valid YAML '
+                         f'({" ".join(str(error).split())})') from error
+
+
+def _names_in(content: Any, where: str) -> Sequence:
+    """Names in what JSON or YAML holds."""
+    if isinstance(content, str):
+        return split_names(content)
+    if isinstance(content, list):
+        if content and all(isinstance(entry, dict) for entry in content):
+            return _of_categories(content, where)
+        return content
+    if isinstance(content, dict):
+        key = next((key for key in KEYS if key in content), None)
+        if key is not None:
+            names = _names_in(content[key], f'{where}: {key}')
+            if content.get('nc', len(names)) != len(names):
+                raise ValueError(f'{where}: nc is {content["nc"]!r}, but '
+                                 f'{key} has {len(names)} names')
+            return names
+        numbered = names_by_number(content)
+        if numbered is not None:
+            return numbered
+        raise ValueError(
+            f'{where}: expected a list of names, or one under one of the '
+            f'keys {", ".join(KEYS)}, got the keys '
+            f'{[str(key) for key in content][:8]}')
+    raise ValueError(f'{where}: expected a list of names, got '
+                     f'{type(content).__name__}')
+
+
+def names_by_number(content: Mapping) -> Optional[list]:
+    """The values in the order of their keys, which are numbers.
+
+    Args:
+        content (Mapping): Such as ``{0: 'cat', 1: 'dog'}``.
+
+    Returns:
+        list or None: None if a key is no number.
+    """
+    try:
+        numbers = {int(key): value for key, value in content.items()}
+    except (TypeError, ValueError):
+        return None
+    if len(numbers) != len(content) or not numbers:
+        return None
+    return [numbers[number] for number in sorted(numbers)]
+
+
+def _of_categories(categories: List[dict], where: str) -> List[Any]:
+    """Names of COCO's list of categories, in the order of their ids."""
+    for number, category in enumerate(categories, 1):
+        if 'name' not in category:
+            raise ValueError(f"{where}: entry {number}: key 'name' is "
+                             f'missing, got {sorted(map(str, category))}')
+    ids = [category.get('id') for category in categories]
+    if all(number is None for number in ids):
+        return [category['name'] for category in categories]
+    wrong = [n for n in ids if not isinstance(n, int) or isinstance(n, bool)]
+    if wrong:
+        raise ValueError(f'{where}: expected the id of every category to be '
+                         f'a number, got {wrong[0]!r}')
+    twice = [number for number, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ValueError(f'{where}: expected an id for each category, got '
+                         f'{twice[0]} twice')
+    ordered = sorted(categories, key=lambda category: category['id'])
+    return [category['name'] for category in ordered]
+
+
+def _column(text: str, delimiter: str, where: str) -> List[str]:
+    """The names of a table."""
+    try:
+        rows = [
+            row for row in csv.reader(
+                io.StringIO(text, newline=''),
+                delimiter=delimiter,
+                strict=True,
+                skipinitialspace=True) if any(cell.strip() for cell in row)
+        ]
+    except csv.Error as error:
+        raise ValueError(f'{where}: not a valid table ({error})') from error
+    if not rows:
+        return []
+    header = [cell.strip().lower() for cell in rows[0]]
+    titled = [i for i, cell in enumerate(header) if cell in HEADERS]
+    if len(header) == 1:
+        column, rows = 0, rows[bool(titled):]
+    elif len(titled) == 1:
+        column, rows = titled[0], rows[1:]
+    elif len(rows) == 1:
+        return rows[0]
+    else:
+        raise ValueError(
+            f'{where}: expected one column, or one that is called '
+            f'{HEADERS[0]!r}, got {len(header)} columns: {rows[0][:6]}')
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise ValueError(
+                f'{where}: expected {len(header)} columns, row {number} has '
+                f'{len(row)}: {row[:6]}; quote names that have {delimiter!r} '
+                'in them')
+    return [row[column] for row in rows]

@@ -1,0 +1,59 @@
+# Licensed under the Apache License, Version 2.0.
+"""Reading of JSON, with errors that name file and line."""
+import json
+from pathlib import Path
+from typing import Any, Union
+
+from .text_files import decode_text, read_text_bytes
+
+
+def parse_json(text: Union[str, bytes], where: str) -> Any:
+    """Parse JSON, naming the place where it is none.
+
+    Args:
+        text (str | bytes): The JSON; bytes of a file may be of UTF-16 or
+            begin with a mark.
+        where (str): File and place, for the error.
+
+    Raises:
+        ValueError: If it is not valid JSON, or nested too deeply.
+    """
+    if isinstance(text, bytes):
+        text = decode_text(text, where)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(f'{where}: not valid JSON (nested too deeply)') \
+            from None
+    except ValueError as error:
+        raise ValueError(f'{where}: not valid JSON ({error})') from error
+
+
+def parse_object(text: Union[str, bytes], where: str) -> dict:
+    """Parse a JSON object, naming the place where it is none.
+
+    Args:
+        text (str | bytes): The JSON.
+        where (str): File and place, for the error.
+
+    Raises:
+        ValueError: If it is not valid JSON, or no object.
+    """
+    parsed = parse_json(text, where)
+    if not isinstance(parsed, dict):
+        raise ValueError(
+            f'{where}: expected a JSON object, got {type(parsed).__name__}')
+    return parsed
+
+
+def read_json(path: Union[str, Path]) -> Any:
+    """Read a JSON file as a whole.
+
+    Args:
+        path (str | Path): The file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is not valid JSON, or nested too deeply.
+    """
+    return parse_json(read_text_bytes(path), str(path))

@@ -1,0 +1,34 @@
+# Licensed under the Apache License, Version 2.0.
+"""A colour for each class."""
+import colorsys
+from typing import List, Sequence, Tuple
+
+# Hues of neighbouring classes are far apart.
+GOLDEN = 0.618033988749895
+
+
+def class_palette(
+    count: int,
+    first: Sequence[Sequence[int]] = ()) -> List[Tuple[int, int, int]]:
+    """Colours for classes, whatever their number.
+
+    Args:
+        count (int): Number of classes.
+        first (Sequence): Colours that are kept, RGB from 0 to 255; more than
+            ``count`` are left as they are.
+
+    Returns:
+        list[tuple[int, int, int]]: At least ``count`` colours, the same for
+        the same arguments.
+
+    Raises:
+        ValueError: If ``count`` is negative.
+    """
+    if count < 0:
+        raise ValueError(f'count: expected at least 0, got {count}')
+    colours = [tuple(int(value) for value in colour) for colour in first]
+    for number in range(len(colours), count):
+        hue, saturation = number * GOLDEN % 1, 0.55 + number % 3 * 0.2
+        rgb = colorsys.hsv_to_rgb(hue, saturation, 0.95)
+        colours.append(tuple(round(255 * value) for value in rgb))
+    return colours

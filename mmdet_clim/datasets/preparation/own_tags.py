@@ -1,0 +1,106 @@
+# Licensed under the Apache License, Version 2.0.
+"""Images that have names of classes and no captions."""
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Dict, Iterator, List, Sequence, Tuple, Union
+
+from ..image_text import IMAGE_SUFFIXES
+from ..text_files import read_text
+
+#: Says that the folder of an image is its class.
+FOLDERS = 'folders'
+IMAGE_COLUMNS = ('file_name', 'filename', 'file', 'image', 'image_path',
+                 'path')
+_DELIMITERS = {'.csv': ',', '.tsv': '\t'}
+
+
+def tagged_images(source: Union[str, Path], images: Path,
+                  names: Sequence[str]) -> List[dict]:
+    """Images with tags, as a captions file has them.
+
+    Args:
+        source (str or Path): ``'folders'``: the name of the folder that an
+            image is in. Or a ``.csv`` or ``.tsv`` with a line of column
+            names, of which one is the image; another one has its tags
+            (separated by ``;``, ``|`` or ``,``; an image may have several
+            rows), or each of the others is a class, with 1 or 0.
+        images (Path): Folder of the images.
+        names (Sequence[str]): The vocabulary. A tag that is spelled like one
+            but for capitals, ``_`` and ``-`` is that one.
+
+    Returns:
+        list[dict]: ``file_name``, ``tags``, and ``caption``, which is nothing
+        but the tags.
+
+    Raises:
+        FileNotFoundError: If there is no such table.
+        ValueError: If it has other columns or values, or there is no image.
+    """
+    if str(source) == FOLDERS:
+        pairs = _of_folders(images)
+    else:
+        pairs = _of_table(Path(source))
+    spelled = {_key(name): name for name in names}
+    found: Dict[str, List[str]] = defaultdict(list)
+    for name, tag in pairs:
+        tag = spelled.get(_key(tag), tag)
+        if tag not in found[name]:
+            found[name].append(tag)
+    if not found:
+        raise ValueError(f'{source}: expected images with tags in {images}, '
+                         'got none')
+    return [
+        dict(file_name=name, caption=', '.join(tags), tags=tags)
+        for name, tags in found.items()
+    ]
+
+
+def _key(name: str) -> str:
+    return re.sub(r'[\s_-]+', ' ', name).strip().lower()
+
+
+def _of_folders(images: Path) -> Iterator[Tuple[str, str]]:
+    for path in sorted(images.rglob('*')):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.parent != images:
+            yield path.relative_to(images).as_posix(), path.parent.name
+
+
+def _of_table(path: Path) -> Iterator[Tuple[str, str]]:
+    delimiter = _DELIMITERS.get(path.suffix.lower())
+    if delimiter is None:
+        raise ValueError(f'{path}: expected a .csv or .tsv, or '
+                         f'{FOLDERS!r} for images in folders of their class')
+    lines = read_text(path).splitlines()
+    rows = list(csv.reader(lines, delimiter=delimiter))
+    head = [cell.strip() for cell in rows[0]] if rows else []
+    image = next(
+        (n for n, cell in enumerate(head) if cell.lower() in IMAGE_COLUMNS),
+        None)
+    if image is None or len(head) < 2:
+        raise ValueError(f'{path}: line 1: expected a column of images '
+                         f'({", ".join(IMAGE_COLUMNS)}) and one of tags, got '
+                         f'{head}')
+    others = [n for n in range(len(head)) if n != image]
+    for line, row in enumerate(rows[1:], 2):
+        if not row:
+            continue
+        if len(row) != len(head) or not row[image].strip():
+            raise ValueError(f'{path}: line {line}: expected an image and '
+                             f'{len(head)} cells, got {row}')
+        for tag in _tags(head, row, others, f'{path}: line {line}'):
+            yield row[image].strip(), tag
+
+
+def _tags(head: Sequence[str], row: Sequence[str], others: Sequence[int],
+          where: str) -> List[str]:
+    """The tags of a row: in one cell, or a column for each class."""
+    if len(others) == 1:
+        cell = row[others[0]]
+        return [tag.strip() for tag in re.split('[;|,]', cell) if tag.strip()]
+    wrong = [row[n] for n in others if row[n].strip() not in ('0', '1', '')]
+    if wrong:
+        raise ValueError(f'{where}: expected 0 or 1 for each of {len(others)} '
+                         f'classes, got {wrong[0]!r}')
+    return [head[n] for n in others if row[n].strip() == '1']

@@ -1,0 +1,197 @@
+# Licensed under the Apache License, Version 2.0.
+"""Text files of people: any mark, any end of line, errors with a line."""
+import codecs
+import os
+import re
+from pathlib import Path
+from typing import BinaryIO, Iterator, Tuple, Union
+
+from .regular_files import open_regular
+
+# Longest first: the mark of UTF-32 begins with that of UTF-16.
+_MARKS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'),
+          (codecs.BOM_UTF32_BE,
+           'utf-32-be'), (codecs.BOM_UTF16_LE,
+                          'utf-16-le'), (codecs.BOM_UTF16_BE, 'utf-16-be'))
+# Halves of a character that JSON's escapes can write, and NUL.
+_NO_TEXT = re.compile('[\ud800-\udfff\0]')
+_BLOCK = 1 << 16
+#: Of a text that is read as a whole, and of a line of one that is not.
+MAX_TEXT_BYTES, MAX_LINE_BYTES = 1 << 32, 1 << 24
+
+
+def _encoding(start: bytes) -> Tuple[str, int]:
+    """The encoding that a file's first bytes tell, and their mark's length.
+
+    A file without a mark is UTF-8, or UTF-16 where every other of its first
+    bytes is NUL, as in text of Latin letters.
+    """
+    for mark, name in _MARKS:
+        if start.startswith(mark):
+            return name, len(mark)
+    if len(start) >= 4 and not any(start[1:64:2]) and all(start[:64:2]):
+        return 'utf-16-le', 0
+    if len(start) >= 4 and not any(start[:64:2]) and all(start[1:64:2]):
+        return 'utf-16-be', 0
+    return 'utf-8', 0
+
+
+def decode_text(data: bytes, where: str) -> str:
+    """The text of a file's bytes.
+
+    It may begin with the mark of UTF-8, UTF-16 or UTF-32; UTF-16 of Latin
+    letters is known without one. Every end of line (CR LF, CR) becomes LF.
+
+    Args:
+        data (bytes): The whole of the file.
+        where (str): The file, for the error.
+
+    Raises:
+        ValueError: If it is no such text; the message names the line.
+    """
+    encoding, length = _encoding(data)
+    try:
+        text = data[length:].decode(encoding)
+    except UnicodeDecodeError as error:
+        before = error.object[:error.start].decode(encoding, 'replace')
+        raise ValueError(
+            f'{where}: line {before.count(chr(10)) + 1}: expected text in '
+            f'{encoding.upper()}, got {_bytes(error)}. Save the file as '
+            'UTF-8') from error
+    if '\0' in text:
+        line = text[:text.index('\0')].count('\n') + 1
+        raise ValueError(f'{where}: line {line}: expected text in UTF-8, got '
+                         'a NUL byte')
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def _bytes(error: UnicodeDecodeError) -> str:
+    """The bytes that cannot be decoded, and how Latin-1 would read them."""
+    wrong = error.object[error.start:error.end]
+    near = error.object[max(0, error.start - 20):error.end + 20]
+    return (f'the byte {wrong[:1].hex()} in '
+            f'{near.decode("latin-1")!r} (as Latin-1 reads it)')
+
+
+def read_text(path: Union[str, Path]) -> str:
+    """Read a text file as a whole; see :func:`decode_text`.
+
+    Args:
+        path (str | Path): The file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is no text; the message names file and line.
+    """
+    return decode_text(read_text_bytes(path), str(path))
+
+
+def read_text_bytes(path: Union[str, Path]) -> bytes:
+    """Read a text file as a whole, as long as it looks like text.
+
+    Args:
+        path (str | Path): The file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        OSError: If it is no regular file.
+        ValueError: If it is longer than 4 GiB, or has a NUL byte where no
+            text has one: the holes of a sparse file are nothing else.
+    """
+    data = bytearray()
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_TEXT_BYTES:
+            raise ValueError(f'{path}: longer than {MAX_TEXT_BYTES} bytes, '
+                             'expected less of a text')
+        while len(data) <= MAX_TEXT_BYTES:
+            block = file.read(_BLOCK)
+            if not block:
+                break
+            data += block
+            if b'\0' in block and _encoding(bytes(data[:64]))[0] == 'utf-8':
+                line = data[:data.index(b'\0')].count(b'\n') + 1
+                raise ValueError(f'{path}: line {line}: expected text in '
+                                 'UTF-8, got a NUL byte')
+    return bytes(data)
+
+
+def read_lines(path: Union[str, Path]) -> Iterator[Tuple[int, str]]:
+    """The lines of a text file that may be too long for the memory.
+
+    Only LF, CR LF and CR end a line: others of Unicode's, such as U+2028,
+    stand in captions.
+
+    Args:
+        path (str | Path): The file; see :func:`decode_text`.
+
+    Yields:
+        tuple[int, str]: Its number from 1, and the line without its end.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is no text; the message names file and line.
+    """
+    with open_regular(path) as file:
+        encoding, length = _encoding(file.read(64))
+        file.seek(length)
+        if encoding == 'utf-8':
+            lines = _split(file, str(path))
+        else:
+            # Such files come out of spreadsheets and are small.
+            lines = (line.encode() for line in read_text(path).split('\n'))
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f'{path}: line {number}: expected text in UTF-8, got '
+                    f'{_bytes(error)}. Save the file as UTF-8') from error
+            if '\0' in text:
+                raise ValueError(f'{path}: line {number}: expected text in '
+                                 'UTF-8, got a NUL byte')
+            yield number, text
+
+
+def _split(file: BinaryIO, where: str) -> Iterator[bytes]:
+    """Lines of a file of bytes, ended by LF, CR LF or CR."""
+    rest, number = b'', 1
+    while True:
+        block = file.read(_BLOCK)
+        if not block:
+            break
+        # A CR at the very end may be half of an end of line.
+        if block.endswith(b'\r'):
+            block += file.read(1)
+        *lines, rest = (rest + block).replace(b'\r\n', b'\n').replace(
+            b'\r', b'\n').split(b'\n')
+        yield from lines
+        number += len(lines)
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError(f'{where}: line {number}: longer than '
+                             f'{MAX_LINE_BYTES} bytes, expected a line of '
+                             'text')
+    if rest:
+        yield rest
+
+
+def whole_characters(text: str) -> str:
+    """A text without halves of characters and NUL.
+
+    JSON can write half of a character, as tools do that cut a caption within
+    an emoji; no encoder or file takes it.
+
+    Args:
+        text (str): Such as a caption.
+    """
+    return _NO_TEXT.sub('', text)
+
+
+def is_text(text: str) -> bool:
+    """Whether a name is whole characters, as UTF-8 can write them.
+
+    Names of files that are not UTF-8 are not.
+
+    Args:
+        text (str): Such as the name of a file.
+    """
+    return _NO_TEXT.search(text) is None

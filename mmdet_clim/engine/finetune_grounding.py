@@ -1,0 +1,153 @@
+# Licensed under the Apache License, Version 2.0.
+"""What a fine-tuning asks of detectors that read their classes as a text."""
+from typing import Sequence
+
+from mmdet.models.detectors import GLIP, GroundingDINO
+from mmengine.config import Config, ConfigDict
+
+from mmdet_clim.registry import MODELS
+
+# As configs/grounding: a caption tells of a whole tile, and has some ten
+# tokens where a class name has one or two.
+CAPTION_WEIGHT = 0.05
+# Names that one prompt has room for beside those that an image shows.
+PROMPT_NAMES = 40
+# Hosts write prompts of their own data with these.
+PROMPT_TRANSFORMS = ('RandomSamplingNegPos', 'BaseClassPrompt')
+PROMPT_KEYS = ('text', 'custom_entities')
+META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor',
+             'flip', 'flip_direction')
+# What the configs of pretrained detectors leave out, which only test: mmdet's
+# own of fine-tuning.
+DINO_ASSIGNER = dict(
+    type='mmdet.HungarianAssigner',
+    match_costs=[
+        dict(type='mmdet.BinaryFocalLossCost', weight=2.0),
+        dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
+        dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
+    ])
+GLIP_LOSSES = dict(
+    loss_cls=dict(
+        type='mmdet.FocalLoss',
+        use_sigmoid=True,
+        gamma=2.0,
+        alpha=0.25,
+        loss_weight=1.0),
+    loss_bbox=dict(type='mmdet.GIoULoss', loss_weight=2.0),
+    loss_centerness=dict(
+        type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0))
+
+
+def detector_type(cfg: Config) -> type:
+    """The class of a config's detector.
+
+    Args:
+        cfg (Config): Of a plain detector.
+
+    Raises:
+        KeyError: If no such class is registered.
+    """
+    name = cfg.model.type
+    if isinstance(name, type):
+        return name
+    if '.' not in name:
+        name = f"{cfg.get('default_scope') or 'mmdet'}.{name}"
+    found = MODELS.get(name)
+    if found is None:
+        raise KeyError(f'model.type: no detector is registered as {name!r}')
+    return found
+
+
+def reads_prompts(cfg: Config) -> bool:
+    """Whether a config's detector reads its classes with each image.
+
+    Args:
+        cfg (Config): Of a plain detector.
+    """
+    return issubclass(detector_type(cfg), (GLIP, GroundingDINO))
+
+
+def set_prompts(cfg: Config, vocabulary: dict, boxed: bool) -> None:
+    """Have the data sets of a grounding detector tell it their classes.
+
+    Args:
+        cfg (Config): Of the plain detector, its data sets replaced. It is
+            changed.
+        vocabulary (dict): ``names`` and ``base_names``.
+        boxed (bool): Whether there are boxes to train on.
+    """
+    for split in ('val', 'test'):
+        if cfg.get(f'{split}_dataloader') is not None:
+            dataset = cfg[f'{split}_dataloader'].dataset
+            dataset.return_classes = True
+            _pack_prompts(dataset.pipeline)
+    if boxed:
+        dataset = cfg.train_dataloader.dataset
+        few = len(vocabulary['base_names']) <= PROMPT_NAMES
+        pipeline = [
+            step for step in dataset.pipeline
+            if _name(step) not in PROMPT_TRANSFORMS
+        ]
+        _pack_prompts(pipeline)
+        pipeline.insert(
+            len(pipeline) - 1,
+            ConfigDict(
+                type='mmdet_clim.BaseClassPrompt',
+                vocabulary=vocabulary,
+                num_negatives=None if few else PROMPT_NAMES))
+        dataset.pipeline = pipeline
+    _complete(cfg)
+
+
+def grounding_objectives(cfg: Config, vocabulary: dict) -> dict:
+    """Captions and tags of mosaics as grounding data.
+
+    Args:
+        cfg (Config): Of the plain detector.
+        vocabulary (dict): Of the tags.
+
+    Returns:
+        dict: Name to config of an objective.
+    """
+    # GLIP has no queries that a text could choose from.
+    by_text = issubclass(detector_type(cfg), GroundingDINO)
+    return dict(
+        caption=dict(
+            type='mmdet_clim.GroundingObjective',
+            texts='captions',
+            num_compositions=4,
+            loss_weight=CAPTION_WEIGHT,
+            box_weight=0.0),
+        tag=dict(
+            type='mmdet_clim.GroundingObjective',
+            texts='tags',
+            vocabulary=vocabulary,
+            num_negatives=PROMPT_NAMES,
+            num_compositions=0,
+            match='text' if by_text else 'box',
+            box_weight=0.0))
+
+
+def _complete(cfg: Config) -> None:
+    """Add what training needs and a config that only tests leaves out."""
+    model = cfg.model
+    if issubclass(detector_type(cfg), GroundingDINO):
+        if not (model.get('train_cfg') or {}).get('assigner'):
+            model.train_cfg = dict(
+                model.get('train_cfg') or {}, assigner=DINO_ASSIGNER)
+    else:
+        for key, loss in GLIP_LOSSES.items():
+            model.bbox_head.setdefault(key, loss)
+
+
+def _pack_prompts(pipeline: Sequence[ConfigDict]) -> None:
+    """See that the prompt gets from the data set to the detector."""
+    pack = pipeline[-1]
+    keys = tuple(pack.get('meta_keys', META_KEYS))
+    pack.meta_keys = (*keys, *(k for k in PROMPT_KEYS if k not in keys))
+
+
+def _name(step: ConfigDict) -> str:
+    """The name of a transform's type without scope."""
+    kind = step.type
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

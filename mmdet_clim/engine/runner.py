@@ -1,0 +1,212 @@
+# Licensed under the Apache License, Version 2.0.
+"""The runner of the tools: weights that fit, and no log before it runs."""
+import logging
+from pathlib import Path
+from typing import List, Optional, Union
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+from mmdet_clim.datasets.palette import class_palette
+
+from .checkpoints import load_weights, read_checkpoint
+
+
+class CLIMRunner(Runner):
+    """MMEngine's runner, which loads weights that fit and no others.
+
+    MMEngine replaces weights of another shape by random ones with a warning;
+    see :func:`~mmdet_clim.engine.checkpoints.load_weights` for what is
+    refused here. A training that begins with ``load_from`` may lack weights,
+    and leaves out those that ``load_from_skip`` of the config names.
+
+    What it tells of the machine, the config and the hooks comes to the
+    screen when everything is built and loaded: where that fails, the error
+    stands alone. The file of the log has all of it.
+    """
+
+    _begins_training = False
+    # What a run begins with that finds nothing to resume.
+    _first_weights: Optional[str] = None
+
+    def train(self) -> nn.Module:
+        """Launch training; see MMEngine's runner."""
+        self._begins_training = True
+        return super().train()
+
+    def build_logger(self, *args, **kwargs) -> logging.Logger:
+        """Build the logger, quiet on the screen until all is ready."""
+        logger = super().build_logger(*args, **kwargs)
+        self._quiet = [
+            _Held(handler) for handler in logger.handlers
+            if not isinstance(handler, logging.FileHandler)
+        ]
+        return logger
+
+    def load_or_resume(self) -> None:
+        """Load or resume, and say what was held back."""
+        if not self._has_loaded and self._resume:
+            self._choose_what_to_resume()
+        super().load_or_resume()
+        self._colour_all_classes()
+        for held in self._quiet:
+            held.release()
+        self._quiet = []
+
+    def _colour_all_classes(self) -> None:
+        """Have a colour for each class, where a data set has fewer."""
+        meta = dict(self.visualizer.dataset_meta or {})
+        if isinstance(meta.get('palette'), (list, tuple)):
+            self.visualizer.dataset_meta = dict(
+                meta,
+                palette=class_palette(
+                    len(meta.get('classes') or ()), meta['palette']))
+
+    def _choose_what_to_resume(self) -> None:
+        """The file that ``resume=True`` goes on from, or begins with.
+
+        It is ``load_from`` where that is the state of a training, else the
+        last checkpoint of the work dir; where there is none, the training
+        begins with the weights of ``load_from``.
+        """
+        if self._load_from is not None and can_resume(self._load_from):
+            return
+        weights = self._load_from or self._first_weights
+        found = latest_checkpoint(self.work_dir)
+        self._resume = found is not None
+        self._load_from = found or weights
+        if self._load_from is None:
+            self.logger.warning(
+                f'resume: {self.work_dir} has no checkpoint and load_from is '
+                'None, so the training begins with first weights')
+
+    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
+        """Load weights; see ``load_weights`` for what is refused.
+
+        Args:
+            filename (str): A file, or an address that MMEngine knows.
+            *args: Not used: tensors are read to the CPU, names are those of
+                the model or of its wrapper.
+            **kwargs: Not used.
+
+        Returns:
+            dict: The checkpoint.
+        """
+        checkpoint = dict(read_checkpoint(filename))
+        if 'state_dict' not in checkpoint:
+            checkpoint = dict(state_dict=checkpoint)
+        if isinstance(checkpoint.get('meta'), dict):
+            # MMEngine would run this text as Python when it resumes.
+            checkpoint['meta'].pop('config', None)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        begins = self._begins_training and not self._resume
+        load_weights(
+            self.model,
+            checkpoint,
+            filename,
+            needs_all=not begins,
+            skip=self.cfg.get('load_from_skip', ()) if begins else ())
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+
+class _Held(logging.Filter):
+    """Keeps what a handler would write, but for warnings."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self.handler = handler
+        self.records: List[logging.LogRecord] = []
+        # A run that failed before has left its own.
+        for other in handler.filters[:]:
+            if isinstance(other, _Held):
+                handler.removeFilter(other)
+        handler.addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is written now."""
+        if record.levelno >= logging.WARNING:
+            return True
+        self.records.append(record)
+        return False
+
+    def release(self) -> None:
+        """Write all of it, and what comes at once from now on."""
+        self.handler.removeFilter(self)
+        for record in self.records:
+            self.handler.handle(record)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner of a config: ``runner_type``, or ours.
+
+    Args:
+        cfg (Config): Of a whole run.
+    """
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return CLIMRunner.from_cfg(cfg)
+
+
+def begin_with(runner: Runner,
+               file: Optional[str] = None,
+               resume: bool = False) -> None:
+    """Have a runner load a file in the place of what its config names.
+
+    The config that it writes to the work dir still names its own
+    ``load_from``, from which that config trains in another folder.
+
+    Args:
+        runner (Runner): That has loaded nothing.
+        file (str, optional): The checkpoint. None, to resume: the last one
+            of the work dir, or its own ``load_from`` where there is none.
+        resume (bool): Whether to go on with its training.
+    """
+    if isinstance(runner, CLIMRunner):
+        runner._first_weights = runner._load_from
+    elif file is None and latest_checkpoint(runner.work_dir) is None:
+        return
+    runner._load_from = file
+    runner._resume = resume
+
+
+def latest_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
+    """The last checkpoint of a run, also in a folder that was moved.
+
+    Args:
+        work_dir (str or Path): Of the run.
+
+    Returns:
+        str or None: None if the run has none yet.
+
+    Raises:
+        FileNotFoundError: If the file that ``last_checkpoint`` names is gone.
+    """
+    found = find_latest_checkpoint(str(work_dir))
+    if found is None or Path(found).is_file():
+        return found
+    moved = Path(work_dir, Path(found).name)
+    if not moved.is_file():
+        raise FileNotFoundError(
+            f'resume: {found} does not exist, which '
+            f'{Path(work_dir, "last_checkpoint")} names; give the checkpoint '
+            'to go on from as --resume FILE')
+    return str(moved)
+
+
+def can_resume(file: str) -> bool:
+    """Whether a checkpoint holds the state of a training.
+
+    Args:
+        file (str): The checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: See ``read_checkpoint``.
+    """
+    checkpoint = read_checkpoint(file, mmap=True)
+    meta = checkpoint.get('meta')
+    return 'message_hub' in checkpoint and isinstance(meta, dict) \
+        and {'epoch', 'iter'} <= set(meta)

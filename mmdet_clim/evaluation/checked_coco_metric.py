@@ -1,0 +1,66 @@
+# Licensed under the Apache License, Version 2.0.
+"""mmdet's evaluation of COCO on a file that was checked."""
+import io
+from contextlib import redirect_stdout
+from typing import Optional, Sequence
+
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
+from mmengine.fileio import get_local_path
+
+from mmdet_clim.datasets.coco_annotations import read_coco
+from mmdet_clim.registry import METRICS
+
+from .unreadable import without_unreadable
+
+
+@METRICS.register_module()
+class CheckedCocoMetric(CocoMetric):
+    """:class:`mmdet.CocoMetric` with an annotation file that is checked.
+
+    The file is repaired as that of a dataset is, boxes apart that reach out
+    of their image: COCO's evaluation takes them as they are. Annotations are
+    numbered from 1, as that takes an id of 0 for "no match". The detections
+    of an image that could not be read do not count.
+
+    Args:
+        ann_file (str, optional): As in mmdet.
+        sort_categories (bool): As in mmdet.
+        backend_args (dict, optional): File backend of ``ann_file``.
+        **kwargs: Of :class:`mmdet.CocoMetric`.
+
+    Raises:
+        ValueError: If ``ann_file`` cannot be repaired.
+    """
+
+    def __init__(self,
+                 ann_file: Optional[str] = None,
+                 sort_categories: bool = False,
+                 backend_args: Optional[dict] = None,
+                 **kwargs) -> None:
+        super().__init__(backend_args=backend_args, **kwargs)
+        if ann_file is None:
+            return
+        with get_local_path(ann_file, backend_args=backend_args) as path:
+            content = read_coco(
+                path, shown=ann_file, need_names=False, need_sizes=False)
+        for number, entry in enumerate(content['annotations'], 1):
+            entry['id'] = number
+        if sort_categories:
+            content['categories'].sort(key=lambda category: category['id'])
+        self._coco_api = COCO()
+        self._coco_api.dataset = content
+        # It prints while it builds its index.
+        with redirect_stdout(io.StringIO()):
+            self._coco_api.createIndex()
+        self._coco_api.img_ann_map = self._coco_api.imgToAnns
+        self._coco_api.cat_img_map = self._coco_api.catToImgs
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch; see ``without_unreadable``.
+
+        Args:
+            data_batch (dict): Not used.
+            data_samples (Sequence[dict]): Samples with ``pred_instances``.
+        """
+        super().process(data_batch, without_unreadable(data_samples))

@@ -1,0 +1,317 @@
+# Licensed under the Apache License, Version 2.0.
+"""Boxes as labelling tools export them."""
+import json
+import textwrap
+
+import pytest
+from PIL import Image
+
+from mmdet_clim.datasets.box_formats import read_boxes
+
+# Image -> its size, and its boxes (x, y, width, height).
+SCENES = {
+    'a.jpg': ((200, 100), [('cat', [20, 10, 100, 50]),
+                           ('traffic light', [0, 0, 10, 20])]),
+    'b.png': ((100, 80), [('cat', [50, 40, 50, 40])]),
+    'empty.jpg': ((64, 64), []),
+}
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for name, (size, _) in SCENES.items():
+        Image.new('RGB', size).save(folder / name)
+    return folder
+
+
+def found(boxes):
+    """As in SCENES."""
+    names = {c['id']: c['name'] for c in boxes.content['categories']}
+    scenes = {}
+    for image in boxes.content['images']:
+        assert (boxes.images / image['file_name']).is_file()
+        scenes[image['file_name'].rpartition('/')[2]] = ((
+            image['width'], image['height']), [
+                (names[a['category_id']],
+                 [pytest.approx(v, abs=1e-3) for v in a['bbox']])
+                for a in boxes.content['annotations']
+                if a['image_id'] == image['id']
+            ])
+    return scenes
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def yolo_labels(folder):
+    write(folder / 'a.txt', '0 0.35 0.35 0.5 0.5\n1 0.025 0.1 0.05 0.2\n')
+    # A polygon: its box counts.
+    write(folder / 'b.txt', '0 0.5 0.5 1.0 0.5 1.0 1.0 0.7 0.9 \n')
+    write(folder / 'empty.txt', '')
+
+
+@pytest.mark.parametrize('content', [
+    'names: [cat, traffic light]\ntrain: images\n',
+    'names: {0: cat, 1: traffic light}\nnc: 2\ntrain: ../images\n',
+    'path: .\nnames:\n  0: cat\n  1: traffic light\ntrain: [list.txt]\n',
+])
+def test_yolo(images, tmp_path, content):
+    yolo_labels(tmp_path / 'labels')
+    write(tmp_path / 'list.txt',
+          ''.join(f'images/{name}\n' for name in SCENES))
+    file = write(tmp_path / 'data.yaml', content)
+    assert found(read_boxes(file)) == SCENES
+    # The folder, and images that are elsewhere.
+    assert found(read_boxes(tmp_path)) == SCENES
+    (tmp_path / 'labels' / 'empty.txt').unlink()
+    assert found(read_boxes(tmp_path, images)) == SCENES
+    with pytest.raises(ValueError, match='data.yaml: expected val or valid'):
+        read_boxes(file, split='val')
+
+
+@pytest.mark.parametrize('line, message', [
+    ('2 .1 .1 .1 .1', 'a.txt: line 2: expected a class from 0 to 1, got 2'),
+    ('0.5 .1 .1 .1 .1', 'expected a class from 0 to 1'),
+    ('0 1.5 .1 .1 .1', 'expected fractions of the image'),
+    ('0 10 20 30 40', 'expected fractions of the image'),
+    ('0 .1 .1 .1', 'got 4 numbers'),
+    ('0 .1 .1 .1 .1 .9', 'got 6 numbers'),
+    ('cat .1 .1 .1 .1', "expected numbers, got 'cat'"),
+    ('0 nan .1 .1 .1', "expected numbers, got 'nan'"),
+])
+def test_wrong_lines_of_yolo(images, tmp_path, line, message):
+    yolo_labels(tmp_path / 'labels')
+    write(tmp_path / 'labels' / 'a.txt', f'0 0.5 0.5 0.5 0.5\n{line}\n')
+    file = write(tmp_path / 'data.yaml', 'names: [a, b]\ntrain: images')
+    with pytest.raises(ValueError, match=message):
+        read_boxes(file)
+
+
+@pytest.mark.parametrize('content, message', [
+    ('a: [', 'not valid YAML'),
+    ('- a', 'expected a YOLO data set'),
+    ('train: images', "key 'names'"),
+    ('names: {0: a, 2: b}\ntrain: images', "key 'names'"),
+    ('names: [a]\ntrain: nowhere', 'nowhere does not exist'),
+    ('names: [a]\ntrain: labels', 'expected images'),
+    ('!!python/object/apply:os.system ["touch x"]', 'not valid YAML'),
+])
+def test_wrong_yaml(images, tmp_path, content, message):
+    yolo_labels(tmp_path / 'labels')
+    file = write(tmp_path / 'data.yaml', content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_boxes(file)
+    assert not (tmp_path / 'x').exists()
+
+
+def voc(name, size, boxes):
+    objects = ''.join(f"""
+        <object><name>{label}</name><difficult>0</difficult><bndbox>
+            <xmin>{x}</xmin><ymin>{y}</ymin>
+            <xmax>{x + w}</xmax><ymax>{y + h}</ymax>
+        </bndbox></object>""" for label, (x, y, w, h) in boxes)
+    return f"""<annotation><filename>{name}</filename><size>
+        <width>{size[0]}</width><height>{size[1]}</height></size>
+        {objects}</annotation>"""
+
+
+@pytest.mark.parametrize('layout', ['beside', 'VOC', 'elsewhere'])
+def test_pascal_voc(images, tmp_path, layout):
+    folder = dict(
+        beside=images,
+        VOC=tmp_path / 'set' / 'Annotations',
+        elsewhere=tmp_path / 'xml')[layout]
+    if layout == 'VOC':
+        images = images.rename(
+            tmp_path / 'set' /
+            'JPEGImages') if (tmp_path / 'set').mkdir() is None else images
+    for name, (size, boxes) in SCENES.items():
+        # A size of 0, and a name with a folder of another machine.
+        size = (0, 0) if name == 'b.png' else size
+        shown = 'C:\\images\\a.jpg' if name == 'a.jpg' else name
+        write(folder / name.replace(name[-4:], '.xml'),
+              voc(shown, size, boxes))
+    source = dict(VOC=tmp_path / 'set').get(layout, folder)
+    given = images if layout == 'elsewhere' else None
+    assert found(read_boxes(source, given)) == SCENES
+
+
+def test_wrong_pascal_voc(images, tmp_path):
+
+    def read(text):
+        return read_boxes(write(images / 'a.xml', text))
+
+    for boxes, number in (([('cat', [5, 5, 0,
+                                     9])], 0), ([('cat', [5, 5, -3, 9]),
+                                                 ('dog', [1, 1, 2, 2])], 1)):
+        text = voc('a.jpg', (200, 100), boxes)
+        if number:
+            assert len(read(text).content['annotations']) == number
+        else:
+            with pytest.raises(ValueError, match='expected boxes, got none'):
+                read(text)
+    good = voc('a.jpg', (200, 100), [('cat', [1, 2, 3, 4])])
+    for text, message in (
+        (good[:-5], 'a.xml: not valid XML'),
+        (good.replace('<xmin>1</xmin>', ''), 'object 0: bndbox: expected num'),
+        (good.replace('>1<', '>one<'), "expected numbers, got 'one'"),
+        (good.replace('cat', ' '), 'object 0: expected a <name>'),
+        ('<svg/>', 'expected <annotation> of Pascal VOC, got <svg>'),
+        ('<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>' +
+         good.replace('cat', '&b;'), 'not valid XML'),
+        ('<!DOCTYPE a [<!ENTITY b "bb">]>' + good.replace('cat', '&b;'),
+         'not valid XML'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(text)
+    # Not to be found, and no mistake.
+    hard = good.replace('0</difficult>', '1</difficult>')
+    assert read(hard).content['annotations'][0]['iscrowd'] == 1
+
+
+def test_cvat(images, tmp_path):
+    shapes = {
+        'a.jpg': """<box label="cat" xtl="20" ytl="10" xbr="120" ybr="60"/>
+            <polygon label="traffic light" points="0,0;10,0;10,20;3,20"/>""",
+        'b.png': '<box label="cat" xtl="50" ytl="40" xbr="100" ybr="80"/>',
+        'empty.jpg': ''
+    }
+    text = ''.join(
+        f'<image id="{n}" name="{name}" width="{SCENES[name][0][0]}" '
+        f'height="{SCENES[name][0][1]}">{shape}</image>'
+        for n, (name, shape) in enumerate(shapes.items()))
+    file = write(tmp_path / 'annotations.xml',
+                 f'<annotations><version>1.1</version>{text}</annotations>')
+    assert found(read_boxes(file, images)) == SCENES
+    for old, new, message in (
+        ('xtl="20"', '', 'a.jpg.: box: expected numbers, got None'),
+        (' label="cat" xtl="20"', ' xtl="20"', "expected 'label' in <box>"),
+        ('<version>', '<track/><version>', 'CVAT for images'),
+    ):
+        write(
+            file,
+            f'<annotations><version>1.1</version>{text}</annotations>'.replace(
+                old, new, 1))
+        with pytest.raises(ValueError, match=message):
+            read_boxes(file, images)
+
+
+def label_studio_value(size, box):
+    return dict(
+        x=box[0] / size[0] * 100,
+        y=box[1] / size[1] * 100,
+        width=box[2] / size[0] * 100,
+        height=box[3] / size[1] * 100,
+        rotation=0)
+
+
+ADDRESSES = {
+    'a.jpg': '/data/upload/3/0a1b2c3d-a.jpg',
+    'b.png': '/data/local-files/?d=set/images/b.png',
+    'empty.jpg': 'https://host/bucket/empty.jpg?token=1'
+}
+
+
+def test_label_studio(images, tmp_path):
+    tasks = []
+    for name, (size, boxes) in SCENES.items():
+        result = [
+            dict(
+                type='rectanglelabels',
+                original_width=size[0],
+                original_height=size[1],
+                value=dict(
+                    label_studio_value(size, box), rectanglelabels=[label]))
+            for label, box in boxes
+        ]
+        result.append(dict(type='choices', value=dict(choices=['good'])))
+        tasks.append(
+            dict(
+                data=dict(image=ADDRESSES[name], note='x'),
+                annotations=[
+                    dict(result=result),
+                    dict(result=[], was_cancelled=True)
+                ]))
+    # Nobody has looked at it.
+    tasks.append(dict(data=dict(image='new.jpg'), annotations=[]))
+    file = tmp_path / 'export.json'
+    file.write_text(json.dumps(tasks))
+    boxes = read_boxes(file, images)
+    assert found(boxes) == SCENES and boxes.file is None
+    least = [
+        dict(
+            image=ADDRESSES[name],
+            annotator=1,
+            label=[
+                dict(
+                    label_studio_value(size, box),
+                    original_width=size[0],
+                    original_height=size[1],
+                    rectanglelabels=[label]) for label, box in boxes
+            ]) for name, (size, boxes) in SCENES.items()
+    ]
+    file.write_text(json.dumps(least))
+    assert found(read_boxes(file, images)) == SCENES
+    # A quarter turn to the right around the upper left corner.
+    least[0]['label'][0].update(rotation=90)
+    file.write_text(json.dumps(least))
+    first = read_boxes(file, images, clip=False).content['annotations'][0]
+    assert first['bbox'] == pytest.approx([20 - 50, 10, 50, 100])
+    del least[0]['label'][0]['x']
+    file.write_text(json.dumps(least))
+    with pytest.raises(ValueError, match=r'\[0\]: region 0: expected numbers'):
+        read_boxes(file, images)
+    file.write_text(json.dumps([dict(data=dict(text='a'), annotations=[{}])]))
+    with pytest.raises(ValueError, match='expected the address of an image'):
+        read_boxes(file, images)
+
+
+def coco():
+    content = dict(
+        images=[dict(id=n, file_name=name) for n, name in enumerate(SCENES)],
+        # As Roboflow writes it: a class of classes that no box has.
+        categories=[
+            dict(id=0, name='things'),
+            dict(id=1, name='cat'),
+            dict(id=2, name='traffic light')
+        ],
+        annotations=[])
+    for n, (_, boxes) in enumerate(SCENES.values()):
+        for label, box in boxes:
+            content['annotations'].append(
+                dict(
+                    id=len(content['annotations']),
+                    image_id=n,
+                    category_id=1 + (label != 'cat'),
+                    bbox=box))
+    return content
+
+
+def test_coco(images, tmp_path):
+    (images / '_annotations.coco.json').write_text(json.dumps(coco()))
+    for source in (images, images / '_annotations.coco.json'):
+        boxes = read_boxes(source)
+        assert found(boxes) == SCENES
+        assert boxes.file == images / '_annotations.coco.json'
+    wrong = dict(coco(), annotations=[dict(id=1)])
+    (images / '_annotations.coco.json').write_text(json.dumps(wrong))
+    with pytest.raises(ValueError, match="--boxes: .*'image_id' is missing"):
+        read_boxes(images, shown='--boxes: ')
+
+
+def test_what_is_none_of_these(images, tmp_path):
+    for name in ('one.json', 'two.json'):
+        (tmp_path / name).write_text('{}')
+    with pytest.raises(ValueError, match='2 JSON files'):
+        read_boxes(tmp_path)
+    with pytest.raises(ValueError, match='expected COCO JSON, YOLO'):
+        read_boxes(images)
+    with pytest.raises(ValueError, match="key 'categories'"):
+        read_boxes(tmp_path / 'one.json')
+    with pytest.raises(FileNotFoundError):
+        read_boxes(tmp_path / 'none.json')

@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0.
+"""Images that have names of classes and no captions."""
+import pytest
+
+from mmdet_clim.datasets.preparation.own_tags import tagged_images
+
+NAMES = ['cat', 'traffic light']
+
+
+@pytest.mark.parametrize('name, text', [
+    ('t.csv', 'file_name,tags\na.jpg,cat;traffic light\nb.jpg,dog\n'),
+    ('t.csv', 'label,image\r\nCat,a.jpg\r\ntraffic_light,a.jpg\r\n'
+     'dog,b.jpg\r\ndog,b.jpg'),
+    ('t.tsv', 'path\tlabels\na.jpg\tcat, Traffic-Light\n\nb.jpg\t dog \n'),
+    ('t.csv', 'filename, cat, traffic_light, dog\na.jpg,1,1,0\n'
+     'b.jpg, 0, , 1\n'),
+])
+def test_tables(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert tagged_images(tmp_path / name, tmp_path, NAMES) == [
+        dict(
+            file_name='a.jpg',
+            caption='cat, traffic light',
+            tags=['cat', 'traffic light']),
+        dict(file_name='b.jpg', caption='dog', tags=['dog'])
+    ]
+
+
+def test_folders(tmp_path):
+    for name in ('cat/1.jpg', 'traffic_light/2.PNG', 'more/dog/3.jpg',
+                 'loose.jpg', 'cat/notes.txt'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = tagged_images('folders', tmp_path, NAMES)
+    assert {
+        image['file_name']: image['tags']
+        for image in found
+    } == {
+        'cat/1.jpg': ['cat'],
+        'more/dog/3.jpg': ['dog'],
+        'traffic_light/2.PNG': ['traffic light'],
+    }
+
+
+@pytest.mark.parametrize('text, message', [
+    ('', 'line 1: expected a column of images'),
+    ('name,tags\na.jpg,cat', 'line 1: expected a column of images'),
+    ('image\na.jpg', 'line 1: expected a column of images'),
+    ('image,tags\na.jpg', 'line 2: expected an image and 2 cells'),
+    ('image,tags\n ,cat', 'line 2: expected an image'),
+    ('image,cat,dog\na.jpg,1,2', "line 2: expected 0 or 1 .*got '2'"),
+    ('image,tags\n', 'expected images with tags'),
+])
+def test_wrong_tables(tmp_path, text, message):
+    (tmp_path / 't.csv').write_text(text)
+    with pytest.raises(ValueError, match=message):
+        tagged_images(tmp_path / 't.csv', tmp_path, NAMES)
+
+
+def test_what_is_no_table(tmp_path):
+    with pytest.raises(ValueError, match='expected a .csv or .tsv'):
+        tagged_images(tmp_path / 'tags.json', tmp_path, NAMES)
+    with pytest.raises(ValueError, match='expected images with tags'):
+        tagged_images('folders', tmp_path, NAMES)
