@@ -192,11 +192,16 @@ class Finetuning:
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs()
-        cfg = Config.fromfile(self.detector)
+        try:
+            cfg = Config.fromfile(self.detector)
+        except OSError as error:
+            raise ValueError(
+                f'--detector: {self.detector}: {error}') from error
         data = self._data(inputs)
         # Its length is known when the captions are.
         plan = Plan(
-            self._train_config(cfg, data, self.iterations or 1),
+            self._train_config(
+                cfg, data, 1 if self.iterations is None else self.iterations),
             plain_config(cfg, data))
         self._check_weights(plan)
         before = wanted = self._fingerprint(cfg, inputs)

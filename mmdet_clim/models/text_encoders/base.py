@@ -183,6 +183,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
             for start in range(0, len(texts), self.batch_size):
                 yield texts[start:start + self.batch_size]
             return
+        if not texts:
+            return
         by_width: Dict[int, List[str]] = {}
         for text, width in zip(texts, self._widths(texts)):
             by_width.setdefault(width, []).append(text)

@@ -92,6 +92,8 @@ def test_the_minilm_package():
     assert torch.equal(torch.cat([encoder([t]) for t in texts]), together)
     encoder._rows.clear()
     assert torch.equal(encoder(texts[::-2]).flip(0), together[::2])
+    # None of them is new.
+    assert torch.equal(encoder(texts[:1]), together[:1])
 
 
 def test_package_with_several_models(bert_folder, tmp_path, monkeypatch):
