@@ -126,7 +126,9 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
             f'checkpoint: {path} is refused by torch.load (UnpicklingError): '
             'it is no checkpoint, or holds more than weights and numbers and '
             'could run code') from error
-    except (EOFError, RuntimeError) as error:
+    except (EOFError, RuntimeError, IndexError, KeyError, AttributeError,
+            TypeError) as error:
+        # torch takes what is no archive for a pickle, which fails anywhere.
         raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
                          f'({str(error).partition(chr(10))[0]})') from error
     if not isinstance(checkpoint, Mapping):

@@ -192,7 +192,11 @@ class Finetuning:
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs()
-        cfg = Config.fromfile(self.detector)
+        try:
+            cfg = Config.fromfile(self.detector)
+        except OSError as error:
+            raise ValueError(
+                f'--detector: {self.detector}: {error}') from error
         data = self._data(inputs)
         # Its length is known when the captions are.
         plan = Plan(

@@ -456,9 +456,15 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
     (tmp_path / 'empty.py').write_text('model = dict(type="mmdet.RPN")\n')
     good = json.loads(boxes.read_text())
     wrong = {
-        'ids': dict(annotations=good['annotations'][:1] * 2),
-        'keys': dict(annotations=[dict(bbox=[0, 0, 1, 1])]),
-        'none': dict(annotations=[dict(good['annotations'][0], bbox=[0] * 4)]),
+        'ids':
+        dict(annotations=good['annotations'][:1] * 2),
+        'keys':
+        dict(annotations=[dict(bbox=[0, 0, 1, 1])]),
+        # Polygons would tell of the box.
+        'none':
+        dict(annotations=[
+            dict(good['annotations'][0], bbox=[0] * 4, segmentation=[])
+        ]),
     }
     for name, change in wrong.items():
         (tmp_path / f'{name}.json').write_text(json.dumps({**good, **change}))
