@@ -69,6 +69,21 @@ READERS = {
     ((), ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
     'auto_scale_lr': ((), ('enable', 'base_batch_size')),
 }
+# Dicts whose keys someone else may read too: what is nearly one of these is
+# misspelt.
+USUAL = {
+    'env_cfg.mp_cfg':
+    frozenset(('mp_start_method', 'opencv_num_threads')),
+    'env_cfg.dist_cfg':
+    frozenset(('backend', 'timeout')),
+    'optim_wrapper.clip_grad':
+    frozenset(('max_norm', 'norm_type', 'error_if_nonfinite', 'clip_value')),
+    'optim_wrapper.paramwise_cfg':
+    frozenset(
+        ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
+         'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
+         'bypass_duplicate', 'decay_rate', 'decay_type', 'num_layers')),
+}
 # Beside the arguments of a class, what those who build it take out.
 ADDED = {'constructor', 'paramwise_cfg', 'priority', 'convert_to_iter_based'}
 #: How alike two keys are that are taken for one, from 0 to 1.
@@ -164,22 +179,19 @@ def _check_option(cfg: Config, option: str, value: Any, scope: str,
             if part not in node:
                 known = read if node is cfg else _known(node, path, scope)
                 _check_new_key(node, path, part, option, known)
-                if node is cfg and part in READERS and len(parts) > 1:
-                    # A part that the config leaves to MMEngine's defaults.
-                    _check_new_key({}, [part], parts[1], option,
-                                   _known({}, [part], scope))
-                return
-            node = node[part]
+            # What the config leaves to defaults has keys, too.
+            node = node[part] if part in node else {}
         elif node is None:
             return
         else:
             raise KeyError(f'--cfg-options {option}: {".".join(path)} is '
                            f'{str(node)[:60]!r} and has no keys')
         path.append(part)
-    if isinstance(node, Mapping) and isinstance(value, (str, int, float)):
+    if (node and isinstance(node, Mapping)
+            and isinstance(value, (str, int, float))):
         raise KeyError(f'--cfg-options {option}: expected one of its keys, '
-                       f'such as {option}.{next(iter(node), "type")}, or '
-                       f'None, got {value!r} for all of it')
+                       f'such as {option}.{next(iter(node))}, or None, got '
+                       f'{value!r} for all of it')
 
 
 def _check_type(cfg: Config, option: str, kind: Any, scope: str) -> None:
@@ -222,11 +234,12 @@ def _check_new_key(node: Mapping, path: List[str], key: str, option: str,
     """See that a key may be added to a dict of the config."""
     if key in COMMON_KEYS or set(path[-2:]) & FREE:
         return
-    own = {str(name) for name in node}
+    usual = USUAL.get('.'.join(path), frozenset())
+    own = usual.union(str(name) for name in node)
     if known is not None:
         if key not in known:
             _refuse(option, path, key, own | known)
-    elif difflib.get_close_matches(key, own, 1, ALIKE):
+    elif key not in own and difflib.get_close_matches(key, own, 1, ALIKE):
         _refuse(option, path, key, own)
 
 

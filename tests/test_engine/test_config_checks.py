@@ -33,6 +33,10 @@ def cfg(repository):
     ('default_hooks.checkpoint.intervall', 'did you mean interval'),
     ('randomness.sed', 'did you mean seed'),
     ('env_cfg.cudnn_benchmrk', 'did you mean cudnn_benchmark'),
+    ('env_cfg.mp_cfg.opencv_num_thread', 'did you mean opencv_num_threads'),
+    ('optim_wrapper.paramwise_cfg.norm_decay_mlt', 'did you mean norm_decay'),
+    ('optim_wrapper.clip_grad.max_nrm', 'did you mean max_norm'),
+    ('log_processor.window_sizes', 'did you mean window_size'),
     ('custom_hooks.7.interval', 'custom_hooks is a list of'),
     ('model.detector.roi_head.bbox_head.in_channel', 'did you mean in_chan'),
     ('model.detector.backbone.dpeth', 'did you mean depth'),
@@ -64,6 +68,9 @@ def test_misspelt_options(cfg, option, message):
     'optim_wrapper.clip_grad.max_norm',
     'optim_wrapper.accumulative_counts',
     'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult',
+    'optim_wrapper.paramwise_cfg.norm_decay_mult',
+    'env_cfg.mp_cfg.mp_start_method',
+    'log_processor.window_size',
     'param_scheduler.0.convert_to_iter_based',
     'custom_hooks.0.priority',
     'randomness.seed',
@@ -126,6 +133,7 @@ def test_one_value_in_the_place_of_many(cfg, option, value, message):
     with pytest.raises(KeyError, match=message):
         check_options(cfg, {option: value})
     check_options(cfg, {option: None, 'val_evaluator': [dict(type='A')]})
+    check_options(cfg, {'default_hooks.checkpoint.save_best': 'auto'})
 
 
 def test_an_entry_of_an_empty_list():
