@@ -217,6 +217,7 @@ def test_no_seed_is_a_common_random_one():
     (dict(source_ratio=[1e300, 1]), 'source_ratio: .*one in a million'),
     (dict(source_ratio=[1, 1e-300]), 'source_ratio: .*one in a million'),
     (dict(batch_size=0), 'batch_size'),
+    (dict(batch_size=2.5), 'batch_size: .*whole number'),
     (dict(epoch_source=2), 'epoch_source'),
     (dict(epoch_length=0), 'epoch_length'),
     (dict(dataset=[1, 2]), 'source_ratio: .*each of 1 sources'),
