@@ -44,7 +44,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--vocabulary',
         type=Path,
         required=True,
-        help='text file with a class name a line')
+        help='file of class names: .txt with a name a line, .json, .yaml, .csv'
+    )
     parser.add_argument(
         '--synonyms',
         type=Path,

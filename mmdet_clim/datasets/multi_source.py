@@ -237,6 +237,13 @@ class MultiSourceSampler(Sampler):
             dataset.full_init()
         ends = list(
             getattr(dataset, 'cumulative_sizes', None) or [len(dataset)])
+        if ends[-1] != len(dataset):
+            # MMEngine has put one around it that is only shorter.
+            raise ValueError(
+                f'dataset: expected all {ends[-1]} samples of the sources, '
+                f'got {len(dataset)}; in the place of '
+                'train_dataloader.num_batch_per_epoch give '
+                'train_dataloader.sampler.epoch_length')
         sizes = [end - start for start, end in zip([0, *ends], ends)]
         if source_ratio is None and len(sizes) == 1:
             source_ratio = [1]

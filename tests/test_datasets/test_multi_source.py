@@ -228,6 +228,20 @@ def test_arguments_that_do_not_fit_are_errors(change, message):
         MultiSourceSampler(**{**arguments, **change})
 
 
+def test_another_length_of_an_epoch():
+    loader = dict(
+        dataset=sources(3, 3),
+        sampler=dict(
+            type='mmdet_clim.MultiSourceSampler', source_ratio=[1, 1]),
+        batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
+        batch_size=2)
+    # MMEngine's way, of which the sampler would take no notice.
+    with pytest.raises(ValueError, match='sampler.epoch_length'):
+        Runner.build_dataloader(dict(loader, num_batch_per_epoch=1))
+    loader['sampler']['epoch_length'] = 1
+    assert len(Runner.build_dataloader(loader)) == 1
+
+
 def test_ratios_of_many_digits():
     """Shares of each batch against the plain sums of the ratio."""
     for ratio in ([1e308, 1e308], [3, 2.7182818284], [1, 1 / 3], [2e-6, 1],

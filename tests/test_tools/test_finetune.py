@@ -495,6 +495,11 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(freeze=['backbon3']), "'backbon3' is in the name of no weight"),
         (dict(cfg_options={'model.detector.nek.type': 'mmdet.FPN'}), 'nek'),
         (dict(cfg_options={'optim_wraper.optimizer.lr': 1}), 'optim_wrapper'),
+        (dict(cfg_options={'work_dir': 'a'}), 'give --work-dir instead'),
+        (dict(cfg_options={'default_hooks.checkpoint.out_dir': 'a'}),
+         'default_hooks.checkpoint.out_dir: expected to stay as it is'),
+        (dict(cfg_options={'default_hooks.checkpoint': None}),
+         'default_hooks.checkpoint: expected to stay as it is'),
     ):
         found = refused(capsys, tmp_path / 'out', {**options, **changed})
         assert message in found, (changed, found)
