@@ -66,6 +66,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
+    if not 0 < args.port < 2**16:
+        parser.error(f'--port: expected 1 to 65535, got {args.port}')
     args.password = None
     if args.password_file is not None:
         if not args.password_file.is_file():

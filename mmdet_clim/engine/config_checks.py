@@ -140,20 +140,22 @@ def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
     read = set(arguments(Runner)[0]) | TOP_KEYS
     if any(key.startswith(PREFIX) for key in cfg):
         read |= CLIM_KEYS
+    options = options or {}
     types = {
         option: kind
-        for option, kind in (options or {}).items() if option.endswith('.type')
+        for option, kind in options.items() if option.endswith('.type')
     }
     typed = cfg
+    for option, kind in types.items():
+        _check_option(cfg, option, kind, scope, read)
+        _check_type(cfg, option, kind, scope)
     if types:
+        # Another type takes other keys.
         typed = copy.deepcopy(cfg)
         typed.merge_from_dict(types)
-    for option in options or {}:
-        # Another type takes other keys.
-        _check_option(cfg if option in types else typed, option,
-                      options[option], scope, read)
-        if option in types:
-            _check_type(cfg, option, types[option], scope)
+    for option, value in options.items():
+        if option not in types:
+            _check_option(typed, option, value, scope, read)
         first = option.split('.')[0]
         if first not in read and not first.startswith(PREFIX):
             print_log(

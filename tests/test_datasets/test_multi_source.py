@@ -263,6 +263,9 @@ def test_an_epoch_without_end_is_an_error():
     class Many:
         cumulative_sizes = [10**7, 10**7 + 1]
 
+        def __len__(self):
+            return 10**7 + 1
+
     with pytest.raises(ValueError, match='source_ratio: .*epoch_length'):
         MultiSourceSampler(Many(), 1, [2e-6, 1])
     assert len(MultiSourceSampler(Many(), 1, [2e-6, 1], epoch_length=7)) == 7
@@ -273,6 +276,12 @@ def test_the_first_index_of_many_needs_few_steps():
 
     class Many:
         cumulative_sizes = [12 * 10**6]
+
+        def __len__(self):
+            return 12 * 10**6
+
+        def full_init(self):
+            pass
 
         def __getattr__(self, name):
             raise AssertionError(name)
