@@ -191,8 +191,10 @@ def one_line(error: BaseException) -> str:
         text = f'{config}: {type(error).__name__}: {text}'
     elif part is not None and not _is_raised_on_purpose(file, line):
         text = f'{part}: {type(error).__name__}: {text}'
-    elif isinstance(error, KeyError) and CONFIG_READER.search(file):
-        text = f'expected the key {text!r} in the config'
+    elif isinstance(error, (KeyError, AttributeError)) \
+            and CONFIG_READER.search(file):
+        key = re.sub(r".*has no attribute '(.*)'$", r'\1', text)
+        text = f'expected the key {key!r} in the config'
     return ' '.join((text or type(error).__name__).split())
 
 

@@ -63,7 +63,9 @@ WEIGHT = torch.zeros(1, requires_grad=True)
         (Runner.build_dataloader,
          (dict(dataset=[1], sampler=None, batch_size='four'), ),
          'DataLoader: ValueError: batch_size should be'),
-        (getattr, (Config(), 'modle'), 'modle'),
+        (getattr,
+         (Config(), 'model'), "expected the key 'model' in the config"),
+        (getattr, (Config(dict(a={})).a, 'b'), "expected the key 'b' in the"),
         (Config()._cfg_dict.__getitem__,
          ('model', ), "expected the key 'model' in the config"),
     ])
