@@ -88,7 +88,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.loss_scale = 'dynamic'
 
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise KeyError(
                 f'--auto-scale-lr: expected auto_scale_lr.base_batch_size in '
                 f'{args.config}, got {cfg.get("auto_scale_lr")}')
