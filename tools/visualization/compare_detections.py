@@ -206,12 +206,11 @@ def compare(args: argparse.Namespace) -> int:
     shown = Counter(label in novel for info in chosen
                     for label, _ in _objects(info))
     columns: Dict[str, List[InstanceData]] = {}
-    shares = []
     for name, file in args.found:
         best = first_detections(objects, read_found(file, dataset.cat2label))
         found = by_image(best, chosen)
-        columns[headline(name, found, shown, novel)] = found
-        shares.append(share_of_novel(best, objects, novel))
+        columns[f'{headline(name, found, shown, novel)} (in all images: '
+                f'{share_of_novel(best, objects, novel)} novel)'] = found
     picture = draw_detections(
         [read_image_file(info['img_path'])[..., ::-1] for info in chosen],
         [ground_truth(info) for info in chosen],
@@ -220,8 +219,7 @@ def compare(args: argparse.Namespace) -> int:
         novel_names,
         side=args.side,
         note='dashed: wrong. Of each class the best detections, as many as '
-        f'it has objects in all {len(infos)} images; scores in percent. Novel '
-        f'objects found in all images: {", ".join(shares)}')
+        f'it has objects in all {len(infos)} images; scores in percent')
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.out), picture[..., ::-1])
     return len(chosen)
