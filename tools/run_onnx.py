@@ -21,7 +21,6 @@ from typing import Dict, Sequence, Tuple, Union
 from zipfile import ZipFile
 
 import numpy as np
-import onnxruntime
 
 #: Of the arrays in a file of embeddings; compressed, 4 MB can hold 4 GB.
 MAX_ARRAY_BYTES = 1 << 30
@@ -38,6 +37,7 @@ class OnnxRunner:
     def __init__(self,
                  file: Union[str, Path],
                  providers: Sequence[str] = ('CPUExecutionProvider', )):
+        import onnxruntime
         try:
             self.session = onnxruntime.InferenceSession(
                 str(file), providers=list(providers))
@@ -225,5 +225,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         sys.exit(f'error: {error}')

@@ -18,7 +18,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import DictAction
 from mmengine.registry import MODELS
 
-from mmdet_clim.command import run_command
+from mmdet_clim.command import key_value, run_command
 from mmdet_clim.engine.checkpoints import save_atomically
 from mmdet_clim.engine.config_checks import read_config
 from mmdet_clim.engine.detic_checkpoints import (
@@ -59,6 +59,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=key_value,
         help='settings that override the config, as key=value')
     return parser.parse_args(argv)
 

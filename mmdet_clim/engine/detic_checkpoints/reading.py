@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdet_clim.datasets.archives import load_stored
+from mmdet_clim.engine.checkpoints import read_checkpoint
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -81,14 +81,18 @@ def read_weights(path: Path) -> Dict[str, Tensor]:
         dict[str, Tensor]: Name to tensor, on the CPU.
 
     Raises:
-        pickle.UnpicklingError: If the file holds anything but data.
-        ValueError: If it holds no weights, or one of them is no tensor.
+        pickle.UnpicklingError: If a ``.pkl`` holds anything but data.
+        ValueError: If another file does, is no checkpoint or holds no
+            weights, or if one of them is no tensor.
     """
     if path.suffix == '.pkl':
         with open(path, 'rb') as file:
-            content = ArrayUnpickler(file, encoding='latin1').load()
+            try:
+                content = ArrayUnpickler(file, encoding='latin1').load()
+            except EOFError as error:
+                raise ValueError(f'{path}: cut short ({error})') from error
     else:
-        content = load_stored(path)
+        content = read_checkpoint(path)
     if isinstance(content, Mapping):
         for key in ('model', 'state_dict'):
             if isinstance(content.get(key), Mapping):
