@@ -57,17 +57,17 @@ CPU_ONLY := $(BUILD)/torch-$(TORCH)/cpu-only
 HIDE_GPU = $$([ -e '$(CPU_ONLY)' ] && echo env CUDA_VISIBLE_DEVICES=)
 
 demo: setup
-	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
+	@$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
 
 demo-seeds: setup
-	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --long --seeds 0 1 2 3 4 \
+	@$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --long --seeds 0 1 2 3 4 \
 		--work-dir work_dirs/demo_seeds
 
 demo-base: setup
-	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --base --work-dir work_dirs/demo_base
+	@$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --base --work-dir work_dirs/demo_base
 
 test: setup
-	$(ENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(ENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: setup $(WITH_DOCS)
 	$(ENV_PYTHON) tools/misc/model_zoo.py
