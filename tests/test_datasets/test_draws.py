@@ -49,8 +49,13 @@ def loader(datasets, batch_size=4, seed=0, rank=0, start=0, **options):
     sampler.rank, sampler.world_size = rank, 2
     batches = MultiSourceBatchSampler(sampler, batch_size)
     sampler.start_at(start)
+    # An iterator of DataLoader draws a seed for its workers.
     return DataLoader(
-        dataset, batch_sampler=batches, collate_fn=list, **options)
+        dataset,
+        batch_sampler=batches,
+        collate_fn=list,
+        generator=torch.Generator(),
+        **options)
 
 
 def epochs(made, count):

@@ -164,16 +164,16 @@ def flip(path):
 
 
 @pytest.mark.parametrize('damage', [cut, empty, flip, os.unlink])
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage, caplog):
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     train(tmp_path, 6)
     # Of an earlier, longer run.
     shutil.copy(tmp_path / 'iter_4.pth', tmp_path / 'iter_40.pth')
     damage(tmp_path / 'iter_6.pth')
-    before = set(tmp_path.glob('*/*.log'))
     runner = train(tmp_path, 7, resume=True)
     assert runner._load_from == str(tmp_path / 'iter_4.pth')
     assert runner.iter == 7
-    log = (set(tmp_path.glob('*/*.log')) - before).pop().read_text()
+    # Two runs of one second write into one file.
+    log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
     assert f"going on from {tmp_path / 'iter_4.pth'}" in log
     if damage is not os.unlink:
         assert f"{tmp_path / 'iter_6.pth'}: not resumed from" in log
