@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""tools/checkpoints/convert_detic.py: from a file to a file."""
+"""tools/checkpoints/convert_published.py: from a file to a file."""
 import importlib.util
 import os
 import pickle
@@ -11,8 +11,8 @@ from mmengine.config import Config
 
 @pytest.fixture(scope='module')
 def convert(repository):
-    path = repository / 'tools' / 'checkpoints' / 'convert_detic.py'
-    spec = importlib.util.spec_from_file_location('convert_detic', path)
+    path = repository / 'tools' / 'checkpoints' / 'convert_published.py'
+    spec = importlib.util.spec_from_file_location('convert_published', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return lambda *args: module.main([*map(str, args)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 
-from mmdet_clim.engine.detic_checkpoints import (
+from mmdet_clim.engine.published_checkpoints import (
     convert_state_dict,
     guess_source,
 )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdet_clim.datasets.archives import check_stored
+from mmdet_clim.engine.checkpoints import read_checkpoint
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -81,15 +81,16 @@ def read_weights(path: Path) -> Dict[str, Tensor]:
         dict[str, Tensor]: Name to tensor, on the CPU.
 
     Raises:
-        pickle.UnpicklingError: If the file holds anything but data.
-        ValueError: If it holds no weights, or one of them is no tensor.
+        FileNotFoundError: If there is no such file.
+        pickle.UnpicklingError: If a ``.pkl`` holds anything but data.
+        ValueError: If it holds no weights, one of them is no tensor, or what
+            ``torch.save`` wrote holds anything but data.
     """
     if path.suffix == '.pkl':
         with open(path, 'rb') as file:
             content = ArrayUnpickler(file, encoding='latin1').load()
     else:
-        check_stored(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        content = read_checkpoint(path)
     if isinstance(content, Mapping):
         for key in ('model', 'state_dict'):
             if isinstance(content.get(key), Mapping):
