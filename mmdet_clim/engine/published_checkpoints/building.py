@@ -2,13 +2,12 @@
 """Our detector as its config has it, without the weights of a CLIP."""
 import copy
 import logging
-import zlib
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Mapping
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 import torch
-from mmengine.logging import MMLogger
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mmdet_clim.models.open_clip_models import (
     SELF_CONTAINED,
@@ -21,6 +20,8 @@ from mmdet_clim.registry import MODELS
 #: Types in a config, without their scope.
 TEXT_ENCODER = 'OpenCLIPTextEncoder'
 BACKBONES = ('OpenCLIPViT', 'OpenCLIPResNet')
+# Of torch.nn.init, and of tensors.
+INITIALISERS = ('kaiming_uniform_', 'normal_', 'uniform_')
 OBJECTIVES = dict(RegionCaptionObjective='caption', RegionTagObjective='tag')
 
 
@@ -53,14 +54,13 @@ class UnreadTextEncoder(BaseTextEncoder):
     def max_words(self) -> int:
         return self._max_words
 
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Vectors (N, dim) that differ."""
+        return torch.randn(
+            len(texts), self.dim, generator=torch.Generator().manual_seed(0))
+
     def _encode(self, texts: List[str]) -> Tensor:
-        """Another vector for another text."""
-        return torch.stack([
-            torch.randn(
-                self.dim,
-                generator=torch.Generator().manual_seed(
-                    zlib.crc32(text.encode()))) for text in texts
-        ])
+        return self(texts)
 
     def _word_table(self) -> Tensor:
         return self.tower.weight
@@ -75,37 +75,49 @@ def build_without_clip(cfg: dict) -> nn.Module:
 
     Args:
         cfg (dict): Of the detector. Text encoders of open_clip become
-            :class:`UnreadTextEncoder`; image towers get random weights.
+            :class:`UnreadTextEncoder`; image towers get no weights.
 
     Returns:
         nn.Module: The detector, which predicts nothing of use.
     """
     cfg = copy.deepcopy(cfg)
     _leave_clip_out(cfg)
-    with _random_weights_are_meant():
+    with _without_weights():
         return MODELS.build(cfg)
 
 
-def random_clip(model: str) -> nn.Module:
+def empty_clip(model: str) -> nn.Module:
     """A CLIP with the names and shapes of its weights.
 
     Args:
         model (str): As :func:`create_clip` takes it.
     """
-    with _random_weights_are_meant():
-        return create_clip(model, None, 'random_clip')
+    with _without_weights():
+        return create_clip(model, None, 'empty_clip')
 
 
 @contextmanager
-def _random_weights_are_meant() -> Iterator[None]:
-    """No warning of them."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _without_weights() -> Iterator[None]:
+    """Build modules without initial values, and without a warning of it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        yield
+        with _NoRandomNumbers():
+            yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Zeros in their place: they take longer than all else of a detector."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func.__name__ in INITIALISERS:
+            tensor = args[0] if args else kwargs['tensor']
+            tensor.detach().zero_()
+            return tensor
+        return func(*args, **kwargs)
 
 
 def _clip_config(model: str) -> Dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from .building import random_clip
+from .building import empty_clip
 from .conversion import Conversion, assign, fill, finish, without
 from .families import recognise
 
@@ -55,7 +55,7 @@ def convert_clip(
             all of them are listed.
     """
     report = Conversion(recognise(list(weights)))
-    clip = random_clip(model)
+    clip = empty_clip(model)
     ours = clip.state_dict()
     problems: List[str] = []
     taken = without(weights, ignore, report)
