@@ -8,6 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
+
 
 @pytest.fixture(scope='module')
 def convert(repository):
@@ -68,3 +70,59 @@ def test_options_of_the_command(convert, small_configs, published, tmp_path,
     printed = capsys.readouterr().out
     assert 'ignored: 1\n  extra' in printed
     assert 'missing: 1\n  roi_head.bbox_head.fc_reg.hidden.bias' in printed
+
+
+def test_class_vectors_are_kept(convert, small_configs, detectors, published,
+                                tmp_path, capsys):
+    """Also those that are not the config's; the output says which they are."""
+    config = write_config(small_configs, 'c4', tmp_path / 'c.py')
+    weights = published('c4', 'ovdet')
+    key = 'roi_head.bbox_head.cls_embeddings'
+    weights[key][1] *= -1
+    torch.save(dict(state_dict=weights), tmp_path / 'in.pth')
+    convert(tmp_path / 'in.pth', tmp_path / 'out.pth', '--config', config,
+            '--class-vectors', tmp_path / 'own.npz')
+    encoder = PrecomputedTextEncoder(str(tmp_path / 'own.npz'))
+    torch.testing.assert_close(
+        encoder(['cat', 'dog', 'cow', 'bus', 'cup']), weights[key])
+    printed = capsys.readouterr().out
+    assert 'detic_c4 (Detic R50-C4, or CLIM on it)' in printed
+    assert 'the 63 prompt templates of ViLD' in printed
+    assert f'class vectors: {key} (5, 8)' in printed
+    # Four of five classes have cosine 1, one has -1.
+    assert 'mean cosine 0.600' in printed
+    assert 'not used: class vectors' in printed
+    assert 'not used: the bias of an objective' in printed
+
+
+def test_class_vectors_of_other_classes_are_refused(convert, small_configs,
+                                                    published, tmp_path):
+    config = write_config(small_configs, 'c4', tmp_path / 'c.py')
+    weights = published('c4', 'ovdet')
+    key = 'roi_head.bbox_head.cls_embeddings'
+    weights[key] = weights[key][:4]
+    torch.save(dict(state_dict=weights), tmp_path / 'in.pth')
+    with pytest.raises(ValueError, match='got 4 rows of roi_head'):
+        convert(tmp_path / 'in.pth', tmp_path / 'out.pth', '--config', config,
+                '--class-vectors', tmp_path / 'own.npz')
+    assert sorted(os.listdir(tmp_path)) == ['c.py', 'in.pth']
+
+
+def test_biases_of_objectives_are_written(convert, small_configs, published,
+                                          tmp_path):
+    """Then the file has the names of the wrapper."""
+    objective = dict(
+        type='mmdet_clim.RegionCaptionObjective',
+        loss=dict(type='mmdet_clim.CLIMRegionLoss', bias=-20.))
+    Config(
+        dict(
+            model=dict(
+                type='mmdet_clim.CLIMDetector',
+                detector=small_configs['c4'].model,
+                objectives=dict(words=objective)))).dump(tmp_path / 'c.py')
+    torch.save(published('c4', 'ovdet'), tmp_path / 'in.pth')
+    convert(tmp_path / 'in.pth', tmp_path / 'out.pth', '--config',
+            tmp_path / 'c.py')
+    state = torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']
+    assert state.pop('objectives.words.region_loss.bias') == -7
+    assert all(name.startswith('detector.') for name in state)
