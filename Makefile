@@ -1,5 +1,6 @@
 # make demo        set up, build the data, train, evaluate, draw, print the table
-# make demo-seeds  the same with three seeds: mean and spread
+# make demo-seeds  the long version: the whole network, twice the iterations,
+#                  five seeds, and a row with as many captioned images as CLIM
 # make demo-base   train the detector that the demo starts from once more
 # make test        set up, then the tests
 # make test-onedl  the fast tests with the onedl forks of mmengine, mmcv and
@@ -59,7 +60,8 @@ demo: setup
 	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
 
 demo-seeds: setup
-	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --seeds 0 1 2 --work-dir work_dirs/demo_seeds
+	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --long --seeds 0 1 2 3 4 \
+		--work-dir work_dirs/demo_seeds
 
 demo-base: setup
 	$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --base --work-dir work_dirs/demo_base

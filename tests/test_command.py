@@ -1,15 +1,25 @@
 # Licensed under the Apache License, Version 2.0.
 """A mistake is one line, a bug keeps its traceback."""
+import argparse
+import configparser
 import pickle
 import re
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.config import Config, DictAction
+from mmengine.registry import HOOKS, MODELS, OPTIMIZERS
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-from mmdet_clim.command import is_mistake, one_line, run_command
+from mmdet_clim.command import (
+    EXTRAS,
+    device_name,
+    is_mistake,
+    key_value,
+    one_line,
+    run_command,
+)
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 
 
@@ -26,15 +36,39 @@ def read_config(tmp_path, text):
     return Config.fromfile(tmp_path / 'config.py')
 
 
-@pytest.mark.parametrize('function, args, line', [
-    (build_vocabulary, (['a', 'a'], ), "given twice: ['a']"),
-    (build_vocabulary, ('none.txt', ), 'none.txt does not exist'),
-    (Config.fromfile, ('none.py', ), 'none.py'),
-    (MODELS.build,
-     (dict(type='mmdet.NoSuchModel'), ), 'mmdet.NoSuchModel is not in the'),
-    (MODELS.build, (dict(type='mmdet.ResNet', depht=18), ), "'depht'"),
-    (open, ('/none/of/it', ), '/none/of/it'),
-])
+WEIGHT = torch.zeros(1, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    'function, args, line',
+    [
+        (build_vocabulary, (['a', 'a'], ), "given twice: ['a']"),
+        (build_vocabulary, ('none.txt', ), 'none.txt does not exist'),
+        (Config.fromfile, ('none.py', ), 'none.py'),
+        (MODELS.build, (dict(type='mmdet.NoSuchModel'), ),
+         'mmdet.NoSuchModel is not in the'),
+        (MODELS.build, (dict(type='mmdet.ResNet', depht=18), ), "'depht'"),
+        (open, ('/none/of/it', ), '/none/of/it'),
+        # Values that a class can not take, however it finds that out.
+        (MODELS.build, (dict(type='mmdet.ResNet', depth=19), ),
+         'ResNet: KeyError: invalid depth 19 for resnet'),
+        (MODELS.build, (dict(type='mmdet.ResNet', depth=18, num_stages=9), ),
+         'ResNet: AssertionError: assert num_stages'),
+        (OPTIMIZERS.build, (dict(type='SGD', params=[WEIGHT], lr='fast'), ),
+         "SGD: TypeError: '<' not supported"),
+        (OPTIMIZERS.build, (dict(type='SGD', params=[WEIGHT], lr=-1), ),
+         'SGD: ValueError: Invalid learning rate: -1'),
+        (HOOKS.build,
+         (dict(type='CheckpointHook', save_best=3), ), 'save_best'),
+        (Runner.build_dataloader,
+         (dict(dataset=[1], sampler=None, batch_size='four'), ),
+         'DataLoader: ValueError: batch_size should be'),
+        (getattr,
+         (Config(), 'model'), "expected the key 'model' in the config"),
+        (getattr, (Config(dict(a={})).a, 'b'), "expected the key 'b' in the"),
+        (Config()._cfg_dict.__getitem__,
+         ('model', ), "expected the key 'model' in the config"),
+    ])
 def test_mistakes(function, args, line):
     error = error_of(function, *args)
     assert is_mistake(error)
@@ -108,7 +142,53 @@ def test_the_command(capsys, monkeypatch):
     run_command(lambda: None)
 
 
+def test_packages_that_are_not_installed():
+
+    def needs(name):
+        raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+    def imports(name):
+        __import__(name)
+
+    for function in needs, imports:
+        error = error_of(function, 'no_such_package.part')
+        assert is_mistake(error)
+        assert "'no_such_package" in one_line(error)
+        assert not is_mistake(error_of(function, 'mmdet_clim.no_such_file'))
+    assert one_line(error_of(needs, 'resvg_py')) == (
+        "No module named 'resvg_py': pip install 'mmdet_clim[openmoji]'")
+
+
+def test_the_extras_are_those_of_the_package(repository):
+    setup = configparser.ConfigParser()
+    setup.read(repository / 'setup.cfg')
+    extras = setup['options.extras_require']
+    for package, extra in EXTRAS.items():
+        assert package.replace('_', '-') in extras[extra], package
+
+
 def test_what_a_key_error_says():
     assert one_line(KeyError('no key\n  here')) == 'no key here'
     assert one_line(KeyError(3)) == '3'
     assert is_mistake(error_of(pickle.loads, b'nothing')) is True
+
+
+@pytest.mark.parametrize('words, message', [
+    (['--cfg-options', 'a'], "expected key=value, got 'a'"),
+    (['--cfg-options', 'a=1', '=1'], "expected key=value, got '=1'"),
+    (['--cfg-options', 'a=[1,(2]'], "'a=[1,(2]': Imbalanced brackets"),
+    (['--device', 'gpu'], "cpu or cuda:0, got 'gpu'"),
+    (['--device', 'cuda:99'], "cpu or cuda:0, got 'cuda:99'"),
+])
+def test_options(capsys, words, message):
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        '--cfg-options', nargs='+', type=key_value, action=DictAction)
+    parser.add_argument('--device', type=device_name)
+    args = parser.parse_args(
+        ['--cfg-options', 'a.b=1', 'c="[1,(2,x=3)]"', '--device', 'cpu'])
+    assert args.cfg_options == {'a.b': 1, 'c': [1, (2, 'x=3')]}
+    assert args.device == 'cpu'
+    with pytest.raises(SystemExit):
+        parser.parse_args(words)
+    assert message in capsys.readouterr().err.splitlines()[-1]

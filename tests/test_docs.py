@@ -11,6 +11,7 @@ from mmengine.registry import Registry, init_default_scope
 from mmengine.structures import InstanceData
 
 from mmdet_clim import registry
+from mmdet_clim.models.objectives import TilesAlone
 from mmdet_clim.models.region_readers import build_region_reader
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 from mmdet_clim.registry import MODELS
@@ -30,13 +31,15 @@ def test_an_objective_of_your_own(repository, tmp_path):
     exec(config, found)
     objective = MODELS.build(found['model']['objectives']['longest'])
     sample = DetDataSample(
-        metainfo=dict(captions=[['cat', 'a cat on a mat'], ['dog']]))
+        metainfo=dict(
+            captions=[['cat', 'a cat on a mat'], ['dog']], mosaic_grid=(1, 2)))
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor([[0., 0, 4, 4], [4., 0, 8, 4]]))
-    regions = objective.sample(None, sample)
+    context = TilesAlone([sample], text_encoder=encoder)
+    regions = objective.sample(context.tiles, context.stages[0])
     assert regions.members.tolist() == [[True, False], [False, True]]
     embeddings = torch.tensor([[0., 1, 0], [1., 0, 0]], requires_grad=True)
-    out = objective.loss(embeddings, [regions], encoder)
+    out = objective.compare(embeddings, regions, context, True)
     # The first tile is nearest to its longer caption, the second to no text.
     assert out['recall@1'] == 50
     out['loss'].backward()
@@ -54,15 +57,16 @@ def test_a_detector_of_your_own(repository):
     detector = MODELS.build(cfg)
     reader = build_region_reader(found['model']['region_reader'], detector, 6)
     feats = reader.extract_feat(detector, torch.rand(1, 3, 128, 256))
-    assert len(reader.propose(detector, feats, [None])[0]) == 0
+    assert len(reader.propose(detector, feats)[0]) == 0
     # Both halves of the one row of the coarsest map.
     rois = torch.tensor([[0., 0, 0, 128, 128], [0., 128, 0, 256, 128]])
-    read = reader.read(detector, feats, rois)
-    left, right = feats[-1][0].flatten(1).t()
+    stage, = reader.stages(detector, feats)
+    read = stage.read(rois)
+    left, right = feats.levels[-1][0].flatten(1).t()
     torch.testing.assert_close(read, reader.head(torch.stack([left, right])))
     read.sum().backward()
     assert detector.neck.fpn_convs[-1].conv.weight.grad.abs().sum() > 0
-    empty = reader.read(detector, feats, rois[:0])
+    empty = stage.read(rois[:0])
     assert empty.shape == (0, 6) and empty.requires_grad
     detector.neck = None
     with pytest.raises(TypeError, match='RetinaNet has none'):

@@ -20,7 +20,7 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.runner import find_latest_checkpoint
 
 from mmdet_clim.apis import CLIMInferencer, WordFinder
-from mmdet_clim.command import run_command
+from mmdet_clim.command import device_name, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 'demo_clim'
@@ -61,10 +61,13 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='file whose first line is the password of the page, with any '
         'user name')
     parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
-    parser.add_argument('--device', help='such as cuda:0 or cpu')
+    parser.add_argument(
+        '--device', type=device_name, help='such as cuda:0 or cpu')
     args = parser.parse_args(argv)
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
+    if not 0 < args.port < 2**16:
+        parser.error(f'--port: expected 1 to 65535, got {args.port}')
     args.password = None
     if args.password_file is not None:
         if not args.password_file.is_file():
@@ -122,10 +125,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         # gradio reads these when it is imported.
         os.environ['GRADIO_TEMP_DIR'] = folder
         os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
-        try:
-            from mmdet_clim.apis.page import build_page, serve
-        except ModuleNotFoundError as error:
-            sys.exit(f"{error}: pip install 'mmdet_clim[app]'")
+        from mmdet_clim.apis.page import build_page, serve
         find = WordFinder(
             CLIMInferencer(
                 args.config,

@@ -99,6 +99,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        type=_key_value,
         default=[],
         help='settings for every training, as tools/train.py takes them')
     args = parser.parse_args()
@@ -106,10 +107,12 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--seeds: expected different ones, got {args.seeds}')
     if args.workers < 1:
         parser.error(f'--workers: expected at least 1, got {args.workers}')
-    for option in args.cfg_options:
-        if '=' not in option:
-            parser.error(f'--cfg-options: expected key=value, got {option!r}')
     return args
+
+
+def _key_value(text: str) -> str:
+    from mmdet_clim.command import key_value
+    return key_value(text)
 
 
 class Run(NamedTuple):

@@ -10,6 +10,7 @@ evaluate on. The same command again goes on where a stopped run was.
         --images photos --captions captions.csv --vocabulary names.txt
 """
 import argparse
+import math
 import os
 import re
 from pathlib import Path
@@ -43,7 +44,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--vocabulary',
         type=Path,
         required=True,
-        help='text file with a class name a line')
+        help='file of class names: .txt with a name a line, .json, .yaml, .csv'
+    )
     parser.add_argument(
         '--synonyms',
         type=Path,
@@ -81,6 +83,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--lr-mult',
         nargs='+',
         action=DictAction,
+        type=_key_value,
         default={},
         metavar='PART=FACTOR',
         help='learning rates of parts, by a part of their names in the '
@@ -115,6 +118,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=_key_value,
         help="settings that override the training's config, which the work "
         'dir has as finetune.py, as key=value; lists as key="[a,b]" or '
         'key=a,b, nested ones as key="[(a,b),(c,d)]", without white space')
@@ -147,11 +151,19 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
             parser.error('--tags: expected none beside --captions')
         if str(args.tags) != 'folders' and not args.tags.exists():
             parser.error(f'--tags: {args.tags} does not exist')
-    processes = os.environ.get('WORLD_SIZE', '1')
-    if args.launcher == 'none' and processes != '1':
-        parser.error(f'--launcher: expected pytorch in one of {processes} '
-                     'processes that torchrun started, got none')
+    for key, least in (('iterations', 1), ('workers', 0), ('seed', 0)):
+        if vars(args)[key] is not None and vars(args)[key] < least:
+            parser.error(f'--{key}: expected at least {least}, got '
+                         f'{vars(args)[key]}')
+    if not 0 < args.lr < math.inf:
+        parser.error(f'--lr: expected a positive number, got {args.lr}')
     return args
+
+
+def _key_value(text: str) -> str:
+    # Seconds of imports, which --help does not wait for.
+    from mmdet_clim.command import key_value
+    return key_value(text)
 
 
 def _device(name: str) -> str:

@@ -19,7 +19,7 @@ from mmdet_clim.apis.inferencer import (
     check_file_names,
     folder_images,
 )
-from mmdet_clim.command import run_command
+from mmdet_clim.command import device_name, run_command
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.datasets.vocabulary import vocabulary_of_words
 
@@ -67,7 +67,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--no-save-pred', action='store_true', help='write no JSON')
     parser.add_argument('--batch-size', type=int, default=1)
-    parser.add_argument('--device', help='such as cuda:0 or cpu')
+    parser.add_argument(
+        '--device', type=device_name, help='such as cuda:0 or cpu')
     args = parser.parse_args(argv)
     try:
         check_file_names(_files(args.inputs))
@@ -81,6 +82,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.batch_size < 1:
         parser.error('--batch-size: expected at least 1, got '
                      f'{args.batch_size}')
+    if not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
     if names:
         try:
             args.vocabulary = vocabulary_of_words(names)

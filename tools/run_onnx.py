@@ -12,13 +12,13 @@ import argparse
 import importlib.util
 import json
 import sys
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Dict, Sequence, Tuple, Union
 
 import numpy as np
-import onnxruntime
 
 #: Of the arrays in a file of embeddings; compressed, 4 MB can hold 4 GB.
 MAX_ARRAY_BYTES = 1 << 30
@@ -35,6 +35,7 @@ class OnnxRunner:
     def __init__(self,
                  file: Union[str, Path],
                  providers: Sequence[str] = ('CPUExecutionProvider', )):
+        import onnxruntime
         try:
             self.session = onnxruntime.InferenceSession(
                 str(file), providers=list(providers))
@@ -97,6 +98,8 @@ class OnnxRunner:
 def read_embeddings(
         file: Union[str, Path]) -> Tuple[Sequence[str], np.ndarray]:
     """Names and vectors of a file of tools/embeddings/embed_classes.py."""
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f'{file}: expected a .npz of embeddings')
     with np.load(file, allow_pickle=False) as arrays:
         size = sum(member.file_size for member in arrays.zip.infolist())
         if size > MAX_ARRAY_BYTES:
@@ -191,5 +194,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         sys.exit(f'error: {error}')

@@ -10,11 +10,12 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, DictAction
 
-from mmdet_clim.command import run_command
+from mmdet_clim.command import key_value, run_command
 from mmdet_clim.engine import prepare_cpu_processes
 from mmdet_clim.engine.config_checks import (
     absolute_load_from,
     check_files,
+    check_parts,
     named_in_config,
     read_config,
 )
@@ -52,6 +53,7 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=key_value,
         help='settings that override the config, as key=value; lists as '
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
         'without white space')
@@ -95,14 +97,9 @@ def main() -> None:
     """Build the runner and test."""
     args = parse_args()
     cfg = load_config(args)
-    missing = [
-        key for key in ('test_dataloader', 'test_cfg', 'test_evaluator')
-        if cfg.get(key) is None
-    ]
-    if missing:
-        # As of a fine-tuning without boxes to evaluate on.
-        raise ValueError(f'{args.config}: expected images to test on, got no '
-                         f'{", ".join(missing)}')
+    # Some have none, as after a fine-tuning without boxes to evaluate on.
+    check_parts(cfg, args.config,
+                ('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     check_files(cfg, ['test'], args.checkpoint)
     prepare_cpu_processes(cfg)
     with named_in_config(cfg):

@@ -8,11 +8,12 @@ from pathlib import Path
 import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
 
-from mmdet_clim.command import run_command
+from mmdet_clim.command import key_value, run_command
 from mmdet_clim.engine import prepare_cpu_processes
 from mmdet_clim.engine.config_checks import (
     absolute_load_from,
     check_files,
+    check_parts,
     named_in_config,
     read_config,
 )
@@ -49,6 +50,7 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=key_value,
         help='settings that override the config, with --clim the wrapped one '
         '(model.detector.*) and the fragment (clim_*), as key=value; lists as '
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
@@ -86,7 +88,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.loss_scale = 'dynamic'
 
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise KeyError(
                 f'--auto-scale-lr: expected auto_scale_lr.base_batch_size in '
                 f'{args.config}, got {cfg.get("auto_scale_lr")}')
@@ -113,6 +115,8 @@ def main() -> None:
     """Build the runner and train."""
     args = parse_args()
     cfg = load_config(args)
+    check_parts(cfg, args.config,
+                ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     auto = args.resume == 'auto'
     if args.resume is not None and not auto:
         check_resume(args.resume)

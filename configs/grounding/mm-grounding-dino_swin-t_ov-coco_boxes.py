@@ -7,7 +7,10 @@ data_root = '{{$OV_COCO_ROOT:data/coco/}}'
 vocabulary = dict(dataset='mmdet_clim.OVCocoDataset')
 model = dict(
     language_model=dict(name='{{$BERT_BASE_UNCASED:bert-base-uncased}}'),
-    backbone=dict(init_cfg=None))
+    backbone=dict(init_cfg=None),
+    # mmdet's 6 asks for fairscale, whose checkpoints DDP does not allow beside
+    # a second branch; those of the backbone (with_cp) stay.
+    encoder=dict(num_cp=0))
 
 train_pipeline = [
     *_base_.train_pipeline[:-1],

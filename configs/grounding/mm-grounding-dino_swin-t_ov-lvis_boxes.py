@@ -10,7 +10,10 @@ vocabulary = dict(
     dataset='mmdet_clim.OVLVISDataset', ann_file=data_root + category_file)
 model = dict(
     language_model=dict(name='{{$BERT_BASE_UNCASED:bert-base-uncased}}'),
-    backbone=dict(init_cfg=None))
+    backbone=dict(init_cfg=None),
+    # mmdet's 6 asks for fairscale, whose checkpoints DDP does not allow beside
+    # a second branch; those of the backbone (with_cp) stay.
+    encoder=dict(num_cp=0))
 
 train_pipeline = [
     # Without mmdet's prompt, which would hold any class.

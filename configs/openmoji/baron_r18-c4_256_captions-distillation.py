@@ -8,7 +8,7 @@ clip = dict(
     pretrained='{{$OPENMOJI_CLIP:work_dirs/clip_pretrain/open_clip.pt}}')
 clip_text_encoder = dict(
     _delete_=True, type='mmdet_clim.OpenCLIPTextEncoder', **clip)
-queue = dict(type='mmdet_clim.TextQueue', size=1024, dim=128)
+queue = dict(type='mmdet_clim.FeatureQueue', size=1024, dim=128)
 model = dict(
     detector=dict(
         roi_head=dict(

@@ -42,6 +42,7 @@ from mmdet_clim.datasets.transforms import LoadImageText
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.engine.checkpoint_config import checkpoint_config
 from mmdet_clim.engine.checkpoints import load_weights, read_checkpoint
+from mmdet_clim.engine.config_checks import check_parts
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.visualization import detector_responses, own_reader
@@ -119,6 +120,7 @@ class CLIMInferencer(DetInferencer):
         **kwargs: The other arguments of ``DetInferencer``.
 
     Raises:
+        KeyError: If the config lacks the model or the test data.
         ValueError: If the vocabulary is not one, no weight of the
             checkpoint is one of the detector's, or its config is more than
             data.
@@ -137,8 +139,13 @@ class CLIMInferencer(DetInferencer):
                  device: Optional[str] = None,
                  show_progress: bool = True,
                  **kwargs) -> None:
+        source = 'config'
         if isinstance(model, (str, Path)):
-            model = Config.fromfile(str(model))
+            source, model = model, Config.fromfile(str(model))
+        if model is not None:
+            # In the place of an empty one, MMEngine would run the text that
+            # the checkpoint holds.
+            check_parts(model, source, ('model', 'test_dataloader'))
         if model is None and weights is not None:
             model = _config_of(weights)
         super().__init__(

@@ -10,14 +10,17 @@ from typing import (
     runtime_checkable,
 )
 
-from mmdet.models.detectors import GLIP, GroundingDINO
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.class_names import split_names
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
-from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
-from mmdet_clim.registry import MODELS
+from mmdet_clim.models.text_conditioned import text_adapter
+from mmdet_clim.models.text_encoders import (
+    BaseTextEncoder,
+    build_text_encoder,
+    encode_classes,
+)
 
 
 @runtime_checkable
@@ -38,7 +41,7 @@ def reads_texts(detector: nn.Module) -> bool:
     Args:
         detector (nn.Module): GLIP and (MM-)Grounding DINO do.
     """
-    return isinstance(detector, (GLIP, GroundingDINO))
+    return text_adapter(detector) is not None
 
 
 def check_prompt(detector: nn.Module, names: Sequence[str]) -> None:
@@ -149,7 +152,7 @@ class VocabularySetter:
         if embeddings is None and self._share_texts():
             first = self.classifiers[0]
             if self._text_encoder is None:
-                self._text_encoder = MODELS.build(first.text_encoder_cfg)
+                self._text_encoder = build_text_encoder(first.text_encoder_cfg)
             embeddings = encode_classes(self._text_encoder, vocabulary.names,
                                         first.templates)
         for part in self.parts:

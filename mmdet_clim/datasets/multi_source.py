@@ -237,6 +237,13 @@ class MultiSourceSampler(Sampler):
             dataset.full_init()
         ends = list(
             getattr(dataset, 'cumulative_sizes', None) or [len(dataset)])
+        if ends[-1] != len(dataset):
+            # MMEngine has put one around it that is only shorter.
+            raise ValueError(
+                f'dataset: expected all {ends[-1]} samples of the sources, '
+                f'got {len(dataset)}; in the place of '
+                'train_dataloader.num_batch_per_epoch give '
+                'train_dataloader.sampler.epoch_length')
         sizes = [end - start for start, end in zip([0, *ends], ends)]
         if source_ratio is None and len(sizes) == 1:
             source_ratio = [1]
@@ -245,9 +252,10 @@ class MultiSourceSampler(Sampler):
             raise ValueError(
                 f'epoch_source: expected a source of 0 to {len(sizes) - 1}, '
                 f'got {epoch_source}')
-        if epoch_length is not None and epoch_length < 1:
-            raise ValueError(
-                f'epoch_length: expected at least 1, got {epoch_length}')
+        if epoch_length is not None and (not isinstance(epoch_length, int)
+                                         or epoch_length < 1):
+            raise ValueError('epoch_length: expected a whole number of at '
+                             f'least 1, got {epoch_length!r}')
         self.dataset = dataset
         self.source_ratio = tuple(source_ratio)
         self.shuffle = shuffle
@@ -276,9 +284,9 @@ class MultiSourceSampler(Sampler):
 
     @batch_size.setter
     def batch_size(self, batch_size: int) -> None:
-        if batch_size < 1:
-            raise ValueError(
-                f'batch_size: expected at least 1, got {batch_size}')
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError('batch_size: expected a whole number of at least '
+                             f'1, got {batch_size!r}')
         self._batch_size = batch_size
         self._known_plan = self._make_plan()
         self._epochs.clear()

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Files of weights."""
 import logging
-import os
 import re
 from collections import OrderedDict
 from fnmatch import fnmatchcase
@@ -17,6 +16,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.archives import check_stored
+from mmdet_clim.files import atomic_path
 from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
 
 #: Parts of a model that no prediction needs.
@@ -36,14 +36,13 @@ def save_atomically(checkpoint: dict, path: Path) -> None:
     Args:
         checkpoint (dict): What ``torch.save`` takes.
         path (Path): Its folder is made where it is missing.
+
+    Raises:
+        OSError: If it can not be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}')
-    try:
-        torch.save(checkpoint, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    # torch names no file where it can not open one itself.
+    with atomic_path(path) as beside, open(beside, 'wb') as file:
+        torch.save(checkpoint, file)
 
 
 def strip_state_dict(state_dict: Mapping[str, Tensor]) -> OrderedDict:
@@ -126,7 +125,9 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
             f'checkpoint: {path} is refused by torch.load (UnpicklingError): '
             'it is no checkpoint, or holds more than weights and numbers and '
             'could run code') from error
-    except (EOFError, RuntimeError) as error:
+    except (EOFError, RuntimeError, IndexError, KeyError, AttributeError,
+            TypeError) as error:
+        # torch takes what is no archive for a pickle, which fails anywhere.
         raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
                          f'({str(error).partition(chr(10))[0]})') from error
     if not isinstance(checkpoint, Mapping):

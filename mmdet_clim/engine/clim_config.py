@@ -89,7 +89,7 @@ def add_clim(cfg: Config, fragment: Config) -> Config:
         if _branch_of(key, fragment[key]) in branches
     ]
     new.train_dataloader = _mixed_loader(new, fragment, sources)
-    if 'base_batch_size' in cfg.get('auto_scale_lr', {}):
+    if 'base_batch_size' in (cfg.get('auto_scale_lr') or {}):
         # It counts the samples of every source.
         own = cfg.train_dataloader.batch_size
         total = new.train_dataloader.batch_size

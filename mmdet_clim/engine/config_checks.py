@@ -69,6 +69,21 @@ READERS = {
     ((), ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
     'auto_scale_lr': ((), ('enable', 'base_batch_size')),
 }
+# Dicts whose keys someone else may read too: what is nearly one of these is
+# misspelt.
+USUAL = {
+    'env_cfg.mp_cfg':
+    frozenset(('mp_start_method', 'opencv_num_threads')),
+    'env_cfg.dist_cfg':
+    frozenset(('backend', 'timeout')),
+    'optim_wrapper.clip_grad':
+    frozenset(('max_norm', 'norm_type', 'error_if_nonfinite', 'clip_value')),
+    'optim_wrapper.paramwise_cfg':
+    frozenset(
+        ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
+         'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
+         'bypass_duplicate', 'decay_rate', 'decay_type', 'num_layers')),
+}
 # Beside the arguments of a class, what those who build it take out.
 ADDED = {'constructor', 'paramwise_cfg', 'priority', 'convert_to_iter_based'}
 #: How alike two keys are that are taken for one, from 0 to 1.
@@ -125,17 +140,22 @@ def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
     read = set(arguments(Runner)[0]) | TOP_KEYS
     if any(key.startswith(PREFIX) for key in cfg):
         read |= CLIM_KEYS
+    options = options or {}
     types = {
         option: kind
-        for option, kind in (options or {}).items() if option.endswith('.type')
+        for option, kind in options.items() if option.endswith('.type')
     }
     typed = cfg
+    for option, kind in types.items():
+        _check_option(cfg, option, kind, scope, read)
+        _check_type(cfg, option, kind, scope)
     if types:
+        # Another type takes other keys.
         typed = copy.deepcopy(cfg)
         typed.merge_from_dict(types)
-    for option in options or {}:
-        # Another type takes other keys.
-        _check_option(cfg if option in types else typed, option, scope, read)
+    for option, value in options.items():
+        if option not in types:
+            _check_option(typed, option, value, scope, read)
         first = option.split('.')[0]
         if first not in read and not first.startswith(PREFIX):
             print_log(
@@ -144,34 +164,61 @@ def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
                 'current', logging.WARNING)
 
 
-def _check_option(cfg: Config, option: str, scope: str,
+def _check_option(cfg: Config, option: str, value: Any, scope: str,
                   read: Set[str]) -> None:
     node, path = cfg, []
     parts = option.split('.')
     for part in parts:
         if isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
+                expected = f'a number from 0 to {len(node) - 1}' if node \
+                    else f'all of it, as {".".join(path)}=[...]'
                 raise KeyError(
                     f'--cfg-options {option}: {".".join(path)} is a list of '
-                    f'{len(node)}, expected a number from 0 to '
-                    f'{len(node) - 1}, got {part!r}')
+                    f'{len(node)}, expected {expected}, got {part!r}')
             node = node[int(part)]
         elif isinstance(node, (Mapping, Config)):
             if part not in node:
                 known = read if node is cfg else _known(node, path, scope)
                 _check_new_key(node, path, part, option, known)
-                if node is cfg and part in READERS and len(parts) > 1:
-                    # A part that the config leaves to MMEngine's defaults.
-                    _check_new_key({}, [part], parts[1], option,
-                                   _known({}, [part], scope))
-                return
-            node = node[part]
+            # What the config leaves to defaults has keys, too.
+            node = node[part] if part in node else {}
         elif node is None:
             return
         else:
             raise KeyError(f'--cfg-options {option}: {".".join(path)} is '
                            f'{str(node)[:60]!r} and has no keys')
         path.append(part)
+    if (node and isinstance(node, Mapping)
+            and isinstance(value, (str, int, float))):
+        raise KeyError(f'--cfg-options {option}: expected one of its keys, '
+                       f'such as {option}.{next(iter(node))}, or None, got '
+                       f'{value!r} for all of it')
+
+
+def _check_type(cfg: Config, option: str, kind: Any, scope: str) -> None:
+    """See that a type which takes the place of another is registered."""
+    node: Any = cfg
+    for part in option.split('.'):
+        if isinstance(node, (list, tuple)):
+            node = node[int(part)]
+        else:
+            node = node.get(part) if isinstance(node,
+                                                (Mapping, Config)) else None
+    if not isinstance(kind, str) or not isinstance(node, str) \
+            or find_type(kind, scope) is not None:
+        return
+    names = {
+        name
+        for root in _registries() if _get(root, node, scope) is not None
+        for registry in _with_children(root) for name in registry.module_dict
+    }
+    if names:
+        name = kind.rpartition('.')[2]
+        near = difflib.get_close_matches(name, sorted(names), 3, 0.6)
+        hint = f'; did you mean {" or ".join(near)}?' if near else ''
+        raise KeyError(f'--cfg-options {option}: {kind!r} is registered by '
+                       f'nothing that is imported{hint}')
 
 
 def _known(node: Mapping, path: List[str], scope: str) -> Optional[Set[str]]:
@@ -189,11 +236,12 @@ def _check_new_key(node: Mapping, path: List[str], key: str, option: str,
     """See that a key may be added to a dict of the config."""
     if key in COMMON_KEYS or set(path[-2:]) & FREE:
         return
-    own = {str(name) for name in node}
+    usual = USUAL.get('.'.join(path), frozenset())
+    own = usual.union(str(name) for name in node)
     if known is not None:
         if key not in known:
             _refuse(option, path, key, own | known)
-    elif difflib.get_close_matches(key, own, 1, ALIKE):
+    elif key not in own and difflib.get_close_matches(key, own, 1, ALIKE):
         _refuse(option, path, key, own)
 
 
@@ -227,12 +275,23 @@ def find_type(name: str, scope: str) -> Optional[Callable]:
     Returns:
         Callable or None: None if no registry has it.
     """
-    for root in vars(registries).values():
-        if isinstance(root, Registry):
-            found = root.get(name if '.' in name else f'{scope}.{name}')
-            if found is not None:
-                return found
-    return None
+    found = (_get(root, name, scope) for root in _registries())
+    return next((kind for kind in found if kind is not None), None)
+
+
+def _registries() -> List[Registry]:
+    """MMEngine's, whose children are those of other packages."""
+    return [r for r in vars(registries).values() if isinstance(r, Registry)]
+
+
+def _with_children(root: Registry) -> Iterator[Registry]:
+    yield root
+    for child in root.children.values():
+        yield from _with_children(child)
+
+
+def _get(root: Registry, name: str, scope: str) -> Optional[Callable]:
+    return root.get(name if '.' in name else f'{scope}.{name}')
 
 
 def arguments(callable_: Callable) -> Tuple[List[str], bool]:
@@ -265,6 +324,24 @@ def arguments(callable_: Callable) -> Tuple[List[str], bool]:
         if all(p.kind != p.VAR_KEYWORD for p in parameters):
             return names, False
     return names, bool(functions)
+
+
+def check_parts(cfg: Config, config: Union[str, Path],
+                keys: Sequence[str]) -> None:
+    """See that a config has what a tool runs.
+
+    Args:
+        cfg (Config): The whole config.
+        config (str or Path): Its file, for the error.
+        keys (Sequence[str]): Keys of the whole config.
+
+    Raises:
+        KeyError: If some are missing, or None as in configs that only find.
+    """
+    missing = [key for key in keys if cfg.get(key) is None]
+    if missing:
+        raise KeyError(f'{config}: expected a config with {", ".join(keys)}, '
+                       f'got no {", ".join(missing)}')
 
 
 def check_files(cfg: Config, splits: Sequence[str],

@@ -68,6 +68,12 @@ EVALUATION = 'evaluation'
 OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json')
 #: Names that a grounding detector reads at a time, as mmdet's own for LVIS.
 CHUNK = 40
+# Settings of a config that the command has options of its own for, and those
+# of checkpoints that have to stay.
+_OPTIONS = dict(
+    work_dir='--work-dir', launcher='--launcher', load_from='--checkpoint')
+_KEPT = tuple(f'default_hooks.checkpoint.{key}'
+              for key in ('out_dir', 'filename_tmpl', 'by_epoch', 'save_last'))
 #: Preparing captions may take the first process hours.
 PATIENCE = timedelta(days=7)
 
@@ -192,11 +198,16 @@ class Finetuning:
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs()
-        cfg = Config.fromfile(self.detector)
+        try:
+            cfg = Config.fromfile(self.detector)
+        except OSError as error:
+            raise ValueError(
+                f'--detector: {self.detector}: {error}') from error
         data = self._data(inputs)
         # Its length is known when the captions are.
         plan = Plan(
-            self._train_config(cfg, data, self.iterations or 1),
+            self._train_config(
+                cfg, data, 1 if self.iterations is None else self.iterations),
             plain_config(cfg, data))
         self._check_weights(plan)
         before = wanted = self._fingerprint(cfg, inputs)
@@ -310,6 +321,7 @@ class Finetuning:
             train.optim_wrapper.type = 'AmpOptimWrapper'
             train.optim_wrapper.loss_scale = 'dynamic'
         check_options(train, self.cfg_options)
+        _check_what_is_kept(self.cfg_options or {})
         if self.cfg_options:
             train.merge_from_dict(self.cfg_options)
         return train
@@ -524,6 +536,23 @@ def _on_first_process(function: Callable[[], Any]) -> Any:
         # The first process says why.
         sys.exit(1)
     return outcome[0]
+
+
+def _check_what_is_kept(options: Mapping[str, Any]) -> None:
+    """Refuse settings without which a run could not find its checkpoints.
+
+    Raises:
+        ValueError: If ``--cfg-options`` has one.
+    """
+    for option in options:
+        other = _OPTIONS.get(option)
+        if other is not None:
+            raise ValueError(f'--cfg-options {option}: give {other} instead')
+        if option in _KEPT or _KEPT[0].startswith(f'{option}.'):
+            raise ValueError(
+                f'--cfg-options {option}: expected to stay as it is, the '
+                'detector is written from WORK_DIR/iter_N.pth of the last '
+                'iteration')
 
 
 def _write_config(cfg: Config, path: Path) -> str:

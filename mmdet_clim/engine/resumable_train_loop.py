@@ -125,8 +125,8 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         if (self.runner.val_loop is None or self._iter < self.val_begin
                 or self._iter % self.val_interval != 0
                 and self._iter != self._max_iters
-                or hub.runtime_info.get('validated') == self._iter):
+                or hub.runtime_info.get('last_validation') == self._iter):
             return
         # In the checkpoints that the validation writes, not in one before.
-        hub.update_info('validated', self._iter)
+        hub.update_info('last_validation', self._iter)
         self.runner.val_loop.run()

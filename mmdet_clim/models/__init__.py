@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 from .backbones import *  # noqa: F401,F403
+from .clip_refinement import *  # noqa: F401,F403
 from .data_preprocessors import *  # noqa: F401,F403
 from .dense_heads import *  # noqa: F401,F403
 from .detectors import *  # noqa: F401,F403
 from .language_models import *  # noqa: F401,F403
 from .losses import *  # noqa: F401,F403
 from .objectives import *  # noqa: F401,F403
-from .region_clip import *  # noqa: F401,F403
 from .region_readers import *  # noqa: F401,F403
 from .roi_heads import *  # noqa: F401,F403
 from .text_encoders import *  # noqa: F401,F403

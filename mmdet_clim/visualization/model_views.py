@@ -5,19 +5,20 @@ from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_clim.models.clip_refinement import CLIMOnCLIP
 from mmdet_clim.models.detectors import CLIMDetector
-from mmdet_clim.models.region_clip import CLIMOnCLIP
 from mmdet_clim.models.region_readers import (
     BaseRegionReader,
-    ExtractedImages,
     build_region_reader,
 )
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
-from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
-from mmdet_clim.registry import MODELS
+from mmdet_clim.models.text_encoders import (
+    BaseTextEncoder,
+    build_text_encoder,
+    encode_classes,
+)
 
 from .response_maps import detector_responses, tower_responses
 
@@ -130,26 +131,23 @@ class DetectorView(ModelView):
 
     def dense_features(self, seen: SeenImage) -> Tensor:
         """The first of the detector's feature maps."""
-        feats = seen.feats
-        levels = feats.levels if isinstance(feats, ExtractedImages) else feats
-        return levels[0][0]
+        return seen.feats.levels[0][0]
 
     def propose(self, seen: SeenImage, shape: Sequence[int]) -> Tensor:
         """What the reader proposes of this image."""
-        sample = DetDataSample(
-            metainfo=dict(
-                img_shape=tuple(shape),
-                ori_shape=tuple(shape),
-                batch_input_shape=seen.size,
-                scale_factor=(1.0, 1.0)))
-        found: InstanceData = self.reader.propose(self.detector, seen.feats,
-                                                  [sample])[0]
+        meta = dict(
+            img_shape=tuple(shape),
+            ori_shape=tuple(shape),
+            batch_input_shape=seen.size,
+            scale_factor=(1.0, 1.0))
+        found, = self.reader.propose(self.detector,
+                                     seen.feats._replace(metas=[meta]))
         return found.bboxes
 
     def read(self, seen: SeenImage, boxes: Tensor) -> Tensor:
         """Region embeddings, as the classifier compares them with texts."""
-        return self.reader.read(self.detector, seen.feats,
-                                _rois(boxes)).float()
+        stage = self.reader.stages(self.detector, seen.feats)[-1]
+        return stage.read(_rois(boxes)).float()
 
 
 class TowerView(ModelView):
@@ -207,7 +205,7 @@ def view_model(model: nn.Module, name: Optional[str] = None) -> ModelView:
     if not classifiers:
         raise TypeError(f'{name or "model"}: {type(model).__name__} does not '
                         'classify by text')
-    encoder = MODELS.build(classifiers[0].text_encoder_cfg)
+    encoder = build_text_encoder(classifiers[0].text_encoder_cfg)
     return DetectorView(model, encoder, own_reader(model, encoder.dim))
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
-from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
 from torch import nn
 
-from mmdet_clim.models.objectives import BaseRegionObjective
+from mmdet_clim.models.objectives import BaseRegionObjective, TilesAlone
 
 from .canvas import (
     BLACK,
@@ -105,14 +104,13 @@ def composed_boxes(objectives: Iterable[nn.Module],
     Returns:
         Tensor: Shape (M, 4), xyxy pixels of the mosaic, each box once.
     """
-    tiles = get_box_tensor(data_sample.gt_instances.bboxes)
-    nothing = InstanceData(bboxes=tiles[:0], scores=tiles[:0, 0])
+    context = TilesAlone([data_sample])
     found = [
-        objective.sample(nothing, data_sample).composed
+        objective.sample(context.tiles, context.stages[0]).composed
         for objective in objectives
         if isinstance(objective, BaseRegionObjective)
     ]
-    return torch.cat([tiles[:0], *found]).unique(dim=0)
+    return torch.cat([context.tiles.boxes[0, :0], *found]).unique(dim=0)
 
 
 def _draw_composed(draw: ImageDraw.ImageDraw, box: Sequence[float],

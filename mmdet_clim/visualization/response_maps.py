@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.models.region_readers import BaseRegionReader, ExtractedImages
 
 #: Sides of the windows that a detector reads, as shares of the image's.
 WINDOW_SIDES = (0.15, 0.3)
@@ -19,7 +19,7 @@ WINDOWS_PER_SIDE = 24
 @torch.no_grad()
 def detector_responses(detector: nn.Module,
                        reader: BaseRegionReader,
-                       feats: Sequence[Tensor],
+                       feats: ExtractedImages,
                        size: Tuple[int, int],
                        texts: Tensor,
                        window_sides: Sequence[float] = WINDOW_SIDES) -> Tensor:
@@ -32,7 +32,7 @@ def detector_responses(detector: nn.Module,
     Args:
         detector (nn.Module): In evaluation mode.
         reader (BaseRegionReader): That reads it.
-        feats (Sequence[Tensor]): What the reader's ``extract_feat`` gave of
+        feats (ExtractedImages): What the reader's ``extract_feat`` gave of
             one image.
         size (tuple[int, int]): H and W of that image, in pixels, as the
             detector takes it.
@@ -46,13 +46,13 @@ def detector_responses(detector: nn.Module,
     height, width = size
     longer = max(height, width)
     step = longer / WINDOWS_PER_SIDE
+    read = reader.stages(detector, feats)[-1].read
     maps = []
     for side in window_sides:
         boxes, shape = _windows(height, width, side * longer, step)
         boxes = boxes.to(texts.device)
         rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
-        regions = reader.read(detector, feats, rois).float()
-        regions = F.normalize(regions, dim=1)
+        regions = F.normalize(read(rois).float(), dim=1)
         maps.append(_enlarge(regions @ texts.t(), shape, (height, width)))
     return torch.stack(maps).mean(0)
 

@@ -278,6 +278,20 @@ def test_a_pipe_is_no_video(find, tmp_path):
         find.video(tmp_path / 'in.avi')
 
 
+def test_an_empty_config_does_not_run_the_one_of_the_checkpoint(tmp_path):
+    trace, path = tmp_path / 'trace', tmp_path / 'model.pth'
+    text = f'open({str(trace)!r}, "w")\nmodel = dict(type="mmdet.RPN")\n'
+    torch.save(dict(state_dict={}, meta=dict(cfg=text)), path)
+    (tmp_path / 'empty.py').touch()
+    (tmp_path / 'half.py').write_text('model = dict(type="mmdet.RPN")\n')
+    for config, missing in ((Config(), 'model, test_dataloader'),
+                            (tmp_path / 'empty.py', 'model, test_dataloader'),
+                            (tmp_path / 'half.py', 'test_dataloader')):
+        with pytest.raises(KeyError, match=f'got no {missing}'):
+            CLIMInferencer(config, str(path), device='cpu')
+    assert not trace.exists()
+
+
 def test_the_config_of_a_checkpoint_is_data(base, images, tmp_path):
     """What it would run is not run; as data, it builds the same detector."""
     checkpoint = torch.load(base[1], weights_only=True)

@@ -214,6 +214,9 @@ def test_what_the_runner_refuses(c4, tools, tmp_path):
     np.savez(tmp_path / 'x.npz', names=np.array(['cat']))
     with pytest.raises(ValueError, match=r"lacks \['vectors'\]"):
         tools['run_onnx'].read_embeddings(tmp_path / 'x.npz')
+    (tmp_path / 'x.npz').write_bytes(b'PK\x03\x04 cut short')
+    with pytest.raises(ValueError, match=r'x.npz: expected a .npz'):
+        tools['run_onnx'].read_embeddings(tmp_path / 'x.npz')
 
 
 def test_small_images_and_nothing_found(c4, tools, tmp_path):

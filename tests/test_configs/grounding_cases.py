@@ -3,6 +3,19 @@
 from mmengine.config import ConfigDict
 
 
+def shrink_by_size(model: ConfigDict, bert: str) -> ConfigDict:
+    """Make a Grounding DINO smaller, with all of its parts as they are.
+
+    Args:
+        model (ConfigDict): Of a config of this package.
+        bert (str): Folder of the language model.
+    """
+    model.backbone.update(
+        embed_dims=4, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
+    assert model.backbone.with_cp
+    return _shrink_transformer(model, bert)
+
+
 def shrink(model: ConfigDict, bert: str) -> ConfigDict:
     """Make a model of the config's kind that takes a second on a CPU.
 
@@ -22,10 +35,16 @@ def shrink(model: ConfigDict, bert: str) -> ConfigDict:
         model.neck.start_level = 0
         model.bbox_head.update(lang_model_name=bert, num_dyhead_blocks=1)
         return model
+    model.encoder.num_cp = 0
+    return _shrink_transformer(model, bert)
+
+
+def _shrink_transformer(model: ConfigDict, bert: str) -> ConfigDict:
     # mmdet writes the width of its sine embeddings, 256, into the code.
+    model.language_model.name = bert
     model.num_queries = 20
     model.neck.in_channels = [8, 16, 32]
-    model.encoder.update(num_layers=1, num_cp=0)
+    model.encoder.num_layers = 1
     model.decoder.num_layers = 2
     model.encoder.fusion_layer_cfg.update(embed_dim=16, num_heads=2)
     for cfg in (model.encoder.layer_cfg, model.encoder.text_layer_cfg,

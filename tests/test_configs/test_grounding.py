@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 import mmdet_clim  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parent))
-from grounding_cases import shrink  # noqa: E402  isort: skip
+from grounding_cases import shrink_by_size  # noqa: E402  isort: skip
 
 
 def shorten(cfg, work_dir, load_from):
@@ -97,7 +97,7 @@ def test_ov_coco(openmoji_root, clip_checkpoint, repository, monkeypatch,
     cfg = Config.fromfile(
         repository /
         f'configs/grounding/mm-grounding-dino_swin-t_ov-coco_{name}.py')
-    shrink(cfg.model.get('detector', cfg.model), bert)
+    shrink_by_size(cfg.model.get('detector', cfg.model), bert)
     if name != 'boxes':
         captioned = cfg.train_dataloader.dataset.datasets[1]
         captioned.ann_file = 'annotations/captions_captioned2017_tags.json'
@@ -121,7 +121,7 @@ def test_ov_lvis(openmoji_lvis_root, clip_checkpoint, repository, monkeypatch,
     cfg = Config.fromfile(
         repository /
         f'configs/grounding/mm-grounding-dino_swin-t_ov-lvis_{name}.py')
-    shrink(cfg.model.get('detector', cfg.model), bert)
+    shrink_by_size(cfg.model.get('detector', cfg.model), bert)
     small_images([cfg.train_dataloader, cfg.val_dataloader])
     check(cfg, losses, tmp_path, 'ov_lvis/box_apr')
 

@@ -217,6 +217,7 @@ def test_no_seed_is_a_common_random_one():
     (dict(source_ratio=[1e300, 1]), 'source_ratio: .*one in a million'),
     (dict(source_ratio=[1, 1e-300]), 'source_ratio: .*one in a million'),
     (dict(batch_size=0), 'batch_size'),
+    (dict(batch_size=2.5), 'batch_size: .*whole number'),
     (dict(epoch_source=2), 'epoch_source'),
     (dict(epoch_length=0), 'epoch_length'),
     (dict(dataset=[1, 2]), 'source_ratio: .*each of 1 sources'),
@@ -225,6 +226,20 @@ def test_arguments_that_do_not_fit_are_errors(change, message):
     arguments = dict(dataset=sources(3, 3), batch_size=2, source_ratio=[1, 1])
     with pytest.raises(ValueError, match=message):
         MultiSourceSampler(**{**arguments, **change})
+
+
+def test_another_length_of_an_epoch():
+    loader = dict(
+        dataset=sources(3, 3),
+        sampler=dict(
+            type='mmdet_clim.MultiSourceSampler', source_ratio=[1, 1]),
+        batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
+        batch_size=2)
+    # MMEngine's way, of which the sampler would take no notice.
+    with pytest.raises(ValueError, match='sampler.epoch_length'):
+        Runner.build_dataloader(dict(loader, num_batch_per_epoch=1))
+    loader['sampler']['epoch_length'] = 1
+    assert len(Runner.build_dataloader(loader)) == 1
 
 
 def test_ratios_of_many_digits():
@@ -248,6 +263,9 @@ def test_an_epoch_without_end_is_an_error():
     class Many:
         cumulative_sizes = [10**7, 10**7 + 1]
 
+        def __len__(self):
+            return 10**7 + 1
+
     with pytest.raises(ValueError, match='source_ratio: .*epoch_length'):
         MultiSourceSampler(Many(), 1, [2e-6, 1])
     assert len(MultiSourceSampler(Many(), 1, [2e-6, 1], epoch_length=7)) == 7
@@ -258,6 +276,12 @@ def test_the_first_index_of_many_needs_few_steps():
 
     class Many:
         cumulative_sizes = [12 * 10**6]
+
+        def __len__(self):
+            return 12 * 10**6
+
+        def full_init(self):
+            pass
 
         def __getattr__(self, name):
             raise AssertionError(name)

@@ -210,7 +210,7 @@ def test_a_validation_that_was_stopped_is_done_again(tmp_path, monkeypatch):
     runner = train(tmp_path, 4, resume=True)
     # After iterations 2 and 4.
     assert Iteration.value == 2
-    assert runner.message_hub.get_info('validated') == 4
+    assert runner.message_hub.get_info('last_validation') == 4
 
 
 def test_a_path_holds_the_old_file_or_the_new_one(tmp_path):

@@ -9,6 +9,7 @@ from mmdet_clim.engine.config_checks import (
     absolute_load_from,
     check_files,
     check_options,
+    check_parts,
     named_in_config,
 )
 
@@ -32,6 +33,10 @@ def cfg(repository):
     ('default_hooks.checkpoint.intervall', 'did you mean interval'),
     ('randomness.sed', 'did you mean seed'),
     ('env_cfg.cudnn_benchmrk', 'did you mean cudnn_benchmark'),
+    ('env_cfg.mp_cfg.opencv_num_thread', 'did you mean opencv_num_threads'),
+    ('optim_wrapper.paramwise_cfg.norm_decay_mlt', 'did you mean norm_decay'),
+    ('optim_wrapper.clip_grad.max_nrm', 'did you mean max_norm'),
+    ('log_processor.window_sizes', 'did you mean window_size'),
     ('custom_hooks.7.interval', 'custom_hooks is a list of'),
     ('model.detector.roi_head.bbox_head.in_channel', 'did you mean in_chan'),
     ('model.detector.backbone.dpeth', 'did you mean depth'),
@@ -63,6 +68,9 @@ def test_misspelt_options(cfg, option, message):
     'optim_wrapper.clip_grad.max_norm',
     'optim_wrapper.accumulative_counts',
     'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult',
+    'optim_wrapper.paramwise_cfg.norm_decay_mult',
+    'env_cfg.mp_cfg.mp_start_method',
+    'log_processor.window_size',
     'param_scheduler.0.convert_to_iter_based',
     'custom_hooks.0.priority',
     'randomness.seed',
@@ -76,7 +84,7 @@ def test_misspelt_options(cfg, option, message):
     'clim_caption_dataset.ann_file',
 ])
 def test_options_that_something_reads(cfg, option):
-    check_options(cfg, {option: 1})
+    check_options(cfg, {option: None})
     check_options(cfg, None)
 
 
@@ -92,6 +100,21 @@ def test_another_type_takes_other_keys(cfg):
         check_options(cfg, {'model.text_encodr.type': 'A'})
 
 
+@pytest.mark.parametrize('option, kind, message', [
+    ('optim_wrapper.optimizer.type', 'AdmaW', 'did you mean AdamW'),
+    ('default_hooks.checkpoint.type', 'ChekpointHook', 'CheckpointHook'),
+    ('model.text_encoder.type', 'mmdet_clim.OpenClipTextEncoder',
+     'OpenCLIPTextEncoder'),
+])
+def test_a_misspelt_type(cfg, option, kind, message):
+    with pytest.raises(KeyError, match=message) as error:
+        check_options(cfg, {option: kind})
+    assert f'--cfg-options {option}: {kind!r} is registered' in one_line(
+        error.value)
+    check_options(cfg, {option: dict})
+    check_options(cfg, {'optim_wrapper.optimizer.type': 'torch.optim.SGD'})
+
+
 def test_a_type_that_nobody_knows():
     toy = Config(dict(model=dict(type='Toy', width=3)))
     check_options(toy, {'model.depth': 18})
@@ -99,6 +122,31 @@ def test_a_type_that_nobody_knows():
         check_options(toy, {'model.widht': 18})
     with pytest.raises(KeyError, match='no key .clim_source_ratio'):
         check_options(toy, {'clim_source_ratio': [1, 1]})
+
+
+@pytest.mark.parametrize('option, value, message', [
+    ('train_dataloader', 4, 'such as train_dataloader.batch_size'),
+    ('model.detector.backbone', 'resnet', 'expected one of its keys'),
+    ('param_scheduler.0', 1.0, 'expected one of its keys'),
+])
+def test_one_value_in_the_place_of_many(cfg, option, value, message):
+    with pytest.raises(KeyError, match=message):
+        check_options(cfg, {option: value})
+    check_options(cfg, {option: None, 'val_evaluator': [dict(type='A')]})
+    check_options(cfg, {'default_hooks.checkpoint.save_best': 'auto'})
+
+
+def test_an_entry_of_an_empty_list():
+    toy = Config(dict(custom_hooks=[], model=dict(type='Toy')))
+    with pytest.raises(KeyError, match=r'expected all of it, as custom_hooks'):
+        check_options(toy, {'custom_hooks.0.type': 'EMAHook'})
+
+
+def test_parts_that_a_tool_needs():
+    cfg = Config(dict(model=dict(), test_cfg=None))
+    check_parts(cfg, 'a.py', ['model'])
+    with pytest.raises(KeyError, match='a.py: .*got no test_cfg, val_cfg'):
+        check_parts(cfg, 'a.py', ['model', 'test_cfg', 'val_cfg'])
 
 
 def test_a_variable_of_the_file_is_warned_of(cfg, capsys):

@@ -20,6 +20,14 @@ WORDS = ('a an the photo of cat dog word one two on grass . , cow bus '
          'cup').split()
 
 
+@pytest.fixture(scope='session', autouse=True)
+def no_cache_at_home(tmp_path_factory):
+    """Embeddings of vocabularies are kept in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MMDET_CLIM_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(scope='session')
 def texts_file(tmp_path_factory):
     """Embeddings of all texts that the small batches hold."""
@@ -262,6 +270,102 @@ def _roi_extractor(size):
 
 
 @pytest.fixture
+def fcos_cfg(text_encoder_cfg):
+    """An FCOS of 8 channels with text embeddings."""
+    register_all_modules()
+    return ConfigDict(
+        type='mmdet.FCOS',
+        data_preprocessor=dict(
+            type='mmdet.DetDataPreprocessor',
+            mean=[127.] * 3,
+            std=[60.] * 3,
+            pad_size_divisor=32),
+        backbone=dict(
+            type='mmdet.ResNet', depth=18, base_channels=4, norm_eval=False),
+        neck=dict(
+            type='mmdet.FPN',
+            in_channels=[4, 8, 16, 32],
+            out_channels=8,
+            start_level=1,
+            add_extra_convs='on_output',
+            num_outs=5),
+        bbox_head=dict(
+            type='mmdet_clim.ZeroShotHead',
+            vocabulary=CLASSES,
+            classifier=dict(text_encoder=text_encoder_cfg, templates=('{}', )),
+            head=dict(
+                type='mmdet.FCOSHead',
+                in_channels=8,
+                feat_channels=8,
+                stacked_convs=1,
+                norm_cfg=None,
+                loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True))),
+        train_cfg=dict(),
+        test_cfg=dict(
+            nms_pre=50,
+            score_thr=0.,
+            nms=dict(type='nms', iou_threshold=.5),
+            max_per_img=20))
+
+
+@pytest.fixture
+def detr_cfg(text_encoder_cfg, fcos_cfg):
+    """A Deformable DETR of 16 channels and two layers with text embeddings."""
+    attention = dict(embed_dims=16, num_heads=2, num_levels=2, dropout=0.)
+    ffn = dict(embed_dims=16, feedforward_channels=16, ffn_drop=0.)
+    return ConfigDict(
+        type='mmdet.DeformableDETR',
+        num_queries=12,
+        num_feature_levels=2,
+        with_box_refine=True,
+        data_preprocessor=fcos_cfg['data_preprocessor'],
+        backbone=dict(
+            fcos_cfg['backbone'],
+            num_stages=3,
+            strides=(1, 2, 2),
+            dilations=(1, 1, 1),
+            out_indices=(1, 2)),
+        neck=dict(
+            type='mmdet.ChannelMapper',
+            in_channels=[8, 16],
+            kernel_size=1,
+            out_channels=16,
+            norm_cfg=dict(type='GN', num_groups=4),
+            num_outs=2),
+        encoder=dict(
+            num_layers=1, layer_cfg=dict(self_attn_cfg=attention,
+                                         ffn_cfg=ffn)),
+        decoder=dict(
+            num_layers=2,
+            return_intermediate=True,
+            layer_cfg=dict(
+                self_attn_cfg=dict(embed_dims=16, num_heads=2, dropout=0.),
+                cross_attn_cfg=attention,
+                ffn_cfg=ffn),
+            post_norm_cfg=None),
+        positional_encoding=dict(num_feats=8, normalize=True, offset=-.5),
+        bbox_head=dict(
+            type='mmdet_clim.ZeroShotHead',
+            vocabulary=CLASSES,
+            classifier=dict(text_encoder=text_encoder_cfg, templates=('{}', )),
+            head=dict(
+                type='mmdet.DeformableDETRHead',
+                embed_dims=16,
+                loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True),
+                loss_bbox=dict(type='mmdet.L1Loss'),
+                loss_iou=dict(type='mmdet.GIoULoss'))),
+        train_cfg=dict(
+            assigner=dict(
+                type='mmdet.HungarianAssigner',
+                match_costs=[
+                    dict(type='mmdet.FocalLossCost'),
+                    dict(type='mmdet.BBoxL1Cost'),
+                    dict(type='mmdet.IoUCost')
+                ])),
+        test_cfg=dict(max_per_img=12))
+
+
+@pytest.fixture
 def clim_cfg(detector_cfg, text_encoder_cfg):
     """The same detector under ``CLIMDetector``, both objectives."""
     return ConfigDict(
@@ -271,7 +375,7 @@ def clim_cfg(detector_cfg, text_encoder_cfg):
         objectives=dict(
             caption=dict(
                 type='mmdet_clim.RegionCaptionObjective',
-                queue=dict(type='mmdet_clim.TextQueue', size=6, dim=DIM),
+                queue=dict(type='mmdet_clim.FeatureQueue', size=6, dim=DIM),
                 loss=dict(type='mmdet_clim.CLIMRegionLoss', bias=-5.)),
             tag=dict(
                 type='mmdet_clim.RegionTagObjective',

@@ -261,10 +261,19 @@ def test_the_time_left_follows_the_pace(repository, tmp_path):
     second = module['Clock'](plan, 'b', file)
     assert second.number == 2
     assert second.left(0) == pytest.approx(280, abs=1)
-    # 50 s for a half: half of that pace, half of the expected one.
+    # 50 s for an eighth: half of that pace, half of the expected one.
     second._start -= 50
-    assert second.left(0.5) == pytest.approx((200 + 100) / 2 - 50 + 80, abs=1)
+    assert second.left(0.125) == pytest.approx(
+        (200 + 400) / 2 - 50 + 80, abs=1)
+    # The time goes on while no more is known to be done.
+    second._start -= 50
+    assert second.left(0.125) == pytest.approx(
+        (200 + 400) / 2 - 100 + 80, abs=1)
+    # 100 s for a half: that pace alone.
+    assert second.left(0.5) == pytest.approx(100 + 80, abs=1)
+    second._start -= 150
+    assert second.left(0.5) == pytest.approx(0.05 * 200 + 80, abs=1)
     assert second.finish() == pytest.approx(80)
     taken = dict(line.split() for line in file.read_text().splitlines())
     assert taken['a'] == '180.0'
-    assert float(taken['b']) == pytest.approx(50, abs=1)
+    assert float(taken['b']) == pytest.approx(250, abs=1)

@@ -129,3 +129,5 @@ def test_a_failed_write_leaves_the_old_file(tool, tmp_path):
         tool.save_atomically(dict(bad=lambda: None), path)
     assert path.read_bytes() == b'old'
     assert os.listdir(tmp_path) == ['out.pth']
+    with pytest.raises(OSError, match='out.pth'):
+        tool.save_atomically(dict(a=1), path / 'a.pth')

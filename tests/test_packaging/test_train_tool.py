@@ -80,9 +80,10 @@ def test_options_amp_and_scaled_rate(read_config, config):
 
 
 def test_a_rate_that_can_not_be_scaled(read_config, config):
-    config.write_text("model = dict(type='Toy')\n")
-    with pytest.raises(KeyError, match='auto_scale_lr.base_batch_size'):
-        read_config('train', config, '--auto-scale-lr')
+    for rate in ('', 'auto_scale_lr = None', 'auto_scale_lr = dict()'):
+        config.write_text(f"model = dict(type='Toy')\n{rate}\n")
+        with pytest.raises(KeyError, match='auto_scale_lr.base_batch_size'):
+            read_config('train', config, '--auto-scale-lr')
 
 
 def test_resume_leaves_the_config_as_it_is(read_config, config, tmp_path):

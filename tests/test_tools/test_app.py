@@ -358,6 +358,7 @@ def test_what_is_asked_for_is_checked(run_tool, monkeypatch, tmp_path):
         (('--config', 'x.py'), 'give its --checkpoint'),
         (('--checkpoint', 'x.pth'), 'x.pth does not exist'),
         (('--score-thr', '2'), 'expected 0 to 1, got 2.0'),
+        (('--port', '99999'), 'expected 1 to 65535, got 99999'),
         (('--host', '0.0.0.0'), 'give --password-file'),
         (('--host', '192.0.2.1'), 'give --password-file'),
         (('--password-file', 'none'), 'none does not exist'),

@@ -68,6 +68,15 @@ def test_the_head_of_a_column(tool):
     }), [1]) == ('CLIM: 2 of 5 novel, 2 of 3 base objects, 2 wrong')
 
 
+def test_novel_objects_of_all_images(tool):
+    share = tool['share_of_novel']
+    found = [(dict(category_id=1), True), (dict(category_id=1), False),
+             (dict(category_id=0), True)]
+    objects = [dict(category_id=label) for label in (0, 1, 1, 1)]
+    assert share(found, objects, [1]) == '1 of 3'
+    assert share([], objects, []) == '0 of 0'
+
+
 @pytest.fixture
 def config(repository, tmp_path):
     """A config of four images, and the tool's results of a detector."""

@@ -379,8 +379,9 @@ def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path,
                          work_dir / 'detector.pth')
     assert code == 1
     assert log.strip() == (
-        f'test: {work_dir}/detector.py: expected images to test on and how, '
-        'got no test_cfg, test_evaluator')
+        f'error: {work_dir}/detector.py: expected a config with model, '
+        'test_dataloader, test_cfg, test_evaluator, got no test_cfg, '
+        'test_evaluator')
 
 
 def check_plain(work_dir, openmoji_root):
@@ -418,7 +419,7 @@ def tool(repository):
     return module
 
 
-def test_the_command_line(tool, options, tmp_path, capsys, monkeypatch):
+def test_the_command_line(tool, options, tmp_path, capsys):
 
     def fails(words):
         with pytest.raises(SystemExit) as stop:
@@ -431,10 +432,10 @@ def test_the_command_line(tool, options, tmp_path, capsys, monkeypatch):
     missing = command(dict(options, vocabulary=tmp_path / 'no.txt'), tmp_path)
     assert fails(missing).endswith('no.txt does not exist')
     assert "'tpu'" in fails([*good, '--device', 'tpu'])
-    # torchrun would start as many trainings in one folder
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    assert 'expected pytorch in one of 2 processes' in fails(good)
-    assert tool.parse_args([str(w) for w in good] + ['--launcher', 'pytorch'])
+    assert 'got 0' in fails([*good, '--iterations', '0'])
+    assert 'got -1' in fails([*good, '--workers', '-1'])
+    assert 'got nan' in fails([*good, '--lr', 'nan'])
+    assert "got 'train_cfg'" in fails([*good, '--cfg-options', 'train_cfg'])
 
 
 def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
@@ -455,9 +456,15 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
     (tmp_path / 'empty.py').write_text('model = dict(type="mmdet.RPN")\n')
     good = json.loads(boxes.read_text())
     wrong = {
-        'ids': dict(annotations=good['annotations'][:1] * 2),
-        'keys': dict(annotations=[dict(bbox=[0, 0, 1, 1])]),
-        'none': dict(annotations=[dict(good['annotations'][0], bbox=[0] * 4)]),
+        'ids':
+        dict(annotations=good['annotations'][:1] * 2),
+        'keys':
+        dict(annotations=[dict(bbox=[0, 0, 1, 1])]),
+        # Polygons would tell of the box.
+        'none':
+        dict(annotations=[
+            dict(good['annotations'][0], bbox=[0] * 4, segmentation=[])
+        ]),
     }
     for name, change in wrong.items():
         (tmp_path / f'{name}.json').write_text(json.dumps({**good, **change}))
@@ -488,6 +495,11 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(freeze=['backbon3']), "'backbon3' is in the name of no weight"),
         (dict(cfg_options={'model.detector.nek.type': 'mmdet.FPN'}), 'nek'),
         (dict(cfg_options={'optim_wraper.optimizer.lr': 1}), 'optim_wrapper'),
+        (dict(cfg_options={'work_dir': 'a'}), 'give --work-dir instead'),
+        (dict(cfg_options={'default_hooks.checkpoint.out_dir': 'a'}),
+         'default_hooks.checkpoint.out_dir: expected to stay as it is'),
+        (dict(cfg_options={'default_hooks.checkpoint': None}),
+         'default_hooks.checkpoint: expected to stay as it is'),
     ):
         found = refused(capsys, tmp_path / 'out', {**options, **changed})
         assert message in found, (changed, found)

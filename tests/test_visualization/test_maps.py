@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmcv.ops import roi_align
 from PIL import Image
 
-from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.models.region_readers import BaseRegionReader, ReadingStage
 from mmdet_clim.visualization import (
     cluster_colours,
     detector_responses,
@@ -24,11 +24,21 @@ class ColourReader(BaseRegionReader):
     def check(self, detector):
         pass
 
-    def propose(self, detector, feats, data_samples):
+    def propose(self, detector, feats):
         raise AssertionError('nobody asked for proposals')
 
-    def read(self, detector, feats, rois):
-        return roi_align(feats, rois, 1, 1.0, 0, 'avg', True).flatten(1)
+    def stages(self, detector, feats):
+        return [
+            ReadingStage(lambda rois: roi_align(feats.levels[0], rois, 1, 1.0,
+                                                0, 'avg', True).flatten(1))
+        ]
+
+
+class Pixels(torch.nn.Identity):
+    """The image is its feature map."""
+
+    def extract_feat(self, inputs):
+        return (inputs, )
 
 
 def test_a_detector_answers_where_the_thing_is():
@@ -36,8 +46,9 @@ def test_a_detector_answers_where_the_thing_is():
     image[:, 0, :, :45] = 1  # red on the left
     image[:, 2, :, 45:] = 2  # blue on the right
     red_blue = torch.eye(3)[[0, 2]]
-    maps = detector_responses(torch.nn.Identity(), ColourReader(), image,
-                              (60, 90), red_blue)
+    reader = ColourReader()
+    feats = reader.extract_feat(Pixels(), image)
+    maps = detector_responses(Pixels(), reader, feats, (60, 90), red_blue)
     assert maps.shape == (2, 60, 90)
     # Far from the edge, a window holds one colour alone.
     np.testing.assert_allclose(maps[0, :, :20], 1, atol=1e-5)

@@ -15,7 +15,7 @@ from pathlib import Path
 import mmdet_clim  # noqa: F401  isort: skip
 from mmengine.config import DictAction
 
-from mmdet_clim.command import run_command
+from mmdet_clim.command import key_value, run_command
 from mmdet_clim.engine import (
     Steps,
     check_run,
@@ -45,6 +45,7 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=key_value,
         default={},
         help='settings for every training, as tools/train.py takes them')
     parser.add_argument(

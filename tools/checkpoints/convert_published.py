@@ -18,7 +18,7 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, DictAction
 
-from mmdet_clim.command import run_command
+from mmdet_clim.command import key_value, run_command
 from mmdet_clim.engine.checkpoints import save_atomically
 from mmdet_clim.engine.config_checks import read_config
 from mmdet_clim.engine.published_checkpoints import (
@@ -73,6 +73,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=key_value,
         help='settings that override the config, as key=value')
     args = parser.parse_args(argv)
     if args.class_vectors and args.class_vectors.suffix != '.npz':

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from mmdet_clim.command import run_command
-from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,6 +54,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
     try:
         parameters = DatasetParameters(
             train=args.train,

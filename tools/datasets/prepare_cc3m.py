@@ -16,7 +16,6 @@ import argparse
 from pathlib import Path
 
 from mmdet_clim.command import run_command
-from mmdet_clim.datasets.preparation.cc3m import prepare_cc3m
 from mmdet_clim.datasets.preparation.command import (
     add_overwrite,
     add_workers,
@@ -53,6 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmdet_clim.datasets.preparation.cc3m import prepare_cc3m
 
     def prepare():
         return prepare_cc3m(

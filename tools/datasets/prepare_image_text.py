@@ -20,11 +20,6 @@ from mmdet_clim.datasets.preparation.command import (
     add_workers,
     report,
 )
-from mmdet_clim.datasets.preparation.own_captions import (
-    Columns,
-    prepare_image_text,
-    read_synonyms,
-)
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 
 
@@ -61,6 +56,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmdet_clim.datasets.preparation.own_captions import (
+        Columns,
+        prepare_image_text,
+        read_synonyms,
+    )
 
     def prepare():
         classes, synonyms = args.classes, args.synonyms

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.command import add_overwrite, report
-from mmdet_clim.datasets.preparation.ov_coco import PARTS, prepare_ov_coco
 
 
 def parse_args() -> argparse.Namespace:
+    from mmdet_clim.datasets.preparation.ov_coco import PARTS
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,6 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmdet_clim.datasets.preparation.ov_coco import prepare_ov_coco
     annotations = args.coco / 'annotations'
 
     def prepare():

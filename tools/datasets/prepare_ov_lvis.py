@@ -14,7 +14,6 @@ from pathlib import Path
 
 from mmdet_clim.command import run_command
 from mmdet_clim.datasets.preparation.command import add_overwrite, report
-from mmdet_clim.datasets.preparation.ov_lvis import prepare_ov_lvis
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +31,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmdet_clim.datasets.preparation.ov_lvis import prepare_ov_lvis
 
     def prepare():
         out = args.out or args.train.parent

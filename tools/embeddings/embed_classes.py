@@ -24,7 +24,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
-from mmdet_clim.command import run_command
+from mmdet_clim.command import device_name, run_command
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
@@ -66,7 +66,10 @@ def parse_args() -> argparse.Namespace:
         'goes; or imagenet, for the 80 of CLIP; one general template when '
         'left out')
     parser.add_argument(
-        '--device', default='cpu', help='where to encode, such as cuda')
+        '--device',
+        type=device_name,
+        default='cpu',
+        help='where to encode, such as cuda')
     parser.add_argument(
         '--out', required=True, type=Path, help='the .npz file to write')
     args = parser.parse_args()

@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 import mmdet_clim  # noqa: F401
-from mmdet_clim.command import run_command
+from mmdet_clim.command import key_value, run_command
 from mmdet_clim.engine.config_checks import read_config
 
 
@@ -22,12 +22,16 @@ def main() -> None:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=key_value,
         help='settings that override the config, as key=value')
     args = parser.parse_args()
+    if args.save_path is not None and not args.save_path.endswith('.py'):
+        parser.error(f'--save-path: expected a .py file, got '
+                     f'{args.save_path}')
     cfg = read_config(args.config, args.cfg_options, args.clim)
-    print(cfg.pretty_text)
     if args.save_path is not None:
         cfg.dump(args.save_path)
+    print(cfg.pretty_text)
 
 
 if __name__ == '__main__':

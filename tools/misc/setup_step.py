@@ -3,7 +3,7 @@
 
 What the step's command prints goes to the log. On a terminal, the line shows
 how far the step is and how long the set-up will still take; elsewhere it is
-written when the step has ended, and once a minute before. Where the command
+written when the step has ended, and now and then before. Where the command
 fails, the end of the log is shown.
 
 Called by make with the Python that makes the environment: only the standard
@@ -42,7 +42,7 @@ PLANS = {
         'torch': Step(40, 14),
         'requirements': Step(90, 125),
         'openmmlab': Step(6, 5),
-        'mmcv': Step(100),
+        'mmcv': Step(75),
         'package': Step(6),
     },
     'docs': {
@@ -57,7 +57,8 @@ PLANS = {
     },
 }
 TAIL = 20
-# Between two lines where there is no terminal, seconds.
+# To the second line where there is no terminal, seconds. Each later pause is
+# twice as long.
 PAUSE = 60
 COLLECTING = re.compile(r'^\s*(?:Collecting|Requirement already satisfied:) '
                         r'([\w.-]+)')
@@ -160,6 +161,8 @@ class Clock:
                       (60 + sum(plan[x].seconds for x in before)))
         self._later = sum(plan[x].seconds for x in names[self.number:])
         self._start = time.monotonic()
+        # The latest fraction, and when it was reached.
+        self._known = 0., 0.
 
     def _read(self) -> List[tuple]:
         if not self._file.exists():
@@ -179,9 +182,13 @@ class Clock:
             fraction (float): Known part of this step's work that is done.
         """
         expected = self._plan[self._name].seconds * self._pace
+        if fraction != self._known[0]:
+            self._known = fraction, self.elapsed
+        fraction, seconds = self._known
         if fraction > 0:
-            # The more is done, the more its own pace counts.
-            expected += fraction * (self.elapsed / fraction - expected)
+            # From a quarter on, its own pace alone counts.
+            weight = min(1, 4 * fraction)
+            expected += weight * (seconds / fraction - expected)
         return (max(expected - self.elapsed, 0.05 * expected) +
                 self._later * self._pace)
 
@@ -206,7 +213,8 @@ class Line:
     def __init__(self) -> None:
         self._terminal = (
             sys.stdout.isatty() and os.environ.get('TERM') != 'dumb')
-        self._next = time.monotonic() + PAUSE
+        self._pause = PAUSE
+        self._next = time.monotonic() + self._pause
 
     def update(self, text: str) -> None:
         """Show how far it is."""
@@ -215,7 +223,8 @@ class Line:
             print(f'\r\033[K{text[:width]}', end='', flush=True)
         elif time.monotonic() >= self._next:
             print(text, flush=True)
-            self._next = time.monotonic() + PAUSE
+            self._pause *= 2
+            self._next = time.monotonic() + self._pause
 
     def finish(self, text: str) -> None:
         """Show what came out."""

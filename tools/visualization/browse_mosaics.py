@@ -18,7 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmdet_clim.command import run_command
+from mmdet_clim.command import key_value, run_command
 from mmdet_clim.engine.config_checks import read_config
 from mmdet_clim.registry import DATASETS, MODELS
 from mmdet_clim.visualization import composed_boxes, draw_boxes, draw_mosaic
@@ -50,6 +50,7 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
+        type=key_value,
         help='settings that override the config, as key=value')
     args = parser.parse_args()
     if args.num < 1:

@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
         'results; give the option once for each')
     parser.add_argument(
         '--out', type=Path, required=True, help='the PNG to write')
-    parser.add_argument('--num', type=int, default=5, help='images')
+    parser.add_argument('--num', type=int, default=10, help='images')
     parser.add_argument(
         '--least-side',
         type=float,
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--side',
         type=int,
-        default=560,
+        default=448,
         help='longer side of a drawn image in pixels')
     args = parser.parse_args()
     for key in ('num', 'side'):
@@ -183,6 +183,15 @@ def headline(name: str, found: Sequence[InstanceData], objects: Counter,
             f'{objects[False]} base objects, {wrong} wrong')
 
 
+def share_of_novel(found: Sequence[Tuple[Mapping, bool]],
+                   objects: Sequence[Mapping], novel: Sequence[int]) -> str:
+    """How many novel objects of all images a detector finds."""
+    hits = sum(correct for detection, correct in found
+               if detection['category_id'] in novel)
+    total = sum(entry['category_id'] in novel for entry in objects)
+    return f'{hits} of {total}'
+
+
 def compare(args: argparse.Namespace) -> int:
     """Draw the picture and return the number of images in it."""
     cfg = Config.fromfile(args.config)
@@ -198,10 +207,10 @@ def compare(args: argparse.Namespace) -> int:
                     for label, _ in _objects(info))
     columns: Dict[str, List[InstanceData]] = {}
     for name, file in args.found:
-        found = by_image(
-            first_detections(objects, read_found(file, dataset.cat2label)),
-            chosen)
-        columns[headline(name, found, shown, novel)] = found
+        best = first_detections(objects, read_found(file, dataset.cat2label))
+        found = by_image(best, chosen)
+        columns[f'{headline(name, found, shown, novel)} (in all images: '
+                f'{share_of_novel(best, objects, novel)} novel)'] = found
     picture = draw_detections(
         [read_image_file(info['img_path'])[..., ::-1] for info in chosen],
         [ground_truth(info) for info in chosen],

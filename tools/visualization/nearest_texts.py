@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from mmdet_clim.command import run_command
+from mmdet_clim.command import device_name, run_command
 from mmdet_clim.datasets import ImageTextDataset
 from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.datasets.preparation.files import write_json
@@ -96,7 +96,7 @@ def parse_args() -> argparse.Namespace:
         help='longer side in pixels at which the model sees an image '
         '(%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='which images')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', type=device_name, default='cpu')
     parser.add_argument(
         '--out', type=Path, required=True, help='folder of the results')
     args = parser.parse_args()

@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from mmdet_clim.command import run_command
+from mmdet_clim.command import device_name, run_command
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.engine.checkpoints import load_weights
 from mmdet_clim.registry import MODELS
@@ -71,7 +71,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='longer side in pixels at which a model sees an image '
         '(%(default)s)')
     parser.add_argument('--clusters', type=int, default=6, help='of k-means')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', type=device_name, default='cpu')
     return parser.parse_args(argv)
 
 

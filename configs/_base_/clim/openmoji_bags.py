@@ -9,7 +9,7 @@ clim_bag_objective = dict(
     num_compositions=4,
     bags=dict(num_words=2, num_orders=1, drop_prob=0.5, max_regions=8),
     proposals=dict(max_objects=4),
-    queue=dict(type='mmdet_clim.TextQueue', size=1024, dim=384),
+    queue=dict(type='mmdet_clim.FeatureQueue', size=1024, dim=384),
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',
         kind='infonce',

@@ -47,7 +47,7 @@ clim_objectives = dict(
     caption=dict(
         type='mmdet_clim.RegionCaptionObjective',
         num_compositions=4,
-        queue=dict(type='mmdet_clim.TextQueue', size=256, dim=384),
+        queue=dict(type='mmdet_clim.FeatureQueue', size=256, dim=384),
         loss=dict(
             type='mmdet_clim.CLIMRegionLoss',
             kind='bce',

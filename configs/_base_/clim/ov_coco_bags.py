@@ -8,7 +8,7 @@ _base_ = './ov_coco_captions_tags.py'
 clim_bag_objective = dict(
     type='mmdet_clim.BagOfRegionsObjective',
     num_compositions=4,
-    queue=dict(type='mmdet_clim.TextQueue', size=1024, dim=512),
+    queue=dict(type='mmdet_clim.FeatureQueue', size=1024, dim=512),
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',
         kind='infonce',
@@ -23,7 +23,7 @@ clim_distillation_objective = dict(
         model='ViT-B-32-quickgelu', pretrained='{{$CLIP_VIT_B_32:openai}}'),
     bags=dict(num_orders=1),
     proposals=dict(max_objects=4),
-    queue=dict(type='mmdet_clim.TextQueue', size=1024, dim=512),
+    queue=dict(type='mmdet_clim.FeatureQueue', size=1024, dim=512),
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',
         kind='infonce',

@@ -46,7 +46,7 @@ clim_mosaic_dataset = dict(
 clim_caption_objective = dict(
     type='mmdet_clim.RegionCaptionObjective',
     num_compositions=4,
-    queue=dict(type='mmdet_clim.TextQueue', size=256, dim=512),
+    queue=dict(type='mmdet_clim.FeatureQueue', size=256, dim=512),
     avg_factor=4,
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',

@@ -6,7 +6,7 @@ _base_ = './ov_lvis_captions_tags.py'
 clim_bag_objective = dict(
     type='mmdet_clim.BagOfRegionsObjective',
     num_compositions=2,
-    queue=dict(type='mmdet_clim.TextQueue', size=1024, dim=512),
+    queue=dict(type='mmdet_clim.FeatureQueue', size=1024, dim=512),
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',
         kind='infonce',

@@ -53,7 +53,7 @@ clim_mosaic_dataset = dict(
 clim_caption_objective = dict(
     type='mmdet_clim.RegionCaptionObjective',
     num_compositions=2,
-    queue=dict(type='mmdet_clim.TextQueue', size=256, dim=512),
+    queue=dict(type='mmdet_clim.FeatureQueue', size=256, dim=512),
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',
         kind='bce',

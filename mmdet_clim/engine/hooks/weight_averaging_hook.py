@@ -60,7 +60,7 @@ class WeightAveragingHook(Hook):
     def before_train(self, runner) -> None:
         """Make sure that the model is one that can be saved so."""
         # The models are not imported where a hook of detectors is.
-        from mmdet_clim.models.region_clip import CLIMOnCLIP
+        from mmdet_clim.models.clip_refinement import CLIMOnCLIP
         if not isinstance(_model(runner), CLIMOnCLIP):
             raise TypeError('model: WeightAveragingHook expects a CLIMOnCLIP, '
                             f'got {type(_model(runner)).__name__}')

@@ -83,12 +83,15 @@ def read_weights(path: Path) -> Dict[str, Tensor]:
     Raises:
         FileNotFoundError: If there is no such file.
         pickle.UnpicklingError: If a ``.pkl`` holds anything but data.
-        ValueError: If it holds no weights, one of them is no tensor, or what
-            ``torch.save`` wrote holds anything but data.
+        ValueError: If another file does, is no checkpoint or holds no
+            weights, or if one of them is no tensor.
     """
     if path.suffix == '.pkl':
         with open(path, 'rb') as file:
-            content = ArrayUnpickler(file, encoding='latin1').load()
+            try:
+                content = ArrayUnpickler(file, encoding='latin1').load()
+            except EOFError as error:
+                raise ValueError(f'{path}: cut short ({error})') from error
     else:
         content = read_checkpoint(path)
     if isinstance(content, Mapping):

@@ -31,7 +31,8 @@ class OpenCLIPBackbone(BaseModule):
         pretrained (str, optional): See :class:`DenseImageTower`.
         mode (str): How regions are read; see :class:`DenseImageTower`.
         taps (Sequence[int]): Which of the tower's maps are used.
-        frozen (bool): Whether the tower stays as it is.
+        frozen (bool): Whether the tower stays as it is. What the maps do not
+            depend on stays in any case.
 
     Raises:
         ValueError: If a tap is out of range.
@@ -53,6 +54,8 @@ class OpenCLIPBackbone(BaseModule):
                              f'{tower.num_taps - 1}, got {self.taps}')
         self.frozen = frozen
         self.image_tower = FrozenTower(tower) if frozen else tower
+        if not frozen:
+            freeze_unread(tower, self.taps)
         self.register_buffer('tower_sum',
                              sum_of_weights(tower) if frozen else None)
 
@@ -118,6 +121,29 @@ class OpenCLIPBackbone(BaseModule):
                 logger='current',
                 level=logging.WARNING)
         self.tower_sum.copy_(own)
+
+
+def freeze_unread(tower: DenseImageTower, taps: Sequence[int]) -> None:
+    """Freeze what no map of a tower depends on, such as its last projection.
+
+    DDP would wait for its gradients.
+
+    Args:
+        tower (DenseImageTower): The tower.
+        taps (Sequence[int]): Which of its maps are used.
+    """
+    modes = [(module, module.training) for module in tower.modules()]
+    tower.eval()
+    side = 2 * tower.stride
+    learned = [p for p in tower.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        maps, _ = tower.encode(learned[0].new_zeros(1, 3, side, side), taps)
+        grads = torch.autograd.grad(
+            sum(x.sum() for x in maps), learned, allow_unused=True)
+    for parameter, grad in zip(learned, grads):
+        parameter.requires_grad_(grad is not None)
+    for module, mode in modes:
+        module.training = mode
 
 
 def sum_of_weights(module: nn.Module) -> Tensor:

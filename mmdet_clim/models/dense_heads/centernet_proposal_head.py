@@ -1,13 +1,21 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Tuple
+from typing import List, Optional, Sequence, Tuple
 
+import torch
 from mmcv.cnn import Scale
+from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import CenterNetUpdateHead
 from mmdet.utils import InstanceList
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from mmdet_clim.models.host import upload
 from mmdet_clim.registry import MODELS
+
+# Of a position that is no proposal.
+NONE = -1.0
 
 
 @MODELS.register_module()
@@ -53,25 +61,102 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         distances = scale(self.conv_reg(x)).float().clamp(min=0)
         return self.conv_cls(x).float(), distances
 
-    def predict_by_feat(self, cls_scores: List[Tensor],
-                        bbox_preds: List[Tensor], *args,
-                        **kwargs) -> InstanceList:
-        """Proposals from what :meth:`forward` gave; see mmdet's dense heads.
+    def predict_by_feat(self,
+                        cls_scores: List[Tensor],
+                        bbox_preds: List[Tensor],
+                        score_factors: None = None,
+                        batch_img_metas: Sequence[dict] = (),
+                        cfg: Optional[ConfigDict] = None,
+                        rescale: bool = False,
+                        with_nms: bool = True) -> InstanceList:
+        """Proposals from what :meth:`forward` gave.
+
+        The same as mmdet's, for all images of a batch at a time but for the
+        suppression: the host waits once per image for it, and once for how
+        many are left.
 
         Args:
-            cls_scores (list[Tensor]): Of each level.
-            bbox_preds (list[Tensor]): Of each level, in strides.
-            ``*args``, ``**kwargs``: Of ``BaseDenseHead.predict_by_feat``.
+            cls_scores (list[Tensor]): Of each level, (N, 1, H, W).
+            bbox_preds (list[Tensor]): Of each level, (N, 4, H, W), in
+                strides.
+            score_factors (None): There are none.
+            batch_img_metas (list[dict]): ``img_shape`` of each image.
+            cfg (ConfigDict, optional): ``score_thr``, ``nms_pre``, ``nms``,
+                ``min_bbox_size`` and ``max_per_img``. Defaults to those of
+                testing.
+            rescale (bool): Whether boxes are of the original image.
+            with_nms (bool): Whether boxes are suppressed.
 
         Returns:
             list[InstanceData]: ``bboxes`` (n, 4), absolute xyxy pixels,
             ``scores`` (n,), best first, and ``labels`` (n,), zeros.
         """
-        in_pixels = [
-            distances * stride
-            for distances, stride in zip(bbox_preds, self.strides)
+        if rescale or not with_nms:
+            in_pixels = [
+                distances * stride
+                for distances, stride in zip(bbox_preds, self.strides)
+            ]
+            return super().predict_by_feat(cls_scores, in_pixels, None,
+                                           batch_img_metas, cfg, rescale,
+                                           with_nms)
+        cfg = self.test_cfg if cfg is None else cfg
+        scores, boxes = self._likely(cls_scores, bbox_preds, batch_img_metas,
+                                     cfg)
+        found = pad_sequence([
+            batched_nms(
+                places,
+                of_image,
+                torch.zeros_like(of_image),
+                cfg.nms,
+                class_agnostic=True)[0][:cfg.max_per_img]
+            for of_image, places in zip(scores, boxes)
+        ],
+                             batch_first=True,
+                             padding_value=NONE)
+        counts = (found[..., 4] > NONE).sum(1).cpu().tolist()
+        return [
+            InstanceData(
+                bboxes=of_image[:count, :4],
+                scores=of_image[:count, 4],
+                labels=of_image.new_zeros(count, dtype=torch.long))
+            for of_image, count in zip(found, counts)
         ]
-        return super().predict_by_feat(cls_scores, in_pixels, *args, **kwargs)
+
+    def _likely(self, cls_scores: List[Tensor], bbox_preds: List[Tensor],
+                metas: Sequence[dict],
+                cfg: ConfigDict) -> Tuple[Tensor, Tensor]:
+        """The best positions of each level, (N, n) and (N, n, 4).
+
+        Those that are not likely or large enough have the score ``NONE`` and
+        an empty box.
+        """
+        points = self.prior_generator.grid_priors(
+            [logits.shape[-2:] for logits in cls_scores],
+            dtype=cls_scores[0].dtype,
+            device=cls_scores[0].device)
+        # mmdet takes -1 for all but the last one.
+        most = cfg.get('nms_pre', -1)
+        best, distances, centres = [], [], []
+        for logits, of_level, place, stride in zip(cls_scores, bbox_preds,
+                                                   points, self.strides):
+            score, order = logits.detach().flatten(1).sigmoid().sort(
+                1, descending=True)
+            best.append(score[:, :most])
+            order = order[:, :most]
+            of_level = of_level.detach().flatten(2).transpose(1, 2) * stride
+            distances.append(
+                of_level.gather(1, order[..., None].expand(-1, -1, 4)))
+            centres.append(place[order])
+        score = torch.cat(best, 1)
+        limits = upload([meta['img_shape'][:2] for meta in metas], score)
+        box = self.bbox_coder.decode(
+            torch.cat(centres, 1), torch.cat(distances, 1), max_shape=limits)
+        valid = score > cfg.get('score_thr', 0)
+        if cfg.get('min_bbox_size', -1) >= 0:
+            extent = box[..., 2:] - box[..., :2]
+            valid = valid & (extent > cfg.min_bbox_size).all(-1)
+        return (score.masked_fill(~valid, NONE),
+                box.masked_fill(~valid[..., None], 0.))
 
     def _get_targets_single(self, gt_instances: InstanceData, points: Tensor,
                             *args, **kwargs) -> Tuple[Tensor, Tensor]:

@@ -18,6 +18,11 @@ from .zero_shot_layer import ZeroShotLayer
 class ZeroShotDenseMixin:
     """What a head gains by its :class:`ZeroShotLayer` s."""
 
+    def __reduce__(self):
+        # The type is made at run time and stands in no module.
+        head_type = type(self).__mro__[2]
+        return _empty_head, (head_type, ), self.__dict__
+
     @property
     def class_layers(self) -> List[ZeroShotLayer]:
         """The layers that classify, each once."""
@@ -109,6 +114,12 @@ def ZeroShotHead(head: dict, vocabulary, classifier: dict,
     # Only now: DETRHead asks in its constructor for its very own type.
     built.__class__ = _zero_shot_type(type(built))
     return built
+
+
+def _empty_head(head_type: Type[BaseModule]) -> BaseModule:
+    """A zero-shot head whose parts follow, as pickle makes it."""
+    made = _zero_shot_type(head_type)
+    return made.__new__(made)
 
 
 @lru_cache(maxsize=None)

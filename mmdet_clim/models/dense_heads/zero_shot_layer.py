@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
-from typing import Tuple
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,9 @@ class ZeroShotLayer(ZeroShotClassifier):
                  **kwargs) -> None:
         super().__init__(in_features=1, bias=bias, **kwargs)
         self.num_priors = num_priors
+        # While somebody reads regions: the embeddings go here, of each map
+        # the mean over its priors, and the logits are zeros.
+        self.seen: Optional[List[Tensor]] = None
         self.background = None
         if background:
             self.background = nn.Parameter(
@@ -117,9 +120,8 @@ class ZeroShotLayer(ZeroShotClassifier):
         """Embeddings (N, D), any norm, to logits (N, classes), float32."""
         logits = super().score(embeddings)
         if self.training:
-            is_base = torch.tensor(
-                self.vocabulary.is_base, device=logits.device)
-            logits = logits.masked_fill(~is_base, ABSENT_LOGIT)
+            logits = logits.masked_fill(~self.class_texts.is_base,
+                                        ABSENT_LOGIT)
         if self.background is None:
             return logits
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -132,7 +134,12 @@ class ZeroShotLayer(ZeroShotClassifier):
         embeddings = self.embed(features)
         if isinstance(self.projection, nn.Linear):
             return self._score_last(embeddings)
-        logits = self._score_last(self.split(embeddings).movedim(2, -1))
+        of_priors = self.split(embeddings)
+        if self.seen is not None:
+            self.seen.append(of_priors.mean(1))
+            return embeddings.new_zeros(
+                len(embeddings), self.out_features, *embeddings.shape[2:])
+        logits = self._score_last(of_priors.movedim(2, -1))
         return logits.movedim(-1, 2).flatten(1, 2).contiguous()
 
     def _score_last(self, embeddings: Tensor) -> Tensor:

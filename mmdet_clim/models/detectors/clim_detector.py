@@ -1,30 +1,39 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Dict, List, Mapping, Optional, Sequence, Union
 
-import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
-from mmdet.structures.bbox import bbox2roi
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
-from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
+from mmdet_clim.models.activation_checkpoints import (
+    check_checkpoints,
+    not_reentrant,
+)
+from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.data_preprocessors import (
     BOXES_BRANCH,
     BranchDataPreprocessor,
 )
-from mmdet_clim.models.objectives import (
-    BaseRegionObjective,
-    GroundingObjective,
-)
-from mmdet_clim.models.region_readers import (
-    ReadingStage,
-    build_region_reader,
+from mmdet_clim.models.losses.gather import exchange_counts
+from mmdet_clim.models.objectives import BranchContext
+from mmdet_clim.models.region_readers import build_region_reader
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.text_encoders import (
+    BaseTextEncoder,
+    build_text_encoder,
+    encode_classes,
+    encoder_key,
 )
 from mmdet_clim.registry import MODELS
 
 DETECTOR_PREFIX = 'detector.'
+# Classes by which two text encoders are compared, and the least cosine that
+# their embeddings have if both are of one CLIP, with other prompts.
+NUM_COMPARED = 8
+LEAST_COSINE = 0.5
 
 
 @MODELS.register_module()
@@ -41,8 +50,9 @@ class CLIMDetector(BaseDetector):
     Args:
         detector (dict): Config of any mmdet detector.
         objectives (dict): Name to config of a region objective.
-        text_encoder (dict, optional): Config of the frozen text encoder; None
-            where no objective needs one, as ``GroundingObjective``.
+        text_encoder (dict, optional): Config of the frozen text encoder.
+            Defaults to that of the detector's own classifier. None where it
+            has none, and no objective needs one, as ``GroundingObjective``.
         region_reader (dict, optional): Config of the region reader. Defaults
             to the one that fits the detector.
         branches (dict, optional): Branch to the names of its objectives.
@@ -58,7 +68,9 @@ class CLIMDetector(BaseDetector):
 
     Raises:
         ValueError: If there is no objective, a branch names one that does not
-            exist, or a name would be mistaken for another loss.
+            exist, a part of the detector is checkpointed by fairscale
+            (``num_cp``), a name would be mistaken for another loss, or texts
+            and classes are embedded by two encoders of different spaces.
         TypeError: If no region reader fits the detector, or an objective
             needs a text encoder and there is none.
     """
@@ -74,26 +86,32 @@ class CLIMDetector(BaseDetector):
                  init_cfg: Optional[dict] = None) -> None:
         branches = _check_branches(objectives, branches)
         detector = MODELS.build(detector)
+        check_checkpoints(detector)
         super().__init__(
             data_preprocessor=data_preprocessor
             or BranchDataPreprocessor(detector.data_preprocessor),
             init_cfg=init_cfg)
         self.detector = detector
-        self.text_encoder = text_encoder and MODELS.build(text_encoder)
+        classifiers = [
+            m for m in detector.modules() if isinstance(m, ZeroShotClassifier)
+        ]
+        if text_encoder is None and classifiers:
+            text_encoder = classifiers[0].text_encoder_cfg
+        self.text_encoder = text_encoder and build_text_encoder(text_encoder)
         # Without one, nothing reads the reader's embeddings.
         dim = self.text_encoder.dim if text_encoder else 1
         self.region_reader = build_region_reader(region_reader, detector, dim)
+        if not list(self.region_reader.parameters()):
+            # What is read is what the detector classifies by.
+            for classifier in classifiers:
+                _check_one_space(classifier, text_encoder, self.text_encoder)
         self.objectives = nn.ModuleDict({
             name: MODELS.build(cfg)
             for name, cfg in objectives.items()
         })
         for name, objective in self.objectives.items():
-            if isinstance(objective, GroundingObjective):
-                objective.check(self.region_reader)
-            elif text_encoder is None:
-                raise TypeError(f'text_encoder: objectives.{name}, a '
-                                f'{type(objective).__name__}, needs one, got '
-                                'None')
+            objective.check(name, detector, self.region_reader,
+                            self.text_encoder)
         self.branches = branches
         self.norm_eval = norm_eval
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
@@ -149,99 +167,64 @@ class CLIMDetector(BaseDetector):
         Raises:
             ValueError: If the batch has a branch that is not configured.
         """
+        self._check_ranks(batch_inputs)
         unknown = set(batch_inputs) - {BOXES_BRANCH} - set(self.branches)
         if unknown:
             raise ValueError(
                 f'branches: the batch holds {sorted(unknown)}, configured are '
                 f'{sorted({BOXES_BRANCH} | set(self.branches))}')
         losses = {}
-        if BOXES_BRANCH in batch_inputs:
-            losses.update(
-                self.detector.loss(batch_inputs[BOXES_BRANCH],
-                                   batch_data_samples[BOXES_BRANCH]))
-        for branch in self.branches:
-            if branch in batch_inputs:
+        with not_reentrant():
+            if BOXES_BRANCH in batch_inputs:
                 losses.update(
-                    self.branch_loss(branch, batch_inputs[branch],
-                                     batch_data_samples[branch]))
+                    self.detector.loss(batch_inputs[BOXES_BRANCH],
+                                       batch_data_samples[BOXES_BRANCH]))
+            for branch in self.branches:
+                if branch in batch_inputs:
+                    losses.update(
+                        self.branch_loss(branch, batch_inputs[branch],
+                                         batch_data_samples[branch]))
         if len(batch_inputs) <= len(self.branches):
             # Under DDP every rank must reach the same parameters.
-            losses['absent_branches.loss'] = sum(
-                param.sum() * 0 for param in self.parameters()
-                if param.requires_grad)
+            losses['absent_branches.loss'] = connected_zero([self])
         return losses
+
+    def _check_ranks(self, batch_inputs: Mapping[str, Tensor]) -> None:
+        """Refuse a batch whose branches are not those of all ranks.
+
+        A rank would wait for ever for what another one does not compute.
+        """
+        if get_world_size() == 1:
+            return
+        branches = [BOXES_BRANCH, *self.branches]
+        device = next(self.parameters()).device
+        table = exchange_counts(
+            [int(name in batch_inputs) for name in branches], device)
+        for name, present in zip(branches, zip(*table)):
+            if len(set(present)) > 1:
+                raise ValueError(
+                    f'branches: every rank has to hold {name!r} in its batch, '
+                    'or none, got '
+                    f'{[rank for rank, has in enumerate(present) if not has]} '
+                    'without it; a MultiSourceSampler gives each source to '
+                    'every batch')
 
     def branch_loss(self, branch: str, inputs: Tensor,
                     data_samples: SampleList) -> Dict[str, Tensor]:
         """Losses and metrics of the objectives of one branch.
-
-        Where the reader has several stages, a loss is the sum over them with
-        the stages' weights, and a metric their average.
 
         Args:
             branch (str): Name of the branch.
             inputs (Tensor): Images (N, 3, H, W).
             data_samples (list[DetDataSample]): N packed mosaics.
         """
-        objectives = {
-            name: self.objectives[name]
+        context = BranchContext(self.detector, self.region_reader,
+                                self.text_encoder, inputs, data_samples)
+        return {
+            f'{branch}.{name}.{key}': value
             for name in self.branches[branch]
+            for key, value in self.objectives[name].losses(context).items()
         }
-        feats = self.region_reader.extract_feat(self.detector, inputs)
-        losses: Dict[str, Tensor] = {}
-        for name, objective in list(objectives.items()):
-            if isinstance(objective, GroundingObjective):
-                del objectives[name]
-                values = objective.loss(self.region_reader, self.detector,
-                                        feats, data_samples)
-                losses.update({
-                    f'{branch}.{name}.{key}': value
-                    for key, value in values.items()
-                })
-        if not objectives:
-            return losses
-        if any(o.needs_proposals for o in objectives.values()):
-            proposals = self.region_reader.propose(self.detector, feats,
-                                                   data_samples)
-        else:
-            proposals = [
-                InstanceData(
-                    bboxes=inputs.new_zeros(0, 4), scores=inputs.new_zeros(0))
-            ] * len(data_samples)
-        if any(o.needs_images for o in objectives.values()):
-            for sample, image in zip(data_samples, inputs):
-                sample.network_input = image
-        for stage in self.region_reader.stages(self.detector, feats, proposals,
-                                               data_samples):
-            for key, value in self._stage_loss(objectives, stage,
-                                               data_samples).items():
-                key = f'{branch}.{key}'
-                losses[key] = losses[key] + value if key in losses else value
-        return losses
-
-    def _stage_loss(self, objectives: Dict[str, BaseRegionObjective],
-                    stage: ReadingStage,
-                    data_samples: SampleList) -> Dict[str, Tensor]:
-        """One stage's summand of each loss and metric of a branch."""
-        samples = {
-            name: [
-                objective.sample(*pair)
-                for pair in zip(stage.proposals, data_samples)
-            ]
-            for name, objective in objectives.items()
-        }
-        rois = [bbox2roi([s.bboxes for s in of]) for of in samples.values()]
-        embeddings = stage.read(torch.cat(rois))
-        summands = {}
-        for (name, objective), regions in zip(
-                objectives.items(), embeddings.split([len(r) for r in rois])):
-            values = objective.loss(regions, samples[name], self.text_encoder,
-                                    stage.is_last)
-            for key, value in values.items():
-                # Losses are weighted sums over stages, metrics averages.
-                share = stage.weight if 'loss' in key else 1 / stage.count
-                summands[f'{name}.{key}'] = value * share
-        return summands
 
     def predict(self, batch_inputs: Tensor,
                 batch_data_samples: SampleList) -> SampleList:
@@ -284,6 +267,26 @@ def _check_branches(
             raise ValueError('objectives and branches: a name may not hold '
                              f'"loss" or a dot, got {name!r}')
     return branches
+
+
+def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,
+                     text_encoder: BaseTextEncoder) -> None:
+    """Refuse texts that are of another space than the classes."""
+    if encoder_key(cfg) == encoder_key(classifier.text_encoder_cfg):
+        return
+    names = classifier.vocabulary.names[:NUM_COMPARED]
+    try:
+        texts = encode_classes(text_encoder, names, classifier.templates)
+    except KeyError:  # a file of texts, which lacks these
+        return
+    classes = classifier.class_embeddings[:NUM_COMPARED]
+    if texts.shape[1] != classes.shape[1] or \
+            (texts * classes.to(texts)).sum(1).mean() < LEAST_COSINE:
+        raise ValueError(
+            f'text_encoder: {names[0]!r} has another embedding than by the '
+            "detector's own text encoder, with which its regions are "
+            'compared; expected None or '
+            f'{dict(classifier.text_encoder_cfg)}, got {dict(cfg)}')
 
 
 def _accept_plain_detector(module: CLIMDetector, state_dict: dict, prefix: str,

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from mmdet_clim.registry import MODELS
 
-from .base_class_loss import BaseClassLoss
+from .base_class_sigmoid_loss import BaseClassSigmoidLoss
 
 # A probability of 0 that has a finite logarithm.
 ABSENT_LOGIT = -1e4
 
 
 @MODELS.register_module()
-class BaseClassSoftmaxLoss(BaseClassLoss):
+class BaseClassSoftmaxLoss(BaseClassSigmoidLoss):
     """Softmax cross-entropy over the base classes and the background.
 
     Novel classes are left out of the softmax while training: the boxes say

@@ -357,7 +357,8 @@ class CLIMRegionLoss(nn.Module):
                 texts: Tensor,
                 targets: Tensor,
                 avg_factor: Optional[Union[float, Tensor]] = None,
-                terms: Optional[Tuple[Tensor, Tensor]] = None) -> Tensor:
+                terms: Optional[Tuple[Tensor, Tensor]] = None,
+                negative_share: float = 1.0) -> Tensor:
         """Compute the loss.
 
         Args:
@@ -374,6 +375,8 @@ class CLIMRegionLoss(nn.Module):
                 ``gather``: bool (R,) and (T,), which regions and which texts
                 have a term of their own. The others, such as those of a
                 queue, are positives and negatives of these. Defaults to all.
+            negative_share (float): A further factor on the negatives, not for
+                'infonce', where a text more weighs less than the one before.
 
         Returns:
             Tensor: Scalar. Zero, connected to the inputs and to the learned
@@ -397,7 +400,8 @@ class CLIMRegionLoss(nn.Module):
             if total_regions == 0 or len(texts) == 0:
                 return self._connected_zero(regions, texts)
             if avg_factor is not None:
-                divisor = torch.as_tensor(avg_factor).to(regions)
+                divisor = avg_factor.to(regions) if isinstance(
+                    avg_factor, Tensor) else regions.new_full((), avg_factor)
                 if self.gather:
                     divisor = sum_over_ranks(divisor)
             elif self.kind == 'infonce':
@@ -411,8 +415,8 @@ class CLIMRegionLoss(nn.Module):
             elif bias is not None:
                 bias = bias.to(dtype)
             pairs = _Pairs(self.kind, targets, self.positive_reduction,
-                           self.negative_weight, divisor, terms,
-                           self.chunk_size or max(len(regions), 1),
+                           self.negative_weight * negative_share, divisor,
+                           terms, self.chunk_size or max(len(regions), 1),
                            self.gather, torch.is_grad_enabled())
             value = _PairLoss.apply(
                 _unit_rows(regions), _unit_rows(texts), temperature, bias,

@@ -3,14 +3,13 @@ import torch
 from mmengine.dist import all_reduce, broadcast
 from torch import Tensor
 
-from mmdet_clim.datasets.vocabulary import Vocabulary
 from mmdet_clim.registry import MODELS
 
-from .base_class_loss import BaseClassLoss
+from .base_class_sigmoid_loss import BaseClassSigmoidLoss
 
 
 @MODELS.register_module()
-class FederatedClassLoss(BaseClassLoss):
+class FederatedClassLoss(BaseClassSigmoidLoss):
     r"""Sigmoid cross-entropy over a drawn part of the base classes.
 
     LVIS's images are annotated for some classes only, so most of its
@@ -53,17 +52,11 @@ class FederatedClassLoss(BaseClassLoss):
         self.num_sampled = num_sampled
         self.power = power
         self.gather = gather
-        self.register_buffer(
-            'drawing_weights', torch.ones(0), persistent=False)
 
-    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Take the base classes and image counts of the vocabulary."""
-        super().set_vocabulary(vocabulary)
-        counts = vocabulary.image_counts or [1] * len(vocabulary)
-        # The counts of novel classes do not matter.
-        self.drawing_weights = torch.tensor(
-            counts, device=self.class_weights.device).float().pow(
-                self.power) * self.class_weights
+    @property
+    def drawing_weights(self) -> Tensor:
+        """How likely a class is to be drawn: float (C,), 0 if not base."""
+        return self.classes.image_counts.pow(self.power) * self.class_weights
 
     def step_weights(self, labels: Tensor) -> Tensor:
         """1 for the classes of this step, 0 for the others: (C,)."""
@@ -78,12 +71,13 @@ class FederatedClassLoss(BaseClassLoss):
         Returns:
             Tensor: float (C,), 1 for the classes in :math:`S`.
         """
-        num_classes = len(self.drawing_weights)
-        chosen = self.drawing_weights.new_zeros(num_classes)
+        drawing_weights = self.drawing_weights
+        num_classes = len(drawing_weights)
+        chosen = drawing_weights.new_zeros(num_classes)
         chosen[labels[labels < num_classes]] = 1
         if self.gather:
             all_reduce(chosen, 'max')
-        weights = self.drawing_weights * (1 - chosen)
+        weights = drawing_weights * (1 - chosen)
         missing = min(self.num_sampled - int(chosen.sum()),
                       int((weights > 0).sum()))
         if missing > 0:

@@ -1,133 +1,118 @@
 # Licensed under the Apache License, Version 2.0.
 from abc import ABCMeta, abstractmethod
-from dataclasses import dataclass
-from typing import Dict, List
+from typing import Dict, Optional
 
-import torch
-from mmdet.structures import DetDataSample
-from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
-from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmdet_clim.models.losses import CLIMRegionLoss
+from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.text_encoders import BaseTextEncoder
+from mmdet_clim.registry import MODELS
+
+from .context import BranchContext, BranchStage
+from .tile_batch import Regions, TileBatch
 
 
-@dataclass
-class SampledRegions:
-    """The pseudo regions that an objective took from one image.
+class BaseObjective(BaseModule, metaclass=ABCMeta):
+    """What a branch of a ``CLIMDetector`` is trained for."""
+
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
+        """Raise a TypeError if it can not train this detector.
+
+        Args:
+            name (str): By which the config has the objective.
+            detector (nn.Module): The detector.
+            reader (BaseRegionReader): Its reader.
+            text_encoder (BaseTextEncoder, optional): Of the texts.
+        """
+
+    @abstractmethod
+    def losses(self, context: BranchContext) -> Dict[str, Tensor]:
+        """The losses and metrics of one step.
+
+        Args:
+            context (BranchContext): The branch. What is not asked for is not
+                computed.
+
+        Returns:
+            dict: Losses, whose names hold "loss", and metrics, whose names do
+            not.
+        """
+
+
+def build_region_loss(cfg: dict) -> CLIMRegionLoss:
+    """Build the loss of regions and texts that are gathered already.
 
     Args:
-        bboxes (Tensor): Shape (n, 4), absolute xyxy pixels of the network
-            input.
-        members (Tensor): bool (n, K): which of the image's K tiles stand in
-            each region.
-        data_sample (DetDataSample): The image, with ``captions``, ``tags``,
-            ``image_keys`` and ``mosaic_grid``.
+        cfg (dict): Config of the loss.
+
+    Raises:
+        ValueError: If it gathers them itself. A text that two ranks have
+            would then be a negative of its own regions.
+    """
+    loss = MODELS.build(cfg)
+    if loss.gather:
+        raise ValueError('loss: expected gather=False, as regions of one rank '
+                         'and a text that two have belong together, got '
+                         'gather=True')
+    return loss
+
+
+class BaseRegionObjective(BaseObjective):
+    """Which regions of mosaics meet which texts.
+
+    Once per stage in which the detector reads regions, :meth:`sample` chooses
+    regions, the reader embeds them, and :meth:`compare` gives the losses.
     """
 
-    bboxes: Tensor
-    members: Tensor
-    data_sample: DetDataSample
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
+        """Raise a TypeError if there are no texts to compare with."""
+        if text_encoder is None:
+            raise TypeError(f'text_encoder: objectives.{name}, a '
+                            f'{type(self).__name__}, needs one, got None')
 
-    def __len__(self) -> int:
-        return len(self.bboxes)
+    def losses(self, context: BranchContext) -> Dict[str, Tensor]:
+        """See the base class.
 
-    @property
-    def composed(self) -> Tensor:
-        """Boxes of the regions of several tiles: (m, 4) of ``bboxes``."""
-        return self.bboxes[self.members.sum(1) > 1]
-
-    def tag_targets(self, num_classes: int) -> Tensor:
-        """Which region holds a tile with which tag: bool (n, C), on the CPU.
-
-        Args:
-            num_classes (int): C, the number of classes that tags index.
+        Where there are several stages, a loss is the sum over them with the
+        stages' weights, and a metric their average.
         """
-        tags = self.data_sample.tags
-        of_tile = torch.zeros(len(tags), num_classes)
-        for row, of_image in zip(of_tile, tags):
-            row[of_image] = 1
-        return self.members.cpu().float() @ of_tile > 0
-
-
-class BaseRegionObjective(BaseModule, metaclass=ABCMeta):
-    """Which regions of a mosaic meet which texts.
-
-    ``CLIMDetector`` calls :meth:`sample` for each image, has the region
-    reader embed all sampled boxes, and hands both to :meth:`loss`; all of it
-    once per stage where a detector reads regions in several stages.
-    """
-
-    #: Whether :meth:`loss` looks at the images, as ``network_input`` (3, H, W)
-    #: of the data samples.
-    needs_images = False
-
-    @property
-    def needs_proposals(self) -> bool:
-        """Whether :meth:`sample` looks at the proposals.
-
-        Where no objective of a branch does, none are computed.
-        """
-        return False
+        totals: Dict[str, Tensor] = {}
+        for stage in context.stages:
+            regions = self.sample(context.tiles, stage)
+            values = self.compare(
+                stage.read(regions.rois), regions, context, stage.is_last)
+            for key, value in values.items():
+                share = stage.weight if 'loss' in key else 1 / stage.count
+                totals[key] = totals.get(key, 0) + value * share
+        return totals
 
     @abstractmethod
-    def sample(self, proposals: InstanceData,
-               data_sample: DetDataSample) -> SampledRegions:
-        """Choose regions of one image.
+    def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
+        """Choose regions of all images.
 
         Args:
-            proposals (InstanceData): ``bboxes`` (n, 4) and ``scores`` (n,);
-                empty where :attr:`needs_proposals` is False.
-            data_sample (DetDataSample): A packed mosaic.
+            tiles (TileBatch): The tiles of the images.
+            stage (BranchStage): Where an objective looks at proposals, it
+                asks the stage for those.
         """
 
     @abstractmethod
-    def loss(self,
-             embeddings: Tensor,
-             samples: List[SampledRegions],
-             text_encoder: BaseTextEncoder,
-             last_stage: bool = True) -> Dict[str, Tensor]:
+    def compare(self, embeddings: Tensor, regions: Regions,
+                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
         """Compare regions with texts.
 
         Args:
-            embeddings (Tensor): Embeddings (R, D) of the regions of all
-                images, in the order of ``samples``.
-            samples (list[SampledRegions]): One per image.
-            text_encoder (BaseTextEncoder): Strings to unit vectors (T, D).
-            last_stage (bool): False where another stage of the same step
+            embeddings (Tensor): Embeddings (R, D) of the regions.
+            regions (Regions): What :meth:`sample` gave.
+            context (BranchContext): The branch.
+            is_last (bool): False where another stage of the same step
                 follows. What an objective remembers of a step, such as a
                 queue of texts, changes in the last stage alone.
 
         Returns:
             dict: ``loss``, and metrics whose names do not contain "loss".
         """
-
-
-@torch.no_grad()
-def recall_at_1(regions: Tensor, texts: Tensor, targets: Tensor) -> Tensor:
-    """Share of regions whose nearest text is their own, in percent.
-
-    Args:
-        regions (Tensor): Shape (R, D), of any norm.
-        texts (Tensor): Shape (T, D), unit vectors.
-        targets (Tensor): bool (R, T). Regions without a text do not count.
-
-    Returns:
-        Tensor: A scalar; 0 where no region has a text.
-    """
-    has_text = targets.any(1)
-    if not has_text.any():
-        return regions.new_zeros(())
-    nearest = (regions.float() @ texts.t())[has_text].argmax(1, keepdim=True)
-    return targets[has_text].gather(1, nearest).float().mean() * 100
-
-
-def mean_count(embeddings: Tensor) -> float:
-    """Regions per rank on average, at least 1.
-
-    The divisor that makes the gradients of several ranks, once averaged,
-    those of one process on the joined batch.
-    """
-    count = torch.tensor(float(len(embeddings)), device=embeddings.device)
-    return max(reduce_mean(count).item(), 1.0)

@@ -49,13 +49,15 @@ def union_boxes(bboxes: Tensor, members: Tensor) -> Tensor:
     """Smallest boxes around the members of each region.
 
     Args:
-        bboxes (Tensor): One box per tile, (K, 4), absolute xyxy.
+        bboxes (Tensor): One box per tile, (K, 4) or, where the regions are of
+            several images, (n, K, 4), absolute xyxy.
         members (Tensor): bool (n, K), at least one True in each row.
 
     Returns:
         Tensor: Shape (n, 4), absolute xyxy.
     """
     members = members.to(bboxes.device)[..., None]
-    low = bboxes[None, :, :2].masked_fill(~members, torch.inf).amin(1)
-    high = bboxes[None, :, 2:].masked_fill(~members, -torch.inf).amax(1)
+    bboxes = bboxes.expand(len(members), -1, -1)
+    low = bboxes[..., :2].masked_fill(~members, torch.inf).amin(1)
+    high = bboxes[..., 2:].masked_fill(~members, -torch.inf).amax(1)
     return torch.cat([low, high], dim=1)

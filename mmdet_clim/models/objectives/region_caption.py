@@ -1,19 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Optional
+from typing import Dict, Optional
 
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.losses import TextQueue
+from mmdet_clim.models.host import upload
+from mmdet_clim.models.losses import FeatureQueue
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
-from mmdet_clim.models.text_encoders import BaseTextEncoder
+from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective, SampledRegions, mean_count, recall_at_1
-from .composition import compose_tiles, union_boxes
-from .tile_proposals import check_region_kind, largest_in_tiles
+from .base import BaseRegionObjective, build_region_loss
+from .context import BranchContext, BranchStage
+from .tile_batch import Regions, TileBatch, check_region_kind
 
 
 @MODELS.register_module()
@@ -22,20 +21,29 @@ class RegionCaptionObjective(BaseRegionObjective):
 
     The regions are the tile boxes themselves, and rectangles of several tiles
     whose positives are the captions of all their members. The texts are one
-    caption drawn per tile, those of every rank, and a queue of past ones; a
-    region and a caption belong together where the caption's image is one of
-    the region's tiles (REFERENCE.md, section 2, caption objective). Images
-    are told apart by their ``image_keys``, which two sources with the same
-    ids do not share.
+    caption drawn per tile and a queue of past ones, as published those of
+    this rank. A region and a caption belong together where the caption's
+    image is one of the region's tiles (REFERENCE.md, section 2, caption
+    objective). Images are told apart by their ``image_keys``, which two
+    sources with the same ids do not share.
 
     Args:
         loss (dict): Config of the loss, normally ``CLIMRegionLoss``.
         num_compositions (int): Rectangles per mosaic.
         queue (dict, optional): Config of the queue of past captions, normally
-            ``TextQueue``; None for none.
+            ``FeatureQueue``; None for none.
         avg_factor (float, optional): Divisor of the sum over regions. None
             averages over the regions of all ranks. The OV-COCO recipe scales
             its average by regions / 4, which is the divisor 4.
+        regions (str): ``'tiles'`` as above, or ``'proposals'``: the largest
+            likely object of each tile in its place.
+        gather (bool): Whether the texts are those of all ranks. Their
+            number then grows with the ranks, and the weight of negatives
+            falls as it grows.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the loss gathers
+            texts itself: it would take a text that two ranks have for two.
     """
 
     def __init__(self,
@@ -44,6 +52,7 @@ class RegionCaptionObjective(BaseRegionObjective):
                  queue: Optional[dict] = None,
                  avg_factor: Optional[float] = None,
                  regions: str = 'tiles',
+                 gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_compositions < 0:
@@ -53,86 +62,80 @@ class RegionCaptionObjective(BaseRegionObjective):
             raise ValueError('avg_factor: expected a positive number, got '
                              f'{avg_factor}')
         check_region_kind(regions)
-        self.region_loss = MODELS.build(loss)
+        self.region_loss = build_region_loss(loss)
         self.num_compositions = num_compositions
-        self.queue: Optional[TextQueue] = None if queue is None else \
+        self.queue: Optional[FeatureQueue] = None if queue is None else \
             MODELS.build(queue)
         self.avg_factor = avg_factor
         self.regions = regions
+        self.gather = gather
 
-    @property
-    def needs_proposals(self) -> bool:
-        return self.regions == 'proposals'
-
-    def sample(self, proposals: InstanceData,
-               data_sample: DetDataSample) -> SampledRegions:
+    def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
         """One region per tile, then the composed ones."""
-        tiles = data_sample.gt_instances.bboxes
-        members = torch.cat([
-            torch.eye(len(tiles), dtype=torch.bool),
-            compose_tiles(data_sample.mosaic_grid, self.num_compositions)
-        ]).to(tiles.device)
-        regions = largest_in_tiles(proposals.bboxes, tiles) \
-            if self.needs_proposals else tiles
-        return SampledRegions(
-            union_boxes(regions, members), members, data_sample)
+        boxes = stage.largest_in_tiles() if self.regions == 'proposals' \
+            else tiles.boxes
+        return tiles.regions(boxes, *tiles.compose(self.num_compositions))
 
-    def loss(self,
-             embeddings: Tensor,
-             samples: List[SampledRegions],
-             text_encoder: BaseTextEncoder,
-             last_stage: bool = True) -> Dict[str, Tensor]:
+    def compare(self, embeddings: Tensor, regions: Regions,
+                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
         """Compare the regions with the captions of this step and the queue.
 
         Raises:
             ValueError: If an embedding of a caption is not finite; the queue
                 keeps nothing of the step then.
         """
-        captions, ids = [], []
-        for sample in samples:
-            ids.extend(sample.data_sample.image_keys)
-            for of_tile in sample.data_sample.captions:
-                captions.append(of_tile[torch.randint(len(of_tile), ())])
-        ids = torch.tensor(ids, dtype=torch.long, device=embeddings.device)
-        features = text_encoder(captions).to(embeddings.device)
+        tiles, device = context.tiles, embeddings.device
+        captions = [
+            of_tile[torch.randint(len(of_tile), ())]
+            for of_tile in tiles.captions
+        ]
+        ids = upload(torch.tensor(tiles.image_keys), embeddings)
+        features = context.text_encoder(captions).to(device)
 
-        # The text encoder is frozen, so the captions of other ranks serve as
-        # plain tensors and only the regions need a gradient.
-        counts = [n for n, in exchange_counts([len(ids)], ids.device)]
-        texts, text_ids = gather_rows(features,
-                                      counts), gather_rows(ids, counts)
+        texts, text_ids, share = features, ids, 1.0
+        if self.gather:
+            # The text encoder is frozen, so the captions of other ranks serve
+            # as plain tensors and only the regions need a gradient.
+            counts = [n for n, in exchange_counts([len(ids)], ids.device)]
+            texts, text_ids = gather_rows(features,
+                                          counts), gather_rows(ids, counts)
         if not texts.isfinite().all():
-            # Every rank sees it, so all of them stop together.
+            # Every rank that waits for this one sees it, and stops too.
             bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
             raise ValueError(
                 'text_encoder: caption embeddings must be finite, got inf or '
                 f'NaN, on this rank for {[captions[i] for i in bad]}')
         if self.queue is not None:
             past, past_ids = self.queue.features, self.queue.ids
-            if last_stage:
-                self.queue.enqueue(features, ids)
+            if is_last:
+                self.queue.enqueue(features, ids, self.gather)
             texts = torch.cat([texts, past])
             text_ids = torch.cat([text_ids, past_ids])
+        if self.gather and len(texts):
+            # As many as one rank would have beside its queue.
+            own = sum(counts) / len(counts)
+            share = (len(texts) - sum(counts) + own) / len(texts)
 
-        targets = self.match(samples, text_ids)
+        targets = match(regions, tiles, text_ids)
         loss = self.region_loss(
             embeddings,
             texts,
             targets,
-            avg_factor=self.avg_factor or mean_count(embeddings))
+            avg_factor=self.avg_factor or mean_count(embeddings),
+            negative_share=share)
         return {
             'loss': loss,
             'recall@1': recall_at_1(embeddings, texts, targets)
         }
 
-    @staticmethod
-    def match(samples: List[SampledRegions], text_ids: Tensor) -> Tensor:
-        """Which region holds the image of which text: bool (R, T)."""
-        rows = []
-        for sample in samples:
-            ids = torch.as_tensor(
-                sample.data_sample.image_keys, device=text_ids.device)
-            same = ids[:, None] == text_ids[None, :]
-            members = sample.members.to(text_ids.device)
-            rows.append((members[..., None] & same[None]).any(1))
-        return torch.cat(rows)
+
+def match(regions: Regions, tiles: TileBatch, text_ids: Tensor) -> Tensor:
+    """Which region holds the image of which text: bool (R, T).
+
+    Args:
+        regions (Regions): R regions.
+        tiles (TileBatch): Their tiles.
+        text_ids (Tensor): int64 (T,), the key of each text's image.
+    """
+    keys = upload(tiles.keys_of(regions.image, regions.members), text_ids)
+    return (keys[..., None] == text_ids).any(1)

@@ -1,18 +1,19 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Sequence
+from typing import Dict, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, BaseTextEncoder
+from mmdet_clim.models.class_texts import ClassTexts
+from mmdet_clim.models.host import upload
+from mmdet_clim.models.losses.metrics import mean_count
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective, SampledRegions, mean_count
-from .class_texts import ClassTexts
-from .tile_proposals import assign_to_tiles
+from .base import BaseRegionObjective, build_region_loss
+from .context import BranchContext, BranchStage
+from .tile_batch import Regions, TileBatch
 
 
 @MODELS.register_module()
@@ -57,44 +58,34 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         if max_proposals < 1:
             raise ValueError('max_proposals: expected a positive count, got '
                              f'{max_proposals}')
-        self.region_loss = MODELS.build(loss)
+        self.region_loss = build_region_loss(loss)
         self.classes = ClassTexts(vocabulary, templates)
         self.max_proposals = max_proposals
         self.min_overlap = min_overlap
         self.min_similarity = min_similarity
 
-    @property
-    def needs_proposals(self) -> bool:
-        return True
-
-    def sample(self, proposals: InstanceData,
-               data_sample: DetDataSample) -> SampledRegions:
+    def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
         """The best proposals of each tagged tile."""
-        tiles = data_sample.gt_instances.bboxes
-        members, clamped = assign_to_tiles(proposals.bboxes, tiles,
-                                           self.min_overlap,
-                                           self.max_proposals)
-        tagged = torch.tensor([len(tags) > 0 for tags in data_sample.tags],
-                              dtype=torch.bool,
-                              device=tiles.device)
-        kept = (members & tagged).any(1)
-        return SampledRegions(clamped[kept], members[kept], data_sample)
+        found = stage.tile_proposals(self.min_overlap, self.max_proposals)
+        tagged = upload(tiles.has_tags(), found.owns)
+        kept = (found.owns & tagged[:, None]).any(2)
+        image, index = kept.nonzero(as_tuple=True)
+        rois = torch.cat(
+            [image[:, None].to(found.boxes), found.boxes[image, index]], 1)
+        image, tile = torch.stack([image, found.owner[image, index]]).cpu()
+        members = F.one_hot(tile, tiles.boxes.shape[1]).bool()
+        return Regions(rois, image, members)
 
-    def loss(self,
-             embeddings: Tensor,
-             samples: List[SampledRegions],
-             text_encoder: BaseTextEncoder,
-             last_stage: bool = True) -> Dict[str, Tensor]:
+    def compare(self, embeddings: Tensor, regions: Regions,
+                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
         """Label the regions, and compare them with all classes.
 
         Returns:
             dict: ``loss``, and ``labelled``, the share of regions that got a
             label, in percent.
         """
-        texts = self.classes(text_encoder).to(embeddings.device)
-        candidates = torch.cat([
-            sample.tag_targets(len(self.classes)) for sample in samples
-        ]).to(embeddings.device)
+        texts = self.classes(context.text_encoder).to(embeddings.device)
+        candidates = context.tiles.tag_targets(regions, len(self.classes))
         targets = self.label(embeddings, texts, candidates)
         labelled = targets.any(1)
         loss = self.region_loss(

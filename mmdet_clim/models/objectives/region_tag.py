@@ -1,18 +1,16 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
-import torch
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, BaseTextEncoder
+from mmdet_clim.models.class_texts import ClassTexts
+from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective, SampledRegions, mean_count, recall_at_1
-from .class_texts import ClassTexts
-from .composition import compose_tiles, union_boxes
-from .tile_proposals import check_region_kind, largest_in_tiles
+from .base import BaseRegionObjective, build_region_loss
+from .context import BranchContext, BranchStage
+from .tile_batch import Regions, TileBatch, check_region_kind
 
 
 @MODELS.register_module()
@@ -59,46 +57,28 @@ class RegionTagObjective(BaseRegionObjective):
             raise ValueError('num_compositions: expected a count >= 0, got '
                              f'{num_compositions}')
         check_region_kind(regions)
-        self.region_loss = MODELS.build(loss)
+        self.region_loss = build_region_loss(loss)
         self.classes = ClassTexts(vocabulary, templates)
         self.regions = regions
         self.num_compositions = num_compositions
         self.min_overlap = min_overlap
         self.max_proposals = max_proposals
 
-    @property
-    def needs_proposals(self) -> bool:
-        return self.regions == 'proposals'
-
-    def sample(self, proposals: InstanceData,
-               data_sample: DetDataSample) -> SampledRegions:
+    def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
         """One region per tagged tile, then composed ones."""
-        tiles = data_sample.gt_instances.bboxes
-        members = torch.cat([
-            torch.eye(len(tiles), dtype=torch.bool),
-            compose_tiles(data_sample.mosaic_grid, self.num_compositions)
-        ]).to(tiles.device)
-        tagged = torch.tensor([len(tags) > 0 for tags in data_sample.tags],
-                              dtype=torch.bool,
-                              device=tiles.device)
-        members = members[(members & tagged).any(1)]
-        regions = tiles
-        if self.needs_proposals:
-            regions = largest_in_tiles(proposals.bboxes, tiles,
-                                       self.min_overlap, self.max_proposals)
-        return SampledRegions(
-            union_boxes(regions, members), members, data_sample)
+        image, members = tiles.compose(self.num_compositions)
+        tagged = (members & tiles.has_tags()[image]).any(1)
+        boxes = tiles.boxes
+        if self.regions == 'proposals':
+            boxes = stage.largest_in_tiles(self.min_overlap,
+                                           self.max_proposals)
+        return tiles.regions(boxes, image[tagged], members[tagged])
 
-    def loss(self,
-             embeddings: Tensor,
-             samples: List[SampledRegions],
-             text_encoder: BaseTextEncoder,
-             last_stage: bool = True) -> Dict[str, Tensor]:
+    def compare(self, embeddings: Tensor, regions: Regions,
+                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
         """Compare the regions with all classes."""
-        texts = self.classes(text_encoder).to(embeddings.device)
-        targets = torch.cat([
-            sample.tag_targets(len(self.classes)) for sample in samples
-        ]).to(embeddings.device)
+        texts = self.classes(context.text_encoder).to(embeddings.device)
+        targets = context.tiles.tag_targets(regions, len(self.classes))
         loss = self.region_loss(
             embeddings, texts, targets, avg_factor=mean_count(embeddings))
         return {

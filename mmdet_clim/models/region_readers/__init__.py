@@ -2,7 +2,8 @@
 from .base import BaseRegionReader, ReadingStage
 from .build import build_region_reader
 from .cascade_reader import CascadeReader
-from .dense_feature_reader import DenseFeatureReader, ExtractedImages
+from .dense_feature_reader import DenseFeatureReader
+from .features import ExtractedImages, aligned_levels
 from .grounding_reader import GroundingReader
 from .rpn_proposals import rpn_proposals
 from .two_stage_reader import TwoStageReader
@@ -10,5 +11,5 @@ from .two_stage_reader import TwoStageReader
 __all__ = [
     'BaseRegionReader', 'CascadeReader', 'DenseFeatureReader',
     'ExtractedImages', 'GroundingReader', 'ReadingStage', 'TwoStageReader',
-    'build_region_reader', 'rpn_proposals'
+    'aligned_levels', 'build_region_reader', 'rpn_proposals'
 ]

@@ -12,7 +12,8 @@ from .dense_feature_reader import DenseFeatureReader
 from .grounding_reader import GroundingReader
 from .two_stage_reader import TwoStageReader
 
-# From the most special to the one that reads any feature maps.
+# The families of detectors, from the most special to the one that any feature
+# maps are enough for: a new one is a file with its reader and a line here.
 READERS = (TwoStageReader, CascadeReader, GroundingReader, DenseFeatureReader)
 
 

@@ -1,18 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
 from functools import partial
-from typing import Iterator, List, Sequence
+from typing import List
 
-import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead
-from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.roi_heads import ZeroShotMixin, refine_rois
+from mmdet_clim.models.roi_heads import ZeroShotMixin, refine_boxes
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, ReadingStage, aligned_levels
+from .base import BaseRegionReader, ReadingStage
+from .features import ExtractedImages, aligned_levels
 from .rpn_proposals import rpn_proposals
 
 
@@ -42,64 +41,28 @@ class CascadeReader(BaseRegionReader):
                     'mmdet_clim.ZeroShotConvFCBBoxHead, got '
                     f'{type(head).__name__} in stage {stage}')
 
-    def propose(self, detector: nn.Module, feats: Sequence[Tensor],
-                data_samples: list) -> List[InstanceData]:
+    def propose(self, detector: nn.Module,
+                feats: ExtractedImages) -> List[InstanceData]:
         """First-stage proposals, as many as training draws from."""
-        return rpn_proposals(detector, feats, data_samples)
+        return rpn_proposals(detector, feats)
 
-    def read(self,
-             detector: nn.Module,
-             feats: Sequence[Tensor],
-             rois: Tensor,
-             stage: int = -1) -> Tensor:
-        """RoIs (R, 5) to embeddings (R, D) of one stage; see the base class.
-
-        Args:
-            detector (nn.Module): The detector to read.
-            feats (Sequence[Tensor]): Feature maps.
-            rois (Tensor): Shape (R, 5).
-            stage (int): The stage; the last one if not given.
-        """
+    def stages(self, detector: nn.Module,
+               feats: ExtractedImages) -> List[ReadingStage]:
+        """Every stage of the cascade; see the base class."""
         roi_head = detector.roi_head
-        extractor = roi_head.bbox_roi_extractor[stage]
-        levels = aligned_levels(feats[:extractor.num_inputs])
-        return roi_head.bbox_head[stage].embed(extractor(levels, rois))
-
-    @torch.no_grad()
-    def refine(self, detector: nn.Module, feats: Sequence[Tensor],
-               proposals: List[InstanceData], data_samples: list,
-               stage: int) -> List[InstanceData]:
-        """Proposals as a stage hands them on, in their order and scores.
-
-        Args:
-            detector (nn.Module): The detector to read.
-            feats (Sequence[Tensor]): Feature maps.
-            proposals (list[InstanceData]): ``bboxes`` (n, 4) and ``scores``
-                (n,) of each image.
-            data_samples (list[DetDataSample]): Of each image.
-            stage (int): The stage that regresses the boxes.
-        """
-        rois = bbox2roi([of_image.bboxes for of_image in proposals])
-        if len(rois) == 0:
-            return proposals
-        refined, _ = refine_rois(detector.roi_head, stage,
-                                 aligned_levels(feats), rois,
-                                 [sample.metainfo for sample in data_samples])
-        counts = [len(of_image) for of_image in proposals]
+        levels = aligned_levels(feats.levels)
         return [
-            InstanceData(bboxes=boxes, scores=of_image.scores)
-            for boxes, of_image in zip(refined[:, 1:].split(counts), proposals)
+            ReadingStage(
+                partial(_read, roi_head, stage, levels), weight,
+                partial(
+                    refine_boxes, roi_head, stage, levels, metas=feats.metas))
+            for stage, weight in enumerate(roi_head.stage_loss_weights)
         ]
 
-    def stages(self, detector: nn.Module, feats: Sequence[Tensor],
-               proposals: List[InstanceData],
-               data_samples: list) -> Iterator[ReadingStage]:
-        """Every stage of the cascade; see the base class."""
-        weights = detector.roi_head.stage_loss_weights
-        for stage, weight in enumerate(weights):
-            if stage > 0:
-                proposals = self.refine(detector, feats, proposals,
-                                        data_samples, stage - 1)
-            yield ReadingStage(
-                stage, len(weights), weight, proposals,
-                partial(self.read, detector, feats, stage=stage))
+
+def _read(roi_head: CascadeRoIHead, stage: int, levels: List[Tensor],
+          rois: Tensor) -> Tensor:
+    """RoIs (R, 5) to embeddings (R, D) of one stage."""
+    extractor = roi_head.bbox_roi_extractor[stage]
+    return roi_head.bbox_head[stage].embed(
+        extractor(levels[:extractor.num_inputs], rois))

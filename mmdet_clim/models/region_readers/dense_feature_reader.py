@@ -2,41 +2,32 @@
 import math
 from contextlib import contextmanager
 from functools import partial
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence
 
 import torch
 from mmcv.ops import nms
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from mmdet.structures import DetDataSample, SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, ReadingStage, aligned_levels
+from .base import BaseRegionReader, ReadingStage
+from .features import ExtractedImages, aligned_levels
 
-# Side in pixels of the image by which a detector's feature maps are measured:
-# one that every backbone of mmdet takes.
-PROBE_SIZE = 512
+# Height and width in pixels of the image by which a detector's feature maps
+# are measured: one that every backbone of mmdet takes, and as wide as whole
+# patches of 14 pixels and strides up to 128 both are.
+PROBE_SIZE = (512, 896)
+# A map that is wider by so little has the stride of a power of two.
+STRIDE_TOLERANCE = 0.06
 # An RoI of this many cells of a map's stride goes to that map (mmdet's rule,
 # which has 56 pixels for stride 4).
 CELLS_PER_ROI = 14
 MAX_LEVELS = 4
-
-
-class ExtractedImages(NamedTuple):
-    """Images, and what a detector made of them.
-
-    Args:
-        levels (tuple[Tensor]): Maps (N, C, H, W), as the neck gives them.
-        inputs (Tensor): Images (N, 3, H, W).
-    """
-
-    levels: Tuple[Tensor, ...]
-    inputs: Tensor
 
 
 @MODELS.register_module()
@@ -109,8 +100,7 @@ class DenseFeatureReader(BaseRegionReader):
         """
         if self.source is None:
             self.source = _best_source(detector)
-        image = next(detector.parameters()).new_zeros(1, 3, PROBE_SIZE,
-                                                      PROBE_SIZE)
+        image = next(detector.parameters()).new_zeros(1, 3, *PROBE_SIZE)
         with torch.no_grad(), evaluating(detector):
             maps = self._all_maps(detector, self.extract_feat(detector, image))
         if not maps or any(m.dim() != 4 for m in maps):
@@ -119,8 +109,10 @@ class DenseFeatureReader(BaseRegionReader):
                 'feature maps (N, C, H, W)')
         # The last of each stride (a stacked hourglass gives several), of as
         # many channels as the finest (SSD's maps differ).
+        finest = _stride(max(m.shape[-1] for m in maps))
         by_stride = {
-            2**round(math.log2(PROBE_SIZE / m.shape[-1])): index
+            finest * 2**round(math.log2(PROBE_SIZE[1] / m.shape[-1] / finest)):
+            index
             for index, m in enumerate(maps)
         }
         width = maps[by_stride[min(by_stride)]].shape[1]
@@ -143,34 +135,23 @@ class DenseFeatureReader(BaseRegionReader):
         self.projection = nn.Linear(
             width, dim, device=next(detector.parameters()).device)
 
-    def extract_feat(self, detector: nn.Module,
-                     inputs: Tensor) -> ExtractedImages:
-        """Images (N, 3, H, W) to the neck's maps, with the images."""
-        levels = super().extract_feat(detector, inputs)
-        if isinstance(levels, Tensor):
-            levels = (levels, )
-        return ExtractedImages(tuple(levels), inputs)
-
     @torch.no_grad()
-    def propose(self, detector: nn.Module, feats: ExtractedImages,
-                data_samples: list) -> List[InstanceData]:
+    def propose(self, detector: nn.Module,
+                feats: ExtractedImages) -> List[InstanceData]:
         """The detector's own predictions, whatever their classes."""
-        samples = [
-            DetDataSample(metainfo=sample.metainfo) for sample in data_samples
-        ]
         with evaluating(detector):
-            found = self.predict(detector, feats, samples)
+            found = self.predict(detector, feats)
         return [self._best(of_image) for of_image in found]
 
-    def predict(self, detector: nn.Module, feats: ExtractedImages,
-                samples: SampleList) -> List[InstanceData]:
+    def predict(self, detector: nn.Module,
+                feats: ExtractedImages) -> List[InstanceData]:
         """Boxes in pixels of the input, from the maps there are already."""
-        height, width = feats.inputs.shape[-2:]
+        samples = feats.samples()
         for sample in samples:
-            sample.set_metainfo(dict(batch_input_shape=(height, width)))
             if 'border' not in sample:
                 # CenterNet takes off (top, bottom, left, right) of what its
                 # own pipeline pads around an image: here, nothing.
+                height, width = feats.size
                 sample.set_metainfo(dict(border=(0, height, 0, width)))
         levels = tuple(level.float() for level in feats.levels)
         if isinstance(detector, DetectionTransformer):
@@ -201,49 +182,27 @@ class DenseFeatureReader(BaseRegionReader):
             boxes, scores = boxes[kept], scores[kept]
         return InstanceData(bboxes=boxes, scores=scores)
 
-    def read(self, detector: nn.Module, feats: ExtractedImages,
-             rois: Tensor) -> Tensor:
-        """RoIs (R, 5) to embeddings (R, D); see the base class."""
-        return self.embed(self.maps(detector, feats), rois)
+    def stages(self, detector: nn.Module,
+               feats: ExtractedImages) -> List[ReadingStage]:
+        """One stage; see the base class."""
+        maps = self._all_maps(detector, feats)
+        maps = aligned_levels([maps[index] for index in self.level_indices])
+        return [ReadingStage(partial(self.embed, maps))]
 
-    def stages(self, detector: nn.Module, feats: ExtractedImages,
-               proposals: List[InstanceData],
-               data_samples: list) -> Iterator[ReadingStage]:
-        """One stage, with the padding of the images known."""
-        maps = self.maps(detector, feats, data_samples)
-        yield ReadingStage(0, 1, 1.0, proposals, partial(self.embed, maps))
-
-    def maps(self,
-             detector: nn.Module,
-             feats: ExtractedImages,
-             data_samples: Optional[SampleList] = None) -> List[Tensor]:
-        """The maps that regions are read from, finest first.
-
-        Args:
-            detector (nn.Module): The detector to read.
-            feats (ExtractedImages): What :meth:`extract_feat` returned.
-            data_samples (list[DetDataSample], optional): Their
-                ``img_shape`` tells the padding. Without them there is none.
-        """
-        maps = self._all_maps(detector, feats, data_samples)
-        return aligned_levels([maps[index] for index in self.level_indices])
-
-    def _all_maps(
-            self,
-            detector: nn.Module,
-            feats: ExtractedImages,
-            data_samples: Optional[SampleList] = None) -> Sequence[Tensor]:
+    def _all_maps(self, detector: nn.Module,
+                  feats: ExtractedImages) -> Sequence[Tensor]:
+        """The maps that regions may be read from, finest first."""
         if self.source == 'classifier':
             return class_embedding_maps(detector, feats.levels)
         if self.source == 'encoder':
-            return encoder_maps(detector, feats, data_samples)
+            return encoder_maps(detector, feats)
         return feats.levels
 
     def embed(self, maps: List[Tensor], rois: Tensor) -> Tensor:
         """Regions of maps to embeddings.
 
         Args:
-            maps (list[Tensor]): What :meth:`maps` returned.
+            maps (list[Tensor]): One per level of the extractor.
             rois (Tensor): Shape (R, 5): image index, then absolute xyxy
                 pixels.
 
@@ -260,44 +219,30 @@ def class_embedding_maps(detector: nn.Module,
                          levels: Sequence[Tensor]) -> List[Tensor]:
     """Per level, the embeddings (N, D, H, W) that a head classifies.
 
-    Of several priors of one position, their mean.
+    Of several priors of one position, their mean. No class is scored.
     """
-    seen = []
-    handles = [
-        layer.projection.register_forward_hook(
-            lambda module, args, output, layer=layer: seen.append(
-                layer.split(output).mean(1)))
-        for layer in detector.bbox_head.class_layers
-    ]
+    layers = detector.bbox_head.class_layers
+    seen: List[Tensor] = []
+    for layer in layers:
+        layer.seen = seen
     try:
         detector.bbox_head(tuple(levels))
     finally:
-        for handle in handles:
-            handle.remove()
+        for layer in layers:
+            layer.seen = None
     return seen
 
 
-def encoder_maps(detector: DetectionTransformer,
-                 feats: ExtractedImages,
-                 data_samples: Optional[SampleList] = None,
+def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
                  **kwargs) -> List[Tensor]:
     """What a DETR's encoder gives, laid out as maps (N, C, H, W).
 
     Args:
         detector (DetectionTransformer): The detector.
-        feats (ExtractedImages): Its neck's maps, with the images.
-        data_samples (list[DetDataSample], optional): With ``img_shape``.
+        feats (ExtractedImages): Its neck's maps; what is padding is masked.
         **kwargs: For the encoder, such as the ``text_dict`` of Grounding DINO.
     """
-    size = tuple(feats.inputs.shape[-2:])
-    if data_samples is None:
-        data_samples = [
-            DetDataSample(metainfo=dict(img_shape=size))
-            for _ in range(len(feats.inputs))
-        ]
-    for sample in data_samples:
-        sample.set_metainfo(dict(batch_input_shape=size))
-    encoder_inputs, _ = detector.pre_transformer(feats.levels, data_samples)
+    encoder_inputs, _ = detector.pre_transformer(feats.levels, feats.samples())
     memory = detector.forward_encoder(**encoder_inputs, **kwargs)['memory']
     shapes = [level.shape[-2:] for level in feats.levels]
     if sum(h * w for h, w in shapes) != memory.shape[1]:
@@ -319,6 +264,16 @@ def evaluating(module: nn.Module):
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def _stride(width: int) -> float:
+    """Pixels per cell of the probe's map of this width.
+
+    A power of two of most backbones; 3.5, 7, 14 and so on of patches of 14.
+    """
+    stride = PROBE_SIZE[1] / width
+    nearest = 2**round(math.log2(stride))
+    return nearest if abs(stride / nearest - 1) < STRIDE_TOLERANCE else stride
 
 
 def _has_class_maps(detector: nn.Module) -> bool:

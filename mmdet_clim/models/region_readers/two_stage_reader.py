@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Sequence
+from typing import List
 
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from mmdet_clim.models.roi_heads import ZeroShotMixin
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, aligned_levels
+from .base import BaseRegionReader, ReadingStage
+from .features import ExtractedImages, aligned_levels
 from .rpn_proposals import rpn_proposals
 
 
@@ -38,18 +39,22 @@ class TwoStageReader(BaseRegionReader):
                 'mmdet_clim.ZeroShotConvFCBBoxHead, got '
                 f'{type(detector.roi_head.bbox_head).__name__}')
 
-    def propose(self, detector: nn.Module, feats: Sequence[Tensor],
-                data_samples: list) -> List[InstanceData]:
+    def propose(self, detector: nn.Module,
+                feats: ExtractedImages) -> List[InstanceData]:
         """RPN proposals of each image, as many as training draws from."""
-        return rpn_proposals(detector, feats, data_samples)
+        return rpn_proposals(detector, feats)
 
-    def read(self, detector: nn.Module, feats: Sequence[Tensor],
-             rois: Tensor) -> Tensor:
-        """RoIs (R, 5) to embeddings (R, D); see the base class."""
+    def stages(self, detector: nn.Module,
+               feats: ExtractedImages) -> List[ReadingStage]:
+        """One stage; see the base class."""
         roi_head = detector.roi_head
         extractor = roi_head.bbox_roi_extractor
-        levels = aligned_levels(feats[:extractor.num_inputs])
-        x = extractor(levels, rois)
-        if roi_head.with_shared_head:
-            x = roi_head.shared_head(x)
-        return roi_head.bbox_head.embed(x)
+        levels = aligned_levels(feats.levels[:extractor.num_inputs])
+
+        def read(rois: Tensor) -> Tensor:
+            x = extractor(levels, rois)
+            if roi_head.with_shared_head:
+                x = roi_head.shared_head(x)
+            return roi_head.bbox_head.embed(x)
+
+        return [ReadingStage(read)]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from .centernet2_roi_head import CenterNet2RoIHead, refine_rois
+from .centernet2_roi_head import CenterNet2RoIHead, refine_boxes, refine_rois
 from .fvit_roi_head import FViTRoIHead, ensemble_scores
 from .mlp_regressor import MLPRegressor
 from .proposal_scores import ProposalScoreRoIHead, select_detections
@@ -16,5 +16,5 @@ __all__ = [
     'CenterNet2RoIHead', 'FViTRoIHead', 'MLPRegressor', 'ProposalScoreRoIHead',
     'PseudoWordClassifier', 'SoftmaxZeroShotClassifier', 'ZeroShotBBoxHead',
     'ZeroShotClassifier', 'ZeroShotConvFCBBoxHead', 'ZeroShotMixin',
-    'ensemble_scores', 'refine_rois', 'select_detections'
+    'ensemble_scores', 'refine_boxes', 'refine_rois', 'select_detections'
 ]

@@ -3,6 +3,7 @@ from typing import List, Optional, Sequence, Tuple
 
 import torch
 from mmdet.models.roi_heads import CascadeRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.models.utils import empty_instances
 from mmdet.structures import SampleList
@@ -11,24 +12,23 @@ from mmdet.utils import ConfigType, InstanceList
 from mmengine.model import ModuleList
 from torch import Tensor
 
+from mmdet_clim.models.host import upload
 from mmdet_clim.registry import MODELS
 
 from .proposal_scores import select_detections
 
 
 def refine_rois(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
-                rois: Tensor,
-                batch_img_metas: Sequence[dict]) -> Tuple[Tensor, Tensor]:
+                rois: Tensor, metas: Sequence[dict]) -> Tuple[Tensor, Tensor]:
     """One stage of a cascade: its class scores, and better boxes.
 
     Args:
         roi_head (CascadeRoIHead): The cascade.
         stage (int): Which of its stages.
         x (Sequence[Tensor]): Feature maps.
-        rois (Tensor): Shape (N, 5): image index, then absolute xyxy pixels,
-            sorted by image.
-        batch_img_metas (Sequence[dict]): ``img_shape`` of each image, to
-            which boxes are clipped.
+        rois (Tensor): Shape (N, 5): image index, then absolute xyxy pixels.
+        metas (Sequence[dict]): ``img_shape`` of each image, to which boxes
+            are clipped.
 
     Returns:
         tuple[Tensor, Tensor]: RoIs (N, 5) that the stage regressed, and its
@@ -42,13 +42,38 @@ def refine_rois(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
     else:
         scores = scores.softmax(1)
     labels = scores[:, :head.num_classes].argmax(1)
-    refined = []
-    for number, meta in enumerate(batch_img_metas):
-        own = rois[:, 0] == number
-        boxes = head.regress_by_class(rois[own, 1:], labels[own],
-                                      results['bbox_pred'][own], meta)
-        refined.append(torch.cat([rois[own, :1], boxes], 1))
-    return torch.cat(refined), scores
+    boxes = _decode(head, rois, results['bbox_pred'], labels, metas)
+    return torch.cat([rois[:, :1], boxes], 1), scores
+
+
+@torch.no_grad()
+def refine_boxes(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
+                 rois: Tensor, metas: Sequence[dict]) -> Tensor:
+    """The boxes (N, 4) of :func:`refine_rois` alone, without gradient.
+
+    Where boxes are regressed without regard to classes, no class is scored.
+    """
+    head = roi_head.bbox_head[stage]
+    if not head.reg_class_agnostic:
+        return refine_rois(roi_head, stage, x, rois, metas)[0][:, 1:]
+    extractor = roi_head.bbox_roi_extractor[stage]
+    deltas = head.regress(extractor(x[:extractor.num_inputs], rois))
+    return _decode(head, rois, deltas, None, metas)
+
+
+def _decode(head: BBoxHead, rois: Tensor, deltas: Tensor,
+            labels: Optional[Tensor], metas: Sequence[dict]) -> Tensor:
+    """What a head regressed, as boxes (N, 4) within their images."""
+    shapes = [tuple(meta['img_shape'][:2]) for meta in metas]
+    # Where the images differ in size, the upper limits come afterwards.
+    same = len(set(shapes)) == 1
+    meta = dict(img_shape=shapes[0] if same else (torch.inf, torch.inf))
+    boxes = head.regress_by_class(rois[:, 1:], labels, deltas, meta)
+    if same or not vars(head.bbox_coder).get('clip_border', True):
+        return boxes
+    limits = upload([[width, height] * 2 for height, width in shapes],
+                    boxes)[rois[:, 0].long()]
+    return torch.minimum(boxes, limits)
 
 
 @MODELS.register_module()

@@ -3,7 +3,7 @@
 from typing import Optional
 
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
@@ -21,7 +21,7 @@ class ZeroShotMixin:
             :class:`ZeroShotClassifier`, such as ``text_encoder``; of another
             classifier where it holds a ``type``.
         loss_cls (dict): Config of the classification loss. Defaults to
-            :class:`~mmdet_clim.models.losses.BaseClassLoss`.
+            :class:`~mmdet_clim.models.losses.BaseClassSigmoidLoss`.
         **kwargs: Arguments of the mmdet head.
     """
 
@@ -41,9 +41,9 @@ class ZeroShotMixin:
                 'type': 'mmdet_clim.ZeroShotClassifier',
                 **classifier, 'vocabulary': vocabulary
             },
-            loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassLoss'),
+            loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassSigmoidLoss'),
             **kwargs)
-        self.loss_cls.set_vocabulary(vocabulary)
+        self.loss_cls.set_classes(self.fc_cls.class_texts)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -70,7 +70,6 @@ class ZeroShotMixin:
                 f'its {self.num_classes} classes')
         vocabulary = self.fc_cls.set_vocabulary(vocabulary, embeddings)
         self.num_classes = len(vocabulary)
-        self.loss_cls.set_vocabulary(vocabulary)
 
 
 @MODELS.register_module()
@@ -84,9 +83,16 @@ class ZeroShotBBoxHead(ZeroShotMixin, BBoxHead):
 
     def embed(self, x: Tensor) -> Tensor:
         """RoI features (N, C, H, W) to region embeddings (N, D)."""
+        return self.fc_cls.embed(self._pool(x))
+
+    def regress(self, x: Tensor) -> Tensor:
+        """RoI features (N, C, H, W) to box deltas, as ``forward`` has them."""
+        return self.fc_reg(self._pool(x))
+
+    def _pool(self, x: Tensor) -> Tensor:
         if self.with_avg_pool:
             x = x.mean(dim=(2, 3))
-        return self.fc_cls.embed(x.flatten(1))
+        return x.flatten(1)
 
 
 @MODELS.register_module()
@@ -98,20 +104,29 @@ class ZeroShotConvFCBBoxHead(ZeroShotMixin, ConvFCBBoxHead):
 
     def embed(self, x: Tensor) -> Tensor:
         """RoI features (N, C, H, W) to region embeddings (N, D)."""
+        return self.fc_cls.embed(
+            self._apply_layers(self._share(x), self.cls_convs, self.cls_fcs))
+
+    def regress(self, x: Tensor) -> Tensor:
+        """RoI features (N, C, H, W) to box deltas, as ``forward`` has them."""
+        return self.fc_reg(
+            self._apply_layers(self._share(x), self.reg_convs, self.reg_fcs))
+
+    def _share(self, x: Tensor) -> Tensor:
+        """What classification and regression have in common."""
+        if self.num_shared_fcs:
+            return self._apply_layers(x, self.shared_convs, self.shared_fcs)
         for conv in self.shared_convs:
             x = conv(x)
-        if self.num_shared_fcs:
-            x = self._flatten(x)
-            for fc in self.shared_fcs:
-                x = self.relu(fc(x))
-        for conv in self.cls_convs:
-            x = conv(x)
-        x = self._flatten(x)
-        for fc in self.cls_fcs:
-            x = self.relu(fc(x))
-        return self.fc_cls.embed(x)
+        return x
 
-    def _flatten(self, x: Tensor) -> Tensor:
+    def _apply_layers(self, x: Tensor, convs: nn.ModuleList,
+                      fcs: nn.ModuleList) -> Tensor:
+        for conv in convs:
+            x = conv(x)
         if x.ndim > 2 and self.with_avg_pool:
             x = self.avg_pool(x)
-        return x.flatten(1)
+        x = x.flatten(1)
+        for fc in fcs:
+            x = self.relu(fc(x))
+        return x

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -7,10 +7,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,
-    check_distinct,
+    build_text_encoder,
     encode_classes,
 )
 from mmdet_clim.registry import MODELS
@@ -32,8 +33,8 @@ class ZeroShotClassifier(BaseModule):
         in_features (int): Width of the region features.
         vocabulary: Anything that
             :func:`~mmdet_clim.datasets.build_vocabulary` reads.
-        text_encoder (dict): Config of the text encoder. It is built to embed
-            the class names and released again.
+        text_encoder (dict): Config of the text encoder, which embeds the
+            class names and is not kept.
         templates (Sequence[str]): Prompts with one ``{}`` for the name.
         temperature (float): Multiplier of the cosine.
         bias (float, optional): First value of the learnable bias; None for no
@@ -56,22 +57,39 @@ class ZeroShotClassifier(BaseModule):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         vocabulary = build_vocabulary(vocabulary)
+        self.class_texts = ClassTexts(vocabulary, templates)
         if out_features not in (None, len(vocabulary)):
             raise ValueError(
                 f'out_features: the vocabulary has {len(vocabulary)} classes, '
                 f'got {out_features}')
         self.text_encoder_cfg = text_encoder
-        self.templates = tuple(templates)
         self.temperature = temperature
         # Not named `bias`: the initialisers of MMEngine set every parameter
         # of that name to 0.
         self.logit_bias = None if bias is None else nn.Parameter(
             torch.tensor(float(bias)))
-        self.register_buffer(
-            'class_embeddings', torch.empty(0), persistent=False)
-        self.set_vocabulary(vocabulary)
+        self.class_texts(self._class_encoder())
         self.projection = nn.Linear(in_features,
                                     self.class_embeddings.shape[1])
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes, in index order."""
+        return self.class_texts.vocabulary
+
+    @property
+    def templates(self) -> Tuple[str, ...]:
+        """Prompts of the class names."""
+        return self.class_texts.templates
+
+    @property
+    def class_embeddings(self) -> Tensor:
+        """Text embeddings of the classes, unit vectors (C, D), float32."""
+        return self.class_texts.embeddings
+
+    @class_embeddings.setter
+    def class_embeddings(self, embeddings: Tensor) -> None:
+        self.class_texts['embeddings'] = embeddings
 
     def set_vocabulary(self,
                        vocabulary,
@@ -96,24 +114,11 @@ class ZeroShotClassifier(BaseModule):
         if embeddings is None:
             embeddings = encode_classes(self._class_encoder(),
                                         vocabulary.names, self.templates)
-        if embeddings.ndim != 2 or len(embeddings) != len(vocabulary):
-            raise ValueError(
-                f'embeddings: expected shape ({len(vocabulary)}, D) for '
-                f'{len(vocabulary)} classes, got {tuple(embeddings.shape)}')
-        check_distinct(vocabulary.names, embeddings)
-        width = self.class_embeddings.shape[-1]
-        if width and embeddings.shape[1] != width:
-            raise ValueError(f'embeddings: this classifier has width {width}, '
-                             f'got {embeddings.shape[1]}')
-        self.class_embeddings = F.normalize(
-            embeddings.detach().float(),
-            dim=1).to(self.class_embeddings.device)
-        self.vocabulary = vocabulary
-        return vocabulary
+        return self.class_texts.set_vocabulary(vocabulary, embeddings)
 
     def _class_encoder(self) -> BaseTextEncoder:
         """What embeds class names; nothing here keeps it."""
-        return MODELS.build(self.text_encoder_cfg)
+        return build_text_encoder(self.text_encoder_cfg)
 
     def embed(self, features: Tensor) -> Tensor:
         """Region features (N, in_features) to embeddings (N, D), any norm."""

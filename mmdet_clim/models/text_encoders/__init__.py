@@ -9,9 +9,11 @@ from .prompts import (
     imagenet_templates,
 )
 from .sentence_encoder import SentenceTextEncoder
+from .shared import build_text_encoder, encoder_key
 
 __all__ = [
     'DEFAULT_TEMPLATES', 'BaseTextEncoder', 'OpenCLIPTextEncoder',
-    'PrecomputedTextEncoder', 'SentenceTextEncoder', 'check_distinct',
-    'encode_classes', 'imagenet_templates', 'load_vectors'
+    'PrecomputedTextEncoder', 'SentenceTextEncoder', 'build_text_encoder',
+    'check_distinct', 'encode_classes', 'encoder_key', 'imagenet_templates',
+    'load_vectors'
 ]

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """What all text encoders share: frozen towers and a cache of embeddings."""
+import hashlib
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.models.frozen_tower import FrozenTower
+from mmdet_clim.models.host import upload
 
 # Warnings of :func:`report_once` that this process has given.
 _REPORTED: Set[Tuple[str, str]] = set()
@@ -50,7 +52,11 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
             raise ValueError(f'batch_size must be positive, got {batch_size}')
         self.cache_size = cache_size
         self.batch_size = batch_size
-        self._cache = OrderedDict()
+        # Text to its row in the table, least recently used first.
+        self._rows: 'OrderedDict[str, int]' = OrderedDict()
+        self._table: Optional[Tensor] = None
+        self._vocabularies: Dict[tuple, Tensor] = {}
+        self._fingerprint: Optional[str] = None
         self._word_norm: Optional[float] = None
         self.num_truncated = 0
         self.num_unknown = 0
@@ -60,10 +66,38 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
     def dim(self) -> int:
         """Width of a text embedding."""
 
+    #: Whether encoding takes so long that vocabularies are kept on the disk.
+    is_slow = True
+
+    @property
+    def fingerprint(self) -> str:
+        """By which this encoder is told from one of other weights."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(
+                repr([type(self).__name__, self.reading]).encode())
+            for name, value in self.tower.state_dict().items():
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(
+                    torch.uint8).numpy())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    @property
+    def reading(self) -> tuple:
+        """What an embedding depends on beside the tower's weights."""
+        return ()
+
+    @property
+    def vocabularies(self) -> Dict[tuple, Tensor]:
+        """Embeddings (C, D) of classes, by (names, templates)."""
+        return self._vocabularies
+
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        for text, embedding in self._cache.items():
-            self._cache[text] = embedding.to(self.device)
+        for key, embeddings in self._vocabularies.items():
+            self._vocabularies[key] = embeddings.to(self.device)
+        if self._table is not None:
+            self._table = self._table.to(self.device)
         return self
 
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -81,26 +115,60 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
             ValueError: If a text is empty.
         """
         check_texts(texts)
-        found = {}
-        missing = []
-        for text in dict.fromkeys(texts):
-            if text in self._cache:
-                self._cache.move_to_end(text)
-                found[text] = self._cache[text]
-            else:
-                missing.append(text)
-        for batch in self._batches(missing):
+        if not texts:
+            return torch.zeros(0, self.dim, device=self.device)
+        distinct = list(dict.fromkeys(texts))
+        if len(distinct) > self.cache_size:
+            row = {text: index for index, text in enumerate(distinct)}
+            return self._encode_all(distinct)[self._upload_rows(
+                [row[text] for text in texts])]
+        missing = [text for text in distinct if text not in self._rows]
+        for text in distinct:
+            if text in self._rows:
+                self._rows.move_to_end(text)
+        if missing:
+            self._remember(missing, self._encode_all(missing))
+        return self._table[self._upload_rows(
+            [self._rows[text] for text in texts])]
+
+    def _encode_all(self, texts: List[str]) -> Tensor:
+        """Embeddings of distinct texts, in their order."""
+        place, parts = {}, []
+        for batch in self._batches(texts):
             whole = batch
             if self.device.type == 'cpu':
                 whole = batch + batch[-1:] * (ROWS - len(batch))
-            for text, embedding in zip(batch, self._encode_frozen(whole)):
-                # A copy, lest one row keeps its whole batch in memory.
-                found[text] = self._cache[text] = embedding.clone()
-        while len(self._cache) > self.cache_size:
-            self._cache.popitem(last=False)
-        if not texts:
-            return torch.zeros(0, self.dim, device=self.device)
-        return torch.stack([found[text] for text in texts])
+            parts.append(self._encode_frozen(whole)[:len(batch)])
+            for text in batch:
+                place[text] = len(place)
+        return torch.cat(parts)[self._upload_rows(
+            [place[text] for text in texts])]
+
+    # The table serves training too, wherever its rows are from.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _remember(self, texts: List[str], embeddings: Tensor) -> None:
+        """Give new texts rows, at last those of the least recently used."""
+        rows = []
+        for text in texts:
+            row = len(self._rows)
+            if row >= self.cache_size:
+                _, row = self._rows.popitem(last=False)
+            self._rows[text] = row
+            rows.append(row)
+        if self._table is None:
+            self._table = embeddings.new_zeros(0, embeddings.shape[1])
+        size = len(self._table)
+        if max(rows) >= size:
+            # Twice as many, so that a row is rarely copied.
+            size = min(max(2 * size, max(rows) + 1), self.cache_size) - size
+            self._table = torch.cat(
+                [self._table,
+                 embeddings.new_zeros(size, embeddings.shape[1])])
+        self._table[self._upload_rows(rows)] = embeddings
+
+    def _upload_rows(self, rows: List[int]) -> Tensor:
+        return upload(torch.tensor(rows), self._device_probe)
 
     def _batches(self, texts: List[str]) -> Iterator[List[str]]:
         """Texts that are encoded together.
@@ -114,6 +182,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         if self.device.type != 'cpu':
             for start in range(0, len(texts), self.batch_size):
                 yield texts[start:start + self.batch_size]
+            return
+        if not texts:
             return
         by_width: Dict[int, List[str]] = {}
         for text, width in zip(texts, self._widths(texts)):

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """The text towers of open_clip."""
+from functools import cached_property
 from typing import List, Optional
 
 import torch
@@ -49,6 +50,10 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         self._dim = self._encode_frozen(['a']).shape[1]
 
     @property
+    def reading(self) -> tuple:
+        return (self.model, self._limit)
+
+    @property
     def dim(self) -> int:
         return self._dim
 
@@ -67,35 +72,60 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         self._report([text for text, is_cut in zip(texts, cut) if is_cut],
                      unknown, self._limit)
         tokens = self.tokenizer(texts, self._limit)
-        return self.tower.encode_text(tokens.to(self.device))
+        if not self._is_plain:
+            return self.tower.encode_text(tokens.to(self.device))
+        # With causal attention, what comes after the longest text has no
+        # effect: most captions fill a fifth of the context.
+        tokens = tokens[:, :self._width(tokens).max()].to(self.device)
+        text = self._text_transformer
+        return self._transform(text, text.token_embedding(tokens), tokens)
+
+    def _width(self, tokens: Tensor) -> Tensor:
+        """Of each row the next multiple of sixteen, at most the limit."""
+        places = torch.arange(1, tokens.shape[1] + 1)
+        length = (places * (tokens != self._pad)).amax(1)
+        return (-(-length // 16) * 16).clamp(max=self._limit)
+
+    def _widths(self, texts: List[str]) -> List[int]:
+        if not self._is_plain:
+            return super()._widths(texts)
+        return self._width(self.tokenizer(texts, self._limit)).tolist()
 
     @property
     def max_words(self) -> int:
         return self._limit - 2
 
     def _word_table(self) -> Tensor:
+        if not self._is_plain:
+            raise TypeError(
+                f'model={self.model!r}: word vectors need a text transformer '
+                "of open_clip's own with causal attention that is read at the "
+                "token of the end, as CLIP's")
         return self._text_transformer.token_embedding.weight
 
     @property
     def _text_transformer(self) -> nn.Module:
         """What holds the text tower's parts: CLIP itself or its ``text``."""
         import open_clip
-        tower = self.tower
-        if isinstance(tower, open_clip.CustomTextCLIP):
-            tower = tower.text
+        return self.tower.text if isinstance(
+            self.tower, open_clip.CustomTextCLIP) else self.tower
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether it is open_clip's own transformer, as CLIP's.
+
+        With causal attention a padded sequence needs no mask, and what comes
+        after the end has no effect.
+        """
+        import open_clip
+        tower = self._text_transformer
         plain = isinstance(tower, open_clip.CLIP) or (
             isinstance(tower, open_clip.transformer.TextTransformer)
             and tower.cls_emb is None)
-        # With causal attention a padded sequence needs no mask, and what
-        # comes after the end has no effect.
-        if not (plain and tower.attn_mask is not None
-                and isinstance(self.tokenizer, open_clip.SimpleTokenizer)
-                and self._pool_type in ('argmax', 'eos')):
-            raise TypeError(
-                f'model={self.model!r}: word vectors need a text transformer '
-                "of open_clip's own with causal attention that is read at the "
-                "token of the end, as CLIP's")
-        return tower
+        return bool(
+            plain and tower.attn_mask is not None
+            and isinstance(self.tokenizer, open_clip.SimpleTokenizer)
+            and self._pool_type in ('argmax', 'eos'))
 
     @property
     def _pool_type(self) -> str:
@@ -106,25 +136,34 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
 
     def _encode_words(self, words: Tensor, lengths: Tensor,
                       value_path: bool) -> Tensor:
-        from open_clip.transformer import text_global_pool
-
-        from mmdet_clim.models.backbones import vit_reader
-        text = self._text_transformer
         end = self.tokenizer.eot_token_id
         x, ends = self._wrap_words(words, lengths, self.tokenizer.sot_token_id,
                                    end)
+        # Where the end is, is all that pooling looks at.
+        tokens = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
+        tokens.scatter_(1, ends[:, None], end)
+        return self._transform(self._text_transformer, x, tokens, value_path)
+
+    def _transform(self,
+                   text: nn.Module,
+                   x: Tensor,
+                   tokens: Tensor,
+                   by_value: bool = False) -> Tensor:
+        """Word vectors (N, L, width), L at most the context, to (N, dim)."""
+        from open_clip.transformer import text_global_pool
+
+        from mmdet_clim.models.open_clip_blocks import run_block, value_path
         length = x.shape[1]
         x = x + text.positional_embedding[:length]
         mask = text.attn_mask[:length, :length]
         *blocks, last = text.transformer.resblocks
         for block in blocks:
             x = block(x, attn_mask=mask)
-        x = vit_reader.run_block(last, x, vit_reader.value_path) \
-            if value_path else last(x, attn_mask=mask)
-        # Where the end is, is all that pooling looks at.
-        tokens = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
-        tokens.scatter_(1, ends[:, None], end)
-        x = text_global_pool(text.ln_final(x), tokens, self._pool_type, end)
+        x = run_block(last, x, value_path) if by_value else last(
+            x, attn_mask=mask)
+        x = text_global_pool(
+            text.ln_final(x), tokens, self._pool_type,
+            self.tokenizer.eot_token_id)
         if isinstance(text.text_projection, nn.Linear):
             return text.text_projection(x)
         if text.text_projection is None:

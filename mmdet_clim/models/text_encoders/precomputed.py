@@ -41,6 +41,8 @@ class PrecomputedTextEncoder(BaseTextEncoder):
         torch.Size([2, 384])
     """
 
+    is_slow = False
+
     def __init__(self, file: str, dim: Optional[int] = None):
         names, vectors = load_vectors(file)
         if dim is not None and vectors.shape[1] != dim:
@@ -64,7 +66,7 @@ class PrecomputedTextEncoder(BaseTextEncoder):
                     f'{text!r} is not among the {len(self.names)} texts of '
                     f'{self.file}; the closest are {close}')
         rows = [self._index[text] for text in texts]
-        return self.tower(torch.tensor(rows, device=self.device))
+        return self.tower(self._upload_rows(rows))
 
 
 def load_vectors(file: str) -> Tuple[List[str], Tensor]:

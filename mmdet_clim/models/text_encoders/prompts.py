@@ -1,14 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
 """Class names in prompt templates."""
+from contextlib import contextmanager
 from typing import List, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import BaseTextEncoder, check_texts
+from .shared import keep_embeddings, load_embeddings
 
 DEFAULT_TEMPLATES = ('a photo of a {}.', )
+# An encoder remembers the embeddings of so many.
+MAX_VOCABULARIES = 8
 #: Two classes of a larger cosine are one for a detector.
 SAME_COSINE = 1 - 1e-6
 # Classes that are compared with all others at a time.
@@ -47,6 +51,9 @@ def encode_classes(text_encoder: BaseTextEncoder,
                    templates: Sequence[str] = DEFAULT_TEMPLATES) -> Tensor:
     """Embed class names: the mean over templates, normalised again.
 
+    A frozen encoder embeds a vocabulary once: it remembers it, and a large
+    one is kept on the disk for the next process.
+
     Args:
         text_encoder (BaseTextEncoder): Encoder of the filled templates.
         names (Sequence[str]): C class names.
@@ -62,6 +69,24 @@ def encode_classes(text_encoder: BaseTextEncoder,
     """
     check_texts(names)
     check_templates(templates)
+    if not isinstance(text_encoder, BaseTextEncoder):
+        return _encode(text_encoder, names, templates)  # it is being trained
+    key = (tuple(names), tuple(templates))
+    known = text_encoder.vocabularies
+    if key not in known:
+        embeddings = load_embeddings(text_encoder, names, templates)
+        if embeddings is None:
+            with _on_the_gpu(text_encoder):
+                embeddings = _encode(text_encoder, names, templates)
+            keep_embeddings(text_encoder, names, templates, embeddings)
+        while len(known) >= MAX_VOCABULARIES:
+            del known[next(iter(known))]
+        known[key] = embeddings.to(text_encoder.device)
+    return known[key].clone()
+
+
+def _encode(text_encoder: nn.Module, names: Sequence[str],
+            templates: Sequence[str]) -> Tensor:
     texts = [t.replace('{}', name) for name in names for t in templates]
     embeddings = text_encoder(texts)
     embeddings = embeddings.view(
@@ -107,3 +132,17 @@ def check_distinct(names: Sequence[str], embeddings: Tensor) -> None:
             'vocabulary: the text encoder can not tell these classes apart, '
             f'their embeddings are the same: {shown}{more}; give names that '
             'it knows (many know English alone), or another encoder')
+
+
+@contextmanager
+def _on_the_gpu(text_encoder: BaseTextEncoder):
+    """Where there is one, for as long as a vocabulary is encoded."""
+    device = text_encoder.device
+    if device.type != 'cpu' or not torch.cuda.is_available():
+        yield
+        return
+    text_encoder.cuda()
+    try:
+        yield
+    finally:
+        text_encoder.to(device)

@@ -69,6 +69,11 @@ class SentenceTextEncoder(BaseTextEncoder):
                                            self.tokenizer)
 
     @property
+    def reading(self) -> tuple:
+        return (self.pooling, self.max_length,
+                sorted(self.tokenizer.get_vocab().items()))
+
+    @property
     def dim(self) -> int:
         return self.tower.config.hidden_size
 

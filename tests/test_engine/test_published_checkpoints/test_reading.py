@@ -60,6 +60,9 @@ def test_a_malicious_file_is_refused(tmp_path, suffix):
     with pytest.raises((pickle.UnpicklingError, ValueError)):
         read_weights(path)
     assert not (tmp_path / 'trace').exists()
+    path.write_bytes(b'')
+    with pytest.raises(ValueError, match='cut short'):
+        read_weights(path)
 
 
 @pytest.mark.parametrize('name', [

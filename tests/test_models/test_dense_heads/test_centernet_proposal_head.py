@@ -3,6 +3,8 @@ import copy
 
 import pytest
 import torch
+from mmdet.models.dense_heads import CenterNetUpdateHead
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 
@@ -24,7 +26,6 @@ META = dict(img_shape=(128, 128))
 
 @pytest.fixture
 def head():
-    from mmengine.config import ConfigDict
     torch.manual_seed(0)
     return MODELS.build(ConfigDict(CFG))
 
@@ -50,6 +51,32 @@ def test_proposals_are_the_same_in_training_and_testing(head):
         assert len(training) == 10
         assert torch.equal(training.bboxes, testing.bboxes)
         assert torch.equal(training.scores, testing.scores)
+
+
+@pytest.mark.parametrize('changes', [
+    {},
+    dict(score_thr=.5),
+    dict(score_thr=.999),
+    dict(min_bbox_size=25),
+    dict(nms_pre=3, max_per_img=4),
+    dict(nms_pre=-1, max_per_img=400),
+])
+def test_a_batch_of_images_is_what_mmdet_makes_of_each(head, changes):
+    """Of two sizes, some without a proposal."""
+    cfg = ConfigDict(dict(head.test_cfg, **changes))
+    metas = [META, dict(img_shape=(96, 64)), META]
+    scores, sides = head(feats(3))
+    scores = [of_level * 3 for of_level in scores]
+    scores[0][1] -= 20
+    found = head.predict_by_feat(scores, sides, batch_img_metas=metas, cfg=cfg)
+    in_pixels = [of * stride for of, stride in zip(sides, CFG['strides'])]
+    expected = CenterNetUpdateHead.predict_by_feat(
+        head, scores, in_pixels, batch_img_metas=metas, cfg=cfg)
+    assert sum(map(len, expected)) > 0 or 'score_thr' in changes
+    for mine, other in zip(found, expected):
+        torch.testing.assert_close(mine.bboxes, other.bboxes)
+        torch.testing.assert_close(mine.scores, other.scores)
+        assert torch.equal(mine.labels, other.labels)
 
 
 def test_a_proposal_by_hand(head):

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Heads of mmdet that classify by text, against plain formulas."""
 import copy
+import pickle
 
 import pytest
 import torch
@@ -91,6 +92,28 @@ def test_the_layers_that_classify_are_found(build, head_type, arguments,
     for level, score in zip(maps, scores):
         assert score.shape == (2, num_priors * 5, *level.shape[-2:])
         assert score.isfinite().all()
+
+
+def test_a_head_is_pickled_and_copied(build):
+    """As processes that are spawned get it; its type is made at run time."""
+    head = build('mmdet.FCOSHead', dict(feat_channels=8,
+                                        norm_cfg=None)).eval()
+    maps = tuple(torch.randn(1, 8, s, s) for s in (8, 4, 2, 1, 1))
+    for again in (pickle.loads(pickle.dumps(head)), copy.deepcopy(head)):
+        assert type(again) is type(head)
+        torch.testing.assert_close(again(maps), head(maps))
+        again.set_vocabulary(['cup', 'cat'])
+        assert again.num_classes == 2 and head.num_classes == 5
+
+
+@pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16, torch.double])
+def test_a_head_of_another_dtype(build, dtype):
+    """Its classes stay in float32."""
+    head = build('mmdet.RetinaHead', dict(stacked_convs=0)).eval()
+    x = torch.randn(1, 8, 3, 4)
+    expected = head.retina_cls(x)
+    found = head.to(dtype).retina_cls(x.to(dtype))
+    torch.testing.assert_close(found.float(), expected, rtol=.05, atol=.5)
 
 
 def test_scores_are_those_of_the_formula(build, vocabulary):

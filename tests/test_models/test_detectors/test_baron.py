@@ -58,7 +58,7 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
     bags = dict(num_words=2, num_orders=1, drop_prob=0.)
     loss = dict(
         type='mmdet_clim.CLIMRegionLoss', kind='infonce', temperature=10.)
-    queue = dict(type='mmdet_clim.TextQueue', size=99, dim=16)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=99, dim=16)
     proposals = dict(min_area=0., min_score=.4, max_objects=99)
     return ConfigDict(
         type='mmdet_clim.CLIMDetector',
@@ -92,7 +92,11 @@ def gradients(model, batch):
     data = module.data_preprocessor(copy.deepcopy(batch), True)
     loss, log = module.parse_losses(model(**data, mode='loss'))
     loss.backward()
-    return log, {n: p.grad.clone() for n, p in module.named_parameters()}
+    # What one process does not train has no gradient, of several zeros.
+    return log, {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in module.named_parameters()
+    }
 
 
 def queues(model):

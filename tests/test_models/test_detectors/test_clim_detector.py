@@ -1,14 +1,20 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
+import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.hooks import EMAHook
+from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint, save_checkpoint
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmdet_clim.models import connected_zero
+from mmdet_clim.models.text_encoders import SentenceTextEncoder
 
 
 def losses_of(model, batch, seed=0):
@@ -61,10 +67,125 @@ def test_boxes_branch_is_the_plain_detector(clim_cfg, detector_cfg, make):
     expected = plain(**data, mode='loss')
     for key, value in expected.items():
         torch.testing.assert_close(wrapped[key], value)
-    # The absent mosaics give a zero that reaches every parameter.
     assert wrapped['absent_branches.loss'] == 0
-    wrapped['absent_branches.loss'].backward()
-    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_an_absent_branch_reaches_every_parameter_of_several_ranks(
+        clim_cfg, make, monkeypatch):
+    """Or DDP would wait; of one process it reaches none."""
+    model = MODELS.build(clim_cfg).train()
+    with torch.no_grad():  # its own value does not matter
+        next(model.parameters()).fill_(torch.inf)
+    monkeypatch.setattr(connected_zero, 'get_world_size', lambda: 2)
+    zero = connected_zero.connected_zero([model])
+    zero.backward()
+    assert zero == 0
+    assert all(not p.grad.any() for p in model.parameters())
+
+
+def test_weight_decay_leaves_alone_what_captions_do_not_train(clim_cfg, make):
+    model = MODELS.build(clim_cfg).train()
+    before = copy.deepcopy(model.state_dict())
+    optim = OptimWrapper(
+        torch.optim.AdamW(model.parameters(), lr=.1, weight_decay=.5))
+    model.train_step(make['collate'](make['mosaic'](0)), optim)
+    moved = {
+        name
+        for name, value in model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert any('backbone' in name for name in moved)
+    assert not any('rpn_head' in name or 'fc_reg' in name for name in moved)
+
+
+def test_texts_of_another_encoder_than_the_classes(clim_cfg, tmp_path):
+    """Of one width, and of another space."""
+    names = ['cat', 'dog', 'cow', 'bus', 'cup']
+    torch.manual_seed(5)
+    torch.save(
+        dict(names=names, vectors=torch.randn(5, 8)), tmp_path / 'other.pth')
+    other = dict(
+        type='mmdet_clim.PrecomputedTextEncoder',
+        file=str(tmp_path / 'other.pth'))
+    with pytest.raises(ValueError, match="text_encoder: 'cat' has another"):
+        MODELS.build(dict(clim_cfg, text_encoder=other))
+
+
+def test_the_text_encoder_is_the_detectors_own(clim_cfg, detector_cfg):
+    clim_cfg.pop('text_encoder')
+    model = MODELS.build(clim_cfg)
+    assert model.text_encoder.dim == 8
+    again = MODELS.build(clim_cfg)
+    assert again.text_encoder is model.text_encoder
+    clim_cfg.detector = dict(detector_cfg)
+    clim_cfg.detector.roi_head.bbox_head = dict(
+        type='mmdet.BBoxHead', in_channels=16, roi_feat_size=4, num_classes=5)
+    with pytest.raises(TypeError, match='text_encoder: objectives[.]'):
+        MODELS.build(clim_cfg)
+
+
+def test_every_class_name_is_encoded_once(clim_cfg, centernet2_cfg, make,
+                                          bert_folder, monkeypatch):
+    """Whatever the number of stages and objectives, and the captions too."""
+    encoder = dict(
+        type='mmdet_clim.SentenceTextEncoder', path=str(bert_folder))
+    for head in centernet2_cfg.roi_head.bbox_head:
+        head.classifier.text_encoder = encoder
+    clim_cfg.objectives.caption.queue.dim = 16
+    encoded = []
+    encode = SentenceTextEncoder._encode
+    monkeypatch.setattr(
+        SentenceTextEncoder, '_encode', lambda self, texts: encoded.extend(
+            dict.fromkeys(texts)) or encode(self, texts))
+    cfg = ConfigDict(clim_cfg, detector=centernet2_cfg, text_encoder=encoder)
+    model = MODELS.build(cfg).train()
+    losses_of(model, make['collate'](make['mosaic'](0)))
+    losses_of(model, make['collate'](make['mosaic'](0)))
+    assert sorted(encoded) == sorted([
+        'cat', 'dog', 'cow', 'bus', 'cup', 'a cat.', 'two dogs.',
+        'a cow on grass.', 'a red bus.'
+    ])
+
+
+@pytest.mark.parametrize('name', ['caption', 'tag'])
+def test_a_loss_that_gathers_is_refused(clim_cfg, name):
+    clim_cfg['objectives'][name]['loss']['gather'] = True
+    with pytest.raises(ValueError, match='loss: expected gather=False'):
+        MODELS.build(clim_cfg)
+
+
+def test_averaged_weights_follow_whatever_is_made_later(clim_cfg, batch):
+    """Of MMEngine's averages, also those of all buffers."""
+    model = MODELS.build(clim_cfg).train()
+    averaged = ExponentialMovingAverage(model, update_buffers=True)
+    losses_of(model, batch)  # the tags' classes are encoded here
+    averaged.update_parameters(model)
+    model.detector.roi_head.bbox_head.set_vocabulary(['cat', 'cup'])
+    averaged.update_parameters(model)
+    names = {name for name, _ in averaged.module.named_buffers()}
+    assert not any('class' in name or 'weights' in name for name in names)
+
+
+@pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16, torch.double])
+def test_a_model_of_another_dtype(clim_cfg, make, dtype):
+    """Its classes stay in float32, and its scores are what they were."""
+    model = MODELS.build(clim_cfg).detector.eval()
+    head = model.roi_head.bbox_head
+    features = torch.randn(3, 16, 4, 4)
+    expected, _ = head(features)
+    found, _ = head.to(dtype)(features.to(dtype))
+    assert head.fc_cls.class_embeddings.dtype == torch.float32
+    torch.testing.assert_close(found.float(), expected, rtol=.05, atol=.3)
+
+
+def test_a_model_that_is_pickled(clim_cfg, make):
+    model = MODELS.build(clim_cfg).eval()
+    again = pickle.loads(pickle.dumps(model))
+    batch = make['collate'](make['box'](1))
+    mine, other = (
+        of.test_step(copy.deepcopy(batch))[0].pred_instances
+        for of in (model, again))
+    assert torch.equal(mine.scores, other.scores)
 
 
 def test_prediction_is_the_plain_detectors(clim_cfg, detector_cfg, make):
@@ -174,12 +295,6 @@ def test_a_reader_that_does_not_fit(clim_cfg):
         num_classes=5)
     clim_cfg['region_reader'] = dict(type='mmdet_clim.TwoStageReader')
     with pytest.raises(TypeError, match='ZeroShotBBoxHead'):
-        MODELS.build(clim_cfg)
-
-
-def test_an_objective_needs_a_text_encoder(clim_cfg):
-    clim_cfg.pop('text_encoder')
-    with pytest.raises(TypeError, match='text_encoder: objectives[.]'):
         MODELS.build(clim_cfg)
 
 

@@ -18,7 +18,11 @@ def gradients(model, batch):
     data = module.data_preprocessor(copy.deepcopy(batch), True)
     loss, _ = module.parse_losses(model(**data, mode='loss'))
     loss.backward()
-    return {n: p.grad.clone() for n, p in module.named_parameters()}
+    # What one process does not train has no gradient, of several zeros.
+    return {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in module.named_parameters()
+    }
 
 
 def run_rank(rank, folder, cfg, batches):
@@ -42,7 +46,11 @@ def run_rank(rank, folder, cfg, batches):
 def test_gradients_equal_those_of_the_joined_batch(clim_cfg, make, tmp_path):
     for objective in clim_cfg['objectives'].values():
         objective['num_compositions'] = 0  # they are drawn per process
-    clim_cfg['objectives']['caption']['queue']['size'] = 24
+    caption = clim_cfg['objectives']['caption']
+    caption['queue']['size'] = 24
+    # The texts of all ranks, and activations that are computed again.
+    caption['gather'] = True
+    clim_cfg['detector']['backbone']['with_cp'] = True
     images = [make['mosaic'](i) for i in range(6)]
     # Uneven: one mosaic on the first rank, two on the second, twice.
     batches = [[
@@ -53,9 +61,13 @@ def test_gradients_equal_those_of_the_joined_batch(clim_cfg, make, tmp_path):
         run_rank, (str(tmp_path), clim_cfg, batches), 2, start_method='fork')
 
     torch.manual_seed(0)
+    clim_cfg['detector']['backbone']['with_cp'] = False
     model = MODELS.build(clim_cfg).train()
+    loss = model.objectives['caption'].region_loss
     for step in range(2):
         model.zero_grad()
+        # Of 12 texts a rank has 6 on average, beside a queue of 0 and 12.
+        loss.negative_weight = (6 + 12 * step) / (12 + 12 * step)
         expected = gradients(model,
                              make['collate'](*images[3 * step:3 * step + 3]))
     ids = model.objectives['caption'].queue.ids
@@ -66,3 +78,51 @@ def test_gradients_equal_those_of_the_joined_batch(clim_cfg, make, tmp_path):
         for name in expected:
             torch.testing.assert_close(
                 grads[name], expected[name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+def lone_rank(rank, folder, cfg, batches):
+    from mmdet.utils import register_all_modules
+    register_all_modules()
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).train()
+    data = model.data_preprocessor(copy.deepcopy(batches[rank]), True)
+    values = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        values.append(model(**data, mode='loss')['mosaic.caption.loss'].item())
+    # Then the second rank has no mosaic, and neither waits for the other.
+    if rank == 1:
+        for part in data.values():
+            del part['mosaic']
+    try:
+        model(**data, mode='loss')
+    except ValueError as error:
+        values.append(str(error))
+    torch.save((values, model.objectives['caption'].queue.ids),
+               f'{folder}/rank{rank}.pth')
+
+
+def test_captions_are_those_of_the_rank_alone(clim_cfg, make, tmp_path):
+    """By default, as published: no rank changes the loss of another."""
+    for objective in clim_cfg['objectives'].values():
+        objective['num_compositions'] = 0
+    # The average over regions is that of all ranks, which have alike many.
+    batches = [
+        make['collate'](make['box'](rank), make['mosaic'](rank + 3))
+        for rank in range(2)
+    ]
+    mp.start_processes(
+        lone_rank, (str(tmp_path), clim_cfg, batches), 2, start_method='fork')
+    for rank, batch in enumerate(batches):
+        values, ids = torch.load(tmp_path / f'rank{rank}.pth')
+        torch.manual_seed(0)
+        model = MODELS.build(clim_cfg).train()
+        data = model.data_preprocessor(copy.deepcopy(batch), True)
+        for value in values[:2]:
+            torch.manual_seed(0)
+            alone = model(**data, mode='loss')['mosaic.caption.loss']
+            torch.testing.assert_close(alone.item(), value)
+        assert torch.equal(ids, model.objectives['caption'].queue.ids)
+        assert 'mosaic' in values[2] and 'got [1] without it' in values[2]

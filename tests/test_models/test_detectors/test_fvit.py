@@ -291,7 +291,8 @@ def test_what_does_not_fit(fvit_cfg, detector_cfg):
         MODELS.build(cfg)
     cfg = fvit_cfg()
     cfg.roi_head.bbox_head.classifier.pop('type')
-    cfg.roi_head.bbox_head.loss_cls = dict(type='mmdet_clim.BaseClassLoss')
+    cfg.roi_head.bbox_head.loss_cls = dict(
+        type='mmdet_clim.BaseClassSigmoidLoss')
     with pytest.raises(TypeError, match='a SoftmaxZeroShotClassifier, got'):
         MODELS.build(cfg)
     cfg = fvit_cfg()

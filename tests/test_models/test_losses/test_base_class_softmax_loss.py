@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mmdet_clim.datasets.vocabulary import Vocabulary
+from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.losses import BaseClassSoftmaxLoss
 
 VOCABULARY = Vocabulary(('cat', 'dog', 'cow'), ('cat', 'cow'))
@@ -13,7 +14,7 @@ LOGITS = torch.tensor([[1., 9., 0., 2.], [0., 9., 3., 1.]])
 
 def loss_fn(**kwargs):
     loss = BaseClassSoftmaxLoss(**kwargs)
-    loss.set_vocabulary(VOCABULARY)
+    loss.set_classes(ClassTexts(VOCABULARY))
     return loss
 
 

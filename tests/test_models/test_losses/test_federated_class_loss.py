@@ -4,14 +4,15 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_clim.datasets import Vocabulary
-from mmdet_clim.models.losses import BaseClassLoss, FederatedClassLoss
+from mmdet_clim.models.class_texts import ClassTexts
+from mmdet_clim.models.losses import BaseClassSigmoidLoss, FederatedClassLoss
 
 NAMES = tuple('abcdef')
 
 
 def federated(counts=(9, 100, 4, 1, 16, 0), base=NAMES[:5], **kwargs):
     loss = FederatedClassLoss(**kwargs)
-    loss.set_vocabulary(Vocabulary(NAMES, base, counts))
+    loss.set_classes(ClassTexts(Vocabulary(NAMES, base, counts)))
     return loss
 
 
@@ -58,8 +59,8 @@ def test_value_is_the_plain_formula_over_the_chosen_classes(monkeypatch):
 
 
 def test_a_set_of_every_base_class_is_the_base_class_loss():
-    plain = BaseClassLoss()
-    plain.set_vocabulary(Vocabulary(NAMES, NAMES[:4]))
+    plain = BaseClassSigmoidLoss()
+    plain.set_classes(ClassTexts(Vocabulary(NAMES, NAMES[:4])))
     # b has no training image: it is never drawn.
     loss = federated(counts=(9, 1, 4, 1, 16, 0), base=NAMES[:4])
     scores, labels = torch.randn(5, 6), torch.tensor([0, 6, 3, 6, 6])

@@ -6,7 +6,7 @@ import torch.multiprocessing as mp
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmdet_clim.models.losses import CLIMRegionLoss, TextQueue
+from mmdet_clim.models.losses import CLIMRegionLoss, FeatureQueue
 from mmdet_clim.models.losses.gather import (
     exchange_counts,
     gather_rows,
@@ -105,7 +105,7 @@ def run_loss(case, rank):
 
 
 def run_queue(rank):
-    queue = TextQueue(4, 1)
+    queue = FeatureQueue(4, 1)
     steps = []
     for counts in ((2, 1), (0, 0), (0, 2), (3, 3)):
         numbers = 100 * (rank + 1) + torch.arange(counts[rank])

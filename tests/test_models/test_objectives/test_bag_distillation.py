@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_clim.models.objectives import CropEncoder
+from mmdet_clim.models.crop_encoder import CropEncoder
+from mmdet_clim.models.objectives import TilesAlone
+from mmdet_clim.models.objectives.bag_of_regions.reading import (
+    embed_positions,
+    relative_boxes,
+)
 from mmdet_clim.registry import MODELS
 
 MEAN, STD = [100., 110., 120.], [50., 55., 60.]
@@ -48,8 +53,16 @@ def packed(pixels, rgb=True):
     sample = DetDataSample(metainfo=dict(image_keys=[7], mosaic_grid=(1, 1)))
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor([[0., 0., pixels.shape[2], pixels.shape[1]]]))
-    sample.network_input = image
-    return sample
+    return image, sample
+
+
+def branch(*images, found=None, text_encoder=None):
+    return TilesAlone([sample for _, sample in images], found, text_encoder,
+                      torch.stack([image for image, _ in images]))
+
+
+def sample_of(objective, context):
+    return objective.sample(context.tiles, context.stages[0])
 
 
 def proposals(*boxes):
@@ -77,10 +90,11 @@ def test_a_crop_is_what_open_clip_sees(image_encoder, tiny_clip,
     image_encoder['data_preprocessor']['bgr_to_rgb'] = rgb
     encoder = CropEncoder(**image_encoder, batch_size=1)
     pixels = picture()
-    image = packed(pixels, rgb).network_input
+    image, _ = packed(pixels, rgb)
     # One crop as it is, one of twice the size, which is averaged.
-    boxes = torch.tensor([[8., 4., 40., 36.], [0., 0., 64., 48.]])
-    found = encoder([image, image], [boxes[:1], boxes[1:]])
+    rois = torch.tensor([[0., 8., 4., 40., 36.], [1., 0., 0., 64., 48.]])
+    images = torch.stack([image, image])
+    found = encoder(images, rois)
     shrunk = F.interpolate(pixels.float()[None], (32, 32), mode='area')[0]
     for row, of in zip(found, (pixels[:, 4:36, 8:40], shrunk)):
         expected = embedding_of(tiny_clip, tiny_clip_weights, of)
@@ -90,16 +104,22 @@ def test_a_crop_is_what_open_clip_sees(image_encoder, tiny_clip,
             expected,
             atol=1e-5 if of.dtype == torch.int64 else .05,
             rtol=1e-4)
-    assert encoder([image], [boxes[:0]]).shape == (0, 12)
+    assert encoder(images, rois[:0]).shape == (0, 12)
     # Of a batch whose memory has the channels last.
-    last = image[None].to(memory_format=torch.channels_last).unbind()
-    torch.testing.assert_close(encoder(last, [boxes]), found)
+    last = images.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(encoder(last, rois), found)
+    # The encoder stays in float32 around it.
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed = encoder(images.bfloat16().float(), rois)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, encoder(images.bfloat16().float(), rois))
     assert not encoder.state_dict() and not list(encoder.parameters())
 
 
 def test_bags_are_neighbourhoods(cfg):
     everyone = MODELS.build(dict(cfg, neighbour_prob=1.))
-    sample = everyone.sample(proposals(*TWO), packed(picture()))
+    context = branch(packed(picture()), found=[proposals(*TWO)])
+    sample = sample_of(everyone, context)
     # A bag each; around the first a whole grid but for what leaves the image.
     assert sample.bags.shape == (2, len(sample))
     assert sample.bags.sum(0).eq(1).all()
@@ -134,37 +154,39 @@ def test_bags_are_neighbourhoods(cfg):
             max(columns[3])
         ]
     alone = MODELS.build(dict(cfg, neighbour_prob=0.))
-    sample = alone.sample(proposals(*TWO), packed(picture()))
+    sample = sample_of(alone, context)
     assert sorted(sample.bboxes.tolist()) == sorted(map(list, TWO))
     assert sample.members.all()
 
 
 def sorted_bags(sample):
     order = sample.bboxes[sample.is_core][:, 0].argsort()
-    return sample.bags[order], sample.bag_bboxes[order]
+    return sample.bags[order], sample.bag_rois[order, 1:]
 
 
 def test_value_and_gradients_equal_one_bag_at_a_time(cfg, tiny_clip_cfg,
                                                      monkeypatch):
     text_encoder = MODELS.build(tiny_clip_cfg)
     objective = MODELS.build(
-        dict(cfg, queue=dict(type='mmdet_clim.TextQueue', size=9, dim=12)))
+        dict(cfg, queue=dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)))
     torch.manual_seed(0)
-    samples = [
-        objective.sample(proposals(*TWO), packed(picture(0))),
-        objective.sample(proposals(), packed(picture(1)))
-    ]
-    samples[0].is_core[:] = False
-    assert len(samples[1]) == 0 and len(samples[0]) > 4
+    context = branch(
+        packed(picture(0)),
+        packed(picture(1)),
+        found=[proposals(*TWO), proposals()],
+        text_encoder=text_encoder)
+    sample = sample_of(objective, context)
+    sample.is_core[:] = False
+    assert not sample.image.any() and len(sample) > 4
     # Regions in their own order; of the nine, four have room.
     monkeypatch.setattr(
         torch, 'rand', lambda *size, **_: torch.arange(math.prod(size)).
         reshape(size) / math.prod(size))
     queued = torch.zeros(0, 12), torch.zeros(0, 12)
     for _ in range(2):
-        embeddings = torch.randn(len(samples[0]), 32, requires_grad=True)
-        found = objective.loss(embeddings, samples, text_encoder)['loss']
-        bags, crops = plain_bags(embeddings, samples[0], text_encoder,
+        embeddings = torch.randn(len(sample), 32, requires_grad=True)
+        found = objective.compare(embeddings, sample, context, True)['loss']
+        bags, crops = plain_bags(embeddings, sample, context,
                                  objective.image_encoder)
         past_bags, past_crops = queued
         logits = 30 * bags @ torch.cat([crops, past_crops]).T
@@ -184,36 +206,33 @@ def test_value_and_gradients_equal_one_bag_at_a_time(cfg, tiny_clip_cfg,
     assert not [k for k in objective.state_dict() if 'image_encoder' in k]
 
 
-def plain_bags(embeddings, sample, text_encoder, image_encoder):
+def plain_bags(embeddings, sample, context, image_encoder):
     """Each bag's words one after another, and its crop."""
-    from mmdet_clim.models.objectives.bag_of_regions_reading import (
-        embed_positions,
-        relative_boxes,
-    )
+    text_encoder = context.text_encoder
     bags, crops = [], []
-    for bag, frame in zip(sample.bags, sample.bag_bboxes):
+    for bag, roi in zip(sample.bags, sample.bag_rois):
         words = []
         for region in bag.nonzero().flatten().tolist()[:4]:
             box = sample.bboxes[region][None]
-            position = embed_positions(relative_boxes(box, frame[None]), 16)
+            position = embed_positions(relative_boxes(box, roi[None, 1:]), 16)
             words.append(embeddings[region].view(2, 16) +
                          text_encoder.word_norm * position)
         words = torch.cat(words)
         bags.append(
             text_encoder.encode_words(words[None],
                                       torch.tensor([len(words)]))[0])
-        crops.append(
-            image_encoder([sample.data_sample.network_input],
-                          [frame[None]])[0])
+        crops.append(image_encoder(context.images, roi[None])[0])
     return torch.stack(bags), torch.stack(crops)
 
 
 def test_no_bags_at_all(cfg, tiny_clip_cfg):
     objective = MODELS.build(
-        dict(cfg, queue=dict(type='mmdet_clim.TextQueue', size=9, dim=12)))
-    samples = [objective.sample(proposals(), packed(picture()))]
+        dict(cfg, queue=dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)))
+    context = branch(
+        packed(picture()), text_encoder=MODELS.build(tiny_clip_cfg))
     embeddings = torch.zeros(0, 32, requires_grad=True)
-    out = objective.loss(embeddings, samples, MODELS.build(tiny_clip_cfg))
+    out = objective.compare(embeddings, sample_of(objective, context), context,
+                            True)
     assert out['loss'].item() == 0
     out['loss'].backward()
     assert embeddings.grad.shape == (0, 32)
@@ -224,9 +243,11 @@ def test_encoders_of_two_clips(cfg, bert_folder):
     bert = MODELS.build(
         dict(type='mmdet_clim.SentenceTextEncoder', path=str(bert_folder)))
     objective = MODELS.build(cfg)
-    samples = [objective.sample(proposals(*TWO), packed(picture()))]
+    context = branch(
+        packed(picture()), found=[proposals(*TWO)], text_encoder=bert)
+    sample = sample_of(objective, context)
     with pytest.raises(ValueError, match='expected the width 16.*got 12'):
-        objective.loss(torch.zeros(len(samples[0]), 32), samples, bert)
+        objective.compare(torch.zeros(len(sample), 32), sample, context, True)
 
 
 @pytest.mark.parametrize('changes, key', [

@@ -7,7 +7,8 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_clim.models.objectives import BagReader, bag_of_regions_reading
+from mmdet_clim.models.objectives import BagReader, TilesAlone
+from mmdet_clim.models.objectives.bag_of_regions.reading import embed_positions
 from mmdet_clim.registry import MODELS
 
 INFONCE = dict(
@@ -57,6 +58,20 @@ def objective(bags=None, **kwargs):
             **kwargs))
 
 
+def branch(mosaics, found=None, text_encoder=None):
+    return TilesAlone(mosaics, found, text_encoder)
+
+
+def sample(objective, *mosaics, found=None):
+    context = branch(list(mosaics), found)
+    return objective.sample(context.tiles, context.stages[0])
+
+
+def compare(objective, embeddings, context, is_last=True):
+    regions = objective.sample(context.tiles, context.stages[0])
+    return regions, objective.compare(embeddings, regions, context, is_last)
+
+
 def plain_position(box, frame):
     """Sines and cosines of centre and size, one number after another."""
     width, height = frame[2] - frame[0], frame[3] - frame[1]
@@ -74,23 +89,20 @@ def plain_position(box, frame):
     return torch.tensor(values) / math.sqrt(WIDTH / 2)
 
 
-def plain_bags(embeddings, samples, text_encoder):
+def plain_bags(embeddings, regions, text_encoder):
     """All words of every bag, in the order of the regions."""
-    found, start = [], 0
-    for sample in samples:
-        for bag, frame in zip(sample.bags, sample.bag_bboxes.tolist()):
-            words = []
-            for region in bag.nonzero().flatten().tolist():
-                position = plain_position(sample.bboxes[region].tolist(),
-                                          frame) * text_encoder.word_norm
-                words += [
-                    word + position
-                    for word in embeddings[start + region].view(-1, WIDTH)
-                ]
-            found.append(
-                text_encoder.encode_words(
-                    torch.stack(words)[None], torch.tensor([len(words)]))[0])
-        start += len(sample)
+    found = []
+    for bag, frame in zip(regions.bags, regions.bag_rois[:, 1:].tolist()):
+        words = []
+        for region in bag.nonzero().flatten().tolist():
+            position = plain_position(regions.bboxes[region].tolist(),
+                                      frame) * text_encoder.word_norm
+            words += [
+                word + position for word in embeddings[region].view(-1, WIDTH)
+            ]
+        found.append(
+            text_encoder.encode_words(
+                torch.stack(words)[None], torch.tensor([len(words)]))[0])
     return torch.stack(found)
 
 
@@ -133,7 +145,7 @@ def in_order(monkeypatch):
 
 
 def test_bags_of_tiles_and_of_their_union():
-    samples = objective().sample(proposals(*TWO), mosaic())
+    samples = sample(objective(), mosaic(), found=[proposals(*TWO)])
     tiles = [[0, 0, 40, 40], [40, 0, 80, 40]]
     assert samples.bboxes[:2].tolist() == tiles
     assert samples.is_core.tolist() == [True, True, False, False]
@@ -146,13 +158,15 @@ def test_bags_of_tiles_and_of_their_union():
                                                        [0, 1, 0, 1],
                                                        [1, 1, 1, 1]]
     # Positions are relative to the tile, or to the union.
-    assert samples.bag_bboxes.tolist() == [*tiles, [0, 0, 80, 40]]
+    assert samples.bag_rois.tolist() == [[0, *box]
+                                         for box in (*tiles, [0, 0, 80, 40])]
+    assert samples.composed.tolist() == [[0, 0, 80, 40]]
+    assert samples.bag_keys.tolist() == [[7, 7], [8, 8], [7, 8]]
 
 
 def test_bags_of_tile_boxes_alone():
     of_tiles = objective(regions='tiles')
-    assert not of_tiles.needs_proposals and objective().needs_proposals
-    samples = of_tiles.sample(proposals(*TWO), mosaic())
+    samples = sample(of_tiles, mosaic(), found=[proposals(*TWO)])
     assert len(samples) == 2
     assert samples.bags.int().tolist() == [[1, 0], [0, 1], [1, 1]]
 
@@ -160,15 +174,14 @@ def test_bags_of_tile_boxes_alone():
 def test_value_and_gradients_equal_one_bag_at_a_time(text_encoder, in_order):
     bags = objective(bags=ORDERED)
     # Image 8 stands in both mosaics; the second has no proposals.
-    samples = [
-        bags.sample(proposals(*TWO), mosaic()),
-        bags.sample(
-            proposals(),
-            mosaic((1, 1), keys=[8], captions=[['two dogs', 'a word']])),
-    ]
+    context = branch([
+        mosaic(),
+        mosaic((1, 1), keys=[8], captions=[['two dogs', 'a word']])
+    ], [proposals(*TWO), proposals()], text_encoder)
     torch.manual_seed(0)
     embeddings = torch.randn(5, NUM_WORDS * WIDTH, requires_grad=True)
-    found = bags.loss(embeddings, samples, text_encoder)['loss']
+    samples, found = compare(bags, embeddings, context)
+    found = found['loss']
     texts = text_encoder(['a cat', 'a dog', 'two birds', 'two dogs', 'a word'])
     expected = plain_loss(
         plain_bags(embeddings, samples, text_encoder), [{7}, {8}, {7, 8}, {8}],
@@ -182,12 +195,12 @@ def test_value_and_gradients_equal_one_bag_at_a_time(text_encoder, in_order):
 
 
 def test_queues_on_both_sides(text_encoder, in_order):
-    queue = dict(type='mmdet_clim.TextQueue', size=9, dim=12)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)
     bags = objective(bags=ORDERED, queue=queue)
     torch.manual_seed(0)
-    first = [bags.sample(proposals(*TWO), mosaic())]
     old = torch.randn(4, NUM_WORDS * WIDTH)
-    bags.loss(old, first, text_encoder)
+    context = branch([mosaic()], [proposals(*TWO)], text_encoder)
+    first, _ = compare(bags, old, context)
     past = plain_bags(old, first, text_encoder)[:2]
     # The composed bag belongs to two images and is not kept.
     assert bags.contrast.bag_queue.ids.tolist() == [7, 8]
@@ -197,10 +210,9 @@ def test_queues_on_both_sides(text_encoder, in_order):
 
     resumed = objective(bags=ORDERED, queue=queue)
     resumed.load_state_dict(bags.state_dict())
-    second = [
-        bags.sample(proposals(),
-                    mosaic((1, 1), keys=[8], captions=[['two dogs']]))
-    ]
+    context = branch([mosaic((1, 1), keys=[8], captions=[['two dogs']])], None,
+                     text_encoder)
+    second = bags.sample(context.tiles, context.stages[0])
     embeddings = torch.randn(1, NUM_WORDS * WIDTH, requires_grad=True)
     expected = plain_loss(
         plain_bags(embeddings, second, text_encoder), [{8}],
@@ -209,7 +221,7 @@ def test_queues_on_both_sides(text_encoder, in_order):
                                          ]), [7, 7, 8]))
     wanted, = torch.autograd.grad(expected, embeddings)
     for of in (bags, resumed):
-        found = of.loss(embeddings, second, text_encoder, last_stage=False)
+        _, found = compare(of, embeddings, context, is_last=False)
         torch.testing.assert_close(
             found['loss'], expected, atol=1e-5, rtol=1e-5)
         grad, = torch.autograd.grad(found['loss'], embeddings)
@@ -223,7 +235,7 @@ def sentences(reader, samples, text_encoder):
 
     Every word is a number of its own: region, then place in the region.
     """
-    count = sum(map(len, samples))
+    count = len(samples)
     numbers = torch.arange(count * reader.num_words).float() + 1
     embeddings = numbers[:, None].expand(-1, text_encoder.word_dim).reshape(
         count, -1)
@@ -246,7 +258,7 @@ def sentences(reader, samples, text_encoder):
 def test_orders_of_a_bag(text_encoder):
     reader = BagReader(
         num_words=2, num_orders=4, drop_prob=0., position_weight=0.)
-    samples = [objective().sample(proposals(*TWO), mosaic())]
+    samples = sample(objective(), mosaic(), found=[proposals(*TWO)])
     torch.manual_seed(0)
     seen = set()
     for _ in range(20):
@@ -257,7 +269,7 @@ def test_orders_of_a_bag(text_encoder):
             regions = [(first - 1) // 2 for first in words[::2]]
             # The words of a region stay together and in their order.
             assert words == [2 * r + w for r in regions for w in (1, 2)]
-            held = samples[0].bags[number].nonzero().flatten().tolist()
+            held = samples.bags[number].nonzero().flatten().tolist()
             assert sorted(regions) == held
             seen.add((number, *regions))
     assert {len(of) for of in seen} == {3, 5}
@@ -268,7 +280,7 @@ def test_orders_of_a_bag(text_encoder):
 
 def test_a_bag_of_one_region_has_one_order(text_encoder):
     reader = BagReader(num_words=2, drop_prob=0., position_weight=0.)
-    samples = [objective().sample(proposals(), mosaic((1, 1), keys=[1]))]
+    samples = sample(objective(), mosaic((1, 1), keys=[1]))
     written, bag = sentences(reader, samples, text_encoder)
     assert (written, bag) == ([[1, 2]], [0])
 
@@ -277,14 +289,14 @@ def test_a_bag_of_one_region_has_one_order(text_encoder):
 def test_never_all_words_of_a_region_are_dropped(text_encoder, drop_prob,
                                                  mean):
     reader = BagReader(num_words=2, drop_prob=drop_prob, position_weight=0.)
-    samples = [objective().sample(proposals(*TWO), mosaic())]
+    samples = sample(objective(), mosaic(), found=[proposals(*TWO)])
     torch.manual_seed(0)
     counts = []
     for _ in range(50):
         written, bag = sentences(reader, samples, text_encoder)
         for words, number in zip(written, bag):
             regions = [(word - 1) // 2 for word in words]
-            held = samples[0].bags[number].nonzero().flatten().tolist()
+            held = samples.bags[number].nonzero().flatten().tolist()
             assert sorted(set(regions)) == held
             counts += [regions.count(r) for r in held]
     # Of two words with p = 1/2: both 1/4, one 1/2, none 1/4, which is one.
@@ -297,36 +309,37 @@ def test_a_bag_that_is_too_long_keeps_the_tiles(text_encoder):
     # each are eight regions.
     boxes = [[5. + 40 * c, 5. + 40 * r, 25. + 40 * c, 25. + 40 * r]
              for r in range(2) for c in range(2)]
-    sample = objective(num_compositions=9).sample(
-        proposals(*boxes), mosaic((2, 2), range(4), [['a cat']] * 4))
-    full = sample.bags.sum(1).argmax().item()
-    assert sample.bags[full].all()
+    samples = sample(
+        objective(num_compositions=9),
+        mosaic((2, 2), range(4), [['a cat']] * 4),
+        found=[proposals(*boxes)])
+    full = samples.bags.sum(1).argmax().item()
+    assert samples.bags[full].all()
     reader = BagReader(num_words=2, drop_prob=0., position_weight=0.)
-    written, bag = sentences(reader, [sample], text_encoder)
+    written, bag = sentences(reader, samples, text_encoder)
     of_full = [w for w, number in zip(written, bag) if number == full]
     assert len(of_full) == 4
     for words in of_full:
         assert sorted({(word - 1) // 2 for word in words}) == [0, 1, 2, 3]
     # Of three, two tiles and one of the two proposals.
     reader.max_regions = 3
-    written, bag = sentences(reader, [sample], text_encoder)
-    pairs = (sample.bags.sum(1) == 4).nonzero().flatten().tolist()
+    written, bag = sentences(reader, samples, text_encoder)
+    pairs = (samples.bags.sum(1) == 4).nonzero().flatten().tolist()
     assert pairs
     for words, number in zip(written, bag):
         if number in pairs:
             regions = {(word - 1) // 2 for word in words}
             assert len(regions) == 3
-            assert sample.is_core[list(regions)].sum() == 2
+            assert samples.is_core[list(regions)].sum() == 2
 
 
 def test_at_most_so_many_captions(text_encoder):
     captions = [['a cat', 'a dog', 'one', 'two', 'a word', 'the photo']]
-    queue = dict(type='mmdet_clim.TextQueue', size=99, dim=12)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=99, dim=12)
     bags = objective(queue=queue)
-    sample = [
-        bags.sample(proposals(), mosaic((1, 1), keys=[3], captions=captions))
-    ]
-    out = bags.loss(torch.randn(1, 32), sample, text_encoder)
+    context = branch([mosaic((1, 1), keys=[3], captions=captions)], None,
+                     text_encoder)
+    _, out = compare(bags, torch.randn(1, 32), context)
     # One image: every text is the bag's, and the loss is that of a tie.
     assert bags.contrast.text_queue.ids.tolist() == [3] * 5
     assert out['recall@1'] == 100 and out['loss'].isfinite()
@@ -336,28 +349,28 @@ def test_at_most_so_many_captions(text_encoder):
 
 
 def test_a_text_that_is_not_finite_is_refused_and_a_bag_left_out(text_encoder):
-    queue = dict(type='mmdet_clim.TextQueue', size=9, dim=12)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)
     bags = objective(queue=queue, bags=dict(num_orders=1))
-    sample = [bags.sample(proposals(), mosaic())]
+    context = branch([mosaic()], None, text_encoder)
     embeddings = torch.randn(2, 32)
     embeddings[0] = torch.nan
-    bags.loss(embeddings, sample, text_encoder)
+    compare(bags, embeddings, context)
     assert bags.contrast.bag_queue.ids.tolist() == [8]
-    text_encoder._cache['a cat'] = torch.full((12, ), torch.nan)
+    text_encoder._table[text_encoder._rows['a cat']] = torch.nan
     with pytest.raises(ValueError, match='finite'):
-        bags.loss(torch.randn(2, 32), sample, text_encoder)
+        compare(bags, torch.randn(2, 32), context)
 
 
 def test_the_wrong_box_head_or_text_encoder(text_encoder):
     bags = objective()
-    sample = [bags.sample(proposals(), mosaic())]
+    context = branch([mosaic()], None, text_encoder)
     with pytest.raises(
             ValueError, match='2 pseudo-words of 16, 32 in all, '
             'got 12'):
-        bags.loss(torch.randn(2, 12), sample, text_encoder)
+        compare(bags, torch.randn(2, 12), context)
     bags = objective(bags=dict(max_regions=5))
     with pytest.raises(ValueError, match='takes 8 words, 4 regions'):
-        bags.loss(torch.randn(2, 32), sample, text_encoder)
+        compare(bags, torch.randn(2, 32), context)
 
 
 @pytest.mark.parametrize('kwargs, key', [
@@ -377,7 +390,6 @@ def test_bad_arguments(kwargs, key):
 
 
 def test_position_embedding_needs_a_width_that_eight_divides():
-    embed_positions = bag_of_regions_reading.embed_positions
     boxes = torch.rand(3, 4)
     torch.testing.assert_close(
         embed_positions(boxes, 24).norm(dim=1), torch.ones(3))

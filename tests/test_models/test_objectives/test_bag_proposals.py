@@ -1,20 +1,31 @@
 # Licensed under the Apache License, Version 2.0.
 """Which proposals get into a bag."""
 import torch
+from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 
-from mmdet_clim.models.objectives import LikelyObjects
+from mmdet_clim.models.objectives import LikelyObjects, TilesAlone
 
 TILES = torch.tensor([[0., 0., 100., 100.], [100., 0., 200., 100.]])
 
 
+def stage_of(boxes, scores, tiles=TILES):
+    """The stage of one image with these proposals."""
+    sample = DetDataSample()
+    sample.gt_instances = InstanceData(bboxes=tiles)
+    proposals = InstanceData(
+        bboxes=torch.as_tensor(boxes).view(-1, 4),
+        scores=torch.as_tensor(scores))
+    return TilesAlone([sample], [proposals]).stages[0]
+
+
 def choose(boxes, scores, tiles=TILES, **kwargs):
-    boxes, owners = LikelyObjects(**kwargs)(InstanceData(
-        bboxes=torch.tensor(boxes).view(-1, 4), scores=torch.tensor(scores)),
-                                            tiles)
-    order = boxes[:, 0].argsort()
-    return boxes[order].tolist(), owners[order].tolist()
+    found, image, owners = LikelyObjects(**kwargs)(
+        stage_of(boxes, scores, tiles))
+    assert not image.any()
+    order = found[:, 0].argsort()
+    return found[order].tolist(), owners[order].tolist()
 
 
 def test_shape_and_size_are_relative_to_the_tile():
@@ -59,24 +70,40 @@ def test_suppression_is_within_a_tile():
 def test_at_most_so_many_at_random():
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(60, 2, generator=generator) * torch.tensor([180., 80.])
-    proposals = InstanceData(
-        bboxes=torch.cat([corner, corner + 15], 1),
-        scores=torch.linspace(.99, .9, 60))
-    every = LikelyObjects(max_objects=60)(proposals, TILES)
-    overlap = bbox_overlaps(every[0], every[0]).fill_diagonal_(0)
+    stage = stage_of(
+        torch.cat([corner, corner + 15], 1), torch.linspace(.99, .9, 60))
+    every, _, _ = LikelyObjects(max_objects=60)(stage)
+    overlap = bbox_overlaps(every, every).fill_diagonal_(0)
     assert overlap.max() <= .2
     seen = set()
     for _ in range(20):
-        boxes, owners = LikelyObjects(max_objects=3)(proposals, TILES)
+        boxes, _, owners = LikelyObjects(max_objects=3)(stage)
         assert owners.bincount().tolist() == [3, 3]
         assert ((boxes >= TILES[owners].repeat(1, 1) -
                  1e-4)[:, :2]).all() and (boxes <= 200).all()
         seen |= {tuple(box) for box in boxes.tolist()}
-    assert seen <= {tuple(box) for box in every[0].tolist()}
+    assert seen <= {tuple(box) for box in every.tolist()}
     assert len(seen) > 12
     # Only the best few of a tile are looked at.
-    few, owners = LikelyObjects(max_considered=2)(proposals, TILES)
+    _, _, owners = LikelyObjects(max_considered=2)(stage)
     assert owners.bincount().max() <= 2
+
+
+def test_images_are_chosen_from_apart():
+    """Boxes of two images at one place do not suppress each other."""
+    samples, proposals = [], []
+    for number, score in enumerate([.95, .9, .99]):
+        sample = DetDataSample()
+        sample.gt_instances = InstanceData(bboxes=TILES[:1 + number % 2])
+        samples.append(sample)
+        proposals.append(
+            InstanceData(
+                bboxes=torch.tensor([[10., 10., 50., 50.]]),
+                scores=torch.tensor([score])))
+    stage, = TilesAlone(samples, proposals).stages
+    boxes, image, tile = LikelyObjects()(stage)
+    assert boxes.tolist() == [[10, 10, 50, 50]] * 3
+    assert (image.tolist(), tile.tolist()) == ([0, 1, 2], [0, 0, 0])
 
 
 def test_no_proposals():

@@ -10,13 +10,14 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from mmdet_clim.datasets import ImageTextDataset
+from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.models.objectives import (
     RegionCaptionObjective,
+    Regions,
     RegionTagObjective,
-    SampledRegions,
-    largest_in_tiles,
-    recall_at_1,
+    TilesAlone,
 )
+from mmdet_clim.models.objectives.region_caption import match
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 from mmdet_clim.registry import MODELS
 
@@ -52,8 +53,23 @@ def mosaic(
     return sample
 
 
-def no_proposals():
-    return InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0))
+def proposals_of(*boxes):
+    """Boxes, best score first, scores from 0.9 downwards."""
+    return InstanceData(
+        bboxes=torch.tensor(boxes).view(-1, 4),
+        scores=.9 - .01 * torch.arange(len(boxes)))
+
+
+def sample(objective, *mosaics, proposals=None):
+    context = TilesAlone(list(mosaics), proposals)
+    return objective.sample(context.tiles, context.stages[0])
+
+
+def compare(objective, embeddings, mosaics, text_encoder, regions=None):
+    context = TilesAlone(list(mosaics), None, text_encoder)
+    if regions is None:
+        regions = objective.sample(context.tiles, context.stages[0])
+    return objective.compare(embeddings, regions, context, True)
 
 
 def caption_objective(**kwargs):
@@ -72,26 +88,27 @@ def tag_objective(**kwargs):
 
 
 def test_captions_sample_tiles_then_compositions():
-    samples = caption_objective().sample(no_proposals(), mosaic())
-    # A grid of 1x2 has one rectangle of two tiles.
-    assert samples.bboxes.tolist() == [[0, 0, 10, 10], [10, 0, 20, 10],
-                                       [0, 0, 20, 10]]
-    assert samples.members.tolist() == [[True, False], [False, True],
-                                        [True, True]]
+    single = mosaic((1, 1), captions=[['three']], tags=[[]], keys=[8])
+    regions = sample(caption_objective(), mosaic(), single)
+    # A grid of 1x2 has one rectangle of two tiles, one of 1x1 has none.
+    assert regions.rois.tolist() == [[0, 0, 0, 10, 10], [0, 10, 0, 20, 10],
+                                     [0, 0, 0, 20, 10], [1, 0, 0, 10, 10]]
+    assert regions.members.int().tolist() == [[1, 0], [0, 1], [1, 1], [1, 0]]
+    assert regions.image.tolist() == [0, 0, 0, 1]
+    assert regions.composed.tolist() == [[0, 0, 20, 10]]
+    assert len(regions) == 4
 
 
 def test_caption_loss_equals_the_plain_formula(text_encoder):
     objective = caption_objective()
-    samples = [
-        objective.sample(no_proposals(), mosaic()),
-        # Image 8 stands in both mosaics.
-        objective.sample(
-            no_proposals(),
-            mosaic((1, 1), captions=[['three']], tags=[[]], keys=[8]))
+    # Image 8 stands in both mosaics.
+    mosaics = [
+        mosaic(),
+        mosaic((1, 1), captions=[['three']], tags=[[]], keys=[8])
     ]
     torch.manual_seed(1)
     embeddings = torch.randn(4, 6)
-    out = objective.loss(embeddings, samples, text_encoder)
+    out = compare(objective, embeddings, mosaics, text_encoder)
     # Texts: one (7), two (8), three (8).
     targets = torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 1], [0, 1, 1]])
     texts = text_encoder(['one', 'two', 'three'])
@@ -104,26 +121,24 @@ def test_caption_loss_equals_the_plain_formula(text_encoder):
 
 def test_fixed_divisor(text_encoder):
     average, fixed = caption_objective(), caption_objective(avg_factor=4)
-    sample = [average.sample(no_proposals(), mosaic())]
     embeddings = torch.randn(3, 6)
     torch.testing.assert_close(
-        fixed.loss(embeddings, sample, text_encoder)['loss'] * 4,
-        average.loss(embeddings, sample, text_encoder)['loss'] * 3)
+        compare(fixed, embeddings, [mosaic()], text_encoder)['loss'] * 4,
+        compare(average, embeddings, [mosaic()], text_encoder)['loss'] * 3)
 
 
 def test_queue_adds_past_captions_and_survives_a_checkpoint(text_encoder):
-    queue = dict(type='mmdet_clim.TextQueue', size=3, dim=6)
+    queue = dict(type='mmdet_clim.FeatureQueue', size=3, dim=6)
     objective = caption_objective(queue=queue)
-    sample = [objective.sample(no_proposals(), mosaic())]
     embeddings = torch.randn(3, 6)
-    first = objective.loss(embeddings, sample, text_encoder)['loss']
+    args = embeddings, [mosaic()], text_encoder
+    first = compare(objective, *args)['loss']
     assert objective.queue.ids.tolist() == [7, 8]
     resumed = caption_objective(queue=queue)
     resumed.load_state_dict(objective.state_dict())
-    second = objective.loss(embeddings, sample, text_encoder)['loss']
+    second = compare(objective, *args)['loss']
     assert not torch.isclose(first, second)
-    torch.testing.assert_close(
-        resumed.loss(embeddings, sample, text_encoder)['loss'], second)
+    torch.testing.assert_close(compare(resumed, *args)['loss'], second)
     assert objective.queue.ids.tolist() == [8, 7, 8]
 
 
@@ -159,11 +174,10 @@ def test_sources_with_the_same_ids_do_not_share_captions(
     assert [p.img_id for p in packed] == [0, 0, 0]
     objective = caption_objective(
         num_compositions=0,
-        queue=dict(type='mmdet_clim.TextQueue', size=9, dim=6))
-    samples = [objective.sample(no_proposals(), p) for p in packed]
+        queue=dict(type='mmdet_clim.FeatureQueue', size=9, dim=6))
     embeddings = torch.randn(1, 6)
-    objective.loss(embeddings, samples[:1], text_encoder)
-    loss = objective.loss(embeddings, samples[1:2], text_encoder)['loss']
+    compare(objective, embeddings, packed[:1], text_encoder)
+    loss = compare(objective, embeddings, packed[1:2], text_encoder)['loss']
     # 'three' is the region's own text and 'one', in the queue, is not.
     texts = text_encoder(['three', 'one'])
     logits = 10 * F.normalize(embeddings, dim=1) @ texts.T - 4
@@ -172,66 +186,104 @@ def test_sources_with_the_same_ids_do_not_share_captions(
         F.binary_cross_entropy_with_logits(
             logits, torch.tensor([[1., 0.]]), reduction='sum'))
     # Both tiles are image 0 of the first source, which the queue knows.
-    targets = objective.match(samples[2:], objective.queue.ids)
+    context = TilesAlone(packed[2:])
+    regions = objective.sample(context.tiles, context.stages[0])
+    targets = match(regions, context.tiles, objective.queue.ids)
     assert targets.tolist() == [[True, False]] * 2
 
 
 def test_a_caption_embedding_that_is_not_finite_is_refused(text_encoder):
     text_encoder.tower.weight.data[text_encoder.names.index('two')] = torch.nan
-    for queue in (None, dict(type='mmdet_clim.TextQueue', size=9, dim=6)):
+    for queue in (None, dict(type='mmdet_clim.FeatureQueue', size=9, dim=6)):
         objective = caption_objective(queue=queue)
-        sample = [objective.sample(no_proposals(), mosaic())]
         with pytest.raises(ValueError, match=r"finite.*rank for \['two'\]"):
-            objective.loss(torch.randn(3, 6), sample, text_encoder)
+            compare(objective, torch.randn(3, 6), [mosaic()], text_encoder)
     assert len(objective.queue) == 0
 
 
 def test_largest_likely_proposal_of_each_tile():
-    tiles = mosaic().gt_instances.bboxes
-    proposals = torch.tensor([
+    found = proposals_of(
         [1., 1., 3., 3.],  # tile 0, best score, small
         [6., 0., 14., 4.],  # half in each: the first tile, clamped
         [0., 0., 10., 10.],  # third of tile 0: past max_proposals
-    ])
-    best = largest_in_tiles(proposals, tiles, max_proposals=2)
-    assert best.tolist() == [
+    )
+    single = mosaic((1, 1), captions=[['three']], tags=[[]], keys=[8])
+    context = TilesAlone([mosaic(), single],
+                         [found, proposals_of([2., 2., 5., 9.])])
+    stage, = context.stages
+    best = stage.largest_in_tiles(max_proposals=2)
+    assert best[0].tolist() == [
         [6, 0, 10, 4],  # largest of the two that count
         [10, 0, 20, 10],  # none: the tile itself
     ]
+    assert best[1, 0].tolist() == [2, 2, 5, 9]
+    assert stage.largest_in_tiles()[0, 0].tolist() == [0, 0, 10, 10]
     # Less than min_overlap in any tile: a proposal over the padding.
-    outside = torch.tensor([[8., 9., 18., 30.]])
-    assert torch.equal(largest_in_tiles(outside, tiles), tiles)
-    assert torch.equal(largest_in_tiles(torch.zeros(0, 4), tiles), tiles)
+    outside = proposals_of([8., 9., 18., 30.])
+    for proposals in ([outside], None):
+        context = TilesAlone([mosaic()], proposals)
+        assert torch.equal(context.stages[0].largest_in_tiles(),
+                           context.tiles.boxes)
+
+
+def test_a_tile_has_what_lies_in_it_by_more_than_the_least_share():
+    found = proposals_of([0., 0., 10., 20.], [12., 0., 18., 9.])
+    owns = TilesAlone([mosaic()], [found]).stages[0].tile_proposals
+    assert owns(.49).owns[0].int().tolist() == [[1, 0], [0, 1]]
+    assert owns(.5).owns[0].int().tolist() == [[0, 0], [0, 1]]
+    assert owns(.5).boxes[0].tolist() == [[0, 0, 10, 10], [12, 0, 18, 9]]
+
+
+@pytest.mark.parametrize('objective', ['tag', 'pseudo'])
+def test_settings_of_proposals_reach_the_tiles(objective):
+    """``min_overlap`` and ``max_proposals`` of the objective itself."""
+    make = dict(tag=tag_objective, pseudo=pseudo_label_objective)[objective]
+    # In tile 0: small, larger and mostly outside, largest.
+    found = proposals_of([1., 1., 3., 3.], [0., 0., 10., 20.],
+                         [0., 0., 9., 9.])
+    expected = {
+        (.3, 1): [[1, 1, 3, 3]],
+        (.3, 2): [[1, 1, 3, 3], [0, 0, 10, 10]],
+        (.6, 2): [[1, 1, 3, 3], [0, 0, 9, 9]],
+    }
+    for (min_overlap, max_proposals), boxes in expected.items():
+        regions = sample(
+            make(min_overlap=min_overlap, max_proposals=max_proposals),
+            mosaic(tags=[[0], []]),
+            proposals=[found])
+        if objective == 'tag':
+            area = [(b[2] - b[0]) * (b[3] - b[1]) for b in boxes]
+            largest = boxes[area.index(max(area))]
+            assert regions.bboxes[0].tolist() == largest
+        else:
+            assert regions.bboxes.tolist() == boxes
 
 
 @pytest.mark.parametrize('make', [caption_objective, tag_objective])
 def test_regions_are_tiles_or_proposals(make):
-    found = InstanceData(
-        bboxes=torch.tensor([[1., 1., 3., 3.], [12., 2., 18., 8.]]),
-        scores=torch.tensor([.9, .8]))
-    sample = mosaic()
+    found = [proposals_of([1., 1., 3., 3.], [12., 2., 18., 8.])]
     of_tiles = make(regions='tiles', num_compositions=1)
-    assert not of_tiles.needs_proposals
-    assert of_tiles.sample(found, sample).bboxes.tolist() == [[0, 0, 10, 10],
-                                                              [10, 0, 20, 10],
-                                                              [0, 0, 20, 10]]
+    assert sample(
+        of_tiles, mosaic(),
+        proposals=found).bboxes.tolist() == [[0, 0, 10, 10], [10, 0, 20, 10],
+                                             [0, 0, 20, 10]]
     of_proposals = make(regions='proposals', num_compositions=1)
-    assert of_proposals.needs_proposals
-    assert of_proposals.sample(found,
-                               sample).bboxes.tolist() == [[1, 1, 3, 3],
-                                                           [12, 2, 18, 8],
-                                                           [1, 1, 18, 8]]
+    assert sample(
+        of_proposals, mosaic(),
+        proposals=found).bboxes.tolist() == [[1, 1, 3, 3], [12, 2, 18, 8],
+                                             [1, 1, 18, 8]]
     with pytest.raises(ValueError, match="regions.*'boxes'"):
         make(regions='boxes')
 
 
 def test_tags_of_compositions_are_unions(text_encoder):
     objective = tag_objective()
-    sample = objective.sample(no_proposals(), mosaic(tags=[[0, 2], [1]]))
-    targets = sample.tag_targets(len(CLASSES))
+    tagged = mosaic(tags=[[0, 2], [1]])
+    tiles = TilesAlone([tagged]).tiles
+    targets = tiles.tag_targets(sample(objective, tagged), len(CLASSES))
     assert targets.int().tolist() == [[1, 0, 1], [0, 1, 0], [1, 1, 1]]
     embeddings = torch.randn(3, 6)
-    out = objective.loss(embeddings, [sample], text_encoder)
+    out = compare(objective, embeddings, [tagged], text_encoder)
     logits = 10 * F.normalize(embeddings, dim=1) @ text_encoder(CLASSES).T - 4
     loss = F.binary_cross_entropy_with_logits(
         logits, targets.float(), reduction='none')
@@ -240,13 +292,13 @@ def test_tags_of_compositions_are_unions(text_encoder):
 
 def test_regions_without_tags_are_left_out(text_encoder):
     objective = tag_objective()
-    sample = objective.sample(no_proposals(), mosaic(tags=[[], [1]]))
+    regions = sample(objective, mosaic(tags=[[], [1]]))
     # The untagged tile is out; the pair holds the tag of its other tile.
-    assert sample.members.tolist() == [[False, True], [True, True]]
-    empty = objective.sample(no_proposals(), mosaic(tags=[[], []]))
-    assert len(empty) == 0
+    assert regions.members.tolist() == [[False, True], [True, True]]
+    empty = mosaic(tags=[[], []])
+    assert len(sample(objective, empty)) == 0
     embeddings = torch.randn(0, 6, requires_grad=True)
-    out = objective.loss(embeddings, [empty], text_encoder)
+    out = compare(objective, embeddings, [empty], text_encoder)
     assert out['loss'].item() == 0
     out['loss'].backward()
     assert embeddings.grad is not None
@@ -264,34 +316,32 @@ def pseudo_label_objective(**kwargs):
 
 def test_pseudo_labels_go_to_the_best_proposals_of_tagged_tiles():
     objective = pseudo_label_objective(max_proposals=2)
-    found = InstanceData(
-        bboxes=torch.tensor([
-            [11., 1., 19., 9.],  # tile 1, which has no tags
-            [1., 1., 3., 3.],
-            [4., 4., 14., 9.],  # most of it in tile 0: clamped
-            [0., 0., 9., 9.],  # third of its tile
-        ]),
-        scores=torch.tensor([.9, .8, .7, .6]))
-    sample = objective.sample(found, mosaic(tags=[[0, 2], []]))
-    assert sample.bboxes.tolist() == [[1, 1, 3, 3], [4, 4, 10, 9]]
-    assert sample.members.tolist() == [[True, False]] * 2
-    assert len(objective.sample(no_proposals(), mosaic())) == 0
+    found = proposals_of(
+        [11., 1., 19., 9.],  # tile 1, which has no tags
+        [1., 1., 3., 3.],
+        [4., 4., 14., 9.],  # most of it in tile 0: clamped
+        [0., 0., 9., 9.],  # third of its tile
+    )
+    regions = sample(objective, mosaic(tags=[[0, 2], []]), proposals=[found])
+    assert regions.bboxes.tolist() == [[1, 1, 3, 3], [4, 4, 10, 9]]
+    assert regions.members.tolist() == [[True, False]] * 2
+    assert len(sample(objective, mosaic())) == 0
 
 
 def test_pseudo_labels_are_the_nearest_tags(text_encoder):
     objective = pseudo_label_objective(min_similarity=0.5)
     cat, dog, cow = text_encoder(CLASSES)
-    sample = SampledRegions(
-        torch.zeros(3, 4),
-        torch.tensor([[True, False], [True, False], [False, True]]),
-        mosaic(tags=[[0, 2], [1]]))
+    regions = Regions(
+        torch.zeros(3, 5), torch.zeros(3, dtype=torch.long),
+        torch.tensor([[True, False], [True, False], [False, True]]))
     embeddings = torch.stack([
         3 * cow + cat,  # the nearer of its two tags
         -cat - cow,  # far from every tag of its tile: left out
         dog + .1 * cat,
     ])
     embeddings.requires_grad_()
-    out = objective.loss(embeddings, [sample], text_encoder)
+    out = compare(objective, embeddings, [mosaic(tags=[[0, 2], [1]])],
+                  text_encoder, regions)
     assert out['labelled'].item() == pytest.approx(200 / 3)
     kept = F.normalize(embeddings[[0, 2]], dim=1)
     logits = 10 * kept @ text_encoder(CLASSES).T - 4
@@ -303,11 +353,22 @@ def test_pseudo_labels_are_the_nearest_tags(text_encoder):
     assert embeddings.grad[[0, 2]].abs().sum(1).gt(0).all()
 
 
+def test_a_label_is_as_near_as_its_cosine_says(text_encoder):
+    """Whatever the norm of the embedding."""
+    objective = pseudo_label_objective(min_similarity=0.8)
+    cat, dog, _ = text_encoder(CLASSES)
+    across = F.normalize(dog - (dog @ cat) * cat, dim=0)
+    near, far = cat + .7 * across, cat + .8 * across  # cosines .82 and .78
+    embeddings = torch.stack([.01 * near, 100 * far, 100 * near, .01 * far])
+    candidates = torch.tensor([[True, False, False]]).expand(4, 3)
+    found = objective.label(embeddings, text_encoder(CLASSES), candidates)
+    assert found[:, 0].tolist() == [True, False, True, False]
+
+
 def test_no_pseudo_labels_at_all(text_encoder):
     objective = pseudo_label_objective()
     embeddings = torch.randn(0, 6, requires_grad=True)
-    empty = objective.sample(no_proposals(), mosaic())
-    out = objective.loss(embeddings, [empty], text_encoder)
+    out = compare(objective, embeddings, [mosaic()], text_encoder)
     assert out['loss'].item() == 0 and out['labelled'].item() == 0
     out['loss'].backward()
     assert embeddings.grad is not None
@@ -343,7 +404,3 @@ def test_bad_arguments(kwargs, key):
 def test_bad_vocabulary():
     with pytest.raises(ValueError, match='twice'):
         RegionTagObjective(loss=BCE, vocabulary=['cat', 'cat'])
-
-
-def test_sampled_regions_know_their_number():
-    assert len(SampledRegions(torch.zeros(2, 4), torch.ones(2, 1), None)) == 2

@@ -8,7 +8,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 
+from mmdet_clim.models.objectives import BranchContext, Proposals
 from mmdet_clim.models.region_readers import CascadeReader, TwoStageReader
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
 
 
 @pytest.fixture
@@ -29,11 +31,10 @@ def model(cascade_clim_cfg):
 
 @pytest.fixture
 def mosaics(model, make):
-    """Images and samples of two mosaics, and their feature maps."""
+    """Images and samples of two mosaics."""
     data = model.data_preprocessor(
         make['collate'](make['mosaic'](3), make['mosaic'](4)), True)
-    inputs = data['inputs']['mosaic']
-    return inputs, data['data_samples']['mosaic'], model.extract_feat(inputs)
+    return data['inputs']['mosaic'], data['data_samples']['mosaic']
 
 
 def losses_of(model, batch, seed=0):
@@ -61,74 +62,110 @@ def test_names_and_gradients(model, batch):
 
 
 def test_every_stage_embeds_with_its_own_head(model, mosaics):
-    _, samples, feats = mosaics
+    inputs, samples = mosaics
     detector, reader = model.detector, model.region_reader
     rois = bbox2roi([sample.gt_instances.bboxes for sample in samples])
-    proposals = reader.propose(detector, feats, samples)
-    stages = list(reader.stages(detector, feats, proposals, samples))
+    feats = reader.extract_feat(detector, inputs, samples)
+    stages = reader.stages(detector, feats)
     assert [s.weight for s in stages] == [1, .5, .25]
-    assert [s.is_last for s in stages] == [False, False, True]
     read = [s.read(rois) for s in stages]
     for embeddings, head, extractor in zip(
             read, detector.roi_head.bbox_head,
             detector.roi_head.bbox_roi_extractor):
-        x = extractor(feats[:3], rois).flatten(1)
+        x = extractor(feats.levels[:3], rois).flatten(1)
         for fc in head.shared_fcs:
             x = fc(x).relu()
         torch.testing.assert_close(embeddings, head.fc_cls.projection(x))
-    assert torch.equal(read[-1], reader.read(detector, feats, rois))
     assert not torch.equal(read[0], read[-1])
 
 
+def context_of(model, mosaics):
+    inputs, samples = mosaics
+    return BranchContext(model.detector, model.region_reader,
+                         model.text_encoder, inputs, samples)
+
+
+def moved(detector, stage, feats, boxes, shape=(64, 64)):
+    """The boxes of each image as mmdet's own head regresses them."""
+    head = detector.roi_head.bbox_head[stage]
+    found = []
+    for number, of_image in enumerate(boxes):
+        rois = bbox2roi([of_image])
+        rois[:, 0] = number
+        _, deltas = head(detector.roi_head.bbox_roi_extractor[stage](
+            feats.levels[:3], rois))
+        found.append(
+            head.bbox_coder.decode(of_image, deltas, max_shape=shape).detach())
+    return found
+
+
 def test_proposals_are_refined_by_the_stage_before(model, mosaics):
-    _, samples, feats = mosaics
-    detector, reader = model.detector, model.region_reader
-    proposals = reader.propose(detector, feats, samples)
-    boxes = [of_image.bboxes for of_image in proposals]
-    scores = [of_image.scores for of_image in proposals]
-    for stage in reader.stages(detector, feats, proposals, samples):
-        for expected, found in zip(boxes, stage.proposals):
-            torch.testing.assert_close(found.bboxes, expected)
-            assert not found.bboxes.requires_grad
-        for expected, found in zip(scores, stage.proposals):
-            assert torch.equal(found.scores, expected)
-        head = detector.roi_head.bbox_head[stage.index]
-        moved = []
-        for number, of_image in enumerate(boxes):
-            rois = bbox2roi([of_image])
-            rois[:, 0] = number
-            _, deltas = head(detector.roi_head.bbox_roi_extractor[stage.index](
-                feats[:3], rois))
-            moved.append(
-                head.bbox_coder.decode(of_image, deltas,
-                                       max_shape=(64, 64)).detach())
-        assert (moved[0] - boxes[0]).abs().max() > .1
-        boxes = moved
+    context = context_of(model, mosaics)
+    detector = model.detector
+    boxes = list(context.proposals.boxes)
+    scores = context.proposals.scores
+    assert [s.is_last for s in context.stages] == [False, False, True]
+    for stage in context.stages:
+        found = stage.tile_proposals().proposals
+        torch.testing.assert_close(list(found.boxes), boxes)
+        assert not found.boxes.requires_grad
+        assert torch.equal(found.scores, scores)
+        again = moved(detector, stage.index, context.feats, boxes)
+        assert (again[0] - boxes[0]).abs().max() > .1
+        boxes = again
+
+
+def test_images_of_two_sizes_are_clipped_each_to_its_own(model, mosaics):
+    context = context_of(model, mosaics)
+    context.data_samples[1].set_metainfo(dict(img_shape=(40, 48)))
+    boxes = list(context.proposals.boxes)
+    found = context.stages[1].tile_proposals().proposals.boxes
+    for number, shape in enumerate([(64, 64), (40, 48)]):
+        expected = moved(model.detector, 0, context.feats, boxes, shape)
+        torch.testing.assert_close(found[number], expected[number])
+    assert found[1, :, 3].max() == 40 and found[0, :, 3].max() > 40
+
+
+def test_no_more_proposals_are_refined_than_tiles_can_keep(
+        model, mosaics, monkeypatch):
+    """Those that tiles keep, then the best of the others."""
+    context = context_of(model, mosaics)
+    asked = []
+    for stage in context.readings[:-1]:
+        refine = stage.refine
+        stage.refine = lambda rois, refine=refine: asked.append(
+            rois) or refine(rois)
+    first = context.stages[0].tile_proposals(.3, 2)
+    context.stages[2].tile_proposals(.3, 2)
+    # Four tiles in each of two images, two proposals each, two stages.
+    assert [len(rois) for rois in asked] == [16, 16]
+    for number in range(2):
+        kept = first.owns[number].any(1)
+        best = kept.nonzero().flatten().tolist()
+        best += (~kept).nonzero().flatten().tolist()[:8 - len(best)]
+        rois = asked[0][asked[0][:, 0] == number]
+        torch.testing.assert_close(
+            rois[:, 1:], context.proposals.boxes[number][sorted(best)])
+    # A class is scored by none of it.
+    monkeypatch.setattr(ZeroShotClassifier, 'score', None)
+    context_of(model, mosaics).stages[2].tile_proposals()
 
 
 def test_losses_are_weighted_sums_of_the_stages(model, mosaics):
-    """The same by calling objectives, stage after stage, in plain loops."""
-    inputs, samples, feats = mosaics
-    expected = dict(caption=0., tag=0.)
-    recall = dict(caption=0., tag=0.)
+    """The same by calling objectives, stage after stage."""
+    inputs, samples = mosaics
     copied = copy.deepcopy(model)
+    expected, recall = {}, {}
     torch.manual_seed(1)
-    feats = copied.extract_feat(inputs)
-    reader, detector = copied.region_reader, copied.detector
-    proposals = reader.propose(detector, feats, samples)
-    for stage, weight in enumerate([1, .5, .25]):
-        chosen = {
-            name: [o.sample(p, s) for p, s in zip(proposals, samples)]
-            for name, o in copied.objectives.items()
-        }
-        for name, objective in copied.objectives.items():
-            rois = bbox2roi([r.bboxes for r in chosen[name]])
-            values = objective.loss(
-                reader.read(detector, feats, rois, stage), chosen[name],
-                copied.text_encoder, stage == 2)
+    context = context_of(copied, mosaics)
+    for name, objective in copied.objectives.items():
+        expected[name] = recall[name] = 0.
+        for stage, weight in zip(context.stages, [1, .5, .25]):
+            regions = objective.sample(context.tiles, stage)
+            values = objective.compare(
+                stage.read(regions.rois), regions, context, stage.index == 2)
             expected[name] += weight * values['loss'].item()
             recall[name] += values['recall@1'].item() / 3
-        proposals = reader.refine(detector, feats, proposals, samples, stage)
     torch.manual_seed(1)
     losses = model.branch_loss('mosaic', inputs, samples)
     for name in expected:
@@ -139,19 +176,19 @@ def test_losses_are_weighted_sums_of_the_stages(model, mosaics):
 
 
 def test_compositions_are_drawn_in_each_stage(model, mosaics, monkeypatch):
-    inputs, samples, _ = mosaics
+    inputs, samples = mosaics
     drawn = []
     objective = model.objectives['caption']
     sample = objective.sample
     monkeypatch.setattr(objective, 'sample',
                         lambda *args: drawn.append(sample(*args)) or drawn[-1])
     model.branch_loss('mosaic', inputs, samples)
-    assert len(drawn) == 3 * len(samples)
-    assert len({str(regions.members.tolist()) for regions in drawn}) > 2
+    assert len(drawn) == 3
+    assert len({str(regions.members.tolist()) for regions in drawn}) > 1
 
 
 def test_the_queue_takes_the_texts_of_a_step_once(model, mosaics):
-    inputs, samples, _ = mosaics
+    inputs, samples = mosaics
     model.objectives['caption'].queue.size = 6
     model.branch_loss('mosaic', inputs, samples[:1] * 2)
     queue = model.objectives['caption'].queue
@@ -175,27 +212,29 @@ def test_train_steps_lower_the_losses(model, batch):
 
 
 def test_images_without_proposals(model, mosaics):
-    _, samples, feats = mosaics
     empty = InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0))
     one = InstanceData(
         bboxes=torch.tensor([[4., 4., 30., 30.]]), scores=torch.ones(1))
     for proposals in ([empty, empty], [empty, one], [one, empty]):
-        stages = model.region_reader.stages(model.detector, feats, proposals,
-                                            samples)
-        for stage in stages:
-            assert [len(p)
-                    for p in stage.proposals] == [len(p) for p in proposals]
+        context = context_of(model, mosaics)
+        context.proposals = Proposals.of_images(proposals)
+        for stage in context.stages:
+            found = stage.tile_proposals()
+            assert found.proposals.counts == [len(p) for p in proposals]
+            assert found.owns.sum(
+                (1, 2)).tolist() == [len(p) for p in proposals]
             assert stage.read(torch.zeros(0, 5)).shape == (0, 8)
 
 
-def test_objectives_that_need_no_proposals(cascade_clim_cfg, batch):
-    cascade_clim_cfg['objectives'].pop('tag')
-    model = MODELS.build(cascade_clim_cfg).train()
-    assert losses_of(model, batch)['mosaic.caption.loss'] > 0
+def test_what_no_objective_asks_for_is_not_made(model, mosaics, monkeypatch):
+    monkeypatch.setattr(CascadeReader, 'propose', None)
+    for name, objective in model.objectives.items():
+        objective.regions = 'tiles'
+        assert objective.losses(context_of(model, mosaics))['loss'] > 0, name
 
 
 def test_bfloat16_autocast(model, mosaics):
-    inputs, samples, _ = mosaics
+    inputs, samples = mosaics
     torch.manual_seed(0)
     full = copy.deepcopy(model).branch_loss('mosaic', inputs, samples)
     torch.manual_seed(0)

@@ -9,8 +9,10 @@ from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
 from torch import nn
 
+from mmdet_clim.models.dense_heads import ZeroShotLayer
 from mmdet_clim.models.region_readers import (
     DenseFeatureReader,
     build_region_reader,
@@ -25,100 +27,9 @@ ROIS = torch.tensor([[0., 0., 0., 32., 32.], [1., 16., 16., 64., 64.],
                      [0., 0., 0., 64., 64.]])
 
 
-@pytest.fixture
-def fcos_cfg(text_encoder_cfg):
-    """An FCOS of 8 channels with text embeddings."""
-    register_all_modules()
-    return ConfigDict(
-        type='mmdet.FCOS',
-        data_preprocessor=dict(
-            type='mmdet.DetDataPreprocessor',
-            mean=[127.] * 3,
-            std=[60.] * 3,
-            pad_size_divisor=32),
-        backbone=dict(
-            type='mmdet.ResNet', depth=18, base_channels=4, norm_eval=False),
-        neck=dict(
-            type='mmdet.FPN',
-            in_channels=[4, 8, 16, 32],
-            out_channels=8,
-            start_level=1,
-            add_extra_convs='on_output',
-            num_outs=5),
-        bbox_head=dict(
-            type='mmdet_clim.ZeroShotHead',
-            vocabulary=CLASSES,
-            classifier=dict(text_encoder=text_encoder_cfg, templates=('{}', )),
-            head=dict(
-                type='mmdet.FCOSHead',
-                in_channels=8,
-                feat_channels=8,
-                stacked_convs=1,
-                norm_cfg=None,
-                loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True))),
-        train_cfg=dict(),
-        test_cfg=dict(
-            nms_pre=50,
-            score_thr=0.,
-            nms=dict(type='nms', iou_threshold=.5),
-            max_per_img=20))
-
-
-@pytest.fixture
-def detr_cfg(text_encoder_cfg, fcos_cfg):
-    """A Deformable DETR of 16 channels and two layers with text embeddings."""
-    attention = dict(embed_dims=16, num_heads=2, num_levels=2, dropout=0.)
-    ffn = dict(embed_dims=16, feedforward_channels=16, ffn_drop=0.)
-    return ConfigDict(
-        type='mmdet.DeformableDETR',
-        num_queries=12,
-        num_feature_levels=2,
-        with_box_refine=True,
-        data_preprocessor=fcos_cfg['data_preprocessor'],
-        backbone=dict(
-            fcos_cfg['backbone'],
-            num_stages=3,
-            strides=(1, 2, 2),
-            dilations=(1, 1, 1),
-            out_indices=(1, 2)),
-        neck=dict(
-            type='mmdet.ChannelMapper',
-            in_channels=[8, 16],
-            kernel_size=1,
-            out_channels=16,
-            norm_cfg=dict(type='GN', num_groups=4),
-            num_outs=2),
-        encoder=dict(
-            num_layers=1, layer_cfg=dict(self_attn_cfg=attention,
-                                         ffn_cfg=ffn)),
-        decoder=dict(
-            num_layers=2,
-            return_intermediate=True,
-            layer_cfg=dict(
-                self_attn_cfg=dict(embed_dims=16, num_heads=2, dropout=0.),
-                cross_attn_cfg=attention,
-                ffn_cfg=ffn),
-            post_norm_cfg=None),
-        positional_encoding=dict(num_feats=8, normalize=True, offset=-.5),
-        bbox_head=dict(
-            type='mmdet_clim.ZeroShotHead',
-            vocabulary=CLASSES,
-            classifier=dict(text_encoder=text_encoder_cfg, templates=('{}', )),
-            head=dict(
-                type='mmdet.DeformableDETRHead',
-                embed_dims=16,
-                loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True),
-                loss_bbox=dict(type='mmdet.L1Loss'),
-                loss_iou=dict(type='mmdet.GIoULoss'))),
-        train_cfg=dict(
-            assigner=dict(
-                type='mmdet.HungarianAssigner',
-                match_costs=[
-                    dict(type='mmdet.FocalLossCost'),
-                    dict(type='mmdet.BBoxL1Cost'),
-                    dict(type='mmdet.IoUCost')
-                ])),
-        test_cfg=dict(max_per_img=12))
+def read_regions(reader, detector, feats, rois):
+    stage, = reader.stages(detector, feats)
+    return stage.read(rois)
 
 
 @pytest.fixture
@@ -189,12 +100,16 @@ def test_mosaics_train_neck_and_projection(build, fcos_cfg, make):
     assert not any('bbox_head' in name for name in reached)
 
 
-def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg):
+def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg, monkeypatch):
     """The box of a 64-pixel image covers 8 x 8 cells of stride 8."""
     model = build(fcos_cfg).eval()
     feats = model.region_reader.extract_feat(model.detector,
                                              torch.randn(2, 3, 64, 64))
-    read = model.region_reader.read(model.detector, feats, ROIS)
+    with monkeypatch.context() as patch:
+        patch.setattr(ZeroShotLayer, 'score', None)  # no class is scored
+        found = read_regions(model.region_reader, model.detector, feats, ROIS)
+    assert all(
+        maps.any() for maps in model.detector.bbox_head(feats.levels)[0])
     embedded = class_embedding_maps(model.detector, feats.levels)
     assert [e.shape for e in embedded][0] == (2, 8, 8, 8)
     # Aligned RoIAlign clamps at the border alone: the inside is compared.
@@ -203,7 +118,7 @@ def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg):
     pooled = model.region_reader.embed([ramp.contiguous(), *embedded[1:4]],
                                        box)
     torch.testing.assert_close(pooled, torch.full((1, 8), 3.5))
-    assert read.shape == (3, 8)
+    assert found.shape == (3, 8)
     expected = model.detector.bbox_head.conv_cls.projection(
         model.detector.bbox_head.cls_convs[0](feats.levels[0]))
     torch.testing.assert_close(embedded[0], expected)
@@ -223,12 +138,12 @@ def test_a_batch_is_what_its_images_are(request, build, name, source):
     sizes = [(64, 96), (48, 64)]
 
     def read(inputs, shapes, rois):
-        feats = model.region_reader.extract_feat(model.detector, inputs)
         samples = [
             DetDataSample(metainfo=dict(img_shape=shape)) for shape in shapes
         ]
-        stage, = model.region_reader.stages(model.detector, feats, [], samples)
-        found = stage.read(rois)
+        feats = model.region_reader.extract_feat(model.detector, inputs,
+                                                 samples)
+        found = read_regions(model.region_reader, model.detector, feats, rois)
         return found, torch.autograd.grad(
             found.square().sum(), weights, materialize_grads=True)
 
@@ -249,6 +164,97 @@ def test_a_batch_is_what_its_images_are(request, build, name, source):
         torch.testing.assert_close(both, first + second, rtol=1e-2, atol=1e-4)
 
 
+def test_what_is_padding_is_masked(build, detr_cfg):
+    """The encoder is told, and reads otherwise if it is not."""
+    model = build(detr_cfg).eval()
+    detector, reader = model.detector, model.region_reader
+    for name, parameter in detector.encoder.named_parameters():
+        if 'sampling_offsets' in name or 'attention_weights' in name:
+            # At first they do not look at what they are asked.
+            torch.nn.init.normal_(parameter)
+    images = torch.randn(2, 3, 64, 96)
+    masks = []
+    handle = detector.encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: masks.append(kwargs['key_padding_mask']),
+        with_kwargs=True)
+    found = []
+    for shape in ((48, 64), (64, 96)):
+        samples = [
+            DetDataSample(metainfo=dict(img_shape=of))
+            for of in ((64, 96), shape)
+        ]
+        feats = reader.extract_feat(detector, images, samples)
+        found.append(read_regions(reader, detector, feats, ROIS))
+    handle.remove()
+    finest = masks[0][:, :8 * 12].unflatten(1, (8, 12))
+    assert not finest[0].any()
+    expected = torch.ones(8, 12, dtype=torch.bool)
+    expected[:6, :8] = False
+    assert torch.equal(finest[1], expected)
+    assert masks[1] is None or not masks[1].any()
+    # That of the second image alone.
+    change = (found[0] - found[1]).abs().amax(1)
+    assert change[1] > 1e-3 and change[[0, 2]].max() < 1e-4
+
+
+def test_a_large_region_is_read_from_a_coarse_map(build, fcos_cfg):
+    """One of 14 cells of a map, and up to 28, from that map."""
+    reader = build(fcos_cfg).region_reader
+    maps = [
+        torch.full((1, 8, 256 >> level, 256 >> level), float(level))
+        for level in range(4)
+    ]
+    sides = [8, 111, 112, 223, 225, 447, 449, 895, 897, 2000]
+    rois = torch.tensor([[0., 0, 0, side, side] for side in sides])
+    assert reader.embed(maps,
+                        rois)[:, 0].tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_the_best_boxes_that_do_not_overlap():
+    """Of two that do, whatever their classes, the better one."""
+    found = InstanceData(
+        bboxes=torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 6.],
+                             [20., 0., 30., 10.], [40., 0., 50., 10.]]),
+        scores=torch.tensor([.5, .9, .8, .7]),
+        labels=torch.tensor([0, 1, 0, 0]))
+    for nms_iou, most, expected in ((.5, 9, [.9, .8, .7]), (.5, 2, [.9, .8]),
+                                    (.7, 9, [.9, .8, .7, .5])):
+        best = DenseFeatureReader(
+            max_proposals=most, nms_iou=nms_iou)._best(found)
+        torch.testing.assert_close(best.scores, torch.tensor(expected))
+        assert len(best.bboxes) == len(expected)
+
+
+class Patches(nn.Module):
+    """Four levels on patches of 14 pixels, as of a vision transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def extract_feat(self, inputs):
+        pad = [-inputs.shape[3] % 14, -inputs.shape[2] % 14]
+        x = nn.functional.pad(inputs, (0, pad[0], 0, pad[1])) * self.scale
+        whole = nn.functional.avg_pool2d(x, 14)
+        return (nn.functional.interpolate(whole, scale_factor=4.),
+                nn.functional.interpolate(whole, scale_factor=2.), whole,
+                nn.functional.max_pool2d(whole, 2, ceil_mode=True))
+
+
+def test_patches_of_14_pixels_lie_where_they_are():
+    detector, reader = Patches(), DenseFeatureReader('neck')
+    reader.prepare(detector, 8)
+    assert reader.extractor.featmap_strides == [3.5, 7, 14, 28]
+    # A column of patches at 560 pixels; strides of 16 would look at 640.
+    image = torch.zeros(1, 3, 224, 896)
+    image[..., 560:574] = 1
+    reader.projection = None
+    rois = torch.tensor([[0., 560, 0, 574, 224], [0., 640, 0, 656, 224]])
+    found = read_regions(reader, detector,
+                         reader.extract_feat(detector, image), rois)
+    assert found[0].min() > .9 and found[1].max() == 0
+
+
 def test_encoder_maps_are_the_decoders_memory(build, detr_cfg, make):
     model = build(detr_cfg).eval()
     detector = model.detector
@@ -259,8 +265,9 @@ def test_encoder_maps_are_the_decoders_memory(build, detr_cfg, make):
         make['collate'](make['box'](0)), False)
     detector.predict(data['inputs'], data['data_samples'])
     handle.remove()
-    feats = model.region_reader.extract_feat(detector, data['inputs'])
-    maps = encoder_maps(detector, feats, data['data_samples'])
+    feats = model.region_reader.extract_feat(detector, data['inputs'],
+                                             data['data_samples'])
+    maps = encoder_maps(detector, feats)
     assert [m.shape for m in maps] == [(1, 16, 8, 8), (1, 16, 4, 4)]
     torch.testing.assert_close(
         torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2), seen[0])
@@ -275,8 +282,8 @@ def test_proposals_are_predictions_without_classes(request, build, make, name):
     inputs = data['inputs']['mosaic']
     samples = data['data_samples']['mosaic']
     modes = [m.training for m in model.modules()]
-    feats = model.region_reader.extract_feat(model.detector, inputs)
-    found = model.region_reader.propose(model.detector, feats, samples)
+    feats = model.region_reader.extract_feat(model.detector, inputs, samples)
+    found = model.region_reader.propose(model.detector, feats)
     assert modes == [m.training for m in model.modules()]
     assert len(found) == 2
     for proposals in found:
@@ -310,8 +317,8 @@ def test_proposals_of_a_detector_that_takes_off_a_border(make):
                           max_per_img=20))).eval()
     reader = build_region_reader(None, detector, 8)
     _, sample = make['mosaic'](0)
-    feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64))
-    found, = reader.propose(detector, feats, [sample])
+    feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64), [sample])
+    found, = reader.propose(detector, feats)
     own = DetDataSample(
         metainfo=dict(
             sample.metainfo,
@@ -330,10 +337,11 @@ def test_nothing_and_one_region(build, fcos_cfg):
     model = build(fcos_cfg)
     feats = model.region_reader.extract_feat(model.detector,
                                              torch.randn(2, 3, 64, 96))
-    read = model.region_reader.read(model.detector, feats, ROIS)
+    parts = model.region_reader, model.detector, feats
     torch.testing.assert_close(
-        model.region_reader.read(model.detector, feats, ROIS[1:2])[0], read[1])
-    empty = model.region_reader.read(model.detector, feats, ROIS[:0])
+        read_regions(*parts, ROIS[1:2])[0],
+        read_regions(*parts, ROIS)[1])
+    empty = read_regions(*parts, ROIS[:0])
     assert empty.shape == (0, 8)
     empty.sum().backward()
 
@@ -347,7 +355,7 @@ def test_a_two_stage_detector_without_text(detector_cfg):
     assert reader.source == 'neck'
     feats = reader.extract_feat(detector, torch.randn(1, 3, 64, 64))
     boxes = bbox2roi([torch.tensor([[0., 0., 64., 64.]])])
-    assert reader.read(detector, feats, boxes).shape == (1, 8)
+    assert read_regions(reader, detector, feats, boxes).shape == (1, 8)
 
 
 def test_a_detector_that_lies_on_another_device(fcos_cfg):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmdet_clim.models.region_readers import DenseFeatureReader
-from mmdet_clim.models.region_readers.feature_maps import feature_maps
+from mmdet_clim.models.region_readers.features import feature_maps
 
 
 class Plain(nn.Module):

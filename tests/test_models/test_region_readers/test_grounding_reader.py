@@ -16,12 +16,14 @@ from mmengine.registry import MODELS
 from torch import distributed
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.models import connected_zero
 from mmdet_clim.models.objectives import GroundingObjective
+from mmdet_clim.models.objectives.grounding import grounding_samples
 from mmdet_clim.models.region_readers import GroundingReader
-from mmdet_clim.models.region_readers.grounding_reader import grounding_samples
+from mmdet_clim.models.text_conditioned import text_adapter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'test_configs'))
-from grounding_cases import shrink  # noqa: E402  isort: skip
+from grounding_cases import shrink, shrink_by_size  # noqa: E402  isort: skip
 
 CLASSES = ('cat', 'dog', 'cow', 'bus', 'cup')
 CONFIGS = Path(mmdet.__file__).parent / '.mim/configs'
@@ -117,8 +119,10 @@ def test_every_parameter_learns_by_both_routes(build, make, path, source):
 
 
 @pytest.mark.parametrize('boxed', [True, False])
-def test_matched_by_text_no_parameter_is_left_out(build, make, boxed):
+def test_matched_by_text_no_parameter_is_left_out(build, make, boxed,
+                                                  monkeypatch):
     """Without boxed images too, as DDP asks."""
+    monkeypatch.setattr(connected_zero, 'get_world_size', lambda: 2)
     model = build(MM_48_17, objectives=dict(names=MATCHED_BY_TEXT)).train()
     samples = [make['mosaic'](3), make['mosaic'](4)]
     if boxed:
@@ -155,15 +159,15 @@ def test_losses_are_those_of_the_detector(build, make, path):
         'tags', CLASSES, num_compositions=0, num_negatives=0)
     phrases, boxes, positives = objective.targets(sample)
     assert phrases == ['cat', 'dog', 'cow', 'bus']
-    prompts = model.region_reader.prompts(detector, phrases)
+    adapter = text_adapter(detector)
+    prompts = adapter.prompts(detector, phrases)
     samples = grounding_samples(prompts, boxes, positives,
                                 dict(sample.metainfo))
     feats = model.region_reader.extract_feat(detector, inputs)
     detector.train()
     detector.neck.eval()  # GLIP's drops blocks
     torch.manual_seed(1)
-    mine = model.region_reader.grounding_losses(detector, feats.levels,
-                                                samples)
+    mine = adapter.losses(detector, feats.levels, samples)
     sample.gt_instances.labels = torch.arange(4)
     sample.set_metainfo(dict(text='. '.join(phrases)))
     torch.manual_seed(1)
@@ -171,6 +175,37 @@ def test_losses_are_those_of_the_detector(build, make, path):
     assert mine.keys() == own.keys()
     for key, value in own.items():
         torch.testing.assert_close(mine[key], value)
+
+
+@pytest.mark.parametrize('chunked_size', [-1, 1])
+@pytest.mark.parametrize('path', [MM_48_17, GLIP])
+def test_proposals_are_what_the_detector_predicts(build, make, path,
+                                                  chunked_size, monkeypatch):
+    """Of each image by itself; the backbone is not asked again."""
+    model = build(path).eval()
+    detector, reader = model.detector, model.region_reader
+    detector.test_cfg = dict(detector.test_cfg, chunked_size=chunked_size)
+    _, samples = zip(make['mosaic'](0), make['mosaic'](1))
+    images = torch.randn(2, 3, 64, 64)
+    feats = reader.extract_feat(detector, images, samples)
+    expected = []
+    with torch.no_grad():
+        for image, sample in zip(images, samples):
+            sample = DetDataSample(
+                metainfo=dict(
+                    sample.metainfo,
+                    text=('object', ),
+                    custom_entities=True,
+                    batch_input_shape=(64, 64)))
+            expected += detector.predict(image[None], [sample], rescale=False)
+    before = [level.clone() for level in feats.levels]
+    monkeypatch.setattr(detector, 'extract_feat', None)
+    for found, one in zip(reader.propose(detector, feats), expected):
+        best = reader._best(one.pred_instances)
+        torch.testing.assert_close(found.scores, best.scores)
+        torch.testing.assert_close(
+            found.bboxes[:3], best.bboxes[:3], rtol=1e-3, atol=1e-2)
+    assert all(map(torch.equal, feats.levels, before))
 
 
 def test_queries_are_those_that_fit_the_regions(build, make):
@@ -215,11 +250,11 @@ def test_a_batch_is_what_its_images_are(build, path, source):
                          [1., 20., 2., 60., 30.]])
 
     def read(inputs, shapes, regions):
-        feats = reader.extract_feat(detector, inputs)
         samples = [
             DetDataSample(metainfo=dict(img_shape=shape)) for shape in shapes
         ]
-        stage, = reader.stages(detector, feats, [], samples)
+        feats = reader.extract_feat(detector, inputs, samples)
+        stage, = reader.stages(detector, feats)
         return stage.read(regions)
 
     with torch.no_grad():
@@ -245,7 +280,8 @@ def test_a_short_limit_makes_more_prompts(build, make):
 
 
 @pytest.mark.parametrize('path', [MM_48_17, GLIP])
-def test_mosaics_without_tags(build, make, path):
+def test_mosaics_without_tags(build, make, path, monkeypatch):
+    monkeypatch.setattr(connected_zero, 'get_world_size', lambda: 2)
     model = build(path).train()
     image, sample = make['mosaic'](0)
     sample.set_metainfo(dict(tags=[[], [], [], []]))
@@ -293,6 +329,30 @@ def test_a_rank_whose_mosaics_have_no_tags(build, make, path, changes,
     torch.testing.assert_close(*ranks)
     assert all(grad.isfinite().all() for grad in ranks[0])
     assert sum(bool(grad.any()) for grad in ranks[0]) > 10
+
+
+def test_a_shipped_config_trains_on_two_ranks(make, repository, small_bert,
+                                              text_encoder_cfg, tmp_path):
+    """Its backbone recomputes activations, for two branches."""
+    register_all_modules()
+    cfg = Config.fromfile(
+        repository /
+        'configs/grounding/mm-grounding-dino_swin-t_ov-coco_clim.py').model
+    shrink_by_size(cfg.detector, small_bert)
+    cfg = ConfigDict(cfg, text_encoder=text_encoder_cfg)
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(cfg)).train()
+    batches = [
+        make['collate'](boxes_sample(make, rank), make['mosaic'](rank))
+        for rank in range(2)
+    ]
+    mp.start_processes(
+        run_rank, (str(tmp_path), model, batches), 2, start_method='fork')
+    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)]
+    torch.testing.assert_close(*ranks)
+    cfg.detector.encoder.num_cp = 1
+    with pytest.raises((ValueError, NotImplementedError), match='num_cp|fair'):
+        MODELS.build(cfg)
 
 
 def test_what_does_not_fit(build, clim_cfg, make):

@@ -69,7 +69,12 @@ def boxes():
 
 def features(detector):
     torch.manual_seed(1)
-    return detector.extract_feat(torch.randn(2, 3, 64, 64))
+    return TwoStageReader().extract_feat(detector, torch.randn(2, 3, 64, 64))
+
+
+def read(detector, feats, rois):
+    stage, = TwoStageReader().stages(detector, feats)
+    return stage.read(rois)
 
 
 def test_boxes_stand_on_every_level(detector):
@@ -85,32 +90,29 @@ def test_embeddings_are_those_of_the_box_head(detector):
     feats, rois = features(detector), boxes()
     handle = head.fc_cls.projection.register_forward_hook(
         lambda module, args, output: seen.append(output))
-    scores = detector.roi_head._bbox_forward(feats, rois)['cls_score']
+    scores = detector.roi_head._bbox_forward(feats.levels, rois)['cls_score']
     handle.remove()
-    read = TwoStageReader().read(detector, feats, rois)
-    assert read.shape == (8, 8)
-    torch.testing.assert_close(read, seen[0])
-    torch.testing.assert_close(head.fc_cls.score(read), scores)
+    found = read(detector, feats, rois)
+    assert found.shape == (8, 8)
+    torch.testing.assert_close(found, seen[0])
+    torch.testing.assert_close(head.fc_cls.score(found), scores)
     # The levels give the regions different embeddings.
-    assert torch.pdist(read).min() > 1e-4
+    assert torch.pdist(found).min() > 1e-4
 
 
 def test_a_region_does_not_depend_on_the_others(detector):
     feats, rois = features(detector), boxes()
-    reader = TwoStageReader()
-    read = reader.read(detector, feats, rois)
-    for roi, expected in zip(rois, read):
+    for roi, expected in zip(rois, read(detector, feats, rois)):
         torch.testing.assert_close(
-            reader.read(detector, feats, roi[None])[0], expected)
-    empty = reader.read(detector, feats, rois[:0])
+            read(detector, feats, roi[None])[0], expected)
+    empty = read(detector, feats, rois[:0])
     assert empty.shape == (0, 8)
     empty.sum().backward()
 
 
 def test_gradients_reach_every_level_of_neck_and_backbone(detector):
     detector.train()
-    TwoStageReader().read(detector, features(detector),
-                          boxes()).pow(2).sum().backward()
+    read(detector, features(detector), boxes()).pow(2).sum().backward()
 
     def reached(module):
         return {
@@ -133,9 +135,11 @@ def test_gradients_reach_every_level_of_neck_and_backbone(detector):
 def test_proposals_of_all_levels(detector, make):
     samples = [make['box'](1)[1], make['box'](2)[1]]
     feats = features(detector)
-    found = TwoStageReader().propose(detector, feats, samples)
-    # The configs of training and test are the same here.
-    expected = detector.rpn_head.predict(feats, samples, rescale=False)
+    # As many as training draws from, not as many as testing takes.
+    detector.test_cfg.rpn = dict(detector.test_cfg.rpn, max_per_img=5)
+    found = TwoStageReader().propose(detector, feats)
+    detector.rpn_head.test_cfg = detector.train_cfg.rpn_proposal
+    expected = detector.rpn_head.predict(feats.levels, samples, rescale=False)
     assert [len(f) for f in found] == [20, 20]
     for mine, own in zip(found, expected):
         torch.testing.assert_close(mine.bboxes, own.bboxes)
@@ -162,6 +166,20 @@ def test_it_is_the_reader_of_an_fpn_detector_and_trains_it(
     assert model.detector.backbone.layer4[1].conv2.weight.grad.abs().sum() > 0
 
 
+def test_regions_of_c4_pass_through_the_shared_head(detector_cfg):
+    torch.manual_seed(0)
+    detector = MODELS.build(detector_cfg).eval()
+    roi_head = detector.roi_head
+    roi_head.shared_head = torch.nn.Conv2d(16, 16, 3, padding=1)
+    feats, rois = features(detector), boxes()
+    pooled = roi_head.bbox_roi_extractor(feats.levels, rois)
+    expected = roi_head.bbox_head.fc_cls.projection(
+        roi_head.shared_head(pooled).mean((2, 3)))
+    torch.testing.assert_close(read(detector, feats, rois), expected)
+    without = roi_head.bbox_head.fc_cls.projection(pooled.mean((2, 3)))
+    assert not torch.allclose(without, expected, rtol=.1)
+
+
 def test_a_plain_box_head_is_refused(fpn_cfg):
     fpn_cfg['roi_head']['bbox_head'] = dict(
         type='mmdet.Shared2FCBBoxHead',
@@ -173,12 +191,12 @@ def test_a_plain_box_head_is_refused(fpn_cfg):
 
 
 def test_maps_whose_memory_is_channels_last(detector):
-    reader = TwoStageReader()
-    feats = detector.extract_feat(torch.rand(2, 3, 64, 64))
-    turned = [f.contiguous(memory_format=torch.channels_last) for f in feats]
+    feats = features(detector)
+    turned = feats._replace(levels=[
+        f.contiguous(memory_format=torch.channels_last) for f in feats.levels
+    ])
     torch.testing.assert_close(
-        reader.read(detector, turned, boxes()),
-        reader.read(detector, feats, boxes()))
+        read(detector, turned, boxes()), read(detector, feats, boxes()))
 
 
 def test_proposals_of_a_cascade_rpn(fpn_cfg, make):
@@ -194,14 +212,15 @@ def test_proposals_of_a_cascade_rpn(fpn_cfg, make):
     detector = MODELS.build(fpn_cfg).eval()
     _, sample = make['mosaic'](0)
     sample.set_metainfo(dict(pad_shape=(64, 64)))
-    feats = detector.extract_feat(torch.randn(1, 3, 64, 64))
+    feats = TwoStageReader().extract_feat(detector, torch.randn(1, 3, 64, 64),
+                                          [sample])
     with torch.no_grad():
-        expected, = detector.rpn_head.predict(feats, [sample])
-    found, = TwoStageReader().propose(detector, feats, [sample])
+        expected, = detector.rpn_head.predict(feats.levels, [sample])
+    found, = TwoStageReader().propose(detector, feats)
     assert len(found) > 0 and (found.scores.diff() <= 0).all()
     torch.testing.assert_close(found.bboxes, expected.bboxes)
     with torch.autocast('cpu', torch.bfloat16):
-        mixed, = TwoStageReader().propose(detector, feats, [sample])
+        mixed, = TwoStageReader().propose(detector, feats)
     torch.testing.assert_close(mixed.bboxes, expected.bboxes)
 
 
@@ -247,9 +266,7 @@ def test_of_several_branches_the_one_that_predicts(trident_cfg, reader):
         assert not torch.allclose(branches[other], expected, rtol=.01)
     for mode in (True, False):
         feats = reader.extract_feat(trident.train(mode), images)
-        if isinstance(reader, DenseFeatureReader):
-            feats = feats.levels
-        torch.testing.assert_close(feats, (expected, ))
+        torch.testing.assert_close(feats.levels, (expected, ))
 
 
 def test_a_trident_net_trains(trident_cfg, clim_cfg, batch):

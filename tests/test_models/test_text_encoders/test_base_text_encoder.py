@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_clim.models.text_encoders import BaseTextEncoder
+from mmdet_clim.models.text_encoders import BaseTextEncoder, encode_classes
 
 
 class LetterEncoder(BaseTextEncoder):
@@ -63,6 +63,78 @@ def test_cache_drops_the_least_recently_used():
     assert encoder.batches == [['b', 'b', 'b', 'b']]
     assert encoder(list('abcdef')).shape == (6, 4)
     assert LetterEncoder(cache_size=0)(['a', 'a']).shape == (2, 4)
+
+
+def test_cached_embeddings_are_those_of_the_text_whatever_came_between():
+    """Against a dict, over many draws from more texts than are kept."""
+    encoder, plain = LetterEncoder(cache_size=7), LetterEncoder(cache_size=0)
+    plain.tower.load_state_dict(encoder.tower.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    used = []
+    for _ in range(60):
+        count = int(torch.randint(1, 7, (), generator=generator))
+        drawn = torch.randint(0, 12, (count, ), generator=generator).tolist()
+        texts = [chr(97 + index) for index in drawn]
+        encoder.batches.clear()
+        torch.testing.assert_close(encoder(texts), plain(texts))
+        distinct = list(dict.fromkeys(texts))
+        # Batches are filled up with their last text.
+        encoded = list(dict.fromkeys(sum(encoder.batches, [])))
+        assert encoded == [text for text in distinct if text not in used]
+        used = [text for text in used if text not in distinct]
+        used += [t for t in distinct if t not in encoded] + encoded
+        used = used[-7:]
+
+
+def made_up_names(count):
+    """Of twelve letters each, which the encoder tells apart."""
+    generator = torch.Generator().manual_seed(0)
+    letters = torch.randint(97, 123, (count, 12), generator=generator)
+    return [''.join(map(chr, row)) for row in letters.tolist()]
+
+
+def test_a_vocabulary_is_encoded_once_per_process(tmp_path, monkeypatch):
+    """The next process finds it on the disk, if the weights are the same."""
+    monkeypatch.setenv('MMDET_CLIM_CACHE', str(tmp_path))
+    names = made_up_names(300)
+    first = LetterEncoder()
+    embeddings = encode_classes(first, names)
+    assert sum(map(len, first.batches)) == 300
+    torch.testing.assert_close(
+        embeddings, first([f'a photo of a {name}.' for name in names]))
+    first.batches.clear()
+    embeddings[0] = 7  # a copy, which is the caller's own
+    assert encode_classes(first, names)[0].norm().item() == pytest.approx(1)
+    assert first.batches == []
+    later = LetterEncoder()
+    later.tower.load_state_dict(first.tower.state_dict())
+    assert torch.equal(
+        encode_classes(later, names), encode_classes(first, names))
+    assert later.batches == []
+    # Another order, another prompt, another encoder, a broken file.
+    encode_classes(later, names[::-1])
+    encode_classes(later, names, ('{}', ))
+    assert sum(map(len, later.batches)) == 600
+    other = LetterEncoder()
+    encode_classes(other, names)
+    assert sum(map(len, other.batches)) == 300
+    for file in tmp_path.rglob('*.pth'):
+        file.write_bytes(b'nothing')
+    broken = LetterEncoder()
+    broken.tower.load_state_dict(first.tower.state_dict())
+    assert torch.equal(
+        encode_classes(broken, names), encode_classes(first, names))
+    assert sum(map(len, broken.batches)) == 300
+
+
+def test_a_few_names_make_no_file_and_a_folder_may_be_read_only(
+        tmp_path, monkeypatch):
+    monkeypatch.setenv('MMDET_CLIM_CACHE', str(tmp_path / 'file'))
+    encode_classes(LetterEncoder(), ['cat', 'dog'])
+    assert not (tmp_path / 'file').exists()
+    (tmp_path / 'file').write_text('no folder')
+    names = made_up_names(300)
+    assert encode_classes(LetterEncoder(), names).shape == (300, 4)
 
 
 def test_frozen_and_not_part_of_the_model():

@@ -68,7 +68,7 @@ def test_wrong_files(tmp_path):
     with pytest.raises(ValueError, match="'.json'"):
         PrecomputedTextEncoder(str(tmp_path / 'texts.json'))
     np.savez(tmp_path / 'half.npz', names=np.array(NAMES))
-    with pytest.raises(ValueError, match="key 'vectors'"):
+    with pytest.raises(ValueError, match=r"lacks \['vectors'\]"):
         PrecomputedTextEncoder(str(tmp_path / 'half.npz'))
     torch.save([1, 2], tmp_path / 'list.pth')
     with pytest.raises(ValueError, match='expected a dict'):

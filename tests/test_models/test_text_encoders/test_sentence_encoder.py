@@ -88,10 +88,12 @@ def test_the_minilm_package():
     # The same bits whatever texts come with it, as in a resumed run.
     texts = [f'{n} cats ' * n for n in (1, 2, 3, 5, 8, 13, 21, 70, 140)]
     together = encoder(texts)
-    encoder._cache.clear()
+    encoder._rows.clear()
     assert torch.equal(torch.cat([encoder([t]) for t in texts]), together)
-    encoder._cache.clear()
+    encoder._rows.clear()
     assert torch.equal(encoder(texts[::-2]).flip(0), together[::2])
+    # None of them is new.
+    assert torch.equal(encoder(texts[:1]), together[:1])
 
 
 def test_package_with_several_models(bert_folder, tmp_path, monkeypatch):

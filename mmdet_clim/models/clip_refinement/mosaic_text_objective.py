@@ -1,0 +1,110 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import torch
+from mmdet.structures import SampleList
+from torch import Tensor
+
+from mmdet_clim.datasets.image_text import image_key
+from mmdet_clim.models.losses.clim_region_loss import MAX_LEARNED_TEMPERATURE
+from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
+from mmdet_clim.models.losses.metrics import recall_at_1
+from mmdet_clim.registry import MODELS
+
+from .batch_mosaic import BatchMosaic
+from .objective_base import BaseCLIPObjective, Towers, original_temperature
+
+
+@MODELS.register_module()
+class MosaicTextObjective(BaseCLIPObjective):
+    """CLIM on CLIP: tiles of mosaics and whole images against captions.
+
+    The images of a batch are tiled into mosaics on the device. The region
+    features of the tiles and the image features of the images that stay
+    whole are contrasted with one caption of each (REFERENCE.md, section 4).
+    A caption also belongs to another image of the same words, on every rank.
+
+    Without grids it is CLIP's own training on whole images.
+
+    Args:
+        grids (Sequence[tuple[int, int]]): (rows, cols) of the mosaics of
+            each batch, see :class:`BatchMosaic`.
+        num_whole (int): Images that stay whole, at least.
+        loss (dict): Config of the :class:`CLIMRegionLoss`. Without
+            ``temperature``, CLIP's own, which the text tower holds, or the
+            largest that is learned where its own is above it (SigLIP's are).
+
+    Raises:
+        ValueError: If a grid is wrong, or a batch is smaller than the grids
+            ask for.
+    """
+
+    def __init__(self,
+                 grids: Sequence[Tuple[int, int]] = ((2, 2), (3, 3), (4, 4)),
+                 num_whole: int = 0,
+                 loss: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.mosaic = BatchMosaic(grids, num_whole)
+        self._loss_cfg = dict(
+            loss or dict(
+                type='mmdet_clim.CLIMRegionLoss',
+                kind='infonce',
+                learn_temperature=True,
+                gather=True))
+
+    @property
+    def log_temperature(self) -> Optional[Tensor]:
+        """CLIP's logit scale, where the loss learns it."""
+        return self.region_loss.log_temperature
+
+    def prepare(self, towers: Towers) -> None:
+        """Build the loss, at the temperature of this CLIP."""
+        cfg = dict(self._loss_cfg)
+        own = round(original_temperature(towers), ndigits=4)
+        if cfg.get('learn_temperature'):
+            own = min(own, MAX_LEARNED_TEMPERATURE)
+        cfg.setdefault('temperature', own)
+        self.region_loss = MODELS.build(cfg)
+
+    def loss(self, images: Tensor, samples: SampleList,
+             towers: Towers) -> Dict[str, Tensor]:
+        """See :class:`BaseCLIPObjective`."""
+        captions = [_draw(sample.captions[0]) for sample in samples]
+        mosaics, rois = self.mosaic(images, [s.img_shape[:2] for s in samples])
+        embeddings = []
+        if len(rois):
+            embeddings.append(towers.image.region_features(mosaics, rois))
+        if len(rois) < len(images):
+            embeddings.append(towers.image.encode_image(images[len(rois):]))
+        regions = torch.cat(embeddings)
+        texts = towers.text(captions)
+        keys = [s.image_keys[0] for s in samples]
+        targets = self._same_text(captions, keys, images.device)
+        own = torch.eye(len(captions), dtype=torch.bool, device=images.device)
+        if targets.shape[1] == len(captions):
+            own = targets
+        return {
+            'loss': self.region_loss(regions, texts, targets),
+            'recall@1': recall_at_1(regions.detach(), texts.detach(), own)
+        }
+
+    def _same_text(self, captions: List[str], keys: List[int],
+                   device: torch.device) -> Tensor:
+        """Which text belongs to which image, bool (N, texts of all ranks).
+
+        That of the same image, and any of the same words.
+        """
+        # Of each image what it is and what its caption says, as 63 bits.
+        mine = torch.tensor([[key, image_key(caption)]
+                             for key, caption in zip(keys, captions)],
+                            device=device)
+        everyone = mine
+        if self.region_loss.gather:
+            counts = [n for n, in exchange_counts([len(mine)], device)]
+            everyone = gather_rows(mine, counts)
+        return (mine[:, None] == everyone[None]).any(-1)
+
+
+def _draw(captions: Sequence[str]) -> str:
+    return captions[int(torch.randint(len(captions), ()))]

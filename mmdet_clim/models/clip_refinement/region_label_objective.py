@@ -1,0 +1,124 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Any, Dict, Optional, Sequence
+
+import torch
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox2roi
+from mmdet.utils import reduce_mean
+from torch import Tensor
+
+from mmdet_clim.models.class_texts import ClassTexts
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
+from mmdet_clim.registry import MODELS
+
+from .objective_base import (
+    BaseCLIPObjective,
+    Towers,
+    crop_images,
+    native_size,
+    original_temperature,
+)
+
+
+@MODELS.register_module()
+class RegionLabelObjective(BaseCLIPObjective):
+    r"""Proposals labelled with nouns by CLIP: RegionCLIP's way.
+
+    The original CLIP sees the crop of a box and names it by the nearest
+    noun; the region feature of the box then learns that noun, by sigmoid
+    cross-entropy on :math:`\tau \cos + b` over some drawn nouns (REFERENCE.md,
+    section 4: 100). It is what CLIM is compared with; CLIM itself needs no
+    proposals and no names.
+
+    Args:
+        boxes (dict): Config of a :class:`BoxSource`.
+        vocabulary: The nouns, anything that
+            :func:`~mmdet_clim.datasets.build_vocabulary` reads.
+        templates (Sequence[str]): Prompts with one ``{}`` for the noun.
+        temperature (float): :math:`\tau`.
+        bias (float): :math:`b`, where it starts; it is learned.
+        min_confidence (float): Boxes whose noun the original CLIP gives a
+            smaller probability teach nothing.
+        loss (dict, optional): Config of the :class:`FederatedClassLoss`.
+            Defaults to 100 drawn nouns, the same in all processes.
+
+    Raises:
+        ValueError: If ``min_confidence`` is not a probability, or the text
+            tower is trained: the nouns are embedded once, and what names the
+            crops is the original CLIP, text tower too.
+    """
+
+    def __init__(self,
+                 boxes: dict,
+                 vocabulary: Any,
+                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 temperature: float = 50.0,
+                 bias: float = 0.0,
+                 min_confidence: float = 0.0,
+                 loss: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if not 0 <= min_confidence < 1:
+            raise ValueError('min_confidence: expected at least 0 and less '
+                             f'than 1, got {min_confidence}')
+        self.boxes = MODELS.build(boxes)
+        self.temperature = temperature
+        self.logit_bias = torch.nn.Parameter(torch.tensor(float(bias)))
+        self.min_confidence = min_confidence
+        self.class_loss = MODELS.build(
+            loss or dict(
+                type='mmdet_clim.FederatedClassLoss',
+                num_sampled=100,
+                gather=True))
+        self.classes = ClassTexts(vocabulary, templates)
+        self.class_loss.set_classes(self.classes)
+
+    def prepare(self, towers: Towers) -> None:
+        """Embed the nouns."""
+        if any(p.requires_grad for p in towers.text.parameters()):
+            raise ValueError(
+                'text_encoder: RegionLabelObjective expects a frozen one, as '
+                'OpenCLIPTextEncoder is, got a trained '
+                f'{type(towers.text).__name__}')
+        self.classes(towers.text)
+
+    @property
+    def nouns(self) -> Tensor:
+        """Unit vectors (C, D) of the nouns."""
+        return self.classes.embeddings
+
+    def loss(self, images: Tensor, samples: SampleList,
+             towers: Towers) -> Dict[str, Tensor]:
+        """See :class:`BaseCLIPObjective`."""
+        rois = bbox2roi([self.boxes(s).to(images.device) for s in samples])
+        labels, confidence = self._name(images, rois, towers)
+        sure = confidence >= self.min_confidence
+        # As background it would be a negative of every noun, with weight 0.
+        labels = torch.where(sure, labels, len(self.nouns))
+        regions = towers.image.region_features(images, rois)
+        # Of all ranks on average, as DDP averages their gradients.
+        num_sure = reduce_mean(sure.float().sum()).item()
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.temperature * regions.float() @ self.nouns.t() \
+                + self.logit_bias
+        return {
+            'loss':
+            self.class_loss(
+                logits,
+                labels,
+                label_weights=sure.float(),
+                avg_factor=max(num_sure, 1.0)),
+            'sure':
+            sure.float().mean() * 100
+        }
+
+    @torch.no_grad()
+    def _name(self, images: Tensor, rois: Tensor, towers: Towers):
+        """Nearest noun and its probability, by the original CLIP."""
+        crops = crop_images(images, rois, native_size(towers.original))
+        seen = towers.original.encode_image(crops)
+        with torch.autocast(images.device.type, enabled=False):
+            cosines = seen.float() @ self.nouns.t()
+        chances = (original_temperature(towers) * cosines).softmax(1)
+        confidence, labels = chances.max(1)
+        return labels, confidence

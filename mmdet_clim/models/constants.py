@@ -1,0 +1,45 @@
+# Licensed under the Apache License, Version 2.0.
+"""Tensors that follow from the config, and are neither trained nor saved."""
+from typing import Dict
+
+import torch
+from torch import Tensor, nn
+
+
+class Constants(nn.Module):
+    """Tensors that are in no buffer.
+
+    A checkpoint does not hold them, DDP does not send them, and an average of
+    weights leaves them out, so that one may change its size at any time, as
+    the embeddings of a vocabulary do. They follow their holder to another
+    device, and keep their dtype where the holder is cast.
+
+    Args:
+        **values: Their names and first values.
+    """
+
+    def __init__(self, **values: Tensor) -> None:
+        super().__init__()
+        self._probe = torch.zeros(0)
+        self._values: Dict[str, Tensor] = {}
+        for name, value in values.items():
+            self[name] = value
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._probe.device
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._values[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self._values[name] = value.detach().to(self.device)
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        # Only the device is taken over.
+        self._probe = torch.zeros(0, device=fn(self._probe).device)
+        for name, value in self._values.items():
+            self._values[name] = value.to(self.device)
+        return self

@@ -1,0 +1,112 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Dict, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmdet_clim.models.host import upload
+from mmdet_clim.registry import MODELS
+
+from ..base import BaseRegionObjective
+from ..context import BranchContext, BranchStage
+from ..tile_batch import TileBatch, check_region_kind
+from .contrast import BagContrast
+from .likely_objects import LikelyObjects
+from .reading import BagReader, SampledBags
+
+
+@MODELS.register_module()
+class BagOfRegionsObjective(BaseRegionObjective):
+    """BARON's captions, and CLIM on them: bags of regions meet captions.
+
+    Every tile of a mosaic gives a bag of its likely objects and the tile box;
+    rectangles of several tiles give a bag of all their members' regions. The
+    positions in a bag are relative to its tile, or to the rectangle's union
+    box; its positives are the captions of its tiles' images (REFERENCE.md,
+    section 3). A plain captioned image is a mosaic of one tile.
+
+    Images are told apart by their ``image_keys``, one per tile.
+
+    Args:
+        loss (dict): Config of the loss, normally
+            ``CLIMRegionLoss(kind='infonce')``.
+        bags (dict, optional): Arguments of :class:`BagReader`, such as
+            ``num_words``.
+        queue (dict, optional): Config of the queues of past bags and past
+            captions, one each, normally ``FeatureQueue``; None for none.
+        regions (str): ``'proposals'``: bags as above; ``'tiles'``: of the tile
+            boxes alone.
+        proposals (dict, optional): Arguments of :class:`LikelyObjects`.
+        num_compositions (int): Rectangles per mosaic.
+        max_captions (int): Captions of an image that are compared, drawn at
+            random where there are more.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self,
+                 loss: dict,
+                 bags: Optional[dict] = None,
+                 queue: Optional[dict] = None,
+                 regions: str = 'proposals',
+                 proposals: Optional[dict] = None,
+                 num_compositions: int = 4,
+                 max_captions: int = 5,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_compositions < 0:
+            raise ValueError('num_compositions: expected a count >= 0, got '
+                             f'{num_compositions}')
+        if max_captions < 1:
+            raise ValueError(
+                f'max_captions: expected a count >= 1, got {max_captions}')
+        check_region_kind(regions)
+        self.reader = BagReader(**(bags or {}))
+        self.contrast = BagContrast(loss, queue)
+        self.regions = regions
+        self.likely_objects = LikelyObjects(**(proposals or {}))
+        self.num_compositions = num_compositions
+        self.max_captions = max_captions
+
+    def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
+        """The tile boxes, then likely objects; a bag per tile and others."""
+        is_tile = upload(tiles.is_tile(), tiles.boxes)
+        image, tile = is_tile.nonzero(as_tuple=True)
+        boxes = tiles.boxes[image, tile]
+        num_tiles = len(boxes)
+        if self.regions == 'proposals':
+            objects, *place = self.likely_objects(stage)
+            boxes = torch.cat([boxes, objects])
+            image = torch.cat([image, place[0]])
+            tile = torch.cat([tile, place[1]])
+        bag_image, bag_tiles = tiles.compose(self.num_compositions)
+        around = tiles.regions(tiles.boxes, bag_image, bag_tiles)
+        own = upload(bag_image, image)[:, None] == image
+        host = torch.stack([image, tile]).cpu()
+        return SampledBags(
+            torch.cat([image[:, None].to(boxes), boxes], 1),
+            host[0],
+            F.one_hot(host[1], tiles.boxes.shape[1]).bool(),
+            bags=own & upload(bag_tiles, image)[:, tile],
+            bag_rois=around.rois,
+            is_core=torch.arange(len(boxes), device=boxes.device) < num_tiles,
+            is_composed=bag_tiles.sum(1) > 1,
+            bag_keys=tiles.keys_of(bag_image, bag_tiles))
+
+    def compare(self, embeddings: Tensor, regions: SampledBags,
+                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
+        """Compare the bags with the captions of this step and the queues."""
+        tiles, encoder = context.tiles, context.text_encoder
+        captions, text_ids = [], []
+        for key, of_tile in zip(tiles.image_keys, tiles.captions):
+            chosen = torch.randperm(len(of_tile))[:self.max_captions]
+            captions += [of_tile[i] for i in chosen]
+            text_ids += [key] * len(chosen)
+        device = embeddings.device
+        bags, bag = self.reader(embeddings, regions, encoder)
+        return self.contrast(bags,
+                             upload(regions.bag_keys, bag)[bag],
+                             encoder(captions).to(device),
+                             upload(torch.tensor(text_ids), bag), is_last)

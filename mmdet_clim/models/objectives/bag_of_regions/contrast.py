@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0.
+"""Bags against texts, with queues on both sides."""
+from typing import Dict, Optional
+
+import torch
+from torch import Tensor, nn
+
+from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
+from mmdet_clim.models.losses.metrics import recall_at_1
+from mmdet_clim.registry import MODELS
+
+from ..base import build_region_loss
+
+
+class BagContrast(nn.Module):
+    """Contrast of the bags and texts of all ranks and of two queues.
+
+    A bag and a text belong together where the text's image is one of the
+    bag's. Each bag of the step is compared with all texts, each text of the
+    step with all bags; those of past steps are positives and negatives of
+    these and ask for nothing themselves (REFERENCE.md, section 3). Every rank
+    computes the loss of the joined batch, whose gradient the gathering sums
+    over ranks and DDP averages.
+
+    Args:
+        loss (dict): Config of the loss, ``CLIMRegionLoss(kind='infonce')``.
+        queue (dict, optional): Config of each of the two queues, normally
+            ``FeatureQueue``; None for none. A bag of several images is not
+            kept.
+    """
+
+    def __init__(self, loss: dict, queue: Optional[dict] = None) -> None:
+        super().__init__()
+        self.region_loss = build_region_loss(loss)
+        self.bag_queue = None if queue is None else MODELS.build(queue)
+        self.text_queue = None if queue is None else MODELS.build(queue)
+
+    def forward(self,
+                bags: Tensor,
+                bag_ids: Tensor,
+                texts: Tensor,
+                text_ids: Tensor,
+                remember: bool = True) -> Dict[str, Tensor]:
+        """Compare.
+
+        Args:
+            bags (Tensor): Shape (S, D), this rank's.
+            bag_ids (Tensor): int64 (S, M), M > 0: the images of each bag, the
+                first one again where it has fewer.
+            texts (Tensor): Shape (T, D), this rank's, without gradient.
+            text_ids (Tensor): int64 (T,), the image of each.
+            remember (bool): Whether the queues take up the step.
+
+        Returns:
+            dict: ``loss`` and ``recall@1``.
+
+        Raises:
+            ValueError: If a text that a queue is to remember is not finite.
+        """
+        table = exchange_counts([*bag_ids.shape, len(texts)], bags.device)
+        num_bags, widths, num_texts = (list(of) for of in zip(*table))
+        wide_ids = repeat_first(bag_ids, max(widths))
+        rows = gather_rows(bags.float(), num_bags)
+        row_ids = gather_rows(wide_ids, num_bags)
+        columns = gather_rows(texts, num_texts)
+        column_ids = gather_rows(text_ids, num_texts)
+        terms = [
+            torch.ones(len(of), dtype=torch.bool, device=bags.device)
+            for of in (rows, columns)
+        ]
+        if self.bag_queue is not None:
+            past, past_ids = self.bag_queue.features, self.bag_queue.ids
+            rows = torch.cat([rows, past])
+            row_ids = torch.cat(
+                [row_ids, past_ids[:, None].expand(-1, max(widths))])
+            past, past_ids = self.text_queue.features, self.text_queue.ids
+            columns = torch.cat([columns, past])
+            column_ids = torch.cat([column_ids, past_ids])
+            terms = [
+                torch.arange(len(of), device=bags.device) < len(own)
+                for of, own in zip((rows, columns), terms)
+            ]
+        targets = (row_ids[..., None] == column_ids).any(1)
+        own = slice(sum(num_bags))
+        if self.bag_queue is not None and remember:
+            self._remember(bags, bag_ids, texts, text_ids)
+        return {
+            'loss':
+            self.region_loss(rows, columns, targets, terms=tuple(terms)),
+            'recall@1': recall_at_1(rows[own], columns, targets[own])
+        }
+
+    def _remember(self, bags: Tensor, bag_ids: Tensor, texts: Tensor,
+                  text_ids: Tensor) -> None:
+        self.text_queue.enqueue(texts, text_ids)
+        # A step that overflows in half precision is left out.
+        kept = (bag_ids == bag_ids[:, :1]).all(1) & bags.isfinite().all(1)
+        self.bag_queue.enqueue(bags[kept], bag_ids[kept, 0])
+
+
+def repeat_first(ids: Tensor, width: int) -> Tensor:
+    """Ids (N, M) as (N, width), the first of each row again in the rest."""
+    return torch.cat([ids, ids[:, :1].expand(-1, width - ids.shape[1])], 1)

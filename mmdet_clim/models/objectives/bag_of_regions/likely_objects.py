@@ -1,0 +1,104 @@
+# Licensed under the Apache License, Version 2.0.
+"""Which proposals are worth a place in a bag of regions."""
+from typing import Tuple
+
+import torch
+from mmcv.ops import batched_nms
+from torch import Tensor
+
+from ..context import BranchStage
+from ..tile_batch import TileProposals
+from .reading import number_in_group
+
+
+class LikelyObjects:
+    """A few likely objects of each tile of mosaics.
+
+    Of the ``max_considered`` best proposals of a tile, clamped to it, those
+    that are neither long nor small for the tile and whose score is high, or
+    the best of them where no score is; without those that overlap a better
+    one; at most ``max_objects`` of them, drawn at random (REFERENCE.md,
+    section 3; a plain image is one tile).
+
+    Args:
+        max_considered (int): Proposals of a tile that are looked at.
+        min_overlap (float): Least share of a proposal's area in its tile.
+        max_aspect (float): Most that one side may be of the other.
+        min_area (float): Least share of the tile's area, exclusive.
+        min_score (float): Least score, exclusive.
+        nms_iou (float): Threshold of the suppression.
+        max_objects (int): The most that a tile gets.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self,
+                 max_considered: int = 128,
+                 min_overlap: float = 0.3,
+                 max_aspect: float = 4.0,
+                 min_area: float = 0.01,
+                 min_score: float = 0.85,
+                 nms_iou: float = 0.2,
+                 max_objects: int = 10) -> None:
+        for name, value in (('max_considered', max_considered),
+                            ('max_objects', max_objects), ('max_aspect',
+                                                           max_aspect)):
+            if value < 1:
+                raise ValueError(f'{name}: expected at least 1, got {value}')
+        for name, value in (('min_overlap', min_overlap), ('min_area',
+                                                           min_area),
+                            ('min_score', min_score), ('nms_iou', nms_iou)):
+            if not 0 <= value < 1:
+                raise ValueError(
+                    f'{name}: expected 0 <= share < 1, got {value}')
+        self.max_considered = max_considered
+        self.min_overlap = min_overlap
+        self.max_aspect = max_aspect
+        self.min_area = min_area
+        self.min_score = min_score
+        self.nms_iou = nms_iou
+        self.max_objects = max_objects
+
+    def __call__(self, stage: BranchStage) -> Tuple[Tensor, Tensor, Tensor]:
+        """Choose objects of all images.
+
+        Args:
+            stage (BranchStage): Which has proposals.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Boxes (n, 4), absolute xyxy,
+            clamped to their tiles; the image (n,), ascending, and the tile
+            (n,) of each.
+        """
+        found = stage.tile_proposals(self.min_overlap, self.max_considered)
+        scores = found.proposals.scores
+        tiles = stage.context.tiles.boxes
+        owns = found.owns & self._has_shape(found, tiles)[..., None]
+        high = owns & (scores > self.min_score)[..., None]
+        best = owns & (owns.cumsum(1) == 1)
+        chosen = torch.where(high.any(1, keepdim=True), high, best)
+        image, index, tile = chosen.nonzero(as_tuple=True)
+        boxes = found.boxes[image, index]
+        if len(boxes) == 0:
+            return boxes, image, tile
+        # Objects of different tiles do not overlap: tiles do not.
+        _, kept = batched_nms(boxes, scores[image, index], image,
+                              dict(type='nms', iou_threshold=self.nms_iou))
+        kept = kept[torch.randperm(len(kept), device=kept.device)]
+        kept = kept[image[kept].argsort(stable=True)]
+        group = image[kept] * tiles.shape[1] + tile[kept]
+        number = number_in_group(group,
+                                 torch.arange(len(kept), device=kept.device))
+        kept = kept[number < self.max_objects]
+        return boxes[kept], image[kept], tile[kept]
+
+    def _has_shape(self, found: TileProposals, tiles: Tensor) -> Tensor:
+        """Which boxes are neither long nor small: bool (N, P)."""
+        width, height = (found.boxes[..., 2:] -
+                         found.boxes[..., :2]).clamp(min=0).unbind(-1)
+        area = (tiles[..., 2:] - tiles[..., :2]).prod(-1)
+        return ((width <= self.max_aspect * height)
+                & (height <= self.max_aspect * width)
+                &
+                (width * height > self.min_area * area.gather(1, found.owner)))

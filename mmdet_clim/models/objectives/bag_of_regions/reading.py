@@ -1,0 +1,280 @@
+# Licensed under the Apache License, Version 2.0.
+"""Bags of regions as sentences of pseudo-words."""
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+import torch
+from mmdet.models.layers.transformer.utils import coordinate_to_encoding
+from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
+from torch import Tensor, nn
+
+from mmdet_clim.models.text_encoders import BaseTextEncoder
+
+from ..tile_batch import Regions
+
+
+@dataclass
+class SampledBags(Regions):
+    """The regions that an objective took from the images, in bags.
+
+    A region is read once, whatever the number of its bags.
+
+    Args:
+        rois, image, members: As of :class:`Regions`.
+        bags (Tensor): bool (B, R): which regions each bag holds, at least
+            one.
+        bag_rois (Tensor): Shape (B, 5): the image of each bag, and the box,
+            absolute xyxy, that the positions of its regions are relative to.
+        is_core (Tensor): bool (R,): which regions go last where a bag is too
+            long for the text encoder.
+        is_composed (Tensor): bool (B,): which bags are of several tiles.
+        bag_keys (Tensor, optional): int64 (B, M), on the host: the keys of
+            the images in the tiles of each bag, the first one again where a
+            bag has fewer.
+    """
+
+    bags: Tensor
+    bag_rois: Tensor
+    is_core: Tensor
+    is_composed: Tensor
+    bag_keys: Optional[Tensor] = None
+
+    @property
+    def composed(self) -> Tensor:
+        """Boxes of the bags of several tiles, (m, 4) of ``bag_rois``."""
+        return self.bag_rois[self.is_composed.to(self.bag_rois.device), 1:]
+
+
+class BagReader(nn.Module):
+    """Writes bags as sentences and has the text encoder read them.
+
+    The pseudo-words of a region, plus a sine embedding of its box relative to
+    the bag's; the regions of a bag in random order, its words dropped at
+    random, though never all of a region; all of it in a few orders per bag
+    (REFERENCE.md, section 3). The sentences of a step are written without a
+    loop over bags, padded to the longest, and read at once.
+
+    A bag of more regions than there is room for keeps the core regions
+    first, and others drawn at random.
+
+    Args:
+        num_words (int): Pseudo-words of a region, as of the box head's
+            :class:`PseudoWordClassifier`.
+        num_orders (int): Orders in which a bag is read, drawn independently;
+            fewer where a bag has fewer.
+        drop_prob (float): Chance of a word to be dropped.
+        max_regions (int, optional): The most that a bag keeps. Defaults to
+            what always fits in the text encoder.
+        position_weight (float): Norm of the position embedding, in units of
+            the mean norm of the text encoder's own words.
+        value_path (bool): Whether the encoder's last block is replaced by its
+            value path.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self,
+                 num_words: int = 4,
+                 num_orders: int = 4,
+                 drop_prob: float = 0.5,
+                 max_regions: Optional[int] = None,
+                 position_weight: float = 1.0,
+                 value_path: bool = False) -> None:
+        super().__init__()
+        for name, value in (('num_words', num_words),
+                            ('num_orders', num_orders), ('max_regions',
+                                                         max_regions)):
+            if value is not None and value < 1:
+                raise ValueError(f'{name}: expected at least 1, got {value}')
+        if not 0 <= drop_prob <= 1:
+            raise ValueError(
+                f'drop_prob: expected 0 <= p <= 1, got {drop_prob}')
+        if position_weight < 0:
+            raise ValueError('position_weight: expected a number >= 0, got '
+                             f'{position_weight}')
+        self.num_words = num_words
+        self.num_orders = num_orders
+        self.drop_prob = drop_prob
+        self.max_regions = max_regions
+        self.position_weight = position_weight
+        self.value_path = value_path
+
+    def forward(self, embeddings: Tensor, sampled: SampledBags,
+                text_encoder: BaseTextEncoder) -> Tuple[Tensor, Tensor]:
+        """Read the bags of all images.
+
+        Args:
+            embeddings (Tensor): Pseudo-words (R, num_words * word_dim) of the
+                regions.
+            sampled (SampledBags): The regions and their bags.
+            text_encoder (BaseTextEncoder): Takes words.
+
+        Returns:
+            tuple[Tensor, Tensor]: Unit vectors (S, D), one per order of a
+            bag, and which bag each is of (S,), counted over all images.
+
+        Raises:
+            ValueError: If the embeddings are no pseudo-words of the text
+                encoder, or its sentences do not hold one region, or not
+                ``max_regions``.
+        """
+        room = self._room(embeddings, text_encoder)
+        words = embeddings.unflatten(1, (self.num_words, -1))
+        bag, region, positions = self._places(sampled, room, words)
+        positions = self.position_weight * text_encoder.word_norm * positions
+        sentence, entry, sentence_bag = self._order(bag)
+        words = words[region[entry]] + positions[entry, None]
+        kept = self._draw_words(len(entry), words.device)
+        written, lengths = write_sentences(
+            words[kept], sentence.repeat_interleave(kept.sum(1)),
+            len(sentence_bag))
+        return text_encoder.encode_words(written, lengths,
+                                         self.value_path), sentence_bag
+
+    def _room(self, embeddings: Tensor, text_encoder: BaseTextEncoder) -> int:
+        """Regions that a sentence holds."""
+        width = self.num_words * text_encoder.word_dim
+        if embeddings.shape[1] != width:
+            raise ValueError(
+                f'embeddings: expected {self.num_words} pseudo-words of '
+                f'{text_encoder.word_dim}, {width} in all, got '
+                f'{embeddings.shape[1]}. Does the box head classify by '
+                'PseudoWordClassifier with the same num_words and text '
+                'encoder?')
+        room = text_encoder.max_words // self.num_words
+        if room < (self.max_regions or 1):
+            raise ValueError(
+                f'max_regions: the text encoder takes '
+                f'{text_encoder.max_words} words, {room} regions of '
+                f'num_words={self.num_words}, got {self.max_regions or 1}')
+        return self.max_regions or room
+
+    def _places(self, sampled: SampledBags, room: int,
+                words: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Every place of a region in a bag.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: The bag (E,) and the region (E,) of
+            each place, sorted by bag, and the embedding of the region's
+            position there, a unit vector (E, word_dim).
+        """
+        bag, region = sampled.bags.nonzero(as_tuple=True)
+        chance = torch.rand(len(bag), device=bag.device)
+        number = number_in_group(bag,
+                                 chance - sampled.is_core[region].to(chance))
+        bag, region = bag[number < room], region[number < room]
+        boxes = relative_boxes(sampled.bboxes[region], sampled.bag_rois[bag,
+                                                                        1:])
+        return bag, region, embed_positions(boxes, words.shape[2])
+
+    def _order(self, bag: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Draw the orders of every bag.
+
+        Args:
+            bag (Tensor): Shape (E,), the bag of each place, sorted.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: The sentence (N,) and the place
+            (N,) of every region in every sentence, sorted by sentence and by
+            order in it; and the bag of each sentence (S,).
+        """
+        sizes = bag.bincount()
+        # A bag of n regions has n! orders.
+        orders = (sizes + 1).float().lgamma().exp().round().clamp(
+            max=self.num_orders).long()
+        sentence_bag = torch.arange(
+            len(sizes), device=bag.device).repeat_interleave(orders)
+        entry = torch.arange(
+            len(bag), device=bag.device).repeat_interleave(orders[bag])
+        # The copies of a place go to its bag's sentences one after another.
+        ends = orders[bag].cumsum(0)
+        copy = torch.arange(
+            len(entry), device=bag.device) - (ends - orders[bag])[entry]
+        first = orders.cumsum(0) - orders
+        sentence = first[bag[entry]] + copy
+        place = number_in_group(sentence,
+                                torch.rand(len(entry), device=bag.device))
+        order = (sentence * (len(bag) + 1) + place).argsort()
+        return sentence[order], entry[order], sentence_bag
+
+    def _draw_words(self, count: int, device: torch.device) -> Tensor:
+        """Which words of each region stay, never none: bool (count, W)."""
+        chance = torch.rand(count, self.num_words, device=device)
+        return (chance >= self.drop_prob) | (
+            chance == chance.amax(1, keepdim=True))
+
+
+def number_in_group(group: Tensor, key: Tensor) -> Tensor:
+    """Number the members of each group by ascending key, from 0.
+
+    Args:
+        group (Tensor): int64 (N,), from 0.
+        key (Tensor): Shape (N,).
+
+    Returns:
+        Tensor: int64 (N,).
+    """
+    order = key.argsort()
+    order = order[group[order].argsort(stable=True)]
+    sizes = group.bincount()
+    first = sizes.cumsum(0) - sizes
+    number = torch.empty_like(group)
+    number[order] = torch.arange(
+        len(group), device=group.device) - first[group[order]]
+    return number
+
+
+def relative_boxes(bboxes: Tensor, frames: Tensor) -> Tensor:
+    """Boxes in units of the frames they lie in.
+
+    Args:
+        bboxes (Tensor): Shape (N, 4), absolute xyxy.
+        frames (Tensor): Shape (N, 4), absolute xyxy.
+
+    Returns:
+        Tensor: Shape (N, 4), centre, width and height, normalised to [0, 1].
+    """
+    corner = frames[:, :2].repeat(1, 2)
+    size = (frames[:, 2:] - frames[:, :2]).repeat(1, 2)
+    return bbox_xyxy_to_cxcywh((bboxes - corner) / size.clamp(min=1e-6))
+
+
+def embed_positions(bboxes: Tensor, width: int) -> Tensor:
+    """Sine embeddings of boxes, as unit vectors.
+
+    Args:
+        bboxes (Tensor): Shape (N, 4), centre, width and height in [0, 1].
+        width (int): A multiple of 8: sines and cosines of four numbers.
+
+    Returns:
+        Tensor: Shape (N, width).
+    """
+    if width % 8:
+        raise ValueError('position_weight: a sine embedding of a box needs '
+                         f'words of a width that 8 divides, got {width}')
+    # Half of the entries are the sines to the others' cosines.
+    return coordinate_to_encoding(
+        bboxes[None], num_feats=width // 4)[0] / (width / 2)**0.5
+
+
+def write_sentences(words: Tensor, sentence: Tensor,
+                    num_sentences: int) -> Tuple[Tensor, Tensor]:
+    """Words one after another as padded sentences.
+
+    Args:
+        words (Tensor): Shape (M, W), in the order of the sentences and of the
+            words in each.
+        sentence (Tensor): int64 (M,), the sentence of each, ascending.
+        num_sentences (int): S.
+
+    Returns:
+        tuple[Tensor, Tensor]: Words (S, L, W), L of the longest, and the
+        lengths (S,).
+    """
+    lengths = sentence.bincount(minlength=num_sentences)
+    first = lengths.cumsum(0) - lengths
+    place = torch.arange(len(words), device=words.device) - first[sentence]
+    longest = int(lengths.max()) if num_sentences else 0
+    blank = words.new_zeros(num_sentences, longest, words.shape[1])
+    return blank.index_put((sentence, place), words), lengths

@@ -1,0 +1,196 @@
+# Licensed under the Apache License, Version 2.0.
+"""What the objectives of a branch work with, made when first asked for."""
+from functools import cached_property
+from typing import Dict, List, Optional
+
+import torch
+from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_clim.models.host import upload
+from mmdet_clim.models.region_readers import (
+    BaseRegionReader,
+    ExtractedImages,
+    ReadingStage,
+)
+from mmdet_clim.models.text_encoders import BaseTextEncoder
+
+from .tile_batch import Proposals, TileBatch, TileProposals
+
+
+class BranchContext:
+    """One branch of a training step, shared by its objectives.
+
+    Args:
+        detector (nn.Module): The detector that learns.
+        reader (BaseRegionReader): Reads its regions.
+        text_encoder (BaseTextEncoder): Strings to unit vectors.
+        images (Tensor): Shape (N, 3, H, W).
+        data_samples (list[DetDataSample]): N packed mosaics.
+    """
+
+    def __init__(self, detector: nn.Module, reader: BaseRegionReader,
+                 text_encoder: BaseTextEncoder, images: Tensor,
+                 data_samples: SampleList) -> None:
+        self.detector = detector
+        self.reader = reader
+        self.text_encoder = text_encoder
+        self.images = images
+        self.data_samples = data_samples
+        self._assigned: Dict[tuple, TileProposals] = {}
+
+    @cached_property
+    def feats(self) -> ExtractedImages:
+        """What the detector made of the images."""
+        return self.reader.extract_feat(self.detector, self.images,
+                                        self.data_samples)
+
+    @cached_property
+    def tiles(self) -> TileBatch:
+        """The tiles of all images."""
+        return TileBatch(self.data_samples)
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """The detector's proposals, those of the first stage."""
+        return Proposals.of_images(
+            self.reader.propose(self.detector, self.feats))
+
+    @cached_property
+    def readings(self) -> List[ReadingStage]:
+        """The stages as the reader gives them."""
+        return self.reader.stages(self.detector, self.feats)
+
+    @property
+    def stages(self) -> List['BranchStage']:
+        """The stages in which the detector reads regions."""
+        return [BranchStage(self, i) for i in range(len(self.readings))]
+
+    def assigned(self, stage: int, min_overlap: float,
+                 max_proposals: int) -> TileProposals:
+        """The proposals of each tile in one stage.
+
+        Objectives that look alike at proposals share them. Of a stage's
+        proposals no more are handed on than tiles could keep, those that
+        tiles do keep first.
+
+        Args:
+            stage (int): The stage, from 0.
+            min_overlap (float): See :meth:`TileBatch.assign`.
+            max_proposals (int): See :meth:`TileBatch.assign`.
+        """
+        key = (stage, min_overlap, max_proposals)
+        if key not in self._assigned:
+            proposals = self.proposals
+            if stage > 0:
+                proposals = self._refined(stage - 1, min_overlap,
+                                          max_proposals)
+            self._assigned[key] = self.tiles.assign(proposals, min_overlap,
+                                                    max_proposals)
+        return self._assigned[key]
+
+    @torch.no_grad()
+    def _refined(self, stage: int, min_overlap: float,
+                 max_proposals: int) -> Proposals:
+        """The proposals that a stage hands on, as it regresses them."""
+        found = self.assigned(stage, min_overlap, max_proposals)
+        before = found.proposals
+        limits = [count * max_proposals for count in self.tiles.counts]
+        counts = [min(n, most) for n, most in zip(before.counts, limits)]
+        if not any(counts):
+            return before
+        image, index = found.likely(limits)
+        rois = torch.cat(
+            [image[:, None].to(before.boxes), before.boxes[image, index]], 1)
+        refined = self.readings[stage].refine(rois)
+        slots = [torch.arange(count) for count in counts]
+        boxes = before.boxes.new_zeros(len(counts), max(counts), 4)
+        scores = before.scores.new_zeros(len(counts), max(counts))
+        slot = upload(torch.cat(slots), image)
+        return Proposals(
+            boxes.index_put((image, slot), refined),
+            scores.index_put((image, slot), before.scores[image, index]),
+            counts)
+
+
+class TilesAlone(BranchContext):
+    """Tiles without a detector, in one stage, for pictures and tests.
+
+    Args:
+        data_samples (list[DetDataSample]): N packed mosaics.
+        proposals (list[InstanceData], optional): ``bboxes`` (n, 4) and
+            ``scores`` (n,), best first, of each; none by default.
+        text_encoder (BaseTextEncoder, optional): Strings to unit vectors.
+        images (Tensor, optional): Shape (N, 3, H, W).
+    """
+
+    def __init__(self,
+                 data_samples: SampleList,
+                 proposals: Optional[List[InstanceData]] = None,
+                 text_encoder: Optional[BaseTextEncoder] = None,
+                 images: Optional[Tensor] = None) -> None:
+        super().__init__(None, None, text_encoder, images, data_samples)
+        nothing = self.tiles.boxes[0, :0]
+        self._given = proposals or [
+            InstanceData(bboxes=nothing, scores=nothing[:, 0])
+        ] * len(data_samples)
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """Those that were given."""
+        return Proposals.of_images(self._given)
+
+    @cached_property
+    def readings(self) -> List[ReadingStage]:
+        """One stage, in which nothing can be read."""
+        return [ReadingStage(read=None)]
+
+
+class BranchStage:
+    """One of the stages in which a branch's regions are read.
+
+    Args:
+        context (BranchContext): The branch.
+        index (int): Which stage, from 0.
+    """
+
+    def __init__(self, context: BranchContext, index: int) -> None:
+        self.context = context
+        self.index = index
+
+    @property
+    def count(self) -> int:
+        """How many stages there are."""
+        return len(self.context.readings)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no stage of the same step follows.
+
+        What an objective remembers of a step, such as a queue of texts,
+        changes in the last stage alone.
+        """
+        return self.index == self.count - 1
+
+    @property
+    def weight(self) -> float:
+        """Weight of the stage's losses."""
+        return self.context.readings[self.index].weight
+
+    def read(self, rois: Tensor) -> Tensor:
+        """RoIs (R, 5) to embeddings (R, D) of any norm, with gradient."""
+        return self.context.readings[self.index].read(rois)
+
+    def tile_proposals(self,
+                       min_overlap: float = 0.3,
+                       max_proposals: int = 128) -> TileProposals:
+        """The stage's proposals by tile; see :meth:`TileBatch.assign`."""
+        return self.context.assigned(self.index, min_overlap, max_proposals)
+
+    def largest_in_tiles(self,
+                         min_overlap: float = 0.3,
+                         max_proposals: int = 128) -> Tensor:
+        """The largest likely object of each tile, (N, K, 4)."""
+        return self.tile_proposals(min_overlap, max_proposals).largest(
+            self.context.tiles.boxes)

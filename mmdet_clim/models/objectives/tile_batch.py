@@ -1,0 +1,281 @@
+# Licensed under the Apache License, Version 2.0.
+"""The tiles of all images of a branch, and what lies in them."""
+from dataclasses import dataclass
+from typing import List, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mmdet_clim.models.host import upload
+
+from .composition import compose_tiles, union_boxes
+
+REGION_KINDS = ('tiles', 'proposals')
+
+
+def check_region_kind(regions: str) -> None:
+    """Raise a ValueError unless ``regions`` is one of the kinds."""
+    if regions not in REGION_KINDS:
+        raise ValueError(f'regions: expected one of {REGION_KINDS}, got '
+                         f'{regions!r}')
+
+
+@dataclass
+class Regions:
+    """The pseudo regions that an objective took from the images of a branch.
+
+    Args:
+        rois (Tensor): Shape (R, 5): index of the image, then absolute xyxy
+            pixels of the network input.
+        image (Tensor): int64 (R,), the index of the image, on the host.
+        members (Tensor): bool (R, K), on the host: which tiles of its image
+            stand in each region.
+    """
+
+    rois: Tensor
+    image: Tensor
+    members: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rois)
+
+    @property
+    def bboxes(self) -> Tensor:
+        """Shape (R, 4), absolute xyxy pixels."""
+        return self.rois[:, 1:]
+
+    @property
+    def composed(self) -> Tensor:
+        """Boxes of the regions of several tiles, (m, 4)."""
+        several = (self.members.sum(1) > 1).nonzero().flatten()
+        return self.bboxes[several.to(self.rois.device)]
+
+
+@dataclass
+class Proposals:
+    """Proposals of N images, best score first, padded with empty boxes.
+
+    Args:
+        boxes (Tensor): Shape (N, P, 4), absolute xyxy pixels.
+        scores (Tensor): Shape (N, P); 0 where there is padding.
+        counts (list[int]): How many each image has.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    counts: List[int]
+
+    @classmethod
+    def of_images(cls, proposals: Sequence[InstanceData]) -> 'Proposals':
+        """From what a region reader proposes for each image."""
+        return cls(
+            pad_sequence([of.bboxes for of in proposals], batch_first=True),
+            pad_sequence([of.scores for of in proposals], batch_first=True),
+            [len(of) for of in proposals])
+
+
+@dataclass
+class TileProposals:
+    """Which proposals belong to which tile of their image.
+
+    Args:
+        proposals (Proposals): All of them.
+        owner (Tensor): int64 (N, P), the tile that holds most of each.
+        owns (Tensor): bool (N, P, K): which are the tile's.
+        boxes (Tensor): Shape (N, P, 4), clamped to the tile that holds most
+            of each.
+    """
+
+    proposals: Proposals
+    owner: Tensor
+    owns: Tensor
+    boxes: Tensor
+
+    def largest(self, tiles: Tensor) -> Tensor:
+        """The largest likely object of each tile.
+
+        Args:
+            tiles (Tensor): Shape (N, K, 4).
+
+        Returns:
+            Tensor: Shape (N, K, 4): of the proposals of each tile, clamped to
+            it, the largest; the tile's own box where it has none.
+        """
+        if self.boxes.shape[1] == 0:
+            return tiles
+        areas = (self.boxes[..., 2:] - self.boxes[..., :2]).clamp(min=0)
+        areas = areas.prod(-1)[..., None] + 1
+        largest = areas.masked_fill(~self.owns, 0).argmax(1)
+        boxes = self.boxes.gather(1, largest[..., None].expand(-1, -1, 4))
+        return torch.where(self.owns.any(1)[..., None], boxes, tiles)
+
+    def likely(self, limits: Sequence[int]) -> Tuple[Tensor, Tensor]:
+        """The proposals that matter most: those of tiles, then the best.
+
+        Args:
+            limits (Sequence[int]): How many of each image.
+
+        Returns:
+            tuple[Tensor, Tensor]: Index of the image and of the proposal of
+            each, (Q,), best first within an image.
+        """
+        numbers = [min(n, k) for n, k in zip(self.proposals.counts, limits)]
+        image = torch.arange(len(numbers)).repeat_interleave(
+            torch.tensor(numbers))
+        slot = torch.cat([torch.arange(n) for n in numbers])
+        image, slot = upload(torch.stack([image, slot]), self.owner)
+        place = torch.arange(self.owner.shape[1], device=self.owner.device)
+        # Kept ones in the order of their scores, the others behind them.
+        rank = (place + ~self.owns.any(2) * len(place)).argsort(1)
+        position = (rank.argsort(1) < upload(numbers, rank)[:, None])
+        order = (place + ~position * len(place)).argsort(1)
+        return image, order[image, slot]
+
+
+class TileBatch:
+    """The tiles of N images, padded to the K of the image with most.
+
+    What the host knows, such as captions, tags and which region holds which
+    tile, stays there until it is uploaded once. Work on the device is done
+    for all images at a time.
+
+    Args:
+        data_samples (list[DetDataSample]): N packed mosaics.
+
+    Attributes:
+        boxes (Tensor): Shape (N, K, 4), absolute xyxy pixels of the network
+            input; zeros where an image has fewer tiles.
+        counts (list[int]): How many tiles each image has.
+    """
+
+    def __init__(self, data_samples: SampleList) -> None:
+        self.data_samples = data_samples
+        boxes = [get_box_tensor(s.gt_instances.bboxes) for s in data_samples]
+        self.counts = [len(of_image) for of_image in boxes]
+        self.boxes = pad_sequence(boxes, batch_first=True)
+
+    @property
+    def captions(self) -> List[List[str]]:
+        """Captions of each tile, tiles of one image after another."""
+        return [of for s in self.data_samples for of in s.captions]
+
+    @property
+    def image_keys(self) -> List[int]:
+        """Key of the image in each tile, in the order of :attr:`captions`."""
+        return [
+            key for sample in self.data_samples for key in sample.image_keys
+        ]
+
+    def is_tile(self) -> Tensor:
+        """Which of the N x K places hold a tile: bool, on the host."""
+        places = torch.arange(self.boxes.shape[1])
+        return places < torch.tensor(self.counts)[:, None]
+
+    def keys_of(self, image: Tensor, members: Tensor) -> Tensor:
+        """The keys of the images in the tiles of regions.
+
+        Args:
+            image (Tensor): int64 (R,), the image of each region.
+            members (Tensor): bool (R, K), at least one True in each row.
+
+        Returns:
+            Tensor: int64 (R, K), on the host; in the place of a tile that is
+            none of the region's, its first one's key again.
+        """
+        keys = pad_sequence(
+            [torch.tensor(s.image_keys) for s in self.data_samples],
+            batch_first=True)[image]
+        first = keys.gather(1, members.int().argmax(1, keepdim=True))
+        return torch.where(members, keys, first)
+
+    def has_tags(self) -> Tensor:
+        """Whether each tile has a tag: bool (N, K), on the host."""
+        return pad_sequence([
+            torch.tensor([len(tags) > 0 for tags in s.tags], dtype=torch.bool)
+            for s in self.data_samples
+        ],
+                            batch_first=True)
+
+    def compose(self, num: int) -> Tuple[Tensor, Tensor]:
+        """Every tile for itself, then rectangles of several, of each image.
+
+        Args:
+            num (int): Rectangles drawn per image.
+
+        Returns:
+            tuple[Tensor, Tensor]: Index of the image (R,) and bool (R, K) of
+            its tiles, on the host.
+        """
+        width = self.boxes.shape[1]
+        images, members = [], []
+        for index, (sample,
+                    count) in enumerate(zip(self.data_samples, self.counts)):
+            of_image = torch.cat([
+                torch.eye(count, dtype=torch.bool),
+                compose_tiles(sample.mosaic_grid, num)
+            ])
+            members.append(F.pad(of_image, (0, width - count)))
+            images.append(torch.full((len(of_image), ), index))
+        return torch.cat(images), torch.cat(members)
+
+    def regions(self, boxes: Tensor, image: Tensor,
+                members: Tensor) -> Regions:
+        """Regions around the boxes of tiles.
+
+        Args:
+            boxes (Tensor): One per tile, (N, K, 4), absolute xyxy pixels.
+            image (Tensor): int64 (R,), on the host.
+            members (Tensor): bool (R, K), on the host, at least one True in
+                each row.
+        """
+        index = upload(image, boxes)
+        around = union_boxes(boxes[index], upload(members, boxes))
+        return Regions(
+            torch.cat([index[:, None].to(boxes), around], 1), image, members)
+
+    def assign(self,
+               proposals: Proposals,
+               min_overlap: float = 0.3,
+               max_proposals: int = 128) -> TileProposals:
+        """Give each proposal to the tile that holds most of it.
+
+        The share is the intersection over the proposal's own area
+        (REFERENCE.md, section 2, tag objective).
+
+        Args:
+            proposals (Proposals): Of the N images.
+            min_overlap (float): A proposal belongs to no tile unless a larger
+                share of its own area lies in one.
+            max_proposals (int): The most that one tile keeps, the best by
+                score.
+        """
+        boxes = proposals.boxes
+        share, owner = bbox_overlaps(boxes, self.boxes, mode='iof').max(2)
+        tile = torch.arange(self.boxes.shape[1], device=boxes.device)
+        owns = (owner[..., None] == tile) & (share > min_overlap)[..., None]
+        owns &= owns.cumsum(1) <= max_proposals
+        of_tile = self.boxes.gather(1, owner[..., None].expand(-1, -1, 4))
+        clamped = torch.cat([
+            torch.maximum(boxes[..., :2], of_tile[..., :2]),
+            torch.minimum(boxes[..., 2:], of_tile[..., 2:])
+        ], -1)
+        return TileProposals(proposals, owner, owns, clamped)
+
+    def tag_targets(self, regions: Regions, num_classes: int) -> Tensor:
+        """Which region holds a tile with which tag: bool (R, C).
+
+        Args:
+            regions (Regions): R regions.
+            num_classes (int): C, the number of classes that tags index.
+        """
+        of_tile = torch.zeros(*self.boxes.shape[:2], num_classes)
+        for of_image, sample in zip(of_tile, self.data_samples):
+            for row, tags in zip(of_image, sample.tags):
+                row[tags] = 1
+        held = regions.members.float()[:, None] @ of_tile[regions.image]
+        return upload(held[:, 0] > 0, self.boxes)

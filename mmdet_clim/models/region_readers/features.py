@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0.
+"""What a detector made of images: the input of every region reader."""
+from functools import singledispatch
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+from mmdet.models.detectors import TridentFasterRCNN
+from mmdet.structures import DetDataSample, SampleList
+from torch import Tensor, nn
+
+
+class ExtractedImages(NamedTuple):
+    """Images, and a detector's maps of them.
+
+    Args:
+        levels (tuple[Tensor]): Maps (N, C, H, W), as the neck gives them.
+        inputs (Tensor): Images (N, 3, H, W), with their padding.
+        metas (Sequence[dict]): Metainfo of each; ``img_shape`` is the height
+            and width without the padding.
+    """
+
+    levels: Tuple[Tensor, ...]
+    inputs: Tensor
+    metas: Sequence[dict]
+
+    @property
+    def size(self) -> Tuple[int, int]:
+        """Height and width of the images with their padding."""
+        return tuple(self.inputs.shape[-2:])
+
+    def samples(self, **changes) -> SampleList:
+        """A new data sample per image, without annotations.
+
+        Args:
+            **changes: To the metainfo.
+        """
+        return [
+            DetDataSample(
+                metainfo=dict(meta, batch_input_shape=self.size, **changes))
+            for meta in self.metas
+        ]
+
+
+def extract_images(
+        detector: nn.Module,
+        inputs: Tensor,
+        data_samples: Optional[SampleList] = None) -> ExtractedImages:
+    """Have a detector's backbone and neck take in images.
+
+    Args:
+        detector (nn.Module): An mmdet detector.
+        inputs (Tensor): Images (N, 3, H, W).
+        data_samples (list[DetDataSample], optional): Of each image. Without
+            them, no image is padded.
+    """
+    levels = feature_maps(detector, inputs)
+    if isinstance(levels, Tensor):
+        levels = (levels, )
+    size = tuple(inputs.shape[-2:])
+    metas = [dict(img_shape=size) for _ in inputs] if data_samples is None \
+        else [sample.metainfo for sample in data_samples]
+    return ExtractedImages(tuple(levels), inputs, metas)
+
+
+@singledispatch
+def feature_maps(detector: nn.Module, inputs: Tensor) -> Tuple[Tensor, ...]:
+    """What a detector's neck gives, or its backbone where it has no neck.
+
+    A family whose ``extract_feat`` gives something else than one map per
+    level and image registers how to get those; all region readers follow.
+
+    Args:
+        detector (nn.Module): An mmdet detector.
+        inputs (Tensor): Images (N, 3, H, W).
+
+    Returns:
+        tuple[Tensor]: Maps (N, C, h, w), finest first.
+    """
+    return detector.extract_feat(inputs)
+
+
+@feature_maps.register
+def _of_one_branch(detector: TridentFasterRCNN,
+                   inputs: Tensor) -> Tuple[Tensor, ...]:
+    """Of TridentNet, the branch that predicts, or the first where all do.
+
+    In training it gives the maps of all its branches one after another.
+    """
+    levels = detector.extract_feat(inputs)
+    branches = len(levels[0]) // len(inputs)
+    branch = max(detector.test_branch_idx, 0) % branches
+    return tuple(level.chunk(branches)[branch] for level in levels)
+
+
+def aligned_levels(maps: Sequence[Tensor]) -> List[Tensor]:
+    """Feature maps as mmcv's RoIAlign reads them.
+
+    On a CPU it takes no bfloat16, and reads a map whose memory is in another
+    order (transposed, or channels last) as if it were not.
+
+    Args:
+        maps (Sequence[Tensor]): Shape (N, C, H, W) each.
+    """
+    return [level.float().contiguous() for level in maps]

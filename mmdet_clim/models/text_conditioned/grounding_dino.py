@@ -1,0 +1,62 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import Dict, List, Sequence
+
+from mmdet.models.detectors import GroundingDINO
+from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from .base import TextAdapter
+from .text_loss import text_loss
+
+
+class GroundingDINOAdapter(TextAdapter):
+    """Grounding DINO and MM-Grounding-DINO."""
+
+    detector_type = GroundingDINO
+    sources = ('encoder', 'query', 'neck')
+    matches = ('box', 'text')
+
+    def encode(self, detector: GroundingDINO,
+               prompts: Sequence[str]) -> Dict[str, Tensor]:
+        """See the base class."""
+        texts = super().encode(detector, prompts)
+        texts['embedded'] = detector.text_feat_map(texts['embedded'])
+        return texts
+
+    def max_tokens(self, detector: GroundingDINO) -> int:
+        """See the base class; the head takes no more than it has room for."""
+        return min(super().max_tokens(detector),
+                   detector.bbox_head.max_text_len)
+
+    def predict_of_texts(self, detector: GroundingDINO,
+                         levels: Sequence[Tensor], texts: Dict[str, Tensor],
+                         samples: SampleList) -> List[InstanceData]:
+        """See the base class."""
+        return detector.bbox_head.predict(
+            **detector.forward_transformer(levels, texts, samples),
+            rescale=False,
+            batch_data_samples=samples)
+
+    def losses_of_texts(self, detector: GroundingDINO,
+                        levels: Sequence[Tensor], texts: Dict[str, Tensor],
+                        samples: SampleList, match: str) -> Dict[str, Tensor]:
+        """See the base class.
+
+        With ``match='text'`` a box tells where to look for its phrase, and
+        there is :func:`~.text_loss.text_loss` alone.
+        """
+        head = detector.bbox_head
+        for sample, mask in zip(samples, texts['text_token_mask']):
+            boxes = sample.gt_instances
+            # By their labels, the denoising queries tell boxes apart.
+            if len(boxes) > head.num_classes:
+                raise ValueError(
+                    f'bbox_head.num_classes: expected at least {len(boxes)}, '
+                    'one per region of a mosaic, got '
+                    f'{head.num_classes}')
+            boxes.text_token_mask = mask.expand(len(boxes), -1)
+        outputs = detector.forward_transformer(levels, texts, samples)
+        if match == 'text':
+            return dict(loss_cls=text_loss(head, samples, **outputs))
+        return head.loss(**outputs, batch_data_samples=samples)

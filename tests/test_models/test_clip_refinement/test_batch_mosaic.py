@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0.
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmdet_clim.models.clip_refinement import BatchMosaic
+from mmdet_clim.models.clip_refinement.batch_mosaic import choose_grids
+
+THREE = ((2, 2), (3, 3), (4, 4))
+
+
+@pytest.mark.parametrize(
+    'grids, images, whole, expected',
+    [
+        (THREE, 32, 0, list(THREE)),  # 29 tiles, three whole
+        (THREE, 29, 0, list(THREE)),  # nothing left over
+        (THREE, 32, 3, list(THREE)),
+        (THREE, 38, 0, [*THREE, (2, 2), (2, 2)]),  # nine left: 2x2 comes first
+        (((2, 2), ), 13, 2, [(2, 2), (2, 2)]),  # one left of a third
+        (((1, 3), (2, 1)), 9, 0, [(1, 3), (2, 1), (1, 3)]),
+        ((), 5, 0, []),
+    ])
+def test_which_mosaics_a_batch_makes(grids, images, whole, expected):
+    assert choose_grids(grids, images, whole) == expected
+
+
+def test_a_batch_too_small_says_how_many_are_missing():
+    with pytest.raises(ValueError, match='at least 32 images, got 20: 12 '):
+        choose_grids(THREE, 20, 3)
+
+
+@pytest.mark.parametrize('wrong, match', [
+    (dict(grids=((0, 2), )), 'grids'),
+    (dict(grids=((2, 2, 2), )), 'grids'),
+    (dict(num_whole=-1), 'num_whole'),
+])
+def test_arguments_out_of_range(wrong, match):
+    with pytest.raises(ValueError, match=match):
+        BatchMosaic(**wrong)
+
+
+def test_a_mosaic_is_its_images_laid_out_and_resized():
+    images = torch.rand(8, 3, 24, 36)
+    sizes = [(24, 36), (24, 30), (12, 36), (24, 36), (20, 20), (24, 36)]
+    mosaics, rois = BatchMosaic(((2, 3), ))(images, sizes + [(24, 36)] * 2)
+    rows = [torch.cat(list(images[i:i + 3]), 2) for i in (0, 3)]
+    expected = F.interpolate(
+        torch.cat(rows, 1)[None],
+        size=(24, 36),
+        mode='bicubic',
+        antialias=True)
+    torch.testing.assert_close(mosaics, expected)
+    # Cells of 12 x 12 pixels; by hand.
+    assert rois.tolist() == [
+        [0, 0, 0, 12, 12],
+        [0, 12, 0, 22, 12],
+        [0, 24, 0, 36, 6],
+        [0, 0, 12, 12, 24],
+        pytest.approx([0, 12, 12, 12 + 20 / 3, 22]),
+        [0, 24, 12, 36, 24],
+    ]
+
+
+def test_tiles_of_one_colour_stay_in_their_regions():
+    images = torch.arange(9.).view(9, 1, 1, 1).expand(9, 3, 48, 48)
+    mosaics, rois = BatchMosaic(((3, 3), ))(images, [(48, 48)] * 9)
+    for number, (_, x1, y1, x2, y2) in enumerate(rois.long().tolist()):
+        inner = mosaics[0, :, y1 + 3:y2 - 3, x1 + 3:x2 - 3]
+        torch.testing.assert_close(inner, torch.full_like(inner, number))
+
+
+def test_two_mosaics_are_numbered_and_grids_may_not_divide_the_size():
+    mosaics, rois = BatchMosaic(((1, 2), (3, 1)))(torch.rand(5, 3, 32, 32),
+                                                  [(32, 32)] * 5)
+    assert mosaics.shape == (2, 3, 32, 32)
+    assert rois[:, 0].tolist() == [0, 0, 1, 1, 1]
+    torch.testing.assert_close(rois[3, 1:],
+                               torch.tensor([0, 32 / 3, 32, 64 / 3]))
+
+
+def test_without_grids_there_is_no_mosaic():
+    mosaics, rois = BatchMosaic(())(torch.rand(2, 3, 8, 8), [(8, 8)] * 2)
+    assert mosaics.shape == (0, 3, 8, 8) and rois.shape == (0, 5)

@@ -1,0 +1,362 @@
+# Licensed under the Apache License, Version 2.0.
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+from torch.nn import functional as F
+
+from mmdet_clim.models.clip_refinement.objective_base import crop_images
+from mmdet_clim.models.clip_refinement.region_prediction import enlarged
+
+LABELS = dict(
+    type='mmdet_clim.RegionLabelObjective',
+    boxes=dict(type='mmdet_clim.RandomBoxes', num_boxes=6),
+    vocabulary=['cat', 'dog', 'cow'],
+    templates=('a {}', ),
+    loss=dict(type='mmdet_clim.FederatedClassLoss', num_sampled=2))
+DISTILLATION = dict(
+    type='mmdet_clim.SelfDistillationObjective',
+    boxes=dict(type='mmdet_clim.GridBoxes', max_rows=2, max_cols=2))
+
+CHANGED = 'transformer.resblocks.1.mlp.c_fc.weight'
+
+
+def build(cfg, **changes):
+    return MODELS.build(dict(copy.deepcopy(cfg), **changes))
+
+
+def losses(model, batch):
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    return model(**data, mode='loss')
+
+
+def test_clim_is_the_contrast_of_tiles_and_whole_images(model_cfg, make_batch):
+    """Six images: one mosaic, two whole, written out plainly."""
+    model = build(model_cfg).train()
+    batch = make_batch(range(6))
+    found = losses(model, batch)
+    images = model.data_preprocessor(copy.deepcopy(batch), True)['inputs']
+    assert images.shape == (6, 3, 64, 64)
+    tower = model.image_tower
+    mosaic = torch.cat([
+        torch.cat([images[0], images[1]], 2),
+        torch.cat([images[2], images[3]], 2)
+    ], 1)[None]
+    mosaic = F.interpolate(mosaic, (64, 64), mode='bicubic', antialias=True)
+    # Images of 64 x 48 in cells of 32 x 32.
+    rois = torch.tensor([[0., 0, 0, 24, 32], [0, 32, 0, 56, 32],
+                         [0, 0, 32, 24, 64], [0, 32, 32, 56, 64]])
+    regions = torch.cat(
+        [tower.region_features(mosaic, rois),
+         tower.encode_image(images[4:])])
+    texts = model.text_encoder([f'a cat {i}' for i in range(6)])
+    logits = regions @ texts.t() / .07  # open_clip starts there
+    own = torch.arange(6)
+    expected = (F.cross_entropy(logits, own) +
+                F.cross_entropy(logits.t(), own)) / 2
+    torch.testing.assert_close(
+        found['clim.loss'], expected, rtol=1e-4, atol=1e-4)
+    assert found['clim.recall@1'].item() == pytest.approx(
+        100 * (logits.argmax(1) == own).float().mean().item())
+
+
+def test_equal_captions_are_positives_of_each_other(model_cfg, make_batch):
+    model = build(model_cfg).train()
+    captions = ['a cat'] * 6
+    found = losses(model, make_batch(range(6), captions))
+    # All texts are one: the distribution that is asked for is uniform.
+    assert found['clim.loss'].item() > 0
+    assert found['clim.recall@1'] == 100
+
+
+@pytest.mark.parametrize('scale, start', [(4.77, 100), (3., 20.0855)])
+def test_the_scale_starts_where_that_of_clip_is(model_cfg, tmp_path, scale,
+                                                start):
+    """SigLIP's are above the limit of what is learned."""
+    weights = torch.load(model_cfg['text_encoder']['pretrained'])
+    weights['logit_scale'].fill_(scale)
+    torch.save(weights, tmp_path / 'clip.pt')
+    text = dict(
+        model_cfg['text_encoder'], pretrained=str(tmp_path / 'clip.pt'))
+    model = build(model_cfg, text_encoder=text)
+    loss = model.objectives['clim'].region_loss
+    assert loss.temperature == pytest.approx(start, rel=1e-4)
+
+
+def test_only_the_last_block_and_the_scale_learn(model_cfg, make_batch):
+    model = build(model_cfg).train()
+    loss, _ = model.parse_losses(losses(model, make_batch(range(6))))
+    loss.backward()
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    block = 'image_tower.visual.transformer.resblocks.1.'
+    assert all(
+        n.startswith(block) or n.endswith('log_temperature') for n in trained)
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None
+                and bool(parameter.grad.abs().sum() > 0)) == (
+                    name in trained)
+
+
+@pytest.mark.parametrize('objective', [LABELS, DISTILLATION])
+def test_other_objectives_learn(model_cfg, make_batch, objective):
+    torch.manual_seed(0)
+    model = build(model_cfg, objectives=dict(other=objective)).train()
+    batch = make_batch(range(3))
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    curve = []
+    for _ in range(8):
+        torch.manual_seed(1)  # the same boxes
+        loss, _ = model.parse_losses(losses(model, batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curve.append(loss.item())
+    assert curve[-1] < .9 * curve[0]
+    # The original has not moved.
+    original = build(model_cfg).image_tower.state_dict()
+    for name, value in model.towers.original.state_dict().items():
+        assert torch.equal(value, original[name])
+
+
+def test_pseudo_labels_are_those_of_the_original_clip(model_cfg, make_batch):
+    model = build(model_cfg, objectives=dict(labels=LABELS))
+    images = model.data_preprocessor(make_batch([0]), True)['inputs']
+    objective = model.objectives['labels']
+    whole = torch.tensor([[0., 0, 0, 64, 64]])
+    label, confidence = objective._name(images, whole, model.towers)
+    # The crop of the whole image is the image at half its size.
+    crop = F.avg_pool2d(images, 2)
+    cosines = model.image_tower.encode_image(crop) @ model.text_encoder(
+        ['a cat', 'a dog', 'a cow']).t()
+    chances = (cosines / .07).softmax(1)
+    assert label.tolist() == chances.argmax(1).tolist()
+    torch.testing.assert_close(
+        confidence, chances.amax(1), rtol=1e-3, atol=1e-3)
+
+
+def test_no_box_is_sure_enough(model_cfg, make_batch):
+    cfg = dict(LABELS, min_confidence=.999)
+    model = build(model_cfg, objectives=dict(labels=cfg)).train()
+    found = losses(model, make_batch(range(2)))
+    assert found['labels.loss'] == 0 and found['labels.sure'] == 0
+    found['labels.loss'].backward()
+
+
+def region_sample(boxes, labels, masks=None):
+    sample = DetDataSample(metainfo=dict(img_id=1, img_shape=(64, 48)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor(boxes).reshape(-1, 4).float(),
+        labels=torch.tensor(labels).long())
+    if masks is not None:
+        sample.gt_instances.masks = BitmapMasks(masks, 64, 48)
+    return sample
+
+
+def test_regions_are_read_in_three_ways(model_cfg):
+    model = build(model_cfg, templates=('a {}', )).eval()
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 64, 64)
+    masks = np.zeros((1, 64, 48), np.uint8)
+    masks[0, 16:32, 0:32] = 1  # two whole positions of the map
+    sample = region_sample([[0, 16, 32, 32]], [1], masks)
+    with torch.no_grad():
+        found = model(image, [sample], mode='predict')[0].pred_regions
+        classes = model.text_encoder(['a cat', 'a dog', 'a cow'])
+        # Without the columns that only fill up the batch.
+        image = image[..., :48]
+        dense = model.image_tower.dense_features(image)
+        assert dense.shape == (1, 12, 4, 3)
+        mean = F.normalize(dense[0, :, 1, :2].mean(1), dim=0)
+        torch.testing.assert_close(found.mask[0], classes @ mean)
+        rois = torch.tensor([[0., 0, 16, 32, 32]])
+        torch.testing.assert_close(
+            found.roi,
+            model.image_tower.region_features(image, rois) @ classes.t())
+        # Enlarged: x -8..40 -> 0..40, y 12..36. Squashed to 32 x 32.
+        assert enlarged(rois[:, 1:], 1.5,
+                        (64, 48)).tolist() == [[0, 12, 40, 36]]
+        crop = crop_images(image, torch.tensor([[0., 0, 12, 40, 36]]), 32)
+        crop = model.image_tower.encode_image(crop) @ classes.t()
+        torch.testing.assert_close(found.crop, crop)
+
+
+@pytest.mark.parametrize('mode', ['value', 'attention', 'masked_pool'])
+def test_a_batch_is_what_its_images_are(model_cfg, make_batch, mode):
+    """Images of other sizes, padded; regions and captions."""
+    tower = dict(model_cfg['image_tower'], mode=mode)
+    model = build(model_cfg, image_tower=tower).eval()
+    images = torch.randn(3, 3, 64, 64)
+    samples = [region_sample([[0, 0, 20, 20], [3, 9, 47, 60]], [0, 1])]
+    for shape, boxes in (((40, 64), [[5, 5, 60, 39]]), ((64, 30), [])):
+        samples.append(region_sample(boxes, [2] * len(boxes)))
+        samples[-1].set_metainfo(dict(img_shape=shape))
+    samples[2].set_metainfo(dict(branch='captions', captions=[['a cat']]))
+    with torch.no_grad():
+        alone = [
+            model(
+                image[None, :, :sample.img_shape[0], :sample.img_shape[1]],
+                [copy.deepcopy(sample)],
+                mode='predict')[0] for image, sample in zip(images, samples)
+        ]
+        together = model(images, samples, mode='predict')
+    for way in ('roi', 'crop'):
+        for number in range(2):
+            torch.testing.assert_close(together[number].pred_regions[way],
+                                       alone[number].pred_regions[way])
+    torch.testing.assert_close(together[2].pred_pair.image,
+                               alone[2].pred_pair.image)
+
+
+@pytest.mark.parametrize('size', [16, 8, 4])
+def test_crops_are_averages_or_interpolated(size):
+    """8 x 8 pixels of an image whose memory is not in order."""
+    images = torch.rand(2, 12, 10, 3).permute(0, 3, 1, 2)
+    rois = torch.tensor([[0., 1, 2, 9, 10], [1, 0, 0, 8, 8]])
+    found = crop_images(images, rois, size)
+    parts = torch.stack([images[0, :, 2:10, 1:9], images[1, :, :8, :8]])
+    if size > 8:
+        expected = F.interpolate(parts, (size, size), mode='bilinear')
+        # At its border RoIAlign looks beyond the box.
+        found, expected = found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1]
+    else:
+        expected = F.adaptive_avg_pool2d(parts, size)
+    torch.testing.assert_close(found, expected)
+
+
+def test_samples_without_masks_regions_and_with_captions(
+        model_cfg, make_batch):
+    model = build(model_cfg).eval()
+    captioned = make_batch([3], ['two dogs'])['data_samples'][0]
+    samples = [
+        region_sample([[0, 0, 20, 20]], [0]),
+        region_sample([], []), captioned
+    ]
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        model(images, samples, mode='predict')
+        assert set(samples[0].pred_regions.keys()) == {'roi', 'crop'}
+        assert not samples[1].pred_regions.keys()
+        torch.testing.assert_close(
+            samples[2].pred_pair.image,
+            model.image_tower.encode_image(images[2:, :, :, :48]))
+        assert samples[2].pred_pair.texts.shape == (1, 1, 12)
+
+
+def test_an_open_clip_file_loads_and_comes_back(model_cfg, tmp_path):
+    import open_clip
+    torch.manual_seed(5)
+    other = open_clip.create_model('region-clip-tiny')
+    model = build(model_cfg)
+    before = copy.deepcopy(model.image_tower.state_dict())
+    keys = model.load_state_dict(other.state_dict(), strict=False)
+    assert not keys.unexpected_keys
+    assert keys.missing_keys == ['objectives.clim.region_loss.log_temperature']
+    half = model.open_clip_state_dict(.25)
+    torch.testing.assert_close(
+        half[f'visual.{CHANGED}'],
+        .25 * other.state_dict()[f'visual.{CHANGED}'] +
+        .75 * before[f'visual.{CHANGED}'])
+    torch.save(half, tmp_path / 'clip.pt')
+    again = open_clip.create_model(
+        'region-clip-tiny', pretrained=str(tmp_path / 'clip.pt'))
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, half[name])
+
+
+def test_training_goes_on_from_a_refinement_of_the_same_clip(
+        model_cfg, make_batch):
+    """Also where it was saved in half precision, and for open_clip."""
+    refined = build(model_cfg)
+    with torch.no_grad():
+        for parameter in refined.parameters():
+            if parameter.requires_grad:
+                parameter += .1
+    for weights in (refined.state_dict(), refined.open_clip_state_dict(.5), {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in refined.open_clip_state_dict().items()
+    }):
+        model = build(model_cfg).train()
+        model.load_state_dict(weights, strict=False)
+        losses(model, make_batch(range(4)))
+        # The original is still the CLIP that both come from.
+        original = build(model_cfg).image_tower.visual.state_dict()
+        assert torch.equal(
+            model.averaged_tower(0.)[CHANGED], original[CHANGED])
+
+
+def test_no_training_from_another_clip_than_the_original(
+        model_cfg, make_batch):
+    """Its average with the original would be one of strangers."""
+    import open_clip
+    torch.manual_seed(5)
+    other = open_clip.create_model('region-clip-tiny')
+    model = build(model_cfg).train()
+    model.load_state_dict(other.state_dict(), strict=False)
+    with pytest.raises(
+            ValueError, match="load_from.*'image_tower.visual.*pretrained"):
+        losses(model, make_batch(range(4)))
+    # It can be measured all the same.
+    sample = region_sample([[0, 0, 20, 20]], [0])
+    model.eval()(torch.randn(1, 3, 64, 64), [sample], mode='predict')
+
+
+def test_a_clip_from_scratch_trains_both_towers(model_cfg, make_batch,
+                                                small_clip):
+    model = build(
+        model_cfg,
+        text_encoder=dict(
+            type='mmdet_clim.OpenCLIPTextTower', model=small_clip['model']),
+        unlocked_blocks='all',
+        objectives=dict(
+            clip=dict(type='mmdet_clim.MosaicTextObjective', grids=(
+            )))).train()
+    loss, _ = model.parse_losses(losses(model, make_batch(range(3))))
+    loss.backward()
+    without = {
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and p.grad is None
+    }
+    assert not without
+    weights = model.open_clip_state_dict()
+    assert weights['logit_scale'] == model.objectives[
+        'clip'].region_loss.log_temperature
+    # Its own checkpoint loads both towers.
+    again = build(
+        model_cfg,
+        text_encoder=dict(
+            type='mmdet_clim.OpenCLIPTextTower', model=small_clip['model']))
+    again.load_state_dict(weights, strict=False)
+    texts = ['a cat', 'two dogs']
+    torch.testing.assert_close(
+        again.text_encoder(texts), model.text_encoder(texts))
+
+
+def test_arguments_that_are_refused(model_cfg, make_batch):
+    with pytest.raises(ValueError, match='objectives: expected at least one'):
+        build(model_cfg, objectives={})
+    with pytest.raises(ValueError, match='may not hold "loss"'):
+        build(model_cfg, objectives={'my_loss': DISTILLATION})
+    with pytest.raises(ValueError, match="region_ways.*'box'"):
+        build(model_cfg, region_ways=('box', ))
+    with pytest.raises(ValueError, match='min_confidence'):
+        build(
+            model_cfg, objectives=dict(labels=dict(LABELS, min_confidence=1.)))
+    with pytest.raises(
+            ValueError, match='text_encoder.*trained OpenCLIPTextTower'):
+        build(
+            model_cfg,
+            text_encoder=dict(
+                model_cfg['text_encoder'],
+                type='mmdet_clim.OpenCLIPTextTower'),
+            objectives=dict(labels=LABELS))
+    with pytest.raises(ValueError, match='2 images are missing'):
+        losses(build(model_cfg), make_batch(range(2)))
+    with pytest.raises(ValueError, match='vocabulary.*got None'):
+        build(model_cfg, vocabulary=None).class_embeddings()
