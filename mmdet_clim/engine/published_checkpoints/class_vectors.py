@@ -127,10 +127,17 @@ def class_agreement(found: ClassVectors, classifier: ZeroShotClassifier,
     if of_clip and not Path(str(pretrained)).is_file():
         raise ValueError("the text encoder's weights are no file here: "
                          f'pretrained={pretrained!r}')
-    number = max(2, MAX_TEXTS // len(classifier.templates))
-    rows = torch.linspace(0,
-                          len(names) - 1, min(number,
-                                              len(names))).long().tolist()
+    # The config's encoder need not know other classes.
+    known = set(classifier.vocabulary.names)
+    rows = [row for row, name in enumerate(names) if name in known]
+    number = min(max(2, MAX_TEXTS // len(classifier.templates)), len(rows))
+    if not number:
+        raise ValueError('they have no class in common')
+    rows = [
+        rows[place]
+        for place in torch.linspace(0,
+                                    len(rows) - 1, number).long().tolist()
+    ]
     ours = encode_classes(
         MODELS.build(encoder_cfg), [names[row] for row in rows],
         classifier.templates)

@@ -6,11 +6,13 @@ from mmdet.datasets import CocoDataset
 
 from mmdet_clim.engine.published_checkpoints import (
     ClassVectors,
+    class_agreement,
     find_class_vectors,
     names_of_rows,
     recognise,
     write_class_vectors,
 )
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 
 
@@ -84,3 +86,28 @@ def test_class_vectors_are_read_by_the_encoder(tmp_path):
         write_class_vectors(
             ClassVectors('x', vectors), ['cat', 'dog'], '', tmp_path / 'b.npz')
     assert not (tmp_path / 'b.npz').exists()
+
+
+def test_classes_of_the_config_are_compared(tmp_path):
+    """Of COCO's 80 rows, those of two classes; the third is no row."""
+    torch.manual_seed(0)
+    coco = CocoDataset.METAINFO['classes']
+    rows = torch.randn(80, 4)
+    own = torch.stack([rows[coco.index('dog')], -rows[coco.index('cat')]])
+    file = tmp_path / 'a.pth'
+    torch.save(
+        dict(
+            names=['dog', 'cat', 'yak'],
+            vectors=torch.cat([own, torch.ones(1, 4)])), file)
+    cfg = dict(
+        text_encoder=dict(
+            type='mmdet_clim.PrecomputedTextEncoder', file=str(file)),
+        templates=('{}', ))
+    classifier = ZeroShotClassifier(3, ['dog', 'cat', 'yak'], **cfg)
+    found = ClassVectors('x', rows)
+    assert class_agreement(found, classifier, cfg) == pytest.approx(0)
+    classifier.set_vocabulary(['yak'])
+    with pytest.raises(ValueError, match='no class in common'):
+        class_agreement(found, classifier, cfg)
+    with pytest.raises(ValueError, match='5 rows for 1 classes'):
+        class_agreement(ClassVectors('x', rows[:5]), classifier, cfg)
