@@ -407,14 +407,21 @@ def main() -> None:
     from mmdet_clim.engine.steps import Steps, duration, output_to
     demo = Demo(args)
     try:
+        if args.cfg_options:
+            # Before anything is timed.
+            demo.config(demo.runs[0])
         with output_to(args.work_dir / 'demo.log'):
             plan = demo.expect()
         steps = Steps('demo', plan)
         steps.say(f'== demo: about {duration(steps.left())} on this machine '
                   f'({os.cpu_count()} cores)')
         run_steps(demo, steps)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f'demo: {error}')
+    except Exception as error:
+        from mmdet_clim.command import is_mistake, one_line
+        mistakes = (OSError, RuntimeError, ValueError)
+        if not isinstance(error, mistakes) and not is_mistake(error):
+            raise
+        sys.exit(f'demo: {one_line(error)}')
     except KeyboardInterrupt:
         sys.exit('demo: stopped; the same command goes on from here')
 

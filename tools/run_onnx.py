@@ -11,12 +11,14 @@ per image.
 import argparse
 import importlib.util
 import json
+import math
 import sys
-import zipfile
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Dict, Sequence, Tuple, Union
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -97,19 +99,45 @@ class OnnxRunner:
 
 def read_embeddings(
         file: Union[str, Path]) -> Tuple[Sequence[str], np.ndarray]:
-    """Names and vectors of a file of tools/embeddings/embed_classes.py."""
-    if not zipfile.is_zipfile(file):
-        raise ValueError(f'{file}: expected a .npz of embeddings')
-    with np.load(file, allow_pickle=False) as arrays:
-        size = sum(member.file_size for member in arrays.zip.infolist())
-        if size > MAX_ARRAY_BYTES:
-            raise ValueError(f'{file}: arrays of {size} bytes, expected at '
-                             f'most {MAX_ARRAY_BYTES}')
-        missing = {'names', 'vectors'} - set(arrays.files)
-        if missing:
-            raise ValueError(f'{file}: expected the arrays names and vectors, '
-                             f'lacks {sorted(missing)}')
-        return arrays['names'].tolist(), arrays['vectors']
+    """Names and vectors of a file of tools/embeddings/embed_classes.py.
+
+    Raises:
+        ValueError: If it is no such file, or would fill the memory.
+    """
+    try:
+        with ZipFile(file) as archive:
+            missing = {'names.npy', 'vectors.npy'} - set(archive.namelist())
+            if missing:
+                raise ValueError(f'lacks {sorted(n[:-4] for n in missing)}')
+            names, vectors = (
+                _array(archive, f'{key}.npy') for key in ('names', 'vectors'))
+        if names.dtype.kind != 'U' or vectors.dtype.kind not in 'fiu':
+            raise ValueError(f'names are {names.dtype}, vectors '
+                             f'{vectors.dtype}')
+        return names.tolist(), vectors
+    # zlib's, zipfile's and NumPy's own.
+    except Exception as error:
+        raise ValueError(f'{file}: expected a .npz of names and vectors '
+                         f'({type(error).__name__}: {error})') from error
+
+
+def _array(archive: ZipFile, name: str) -> np.ndarray:
+    """A member, read when neither it nor its header says too much."""
+    size = archive.getinfo(name).file_size
+    if size > MAX_ARRAY_BYTES:
+        raise ValueError(f'{name} of {size} bytes, expected at most '
+                         f'{MAX_ARRAY_BYTES}')
+    with archive.open(name) as member:
+        data = BytesIO(member.read(size))
+    version = np.lib.format.read_magic(data)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) \
+        else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(data)
+    if math.prod(shape) * dtype.itemsize > size or min(shape, default=0) < 0:
+        raise ValueError(f'{name} has a header of {shape} {dtype} and {size} '
+                         'bytes')
+    data.seek(0)
+    return np.load(data, allow_pickle=False)
 
 
 def read_image(file: Path) -> np.ndarray:
@@ -127,8 +155,11 @@ def read_image(file: Path) -> np.ndarray:
     """
     if not file.is_file():
         raise FileNotFoundError(f'{file}: no such file')
-    if file.suffix == '.npy':
-        return np.load(file, mmap_mode='r', allow_pickle=False)
+    if file.suffix.lower() == '.npy':
+        try:
+            return np.load(file, mmap_mode='r', allow_pickle=False)
+        except (EOFError, ValueError, OverflowError) as error:
+            raise ValueError(f'{file}: expected an array ({error})') from error
     decoder = _decoder()
     if file.stat().st_size > 4 * decoder.MAX_PIXELS:
         raise ValueError(f'{file}: {file.stat().st_size} bytes, expected at '

@@ -2,10 +2,12 @@
 """What a zip of arrays takes, before it is read."""
 import os
 from pathlib import Path
-from typing import Collection, Dict, Union
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from pickle import UnpicklingError
+from typing import Any, Collection, Dict, Union
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
+import torch
 
 from .regular_files import open_regular
 
@@ -110,3 +112,36 @@ def check_stored(path: Union[str, Path]) -> None:
                                          for member in members) > size:
         raise ValueError(f'{path}: expected weights as torch.save writes '
                          'them, got a compressed archive')
+
+
+def load_stored(path: Union[str, Path], mmap: bool = False) -> Any:
+    """``torch.load`` of a file on a disk, which may hold nothing but data.
+
+    Args:
+        path (str or Path): The checkpoint.
+        mmap (bool): Whether to leave tensors in the file.
+
+    Returns:
+        Any: What it holds, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it is no regular file.
+        ValueError: If it is broken; see also :func:`check_stored`.
+        pickle.UnpicklingError: If it holds more than data.
+    """
+    check_stored(path)
+    try:
+        return torch.load(
+            path,
+            map_location='cpu',
+            weights_only=True,
+            # Files of torch before 1.6 can not be mapped.
+            mmap=mmap and is_zipfile(path))
+    except (OSError, UnpicklingError):
+        raise
+    except Exception as error:
+        # Of broken files torch raises, beside EOFError and RuntimeError,
+        # KeyError, IndexError and AssertionError.
+        raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
+                         f'({str(error).partition(chr(10))[0]})') from error

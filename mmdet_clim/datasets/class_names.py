@@ -1,7 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Class names out of the texts and files in which people keep them."""
-import csv
-import io
 import re
 import unicodedata
 from collections import Counter
@@ -19,14 +17,15 @@ from typing import (
 
 import yaml
 
+from .json_checks import as_id
 from .json_files import parse_json
-from .text_files import decode_text
+from .tables import TABLES, table_rows
+from .text_files import decode_text, read_text_bytes
 
 #: Suffixes of files that hold names.
 TEXT_SUFFIXES = ('.txt', '.names', '.labels', '.lst')
-TABLE_SUFFIXES = {'.csv': ',', '.tsv': '\t'}
 YAML_SUFFIXES = ('.yaml', '.yml')
-SUFFIXES = (*TEXT_SUFFIXES, '.json', *YAML_SUFFIXES, *TABLE_SUFFIXES)
+SUFFIXES = (*TEXT_SUFFIXES, '.json', *YAML_SUFFIXES, *TABLES)
 #: The longest name, in characters; those of LVIS have up to 34.
 LONGEST = 200
 # What a column, or the key of a file, of names is called.
@@ -37,13 +36,21 @@ KEYS = ('categories', 'names', 'classes')
 # A suffix of any kind of file: letters and digits, with a letter first.
 _SUFFIX = re.compile(r'\.[A-Za-z][A-Za-z0-9]{0,4}$')
 _BRACKETS = {'[': '.json', '{': '.json'}
+# Between names in one text, those of Chinese and Japanese included.
+_SEPARATORS = re.compile('[,;|\t\n\r\uff0c\uff1b\u3001]')
+_QUOTES = {'"': '"', "'": "'", '\u201c': '\u201d'}
+_OPEN = {'(': ')', '[': ']', '{': '}'}
+# What stands before each line of a list: a dash, or a number of its own.
+_BULLET = re.compile(r'[-*\u2022]\s+')
+_NUMBER = re.compile(r'(\d+)(\s*[:.),;\t]\s*|\s+)')
 
 
 def split_names(text: str, is_line: bool = False) -> List[str]:
     """Names that stand in one text.
 
-    Between them are commas, semicolons, line breaks, or points as Grounding
-    DINO writes them: ``'cat . dog .'`` or ``'cat. dog.'``.
+    Between them are commas, semicolons, bars, line breaks, or points as
+    Grounding DINO writes them: ``'cat . dog .'`` or ``'cat. dog.'``. A text
+    in brackets is a list as of JSON, Python or YAML.
 
     Args:
         text (str): Such as ``'cat, traffic light'``.
@@ -55,7 +62,7 @@ def split_names(text: str, is_line: bool = False) -> List[str]:
 
     Raises:
         ValueError: If a point within the text may or may not end a name, as
-            in ``'cat. dog'``.
+            in ``'cat. dog'``, or what is in brackets is no list of names.
 
     Example:
         >>> split_names('cat. traffic light.')
@@ -63,7 +70,11 @@ def split_names(text: str, is_line: bool = False) -> List[str]:
         >>> split_names('U.S. mail box, cat')
         ['U.S. mail box', 'cat']
     """
-    parts = [part.strip() for part in re.split(r'[,;\n\r]', text)]
+    if text.lstrip()[:1] in _BRACKETS:
+        # YAML reads JSON, Python's quotes, and lists without quotes.
+        return clean_names(
+            _names_in(_parsed_yaml(text, 'vocabulary'), 'vocabulary'))
+    parts = [part.strip() for part in _SEPARATORS.split(text)]
     alone = len([part for part in parts if part]) == 1
     names = []
     for part in parts:
@@ -83,8 +94,15 @@ def split_names(text: str, is_line: bool = False) -> List[str]:
                 'can be given in a list or a file')
         else:
             names.append(part)
-    names = [_without_point(name) for name in names]
+    names = [_unquoted(_without_point(name)) for name in names]
     return [name for name in names if name]
+
+
+def _unquoted(name: str) -> str:
+    """A name without the quotation marks around it."""
+    if len(name) > 2 and _QUOTES.get(name[0]) == name[-1]:
+        return name[1:-1].strip()
+    return name
 
 
 def _without_point(name: str) -> str:
@@ -113,9 +131,13 @@ def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
             if isinstance(name, (bool, int, float)):
                 hint = ('; YAML takes yes, no, on, off and numbers for '
                         'themselves where they have no quotes')
+            # A few aliases of YAML may stand for gigabytes.
+            shown = type(name).__name__ if isinstance(name,
+                                                      (list, dict, tuple,
+                                                       set)) else repr(name)
             raise ValueError(
                 f'{where}: every class name must be a non-empty string, got '
-                f'{name!r} as number {number}{hint}')
+                f'{shown} as number {number}{hint}')
         cleaned.append(_clean(name, f'{where}: name {number}'))
     if not cleaned:
         raise ValueError(f'{where}: expected at least one class name, got '
@@ -148,6 +170,11 @@ def _clean(name: str, where: str) -> str:
     if wrong:
         raise ValueError(f'{where}: expected no control characters, got '
                          f'{bare!r}')
+    if bare[0] in _QUOTES or not _is_balanced(bare):
+        raise ValueError(
+            f'{where}: {bare!r} has quotation marks or brackets that are not '
+            'closed, expected the name of a class; the text may be the code '
+            'of something else')
     if ' . ' in bare or (bare.endswith('.') and '. ' in bare):
         raise ValueError(
             f'{where}: {bare!r} is several names; give each on its own, or '
@@ -156,6 +183,18 @@ def _clean(name: str, where: str) -> str:
         raise ValueError(f'{where}: {bare!r} is the name of a file; give the '
                          'path of one file alone, or names')
     return re.sub(r'\s+', ' ', bare)
+
+
+def _is_balanced(name: str) -> bool:
+    """Whether every bracket in a name is closed."""
+    waiting = []
+    for character in name:
+        if character in _OPEN:
+            waiting.append(_OPEN[character])
+        elif character in _OPEN.values() and (not waiting
+                                              or waiting.pop() != character):
+            return False
+    return not waiting
 
 
 def _compared(name: str) -> str:
@@ -193,7 +232,7 @@ def is_file_of_names(text: str) -> bool:
 
 def split_at_commas(text: str) -> List[str]:
     """The parts of a text that are not empty."""
-    return [part for part in re.split(r'[,;\n]', text) if part.strip()]
+    return [part for part in _SEPARATORS.split(text) if part.strip()]
 
 
 def read_class_names(path: Union[str, Path]) -> List[str]:
@@ -238,16 +277,16 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
         raise ValueError(
             f'{where}: {suffix} is no kind of file that names are read from, '
             f'expected one of {" ".join(SUFFIXES)}')
-    text = decode_text(file.read_bytes(), where)
+    text = decode_text(read_text_bytes(file), where)
     if suffix in TEXT_SUFFIXES or not suffix:
         # JSON under another name is known by its first character.
         suffix = _BRACKETS.get(text.lstrip()[:1], '')
     if suffix == '.json':
-        names = _names_in(parse_json(text, where), where)
+        names = _names_in(parse_json(text, where, unique_keys=True), where)
     elif suffix in YAML_SUFFIXES:
         names = _names_in(_parsed_yaml(text, where), where)
-    elif suffix in TABLE_SUFFIXES:
-        names = _column(text, TABLE_SUFFIXES[suffix], where)
+    elif suffix in TABLES:
+        names = _column(text, suffix, where)
     else:
         names = _lines(text, where)
     return clean_names(names, where)
@@ -255,16 +294,56 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
 
 def _lines(text: str, where: str) -> List[str]:
     """A name per line, or the names of the only line."""
-    lines = [line for line in text.split('\n') if line.strip()]
+    lines = [line.strip() for line in text.split('\n')]
+    lines = [line for line in lines if line and not line.startswith('#')]
     if lines and re.match(r'\s*<[!?A-Za-z]', lines[0]):
         raise ValueError(f'{where}: expected a class name per line, got a '
                          f'page of markup: {lines[0].strip()[:60]!r}')
-    return split_names(lines[0], True) if len(lines) == 1 else lines
+    if len(lines) == 1:
+        return split_names(lines[0], True)
+    if all(map(_BULLET.match, lines)):
+        lines = [_BULLET.sub('', line, count=1) for line in lines]
+    lines = _without_numbers(lines)
+    if all(line.endswith((',', ';')) for line in lines[:-1]):
+        lines = [line.rstrip(',; ') for line in lines]
+    return [_unquoted(line) for line in lines]
+
+
+def _without_numbers(lines: List[str]) -> List[str]:
+    """Names of lines that are numbered from 0 or 1.
+
+    Behind a number from 1 on must be a point or the like: "1 euro" and
+    "2 euro" are names.
+    """
+    found = [_NUMBER.match(line) for line in lines]
+    if not lines or not all(found):
+        return lines
+    numbers = [int(match[1][:18]) for match in found]
+    first = numbers[0]
+    if numbers != list(range(first, first + len(lines))) or first > 1 or (
+            first == 1 and any(match[2].isspace() and '\t' not in match[2]
+                               for match in found)):
+        return lines
+    return [line[match.end():] for line, match in zip(lines, found)]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which no object has a key twice; PyYAML takes the last."""
+
+    def construct_mapping(self, node, deep: bool = False) -> dict:
+        """As in PyYAML, with an error."""
+        merged = any(key.tag == 'tag:yaml.org,2002:merge'
+                     for key, _ in node.value)
+        found = super().construct_mapping(node, deep)
+        if not merged and len(found) < len(node.value):
+            raise yaml.constructor.ConstructorError(
+                problem='a key stands twice', problem_mark=node.start_mark)
+        return found
 
 
 def _parsed_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _UniqueKeys)  # a SafeLoader
     except RecursionError:
         raise ValueError(f'{where}: not valid YAML (nested too deeply)') \
             from None
@@ -273,8 +352,8 @@ def _parsed_yaml(text: str, where: str) -> Any:
                          f'({" ".join(str(error).split())})') from error
 
 
-def _names_in(content: Any, where: str) -> Sequence:
-    """Names in what JSON or YAML holds."""
+def _names_in(content: Any, where: str, inner: bool = False) -> Sequence:
+    """Names in what JSON or YAML holds, or in a part of it."""
     if isinstance(content, str):
         return split_names(content)
     if isinstance(content, list):
@@ -283,8 +362,8 @@ def _names_in(content: Any, where: str) -> Sequence:
         return content
     if isinstance(content, dict):
         key = next((key for key in KEYS if key in content), None)
-        if key is not None:
-            names = _names_in(content[key], f'{where}: {key}')
+        if key is not None and not inner:
+            names = _names_in(content[key], f'{where}: {key}', True)
             if content.get('nc', len(names)) != len(names):
                 raise ValueError(f'{where}: nc is {content["nc"]!r}, but '
                                  f'{key} has {len(names)} names')
@@ -327,30 +406,26 @@ def _of_categories(categories: List[dict], where: str) -> List[Any]:
     ids = [category.get('id') for category in categories]
     if all(number is None for number in ids):
         return [category['name'] for category in categories]
-    wrong = [n for n in ids if not isinstance(n, int) or isinstance(n, bool)]
+    numbers = list(map(as_id, ids))
+    wrong = [given for given, n in zip(ids, numbers) if n is None]
     if wrong:
         raise ValueError(f'{where}: expected the id of every category to be '
                          f'a number, got {wrong[0]!r}')
-    twice = [number for number, count in Counter(ids).items() if count > 1]
+    twice = [number for number, count in Counter(numbers).items() if count > 1]
     if twice:
         raise ValueError(f'{where}: expected an id for each category, got '
                          f'{twice[0]} twice')
-    ordered = sorted(categories, key=lambda category: category['id'])
+    ordered = sorted(categories, key=lambda category: as_id(category['id']))
     return [category['name'] for category in ordered]
 
 
-def _column(text: str, delimiter: str, where: str) -> List[str]:
+def _column(text: str, suffix: str, where: str) -> List[str]:
     """The names of a table."""
-    try:
-        rows = [
-            row for row in csv.reader(
-                io.StringIO(text, newline=''),
-                delimiter=delimiter,
-                strict=True,
-                skipinitialspace=True) if any(cell.strip() for cell in row)
-        ]
-    except csv.Error as error:
-        raise ValueError(f'{where}: not a valid table ({error})') from error
+    lines = enumerate(text.split('\n'), 1)
+    rows = [
+        row for _, row in table_rows(lines, suffix, where, skip_blanks=True)
+        if any(cell.strip() for cell in row)
+    ]
     if not rows:
         return []
     header = [cell.strip().lower() for cell in rows[0]]
@@ -369,6 +444,6 @@ def _column(text: str, delimiter: str, where: str) -> List[str]:
         if len(row) != len(header):
             raise ValueError(
                 f'{where}: expected {len(header)} columns, row {number} has '
-                f'{len(row)}: {row[:6]}; quote names that have {delimiter!r} '
-                'in them')
+                f'{len(row)}: {row[:6]}; quote names that '
+                'have commas in them')
     return [row[column] for row in rows]

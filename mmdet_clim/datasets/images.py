@@ -325,6 +325,12 @@ def _upright_size(header: ImageHeader, orientation: int) -> Tuple[int, int]:
                                                          header.height)
 
 
+def _has_alpha(data: bytes) -> bool:
+    """Whether an image has 8 bits of transparency."""
+    with _opened(data) as image:
+        return image.mode == 'RGBA'
+
+
 def decode_image(
         data: bytes,
         scale: Optional[Tuple[int, int]] = None,
@@ -357,10 +363,10 @@ def decode_image(
     """
     header, reduction = _checked_header(data, scale, max_pixels)
     orientation = _orientation(data, header)
-    if header.kind == 'AVIF':
-        # OpenCV has it in some builds.
-        with _opened(data) as avif:
-            image = np.asarray(avif.convert('RGB'))[..., ::-1]
+    if header.kind == 'AVIF' or header.kind == 'TIFF' and _has_alpha(data):
+        # OpenCV has AVIF in some builds, and darkens a TIFF by its alpha.
+        with _opened(data) as opened:
+            image = np.asarray(opened.convert('RGB'))[..., ::-1]
     else:
         flags = _REDUCED_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
         try:

@@ -35,8 +35,9 @@ def as_number(value: Any) -> Optional[float]:
         value: Such as ``7``, ``7.5``, ``'7.5'``.
     """
     if isinstance(value, str):
+        # Python takes '1_0' for 10.
         try:
-            value = float(value)
+            value = float(value) if '_' not in value else None
         except ValueError:
             return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -105,6 +106,26 @@ def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
             raise ValueError(f'{where}: key {key!r} holds {value!r}, expected '
                              f'a list of {kind.__name__}')
     return list(values)
+
+
+def typed_ids(raw: Mapping, key: str, where: str) -> List[int]:
+    """The list of integers under a key, also of ones written as text.
+
+    Args:
+        raw (Mapping): An object of the file.
+        key (str): One of its keys; null counts as an empty list.
+        where (str): File and place, for the error.
+
+    Raises:
+        ValueError: If it is no list, or an entry is no integer.
+    """
+    values = [] if raw.get(key) is None else typed_value(raw, key, list, where)
+    ids = list(map(as_id, values))
+    if None in ids:
+        raise ValueError(f'{where}: key {key!r} holds '
+                         f'{values[ids.index(None)]!r}, expected a list of '
+                         'integers')
+    return ids
 
 
 def joined_captions(raw: Mapping, where: str) -> List[str]:

@@ -123,11 +123,15 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
             len(self.cat_img_map[category]) for category in self.cat_ids)
         kept = sum(len(sample['instances']) for sample in data_list)
         if kept < known:
-            self._log(f'dropped {known - kept} boxes narrower than a pixel')
-        if not kept and not self.test_mode:
+            self._log(f'dropped {known - kept} boxes narrower than a pixel, '
+                      "or with a key 'ignore'")
+        if not self.test_mode and all(instance['ignore_flag']
+                                      for sample in data_list
+                                      for instance in sample['instances']):
+            crowds = f', but for {kept} of crowds' if kept else ''
             raise ValueError(
                 f'{self.ann_file}: expected boxes of the {len(self.cat_ids)} '
-                'classes to train on, got none that is left')
+                f'classes to train on, got none that is left{crowds}')
         return data_list
 
     def parse_data_info(self, raw_data_info: dict) -> dict:

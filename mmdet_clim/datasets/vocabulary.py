@@ -19,6 +19,9 @@ from .class_names import (
     split_names,
 )
 
+#: A text that is the name of a data set, and not that of a class.
+DATASET_NAME = re.compile(r'(\w+\.)?\w*Dataset')
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -118,7 +121,7 @@ def build_vocabulary(
     if isinstance(source, Path):
         names = read_class_names(source)
     elif isinstance(source, str):
-        if re.fullmatch(r'(\w+\.)?\w*Dataset', source):
+        if DATASET_NAME.fullmatch(source):
             return _from_dataset(dict(dataset=source))
         names = _named(source)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, Set)):
@@ -143,13 +146,14 @@ def vocabulary_of_words(words: Sequence[str]) -> Vocabulary:
         ValueError: If they are no vocabulary.
         FileNotFoundError: If one looks like a path and is none.
     """
-    if len(words) == 1:
-        return build_vocabulary(words[0])
+    if len(words) == 1 or words[0].lstrip()[:1] in ('[', '{'):
+        # A shell takes a list apart at its blanks.
+        return build_vocabulary(' '.join(words))
     names = []
     for word in words:
         bare = word.strip()
         # A name with one point in it, such as "st. bernard", is a name.
-        split = re.search(r'[,;\n]|(^|\s)\.(\s|$)|\.$', bare)
+        split = re.search(r'[,;|\n]|(^|\s)\.(\s|$)|\.$|^["\']', bare)
         names += split_names(word) if split else [word]
     names = clean_names(names)
     return Vocabulary(tuple(names), tuple(names))

@@ -15,6 +15,8 @@ from typing import Any, Dict, Mapping, Sequence, Set, Union
 from mmengine.config import Config
 from mmengine.registry import Registry
 
+from mmdet_clim.datasets.vocabulary import DATASET_NAME
+
 #: What describes a detector and how its images are read.
 KEYS = ('model', 'test_dataloader')
 #: Whose components such a config may use.
@@ -28,14 +30,16 @@ _OPERATORS = frozenset({
 })
 # Of a text; that of the largest shipped config is 30 KB.
 _MAX_LENGTH = 4_000_000
-_ADDRESS = re.compile(r'\s*(hf-hub:|[a-z][a-z0-9+.-]*:(//|s3:))', re.I)
+_ADDRESS = re.compile(r'\s*(hf[-_]hub:|[a-z][a-z0-9+.-]*:(//|s3:))', re.I)
 # Names of models that transformers looks for on its hub where they are no
 # folder, and weights that are downloaded where they are no file.
 _FOLDERS = ('lang_model_name', 'tokenizer_name')
-_WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
+_WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path', 'teacher_ckpt')
+# Names that are looked up in a registry, which imports what it does not know.
+_LOOKED_UP = ('collate_fn', 'dataset')
 _LANGUAGE_MODELS = ('BertModel', 'BertLanguageModel')
-# mmdet runs this value by eval().
-_EVALUATED = ('warp_mode', )
+# mmdet runs the first by eval(), and the second is the path of a config.
+_EVALUATED = ('warp_mode', 'teacher_config')
 
 
 def checkpoint_config(checkpoint: Mapping,
@@ -66,6 +70,10 @@ def checkpoint_config(checkpoint: Mapping,
     try:
         values = read_literals(text)
         found = {key: values[key] for key in keys if key in values}
+        for key, value in found.items():
+            if not isinstance(value, dict):
+                raise _Refused(f'{key} is of type {type(value).__name__}, '
+                               'expected a dict')
         found['default_scope'] = values.get('default_scope') or 'mmdet'
         return Config(_Checker(found['default_scope']).checked(found, ''))
     except _Refused as error:
@@ -183,10 +191,15 @@ class _Checker:
         return kept
 
     def _check(self, key: Any, value: Any, where: str) -> None:
-        if key == 'type' and not self._is_known(value):
+        looked_up = key == 'type' or isinstance(value, str) and (
+            key in _LOOKED_UP
+            or key == 'vocabulary' and DATASET_NAME.fullmatch(value))
+        if looked_up and not self._is_known(value):
             raise _Refused(
                 f'{where} is {value!r}, expected the name of a component of '
                 f'{", ".join(SCOPES)}')
+        if key == '_scope_' and value not in SCOPES:
+            raise _Refused(f'{where} is {value!r}, expected one of {SCOPES}')
         if key in _EVALUATED:
             raise _Refused(f'{where} would be run')
         if key in _FOLDERS and not _is_folder(value):

@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Iterable, Mapping, Sequence, Set, Union
-from zipfile import is_zipfile
 
 import torch
 from mmengine.logging import print_log
@@ -15,7 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from mmdet_clim.datasets.archives import check_stored
+from mmdet_clim.datasets.archives import load_stored
 from mmdet_clim.files import atomic_path
 from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
 
@@ -113,13 +112,7 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
         elif not Path(path).exists():
             raise FileNotFoundError(f'checkpoint: {path} does not exist')
         else:
-            check_stored(path)
-            checkpoint = torch.load(
-                path,
-                map_location='cpu',
-                weights_only=True,
-                # Files of torch before 1.6 can not be mapped.
-                mmap=mmap and is_zipfile(path))
+            checkpoint = load_stored(path, mmap)
     except UnpicklingError as error:
         raise ValueError(
             f'checkpoint: {path} is refused by torch.load (UnpicklingError): '
@@ -172,7 +165,10 @@ def load_weights(model: nn.Module,
     where = f'checkpoint: {source}' if source else 'checkpoint'
     if is_model_wrapper(model):
         model = model.module
-    weights = _state_dict(checkpoint)
+    try:
+        weights = _state_dict(checkpoint)
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from error
     own = model.state_dict()
     if not any(name.startswith(DETECTOR_PREFIX) for name in own) and any(
             name.startswith(DETECTOR_PREFIX) for name in weights):
@@ -220,8 +216,8 @@ def _state_dict(checkpoint: Mapping) -> OrderedDict:
         if isinstance(name, str) and isinstance(value, Tensor)
     ]
     if not tensors:
-        raise ValueError('checkpoint: expected weights by name, or '
-                         '"state_dict" with them, got '
+        raise ValueError('expected weights by name, or "state_dict" with '
+                         'them, got '
                          f'{sorted(map(str, checkpoint))[:8]}')
     weights = OrderedDict(
         (re.sub('^module[.]', '', name), given[name]) for name in tensors)

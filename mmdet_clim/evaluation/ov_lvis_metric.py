@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from terminaltables import AsciiTable
 
 from mmdet_clim.datasets.coco_annotations import read_coco
-from mmdet_clim.datasets.json_checks import typed_list
+from mmdet_clim.datasets.json_checks import typed_ids
 from mmdet_clim.datasets.ov_lvis import class_name
 from mmdet_clim.registry import METRICS
 
@@ -247,6 +247,9 @@ def _read_ground_truth(path: str, shown: str, with_masks: bool) -> dict:
     kept = {}
     for key, fields in needed.items():
         for number, entry in enumerate(content[key]):
+            if key == 'annotations' and not entry.get('segmentation'):
+                # An empty one would count as a mask without a pixel.
+                entry.pop('segmentation', None)
             if any(field not in entry for field in fields):
                 raise ValueError(
                     f"{shown}: {key}[{number}] (id {entry['id']}): expected "
@@ -254,7 +257,7 @@ def _read_ground_truth(path: str, shown: str, with_masks: bool) -> dict:
         kept[key] = [{f: e[f] for f in fields} for e in content[key]]
     for image in kept['images']:
         for key in ('neg_category_ids', 'not_exhaustive_category_ids'):
-            typed_list(image, key, int, f"{shown}: image {image['id']}")
+            image[key] = typed_ids(image, key, f"{shown}: image {image['id']}")
     for category in kept['categories']:
         if category['frequency'] not in FREQUENCIES:
             raise ValueError(

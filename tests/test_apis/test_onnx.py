@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """Exported detectors against PyTorch, in onnxruntime."""
 import json
+import os
 import runpy
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import cv2
 import numpy as np
@@ -217,6 +219,36 @@ def test_what_the_runner_refuses(c4, tools, tmp_path):
     (tmp_path / 'x.npz').write_bytes(b'PK\x03\x04 cut short')
     with pytest.raises(ValueError, match=r'x.npz: expected a .npz'):
         tools['run_onnx'].read_embeddings(tmp_path / 'x.npz')
+
+
+def test_files_of_the_runner_that_are_none(tools, tmp_path):
+    read = tools['run_onnx'].read_embeddings
+    vectors = np.eye(2, dtype=np.float32)
+    for names in (np.array([b'a', b'b']), np.array([1, 2])):
+        np.savez(tmp_path / 'x.npz', names=names, vectors=vectors)
+        with pytest.raises(ValueError, match='x.npz: .*names are'):
+            read(tmp_path / 'x.npz')
+    np.savez(tmp_path / 'x.npz', names=np.array(['a', 'b']), vectors=vectors)
+    content = (tmp_path / 'x.npz').read_bytes()
+    assert np.array_equal(read(tmp_path / 'x.npz')[1], vectors)
+    with zipfile.ZipFile(tmp_path / 'y.npz', 'w') as archive:
+        with archive.open('vectors.npy', 'w') as member:
+            np.lib.format.write_array_header_1_0(
+                member,
+                dict(descr='<f4', fortran_order=False, shape=(2, 10**12)))
+        with archive.open('names.npy', 'w') as member:
+            np.lib.format.write_array(member, np.array(['a', 'b']))
+    with pytest.raises(ValueError, match=r'header of \(2, 1000000000000\)'):
+        read(tmp_path / 'y.npz')
+    for broken in (content[:-30], b'', b'no zip'):
+        (tmp_path / 'x.npz').write_bytes(broken)
+        with pytest.raises(ValueError, match='x.npz: expected a .npz'):
+            read(tmp_path / 'x.npz')
+    np.save(tmp_path / 'x.npy', vectors)
+    for size in (0, 140):
+        os.truncate(tmp_path / 'x.npy', size)
+        with pytest.raises(ValueError, match='x.npy: expected an array'):
+            tools['run_onnx'].read_image(tmp_path / 'x.npy')
 
 
 def test_small_images_and_nothing_found(c4, tools, tmp_path):

@@ -97,6 +97,8 @@ def test_wrong_lines_of_yolo(images, tmp_path, line, message):
     ('- a', 'expected a YOLO data set'),
     ('train: images', "key 'names'"),
     ('names: {0: a, 2: b}\ntrain: images', "key 'names'"),
+    ('names: [a, no]\ntrain: images', 'got False as number 2; YAML'),
+    ('names: [a, a]\ntrain: images', 'given twice'),
     ('names: [a]\ntrain: nowhere', 'nowhere does not exist'),
     ('names: [a]\ntrain: labels', 'expected images'),
     ('!!python/object/apply:os.system ["touch x"]', 'not valid YAML'),

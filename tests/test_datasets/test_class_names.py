@@ -20,28 +20,71 @@ COCO = dict(
     ])
 FILES = {
     # As Windows' editor writes it.
-    'lines.txt': b'\xef\xbb\xbfcat\r\n\r\n fire  truck\r\n',
-    'old_mac.txt': b'cat\rfire truck',
-    'utf16.txt': 'cat\r\nfire truck\r\n'.encode('utf-16'),
-    'commas.txt': b'cat, fire truck\n',
-    'points.txt': b'cat. fire truck.',
-    'json_in.txt': b' ["cat", "fire truck"]',
-    'darknet.names': b'cat\nfire truck\n',
-    'without_suffix': b'cat\nfire truck\n',
-    'list.json': b'["cat", "fire truck"]',
-    'LIST.JSON': b'\xef\xbb\xbf["cat", "fire truck"]',
-    'coco.json': json.dumps(COCO).encode(),
-    'categories.json': json.dumps(COCO['categories']).encode(),
-    'numbered.json': b'{"10": "fire truck", "9": "cat"}',
-    'names.json': b'{"names": ["cat", "fire truck"]}',
-    'list.yaml': b'- cat\n- fire truck\n',
-    'data.yaml': b'path: x\nnc: 2\nnames: [cat, fire truck]\n',
-    'numbered.yml': b'train: a\nnames:\n  1: fire truck\n  0: cat\n',
-    'plain.csv': b'cat\nfire truck\n',
-    'header.csv': b'\xef\xbb\xbf"Class Name"\r\n"cat"\r\n"fire truck"\r\n',
-    'more.csv': b'id,name\n7,cat\n2,fire truck\n',
-    'row.csv': b'cat, fire truck\n',
-    'table.tsv': b'id\tname\n7\tcat\n2\tfire truck\n',
+    'lines.txt':
+    b'\xef\xbb\xbfcat\r\n\r\n fire  truck\r\n',
+    'old_mac.txt':
+    b'cat\rfire truck',
+    'utf16.txt':
+    'cat\r\nfire truck\r\n'.encode('utf-16'),
+    'commas.txt':
+    b'cat, fire truck\n',
+    'points.txt':
+    b'cat. fire truck.',
+    'json_in.txt':
+    b' ["cat", "fire truck"]',
+    'darknet.names':
+    b'cat\nfire truck\n',
+    'without_suffix':
+    b'cat\nfire truck\n',
+    'list.json':
+    b'["cat", "fire truck"]',
+    'LIST.JSON':
+    b'\xef\xbb\xbf["cat", "fire truck"]',
+    'coco.json':
+    json.dumps(COCO).encode(),
+    'categories.json':
+    json.dumps(COCO['categories']).encode(),
+    'numbered.json':
+    b'{"10": "fire truck", "9": "cat"}',
+    'names.json':
+    b'{"names": ["cat", "fire truck"]}',
+    'list.yaml':
+    b'- cat\n- fire truck\n',
+    'data.yaml':
+    b'path: x\nnc: 2\nnames: [cat, fire truck]\n',
+    'numbered.yml':
+    b'train: a\nnames:\n  1: fire truck\n  0: cat\n',
+    'plain.csv':
+    b'cat\nfire truck\n',
+    'header.csv':
+    b'\xef\xbb\xbf"Class Name"\r\n"cat"\r\n"fire truck"\r\n',
+    'more.csv':
+    b'id,name\n7,cat\n2,fire truck\n',
+    'row.csv':
+    b'cat, fire truck\n',
+    'table.tsv':
+    b'id\tname\n7\tcat\n2\tfire truck\n',
+    # As code, lists and label maps have them.
+    'commas_at_ends.txt':
+    b'cat,\nfire truck,\n',
+    'quoted.txt':
+    b"'cat',\n'fire truck'\n",
+    'numbered.txt':
+    b'0: cat\n1: fire truck\n',
+    'from_one.txt':
+    b'1. cat\n2. fire truck\n',
+    'blanks.txt':
+    b'0 cat\n1 fire truck\n',
+    'tabs.txt':
+    b'0\tcat\n1\tfire truck\n',
+    'bullets.txt':
+    b'- cat\n- fire truck\n',
+    'comment.txt':
+    b'# classes\ncat\nfire truck\n',
+    'semicolons.csv':
+    b'id;name\n1;cat\n2;fire truck\n',
+    'text_ids.json':
+    b'[{"id": "10", "name": "fire truck"}, {"id": "9", "name": "cat"}]',
 }
 
 
@@ -96,6 +139,12 @@ def test_a_quoted_name_may_hold_a_comma(tmp_path):
     ('two.csv', b'1,cat\n2,dog\n', 'expected one column'),
     ('ragged.csv', b'name\ncat\ntench, Tinca\n', 'row 2 has 2'),
     ('quote.csv', b'"cat\ndog\n', 'not a valid table'),
+    ('twice.json', b'{"0": "cat", "0": "dog"}', "key '0' stands twice"),
+    ('twice.yaml', b'0: cat\n0: dog\n', 'a key stands twice'),
+    ('itself.yaml', b'&a\nnames: *a\n', 'expected a list of names'),
+    ('code.txt', b'CLASSES = (\n"cat",\n"dog",\n)\n', 'not closed'),
+    ('map.txt', b'item {\n  id: 1\n  name: "cat"\n}\n', 'not closed'),
+    ('quote.tsv', b'id\tname\n1\t"cat\n2\tdog"\n', 'not closed'),
     ('weights.pth', b'cat\n', 'no kind of file that names'),
     ('config.py', b'names = ["cat"]\n', 'no kind of file that names'),
 ])
@@ -105,6 +154,39 @@ def test_files_that_are_none(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as error:
         build_vocabulary(str(file))
     assert name in str(error.value) and '\n' not in str(error.value)
+
+
+def test_names_that_look_like_numbered_lines(tmp_path):
+    for text in ('1 euro\n2 euro', '3. street\n4. street', '0 a\n2 b',
+                 'bat (animal)\nmonitor, screen'):
+        (tmp_path / 'a.txt').write_text(text)
+        assert build_vocabulary(tmp_path / 'a.txt').names == tuple(
+            text.split('\n'))
+
+
+def test_files_that_would_fill_the_memory(tmp_path):
+    with open(tmp_path / 'a.txt', 'wb') as file:
+        file.truncate(1 << 36)
+    with pytest.raises(ValueError, match='longer than'):
+        build_vocabulary(tmp_path / 'a.txt')
+    # Each list is nine times the one before: 3 GB of text.
+    lines = ['a: &a [x, x, x, x, x, x, x, x, x]']
+    for letter, before in zip('bcdefghi', 'abcdefgh'):
+        lines.append(f'{letter}: &{letter} [{", ".join(["*" + before] * 9)}]')
+    (tmp_path / 'a.yaml').write_text('\n'.join([*lines, 'names: *i']))
+    with pytest.raises(ValueError, match='got list as number 1$'):
+        build_vocabulary(tmp_path / 'a.yaml')
+
+
+@pytest.mark.parametrize('text', [
+    '["cat", "fire truck"]', "['cat', 'fire truck']", '[cat, fire truck]',
+    '{"names": ["cat", "fire truck"]}', '{0: cat, 1: fire truck}',
+    '"cat", "fire truck"', 'cat|fire truck', 'cat\tfire truck',
+    'cat\uff0cfire truck', 'cat\u3001fire truck'
+])
+def test_lists_and_separators_of_others(text):
+    assert build_vocabulary(text).names == ('cat', 'fire truck')
+    assert vocabulary_of_words([text]).names == ('cat', 'fire truck')
 
 
 def test_what_is_no_regular_file(tmp_path):
@@ -163,6 +245,8 @@ def test_a_long_text_is_no_path():
     (['cat.', 'dog.'], ['cat', 'dog']),
     (['st. bernard', 'cat'], ['st. bernard', 'cat']),
     (['cat, dog', 'bus'], ['cat', 'dog', 'bus']),
+    (["['cat',", "'dog']"], ['cat', 'dog']),
+    (['"cat"', '"dog"'], ['cat', 'dog']),
 ])
 def test_words_of_a_command_line(words, names):
     assert list(vocabulary_of_words(words).names) == names

@@ -263,3 +263,13 @@ def test_a_broken_avif_is_unreadable_wherever_it_is_broken():
             except UnreadableImageError:
                 unreadable += 1
     assert unreadable > 50
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'AVIF'])
+def test_transparency_is_left_out(kind):
+    """A TIFF was darkened by its alpha, and no other format."""
+    image = Image.new('RGBA', (16, 12), (200, 100, 50, 128))
+    options = dict(quality=100) if kind == 'AVIF' else {}
+    decoded, _ = decode_image(pillow_bytes(image, format=kind, **options))
+    assert decoded.shape == (12, 16, 3)
+    assert np.abs(decoded.astype(int) - (50, 100, 200)).max() <= 3

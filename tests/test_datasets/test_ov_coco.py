@@ -46,6 +46,14 @@ def test_classes_are_the_published_split_in_the_order_of_coco():
     assert meta['classes'][-1] == 'toothbrush'
 
 
+def test_crowds_are_no_boxes_to_train_on(tmp_path):
+    content = instances([(1, 10, 10, 20, 20)], {1: 'cat'})
+    content['annotations'][0]['iscrowd'] = 1
+    with pytest.raises(ValueError, match='none that is left, but for 1 of'):
+        build(tmp_path, content)
+    assert len(build(tmp_path, content, test_mode=True)) == 1
+
+
 def test_a_class_that_the_json_lacks_keeps_its_index(tmp_path):
     # In mmdet, with bicycle absent and the ids out of order, car would
     # become 0 or 1.

@@ -149,6 +149,19 @@ def test_what_is_no_data_is_refused_and_not_run(tmp_path, line):
          'model.bbox_head.lang_model_name'),
         ("language_model=dict(type='mmdet_clim.BertLanguageModel', "
          "package='evil.inner')", 'model.language_model.package'),
+        # A registry imports these names as it does types.
+        ("backbone=dict(type='ResNet', _scope_='evil')",
+         'model.backbone._scope_'),
+        ('_scope_=[]', 'model._scope_'),
+        ("bbox_head=dict(vocabulary=dict(dataset='evil.Data'))",
+         'model.bbox_head.vocabulary.dataset'),
+        ("bbox_head=dict(vocabulary='evil.MyDataset')",
+         'model.bbox_head.vocabulary'),
+        ("loader=dict(collate_fn='os.system')", 'model.loader.collate_fn'),
+        # A path that mmdet reads as a config.
+        ("teacher_config='evil.py'", 'model.teacher_config'),
+        ("text_encoder=dict(model='hf_hub:evil/model')",
+         'model.text_encoder.model'),
     ])
 def test_what_building_would_import_run_or_fetch(tmp_path, monkeypatch,
                                                  content, place):
@@ -176,6 +189,24 @@ def test_a_scope_that_would_be_imported(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='model.type'):
         read("model = dict(type='evil.Model')")
     assert not trace.exists()
+
+
+@pytest.mark.parametrize('text', [
+    'model = 3', "model = [dict(type='mmdet.FasterRCNN')]",
+    MODEL.format('') + 'test_dataloader = None'
+])
+def test_parts_that_are_no_dicts(text):
+    with pytest.raises(ValueError, match='expected a dict.*--config'):
+        read(text)
+
+
+def test_names_of_data_sets_that_are_known():
+    content = ("bbox_head=dict(vocabulary=dict(dataset='mmdet_clim."
+               "OVCocoDataset'), _scope_='mmdet')")
+    head = read(MODEL.format(content)).model.bbox_head
+    assert head.vocabulary.dataset == 'mmdet_clim.OVCocoDataset'
+    for names in ("'cat, dog'", "'names.txt'", "'OVCocoDataset'"):
+        read(MODEL.format(f'bbox_head=dict(vocabulary={names})'))
 
 
 def test_imports_and_hooks_are_left_out(tmp_path):

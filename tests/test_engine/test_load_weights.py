@@ -158,11 +158,16 @@ class RunsCommand:
         return os.system, (f'touch {self.path}', )
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'no weights', 'UnpicklingError'),
-    (b'', 'no checkpoint'),
-    (b'PK\x03\x04' + b'\0' * 100, 'no checkpoint'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'no weights', 'UnpicklingError'),
+        (b'', 'no checkpoint'),
+        (b'PK\x03\x04' + b'\0' * 100, 'no checkpoint'),
+        # Of these torch raises IndexError and KeyError.
+        (b'\x80\x02a.', 'no checkpoint'),
+        (b'\x80\x02h\x00.', 'no checkpoint'),
+    ])
 def test_files_that_are_no_checkpoint(tmp_path, content, message):
     (tmp_path / 'a.pth').write_bytes(content)
     for mmap in (False, True):

@@ -375,6 +375,34 @@ def test_ids_from_zero(tmp_path, backend):
     assert result['ov_lvis/mask_apf'] == pytest.approx(1)
 
 
+def test_ids_of_images_that_are_null_or_text(tmp_path):
+    ann_file, samples = random_case(tmp_path, 0)
+    right = run(OVLVISMetric(ann_file), samples)
+    content = json.loads((tmp_path / 'lvis.json').read_text())
+    for image in content['images']:
+        for key in ('neg_category_ids', 'not_exhaustive_category_ids'):
+            image[key] = list(map(str, image[key])) or None
+    (tmp_path / 'lvis.json').write_text(json.dumps(content))
+    assert run(OVLVISMetric(ann_file), samples) == pytest.approx(
+        right, nan_ok=True)
+    content['images'][0]['neg_category_ids'] = [1.5]
+    (tmp_path / 'lvis.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"'neg_category_ids' holds 1\.5"):
+        OVLVISMetric(ann_file)
+
+
+@pytest.mark.parametrize('mask', [None, [], {}])
+def test_annotations_without_a_mask(tmp_path, mask):
+    ann_file, samples = random_case(tmp_path, 0)
+    content = json.loads((tmp_path / 'lvis.json').read_text())
+    content['annotations'][1]['segmentation'] = mask
+    (tmp_path / 'lvis.json').write_text(json.dumps(content))
+    with pytest.raises(
+            ValueError, match=r'annotations\[1\] .*expected .*segmentation'):
+        OVLVISMetric(ann_file)
+    OVLVISMetric(ann_file, kinds=('box', ))
+
+
 def test_wrong_input(tmp_path):
     ann_file, samples = random_case(tmp_path, 0)
     with pytest.raises(ValueError, match="kinds.*'boxes'"):

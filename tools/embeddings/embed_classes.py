@@ -25,6 +25,7 @@ from torch import Tensor
 
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 from mmdet_clim.command import device_name, run_command
+from mmdet_clim.datasets.text_files import read_lines
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
@@ -94,8 +95,8 @@ def read_templates(source: str) -> List[str]:
         return list(DEFAULT_TEMPLATES)
     if source == 'imagenet':
         return imagenet_templates()
-    lines = Path(source).read_text(encoding='utf-8').splitlines()
-    templates = [line.strip() for line in lines if line.strip()]
+    lines = (line.strip() for _, line in read_lines(source))
+    templates = [line for line in lines if line]
     check_templates(templates)
     return templates
 

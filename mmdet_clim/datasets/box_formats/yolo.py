@@ -5,9 +5,11 @@ from typing import Any, List, Sequence
 
 import yaml
 
+from ..class_names import clean_names
 from ..coco_annotations import file_sizes
 from ..image_text import IMAGE_SUFFIXES
 from ..images import UnreadableImageError
+from ..preparation.files import linked_folders
 from ..text_files import read_lines, read_text
 from .entries import CocoEntries, extent, numbers
 
@@ -62,7 +64,10 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
 def _read_yaml(path: Path) -> dict:
     try:
         content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise ValueError(f'{path}: not valid YAML (nested too deeply)') \
+            from None
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f'{path}: not valid YAML '
                          f'({" ".join(str(error).split())})') from error
     if not isinstance(content, dict):
@@ -78,8 +83,12 @@ def _names(content: dict, path: Path) -> List[str]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: key 'names': expected a list of classes, "
-                         f'or classes by their numbers from 0, got {names!r}')
-    return [str(name) for name in names]
+                         'or classes by their numbers from 0, got '
+                         f'{type(names).__name__}')
+    # YAML takes digits for numbers, and yes and no for true and false.
+    return clean_names(
+        [str(name) if type(name) is int else name for name in names],
+        f'{path}: names')
 
 
 def _images(where: Any, root: Path, path: Path) -> List[Path]:
@@ -92,8 +101,9 @@ def _images(where: Any, root: Path, path: Path) -> List[Path]:
             place = root / str(name).removeprefix('../')
         if place.is_dir():
             found += sorted(
-                p for p in place.rglob('*')
-                if p.suffix.lower() in IMAGE_SUFFIXES)
+                Path(parent, name) for parent, names in linked_folders(place)
+                for name in names
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES)
         elif place.is_file():
             found += [
                 place.parent / line.strip() for _, line in read_lines(place)

@@ -335,7 +335,9 @@ def _plain(caption: str) -> str:
 def _row_number(key: str) -> Optional[int]:
     """The row that a key within a shard stands for, None if it is none."""
     name = key.rpartition('/')[2]
-    return int(name) if name.isascii() and name.isdigit() else None
+    # No number of so many digits is a row, and Python reads none of 4300.
+    return int(name) if name.isascii() and name.isdigit() \
+        and len(name) < 19 else None
 
 
 def prepare_cc3m(tsv: Path,

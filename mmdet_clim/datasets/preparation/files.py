@@ -6,7 +6,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterator
+from typing import IO, Any, Callable, Iterator, List, NoReturn, Tuple, Union
 
 
 @contextmanager
@@ -73,3 +73,36 @@ def empty_folder(folder: Path) -> None:
             shutil.rmtree(left)
         else:
             left.unlink()
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def linked_folders(
+    folder: Union[str, Path],
+    on_error: Callable[[OSError], None] = _raise
+) -> Iterator[Tuple[str, List[str]]]:
+    """A folder and those below it, with the names of their files.
+
+    A link to a folder is followed, unless it leads back to one that was seen.
+
+    Args:
+        folder (str | Path): The folder.
+        on_error (Callable): Gets the error of a folder that cannot be read;
+            by default it is raised.
+
+    Yields:
+        tuple[str, list[str]]: The path of a folder, and its files in order.
+    """
+    seen = {os.path.realpath(folder)}
+    for parent, folders, names in os.walk(
+            folder, onerror=on_error, followlinks=True):
+        new = []
+        for name in sorted(folders):
+            place = os.path.realpath(os.path.join(parent, name))
+            if place not in seen:
+                seen.add(place)
+                new.append(name)
+        folders[:] = new
+        yield parent, sorted(names)

@@ -1,8 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """One's own captioned images: a folder, a table, JSON or shards."""
-import csv
 import hashlib
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from ..image_text import (
 )
 from ..json_checks import typed_id, typed_list, typed_value
 from ..json_files import read_json
+from ..tables import TABLES, table_rows
 from ..text_files import read_lines, read_text
 from ..vocabulary import Vocabulary
 from .captioned_images import (
@@ -40,17 +39,16 @@ from .captioned_images import (
     read_shard,
     shard_place,
 )
+from .files import linked_folders
 from .job import file_stamp, images_stamp, stamp_of
 from .parts import in_parts, prepare_in_parts
 
-_TABLES = ('.csv', '.tsv')
 _JSON = {'.json': json_samples, '.jsonl': json_line_samples}
-# A cell that is quoted as a whole, its own quotation marks written twice.
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
-# A line of a caption that begins as a row does, with the name of an image.
+# A cell within a caption of several lines that is the name of an image, as
+# rows have one that a quotation mark swallowed.
 _SWALLOWED = re.compile(
-    rf'\n\s*"?[^\n,]+(?:{"|".join(map(re.escape, IMAGE_SUFFIXES))})"?,',
-    re.IGNORECASE)
+    rf'(?:^|[\n,;])\s*"?[^\n,;]+(?:{"|".join(map(re.escape, IMAGE_SUFFIXES))})'
+    r'"?\s*(?:$|[\n,;])', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -249,12 +247,25 @@ def folder_images(folder: Path) -> Tuple[List[FolderFile], str]:
     """
     files: List[FolderFile] = []
     digest = hashlib.sha256()
-    for parent, names in _linked_folders(folder, files):
+
+    def note(error: OSError) -> None:
+        name = Path(error.filename).relative_to(folder).as_posix()
+        files.append(
+            FolderFile(
+                name,
+                problem=f'folders that cannot be read ({error.strerror})'))
+
+    for parent, names in linked_folders(folder, note):
         below = Path(parent).relative_to(folder)
-        texts = {
-            Path(name).stem: name
-            for name in names if Path(name).suffix.lower() == '.txt'
-        }
+        texts: Dict[str, str] = {}
+        # "a.txt" before "a.TXT", of which there may be both.
+        for name in reversed(names):
+            if Path(name).suffix.lower() == '.txt':
+                if texts.setdefault(Path(name).stem, name) != name:
+                    files.append(
+                        FolderFile(
+                            (below / name).as_posix(),
+                            problem='second texts of an image'))
         with_image = set()
         for name in names:
             stem, suffix = Path(name).stem, Path(name).suffix.lower()
@@ -288,65 +299,6 @@ def folder_images(folder: Path) -> Tuple[List[FolderFile], str]:
     return sorted(files, key=lambda file: file.name), digest.hexdigest()
 
 
-def _linked_folders(
-        folder: Path,
-        files: List[FolderFile]) -> Iterator[Tuple[str, List[str]]]:
-    """A folder and those below it, with the names of their files.
-
-    A link to a folder is followed, unless it leads back to one that was seen.
-    """
-    seen = {os.path.realpath(folder)}
-
-    def note(error: OSError) -> None:
-        name = Path(error.filename).relative_to(folder).as_posix()
-        files.append(
-            FolderFile(
-                name,
-                problem=f'folders that cannot be read '
-                f'({error.strerror})'))
-
-    for parent, folders, names in os.walk(
-            folder, onerror=note, followlinks=True):
-        new = []
-        for name in sorted(folders):
-            place = os.path.realpath(os.path.join(parent, name))
-            if place not in seen:
-                seen.add(place)
-                new.append(name)
-        folders[:] = new
-        yield parent, sorted(names)
-
-
-def _table_rows(path: Path) -> Iterator[Tuple[int, List[str]]]:
-    """The rows of a table with the number of their last line.
-
-    In a ``.tsv`` a quotation mark is a character as any other, but for a cell
-    that is quoted as a whole, as spreadsheets write it.
-
-    Raises:
-        ValueError: If a line is no text, or the quotes of a ``.csv`` are not
-            closed.
-    """
-    if path.suffix.lower() == '.tsv':
-        for number, line in read_lines(path):
-            if line:
-                yield number, [
-                    cell[1:-1].replace('""', '"')
-                    if _QUOTED.fullmatch(cell) else cell
-                    for cell in line.split('\t')
-                ]
-        return
-    reader = csv.reader((f'{line}\n' for _, line in read_lines(path)),
-                        strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(f'{path}: after line {reader.line_num}: {error}') \
-            from error
-
-
 def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
     """The images of a table with a line of column names.
 
@@ -357,12 +309,15 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
     Raises:
         ValueError: If a column or a cell is missing, or the file is no text.
     """
-    rows = _table_rows(path)
+    rows = table_rows(read_lines(path), path.suffix.lower(), str(path))
     _, found = next(rows, (1, []))
     wanted = [n for n in (columns.image, columns.caption, columns.tags) if n]
     for name in wanted:
         if name not in found:
             raise ValueError(f'{path}: line 1: expected a column {name!r}, '
+                             f'got {found}')
+        if found.count(name) > 1:
+            raise ValueError(f'{path}: line 1: expected one column {name!r}, '
                              f'got {found}')
 
     def checked() -> Iterator[dict]:
@@ -375,7 +330,8 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
                 raise ValueError(
                     f'{path}: line {number}: column {columns.image!r} is '
                     'empty, expected the path of an image')
-            if _SWALLOWED.search(row[columns.caption]):
+            if '\n' in row[columns.caption] and _SWALLOWED.search(
+                    row[columns.caption]):
                 raise ValueError(
                     f'{path}: line {number}: column {columns.caption!r} '
                     f'holds further rows, {row[columns.caption][:200]!r}; '
@@ -459,7 +415,7 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
                       {shard: file_stamp(Path(shard))
                        for shard in shards})
     suffix = path.suffix.lower()
-    if suffix not in (*_TABLES, *_JSON):
+    if suffix not in (*TABLES, *_JSON):
         raise ValueError(f'{source}: expected a folder, .csv, .tsv, .json, '
                          '.jsonl or .tar')
     if not path.is_file():

@@ -1,19 +1,22 @@
 # Licensed under the Apache License, Version 2.0.
 """Images that have names of classes and no captions."""
-import csv
+import logging
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
+from mmengine.logging import print_log
+
 from ..image_text import IMAGE_SUFFIXES
-from ..text_files import read_text
+from ..tables import TABLES, table_rows
+from ..text_files import is_text, read_lines
+from .files import linked_folders
 
 #: Says that the folder of an image is its class.
 FOLDERS = 'folders'
 IMAGE_COLUMNS = ('file_name', 'filename', 'file', 'image', 'image_path',
                  'path')
-_DELIMITERS = {'.csv': ',', '.tsv': '\t'}
 
 
 def tagged_images(source: Union[str, Path], images: Path,
@@ -62,19 +65,27 @@ def _key(name: str) -> str:
 
 
 def _of_folders(images: Path) -> Iterator[Tuple[str, str]]:
-    for path in sorted(images.rglob('*')):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.parent != images:
-            yield path.relative_to(images).as_posix(), path.parent.name
+    found = [
+        Path(parent, name) for parent, names in linked_folders(images)
+        for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES
+        and Path(parent) != images
+    ]
+    for path in sorted(found):
+        name = path.relative_to(images).as_posix()
+        if is_text(name):
+            yield name, path.parent.name
+        else:
+            print_log(
+                f'{name!r}: the name of an image is not UTF-8, it is '
+                'left out', 'current', logging.WARNING)
 
 
 def _of_table(path: Path) -> Iterator[Tuple[str, str]]:
-    delimiter = _DELIMITERS.get(path.suffix.lower())
-    if delimiter is None:
+    if path.suffix.lower() not in TABLES:
         raise ValueError(f'{path}: expected a .csv or .tsv, or '
                          f'{FOLDERS!r} for images in folders of their class')
-    lines = read_text(path).splitlines()
-    rows = list(csv.reader(lines, delimiter=delimiter))
-    head = [cell.strip() for cell in rows[0]] if rows else []
+    rows = table_rows(read_lines(path), path.suffix.lower(), str(path))
+    head = [cell.strip() for cell in next(rows, (1, []))[1]]
     image = next(
         (n for n, cell in enumerate(head) if cell.lower() in IMAGE_COLUMNS),
         None)
@@ -83,9 +94,7 @@ def _of_table(path: Path) -> Iterator[Tuple[str, str]]:
                          f'({", ".join(IMAGE_COLUMNS)}) and one of tags, got '
                          f'{head}')
     others = [n for n in range(len(head)) if n != image]
-    for line, row in enumerate(rows[1:], 2):
-        if not row:
-            continue
+    for line, row in rows:
         if len(row) != len(head) or not row[image].strip():
             raise ValueError(f'{path}: line {line}: expected an image and '
                              f'{len(head)} cells, got {row}')

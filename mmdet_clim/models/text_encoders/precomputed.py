@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.datasets.archives import check_stored, read_arrays
+from mmdet_clim.datasets.archives import load_stored, read_arrays
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder
@@ -88,11 +88,15 @@ def load_vectors(file: str) -> Tuple[List[str], Tensor]:
         raise FileNotFoundError(f'file={str(file)!r} does not exist')
     if path.suffix == '.npz':
         arrays = read_arrays(path, ('names', 'vectors'))
+        kinds = [arrays[key].dtype.kind for key in ('names', 'vectors')]
+        if kinds[0] != 'U' or kinds[1] not in 'fiu':
+            raise ValueError(
+                f'{file}: expected names as strings and vectors as numbers, '
+                f'got {arrays["names"].dtype} and {arrays["vectors"].dtype}')
         names = [str(name) for name in arrays['names'].tolist()]
         vectors = torch.from_numpy(arrays['vectors'].astype(np.float32))
     elif path.suffix in ('.pth', '.pt'):
-        check_stored(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        content = load_stored(path)
         if not isinstance(content, dict):
             raise ValueError(f'{file}: expected a dict with names and '
                              f'vectors, got {type(content).__name__}')

@@ -292,6 +292,24 @@ def test_shards_of_any_size(tmp_path, lvis_file, write_picture, make_shard,
         assert counts['noted'][cc3m.NOT_COMPARED] == len(found)
 
 
+def test_keys_that_are_no_rows(tmp_path, lvis_file, write_picture, make_shard):
+    """Digests and the like, longer than an id or than Python's numbers."""
+    tsv, out = tmp_path / 'a.tsv', tmp_path / 'out.jsonl'
+    tsv.write_text('a\thttp://x/0\nb\thttp://x/1\n')
+    picture = write_picture(tmp_path / 'a.jpg', 12, 9)
+    members = {'1.jpg': picture, '1.txt': b'b'}
+    for key in ('9' * 20, '1' * 90, '\u0663'):
+        members.update({f'{key}.jpg': picture, f'{key}.txt': b'c'})
+    make_shard(tmp_path / '0.tar', members)
+    summary, _ = prepare_cc3m(
+        tsv, out, lvis_file, shards=str(tmp_path / '0.tar'))
+    assert [(line['id'], line['captions'])
+            for line in lines(out)] == [(1, ['b'])]
+    assert summary['files']['out.jsonl']['dropped'] == {
+        'images whose key is no row of the TSV': 3
+    }
+
+
 def test_images_that_came_later(tsv, images, lvis_file, tmp_path,
                                 write_picture):
     out = tmp_path / 'a.jsonl'

@@ -173,6 +173,7 @@ def test_a_table(folder, tmp_path):
     ('file_name,caption\na.jpg,b,c\n', 'line 2: expected 2 cells, got'),
     ('file_name,caption\n ,b\n', "line 2: column 'file_name' is empty"),
     ('file_name,caption\na.jpg,"b"c\n', 'after line 2: '),
+    ('file_name,caption,caption\na.jpg,b,c\n', "one column 'caption'"),
     ('file_name,caption\n', r'expected at least one readable image'),
     ('file_name,caption\nb.jpg,x\nc.jpg,y\nb.jpg,z\n',
      "'file_name' is 'b.jpg' more than once"),
@@ -370,6 +371,7 @@ def test_links_suffixes_and_strays(folder, tmp_path, write_picture):
         (folder / name).write_text('a cat')
     (folder / 'j.jfif').write_bytes((folder / 'b.jpg').read_bytes())
     (folder / 'j.Txt').write_bytes('a sofa'.encode('utf-16'))
+    (folder / 'b.TXT').write_text('not this one')
     with open(os.fsencode(folder) + b'/\xe9.jpg', 'wb') as file:
         file.write((folder / 'b.jpg').read_bytes())
     with open(os.fsencode(folder) + b'/\xe9.txt', 'wb') as file:
@@ -388,6 +390,8 @@ def test_links_suffixes_and_strays(folder, tmp_path, write_picture):
         # d.JPG, e.jpg, g.jpg
         'images without a text file': 3,
         'missing images': 1,
+        # b.TXT
+        'second texts of an image': 1,
         'texts without an image': 1,
     }
     ImageTextDataset(str(out), vocabulary=WORDS)
@@ -425,6 +429,10 @@ def test_a_quoted_cell_that_swallows_rows(folder, tmp_path):
     out = tmp_path / 'out.jsonl'
     table.write_text('file_name,caption\nb.jpg,"Hello\nc.jpg,a dog"\n')
     with pytest.raises(ValueError, match='mine.csv: line 3: .*further rows'):
+        prepare_image_text(str(table), out, images=folder)
+    # Also where the caption comes first, and rows end with the image.
+    table.write_text('caption,file_name\n"Cat,b.jpg\nDog,c.jpg\nTV 5",d.jpg\n')
+    with pytest.raises(ValueError, match='mine.csv: line 4: .*further rows'):
         prepare_image_text(str(table), out, images=folder)
     # A caption of two lines is one.
     table.write_text('file_name,caption\nb.jpg,"Hello,\nthere"\nc.jpg,a dog\n')

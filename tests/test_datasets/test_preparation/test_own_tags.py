@@ -14,6 +14,7 @@ NAMES = ['cat', 'traffic light']
     ('t.tsv', 'path\tlabels\na.jpg\tcat, Traffic-Light\n\nb.jpg\t dog \n'),
     ('t.csv', 'filename, cat, traffic_light, dog\na.jpg,1,1,0\n'
      'b.jpg, 0, , 1\n'),
+    ('t.csv', 'file_name;tags\na.jpg;cat,traffic light\nb.jpg;dog\n'),
 ])
 def test_tables(tmp_path, name, text):
     (tmp_path / name).write_text(text)
@@ -23,6 +24,31 @@ def test_tables(tmp_path, name, text):
             caption='cat, traffic light',
             tags=['cat', 'traffic light']),
         dict(file_name='b.jpg', caption='dog', tags=['dog'])
+    ]
+
+
+def test_a_quotation_mark_swallows_no_rows(tmp_path):
+    (tmp_path / 't.tsv'
+     ).write_text('image\ttags\na.jpg\t"cat\nb.jpg\tdog\nc.jpg\tbird"\n')
+    found = tagged_images(tmp_path / 't.tsv', tmp_path, NAMES)
+    assert [image['tags'] for image in found] == [['"cat'], ['dog'], ['bird"']]
+    (tmp_path / 't.csv').write_text('image,tags\na.jpg,"cat\nb.jpg,dog\n')
+    with pytest.raises(ValueError, match='t.csv: .*after line 3'):
+        tagged_images(tmp_path / 't.csv', tmp_path, NAMES)
+    # U+2028 ends no row.
+    (tmp_path / 't.csv').write_text('image,tags\na.jpg,c\u2028at\n')
+    found = tagged_images(tmp_path / 't.csv', tmp_path, NAMES)
+    assert found[0]['tags'] == ['c\u2028at']
+
+
+def test_linked_folders(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere' / '1.jpg').touch()
+    (tmp_path / 'photos' / 'cat').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere' / 'back').symlink_to(tmp_path / 'photos')
+    assert tagged_images('folders', tmp_path / 'photos', NAMES) == [
+        dict(file_name='cat/1.jpg', caption='cat', tags=['cat'])
     ]
 
 
