@@ -139,7 +139,7 @@ def load_weights(model: nn.Module,
     A checkpoint of a ``CLIMDetector`` loads in the plain detector, and the
     other way round. What a training alone needs (objectives, region readers)
     may be missing, as may what the checkpoint itself says that it leaves out
-    (``meta['left_out']``, of ``tools/checkpoints/convert_detic.py``).
+    (``meta['left_out']``, of ``tools/checkpoints/convert_published.py``).
     Weights that the model has not are counted in the log.
 
     Args:

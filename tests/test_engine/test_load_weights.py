@@ -107,7 +107,7 @@ def test_missing_weights(logged):
         load_weights(plain(), weights)
     load_weights(plain(), dict(state_dict=weights), needs_all=False)
     assert 'checkpoint: 1 weights are not in it' in logged[0]
-    # convert_detic --allow-missing notes them.
+    # convert_published --allow-missing notes them.
     load_weights(plain(),
                  dict(state_dict=weights, meta=dict(left_out=['0.bias'])))
     weights['more.weight'] = torch.ones(2)

@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper
 
 from mmdet_clim.datasets import ImageTextDataset, build_vocabulary
-from mmdet_clim.engine.detic_checkpoints.reading import read_weights
+from mmdet_clim.engine.published_checkpoints.reading import read_weights
 from mmdet_clim.models.text_encoders.precomputed import load_vectors
 
 

@@ -244,12 +244,35 @@ def mmdet_weights(model, kind):
     return weights
 
 
+def ovdet_weights(model, kind):
+    """A checkpoint of Detic's C4 in CLIM's code, of the weights of ours."""
+    pairs = [('fc_cls.projection', 'fc_cls'),
+             ('fc_cls.logit_bias', 'cls_bias'), ('fc_reg.hidden', 'fc_reg.0'),
+             ('fc_reg.out', 'fc_reg.2')]
+    weights = {}
+    for name, value in model.state_dict().items():
+        if 'rpn_cls' in name or 'rpn_reg' in name:
+            value = by_detectron2_anchors(value, model)
+        if name.endswith('logit_bias'):
+            value = value.reshape(1)
+        weights[rename(name, pairs)] = value.clone()
+    head = 'roi_head.bbox_head'
+    weights[f'{head}.cls_embeddings'] = \
+        model.roi_head.bbox_head.fc_cls.class_embeddings.clone()
+    weights[f'{head}.bg_embedding'] = torch.zeros(1, DIM)
+    weights['roi_head.detic_caption.bce_bias'] = torch.tensor([-7.])
+    return weights
+
+
 @pytest.fixture
 def published(detectors):
     """``published(kind, source)``: such a checkpoint's weights."""
 
     def make(kind, source='detectron2'):
-        write = dict(detectron2=detectron2_weights, mmdet=mmdet_weights)
+        write = dict(
+            detectron2=detectron2_weights,
+            mmdet=mmdet_weights,
+            ovdet=ovdet_weights)
         return write[source](detectors[kind], kind)
 
     return make

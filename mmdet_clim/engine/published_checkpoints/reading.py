@@ -81,6 +81,7 @@ def read_weights(path: Path) -> Dict[str, Tensor]:
         dict[str, Tensor]: Name to tensor, on the CPU.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         pickle.UnpicklingError: If a ``.pkl`` holds anything but data.
         ValueError: If another file does, is no checkpoint or holds no
             weights, or if one of them is no tensor.

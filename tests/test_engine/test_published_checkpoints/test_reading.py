@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_clim.engine.detic_checkpoints import read_weights
+from mmdet_clim.engine.published_checkpoints import read_weights
 
 
 class RunsCommand:

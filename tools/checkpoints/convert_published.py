@@ -1,0 +1,184 @@
+# Licensed under the Apache License, Version 2.0.
+"""Convert a published checkpoint for a config of this package.
+
+Takes checkpoints of Detic (of Detectron2 and of MMDetection), of CLIM on it,
+of BARON, F-ViT and F-VLM, and of CLIPs that CLIM or CLIPSelf refined; which
+it is shows in its names. Names that are unknown, missing or of another shape
+are listed, and nothing is written.
+
+    python tools/checkpoints/convert_published.py clim.pth ours.pth \
+        --config configs/detic/ov_coco/detic_r50-caffe-c4_90k_ov-coco_base.py
+"""
+import argparse
+from pathlib import Path
+from typing import List, Optional
+
+# First: it checks the stack that all the others need.
+import mmdet_clim  # noqa: F401  isort: skip
+from mmdet.utils import register_all_modules
+from mmengine.config import Config, DictAction
+
+from mmdet_clim.command import key_value, run_command
+from mmdet_clim.engine.checkpoints import save_atomically
+from mmdet_clim.engine.config_checks import read_config
+from mmdet_clim.engine.published_checkpoints import (
+    Conversion,
+    build_without_clip,
+    class_agreement,
+    clip_of_config,
+    convert_clip,
+    convert_state_dict,
+    find_class_vectors,
+    names_of_rows,
+    objective_biases,
+    read_weights,
+    recognise,
+    write_class_vectors,
+)
+from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'input', type=Path, metavar='IN', help='.pth, or .pkl of Detectron2')
+    parser.add_argument('output', type=Path, metavar='OUT', help='.pth')
+    parser.add_argument(
+        '--config',
+        required=True,
+        help='of the detector, wrapped or not; for a CLIP, one that names it')
+    parser.add_argument(
+        '--class-vectors',
+        type=Path,
+        metavar='FILE.npz',
+        help="write IN's own embeddings of the classes, with their names, "
+        'for PrecomputedTextEncoder')
+    parser.add_argument(
+        '--allow-missing',
+        action='append',
+        default=[],
+        metavar='PATTERN',
+        help='our names that IN may lack, such as "*.logit_bias"; they are '
+        'left out of OUT')
+    parser.add_argument(
+        '--ignore',
+        action='append',
+        default=[],
+        metavar='PATTERN',
+        help='names in IN to leave out')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        type=key_value,
+        help='settings that override the config, as key=value')
+    args = parser.parse_args(argv)
+    if args.class_vectors and args.class_vectors.suffix != '.npz':
+        parser.error(
+            f'--class-vectors: expected a .npz, got {args.class_vectors}')
+    return args
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Convert one checkpoint."""
+    args = parse_args(argv)
+    weights = read_weights(args.input)
+    family = recognise(list(weights))
+    print(f'{args.input}: {len(weights)} weights of {family.name} '
+          f'({family.title})')
+    cfg = read_config(args.config, args.cfg_options)
+    # mmdet names the parts of its heads without a scope.
+    register_all_modules()
+    if family.rules is None:
+        if args.class_vectors:
+            raise ValueError(f'--class-vectors: {args.input} is a CLIP and '
+                             'has none')
+        name = clip_of_config(cfg.model)
+        done = convert_clip(weights, name, args.allow_missing, args.ignore)
+        save_atomically(dict(state_dict=done.state_dict), args.output)
+        report(args, done)
+        print(f'use it as pretrained={str(args.output)!r} of model={name!r}')
+        return
+    convert_detector(args, cfg, weights)
+
+
+def convert_detector(args: argparse.Namespace, cfg: Config,
+                     weights: dict) -> None:
+    """Convert the checkpoint of a detector, and its class vectors."""
+    detector_cfg = cfg.model.get('detector', cfg.model)
+    model = build_without_clip(detector_cfg)
+    done = convert_state_dict(weights, model, objective_biases(cfg.model),
+                              args.allow_missing, args.ignore)
+    heads = model.roi_head.bbox_head
+    first = heads[0] if hasattr(heads, '__len__') else heads
+    vectors = find_class_vectors(weights)
+    rows = None
+    if vectors is not None:
+        rows = names_of_rows(len(vectors.vectors), first.vocabulary.names)
+    if args.class_vectors:
+        if rows is None:
+            got = 'none' if vectors is None else \
+                f'{len(vectors.vectors)} rows of {vectors.source}'
+            raise ValueError(
+                f'--class-vectors: {args.input}: expected embeddings of the '
+                f"{len(first.vocabulary)} classes of the config or of COCO's "
+                f'80, got {got}')
+        write_class_vectors(vectors, rows, done.family.prompts,
+                            args.class_vectors)
+    state_dict = done.state_dict
+    if done.objectives:
+        state_dict = {
+            **{
+                DETECTOR_PREFIX + k: v
+                for k, v in state_dict.items()
+            },
+            **done.objectives
+        }
+    save_atomically(
+        dict(
+            state_dict=state_dict,
+            meta=dict(
+                cfg=cfg.pretty_text,
+                dataset_meta=dict(classes=tuple(first.vocabulary.names)),
+                left_out=list(done.missing),
+                converted_from=dict(
+                    file=args.input.name, source=done.family.name))),
+        args.output)
+    report(args, done)
+    if vectors is None:
+        return
+    print(f'class vectors: {vectors.source} '
+          f'{tuple(vectors.vectors.shape)}; prompts: {done.family.prompts}')
+    if args.class_vectors:
+        print(f'{args.class_vectors}: embeddings of {len(rows)} classes, from '
+              f'{rows[0]!r} to {rows[-1]!r}')
+    head_cfg = detector_cfg.roi_head.bbox_head
+    head_cfg = head_cfg[0] if isinstance(head_cfg, list) else head_cfg
+    try:
+        cosine = class_agreement(vectors, first.fc_cls, head_cfg.classifier)
+        print('class embeddings of the file and of the config: mean cosine '
+              f'{cosine:.3f}')
+    except ValueError as error:
+        print('class embeddings of the file and of the config are not '
+              f'compared: {error}')
+
+
+def report(args: argparse.Namespace, done: Conversion) -> None:
+    """Print what became of every entry of the file and of the model."""
+    print(f'{args.output}: {len(done.converted)} weights')
+    for title, names in (('biases of objectives', done.objectives), (
+            'batch norms folded into the convolutions before them',
+            done.folded), ('kept as built', done.kept),
+                         *((f'not used: {reason}', names)
+                           for reason, names in done.unused.items()),
+                         ('constants, as in the config', done.checked),
+                         ('ignored', done.ignored), ('missing', done.missing)):
+        if names:
+            print(f'{title}: {len(names)}\n  ' + '\n  '.join(names))
+
+
+if __name__ == '__main__':
+    run_command(main)
