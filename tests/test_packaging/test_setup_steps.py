@@ -171,7 +171,7 @@ def test_on_a_terminal_the_line_is_rewritten(step):
     here, terminal = pty.openpty()
     step(
         'mmcv', 'import time; print("progress: 40 %, compiling", flush=True)\n'
-        'time.sleep(1)',
+        'time.sleep(3)',
         stdout=terminal)
     output = os.read(here, 10000).decode()
     os.close(terminal)
@@ -180,6 +180,11 @@ def test_on_a_terminal_the_line_is_rewritten(step):
         r'\r\x1b\[Kset-up 6/7, the mmcv: 40 %, about \d+ \w+ left '
         r'of the set-up, compiling', output)
     assert output.endswith(' left\r\n')
+
+
+def _heed_interrupts():
+    """What runs in the background of a shell inherits that it ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -195,7 +200,8 @@ def test_what_a_stopped_step_started_is_stopped(repository, tmp_path, number):
         'the mmcv', log, '--', sys.executable, '-c', code
     ],
                                stdout=subprocess.PIPE,
-                               text=True)
+                               text=True,
+                               preexec_fn=_heed_interrupts)
     while not log.exists() or not re.search(r'^\d+ \d+$', log.read_text(),
                                             re.MULTILINE):
         time.sleep(0.05)
