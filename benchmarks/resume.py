@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import OrderedDict
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
@@ -162,12 +163,20 @@ def _train(arguments: List[str], environment: dict, log: Path,
            limit: Optional[int]) -> None:
     """Run ``tools/train.py`` in this process, a rank."""
     from mmengine.config import config
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
     os.environ.update({k: str(v) for k, v in environment.items()})
     file = open(log, 'a', buffering=1)
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
     sys.stdout = sys.stderr = file
     sys.argv = ['train.py', *arguments]
+    # A fork would take this process's visualizers and logs for its own.
+    for kind in (DefaultScope, MessageHub, MMLogger, Visualizer):
+        kind._instance_dict = OrderedDict()
+    for kind in Visualizer.__subclasses__():
+        kind._instance_dict = OrderedDict()
     # MMEngine formats every config that it logs, which takes seconds.
     config.FormatCode = lambda text, **_: (text, False)
     if limit is not None:

@@ -407,10 +407,10 @@ def main() -> None:
     from mmdet_clim.engine.steps import Steps, duration, output_to
     demo = Demo(args)
     try:
-        if args.cfg_options:
-            # Before anything is timed.
-            demo.config(demo.runs[0])
         with output_to(args.work_dir / 'demo.log'):
+            if args.cfg_options:
+                # Before anything is timed.
+                demo.config(demo.runs[0])
             plan = demo.expect()
         steps = Steps('demo', plan)
         steps.say(f'== demo: about {duration(steps.left())} on this machine '

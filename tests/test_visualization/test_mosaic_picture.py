@@ -21,7 +21,8 @@ def packed(grid=(1, 2), size=(32, 64), **changed):
         mosaic_grid=grid,
         captions=[['a dog']] * tiles,
         tags=[[0]] * tiles,
-        image_ids=list(range(tiles)))
+        image_ids=list(range(tiles)),
+        image_keys=list(range(tiles)))
     metainfo.update(changed)
     inputs = torch.full((3, *size), 114, dtype=torch.uint8)
     return inputs, DetDataSample(
