@@ -192,7 +192,8 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
     def _map_classes(self, content: dict) -> None:
         """Set ``cat_ids`` and ``cat2label`` by name."""
         names = {c['id']: c['name'] for c in content['categories']}
-        index = {n: i for i, n in enumerate(self.metainfo['classes'])}
+        # Some of mmdet's own names end with a blank.
+        index = {n.strip(): i for i, n in enumerate(self.metainfo['classes'])}
         self.cat2label = {
             i: index[name]
             for i, name in names.items() if name in index

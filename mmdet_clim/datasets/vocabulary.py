@@ -198,8 +198,10 @@ def _from_dataset(source: Mapping) -> Vocabulary:
         raise ValueError(
             f"vocabulary: METAINFO of {source['dataset']!r} has no "
             f"'classes'{hint}")
-    names = tuple(metainfo['classes'])
-    return Vocabulary(names, tuple(metainfo.get('base_classes', names)),
+    # Some of mmdet's own names end with a blank.
+    names = tuple(map(str.strip, metainfo['classes']))
+    base_names = metainfo.get('base_classes', names)
+    return Vocabulary(names, tuple(map(str.strip, base_names)),
                       metainfo.get('image_counts'))
 
 

@@ -2,7 +2,7 @@
 """mmdet's evaluation of COCO on a file that was checked."""
 import io
 from contextlib import redirect_stdout
-from typing import Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
@@ -21,7 +21,9 @@ class CheckedCocoMetric(CocoMetric):
     The file is repaired as that of a dataset is, boxes apart that reach out
     of their image: COCO's evaluation takes them as they are. Annotations are
     numbered from 1, as that takes an id of 0 for "no match". The detections
-    of an image that could not be read do not count.
+    of an image that could not be read do not count. Labels are the classes of
+    the dataset's metainfo by their names, whatever order the file has them
+    in and whether it has them all; mmdet takes the file's order.
 
     Args:
         ann_file (str, optional): As in mmdet.
@@ -55,6 +57,27 @@ class CheckedCocoMetric(CocoMetric):
             self._coco_api.createIndex()
         self._coco_api.img_ann_map = self._coco_api.imgToAnns
         self._coco_api.cat_img_map = self._coco_api.catToImgs
+
+    def compute_metrics(self, results: List[Tuple[dict,
+                                                  dict]]) -> Dict[str, float]:
+        """Evaluate the collected detections.
+
+        Args:
+            results (list[tuple[dict, dict]]): Ground truth and prediction of
+                each image.
+
+        Returns:
+            dict[str, float]: As in mmdet.
+        """
+        if self._coco_api is not None and self.cat_ids is None:
+            categories = self._coco_api.cats
+            ids = {c['name'].strip(): i for i, c in categories.items()}
+            for name in map(str.strip, self.dataset_meta['classes']):
+                if name not in ids:
+                    ids[name] = max(categories, default=0) + 1
+                    categories[ids[name]] = dict(id=ids[name], name=name)
+            self.cat_ids = [ids[n.strip()] for n in self.dataset_meta['classes']]
+        return super().compute_metrics(results)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch; see ``without_unreadable``.
