@@ -7,10 +7,11 @@ from .iteration_seed_hook import IterationSeedHook
 from .mosaic_visualization_hook import MosaicVisualizationHook
 from .response_map_hook import ResponseMapHook
 from .unreadable_images_hook import UnreadableImagesHook
+from .unreached_weights_hook import UnreachedWeightsHook
 from .weight_averaging_hook import WeightAveragingHook
 
 __all__ = [
     'AtomicCheckpointHook', 'DetectionsHook', 'GridScheduleHook',
     'IterationSeedHook', 'MosaicVisualizationHook', 'ResponseMapHook',
-    'UnreadableImagesHook', 'WeightAveragingHook'
+    'UnreachedWeightsHook', 'UnreadableImagesHook', 'WeightAveragingHook'
 ]

@@ -155,10 +155,10 @@ class DenseFeatureReader(BaseRegionReader):
                 sample.set_metainfo(dict(border=(0, height, 0, width)))
         levels = tuple(level.float() for level in feats.levels)
         if isinstance(detector, DetectionTransformer):
+            with encoded_before(detector, feats):
+                outputs = detector.forward_transformer(levels, samples)
             return detector.bbox_head.predict(
-                **detector.forward_transformer(levels, samples),
-                batch_data_samples=samples,
-                rescale=False)
+                **outputs, batch_data_samples=samples, rescale=False)
         if isinstance(detector, SingleStageDetector) and detector.with_bbox:
             return detector.bbox_head.predict(levels, samples, rescale=False)
         if isinstance(detector, TwoStageDetector) and detector.with_rpn:
@@ -240,10 +240,13 @@ def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
     Args:
         detector (DetectionTransformer): The detector.
         feats (ExtractedImages): Its neck's maps; what is padding is masked.
+            Remembers the encoder's output.
         **kwargs: For the encoder, such as the ``text_dict`` of Grounding DINO.
     """
     encoder_inputs, _ = detector.pre_transformer(feats.levels, feats.samples())
-    memory = detector.forward_encoder(**encoder_inputs, **kwargs)['memory']
+    outputs = detector.forward_encoder(**encoder_inputs, **kwargs)
+    feats.seen['encoder'] = outputs
+    memory = outputs['memory']
     shapes = [level.shape[-2:] for level in feats.levels]
     if sum(h * w for h, w in shapes) != memory.shape[1]:
         shapes = shapes[-1:]  # DETR encodes the last map alone
@@ -252,6 +255,27 @@ def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
         for tokens, shape in zip(
             memory.split([h * w for h, w in shapes], dim=1), shapes)
     ]
+
+
+@contextmanager
+def encoded_before(detector: DetectionTransformer, feats: ExtractedImages):
+    """Have a transformer go on from what its encoder gave before.
+
+    Args:
+        detector (DetectionTransformer): The detector.
+        feats (ExtractedImages): Of which :func:`encoder_maps` may have made
+            maps. If not, the encoder runs.
+    """
+    if 'encoder' not in feats.seen:
+        yield
+        return
+    outputs = feats.seen['encoder']
+    detector.forward_encoder = lambda *args, **kwargs: outputs
+    try:
+        yield
+    finally:
+        # The method of the class again.
+        del detector.forward_encoder
 
 
 @contextmanager

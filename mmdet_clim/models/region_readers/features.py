@@ -1,14 +1,16 @@
 # Licensed under the Apache License, Version 2.0.
 """What a detector made of images: the input of every region reader."""
+from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmdet.models.detectors import TridentFasterRCNN
 from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor, nn
 
 
-class ExtractedImages(NamedTuple):
+@dataclass
+class ExtractedImages:
     """Images, and a detector's maps of them.
 
     Args:
@@ -16,11 +18,16 @@ class ExtractedImages(NamedTuple):
         inputs (Tensor): Images (N, 3, H, W), with their padding.
         metas (Sequence[dict]): Metainfo of each; ``img_shape`` is the height
             and width without the padding.
+
+    Attributes:
+        seen (dict): What a reader has made of them and needs again, such as
+            the output of a transformer's encoder.
     """
 
     levels: Tuple[Tensor, ...]
     inputs: Tensor
     metas: Sequence[dict]
+    seen: Dict[str, Any] = field(default_factory=dict, init=False)
 
     @property
     def size(self) -> Tuple[int, int]:

@@ -99,6 +99,7 @@ class GroundingReader(DenseFeatureReader):
         with evaluating(detector):
             outputs = detector.forward_transformer(feats.levels, texts,
                                                    samples)
+            feats.seen['decoder'] = outputs
             _, boxes = detector.bbox_head(**outputs)
         # With mixed precision, the areas of large boxes would be infinite.
         boxes = boxes[-1].float()
@@ -141,5 +142,6 @@ class GroundingReader(DenseFeatureReader):
     def predict(self, detector: GroundingDetector,
                 feats: ExtractedImages) -> List[InstanceData]:
         """Boxes that fit the reader's prompt, whatever else there is."""
+        # What its encoder gives the regions is with dropout, and is not used.
         return self.adapter.predict(detector, feats.levels, feats.samples(),
-                                    self.prompt)
+                                    self.prompt, feats.seen.get('decoder'))

@@ -271,6 +271,16 @@ def test_encoder_maps_are_the_decoders_memory(build, detr_cfg, make):
     assert [m.shape for m in maps] == [(1, 16, 8, 8), (1, 16, 4, 4)]
     torch.testing.assert_close(
         torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2), seen[0])
+    # Proposals go on from there, and are what they are without.
+    runs = []
+    detector.encoder.register_forward_hook(lambda *args: runs.append(args))
+    after, = model.region_reader.propose(detector, feats)
+    assert not runs
+    feats.seen.clear()
+    alone, = model.region_reader.propose(detector, feats)
+    assert len(runs) == 1
+    torch.testing.assert_close(after.bboxes, alone.bboxes)
+    torch.testing.assert_close(after.scores, alone.scores)
 
 
 @pytest.mark.parametrize('name', ['fcos', 'detr'])
