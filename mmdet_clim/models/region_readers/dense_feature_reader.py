@@ -16,7 +16,7 @@ from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
-from .features import ExtractedImages, aligned_levels
+from .features import ExtractedImages, aligned_levels, as_weights
 
 # Height and width in pixels of the image by which a detector's feature maps
 # are measured: one that every backbone of mmdet takes, and as wide as whole
@@ -153,7 +153,8 @@ class DenseFeatureReader(BaseRegionReader):
                 # own pipeline pads around an image: here, nothing.
                 height, width = feats.size
                 sample.set_metainfo(dict(border=(0, height, 0, width)))
-        levels = tuple(level.float() for level in feats.levels)
+        # mmcv's NMS takes no bfloat16, which autocast may give.
+        levels = tuple(as_weights(level, detector) for level in feats.levels)
         if isinstance(detector, DetectionTransformer):
             with encoded_before(detector, feats):
                 outputs = detector.forward_transformer(levels, samples)
@@ -212,7 +213,7 @@ class DenseFeatureReader(BaseRegionReader):
         pooled = self.extractor(maps, rois).flatten(1)
         if self.projection is None:
             return pooled
-        return self.projection(pooled)
+        return self.projection(as_weights(pooled, self.projection))
 
 
 def class_embedding_maps(detector: nn.Module,

@@ -98,6 +98,17 @@ def _of_one_branch(detector: TridentFasterRCNN,
     return tuple(level.chunk(branches)[branch] for level in levels)
 
 
+def as_weights(values: Tensor, module: nn.Module) -> Tensor:
+    """What was computed in float32 in the dtype of a module's weights.
+
+    Args:
+        values (Tensor): Of any floating dtype.
+        module (nn.Module): That takes them, such as one of a model that was
+            cast by ``half()``. Under autocast its weights are in float32.
+    """
+    return values.to(next(module.parameters()).dtype)
+
+
 def aligned_levels(maps: Sequence[Tensor]) -> List[Tensor]:
     """Feature maps as mmcv's RoIAlign reads them.
 

@@ -21,7 +21,7 @@ from .dense_feature_reader import (
     encoder_maps,
     evaluating,
 )
-from .features import ExtractedImages
+from .features import ExtractedImages, as_weights
 
 
 @MODELS.register_module()
@@ -124,7 +124,8 @@ class GroundingReader(DenseFeatureReader):
         image = rois[:, 0].long()
         overlaps = bbox_overlaps(rois[:, None, 1:], boxes[image])[:, 0]
         best = overlaps.argmax(1)
-        return self.projection(queries[image, best].float())
+        return self.projection(
+            as_weights(queries[image, best], self.projection))
 
     def _encode_prompt(self, detector: GroundingDetector,
                        feats: ExtractedImages) -> Dict[str, Tensor]:
