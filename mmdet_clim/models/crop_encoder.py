@@ -77,7 +77,8 @@ class CropEncoder(FrozenTower):
         Returns:
             Tensor: (R, D) float32 unit vectors.
         """
-        with torch.autocast(images.device.type, enabled=False):
+        with self.full_speed(), torch.autocast(
+                images.device.type, enabled=False):
             inputs = images.float() * self.colours['scale'] \
                 + self.colours['shift']
             if not self.is_rgb:

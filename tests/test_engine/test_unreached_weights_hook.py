@@ -26,9 +26,8 @@ def one_step(weights, grads, wrap=OptimWrapper):
     'wrap', [OptimWrapper, lambda o: OptimWrapperDict(own=OptimWrapper(o))])
 def test_zeros_throughout_are_no_gradient(monkeypatch, wrap):
     monkeypatch.setattr(module, 'get_world_size', lambda: 2)
-    zero, part, nothing, empty = one_step(
-        [[4., 4.], [4., 4.], [4., 4.], []],
-        [[0., 0.], [0., 1.], None, []], wrap)
+    zero, part, nothing, empty = one_step([[4., 4.], [4., 4.], [4., 4.], []],
+                                          [[0., 0.], [0., 1.], None, []], wrap)
     assert zero == nothing == [4., 4.] and empty == []
     # Of a gradient that is zero in part, all of the weight decays.
     assert part == pytest.approx([3., 2.5])

@@ -58,8 +58,9 @@ def sample_of(make, name, seed):
     if name.startswith(('mm', 'glip')):
         sample.gt_instances.pop('masks')
         sample.set_metainfo(
-            dict(text=('cat', 'dog', 'cow', 'bus', 'cup'),
-                 custom_entities=True))
+            dict(
+                text=('cat', 'dog', 'cow', 'bus', 'cup'),
+                custom_entities=True))
     return image, sample
 
 
@@ -81,9 +82,8 @@ def losses_of(model, batch, branch='', dtype=torch.float32):
 
 
 def total(losses):
-    return sum(
-        v.sum() if torch.is_tensor(v) else sum(x.sum() for x in v)
-        for v in losses.values())
+    return sum(v.sum() if torch.is_tensor(v) else sum(x.sum() for x in v)
+               for v in losses.values())
 
 
 @pytest.fixture
@@ -145,9 +145,8 @@ def test_bfloat16_autocast(name, model, mosaics):
         if key == 'mosaic.caption.loss':  # of tile boxes, which stay
             torch.testing.assert_close(value, expected[key], rtol=.1, atol=.1)
     total(found).backward()
-    assert all(
-        p.grad.isfinite().all() for p in model.parameters()
-        if p.grad is not None)
+    assert all(p.grad.isfinite().all() for p in model.parameters()
+               if p.grad is not None)
 
 
 def test_double(name, model, mosaics):
@@ -216,8 +215,7 @@ def test_two_ranks(request, make, tmp_path):
             continue
         models[name] = copy.deepcopy(build(name, request))
         batches[name] = [[
-            make['collate'](
-                sample_of(make, name, rank), make['mosaic'](rank)),
+            make['collate'](sample_of(make, name, rank), make['mosaic'](rank)),
             make['collate'](make['mosaic'](rank + 2))
         ] for rank in range(2)]
     mp.start_processes(

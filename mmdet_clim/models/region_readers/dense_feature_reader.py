@@ -16,6 +16,7 @@ from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
+from .class_maps import class_embedding_maps, idle_convolutions
 from .features import ExtractedImages, aligned_levels, as_weights
 
 # Height and width in pixels of the image by which a detector's feature maps
@@ -73,6 +74,7 @@ class DenseFeatureReader(BaseRegionReader):
         self.projection: Optional[nn.Linear] = None
         self.extractor: Optional[SingleRoIExtractor] = None
         self.level_indices: List[int] = []
+        self.idle: List[str] = []
 
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
@@ -102,7 +104,10 @@ class DenseFeatureReader(BaseRegionReader):
             self.source = _best_source(detector)
         image = next(detector.parameters()).new_zeros(1, 3, *PROBE_SIZE)
         with torch.no_grad(), evaluating(detector):
-            maps = self._all_maps(detector, self.extract_feat(detector, image))
+            feats = self.extract_feat(detector, image)
+            if self.source == 'classifier':
+                self.idle = idle_convolutions(detector.bbox_head, feats.levels)
+            maps = self._all_maps(detector, feats)
         if not maps or any(m.dim() != 4 for m in maps):
             raise TypeError(
                 f'DenseFeatureReader: {type(detector).__name__} gives no '
@@ -194,7 +199,8 @@ class DenseFeatureReader(BaseRegionReader):
                   feats: ExtractedImages) -> Sequence[Tensor]:
         """The maps that regions may be read from, finest first."""
         if self.source == 'classifier':
-            return class_embedding_maps(detector, feats.levels)
+            return class_embedding_maps(detector.bbox_head, feats.levels,
+                                        self.idle)
         if self.source == 'encoder':
             return encoder_maps(detector, feats)
         return feats.levels
@@ -214,24 +220,6 @@ class DenseFeatureReader(BaseRegionReader):
         if self.projection is None:
             return pooled
         return self.projection(as_weights(pooled, self.projection))
-
-
-def class_embedding_maps(detector: nn.Module,
-                         levels: Sequence[Tensor]) -> List[Tensor]:
-    """Per level, the embeddings (N, D, H, W) that a head classifies.
-
-    Of several priors of one position, their mean. No class is scored.
-    """
-    layers = detector.bbox_head.class_layers
-    seen: List[Tensor] = []
-    for layer in layers:
-        layer.seen = seen
-    try:
-        detector.bbox_head(tuple(levels))
-    finally:
-        for layer in layers:
-            layer.seen = None
-    return seen
 
 
 def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,

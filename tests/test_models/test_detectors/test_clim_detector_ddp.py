@@ -145,8 +145,7 @@ def two_steps(model, batches, folder, name):
 def run_two_steps(rank, folder, model, batches):
     distributed.init_process_group(
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
-    two_steps(
-        MMDistributedDataParallel(model), batches, folder, f'rank{rank}')
+    two_steps(MMDistributedDataParallel(model), batches, folder, f'rank{rank}')
 
 
 def test_weights_that_captions_do_not_train_are_left_alone(
@@ -165,7 +164,6 @@ def test_weights_that_captions_do_not_train_are_left_alone(
     assert any('rpn_head' in key for key in still)
     assert not any('backbone.conv1' in key for key in still)
     for rank in ranks:
-        assert {
-            key
-            for key in before if torch.equal(before[key], rank[key])
-        } == still
+        assert {key
+                for key in before
+                if torch.equal(before[key], rank[key])} == still

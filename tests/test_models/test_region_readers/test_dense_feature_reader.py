@@ -17,10 +17,8 @@ from mmdet_clim.models.region_readers import (
     DenseFeatureReader,
     build_region_reader,
 )
-from mmdet_clim.models.region_readers.dense_feature_reader import (
-    class_embedding_maps,
-    encoder_maps,
-)
+from mmdet_clim.models.region_readers.class_maps import class_embedding_maps
+from mmdet_clim.models.region_readers.dense_feature_reader import encoder_maps
 
 CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
 ROIS = torch.tensor([[0., 0., 0., 32., 32.], [1., 16., 16., 64., 64.],
@@ -108,9 +106,10 @@ def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ZeroShotLayer, 'score', None)  # no class is scored
         found = read_regions(model.region_reader, model.detector, feats, ROIS)
-    assert all(
-        maps.any() for maps in model.detector.bbox_head(feats.levels)[0])
-    embedded = class_embedding_maps(model.detector, feats.levels)
+    assert all(maps.any()
+               for maps in model.detector.bbox_head(feats.levels)[0])
+    embedded = class_embedding_maps(model.detector.bbox_head, feats.levels)
+    assert 'conv_reg' in model.region_reader.idle
     assert [e.shape for e in embedded][0] == (2, 8, 8, 8)
     # Aligned RoIAlign clamps at the border alone: the inside is compared.
     ramp = torch.arange(8.).expand(2, 8, 8, 8)
