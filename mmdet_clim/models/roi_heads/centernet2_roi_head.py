@@ -59,7 +59,7 @@ def refine_boxes(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
     extractor = roi_head.bbox_roi_extractor[stage]
     regions = extractor(x[:extractor.num_inputs], rois)
     # The maps are in float32, whatever the model was cast to.
-    deltas = head.regress(regions.to(head.fc_reg.weight.dtype))
+    deltas = head.regress(regions.to(next(head.parameters()).dtype))
     return _decode(head, rois, deltas, None, metas)
 
 
