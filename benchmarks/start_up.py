@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 
 CONFIG = ('configs/detic/ov_lvis/'
           'detic_r50-centernet2_45k_ov-lvis_captions-tags_clim.py')
+NUM_BLOCKS = 12  # of the text tower of ViT-B/32
 
 
 def changed(node, names: list):
@@ -43,12 +44,12 @@ def build(checkout: Path, num_classes: int) -> dict:
     """Build the model in this process, and measure."""
     sys.path.insert(0, str(checkout))
     import torch
+
+    import mmdet_clim  # noqa: F401  isort: skip  (first: it prepares)
     from mmdet.utils import register_all_modules
     from mmengine.config import Config
     from mmengine.registry import MODELS
-    from open_clip.transformer import Transformer
-
-    import mmdet_clim  # noqa: F401
+    from open_clip.transformer import ResidualAttentionBlock
     register_all_modules()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -59,13 +60,13 @@ def build(checkout: Path, num_classes: int) -> dict:
                 Config.fromfile(checkout /
                                 CONFIG).model.to_dict(), names))).model
     runs = []
-    forward = Transformer.forward
+    forward = ResidualAttentionBlock.forward
 
-    def count(self, x, *args, **kwargs):
-        runs.append(x.shape[0] * x.shape[1])
-        return forward(self, x, *args, **kwargs)
+    def count(self, q_x, *args, **kwargs):
+        runs.append(q_x.shape[0] * q_x.shape[1])
+        return forward(self, q_x, *args, **kwargs)
 
-    Transformer.forward = count
+    ResidualAttentionBlock.forward = count
     start = time.process_time()
     MODELS.build(model)
     return dict(

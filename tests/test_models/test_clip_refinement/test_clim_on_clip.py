@@ -165,7 +165,7 @@ def test_labels_are_compared_in_float32(model_cfg, make_batch):
 
 def test_scale_and_bias_of_a_text_tower_do_not_learn(tmp_path):
     """They are the loss's own; SigLIP has both."""
-    file = tmp_path / 'siglip-tiny.json'
+    file = tmp_path / 'tiny-with-bias.json'
     file.write_text(json.dumps(dict(TINY, init_logit_bias=-10)))
     tower = OpenCLIPTextTower(str(file))
     still = {n for n, p in tower.named_parameters() if not p.requires_grad}
