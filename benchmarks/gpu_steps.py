@@ -60,8 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--seconds', type=float, default=300)
-    parser.add_argument(
-        '--workers', type=int, default=min(16, os.cpu_count()))
+    parser.add_argument('--workers', type=int, default=min(16, os.cpu_count()))
     parser.add_argument(
         '--tiny',
         action='store_true',
@@ -342,16 +341,14 @@ def print_rows(rows: List[dict]) -> None:
           'share of time | share of images |')
     print('|---' * 13 + '|')
     for row in rows:
-        alone = next(
-            r for r in rows if r['side'] == 'boxes' and
-            (r['recipe'], r['precision']) == (row['recipe'], row['precision']))
+        alone = next(r for r in rows if r['side'] == 'boxes' and (
+            r['recipe'], r['precision']) == (row['recipe'], row['precision']))
         # What the branches beside the boxes take of both.
         time_share = 1 - alone['step'] / row['step']
         image_share = 1 - alone['images'] / row['images']
-        parts = ''.join(
-            f' {row[part]:.1f} |' if part in row else ' |'
-            for part in ('boxes', 'captions', 'mosaic', 'backward',
-                         'optimiser'))
+        parts = ''.join(f' {row[part]:.1f} |' if part in row else ' |'
+                        for part in ('boxes', 'captions', 'mosaic', 'backward',
+                                     'optimiser'))
         print(f'| {row["recipe"]} | {row["precision"]} | {row["side"]} | '
               f'{row["images"]} | {row["step"]:.1f} |{parts} '
               f'{row["memory"]:.2f} | {100 * time_share:.0f} % | '
