@@ -96,8 +96,7 @@ def plain_dense(visual, batch):
     native = visual.grid_size
     grid = positions[1:].reshape(*native, -1).permute(2, 0, 1)[None]
     if (height, width) != native:
-        grid = F.interpolate(
-            grid, (height, width), mode='bicubic', antialias=True)
+        grid = F.interpolate(grid, (height, width), mode='bicubic')
     x = x + grid.flatten(2).transpose(1, 2)
     first = (visual.class_embedding + positions[0]).expand(len(x), 1, -1)
     x = visual.ln_pre(torch.cat([first, x], 1))
