@@ -18,6 +18,7 @@ model = dict(
                 learn_temperature=True,
                 gather=True))),
     vocabulary=dict(dataset='mmdet_clim.CocoPanopticRegionDataset'),
+    templates='vild',
     # COCO's: crops of things are enlarged, those of stuff are not.
     num_things=80)
 averaging = dict(type='mmdet_clim.WeightAveragingHook', alpha=0.7)

@@ -63,6 +63,7 @@ model = dict(
             classifier=dict(
                 type='mmdet_clim.SoftmaxZeroShotClassifier',
                 text_encoder=text_encoder,
+                templates='vild',
                 temperature=50.0),
             loss_cls=dict(
                 type='mmdet_clim.BaseClassSoftmaxLoss', background_weight=0.6),

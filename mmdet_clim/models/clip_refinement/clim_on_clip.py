@@ -11,7 +11,12 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, encode_classes
+from mmdet_clim.models.text_encoders import (
+    DEFAULT_TEMPLATES,
+    Templates,
+    encode_classes,
+    resolve_templates,
+)
 from mmdet_clim.registry import MODELS
 
 from .objective_base import Towers
@@ -65,7 +70,8 @@ class CLIMOnCLIP(BaseModel):
             images are padded to.
         vocabulary (optional): The classes of regions at test time, anything
             that ``build_vocabulary`` reads.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            name, or ``'vild'`` or ``'imagenet'``.
         region_ways (Sequence[str]): How regions are read at test time:
             'roi', 'mask' (where masks are annotated), 'crop'.
         crop_enlarge (float): Factor on the sides of a box before its crop.
@@ -85,7 +91,7 @@ class CLIMOnCLIP(BaseModel):
                  unlocked_blocks: Union[int, str],
                  image_size: Tuple[int, int],
                  vocabulary: Any = None,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  region_ways: Sequence[str] = REGION_WAYS,
                  crop_enlarge: float = 1.5,
                  num_things: Optional[int] = None,
@@ -110,7 +116,7 @@ class CLIMOnCLIP(BaseModel):
             objective.prepare(self.towers)
         self.vocabulary = None if vocabulary is None else build_vocabulary(
             vocabulary)
-        self.templates = tuple(templates)
+        self.templates = resolve_templates(templates)
         self.region_ways = tuple(region_ways)
         self.crop_enlarge = crop_enlarge
         self.num_things = num_things

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional
 
 import torch
 from mmdet.structures import SampleList
@@ -8,7 +8,7 @@ from mmdet.utils import reduce_mean
 from torch import Tensor
 
 from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
 from .objective_base import (
@@ -34,7 +34,8 @@ class RegionLabelObjective(BaseCLIPObjective):
         boxes (dict): Config of a :class:`BoxSource`.
         vocabulary: The nouns, anything that
             :func:`~mmdet_clim.datasets.build_vocabulary` reads.
-        templates (Sequence[str]): Prompts with one ``{}`` for the noun.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            noun, or ``'vild'`` or ``'imagenet'``.
         temperature (float, optional): :math:`\tau`. Defaults to the scale
             that CLIP itself has learned.
         bias (float, optional): :math:`b`, where it starts; it is learned.
@@ -53,7 +54,7 @@ class RegionLabelObjective(BaseCLIPObjective):
     def __init__(self,
                  boxes: dict,
                  vocabulary: Any,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  temperature: Optional[float] = None,
                  bias: Optional[float] = None,
                  min_confidence: float = 0.0,

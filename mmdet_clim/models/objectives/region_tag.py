@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional
 
 from torch import Tensor
 
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, build_region_loss
@@ -30,8 +30,9 @@ class RegionTagObjective(BaseRegionObjective):
             all classes.
         vocabulary: Anything that ``build_vocabulary`` reads: the classes
             which the tags index.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name; those
-            of the detector's classifier.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            name, or ``'vild'`` or ``'imagenet'``; those of the detector's
+            classifier.
         num_compositions (int): Rectangles per mosaic.
         regions (str): ``'proposals'`` as above, or ``'tiles'``: the tile
             boxes themselves.
@@ -46,7 +47,7 @@ class RegionTagObjective(BaseRegionObjective):
     def __init__(self,
                  loss: dict,
                  vocabulary,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  num_compositions: int = 4,
                  regions: str = 'proposals',
                  min_overlap: float = 0.3,
