@@ -23,6 +23,7 @@ model = dict(
         bbox_roi_extractor=dict(
             roi_layer=dict(sampling_ratio=2), out_channels=64),
         bbox_head=dict(
+            vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
             classifier=dict(
                 text_encoder=clip,
                 templates=('a picture of a {}.', ),
