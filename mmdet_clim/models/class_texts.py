@@ -66,8 +66,7 @@ class ClassTexts(Constants):
         """Unit vectors (C, D) of the classes, encoded when first asked for."""
         if not self.has_embeddings:
             self.set_embeddings(
-                encode_classes(text_encoder, self.vocabulary.names,
-                               self.templates))
+                encode_classes(text_encoder, self.vocabulary, self.templates))
         return self.embeddings
 
     def set_embeddings(self, embeddings: Tensor) -> None:

@@ -137,7 +137,7 @@ def main() -> None:
     vocabulary = build_vocabulary(args.vocabulary)
     templates = read_templates(args.templates)
     encoder = build_encoder(args).to(args.device)
-    vectors = encode_classes(encoder, vocabulary.names, templates)
+    vectors = encode_classes(encoder, vocabulary, templates)
     name = args.sentence or ' '.join(
         part for part in (args.open_clip, args.checkpoint) if part)
     write(args.out, vocabulary.names, vectors, templates, name)

@@ -7,6 +7,8 @@ clim_data_root = '{{$CC3M_ROOT:data/cc3m/}}'
 clim_vocabulary = dict(
     dataset='mmdet_clim.OVLVISDataset',
     ann_file='{{$OV_LVIS_ROOT:data/lvis/}}annotations/lvis_v1_val.json')
+# The classes by the names that LVIS has for them ("a alarm_clock").
+clim_templates = ('a {raw}', )
 clim_text_encoder = dict(
     type='mmdet_clim.OpenCLIPTextEncoder',
     model='ViT-B-32-quickgelu',
@@ -29,7 +31,8 @@ clim_source = dict(
     vocabulary=clim_vocabulary,
     data_root=clim_data_root,
     ann_file='{{$CC3M_CAPTIONS:cc3m_train_tags.jsonl}}',
-    data_prefix=dict(img='{{$CC3M_IMAGES:training/}}'))
+    data_prefix=dict(img='{{$CC3M_IMAGES:training/}}'),
+    filter_cfg=dict(tagged=True))
 clim_caption_dataset = dict(
     pipeline=[
         *clim_image_pipeline,
@@ -41,7 +44,9 @@ clim_mosaic = dict(
     grids=((2, 2), (3, 3), (4, 4)),
     tile_size=(320, 320),
     out_size=(640, 640),
-    cache_size=180)
+    align='published',
+    partners='others',
+    cache_size=1024)
 clim_mosaic_dataset = dict(
     pipeline=[
         *clim_image_pipeline,
@@ -65,7 +70,9 @@ clim_caption_objective = dict(
 clim_tag_objective = dict(
     type='mmdet_clim.RegionTagObjective',
     vocabulary=clim_vocabulary,
+    templates=clim_templates,
     num_compositions=2,
+    refine_regions=True,
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',
         kind='bce',

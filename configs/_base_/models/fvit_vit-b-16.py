@@ -2,7 +2,7 @@
 # OV-COCO: alpha 0.1, beta 0.8, tau 75, background weight 0.6, FPN, and a score
 # of 0.01, NMS 0.4 and 100 boxes at test.
 # CLIP_VIT_B_16 names a checkpoint of CLIP, or open_clip's name of it.
-vocabulary = dict(dataset='mmdet_clim.OVCocoDataset')
+vocabulary = dict(dataset='mmdet_clim.OVCoco80Dataset')
 clip = dict(model='ViT-B-16-quickgelu', pretrained='{{$CLIP_VIT_B_16:openai}}')
 text_encoder = dict(type='mmdet_clim.OpenCLIPTextEncoder', **clip)
 norm = dict(type='SyncBN', requires_grad=True)

@@ -114,8 +114,8 @@ class ZeroShotClassifier(BaseModule):
         """
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is None:
-            embeddings = encode_classes(self._class_encoder(),
-                                        vocabulary.names, self.templates)
+            embeddings = encode_classes(self._class_encoder(), vocabulary,
+                                        self.templates)
         return self.class_texts.set_vocabulary(vocabulary, embeddings)
 
     def _class_encoder(self) -> BaseTextEncoder:

@@ -1,16 +1,19 @@
 # Licensed under the Apache License, Version 2.0.
 """Class names in prompt templates."""
 from contextlib import contextmanager
-from typing import Sequence
+from typing import Sequence, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.vocabulary import Vocabulary
+
 from .base import BaseTextEncoder, check_texts
 from .shared import keep_embeddings, load_embeddings
 from .templates import (
     DEFAULT_TEMPLATES,
+    RAW_NAME,
     Templates,
     fill_template,
     resolve_templates,
@@ -25,7 +28,7 @@ ROWS = 2048
 
 
 def encode_classes(text_encoder: BaseTextEncoder,
-                   names: Sequence[str],
+                   classes: Union[Vocabulary, Sequence[str]],
                    templates: Templates = DEFAULT_TEMPLATES) -> Tensor:
     """Embed class names: the mean over templates, normalised again.
 
@@ -34,19 +37,23 @@ def encode_classes(text_encoder: BaseTextEncoder,
 
     Args:
         text_encoder (BaseTextEncoder): Encoder of the filled templates.
-        names (Sequence[str]): C class names.
+        classes (Vocabulary or Sequence[str]): C classes, or their names.
         templates (str or Sequence[str]): See :func:`resolve_templates`.
 
     Returns:
         Tensor: (C, D) float32 unit vectors.
 
     Raises:
-        TypeError: If ``names`` is one string.
+        TypeError: If ``classes`` is one string.
         ValueError: If a name is empty, the templates are wrong, or two names
             have one embedding.
     """
-    check_texts(names)
     templates = resolve_templates(templates)
+    names = classes
+    if isinstance(classes, Vocabulary):
+        asks_raw = RAW_NAME in templates[0]
+        names = asks_raw and classes.raw_names or classes.names
+    check_texts(names)
     if not isinstance(text_encoder, BaseTextEncoder):
         return _encode(text_encoder, names, templates)  # it is being trained
     key = (tuple(names), templates)

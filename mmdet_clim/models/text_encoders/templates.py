@@ -9,8 +9,10 @@ from .vild_templates import VILD_TEMPLATES
 Templates = Union[str, Sequence[str]]
 
 DEFAULT_TEMPLATES = ('a photo of a {}.', )
-#: Where the name goes, and where "a" or "an" for it.
+#: Where the name goes, or the name as the data set's file has it; and where
+#: "a" or "an" for it.
 NAME = '{}'
+RAW_NAME = '{raw}'
 ARTICLE = '{article}'
 
 
@@ -39,17 +41,19 @@ def resolve_templates(templates: Templates) -> Tuple[str, ...]:
 
     Args:
         templates (str or Sequence[str]): ``'vild'``, ``'imagenet'``, or
-            templates, each with ``{}`` once where the name goes. In each,
-            ``{article}`` becomes "an" for a name that begins with a vowel
-            and "a" for any other.
+            templates, each with ``{}`` once where the name goes, or all with
+            ``{raw}`` for the vocabulary's raw name. In each, ``{article}``
+            becomes "an" for a name that begins with a vowel and "a" for any
+            other.
 
     Returns:
         tuple[str]: At least one template.
 
     Raises:
         TypeError: If ``templates`` is neither; a single template is not.
-        ValueError: If there is no set of that name, there is no template, or
-            one holds ``{}`` not exactly once or another field.
+        ValueError: If there is no set of that name, there is no template,
+            one holds the name not exactly once or another field, or some are
+            of names and some of raw ones.
     """
     expected = (f'templates: expected one of the names '
                 f'{sorted(NAMED_TEMPLATES)} or a sequence of templates, got ')
@@ -64,19 +68,23 @@ def resolve_templates(templates: Templates) -> Tuple[str, ...]:
         raise ValueError('templates must hold at least one template')
     for template in templates:
         _check(template)
+    if len({RAW_NAME in template for template in templates}) > 1:
+        raise ValueError(f'templates: expected {NAME} in all or {RAW_NAME} in '
+                         f'all, got {list(templates)}')
     return tuple(templates)
 
 
 def _check(template: str) -> None:
     if not isinstance(template, str):
         raise TypeError(f'templates: expected strings, got {template!r}')
-    if template.count(NAME) != 1:
+    if template.count(NAME) + template.count(RAW_NAME) != 1:
         raise ValueError('a template must hold {} exactly once, got '
                          f'{template!r}')
-    other = sorted(set(re.findall(r'\{\w+\}', template)) - {ARTICLE})
+    other = sorted(set(re.findall(r'\{\w+\}', template)) - {ARTICLE, RAW_NAME})
     if other:
-        raise ValueError(f'a template may hold {NAME} and {ARTICLE}, got '
-                         f'{other[0]} in {template!r}')
+        raise ValueError(
+            f'a template may hold {NAME} or {RAW_NAME}, and {ARTICLE}, got '
+            f'{other[0]} in {template!r}')
 
 
 def fill_template(template: str, name: str) -> str:
@@ -84,11 +92,12 @@ def fill_template(template: str, name: str) -> str:
 
     Args:
         template (str): As :func:`resolve_templates` gives it.
-        name (str): Of the class, not empty.
+        name (str): Of the class, not empty; the one that it asks for.
 
     Example:
         >>> fill_template('a photo of {article} {}.', 'orange')
         'a photo of an orange.'
     """
     article = 'an' if name.strip()[:1].lower() in tuple('aeiou') else 'a'
-    return template.replace(ARTICLE, article).replace(NAME, name)
+    template = template.replace(ARTICLE, article).replace(RAW_NAME, NAME)
+    return template.replace(NAME, name)

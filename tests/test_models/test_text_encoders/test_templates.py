@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmdet_clim.datasets import Vocabulary
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
     encode_classes,
@@ -108,6 +109,27 @@ def test_imagenet_templates():
     assert len(templates) == len(set(templates)) == 80
     assert 'a photo of a {}.' in templates
     assert all(t.count('{}') == 1 for t in templates)
+
+
+def test_prompts_of_raw_names():
+    """As LVIS has them; the names in use where there are no others."""
+    encoder = HashEncoder()
+    raw = ('bat_(animal)', 'cow', 'monitor_(equipment) computer_monitor')
+    names = ('bat (animal)', 'cow', 'monitor')
+    classes = Vocabulary(names, names, raw_names=raw)
+    encode_classes(encoder, classes, ('a {raw}', '{article} {raw}.'))
+    assert encoder.asked[:2] == ['a bat_(animal)', 'a bat_(animal).']
+    assert encoder.asked[4] == 'a monitor_(equipment) computer_monitor'
+    encode_classes(encoder, classes, ('a {}', ))
+    assert {'a bat (animal)', 'a monitor'} < set(encoder.asked)
+    encode_classes(encoder, ['old owl'], ('the {raw}', ))
+    assert encoder.asked[-1] == 'the old owl'
+    with pytest.raises(ValueError, match='in all or {raw} in all'):
+        resolve_templates(['a {}', 'a {raw}'])
+    with pytest.raises(ValueError, match='exactly once'):
+        resolve_templates(['{} {raw}'])
+    with pytest.raises(ValueError, match='one raw name per class, got 1'):
+        Vocabulary(names, names, raw_names=raw[:1])
 
 
 def test_own_templates():
