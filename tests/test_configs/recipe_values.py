@@ -67,7 +67,7 @@ def rates(cfg, steps, epoch_length):
     made = []
     for step in range(1, steps + 1):
         made.append(tuple(g['lr'] for g in wrapper.optimizer.param_groups))
-        wrapper.optimizer.step()
+        wrapper.step()
         for scheduler in schedulers:
             if not scheduler.by_epoch or step % epoch_length == 0:
                 scheduler.step()

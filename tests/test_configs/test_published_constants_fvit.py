@@ -275,7 +275,9 @@ def test_a_step_moves_tau_as_if_it_were_learned_itself(read):
         for learn_log in (True, False):
             start = 50.
             value = torch.nn.Parameter(
-                torch.tensor(math.log(start) if learn_log else start))
+                torch.tensor(
+                    math.log(start) if learn_log else start,
+                    dtype=torch.float64))
             rate = 1e-3 * (multiplier if learn_log else 1)
             optimizer = kind([value], lr=rate, weight_decay=0.)
             tau = value.exp() if learn_log else value

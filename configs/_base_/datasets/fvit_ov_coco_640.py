@@ -17,6 +17,11 @@ test_pipeline = [
                    'scale_factor')),
 ]
 train_dataset = dict(pipeline=train_pipeline)
-train_dataloader = dict(batch_size=8, num_workers=4, dataset=train_dataset)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=4,
+    # All are squares.
+    sampler=dict(aspect_grouping=False),
+    dataset=train_dataset)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
