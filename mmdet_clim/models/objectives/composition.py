@@ -40,13 +40,11 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
                   for left in range(cols)
                   for right in range(left + 1, cols + 1)
                   if (bottom - top) * (right - left) > 1]
-    chosen = []
-    if rectangles and num:
-        orders = torch.tensor([
-            (1 + (bottom - top > 1)) * (1 + (right - left > 1))
-            for top, bottom, left, right in rectangles
-        ])
-        chosen = orders.float().multinomial(min(num, len(rectangles))).tolist()
+    orders = torch.tensor([(1 + (bottom - top > 1)) * (1 + (right - left > 1))
+                           for top, bottom, left, right in rectangles])
+    # Times until each is drawn first; those of greater weight come earlier.
+    times = -torch.rand(len(rectangles)).log() / orders
+    chosen = times.argsort()[:num].tolist()
     members = torch.zeros(len(chosen), rows, cols, dtype=torch.bool)
     for mask, index in zip(members, chosen):
         top, bottom, left, right = rectangles[index]
