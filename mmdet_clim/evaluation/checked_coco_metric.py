@@ -72,11 +72,13 @@ class CheckedCocoMetric(CocoMetric):
         if self._coco_api is not None and self.cat_ids is None:
             categories = self._coco_api.cats
             ids = {c['name'].strip(): i for i, c in categories.items()}
-            for name in map(str.strip, self.dataset_meta['classes']):
+            # Some of mmdet's own names end with a blank.
+            classes = [name.strip() for name in self.dataset_meta['classes']]
+            for name in classes:
                 if name not in ids:
                     ids[name] = max(categories, default=0) + 1
                     categories[ids[name]] = dict(id=ids[name], name=name)
-            self.cat_ids = [ids[n.strip()] for n in self.dataset_meta['classes']]
+            self.cat_ids = [ids[name] for name in classes]
         return super().compute_metrics(results)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
