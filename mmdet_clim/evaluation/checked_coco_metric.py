@@ -32,7 +32,8 @@ class CheckedCocoMetric(CocoMetric):
         **kwargs: Of :class:`mmdet.CocoMetric`.
 
     Raises:
-        ValueError: If ``ann_file`` cannot be repaired.
+        ValueError: If ``ann_file`` cannot be repaired, or has no annotations
+            and something is to be measured.
     """
 
     def __init__(self,
@@ -46,6 +47,9 @@ class CheckedCocoMetric(CocoMetric):
         with get_local_path(ann_file, backend_args=backend_args) as path:
             content = read_coco(
                 path, shown=ann_file, need_names=False, need_sizes=False)
+        if not content['annotations'] and not self.format_only:
+            raise ValueError(f"{ann_file}: key 'annotations' is empty, "
+                             'expected what detections are measured against')
         for number, entry in enumerate(content['annotations'], 1):
             entry['id'] = number
         if sort_categories:

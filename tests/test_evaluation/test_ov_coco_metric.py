@@ -402,6 +402,11 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path):
     flat = edited(ann_file, lambda n, a: a.update(bbox=[1, 1, 0, 9]))
     with pytest.raises(ValueError, match='edited.json: .*none that is left'):
         OVCocoMetric(flat)
+    without = write_coco(tmp_path / 'without.json', {}, 4)
+    with pytest.raises(ValueError, match="without.json: key 'annotations' is"):
+        OVCocoMetric(without)
+    CheckedCocoMetric(
+        without, format_only=True, outfile_prefix=str(tmp_path))
 
 
 def test_mmdets_metric_on_a_checked_file(tmp_path):
