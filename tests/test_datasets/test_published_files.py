@@ -164,11 +164,15 @@ def test_lvis(published, run, tmp_path):
     read = [dataset.get_data_info(i) for i in range(len(dataset))]
     assert sum(len(s['instances'])
                for s in read) == len(content['annotations'])
-    assert len(dataset.metainfo['base_classes']) == 866
+    assert len(dataset.metainfo['base_classes']) == sum(
+        c['frequency'] != 'r' for c in content['categories'])
     raw = dict(zip(dataset.metainfo['classes'], dataset.metainfo['raw_names']))
     wanted = sorted(content['categories'], key=lambda category: category['id'])
     assert list(raw.values()) == [c['name'] for c in wanted]
-    assert dataset.metainfo['raw_names'] == build_vocabulary(
+    whole = OVLVISDataset.read_metainfo(lvis_categories(published))
+    assert [len(whole[f'{key}_classes'])
+            for key in ('base', 'novel')] == [866, 337]
+    assert whole['raw_names'] == build_vocabulary(
         str(lvis_categories(published))).names
     OVLVISMetric(str(file))
 

@@ -21,7 +21,8 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
 
     Returns:
         Tensor: Which tiles each rectangle holds, bool of shape
-        (n, rows * columns), tiles in row-major order.
+        (n, rows * columns), tiles in row-major order; rectangles in the order
+        of their sides, not of the draws.
 
     Raises:
         ValueError: If a side of the grid is below 1 or ``num`` below 0.
@@ -44,7 +45,7 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
                            for top, bottom, left, right in rectangles])
     # Times until each is drawn first; those of greater weight come earlier.
     times = -torch.rand(len(rectangles)).log() / orders
-    chosen = times.argsort()[:num].tolist()
+    chosen = times.argsort()[:num].sort().values.tolist()
     members = torch.zeros(len(chosen), rows, cols, dtype=torch.bool)
     for mask, index in zip(members, chosen):
         top, bottom, left, right = rectangles[index]
