@@ -158,29 +158,41 @@ LVIS_SECOND = {
     'load_from':
     'work_dirs/detic_r50-centernet2_90k_ov-lvis_base/iter_90000.pth',
 }
-LVIS_IMAGES = {
-    'pipeline.1':
-    dict(
-        type='RandomResize',
-        scale=(320, 320),
-        ratio_range=(.5, 1.5),
-        keep_ratio=True),
-    'pipeline.2':
-    dict(type='mmdet.RandomCrop', crop_type='absolute', crop_size=(320, 320)),
-    'pipeline.3':
-    dict(type='mmdet.RandomFlip', prob=.5),
-    'filter_cfg':
-    dict(tagged=True),
-}
+
+
+def lvis_images(size, ratio_range):
+    return {
+        'pipeline.1':
+        dict(
+            type='RandomResize',
+            scale=(size, size),
+            ratio_range=ratio_range,
+            keep_ratio=True),
+        'pipeline.2':
+        dict(
+            type='mmdet.RandomCrop',
+            crop_type='absolute',
+            crop_size=(size, size)),
+        'pipeline.3':
+        dict(type='mmdet.RandomFlip', prob=.5),
+        'filter_cfg':
+        dict(tagged=True),
+    }
+
+
+def within(path, table):
+    return {f'{path}.{key}': value for key, value in table.items()}
+
+
 LVIS_MOSAICS = {
-    'train_dataloader.batch_size': 40,
+    'train_dataloader.batch_size':
+    40,
     'train_dataloader.sampler.source_ratio': [8, 16, 16],
-    **{
-        f'{source}.{key}': value
-        for source in (CAPTIONED, MOSAICS)
-        for key, value in LVIS_IMAGES.items()
-    },
-    f'{MOSAICS}.pipeline.4': dict(
+    # Captioned images as boxed ones.
+    **within(CAPTIONED, lvis_images(640, (.1, 2.0))),
+    **within(MOSAICS, lvis_images(320, (.5, 1.5))),
+    f'{MOSAICS}.pipeline.4':
+    dict(
         type='mmdet_clim.MosaicCLIM',
         grids=GRIDS,
         grid_weights=None,
@@ -192,11 +204,6 @@ LVIS_MOSAICS = {
         pad_val=114,
         prob=1.0),
 }
-
-
-def within(path, table):
-    return {f'{path}.{key}': value for key, value in table.items()}
-
 
 BOTH = [['captions', ['caption', 'tag']], ['mosaic', ['caption', 'tag']]]
 RECIPES = {

@@ -14,7 +14,20 @@ clim_text_encoder = dict(
     model='ViT-B-32-quickgelu',
     pretrained='{{$CLIP_VIT_B_32:openai}}')
 
-# An image as Detic takes it whole, and as it goes into a tile.
+# Detic's way: the whole image is the region, of the sizes of boxed images.
+clim_caption_pipeline = [
+    dict(type='mmdet_clim.LoadImageText', scale=(1280, 1280)),
+    dict(
+        type='RandomResize',
+        scale=(640, 640),
+        ratio_range=(0.1, 2.0),
+        resize_type='mmdet.Resize',
+        keep_ratio=True),
+    dict(type='mmdet.RandomCrop', crop_type='absolute', crop_size=(640, 640)),
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(type='mmdet_clim.PackRegionTextInputs', branch='captions'),
+]
+# An image as it goes into a tile.
 clim_image_pipeline = [
     dict(type='mmdet_clim.LoadImageText', scale=(480, 480)),
     dict(
@@ -33,12 +46,7 @@ clim_source = dict(
     ann_file='{{$CC3M_CAPTIONS:cc3m_train_tags.jsonl}}',
     data_prefix=dict(img='{{$CC3M_IMAGES:training/}}'),
     filter_cfg=dict(tagged=True))
-clim_caption_dataset = dict(
-    pipeline=[
-        *clim_image_pipeline,
-        dict(type='mmdet_clim.PackRegionTextInputs', branch='captions'),
-    ],
-    **clim_source)
+clim_caption_dataset = dict(pipeline=clim_caption_pipeline, **clim_source)
 clim_mosaic = dict(
     type='mmdet_clim.MosaicCLIM',
     grids=((2, 2), (3, 3), (4, 4)),

@@ -160,7 +160,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         if self.extra_positives:
             return super().add_cls_pos_inds(flatten_points, flatten_bbox_preds,
                                             featmap_sizes, batch_gt_instances)
-        labels, in_level, cells, inside, _ = \
+        labels, in_level, cells, _, inside = \
             self._get_center3x3_region_index_targets(batch_gt_instances,
                                                      featmap_sizes)
         if not len(labels):

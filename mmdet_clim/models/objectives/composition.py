@@ -21,7 +21,8 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
 
     Returns:
         Tensor: Which tiles each rectangle holds, bool of shape
-        (n, rows * columns), tiles in row-major order.
+        (n, rows * columns), tiles in row-major order; rectangles in the order
+        of their sides, not of the draws.
 
     Raises:
         ValueError: If a side of the grid is below 1 or ``num`` below 0.
@@ -40,13 +41,11 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
                   for left in range(cols)
                   for right in range(left + 1, cols + 1)
                   if (bottom - top) * (right - left) > 1]
-    chosen = []
-    if rectangles and num:
-        orders = torch.tensor([
-            (1 + (bottom - top > 1)) * (1 + (right - left > 1))
-            for top, bottom, left, right in rectangles
-        ])
-        chosen = orders.float().multinomial(min(num, len(rectangles))).tolist()
+    orders = torch.tensor([(1 + (bottom - top > 1)) * (1 + (right - left > 1))
+                           for top, bottom, left, right in rectangles])
+    # Times until each is drawn first; those of greater weight come earlier.
+    times = -torch.rand(len(rectangles)).log() / orders
+    chosen = times.argsort()[:num].sort().values.tolist()
     members = torch.zeros(len(chosen), rows, cols, dtype=torch.bool)
     for mask, index in zip(members, chosen):
         top, bottom, left, right = rectangles[index]
