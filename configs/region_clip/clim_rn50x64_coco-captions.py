@@ -1,5 +1,5 @@
-# CLIM on CLIP RN50x64 with COCO's captions: images of 448 pixels; layer4 and, of
-# the attention pool, query, key and position trained, by another AdamW;
+# CLIM on CLIP RN50x64 with COCO's captions: images of 448 pixels; layer4 and,
+# of the attention pool, query, key and position trained, by another AdamW;
 # averaged with weight 0.5 (REFERENCE.md, section 4).
 _base_ = [
     './clim_vit-b-16_coco-captions.py',

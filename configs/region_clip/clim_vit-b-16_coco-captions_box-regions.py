@@ -1,5 +1,5 @@
-# The same, measured on all boxes and masks of plain COCO, of whatever size, base
-# and novel classes of OV-COCO apart.
+# The same, measured on all boxes and masks of plain COCO, of whatever size,
+# base and novel classes of OV-COCO apart.
 _base_ = './clim_vit-b-16_coco-captions.py'
 model = dict(
     vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'), num_things=None)

@@ -268,10 +268,9 @@ def canvas_of(pipeline: Sequence[dict]) -> Optional[Canvas]:
                              f'{dict(transform)}')
         value = transform.get('pad_val', 0)
         value = value.get('img', 0) if isinstance(value, dict) else value
-        return Canvas(
-            tuple(transform['size']),
-            tuple(value) if isinstance(value, (tuple, list)) else (value, ) *
-            3)
+        if isinstance(value, (int, float)):
+            value = (value, value, value)
+        return Canvas(tuple(transform['size']), tuple(value))
     return None
 
 

@@ -190,8 +190,8 @@ def test_on_a_frozen_clip(repository, images, tools, tmp_path, monkeypatch):
 
 def test_the_canvas_of_a_test_pipeline(repository):
     """F-ViT's squares, in CLIP's mean colour; most pipelines have none."""
-    cfg = Config.fromfile(
-        repository / 'configs/fvit/ov_coco/fvit_vit-b-16_3e_ov-coco.py')
+    cfg = Config.fromfile(repository /
+                          'configs/fvit/ov_coco/fvit_vit-b-16_3e_ov-coco.py')
     pipeline = cfg.test_dataloader.dataset.pipeline
     assert canvas_of(pipeline) == Canvas((640, 640), (104, 117, 123))
     plain = [step for step in pipeline if step.type != 'mmdet.Pad']

@@ -131,9 +131,7 @@ def shrink_detector(model):
     roi_head = model.roi_head
     roi_head.bbox_roi_extractor.out_channels = 16
     roi_head.bbox_head.update(
-        in_channels=16,
-        conv_out_channels=16,
-        fc_out_channels=32)
+        in_channels=16, conv_out_channels=16, fc_out_channels=32)
     if roi_head.get('mask_head') is not None:
         roi_head.mask_roi_extractor.out_channels = 16
         roi_head.mask_head.update(in_channels=16, conv_out_channels=16)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""F-ViT and F-VLM against the constants of REFERENCE.md, section 5, by hand."""
+"""F-ViT and F-VLM against the constants of REFERENCE.md, section 5."""
 import math
 import sys
 from pathlib import Path
@@ -123,7 +123,10 @@ def read(repository):
 def test_values_are_looked_up_by_name():
     cfg = dict(a=[dict(type='x.B', c=1), dict(type='D')])
     assert look_up(cfg, 'a.B.c') == 1
-    assert differences(cfg, {'a.B.c': 1, 'a.B.type': 'y'}) == {
+    assert differences(cfg, {
+        'a.B.c': 1,
+        'a.B.type': 'y'
+    }) == {
         'a.B.type': ('x.B', 'y')
     }
     with pytest.raises(AssertionError, match='a.E: 0 of E'):
@@ -244,8 +247,10 @@ def test_steps_of_the_rate_on_lvis(read):
     """Six iterations for an epoch's length, which is none of 250."""
     cfg, _ = read('ov_lvis/fvit_vit-b-16_48e_ov-lvis')
     made = [rate for rate, _ in rates(cfg, 48 * 10, 10)]
-    expected = [4e-4 * (.1 if step >= 320 else 1) * (.1 if step >= 440 else 1)
-                for step in range(480)]
+    expected = [
+        4e-4 * (.1 if step >= 320 else 1) * (.1 if step >= 440 else 1)
+        for step in range(480)
+    ]
     np.testing.assert_allclose(made[249:], expected[249:])
 
 
@@ -267,8 +272,7 @@ def test_the_rate_of_rn50x64(read):
 def test_a_step_moves_tau_as_if_it_were_learned_itself(read):
     """What the rate of its logarithm is for: the same step to first order."""
     for name, kind in (('ov_coco/fvit_vit-b-16_3e_ov-coco', torch.optim.AdamW),
-                       ('ov_lvis/fvlm_rn50x64_2880_ov-lvis',
-                        torch.optim.SGD)):
+                       ('ov_lvis/fvlm_rn50x64_2880_ov-lvis', torch.optim.SGD)):
         keys = read(name)[0].optim_wrapper.paramwise_cfg.custom_keys
         multiplier = keys.log_temperature.lr_mult
         moved = []

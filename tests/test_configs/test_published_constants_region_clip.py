@@ -119,8 +119,8 @@ def test_the_learning_rate(repository):
     cosine = [5e-6 * (1 + np.cos(np.pi * step / 3000)) for step in range(3000)]
     np.testing.assert_allclose(made[1000:], cosine[1000:], rtol=1e-3)
     np.testing.assert_allclose(
-        made[:1000], [c * (step + 1) / 1000
-                      for step, c in enumerate(cosine[:1000])],
+        made[:1000],
+        [c * (step + 1) / 1000 for step, c in enumerate(cosine[:1000])],
         rtol=1e-3)
 
 

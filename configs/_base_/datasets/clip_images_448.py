@@ -1,5 +1,6 @@
-# Images of 448 pixels, the size that RN50x64 was trained at, in training and in
-# retrieval. A config puts these pipelines in the place of those of 224 pixels.
+# Images of 448 pixels, the size that RN50x64 was trained at, in training and
+# in retrieval. A config puts these pipelines in the place of those of 224
+# pixels.
 own_crop_pipeline = [
     dict(type='mmdet_clim.LoadImageText'),
     dict(type='mmdet_clim.RandomResizedCrop', size=448, scale=(0.9, 1.0)),

@@ -14,8 +14,7 @@ region_squares = [
         keep_ratio=True,
         interpolation='bicubic'),
     dict(
-        type='mmdet.Pad',
-        size=(1024, 1024),
+        type='mmdet.Pad', size=(1024, 1024),
         pad_val=dict(img=(104, 117, 123))),
 ]
 region_pipeline = [

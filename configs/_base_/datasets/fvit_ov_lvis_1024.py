@@ -1,4 +1,5 @@
-# OV-LVIS in squares of 1024 pixels, 8 images per GPU (REFERENCE.md, section 5).
+# OV-LVIS in squares of 1024 pixels, 8 images per GPU (REFERENCE.md, section
+# 5).
 _base_ = ['./ov_lvis_detection.py', './fvit_squares_1024.py']
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,5 +1,5 @@
-# CLIM on OpenAI's CLIP ViT-B/16: 29 of 32 images of 224 pixels in three mosaics
-# of 1024, the last 6 of 12 blocks trained (REFERENCE.md, section 4).
+# CLIM on OpenAI's CLIP ViT-B/16: 29 of 32 images of 224 pixels in three
+# mosaics of 1024, the last 6 of 12 blocks trained (REFERENCE.md, section 4).
 clip = dict(model='ViT-B-16-quickgelu', pretrained='{{$CLIP_VIT_B_16:openai}}')
 model = dict(
     type='mmdet_clim.CLIMOnCLIP',

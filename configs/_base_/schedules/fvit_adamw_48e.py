@@ -1,6 +1,6 @@
-# 48 epochs of AdamW 4e-4 at batch 128 (16 GPUs of 8 images), weight decay 0.05,
-# gradients clipped at 35, steps at epochs 32 and 44 (REFERENCE.md, section 5);
-# the rest as with 3 epochs.
+# 48 epochs of AdamW 4e-4 at batch 128 (16 GPUs of 8 images), weight decay
+# 0.05, gradients clipped at 35, steps at epochs 32 and 44 (REFERENCE.md,
+# section 5); the rest as with 3 epochs.
 _base_ = './fvit_adamw_3e.py'
 max_epochs = 48
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

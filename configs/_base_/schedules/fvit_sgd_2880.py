@@ -1,5 +1,5 @@
-# 2,880 iterations of SGD 0.36 at batch 256 (32 GPUs of 8 images), 250 of them a
-# warm-up from 0.009, steps at 2304, 2592 and 2736 (REFERENCE.md, section 5).
+# 2,880 iterations of SGD 0.36 at batch 256 (32 GPUs of 8 images), 250 of them
+# a warm-up from 0.009, steps at 2304, 2592 and 2736 (REFERENCE.md, section 5).
 max_iters = 2880
 train_cfg = dict(
     type='mmdet_clim.ResumableTrainLoop',

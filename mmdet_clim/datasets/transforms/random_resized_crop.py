@@ -80,8 +80,8 @@ class RandomResizedCrop(BaseTransform):
         if len(results.get('gt_bboxes', ())):
             raise ValueError("RandomResizedCrop: 'gt_bboxes' would not be "
                              f"cropped along, got {len(results['gt_bboxes'])}")
-        image = Image.fromarray(cv2.cvtColor(results['img'],
-                                             cv2.COLOR_BGR2RGB))
+        image = Image.fromarray(
+            cv2.cvtColor(results['img'], cv2.COLOR_BGR2RGB))
         top, left, height, width = self._crop(image)
         crop = image.crop((left, top, left + width, top + height)).resize(
             (self.size, self.size), Image.Resampling.BICUBIC)

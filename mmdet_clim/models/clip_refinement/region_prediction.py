@@ -97,9 +97,9 @@ def letterbox(image: Tensor, boxes: Tensor, size: int) -> Tensor:
     centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, \
         boxes[:, 2:] - boxes[:, :2]
     side = extent.amax(1, keepdim=True)
-    rois = torch.cat([
-        boxes.new_zeros(len(boxes), 1), centre - side / 2, centre + side / 2
-    ], 1)
+    rois = torch.cat(
+        [boxes.new_zeros(len(boxes), 1), centre - side / 2, centre + side / 2],
+        1)
     crops = crop_images(image, rois, size)
     # Of each pixel of the square how far it is from the middle, and how far
     # the box reaches, both as a share of the square's side.

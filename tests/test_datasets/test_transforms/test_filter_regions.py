@@ -35,9 +35,9 @@ def test_areas_from_64_to_1024_squared(most, kept):
     assert found['gt_bboxes_labels'].tolist() == kept
     assert found['gt_masks'].masks[:, 0, 0].tolist() == kept
     assert len(found['gt_ignore_flags']) == len(found['gt_bboxes'])
-    assert (found['gt_bboxes'].tensor[:, 2:].tolist() == [[
-        7 + SIZES[i][0], 5 + SIZES[i][1]
-    ] for i in kept])
+    assert (found['gt_bboxes'].tensor[:, 2:].tolist() == [
+        [7 + SIZES[i][0], 5 + SIZES[i][1]] for i in kept
+    ])
 
 
 def test_nothing_may_be_left_and_masks_may_be_absent():

@@ -39,7 +39,8 @@ def test_names_and_shapes_are_the_published_ones():
         'rpn_conv.1.conv.weight': (6, 6, 3, 3),
         **{
             f'rpn_conv.{n}.bn.{part}': shape
-            for n in (0, 1) for part, shape in norm.items()
+            for n in (0, 1)
+            for part, shape in norm.items()
         }
     }
     assert own.rpn_cls.weight.shape == (3, 6, 1, 1)
