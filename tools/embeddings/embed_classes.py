@@ -96,6 +96,10 @@ def read_templates(source: Optional[str]) -> Sequence[str]:
         return DEFAULT_TEMPLATES
     if source in NAMED_TEMPLATES:
         return resolve_templates(source)
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f'--templates {source!r}: expected a text file or one of the '
+            f'names {sorted(NAMED_TEMPLATES)}, there is no such file')
     lines = (line.strip() for _, line in read_lines(source))
     return resolve_templates([line for line in lines if line])
 

@@ -148,9 +148,9 @@ class MosaicCLIM(BaseTransform):
         cache_size (int, optional): Images in the cache of a worker. If None,
             as many as fit 96 MiB when each fills ``tile_size``, at most
             1024: 123 for the default grids and sizes.
-        partners (str): 'distinct' or 'others', see above.
         prob (float): The chance of a mosaic of ``grids``. Other samples
             leave as a 1x1 mosaic.
+        partners (str): 'distinct' or 'others', see above.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -164,8 +164,8 @@ class MosaicCLIM(BaseTransform):
                  align: str = 'center',
                  pad_val: int = 114,
                  cache_size: Optional[int] = None,
-                 partners: str = 'distinct',
-                 prob: float = 1.0) -> None:
+                 prob: float = 1.0,
+                 partners: str = 'distinct') -> None:
         if not grids or any(len(g) != 2 or min(g) < 1 for g in grids):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
                              f'{grids}')
@@ -575,8 +575,8 @@ class MosaicCLIM(BaseTransform):
                 f'grid_weights={self.grid_weights.tolist()}, '
                 f'tile_size={self.tile_size}, out_size={self.out_size}, '
                 f'align={self.align!r}, pad_val={self.pad_val}, '
-                f'cache_size={self.cache_size}, partners={self.partners!r}, '
-                f'prob={self.prob})')
+                f'cache_size={self.cache_size}, prob={self.prob}, '
+                f'partners={self.partners!r})')
 
 
 def _place(draw: Place) -> tuple:
