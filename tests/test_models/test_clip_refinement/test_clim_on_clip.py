@@ -77,6 +77,19 @@ def test_clim_is_the_contrast_of_tiles_and_whole_images(model_cfg, make_batch):
         100 * (logits.argmax(1) == own).float().mean().item())
 
 
+@pytest.mark.parametrize('size, runs', [(None, 1), ((96, 96), 2)])
+def test_the_tower_runs_once_for_images_of_one_size(model_cfg, make_batch,
+                                                    size, runs):
+    model_cfg['objectives']['clim']['mosaic_size'] = size
+    model = build(model_cfg).train()
+    model.image_tower.visual.conv1.register_forward_hook(
+        lambda module, args, output: seen.append(len(output)))
+    seen = []
+    found = losses(model, make_batch(range(6)))
+    assert len(seen) == runs and sum(seen) == 3  # a mosaic of four, and two
+    assert found['clim.loss'].isfinite()
+
+
 def test_equal_captions_are_positives_of_each_other(model_cfg, make_batch):
     model = build(model_cfg).train()
     captions = ['a cat'] * 6

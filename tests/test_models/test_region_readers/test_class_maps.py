@@ -103,6 +103,10 @@ def test_classes_that_follow_from_boxes_without_gradient(build):
         (args[0]).detach().mean())
     maps = [torch.randn(1, 8, side, side) for side in (4, 3, 2, 2, 1)]
     assert idle_convolutions(head, maps) == []
+    # Also where they start at zero, as offsets do.
+    torch.nn.init.zeros_(head.reg_convs[0].conv.weight)
+    torch.nn.init.zeros_(head.reg_convs[0].conv.bias)
+    assert idle_convolutions(head, maps) == []
 
 
 def test_a_frozen_head(build):

@@ -18,7 +18,10 @@ from mmdet_clim.models.region_readers import (
     build_region_reader,
 )
 from mmdet_clim.models.region_readers.class_maps import class_embedding_maps
-from mmdet_clim.models.region_readers.dense_feature_reader import encoder_maps
+from mmdet_clim.models.region_readers.dense_feature_reader import (
+    _stride,
+    encoder_maps,
+)
 
 CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
 ROIS = torch.tensor([[0., 0., 0., 32., 32.], [1., 16., 16., 64., 64.],
@@ -431,6 +434,19 @@ def test_a_source_that_is_not_there(detector_cfg, source, message):
         build_region_reader(
             dict(type='mmdet_clim.DenseFeatureReader', source=source),
             detector, 8)
+
+
+@pytest.mark.parametrize(
+    'width, stride',
+    [
+        (112, 8),
+        (113, 8),  # of a backbone that pads
+        (14, 64),
+        (64, 14),  # patches of 14 pixels
+        (32, 28),
+    ])
+def test_strides_of_maps(width, stride):
+    assert _stride(width) == stride
 
 
 def test_an_unknown_source():
