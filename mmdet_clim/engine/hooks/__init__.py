@@ -6,8 +6,8 @@ from .grid_schedule_hook import GridScheduleHook
 from .iteration_seed_hook import IterationSeedHook
 from .mosaic_visualization_hook import MosaicVisualizationHook
 from .response_map_hook import ResponseMapHook
-from .unreadable_images_hook import UnreadableImagesHook
 from .unreached_weights_hook import UnreachedWeightsHook
+from .unreadable_images_hook import UnreadableImagesHook
 from .weight_averaging_hook import WeightAveragingHook
 
 __all__ = [
