@@ -147,11 +147,13 @@ def _leave_clip_out(node: Any) -> None:
     if kind == TEXT_ENCODER and not node['model'].startswith(SELF_CONTAINED):
         config = _clip_config(node['model'])
         text = config['text_cfg']
+        width = text.get('width', config['embed_dim'])
+        inner = node.get('before_projection', False)
         node.clear()
         node.update(
             type=UnreadTextEncoder,
-            dim=config['embed_dim'],
-            word_dim=text.get('width', config['embed_dim']),
+            dim=width if inner else config['embed_dim'],
+            word_dim=width,
             max_words=text.get('context_length', 77) - 2)
         return
     for child in node.values():

@@ -31,16 +31,15 @@ class BagOfRegionsObjective(BaseRegionObjective):
     Args:
         loss (dict): Config of the loss, normally
             ``CLIMRegionLoss(kind='infonce')``.
-        bags (dict, optional): Arguments of :class:`BagReader`, such as
-            ``num_words``.
+        bags (dict): Arguments of :class:`BagReader`, such as ``word_dim``.
         queue (dict, optional): Config of the queues of past bags and past
             captions, one each, normally ``FeatureQueue``; None for none.
         regions (str): ``'proposals'``: bags as above; ``'tiles'``: of the tile
             boxes alone.
         proposals (dict, optional): Arguments of :class:`LikelyObjects`.
         num_compositions (int): Rectangles per mosaic.
-        max_captions (int): Captions of an image that are compared, drawn at
-            random where there are more.
+        max_captions (int, optional): Captions of an image that are compared,
+            drawn at random where there are more. None: all.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -48,22 +47,22 @@ class BagOfRegionsObjective(BaseRegionObjective):
 
     def __init__(self,
                  loss: dict,
-                 bags: Optional[dict] = None,
+                 bags: dict,
                  queue: Optional[dict] = None,
                  regions: str = 'proposals',
                  proposals: Optional[dict] = None,
                  num_compositions: int = 4,
-                 max_captions: int = 5,
+                 max_captions: Optional[int] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_compositions < 0:
             raise ValueError('num_compositions: expected a count >= 0, got '
                              f'{num_compositions}')
-        if max_captions < 1:
+        if max_captions is not None and max_captions < 1:
             raise ValueError(
                 f'max_captions: expected a count >= 1, got {max_captions}')
         check_region_kind(regions)
-        self.reader = BagReader(**(bags or {}))
+        self.reader = BagReader(**bags)
         self.contrast = BagContrast(loss, queue)
         self.regions = regions
         self.likely_objects = LikelyObjects(**(proposals or {}))

@@ -16,11 +16,11 @@ class BagContrast(nn.Module):
     """Contrast of the bags and texts of all ranks and of two queues.
 
     A bag and a text belong together where the text's image is one of the
-    bag's. Each bag of the step is compared with all texts, each text of the
-    step with all bags; those of past steps are positives and negatives of
-    these and ask for nothing themselves (REFERENCE.md, section 3). Every rank
-    computes the loss of the joined batch, whose gradient the gathering sums
-    over ranks and DDP averages.
+    bag's. Each bag is compared with all texts, each text with all bags, those
+    of past steps too, and the loss is the mean over all of them
+    (REFERENCE.md, section 3): with full queues a bag of the step has a small
+    share in it. Every rank computes the loss of the joined batch, whose
+    gradient the gathering sums over ranks and DDP averages.
 
     Args:
         loss (dict): Config of the loss, ``CLIMRegionLoss(kind='infonce')``.
@@ -64,10 +64,6 @@ class BagContrast(nn.Module):
         row_ids = gather_rows(wide_ids, num_bags)
         columns = gather_rows(texts, num_texts)
         column_ids = gather_rows(text_ids, num_texts)
-        terms = [
-            torch.ones(len(of), dtype=torch.bool, device=bags.device)
-            for of in (rows, columns)
-        ]
         if self.bag_queue is not None:
             past, past_ids = self.bag_queue.features, self.bag_queue.ids
             rows = torch.cat([rows, past])
@@ -76,17 +72,13 @@ class BagContrast(nn.Module):
             past, past_ids = self.text_queue.features, self.text_queue.ids
             columns = torch.cat([columns, past])
             column_ids = torch.cat([column_ids, past_ids])
-            terms = [
-                torch.arange(len(of), device=bags.device) < len(own)
-                for of, own in zip((rows, columns), terms)
-            ]
         targets = (row_ids[..., None] == column_ids).any(1)
         own = slice(sum(num_bags))
         if self.bag_queue is not None and remember:
             self._remember(bags, bag_ids, texts, text_ids)
         return {
             'loss':
-            self.region_loss(rows, columns, targets, terms=tuple(terms)),
+            self.region_loss(rows, columns, targets, mean_over_all=True),
             'recall@1': recall_at_1(rows[own], columns, targets[own])
         }
 
