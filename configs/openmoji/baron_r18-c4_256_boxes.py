@@ -6,7 +6,10 @@ model = dict(
     roi_head=dict(
         bbox_head=dict(
             classifier=dict(
-                type='mmdet_clim.PseudoWordClassifier', num_words=2))),
+                type='mmdet_clim.PseudoWordClassifier',
+                num_words=2,
+                # Of two words and in 300 iterations, none is dropped.
+                drop_prob=0.))),
     # Fewer regions than in the demo: each is a sentence to read.
     train_cfg=dict(rcnn=dict(sampler=dict(num=32))),
     test_cfg=dict(rpn=dict(max_per_img=50)))

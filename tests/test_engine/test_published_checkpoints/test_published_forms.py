@@ -22,7 +22,7 @@ from mmdet_clim.engine.published_checkpoints import (
     build_without_clip,
     convert_clip,
     convert_state_dict,
-    objective_biases,
+    objective_parts,
 )
 from mmdet_clim.engine.published_checkpoints.building import empty_clip
 
@@ -130,7 +130,7 @@ def c4(read):
 def test_detic_c4(c4, name, unused, biases):
     cfg, detector = c4
     weights = weights_of(name)
-    done = convert_state_dict(weights, detector, objective_biases(cfg))
+    done = convert_state_dict(weights, detector, objective_parts(cfg))
     assert done.family.name == 'detic_c4'
     assert check(weights, done, detector, unused) == len(weights)
     assert len(done.converted) == 331 and not done.kept
@@ -164,11 +164,11 @@ def test_detic_c4(c4, name, unused, biases):
 
 def test_biases_of_objectives_have_the_names_of_the_wrapper(c4):
     cfg, _ = c4
-    names = objective_biases(cfg)
+    names = objective_parts(cfg)
     own = build_without_clip(cfg).state_dict()
     assert sorted(names) == ['caption', 'tag']
     assert all(own[name] == -20 for name in names.values())
-    assert objective_biases(cfg.detector) == {}
+    assert objective_parts(cfg.detector) == {}
 
 
 def test_a_background_that_is_one_is_refused(c4):

@@ -54,8 +54,9 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
         type='mmdet_clim.PseudoWordClassifier',
         text_encoder=encoder,
         templates=('{}', ),
-        num_words=2)
-    bags = dict(num_words=2, num_orders=1, drop_prob=0.)
+        num_words=2,
+        drop_prob=0.)
+    bags = dict(word_dim=16, num_words=2, num_orders=1, drop_prob=0.)
     loss = dict(
         type='mmdet_clim.CLIMRegionLoss', kind='infonce', temperature=10.)
     queue = dict(type='mmdet_clim.FeatureQueue', size=99, dim=16)
@@ -78,7 +79,9 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
                 bags=bags,
                 queue=queue,
                 proposals=proposals,
-                neighbour_prob=1.,
+                num_groups=1,
+                base_prob=1.,
+                alpha=0.,
                 image_encoder=dict(
                     model='clip-of-16',
                     pretrained=str(tmp_path / 'c.pt'),

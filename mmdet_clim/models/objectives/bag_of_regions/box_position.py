@@ -65,6 +65,6 @@ def box_sines(bboxes: Tensor) -> Tensor:
     """
     pairs = NUM_SINES // 2
     exponents = torch.arange(pairs, device=bboxes.device) - pairs // 2
-    angles = 2 * math.pi * bboxes[..., None] * FREQUENCY_RATIO**exponents.to(
-        bboxes)
+    frequencies = 2 * math.pi * FREQUENCY_RATIO**exponents.double()
+    angles = bboxes[..., None] * frequencies.to(bboxes)
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)

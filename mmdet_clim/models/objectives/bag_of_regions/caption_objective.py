@@ -3,9 +3,11 @@ from typing import Dict, Optional
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_clim.models.host import upload
+from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
 from ..base import BaseRegionObjective
@@ -68,6 +70,12 @@ class BagOfRegionsObjective(BaseRegionObjective):
         self.likely_objects = LikelyObjects(**(proposals or {}))
         self.num_compositions = num_compositions
         self.max_captions = max_captions
+
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
+        """Raise an error if the text encoder can not read bags."""
+        super().check(name, detector, reader, text_encoder)
+        self.reader.check(text_encoder)
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
         """The tile boxes, then likely objects; a bag per tile and others."""

@@ -4,11 +4,13 @@ from typing import Dict, Optional, Tuple
 import torch
 import torch.nn.functional as F
 from mmengine.dist import get_rank
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_clim.models.crop_encoder import CropEncoder
 from mmdet_clim.models.losses.gather import exchange_counts
 from mmdet_clim.models.pseudo_words import write_regions
+from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
 from ..base import BaseRegionObjective
@@ -104,6 +106,17 @@ class BagDistillationObjective(BaseRegionObjective):
         # A bag and its crop have a number that no others have, also not
         # those in the queues of a resumed run.
         self.register_buffer('num_bags', torch.zeros((), dtype=torch.int64))
+
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
+        """Raise an error if the text encoder can not read the regions."""
+        super().check(name, detector, reader, text_encoder)
+        self.reader.check(text_encoder)
+        if self.object_contrast is not None:  # has it a value path?
+            text_encoder.encode_words(
+                torch.zeros(1, 1, self.reader.word_dim),
+                torch.ones(1, dtype=torch.long),
+                value_path=True)
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
         """Likely objects with their neighbours; a few bags per object."""

@@ -96,6 +96,28 @@ class BagReader(nn.Module):
         self.max_regions = max_regions
         self.position = BoxPosition(num_words, word_dim)
 
+    def check(self, text_encoder: BaseTextEncoder) -> None:
+        """Refuse a text encoder that can not read the bags.
+
+        Args:
+            text_encoder (BaseTextEncoder): Takes words.
+
+        Raises:
+            TypeError: If it takes no words.
+            ValueError: If its words have another width, or its sentences do
+                not hold one region, or not ``max_regions``.
+        """
+        if text_encoder.word_dim != self.word_dim:
+            raise ValueError(
+                f'word_dim: expected {text_encoder.word_dim}, the width of '
+                f"the text encoder's words, got {self.word_dim}")
+        room = text_encoder.max_words // self.num_words
+        if room < (self.max_regions or 1):
+            raise ValueError(
+                f'max_regions: the text encoder takes '
+                f'{text_encoder.max_words} words, {room} regions of '
+                f'num_words={self.num_words}, got {self.max_regions or 1}')
+
     def forward(self, embeddings: Tensor, sampled: SampledBags,
                 text_encoder: BaseTextEncoder) -> Tuple[Tensor, Tensor]:
         """Read the bags of all images.
@@ -112,8 +134,7 @@ class BagReader(nn.Module):
 
         Raises:
             ValueError: If the embeddings are no pseudo-words of the text
-                encoder, or its sentences do not hold one region, or not
-                ``max_regions``.
+                encoder.
         """
         room = self._room(embeddings, text_encoder)
         words = embeddings.unflatten(1, (self.num_words, -1))
@@ -130,10 +151,6 @@ class BagReader(nn.Module):
 
     def _room(self, embeddings: Tensor, text_encoder: BaseTextEncoder) -> int:
         """Regions that a sentence holds."""
-        if text_encoder.word_dim != self.word_dim:
-            raise ValueError(
-                f'word_dim: expected {text_encoder.word_dim}, the width of '
-                f"the text encoder's words, got {self.word_dim}")
         width = self.num_words * self.word_dim
         if embeddings.shape[1] != width:
             raise ValueError(
@@ -142,13 +159,7 @@ class BagReader(nn.Module):
                 f'{embeddings.shape[1]}. Does the box head classify by '
                 'PseudoWordClassifier with the same num_words and text '
                 'encoder?')
-        room = text_encoder.max_words // self.num_words
-        if room < (self.max_regions or 1):
-            raise ValueError(
-                f'max_regions: the text encoder takes '
-                f'{text_encoder.max_words} words, {room} regions of '
-                f'num_words={self.num_words}, got {self.max_regions or 1}')
-        return self.max_regions or room
+        return self.max_regions or text_encoder.max_words // self.num_words
 
     def _places(self, sampled: SampledBags,
                 room: int) -> Tuple[Tensor, Tensor, Tensor]:
