@@ -7,6 +7,8 @@
 # A fragment: it defines names of its own (baron_*).
 # Files may lie elsewhere: CLIP_VIT_B_32 names a checkpoint of CLIP ViT-B/32,
 # SOCO_RESNET50 one of SoCo's ResNet-50.
+baron_checkpoint = \
+    '{{$SOCO_RESNET50:checkpoints/res50_fpn_soco_star_400.pth}}'
 baron_norm = dict(type='SyncBN', requires_grad=True)
 baron_backbone = dict(
     frozen_stages=-1,
@@ -15,8 +17,7 @@ baron_backbone = dict(
     init_cfg=dict(
         type='Pretrained',
         prefix='backbone.',
-        checkpoint='{{$SOCO_RESNET50:checkpoints/'
-        'res50_fpn_soco_star_400.pth}}'))
+        checkpoint=baron_checkpoint))
 baron_classifier = dict(
     type='mmdet_clim.SoftmaxPseudoWordClassifier',
     text_encoder=dict(
