@@ -405,8 +405,7 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path):
     without = write_coco(tmp_path / 'without.json', {}, 4)
     with pytest.raises(ValueError, match="without.json: key 'annotations' is"):
         OVCocoMetric(without)
-    CheckedCocoMetric(
-        without, format_only=True, outfile_prefix=str(tmp_path))
+    CheckedCocoMetric(without, format_only=True, outfile_prefix=str(tmp_path))
 
 
 def test_mmdets_metric_on_a_checked_file(tmp_path):
