@@ -25,6 +25,7 @@ baron_classifier = dict(
         model='ViT-B-32-quickgelu',
         pretrained='{{$CLIP_VIT_B_32:openai}}',
         before_projection=True),
+    templates='vild',
     temperature=50.0,
     drop_prob=0.5)
 baron_box_head = dict(

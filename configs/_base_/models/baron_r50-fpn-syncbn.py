@@ -12,7 +12,7 @@ model = dict(
     roi_head=dict(
         bbox_head=dict(
             _delete_=True,
-            vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
+            vocabulary=dict(dataset='mmdet_clim.OVCoco80Dataset'),
             classifier=dict(num_words=6, **_base_.baron_classifier),
             **_base_.baron_box_head)),
     test_cfg=dict(rcnn=dict(score_thr=0.0001)))

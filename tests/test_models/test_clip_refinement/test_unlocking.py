@@ -25,7 +25,10 @@ def towers():
 
 @pytest.mark.parametrize('tower, count, prefixes', [
     ('vit', 2, ('transformer.resblocks.1.', 'transformer.resblocks.2.')),
-    ('resnet', 1, ('layer4.', )),
+    # REFERENCE.md, section 4: of the pool, query, key and position.
+    ('resnet', 1, ('layer4.', 'attnpool.q_proj.', 'attnpool.k_proj.',
+                   'attnpool.positional_embedding')),
+    ('resnet', 0, ()),
     ('timm', 1, ('trunk.stages.3.', )),
     ('timm_vit', 1, ('trunk.blocks.5.', )),
     ('vit', 0, ()),
