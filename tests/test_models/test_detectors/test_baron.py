@@ -11,13 +11,16 @@ import shutil
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS
 from torch import distributed
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.models.objectives import AnnotatedContext
 
+CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
 NAMES = ('bag', 'distillation')
 
 
@@ -132,6 +135,83 @@ def test_losses_and_what_learns(cfg, batch):
     with torch.no_grad():
         result = model(**data, mode='predict')[0].pred_instances
     assert result.scores.isfinite().all() and len(result) > 0
+
+
+def test_distillation_on_images_with_boxes(cfg, make):
+    """Their boxes are objects; no mosaics and no captions are needed."""
+    del cfg.objectives['bag']
+    cfg.branches = dict(boxes=['distillation'])
+    model = MODELS.build(cfg).train()
+    batch = make['collate'](make['box'](1), make['box'](2))
+    log, grads = gradients(model, batch)
+    assert {k
+            for k in log if '.' in k
+            } == {'boxes.distillation.loss', 'boxes.distillation.recall@1'}
+    assert 0 < log['boxes.distillation.loss'] < 100 and 'loss_bbox' in log
+    assert all(grad.isfinite().all() for grad in grads.values())
+    assert grads['objectives.distillation.reader.position.'
+                 'layers.0.weight'].any()
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    images = data['inputs']['boxes']
+    samples = data['data_samples']['boxes']
+    context = AnnotatedContext(model.detector, model.region_reader,
+                               model.text_encoder, images, samples)
+    # A tile is an image without its padding.
+    assert context.tiles.boxes[:, 0].tolist() == [[
+        0, 0, sample.img_shape[1], sample.img_shape[0]
+    ] for sample in samples]
+    regions = model.objectives['distillation'].sample(context.tiles,
+                                                      context.stages[0])
+    for number, sample in enumerate(samples):
+        known = sample.gt_instances.bboxes
+        assert len(known) > 0
+        first = context.proposals
+        torch.testing.assert_close(first.boxes[number, :len(known)], known)
+        assert (first.scores[number, :len(known)] == 1).all()
+        assert first.counts[number] > len(known)
+        own = regions.bboxes[regions.is_core
+                             & (regions.rois[:, 0] == number)]
+        # All of them but those that overlap another annotated box.
+        distance = (known[:, None] - own).abs().amax(2).amin(1)
+        assert (distance < 1e-3).any()
+        alone = (bbox_overlaps(known, known).fill_diagonal_(0)
+                 < .2).all(1)
+        assert (distance[alone] < 1e-3).all()
+
+
+def test_captions_are_not_for_images_with_boxes(cfg):
+    cfg.branches = dict(boxes=['bag'], mosaic=['distillation'])
+    with pytest.raises(ValueError, match="'boxes'.*no texts.*objectives.bag"):
+        MODELS.build(cfg)
+
+
+def test_the_space_of_the_classes_and_that_of_the_captions(
+        detector_cfg, tiny_clip_cfg):
+    """Classes before the last projection, captions behind it: one CLIP."""
+    detector_cfg.roi_head.bbox_head.classifier = dict(
+        type='mmdet_clim.PseudoWordClassifier',
+        text_encoder=dict(tiny_clip_cfg, before_projection=True),
+        templates=('{}', ),
+        num_words=2)
+    cfg = ConfigDict(
+        type='mmdet_clim.CLIMDetector',
+        detector=detector_cfg,
+        objectives=dict(
+            bag=dict(
+                type='mmdet_clim.BagOfRegionsObjective',
+                bags=dict(word_dim=16, num_words=2),
+                loss=dict(type='mmdet_clim.CLIMRegionLoss', kind='infonce'))))
+    for text_encoder in (None, tiny_clip_cfg):
+        model = MODELS.build(dict(cfg, text_encoder=text_encoder))
+        classifier = model.detector.roi_head.bbox_head.fc_cls
+        assert (model.text_encoder.dim, classifier.text_encoder.dim) == (12,
+                                                                         16)
+        torch.testing.assert_close(
+            classifier.class_embeddings, classifier.text_encoder(CLASSES))
+    # Words of another CLIP are refused.
+    other = dict(tiny_clip_cfg, pretrained=None)
+    with pytest.raises(ValueError, match='has another embedding'):
+        MODELS.build(dict(cfg, text_encoder=other))
 
 
 def run_rank(rank, folder, cfg, batches):
