@@ -32,8 +32,8 @@ OBJECTIVES = {
 }
 # One of each kind: the others are made of the same parts.
 RECIPES = [(name.format(kind), OBJECTIVES[kind]) for name, kinds in (
-    (f'{C4}_90k_ov-coco_{{}}',
-     ('captions', 'distillation', 'captions-distillation_clim')),
+    (f'{C4}_90k_ov-coco_{{}}', ('captions', 'distillation',
+                                'captions-distillation_clim')),
     (f'{FPN}_90k_ov-coco_{{}}', ('base', 'captions-distillation')),
     (f'{FPN}_45k_ov-coco_{{}}', ('distillation_clim', )),
     (f'{LVIS}_45k_ov-lvis_{{}}', ('captions_clim', 'distillation')),

@@ -180,8 +180,10 @@ def scales_of(pipeline):
     """The sizes to which a pipeline may scale an image."""
     for transform in pipeline:
         if transform['type'].endswith('Resize'):
-            return [tuple(s) for s in transform.get('scales')
-                    or [transform['scale']]]
+            return [
+                tuple(s)
+                for s in transform.get('scales') or [transform['scale']]
+            ]
 
 
 @pytest.fixture(scope='module')

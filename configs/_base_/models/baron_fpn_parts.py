@@ -15,9 +15,7 @@ baron_backbone = dict(
     norm_cfg=baron_norm,
     norm_eval=False,
     init_cfg=dict(
-        type='Pretrained',
-        prefix='backbone.',
-        checkpoint=baron_checkpoint))
+        type='Pretrained', prefix='backbone.', checkpoint=baron_checkpoint))
 baron_classifier = dict(
     type='mmdet_clim.SoftmaxPseudoWordClassifier',
     text_encoder=dict(

@@ -1,6 +1,6 @@
-# BARON's Mask R-CNN on OV-LVIS: four pseudo-words of a region, mmdet's RPN, and
-# one class-agnostic mask per object, as its checkpoint has them. OV_LVIS_ROOT
-# names the data set.
+# BARON's Mask R-CNN on OV-LVIS: four pseudo-words of a region, mmdet's RPN,
+# and one class-agnostic mask per object, as its checkpoint has them.
+# OV_LVIS_ROOT names the data set.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     './baron_fpn_parts.py',

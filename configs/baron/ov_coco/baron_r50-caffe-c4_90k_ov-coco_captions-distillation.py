@@ -1,5 +1,5 @@
-# Boxes, their bags against crops, and bags of captioned images against captions,
-# 2 : 2 per GPU.
+# Boxes, their bags against crops, and bags of captioned images against
+# captions, 2 : 2 per GPU.
 _base_ = './baron_r50-caffe-c4_90k_ov-coco_captions.py'
 distillation = _base_.clim_distillation_objective
 distillation.image_encoder.data_preprocessor = \

@@ -2,9 +2,7 @@
 # From the weights without mosaics, whose statistics batch norms keep: those of
 # mosaics are others.
 _base_ = './baron_r50-fpn-syncbn_90k_ov-coco_captions-distillation.py'
-model = dict(
-    norm_eval=True,
-    branches=dict(mosaic=['bag']))
+model = dict(norm_eval=True, branches=dict(mosaic=['bag']))
 train_dataloader = dict(
     batch_size=6,
     sampler=dict(source_ratio=[2, 2, 2]),

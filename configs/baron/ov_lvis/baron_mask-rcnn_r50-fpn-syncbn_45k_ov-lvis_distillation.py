@@ -1,6 +1,6 @@
-# Boxes and masks, and bags of regions of the same images against the crops that
-# they are cut from: one stage of 45k iterations with four times the batch of 16
-# images, from SoCo's weights. The learning rate is OV-COCO's for that batch.
+# Boxes and masks, and bags of regions of the same images against the crops
+# that they are cut from: one stage of 45k iterations with four times the batch
+# of 16 images, from SoCo's weights. The rate is OV-COCO's for that batch.
 _base_ = [
     '../../_base_/models/baron_mask-rcnn_r50-fpn-syncbn.py',
     '../../_base_/datasets/ov_lvis_detection.py',

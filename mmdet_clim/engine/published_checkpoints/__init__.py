@@ -15,8 +15,7 @@ from .reading import read_weights
 
 __all__ = [
     'ClassVectors', 'Conversion', 'Family', 'ObjectivePart',
-    'build_without_clip',
-    'class_agreement', 'clip_of_config', 'convert_clip', 'convert_state_dict',
-    'find_class_vectors', 'names_of_rows', 'objective_parts', 'read_weights',
-    'recognise', 'write_class_vectors'
+    'build_without_clip', 'class_agreement', 'clip_of_config', 'convert_clip',
+    'convert_state_dict', 'find_class_vectors', 'names_of_rows',
+    'objective_parts', 'read_weights', 'recognise', 'write_class_vectors'
 ]

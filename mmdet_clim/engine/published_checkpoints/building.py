@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mmdet_clim.models.objectives import BagReader
 from mmdet_clim.models.open_clip_models import (
     SELF_CONTAINED,
     create_clip,
     model_name,
 )
-from mmdet_clim.models.objectives import BagReader
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 

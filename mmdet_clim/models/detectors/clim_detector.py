@@ -291,10 +291,10 @@ def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,
     """Refuse texts that are of another space than the classes."""
     own = classifier.text_encoder_cfg
     # Where regions are words, what is compared is what the encoder takes.
-    apart = ('before_projection', ) if isinstance(
-        classifier, PseudoWordClassifier) else ()
-    if encoder_key(_without(cfg, *apart)) == encoder_key(
-            _without(own, *apart)):
+    apart = ('before_projection', ) if isinstance(classifier,
+                                                  PseudoWordClassifier) else ()
+    if encoder_key(_without(cfg,
+                            *apart)) == encoder_key(_without(own, *apart)):
         return
     names = classifier.vocabulary.names[:NUM_COMPARED]
     compared = classifier.vocabulary.subset(range(len(names)))

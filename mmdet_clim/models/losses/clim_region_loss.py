@@ -411,8 +411,9 @@ class CLIMRegionLoss(nn.Module):
                 bias = bias.to(dtype)
             pairs = _Pairs(self.kind, targets, self.positive_reduction,
                            self.negative_weight * negative_share, divisor,
-                           mean_over_all, self.chunk_size or max(len(regions), 1),
-                           self.gather, torch.is_grad_enabled())
+                           mean_over_all, self.chunk_size
+                           or max(len(regions), 1), self.gather,
+                           torch.is_grad_enabled())
             value = _PairLoss.apply(
                 _unit_rows(regions), _unit_rows(texts), temperature, bias,
                 pairs)

@@ -150,8 +150,7 @@ class AnnotatedContext(BranchContext):
 
 def _as_tile(sample: DetDataSample) -> DetDataSample:
     """An image as a mosaic of one tile without texts."""
-    tile = DetDataSample(
-        metainfo=dict(sample.metainfo, mosaic_grid=(1, 1)))
+    tile = DetDataSample(metainfo=dict(sample.metainfo, mosaic_grid=(1, 1)))
     height, width = sample.img_shape[:2]
     boxes = get_box_tensor(sample.gt_instances.bboxes)
     tile.gt_instances = InstanceData(

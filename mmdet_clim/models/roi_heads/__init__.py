@@ -19,6 +19,6 @@ __all__ = [
     'CenterNet2RoIHead', 'FViTRoIHead', 'MLPRegressor', 'ProposalScoreRoIHead',
     'PseudoWordClassifier', 'SoftmaxPseudoWordClassifier',
     'SoftmaxZeroShotClassifier', 'ZeroShotBBoxHead', 'ZeroShotClassifier',
-    'ZeroShotConvFCBBoxHead', 'ZeroShotMixin',
-    'ensemble_scores', 'refine_boxes', 'refine_rois', 'select_detections'
+    'ZeroShotConvFCBBoxHead', 'ZeroShotMixin', 'ensemble_scores',
+    'refine_boxes', 'refine_rois', 'select_detections'
 ]

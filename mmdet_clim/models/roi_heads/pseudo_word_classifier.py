@@ -83,8 +83,7 @@ class PseudoWordClassifier(ZeroShotClassifier):
 
     def _encode(self, words: Tensor, drop_prob: float) -> Tensor:
         """Words (N, num_words, word_dim) to unit vectors (N, D)."""
-        return self.text_encoder.encode_words(
-            *write_regions(words, drop_prob))
+        return self.text_encoder.encode_words(*write_regions(words, drop_prob))
 
     def score(self, embeddings: Tensor) -> Tensor:
         """Pseudo-words (N, num_words * word_dim) to logits (N, C), float32."""

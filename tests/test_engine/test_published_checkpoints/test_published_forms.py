@@ -229,8 +229,7 @@ def test_baron(read, name, config, objective):
         for name in unused)
     joined = f'{HEAD}.bg_embedding.weight' in weights
     # Of the background two entries become one.
-    assert check(weights, done, detector,
-                 len(unused)) == len(weights) - joined
+    assert check(weights, done, detector, len(unused)) == len(weights) - joined
     assert not done.missing and not done.kept and not done.folded
     ours = done.state_dict
     assert torch.equal(ours[f'{HEAD}.fc_cls.projection.bias'],
@@ -269,8 +268,8 @@ def test_baron_without_objectives(read):
     # A config without the tower and the background is refused.
     with pytest.raises(ValueError) as error:
         convert_state_dict(
-            weights, build_without_clip(read(BARON_C4.format('captions'))
-                                        .detector))
+            weights,
+            build_without_clip(read(BARON_C4.format('captions')).detector))
     for text in ('unknown: rpn_head.rpn_cls.0.weight',
                  'unknown: roi_head.bbox_head.bg_embedding.weight',
                  'missing: roi_head.bbox_head.fc_cls.logit_bias'):

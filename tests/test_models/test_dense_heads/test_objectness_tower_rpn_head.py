@@ -33,10 +33,14 @@ def test_scores_by_the_published_layers(head):
     assert weights['rpn_cls.0.weight'].shape == (4, 4, 3, 3)
     scores, deltas = head(levels)
     for x, score, delta in zip(levels, scores, deltas):
-        x = F.conv2d(x, weights['rpn_conv.weight'], weights['rpn_conv.bias'],
-                     padding=1).clamp(min=0)
-        tower = F.conv2d(x, weights['rpn_cls.0.weight'],
-                         weights['rpn_cls.0.bias'], padding=1).clamp(min=0)
+        x = F.conv2d(
+            x, weights['rpn_conv.weight'], weights['rpn_conv.bias'],
+            padding=1).clamp(min=0)
+        tower = F.conv2d(
+            x,
+            weights['rpn_cls.0.weight'],
+            weights['rpn_cls.0.bias'],
+            padding=1).clamp(min=0)
         torch.testing.assert_close(
             score,
             F.conv2d(tower, weights['rpn_cls.2.weight'],

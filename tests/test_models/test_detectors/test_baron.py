@@ -157,9 +157,9 @@ def test_distillation_on_images_with_boxes(cfg, make):
     context = AnnotatedContext(model.detector, model.region_reader,
                                model.text_encoder, images, samples)
     # A tile is an image without its padding.
-    assert context.tiles.boxes[:, 0].tolist() == [[
-        0, 0, sample.img_shape[1], sample.img_shape[0]
-    ] for sample in samples]
+    assert context.tiles.boxes[:, 0].tolist() == [
+        [0, 0, sample.img_shape[1], sample.img_shape[0]] for sample in samples
+    ]
     regions = model.objectives['distillation'].sample(context.tiles,
                                                       context.stages[0])
     for number, sample in enumerate(samples):
@@ -169,13 +169,11 @@ def test_distillation_on_images_with_boxes(cfg, make):
         torch.testing.assert_close(first.boxes[number, :len(known)], known)
         assert (first.scores[number, :len(known)] == 1).all()
         assert first.counts[number] > len(known)
-        own = regions.bboxes[regions.is_core
-                             & (regions.rois[:, 0] == number)]
+        own = regions.bboxes[regions.is_core & (regions.rois[:, 0] == number)]
         # All of them but those that overlap another annotated box.
         distance = (known[:, None] - own).abs().amax(2).amin(1)
         assert (distance < 1e-3).any()
-        alone = (bbox_overlaps(known, known).fill_diagonal_(0)
-                 < .2).all(1)
+        alone = (bbox_overlaps(known, known).fill_diagonal_(0) < .2).all(1)
         assert (distance[alone] < 1e-3).all()
 
 
@@ -206,8 +204,8 @@ def test_the_space_of_the_classes_and_that_of_the_captions(
         classifier = model.detector.roi_head.bbox_head.fc_cls
         assert (model.text_encoder.dim, classifier.text_encoder.dim) == (12,
                                                                          16)
-        torch.testing.assert_close(
-            classifier.class_embeddings, classifier.text_encoder(CLASSES))
+        torch.testing.assert_close(classifier.class_embeddings,
+                                   classifier.text_encoder(CLASSES))
     # Words of another CLIP are refused.
     other = dict(tiny_clip_cfg, pretrained=None)
     with pytest.raises(ValueError, match='has another embedding'):

@@ -132,15 +132,14 @@ def plain_grid(box, step, width=64, height=48):
                 min(max(box[3] + down * high, 0), height)
             ]
             boxes.append(inside)
-            shares.append((inside[2] - inside[0]) *
-                          (inside[3] - inside[1]) / wide / high)
+            shares.append((inside[2] - inside[0]) * (inside[3] - inside[1]) /
+                          wide / high)
     return torch.tensor(boxes), torch.tensor(shares)
 
 
 def test_bags_are_neighbourhoods(cfg):
     # Chance 1 for every neighbour that is not cut off.
-    everyone = MODELS.build(
-        dict(cfg, base_prob=1., alpha=0., cut_off=.5))
+    everyone = MODELS.build(dict(cfg, base_prob=1., alpha=0., cut_off=.5))
     context = branch(packed(picture()), found=[proposals(*TWO)])
     sample = sample_of(everyone, context)
     # A bag each; around the first a whole grid but for what leaves the image.
@@ -155,8 +154,7 @@ def test_bags_are_neighbourhoods(cfg):
         assert len(wanted) == 8
         torch.testing.assert_close(own, wanted)
         torch.testing.assert_close(
-            frame,
-            torch.cat([wanted[:, :2].amin(0), wanted[:, 2:].amax(0)]))
+            frame, torch.cat([wanted[:, :2].amin(0), wanted[:, 2:].amax(0)]))
     alone = MODELS.build(dict(cfg, base_prob=0.))
     sample = sample_of(alone, context)
     assert sorted(sample.bboxes.tolist()) == sorted(map(list, TWO))
@@ -166,7 +164,8 @@ def test_bags_are_neighbourhoods(cfg):
 def test_the_chance_of_a_neighbour(cfg):
     objective = MODELS.build(dict(cfg, num_groups=3))
     objective.cut_off = .5
-    assert (objective.base_prob, objective.alpha, objective.interval) == (.3, 3, -.1)
+    assert (objective.base_prob, objective.alpha,
+            objective.interval) == (.3, 3, -.1)
     objects = torch.tensor(TWO[:1]).repeat(4000, 1)
     tiles = torch.tensor([[0., 0., 64., 48.]]).repeat(4000, 1)
     torch.manual_seed(0)
@@ -230,8 +229,7 @@ def test_value_and_gradients_equal_one_bag_at_a_time(cfg, tiny_clip_cfg,
     for _ in range(2):
         embeddings = torch.randn(len(sample), 32, requires_grad=True)
         found = objective.compare(embeddings, sample, context, True)['loss']
-        bags, crops = plain_bags(embeddings, sample, context,
-                                 objective)
+        bags, crops = plain_bags(embeddings, sample, context, objective)
         past_bags, past_crops = queued
         logits = 30 * torch.cat([bags, past_bags]) @ torch.cat(
             [crops, past_crops]).T

@@ -102,10 +102,9 @@ def plain_bags(embeddings, regions, text_encoder, reader):
     for bag, frame in zip(regions.bags, regions.bag_rois[:, 1:].tolist()):
         words = []
         for region in bag.nonzero().flatten().tolist():
-            words.append(
-                embeddings[region].view(-1, WIDTH) + plain_position(
-                    regions.bboxes[region].tolist(), frame,
-                    reader.position.layers))
+            words.append(embeddings[region].view(-1, WIDTH) +
+                         plain_position(regions.bboxes[region].tolist(), frame,
+                                        reader.position.layers))
         words = torch.cat(words)
         found.append(
             text_encoder.encode_words(words[None],
@@ -190,8 +189,8 @@ def test_value_and_gradients_equal_one_bag_at_a_time(text_encoder, in_order):
     found = found['loss']
     texts = text_encoder(['a cat', 'a dog', 'two birds', 'two dogs', 'a word'])
     expected = plain_loss(
-        plain_bags(embeddings, samples, text_encoder, bags.reader), [{7}, {8}, {7, 8}, {8}],
-        texts, [7, 7, 8, 8, 8])
+        plain_bags(embeddings, samples, text_encoder, bags.reader),
+        [{7}, {8}, {7, 8}, {8}], texts, [7, 7, 8, 8, 8])
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
     grads = [
         torch.autograd.grad(of, embeddings)[0] for of in (found, expected)
@@ -382,8 +381,8 @@ def test_the_wrong_box_head_or_text_encoder(text_encoder):
     for wrong, message in ((BagReader(WIDTH, 2, max_regions=5),
                             'takes 8 words, 4 regions'),
                            (BagReader(WIDTH, 9), 'takes 8 words, 0 regions'),
-                           (BagReader(24, 2), 'word_dim: expected 16.*got 24')
-                           ):
+                           (BagReader(24,
+                                      2), 'word_dim: expected 16.*got 24')):
         bags.reader = wrong
         with pytest.raises(ValueError, match=message):
             bags.check('bag', None, None, text_encoder)

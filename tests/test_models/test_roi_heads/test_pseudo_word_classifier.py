@@ -2,7 +2,6 @@
 """Regions that are read by a text encoder, against one region at a time."""
 import pytest
 import torch
-import torch.nn.functional as F
 from mmengine.registry import MODELS
 
 from mmdet_clim.models.text_encoders import OpenCLIPTextEncoder
@@ -80,8 +79,8 @@ def test_words_are_dropped_in_training_alone(head_cfg, tiny_clip_cfg):
     # Every way to drop some of three words, but not all.
     ways = [[n for n in range(3) if way >> n & 1] for way in range(1, 8)]
     texts = [
-        encoder.encode_words(words[:, way],
-                             torch.full((64, ), len(way))) for way in ways
+        encoder.encode_words(words[:, way], torch.full((64, ), len(way)))
+        for way in ways
     ]
     torch.manual_seed(0)
     found = head.fc_cls.read(words.flatten(1))

@@ -54,10 +54,10 @@ class BagReader(nn.Module):
     """Writes bags as sentences and has the text encoder read them.
 
     The pseudo-words of a region, plus learned vectors of its box relative to
-    the bag's, one per word; the regions of a bag in random order, its words dropped at
-    random, though never all of a region; all of it in a few orders per bag
-    (REFERENCE.md, section 3). The sentences of a step are written without a
-    loop over bags, padded to the longest, and read at once.
+    the bag's, one per word; the regions of a bag in random order, its words
+    dropped at random, though never all of a region; all of it in a few orders
+    per bag (REFERENCE.md, section 3). The sentences of a step are written
+    without a loop over bags, padded to the longest, and read at once.
 
     A bag of more regions than there is room for keeps the core regions
     first, and others drawn at random.
