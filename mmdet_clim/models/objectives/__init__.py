@@ -23,10 +23,10 @@ from .region_tag import RegionTagObjective
 from .tile_batch import Proposals, Regions, TileBatch, TileProposals
 
 __all__ = [
-    'AnnotatedContext', 'BagDistillationObjective', 'BagOfRegionsObjective', 'BagReader',
-    'BaseObjective', 'BaseRegionObjective', 'BranchContext', 'BranchStage',
-    'ClassTexts', 'GroundingObjective', 'LikelyObjects', 'Proposals',
-    'RegionCaptionObjective', 'RegionPseudoLabelObjective',
+    'AnnotatedContext', 'BagDistillationObjective', 'BagOfRegionsObjective',
+    'BagReader', 'BaseObjective', 'BaseRegionObjective', 'BranchContext',
+    'BranchStage', 'ClassTexts', 'GroundingObjective', 'LikelyObjects',
+    'Proposals', 'RegionCaptionObjective', 'RegionPseudoLabelObjective',
     'RegionTagObjective', 'Regions', 'SampledBags', 'TileBatch',
     'TileProposals', 'TilesAlone', 'compose_tiles', 'union_boxes'
 ]
