@@ -1,4 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
+from contextlib import nullcontext
 from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 from mmdet.models.detectors import BaseDetector
@@ -19,7 +20,10 @@ from mmdet_clim.models.data_preprocessors import (
 )
 from mmdet_clim.models.losses.gather import exchange_counts
 from mmdet_clim.models.objectives import AnnotatedContext, BranchContext
-from mmdet_clim.models.region_readers import build_region_reader
+from mmdet_clim.models.region_readers import (
+    build_region_reader,
+    features_once,
+)
 from mmdet_clim.models.roi_heads import (
     PseudoWordClassifier,
     ZeroShotClassifier,
@@ -187,7 +191,10 @@ class CLIMDetector(BaseDetector):
                 f'branches: the batch holds {sorted(unknown)}, configured are '
                 f'{sorted({BOXES_BRANCH} | set(self.branches))}')
         losses = {}
-        with not_reentrant():
+        # Objectives of `boxes` read the maps that the detector learns from.
+        sharing = features_once(self.detector) \
+            if BOXES_BRANCH in self.branches else nullcontext()
+        with not_reentrant(), sharing:
             if BOXES_BRANCH in batch_inputs:
                 losses.update(
                     self.detector.loss(batch_inputs[BOXES_BRANCH],

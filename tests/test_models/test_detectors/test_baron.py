@@ -177,6 +177,38 @@ def test_distillation_on_images_with_boxes(cfg, make):
         assert (distance[alone] < 1e-3).all()
 
 
+def test_images_with_boxes_are_taken_in_once(cfg, make):
+    """Their gradient is that of the two losses, each by itself."""
+    del cfg.objectives['bag']
+    cfg.branches = dict(boxes=['distillation'])
+    cfg.objectives.distillation.queue = None
+    model = MODELS.build(cfg).train()
+    batch = make['collate'](make['box'](1), make['box'](2))
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    images, samples = (
+        data[key]['boxes'] for key in ('inputs', 'data_samples'))
+    taken = []
+    model.detector.backbone.register_forward_hook(lambda *_: taken.append(1))
+
+    def gradient(losses):
+        loss, _ = model.parse_losses(losses)
+        model.zero_grad()
+        loss.backward()
+        return model.detector.backbone.layer2[0].conv1.weight.grad.clone()
+
+    torch.manual_seed(0)
+    with torch.random.fork_rng():
+        joined = gradient(model(**data, mode='loss'))
+    assert len(taken) == 1
+    apart = gradient(
+        dict(
+            model.detector.loss(images, samples),
+            **model.branch_loss('boxes', images, samples)))
+    assert len(taken) == 3
+    torch.testing.assert_close(joined, apart, atol=1e-6, rtol=1e-4)
+    assert 'extract_feat' not in vars(model.detector)
+
+
 def test_captions_are_not_for_images_with_boxes(cfg):
     cfg.branches = dict(boxes=['bag'], mosaic=['distillation'])
     with pytest.raises(ValueError, match="'boxes'.*no texts.*objectives.bag"):
