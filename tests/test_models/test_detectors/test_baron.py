@@ -74,6 +74,7 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
                 loss=loss,
                 bags=bags,
                 queue=queue,
+                gather=True,
                 proposals=proposals,
                 num_compositions=99),
             distillation=dict(
@@ -81,6 +82,7 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
                 loss=loss,
                 bags=bags,
                 queue=queue,
+                gather=True,
                 proposals=proposals,
                 num_groups=1,
                 base_prob=1.,

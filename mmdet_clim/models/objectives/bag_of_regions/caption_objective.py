@@ -43,6 +43,10 @@ class BagOfRegionsObjective(BaseRegionObjective):
         max_captions (int, optional): Captions of an image that are compared,
             drawn at random where there are more. None: all.
 
+        gather (bool): Whether bags and captions of all ranks are compared, and
+            one queue holds those of all. Their number then grows with the
+            ranks, and with it the share of a bag in the mean.
+
     Raises:
         ValueError: If an argument is out of its range.
     """
@@ -55,6 +59,7 @@ class BagOfRegionsObjective(BaseRegionObjective):
                  proposals: Optional[dict] = None,
                  num_compositions: int = 4,
                  max_captions: Optional[int] = None,
+                 gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_compositions < 0:
@@ -65,7 +70,7 @@ class BagOfRegionsObjective(BaseRegionObjective):
                 f'max_captions: expected a count >= 1, got {max_captions}')
         check_region_kind(regions)
         self.reader = BagReader(**bags)
-        self.contrast = BagContrast(loss, queue)
+        self.contrast = BagContrast(loss, queue, gather)
         self.regions = regions
         self.likely_objects = LikelyObjects(**(proposals or {}))
         self.num_compositions = num_compositions

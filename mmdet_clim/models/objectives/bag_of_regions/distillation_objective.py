@@ -31,8 +31,8 @@ class BagDistillationObjective(BaseRegionObjective):
     A bag is a likely object and some of its neighbours, boxes of the same
     size in a grid of 3x3 around it, clamped to the object's tile. Its
     embedding is contrasted with those that CLIP's image encoder gives to the
-    crop around the bag; the crops of the other bags, of all ranks and of a
-    queue, are its negatives. In the same way each region alone, read with
+    crop around the bag; the crops of the other bags, and of a queue, are its
+    negatives. In the same way each region alone, read with
     the value path in the text encoder's last block, is contrasted with its
     own crop and those of the step (REFERENCE.md, section 3).
 
@@ -59,6 +59,7 @@ class BagDistillationObjective(BaseRegionObjective):
         cut_off (float): Least share of a neighbour inside of the tile.
         interval (float): Between neighbours, in widths and heights; they
             overlap where it is negative.
+        gather (bool): As of :class:`BagOfRegionsObjective`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -78,6 +79,7 @@ class BagDistillationObjective(BaseRegionObjective):
                  alpha: float = 3.0,
                  cut_off: float = 0.3,
                  interval: float = -0.1,
+                 gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_groups < 1:
@@ -93,9 +95,9 @@ class BagDistillationObjective(BaseRegionObjective):
             raise ValueError(
                 f'interval: expected a number > -1, got {interval}')
         self.reader = BagReader(**bags)
-        self.contrast = BagContrast(loss, queue)
+        self.contrast = BagContrast(loss, queue, gather)
         self.object_contrast = None if object_loss is None else BagContrast(
-            object_loss)
+            object_loss, gather=gather)
         self.likely_objects = LikelyObjects(**(proposals or {}))
         self.image_encoder = CropEncoder(**image_encoder)
         self.num_groups = num_groups
@@ -211,9 +213,14 @@ class BagDistillationObjective(BaseRegionObjective):
         return values
 
     def _numbers(self, count: int, remember: bool) -> Tensor:
-        """Numbers of this rank's bags or regions, which no others have."""
-        counts = [n for n, in exchange_counts([count], self.num_bags.device)]
-        first = self.num_bags + sum(counts[:get_rank()])
+        """Numbers of bags or regions, which none to compare with have."""
+        counts, rank = [count], 0
+        if self.contrast.gather:
+            counts = [
+                n for n, in exchange_counts([count], self.num_bags.device)
+            ]
+            rank = get_rank()
+        first = self.num_bags + sum(counts[:rank])
         if remember:
             self.num_bags += sum(counts)
         return first + torch.arange(count, device=first.device)
