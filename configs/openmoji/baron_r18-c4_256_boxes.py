@@ -17,3 +17,4 @@ max_iters = 300
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = max_iters
+load_from_skip = ['roi_head.bbox_head.fc_cls.projection.*']

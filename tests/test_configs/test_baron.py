@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 import mmdet_clim  # noqa: F401
 from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
+from mmdet_clim.engine.runner import CLIMRunner
 
 CLIP = 'ViT-B-32-quickgelu'
 WIDTH = 32  # of its words here
@@ -209,7 +210,7 @@ def test_openmoji(files, repository, tmp_path, name, ratio, expected, width):
     cfg.work_dir = str(tmp_path)
     cfg.visualizer.name = f'openmoji_{name}'
     base = torch.load(cfg.load_from)['state_dict']
-    runner = Runner.from_cfg(cfg)
+    runner = CLIMRunner.from_cfg(cfg)  # as tools/train.py: weights must fit
     record = RecordLosses()
     runner.register_hook(record)
     runner.train()
