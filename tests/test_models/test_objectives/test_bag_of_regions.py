@@ -271,6 +271,7 @@ def test_orders_of_a_bag(text_encoder):
         written, bag = sentences(reader, samples, text_encoder)
         # 2! orders of the bags of two regions, 4 of the bag of four.
         assert bag == [0, 0, 1, 1, 2, 2, 2, 2]
+        assert len({tuple(words) for words in written}) == 8
         for words, number in zip(written, bag):
             regions = [(first - 1) // 2 for first in words[::2]]
             # The words of a region stay together and in their order.
@@ -282,6 +283,23 @@ def test_orders_of_a_bag(text_encoder):
     # Both orders of each pair, and nearly all 24 of the four.
     assert sum(len(of) == 3 for of in seen) == 4
     assert sum(len(of) == 5 for of in seen) > 18
+
+
+def test_orders_of_a_bag_of_three(text_encoder):
+    """Four of the six, each as often as any other."""
+    reader = BagReader(WIDTH, num_words=2, num_orders=4)
+    torch.manual_seed(0)
+    counts = {}
+    for _ in range(100):
+        sentence, entry, of = reader._order(torch.tensor([0, 0, 0, 1]))
+        assert of.tolist() == [0, 0, 0, 0, 1]
+        assert sentence.bincount().tolist() == [3, 3, 3, 3, 1]
+        orders = [tuple(row) for row in entry[:12].view(4, 3).tolist()]
+        assert len(set(orders)) == 4
+        for order in orders:
+            counts[order] = counts.get(order, 0) + 1
+    assert len(counts) == 6 and min(counts.values()) > 45
+    assert reader._order(torch.zeros(0, dtype=torch.long))[0].shape == (0, )
 
 
 def test_a_bag_of_one_region_has_one_order(text_encoder):

@@ -17,6 +17,9 @@ from mmdet_clim.models.text_encoders import BaseTextEncoder
 from ..tile_batch import Regions
 from .box_position import BoxPosition
 
+# Of so many draws for each order, those that are alike are left out.
+DRAWS = 4
+
 
 @dataclass
 class SampledBags(Regions):
@@ -66,8 +69,8 @@ class BagReader(nn.Module):
         word_dim (int): Width of the text encoder's word vectors.
         num_words (int): Pseudo-words of a region, as of the box head's
             :class:`PseudoWordClassifier`.
-        num_orders (int): Orders in which a bag is read, drawn independently;
-            fewer where a bag has fewer.
+        num_orders (int): Different orders in which a bag is read, fewer where
+            a bag has fewer.
         drop_prob (float): Chance of a word to be dropped.
         max_regions (int, optional): The most that a bag keeps. Defaults to
             what always fits in the text encoder.
@@ -180,7 +183,7 @@ class BagReader(nn.Module):
         return bag, region, boxes
 
     def _order(self, bag: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Draw the orders of every bag.
+        """Draw the orders of every bag, no two of them alike.
 
         Args:
             bag (Tensor): Shape (E,), the bag of each place, sorted.
@@ -190,23 +193,24 @@ class BagReader(nn.Module):
             (N,) of every region in every sentence, sorted by sentence and by
             order in it; and the bag of each sentence (S,).
         """
-        sizes = bag.bincount()
-        # A bag of n regions has n! orders.
-        orders = (sizes + 1).float().lgamma().exp().round().clamp(
-            max=self.num_orders).long()
-        sentence_bag = torch.arange(
-            len(sizes), device=bag.device).repeat_interleave(orders)
-        entry = torch.arange(
-            len(bag), device=bag.device).repeat_interleave(orders[bag])
-        # The copies of a place go to its bag's sentences one after another.
-        ends = orders[bag].cumsum(0)
-        copy = torch.arange(
-            len(entry), device=bag.device) - (ends - orders[bag])[entry]
-        first = orders.cumsum(0) - orders
-        sentence = first[bag[entry]] + copy
-        place = number_in_group(sentence,
-                                torch.rand(len(entry), device=bag.device))
-        order = (sentence * (len(bag) + 1) + place).argsort()
+        drawn = 1 if self.num_orders == 1 else DRAWS * self.num_orders
+        draw = torch.arange(drawn, device=bag.device)
+        place = number_in_group((bag[:, None] * drawn + draw).flatten(),
+                                torch.rand(len(bag), drawn,
+                                           device=bag.device).flatten())
+        place = place.view(-1, drawn)
+        # In how many places two draws differ, of each bag.
+        differ = (place[:, :, None] != place[:, None]).int()
+        num_bags = int(bag[-1]) + 1 if len(bag) else 0
+        apart = differ.new_zeros(num_bags, drawn,
+                                 drawn).index_add(0, bag, differ) > 0
+        kept = (apart | (draw[:, None] <= draw)).all(2)
+        kept &= kept.cumsum(1) <= self.num_orders
+        sentence_bag, _ = kept.nonzero(as_tuple=True)
+        number = (kept.flatten().cumsum(0) - 1).view_as(kept)
+        entry, draw = kept[bag].nonzero(as_tuple=True)
+        sentence = number[bag[entry], draw]
+        order = (sentence * (len(bag) + 1) + place[entry, draw]).argsort()
         return sentence[order], entry[order], sentence_bag
 
 
