@@ -38,7 +38,9 @@ model = dict(
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=600, max_per_img=200),
         rcnn=dict(sampler=dict(num=64))),
-    test_cfg=dict(rpn=dict(nms_pre=600, max_per_img=150)))
+    test_cfg=dict(
+        rpn=dict(nms_pre=600, max_per_img=150),
+        rcnn=dict(score_thr=0.0001, nms=dict(iou_threshold=0.5))))
 
 max_iters = 1500
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

@@ -36,8 +36,10 @@ class RegionLabelObjective(BaseCLIPObjective):
             :func:`~mmdet_clim.datasets.build_vocabulary` reads.
         templates (str or Sequence[str]): Prompts with one ``{}`` for the
             noun, or ``'vild'`` or ``'imagenet'``.
-        temperature (float): :math:`\tau`.
-        bias (float): :math:`b`, where it starts; it is learned.
+        temperature (float, optional): :math:`\tau`. Defaults to the scale
+            that CLIP itself has learned.
+        bias (float, optional): :math:`b`, where it starts; it is learned.
+            None: there is no bias.
         min_confidence (float): Boxes whose noun the original CLIP gives a
             smaller probability teach nothing.
         loss (dict, optional): Config of the :class:`FederatedClassLoss`.
@@ -53,8 +55,8 @@ class RegionLabelObjective(BaseCLIPObjective):
                  boxes: dict,
                  vocabulary: Any,
                  templates: Templates = DEFAULT_TEMPLATES,
-                 temperature: float = 50.0,
-                 bias: float = 0.0,
+                 temperature: Optional[float] = None,
+                 bias: Optional[float] = None,
                  min_confidence: float = 0.0,
                  loss: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
@@ -64,7 +66,8 @@ class RegionLabelObjective(BaseCLIPObjective):
                              f'than 1, got {min_confidence}')
         self.boxes = MODELS.build(boxes)
         self.temperature = temperature
-        self.logit_bias = torch.nn.Parameter(torch.tensor(float(bias)))
+        self.logit_bias = None if bias is None else torch.nn.Parameter(
+            torch.tensor(float(bias)))
         self.min_confidence = min_confidence
         self.class_loss = MODELS.build(
             loss or dict(
@@ -75,13 +78,15 @@ class RegionLabelObjective(BaseCLIPObjective):
         self.class_loss.set_classes(self.classes)
 
     def prepare(self, towers: Towers) -> None:
-        """Embed the nouns."""
+        """Embed the nouns; take CLIP's own scale where none is given."""
         if any(p.requires_grad for p in towers.text.parameters()):
             raise ValueError(
                 'text_encoder: RegionLabelObjective expects a frozen one, as '
                 'OpenCLIPTextEncoder is, got a trained '
                 f'{type(towers.text).__name__}')
         self.classes(towers.text)
+        if self.temperature is None:
+            self.temperature = original_temperature(towers)
 
     @property
     def nouns(self) -> Tensor:
@@ -100,8 +105,9 @@ class RegionLabelObjective(BaseCLIPObjective):
         # Of all ranks on average, as DDP averages their gradients.
         num_sure = reduce_mean(sure.float().sum()).item()
         with torch.autocast(images.device.type, enabled=False):
-            logits = self.temperature * regions.float() @ self.nouns.t() \
-                + self.logit_bias
+            logits = self.temperature * regions.float() @ self.nouns.t()
+            if self.logit_bias is not None:
+                logits = logits + self.logit_bias
         return {
             'loss':
             self.class_loss(
