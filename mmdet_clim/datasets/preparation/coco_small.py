@@ -110,6 +110,12 @@ def read_photographs(source: Path, seed: int) -> Photographs:
         novel = CocoFile(source / SPLIT_NOVEL, keys)
         val = CocoFile(source / SPLIT_VAL, keys)
         files = [CocoFile(source / SPLIT_BASE, keys), novel, val]
+        both = sorted(set(files[0].image_ids()) & set(val.image_ids()))
+        if both:
+            raise ValueError(
+                f'{source}: {len(both)} images are for training and '
+                f'evaluation, in both {SPLIT_BASE} and {SPLIT_VAL}, such as '
+                f'id {both[0]}')
         found = _read(files, source / SPLIT_CAPTIONS, source / SPLIT_IMAGES,
                       ClassSplit.read(novel))
         return _move(found, val.image_ids())

@@ -3,10 +3,10 @@
 from typing import List, Mapping, Optional, Sequence, Tuple
 
 import torch
-import torch.nn.functional as F
 from mmcv.ops import roi_align
 from torch import Tensor, nn
 
+from mmdet_clim.models.resized_maps import resized_map
 from mmdet_clim.registry import MODELS
 
 from .image_tower import ImageTower
@@ -78,7 +78,7 @@ class FusedMapReader(TowerReader):
         side = max(self.tap_strides)
         maps = self.backbone(pad_to_multiple(images, (side, side)))
         grid = tuple(maps[self.level].shape[-2:])
-        fused = torch.cat([_resized(m, grid) for m in maps], 1)
+        fused = torch.cat([resized_map(m, grid) for m in maps], 1)
         return [maps[tap] for tap in taps], EncodedImages(fused, grid)
 
     def whole(self, encoded: EncodedImages) -> Tensor:
@@ -96,15 +96,6 @@ class FusedMapReader(TowerReader):
                            rois.to(maps).contiguous(), 1, 1 / self.stride, 0,
                            'avg', True)
         return self.visual(pooled.flatten(1))
-
-
-def _resized(maps: Tensor, grid: Tuple[int, int]) -> Tensor:
-    """Maps (N, C, h, w) of another stride to a grid."""
-    if maps.shape[-2] > grid[0]:
-        return F.adaptive_avg_pool2d(maps, grid)
-    if maps.shape[-2] < grid[0]:
-        return F.interpolate(maps, grid, mode='bilinear', align_corners=False)
-    return maps
 
 
 @MODELS.register_module()
