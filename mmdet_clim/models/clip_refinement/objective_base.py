@@ -57,10 +57,19 @@ class BaseCLIPObjective(BaseModule, metaclass=ABCMeta):
 
 
 def original_temperature(towers: Towers) -> float:
-    """The factor on the cosine that CLIP was trained with."""
+    """The factor on the cosine that CLIP was trained with.
+
+    Raises:
+        ValueError: If neither the text tower nor the config tells it.
+    """
     if towers.temperature is not None:
         return towers.temperature
-    return towers.text.tower.logit_scale.detach().exp().item()
+    scale = dict(towers.text.tower.named_parameters()).get('logit_scale')
+    if scale is None:
+        raise ValueError(
+            f'temperature: a {type(towers.text).__name__} holds none, expected '
+            'the factor on the cosine as temperature of CLIMOnCLIP, got None')
+    return scale.detach().exp().item()
 
 
 def crop_images(images: Tensor, rois: Tensor, size: int) -> Tensor:
