@@ -87,8 +87,9 @@ class Collector:
         """A photograph (3, h, w), normalised."""
         image = read_image_file(self.root / 'images' / entry['file_name'])
         image = torch.from_numpy(image[..., ::-1].copy()).movedim(2, 0)
-        mean, std = (torch.tensor(value).view(3, 1, 1) * 255
-                     for value in (self.tower.mean, self.tower.std))
+        mean, std = (
+            torch.tensor(value).view(3, 1, 1) * 255
+            for value in (self.tower.mean, self.tower.std))
         return (image - mean) / std
 
     def frame(self, image: Tensor) -> Tensor:
@@ -219,8 +220,7 @@ class Trainer:
         others = [p for p in head.parameters() if p.ndim < 2]
         optimizer = torch.optim.AdamW([
             dict(params=matrices, weight_decay=.1),
-            dict(
-                params=[*others, *loss.parameters(), bias], weight_decay=0.)
+            dict(params=[*others, *loss.parameters(), bias], weight_decay=0.)
         ],
                                       lr=lr)
         warm_up = max(1, iters // 10)
@@ -248,8 +248,8 @@ class Trainer:
                 pool = self.found[name]
                 chosen = torch.randint(len(pool), (count, ))
                 vectors.append(pool[chosen])
-                whose.append(chosen if name == 'whole' else self.found[
-                    name.replace('tiles', 'members')][chosen])
+                whose.append(chosen if name == 'whole' else self.
+                             found[name.replace('tiles', 'members')][chosen])
             whose = torch.cat(whose)
             captions = [
                 random.choice(self.found['captions'][i])
@@ -307,12 +307,16 @@ class Trainer:
         label, share = self.label(first)
         print(f'seed {seed}: {100 * share:.0f} % of the crops are labelled')
         heads = {
-            'captions of whole photographs': first,
+            'captions of whole photographs':
+            first,
             '+ as many iterations more':
             refine(self.contrast(whole=WHOLE + sum(TILES.values()))),
-            '+ region labels': refine(label),
-            '+ self-distillation': refine(self.distil(first)),
-            '+ CLIM': refine(self.contrast(whole=WHOLE, **tiles)),
+            '+ region labels':
+            refine(label),
+            '+ self-distillation':
+            refine(self.distil(first)),
+            '+ CLIM':
+            refine(self.contrast(whole=WHOLE, **tiles)),
         }
         return {name: self.places(head) for name, head in heads.items()}
 
@@ -401,8 +405,8 @@ def main() -> None:
             torch.save(found, beside)
     found = torch.load(pooled, weights_only=True)
     encoder = build_text_encoder(
-        dict(type='mmdet_clim.PrecomputedTextEncoder', file=str(args.texts))
-        if args.texts else cfg.model.text_encoder)
+        dict(type='mmdet_clim.PrecomputedTextEncoder', file=str(args.texts)
+             ) if args.texts else cfg.model.text_encoder)
     captions = sorted({c for of in found['captions'] for c in of})
     classes = encode_classes(encoder,
                              build_vocabulary(cfg.model.vocabulary).names,
@@ -423,19 +427,21 @@ def main() -> None:
         places = trainer.rows(seed, args)
         seeds.append({name: accuracy(row) for name, row in places.items()})
         for name, values in seeds[-1].items():
-            print(f'{name:32}', *(f'{k} {v[0]:5.1f}'
-                                  for k, v in values.items()))
+            print(f'{name:32}',
+                  *(f'{k} {v[0]:5.1f}' for k, v in values.items()))
     table = summarise(seeds)
     with atomic_path(args.out / 'table.json') as beside:
         beside.write_text(json.dumps(table, indent=1) + '\n')
     for entry in table:
         print(
-            f"{entry['name']:32}", *(f"{key} {v['mean']:5.1f}"
-                                     for key, v in entry['metrics'].items()))
+            f"{entry['name']:32}",
+            *(f"{key} {v['mean']:5.1f}"
+              for key, v in entry['metrics'].items()))
         for other, gaps in entry['differences'].items():
-            print(f'    minus {other}:', *(
-                f"{key} {v['mean']:+.1f} [{v['low']:+.1f}, {v['high']:+.1f}]"
-                for key, v in gaps.items()))
+            print(
+                f'    minus {other}:',
+                *(f"{key} {v['mean']:+.1f} [{v['low']:+.1f}, {v['high']:+.1f}]"
+                  for key, v in gaps.items()))
 
 
 if __name__ == '__main__':

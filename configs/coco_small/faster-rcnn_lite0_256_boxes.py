@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/schedules/openmoji_second_stage.py',
     '../_base_/default_runtime.py',
 ]
-load_from = '{{$COCO_SMALL_BASE:work_dirs/faster-rcnn_lite0_256_base/iter_500.pth}}'
+load_from = '{{$COCO_SMALL_BASE:work_dirs/coco_small_base/iter_500.pth}}'
 train_dataloader = dict(batch_size=4)
 max_iters = 200
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

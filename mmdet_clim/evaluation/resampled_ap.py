@@ -100,8 +100,9 @@ class ResampledAP:
             images = np.array([f[2] for f in found], int)
             for start in range(0, len(self.weights), CHUNK):
                 rows = slice(start, start + CHUNK)
-                ap[rows, number] = _average_precision(
-                    self.weights[rows][:, images], hits, totals[rows, number])
+                ap[rows,
+                   number] = _average_precision(self.weights[rows][:, images],
+                                                hits, totals[rows, number])
         return ap
 
     def _matched(self, image: int, number: int,

@@ -20,5 +20,4 @@ def resized_map(features: Tensor, grid: Tuple[int, int]) -> Tensor:
         return features
     if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
         return F.adaptive_avg_pool2d(features, grid)
-    return F.interpolate(
-        features, grid, mode='bilinear', align_corners=False)
+    return F.interpolate(features, grid, mode='bilinear', align_corners=False)

@@ -45,8 +45,7 @@ def root(tmp_path_factory):
         picture = rng.integers(0, 255, (48, SIDE, 3), np.uint8)
         picture[8:40, 8:48] = 40 * (i % 4)
         cv2.imwrite(str(folder / 'val2017' / f'{i}.jpg'), picture)
-        images.append(
-            dict(id=i, file_name=f'{i}.jpg', width=SIDE, height=48))
+        images.append(dict(id=i, file_name=f'{i}.jpg', width=SIDE, height=48))
         boxes.append(
             dict(
                 id=i + 1,
@@ -82,8 +81,8 @@ def recipe(root, repository, monkeypatch, tmp_path, shorten):
             monkeypatch.setenv(variable, str(file))
         cfg = Config.fromfile(repository / f'configs/coco_small/{name}.py')
         sampler = cfg.train_dataloader.sampler
-        shorten(cfg, 256 // SIDE,
-                [1] * len(sampler.get('source_ratio', ())) or None)
+        shorten(cfg, 256 // SIDE, [1] * len(sampler.get('source_ratio', ()))
+                or None)
         detector = cfg.model.get('detector', cfg.model)
         if name.startswith('faster-rcnn'):
             pad, = detector.data_preprocessor.batch_augments
@@ -135,8 +134,8 @@ def test_a_clip_is_refined_and_measured(name, recipe, clip, train, tmp_path):
 def test_a_detector_is_trained(name, recipe, train, tmp_path):
     runner, record = train(recipe(f'faster-rcnn_lite0_256_{name}'), tmp_path)
     assert DETECTORS[name] in record.losses[0]
-    assert all(np.isfinite(list(step.values())).all()
-               for step in record.losses)
+    assert all(
+        np.isfinite(list(step.values())).all() for step in record.losses)
     # ImageNet's weights are in no checkpoint: what is saved stays small.
     saved = torch.load(tmp_path / 'iter_2.pth', weights_only=False)
     assert not any('backbone' in key for key in saved['state_dict'])

@@ -95,8 +95,8 @@ def test_a_draw_is_as_if_its_images_stood_there_so_often(drawn):
 
 def test_draws_are_the_same_for_every_run_and_of_one_seed(drawn):
     content, _ = drawn
-    one, same, other = (ResampledAP(content, 5, seed=s).weights
-                        for s in (0, 0, 1))
+    one, same, other = (
+        ResampledAP(content, 5, seed=s).weights for s in (0, 0, 1))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 

@@ -89,8 +89,10 @@ def main() -> None:
         row = dict(
             name=name,
             seeds=len(args.run[name]),
-            ap50={group: _interval(of)
-                  for group, of in means.items()},
+            ap50={
+                group: _interval(of)
+                for group, of in means.items()
+            },
             classes={
                 of_class: round(100 * float(value), 2)
                 for of_class, value in zip(ap.names, values[0])

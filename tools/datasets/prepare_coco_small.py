@@ -48,9 +48,9 @@ def main() -> None:
     from mmdet_clim.datasets.preparation.coco_small import prepare_coco_small
     print(
         report(
-            'prepare_coco_small', lambda: prepare_coco_small(
-                args.source, args.out, args.seed, args.development, args.
-                overwrite)))
+            'prepare_coco_small',
+            lambda: prepare_coco_small(args.source, args.out, args.seed, args.
+                                       development, args.overwrite)))
 
 
 if __name__ == '__main__':

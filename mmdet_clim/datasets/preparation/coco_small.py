@@ -170,10 +170,14 @@ def _move(photographs: Photographs, val: Iterable[int]) -> Photographs:
     train = photographs.train
     return replace(
         photographs,
-        train={i: image
-               for i, image in train.items() if i not in val},
-        val={i: image
-             for i, image in train.items() if i in val})
+        train={
+            i: image
+            for i, image in train.items() if i not in val
+        },
+        val={
+            i: image
+            for i, image in train.items() if i in val
+        })
 
 
 def development(photographs: Photographs, seed: int) -> Photographs:
@@ -215,9 +219,9 @@ def _make_smaller(photographs: Photographs, out: Path) -> Photographs:
             image = cv2.resize(image, new, interpolation=cv2.INTER_AREA)
             with atomic_path(out / IMAGES / name) as beside:
                 beside.write_bytes(
-                    cv2.imencode('.jpg', image,
-                                 [cv2.IMWRITE_JPEG_QUALITY,
-                                  JPEG_QUALITY])[1].tobytes())
+                    cv2.imencode(
+                        '.jpg', image,
+                        [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
         smaller[number] = dict(
             entry, file_name=name, width=new[0], height=new[1])
         across, down = (a / b for a, b in zip(new, size))

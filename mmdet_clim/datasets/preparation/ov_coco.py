@@ -185,7 +185,7 @@ def prepare_val(source: Path, folder: Path) -> Dict:
 
 
 def read_captions(coco: CocoFile, image_ids: Collection[int],
-                   counts: FileCounts) -> Dict[int, List[str]]:
+                  counts: FileCounts) -> Dict[int, List[str]]:
     """The captions of each image; they are all that is held in memory."""
     captions: Dict[int, List[str]] = {}
     for number, entry in enumerate(coco.entries('annotations')):

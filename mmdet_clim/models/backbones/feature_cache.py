@@ -42,8 +42,9 @@ class FeatureCache:
         self._count: Optional[int] = None
 
     def __call__(
-        self, images: Tensor, compute: Callable[[Tensor], Sequence[Tensor]]
-    ) -> Tuple[Tensor, ...]:
+            self, images: Tensor,
+            compute: Callable[[Tensor],
+                              Sequence[Tensor]]) -> Tuple[Tensor, ...]:
         """The maps of a batch.
 
         Args:

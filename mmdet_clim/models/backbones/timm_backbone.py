@@ -3,8 +3,19 @@
 import difflib
 import hashlib
 import importlib.util
+import logging
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from mmengine.model import BaseModule
@@ -104,8 +115,8 @@ class TimmBackbone(BaseModule):
         self.mean = tuple(network.pretrained_cfg['mean'])
         self.std = tuple(network.pretrained_cfg['std'])
         # Of a Swin the channels are last.
-        self._channels_last = str(
-            vars(network).get('output_fmt', 'NCHW')).endswith('NHWC')
+        self._channels_last = str(vars(network).get('output_fmt',
+                                                    'NCHW')).endswith('NHWC')
         self.frozen = frozen
         self.norm_eval = norm_eval
         self.timm_model = FrozenTower(network) if frozen else network
@@ -195,17 +206,30 @@ def _create(model: str, out_indices: Optional[Sequence[int]],
         model_args['pretrained_cfg_overlay'] = dict(
             source='', state_dict=weights)
     try:
-        return timm.create_model(
-            model,
-            features_only=True,
-            pretrained=pretrained or checkpoint is not None,
-            **model_args)
+        with _no_head_told():
+            return timm.create_model(
+                model,
+                features_only=True,
+                pretrained=pretrained or checkpoint is not None,
+                **model_args)
     except (RuntimeError, AssertionError, IndexError, AttributeError) as error:
         raise ValueError(
             f'model={model!r}, out_indices={out_indices}: timm builds no '
             'network that gives these feature maps '
             f'({str(error).strip().partition(chr(10))[0] or "no reason given"}'
             ')') from error
+
+
+@contextmanager
+def _no_head_told() -> Iterator[None]:
+    """Timm warns of weights of the head, which feature maps do not need."""
+    logger = logging.getLogger('timm.models._builder')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _named_weights(model: str, checkpoint: str) -> Dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_clim.models.backbones import ImageTower, EncodedImages
+from mmdet_clim.models.backbones import EncodedImages, ImageTower
 
 from .objective_base import crop_images
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 from mmengine.model import BaseModule
@@ -31,9 +31,10 @@ class FusedMap(BaseModule):
                  in_channels: Sequence[int],
                  out_channels: int,
                  level: int = 0,
-                 init_cfg: dict = dict(
-                     type='Xavier', layer='Conv2d', distribution='uniform')):
-        super().__init__(init_cfg=init_cfg)
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(
+            init_cfg=init_cfg
+            or dict(type='Xavier', layer='Conv2d', distribution='uniform'))
         if not 0 <= level < len(in_channels):
             raise ValueError(f'level: expected 0 to {len(in_channels) - 1}, '
                              f'got {level}')

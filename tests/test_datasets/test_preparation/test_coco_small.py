@@ -64,7 +64,10 @@ def test_every_file_by_hand(val2017, split, tmp_path):
     assert [names[a['category_id']] for a in every] == ['person', 'cat']
     assert [a['id'] for a in every] == [1, 2]
     captioned = read(out / coco_small.TRAIN_CAPTIONS)['images']
-    assert {i['id']: i['captions'] for i in captioned} == {
+    assert {
+        i['id']: i['captions']
+        for i in captioned
+    } == {
         7: ['A man with a kitten.', 'someone and a café'],
         3: ['a hot dog']
     }
@@ -72,7 +75,10 @@ def test_every_file_by_hand(val2017, split, tmp_path):
         i['id']: [names[t] for t in i['pos_category_ids']]
         for i in captioned
     }
-    assert {k: set(v) for k, v in tags.items()} == {
+    assert {
+        k: set(v)
+        for k, v in tags.items()
+    } == {
         7: {'person', 'cat'},
         3: set()  # a hot dog is no dog
     }
@@ -106,8 +112,8 @@ def test_the_data_sets_read_it(val2017, split, tmp_path):
 
 def test_it_is_made_once_and_of_one_seed(val2017, tmp_path, monkeypatch):
     out = tmp_path / 'out'
-    monkeypatch.setattr(coco_small, 'held_out',
-                        lambda ids, purpose, seed: {9} if seed else {3})
+    monkeypatch.setattr(coco_small, 'held_out', lambda ids, purpose, seed: {9}
+                        if seed else {3})
     assert prepare_coco_small(val2017, out)[1]
     assert not prepare_coco_small(val2017, out)[1]
     with pytest.raises(FileExistsError, match='parameters seed'):
@@ -125,10 +131,10 @@ def split_folder(val2017, tmp_path):
     for image in content['images']:
         image.update(width=20, height=10)
     names = {c['id']: c['name'] for c in content['categories']}
-    for name, images, classes in (
-        (coco_small.SPLIT_BASE, (7, 3), {'person'}),
-        (coco_small.SPLIT_NOVEL, (7, 3), {'cat'}),
-        (coco_small.SPLIT_VAL, (9, ), {'bus', 'person'})):
+    for name, images, classes in ((coco_small.SPLIT_BASE, (7, 3), {'person'}),
+                                  (coco_small.SPLIT_NOVEL, (7, 3),
+                                   {'cat'}), (coco_small.SPLIT_VAL, (9, ),
+                                              {'bus', 'person'})):
         kept = [
             a for a in content['annotations']
             if names[a['category_id']] in classes and a['image_id'] in images
@@ -184,10 +190,9 @@ def test_about_three_in_ten_are_held_out_and_none_depends_on_the_others():
     ids = range(2000)
     chosen = held_out(ids, 'coco_small', 0)
     assert 540 <= len(chosen) <= 660
-    assert held_out([*ids][::2], 'coco_small', 0) == {
-        i
-        for i in chosen if i % 2 == 0
-    }
+    assert held_out([*ids][::2], 'coco_small',
+                    0) == {i
+                           for i in chosen if i % 2 == 0}
     other = held_out(ids, 'coco_small', 1)
     # Of independent draws, nine in a hundred are in both.
     assert 120 <= len(chosen & other) <= 240

@@ -17,10 +17,12 @@ NETWORKS = {
     'test_resnet': {},
     'test_efficientnet': {},
     'test_convnext': {},
-    'swin_tiny_patch4_window7_224': dict(
+    'swin_tiny_patch4_window7_224':
+    dict(
         img_size=64, embed_dim=12, depths=(1, 1, 1, 1),
         num_heads=(1, 2, 3, 4)),
-    'test_vit': dict(dynamic_img_size=True),
+    'test_vit':
+    dict(dynamic_img_size=True),
 }
 
 
@@ -83,8 +85,10 @@ def test_weights_of_a_file(small, images):
 def test_weights_of_other_names_in_the_order_of_timm(small, images, tmp_path):
     network, path = small
     weights = network.state_dict()
-    torch.save({f'_w{i}': v
-                for i, v in enumerate(weights.values())}, tmp_path / 'a.pth')
+    torch.save({
+        f'_w{i}': v
+        for i, v in enumerate(weights.values())
+    }, tmp_path / 'a.pth')
     renamed = TimmBackbone(
         'test_efficientnet', checkpoint=str(tmp_path / 'a.pth')).eval()
     own = TimmBackbone('test_efficientnet', checkpoint=str(path)).eval()
@@ -132,8 +136,7 @@ def test_a_frozen_network_is_no_part_of_the_model(images):
 
 def test_one_that_is_trained_keeps_its_batch_norms(images):
     backbone = TimmBackbone('test_resnet').train()
-    norm = next(m for m in backbone.modules()
-                if isinstance(m, nn.BatchNorm2d))
+    norm = next(m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))
     before = norm.running_mean.clone()
     sum(m.sum() for m in backbone(images)).backward()
     torch.testing.assert_close(norm.running_mean, before)
@@ -150,8 +153,9 @@ def test_one_that_is_trained_keeps_its_batch_norms(images):
     (dict(model='test_resnet', out_indices=(9, )), 'out_indices=.9,'),
     (dict(model='test_resnet', package='a', checkpoint='b'), 'at most one'),
     (dict(model='test_resnet', cache_dir='here'), 'frozen=True'),
-    (dict(model='test_resnet', frozen=True, cache_dir='x',
-          max_cached_images=0), 'at least 1, got 0'),
+    (dict(
+        model='test_resnet', frozen=True, cache_dir='x',
+        max_cached_images=0), 'at least 1, got 0'),
 ])
 def test_wrong_arguments_are_told(wrong, message):
     with pytest.raises(ValueError, match=message):
@@ -225,7 +229,6 @@ def test_a_backbone_with_a_cache_gives_the_same(images, tmp_path):
         for one, other in zip(kept(images), plain(images)):
             torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
     # Weights of another network are another folder.
-    TimmBackbone(
-        'test_resnet', frozen=True, cache_dir=str(tmp_path))(images)
+    TimmBackbone('test_resnet', frozen=True, cache_dir=str(tmp_path))(images)
     assert len(list(tmp_path.iterdir())) == 2
     assert [m.shape[0] for m in kept(images[:0])] == [0] * len(kept.strides)

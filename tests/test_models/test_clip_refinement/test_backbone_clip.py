@@ -52,8 +52,8 @@ def cfg(texts):
         temperature=20.,
         objectives=dict(
             clim=dict(
-                type='mmdet_clim.MosaicTextObjective',
-                grids=((1, 1), (2, 2)))))
+                type='mmdet_clim.MosaicTextObjective', grids=((1, 1), (2,
+                                                                       2)))))
 
 
 def captions(numbers):
@@ -63,11 +63,12 @@ def captions(numbers):
 def test_the_head_learns_and_the_backbone_does_not(cfg, make_batch):
     torch.manual_seed(0)
     model = MODELS.build(cfg).train()
-    assert {n for n, p in model.named_parameters() if p.requires_grad} == {
-        *(f'image_tower.visual.{n}'
-          for n, _ in model.image_tower.visual.named_parameters()),
-        'objectives.clim.region_loss.log_temperature'
-    }
+    assert {n
+            for n, p in model.named_parameters() if p.requires_grad} == {
+                *(f'image_tower.visual.{n}'
+                  for n, _ in model.image_tower.visual.named_parameters()),
+                'objectives.clim.region_loss.log_temperature'
+            }
     before = copy.deepcopy(model.image_tower.backbone.network.state_dict())
     data = make_batch(range(5), captions=captions(range(5)))
     losses = model(**model.data_preprocessor(data, True), mode='loss')
