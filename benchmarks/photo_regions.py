@@ -47,6 +47,8 @@ CONFIG = Path(__file__).parents[1] / 'configs/coco_small/lite0_clim.py'
 SIDE = 256
 #: Mosaics that are collected, by rows and columns.
 MOSAICS = {2: 400, 3: 180}
+#: Mosaics of 2x2 whose tiles are as large as the photographs.
+LARGE_MOSAICS = 120
 #: Random boxes of a photograph, with a crop each.
 BOXES_PER_IMAGE = 1
 #: Of a refinement's batch: tiles of each grid, whole photographs.
@@ -70,10 +72,10 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         help='a file of PrecomputedTextEncoder with all captions and prompts')
     parser.add_argument('--seeds', type=int, nargs='+', default=[*range(5)])
-    parser.add_argument('--pretrain-iters', type=int, default=300)
+    parser.add_argument('--pretrain-iters', type=int, default=600)
     parser.add_argument('--refine-iters', type=int, default=100)
     parser.add_argument('--pretrain-lr', type=float, default=1e-3)
-    parser.add_argument('--refine-lr', type=float, default=5e-4)
+    parser.add_argument('--refine-lr', type=float, default=1e-4)
     return parser.parse_args()
 
 
@@ -153,6 +155,28 @@ def collect(tower: ImageTower, root: Path) -> Dict:
         found[f'members{side}'] = torch.tensor(members)
     found.update(_evaluation(collector, root))
     return found
+
+
+def collect_large(tower: ImageTower, root: Path) -> Dict:
+    """Vectors of tiles that are as large as the photographs themselves."""
+    collector = Collector(tower, root)
+    entries = _read(root, 'captions_train2017_tags.json')['images']
+    rng = random.Random(1)
+    tiles, members = [], []
+    for _ in tqdm(range(LARGE_MOSAICS), 'large mosaics of 2x2'):
+        chosen = [rng.randrange(len(entries)) for _ in range(4)]
+        images = [collector.read(entries[i]) for i in chosen]
+        above, below = (
+            torch.cat([collector.frame(i) for i in pair], 2)
+            for pair in (images[:2], images[2:]))
+        rois = torch.tensor([[
+            0., SIDE * (n % 2), SIDE * (n // 2),
+            SIDE * (n % 2) + image.shape[2], SIDE * (n // 2) + image.shape[1]
+        ] for n, image in enumerate(images)])
+        tiles.append(
+            collector.regions(torch.cat([above, below], 1)[None], rois))
+        members += chosen
+    return dict(tilesL=torch.cat(tiles), membersL=torch.tensor(members))
 
 
 class _Shaped:
@@ -239,7 +263,8 @@ class Trainer:
         """A step that contrasts regions with captions.
 
         Args:
-            **counts: Of 'whole', 'tiles2', 'tiles3', how many.
+            **counts: Of 'whole', 'tiles2', 'tiles3', 'tilesL', how
+                many.
         """
 
         def step(head, loss, bias):
@@ -315,8 +340,10 @@ class Trainer:
             refine(label),
             '+ self-distillation':
             refine(self.distil(first)),
-            '+ CLIM':
+            '+ CLIM, tiles of a half and a third':
             refine(self.contrast(whole=WHOLE, **tiles)),
+            '+ CLIM, tiles as large as photographs':
+            refine(self.contrast(whole=WHOLE, tilesL=sum(TILES.values()))),
         }
         return {name: self.places(head) for name, head in heads.items()}
 
@@ -398,12 +425,13 @@ def main() -> None:
     tower_cfg = cfg.model.image_tower
     tower_cfg.pop('pretrained')
     tower = MODELS.build(tower_cfg).eval()
-    pooled = args.out / 'vectors.pth'
-    if not pooled.exists():
-        found = collect(tower, args.data_root)
-        with atomic_path(pooled) as beside:
-            torch.save(found, beside)
-    found = torch.load(pooled, weights_only=True)
+    found: Dict = {}
+    for name, make in (('vectors', collect), ('large', collect_large)):
+        file = args.out / f'{name}.pth'
+        if not file.exists():
+            with atomic_path(file) as beside:
+                torch.save(make(tower, args.data_root), beside)
+        found.update(torch.load(file, weights_only=True))
     encoder = build_text_encoder(
         dict(type='mmdet_clim.PrecomputedTextEncoder', file=str(args.texts)
              ) if args.texts else cfg.model.text_encoder)
@@ -427,14 +455,14 @@ def main() -> None:
         places = trainer.rows(seed, args)
         seeds.append({name: accuracy(row) for name, row in places.items()})
         for name, values in seeds[-1].items():
-            print(f'{name:32}',
+            print(f'{name:38}',
                   *(f'{k} {v[0]:5.1f}' for k, v in values.items()))
     table = summarise(seeds)
     with atomic_path(args.out / 'table.json') as beside:
         beside.write_text(json.dumps(table, indent=1) + '\n')
     for entry in table:
         print(
-            f"{entry['name']:32}",
+            f"{entry['name']:38}",
             *(f"{key} {v['mean']:5.1f}"
               for key, v in entry['metrics'].items()))
         for other, gaps in entry['differences'].items():

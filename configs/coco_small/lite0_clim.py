@@ -8,7 +8,7 @@ _base_ = [
 ]
 model = dict(
     image_tower=dict(
-        pretrained='{{$COCO_SMALL_CLIP:work_dirs/lite0_pretrain/iter_300.pth}}'
+        pretrained='{{$COCO_SMALL_CLIP:work_dirs/lite0_pretrain/iter_600.pth}}'
     ),
     vocabulary=_base_.region_vocabulary,
     objectives=dict(
@@ -18,6 +18,7 @@ model = dict(
 
 max_iters = 100
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].end = 10
 param_scheduler[1].update(begin=10, end=max_iters)

@@ -12,7 +12,7 @@ model = dict(
         clip=dict(type='mmdet_clim.MosaicTextObjective', grids=((1, 1), ))))
 train_dataloader = dict(batch_size=64)
 
-max_iters = 300
+max_iters = 600
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = _base_.param_scheduler
