@@ -48,7 +48,7 @@ SIDE = 256
 #: Mosaics that are collected, by rows and columns.
 MOSAICS = {2: 400, 3: 180}
 #: Mosaics of 2x2 whose tiles are as large as the photographs.
-LARGE_MOSAICS = 120
+LARGE_MOSAICS = 60
 #: Random boxes of a photograph, with a crop each.
 BOXES_PER_IMAGE = 1
 #: Of a refinement's batch: tiles of each grid, whole photographs.

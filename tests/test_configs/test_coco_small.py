@@ -85,8 +85,7 @@ def recipe(root, repository, monkeypatch, tmp_path, shorten):
                 or None)
         detector = cfg.model.get('detector', cfg.model)
         if name.startswith('faster-rcnn'):
-            pad, = detector.data_preprocessor.batch_augments
-            pad.size = (SIDE, SIDE)
+            detector.data_preprocessor.pad_size_divisor = SIDE
         else:
             cfg.model.image_size = (SIDE, SIDE)
         cfg.default_hooks.logger.interval = 1

@@ -12,8 +12,7 @@ model = dict(
         std=[127.5, 127.5, 127.5],
         # One frame for all, so that the kept maps of a photograph serve in
         # whatever batch it is.
-        batch_augments=[dict(type='mmdet.BatchFixedSizePad',
-                             size=(256, 256))]),
+        pad_size_divisor=256),
     backbone=dict(_delete_=True, **_base_.frozen_lite0),
     neck=dict(
         type='mmdet_clim.FusedMap',
