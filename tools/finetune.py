@@ -18,6 +18,9 @@ from typing import List, Optional
 
 from mmengine.config import DictAction
 
+# Of mmdet_clim.engine.finetune_leaves, which takes seconds to import.
+LEAVES = ('safetensors', 'labels', 'onnx', 'report')
+
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
@@ -135,6 +138,14 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         action='store_true',
         help='begin anew, whatever the work dir has of other data or options '
         'or of the same')
+    parser.add_argument(
+        '--leave',
+        nargs='*',
+        choices=LEAVES,
+        default=LEAVES,
+        help='what to leave beside the detector: its weights as safetensors, '
+        'boxes of your images for a labelling tool, a graph for ONNX, a '
+        'report (default: all)')
     args = parser.parse_args(argv)
     for key in ('detector', 'checkpoint', 'images', 'captions', 'vocabulary',
                 'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images'):

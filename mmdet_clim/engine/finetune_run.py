@@ -27,6 +27,8 @@ from torch import distributed
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
 from mmdet_clim.command import one_line
 from mmdet_clim.datasets.box_formats import OwnBoxes, read_boxes
+from mmdet_clim.datasets.coco_annotations import read_detections
+from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.datasets.preparation.counts import describe_summary
 from mmdet_clim.datasets.preparation.files import whole_file, write_json
 from mmdet_clim.datasets.preparation.own_captions import (
@@ -53,6 +55,8 @@ from .finetune_data import (
     write_lines,
 )
 from .finetune_grounding import reads_prompts
+from .finetune_leaves import LEAVES, Leaves
+from .finetune_report import AFTER, BEFORE, Evaluated
 from .finetuning import (
     OwnData,
     default_iterations,
@@ -65,7 +69,7 @@ from .runner import begin_with, build_runner
 
 #: Folder of the log of the evaluation, in the work dir.
 EVALUATION = 'evaluation'
-OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json')
+OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json', *LEAVES.values())
 #: Names that a grounding detector reads at a time, as mmdet's own for LVIS.
 CHUNK = 40
 # Settings of a config that the command has options of its own for, and those
@@ -145,6 +149,8 @@ class Finetuning:
         cfg_options (dict): Settings that override the training's config.
         launcher (str): Who started the processes of a distributed run.
         overwrite (bool): Begin anew whatever the work dir holds.
+        leave (Sequence[str]): What is left beside the detector, out of
+            ``LEAVES``. It is no part of what makes a run another one.
     """
 
     detector: Path
@@ -171,6 +177,9 @@ class Finetuning:
     cfg_options: Optional[Dict[str, Any]] = None
     launcher: str = 'none'
     overwrite: bool = False
+    leave: Sequence[str] = tuple(LEAVES)
+    _inputs_read: Optional[Inputs] = field(
+        init=False, repr=False, default=None)
 
     def run(self) -> None:
         """Prepare, train, leave a plain detector, and evaluate it.
@@ -191,13 +200,16 @@ class Finetuning:
                     self._train(plan, processes)
                 _on_first_process(lambda: self._write(plan))
                 if plan.plain.test_evaluator is not None:
-                    self._evaluate(plan, processes)
+                    self._evaluate(plan, processes, AFTER)
+            if self._compares(plan):
+                self._evaluate(plan, processes, BEFORE)
+            left = _on_first_process(lambda: self._leave(plan))
         if is_main_process():
-            print_log(self._describe(plan))
+            print_log('\n'.join([self._describe(plan), *left]))
 
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
-        inputs = self._inputs()
+        inputs = self._inputs_read = self._inputs()
         try:
             cfg = Config.fromfile(self.detector)
         except OSError as error:
@@ -454,11 +466,18 @@ class Finetuning:
                     dataset_meta=plan.plain.test_dataloader.dataset.metainfo.
                     to_dict())), self.work_dir / 'detector.pth')
 
-    def _evaluate(self, plan: Plan, processes: Config) -> None:
-        """Evaluate what was written, as ``tools/test.py`` would."""
-        cfg = _for_runner(plan.plain, processes, self.work_dir / EVALUATION,
-                          'detector.py')
-        cfg.load_from, cfg.resume = str(self.work_dir / 'detector.pth'), False
+    def _evaluate(self, plan: Plan, processes: Config, which: str) -> None:
+        """Evaluate what was written, or what the training began with.
+
+        As ``tools/test.py`` would. The detections of both are kept.
+        """
+        folder = self.work_dir / EVALUATION
+        cfg = _for_runner(plan.plain, processes, folder / which, 'detector.py')
+        weights = dict(
+            before=self.checkpoint, after=self.work_dir / 'detector.pth')
+        cfg.load_from, cfg.resume = str(weights[which]), False
+        cfg.test_evaluator.classwise = True
+        cfg.test_evaluator.outfile_prefix = str(folder / which)
         try:
             metrics = build_runner(cfg).test()
         except Exception as error:
@@ -466,13 +485,56 @@ class Finetuning:
                 f'{self.work_dir}/detector.pth is written; its evaluation '
                 'failed, and the same command tries it again: '
                 f'{type(error).__name__}: {one_line(error)}') from error
-        if is_main_process():
-            write_json(
-                self.work_dir / 'metrics.json', {
-                    key: None if math.isnan(value) else value
-                    for key, value in metrics.items()
-                },
-                indent=1)
+        if not is_main_process():
+            return
+        metrics = {
+            key: None if math.isnan(value) else value
+            for key, value in metrics.items()
+        }
+        write_json(folder / f'{which}.json', metrics, indent=1)
+        if which == AFTER:
+            of_groups = {
+                key: value
+                for key, value in metrics.items()
+                if not key.startswith('ov_coco/ap50_')
+            }
+            write_json(self.work_dir / 'metrics.json', of_groups, indent=1)
+
+    def _compares(self, plan: Plan) -> bool:
+        """Whether the first detector is still to be evaluated."""
+        return plan.plain.test_evaluator is not None \
+            and 'report' in self.leave \
+            and not (self.work_dir / LEAVES['report']).exists() \
+            and not (self.work_dir / EVALUATION / f'{BEFORE}.json').exists()
+
+    def _leave(self, plan: Plan) -> List[str]:
+        """Leave what is wanted beside the detector, and say what."""
+        inputs = self._inputs_read
+        meta = plan.plain.test_dataloader.dataset.metainfo
+        has_boxes = plan.plain.test_evaluator is not None
+        return Leaves(
+            self.work_dir, self.images, self.checkpoint,
+            build_vocabulary(
+                dict(
+                    names=list(meta.classes),
+                    base_names=list(meta.base_classes))), self.leave,
+            self.seed, [
+                boxes.notes for boxes in (inputs.boxes, inputs.val_boxes)
+                if boxes is not None
+            ], self._evaluated if has_boxes else None).write()
+
+    def _evaluated(self) -> Evaluated:
+        """What both detectors made of the images with boxes."""
+        folder = self.work_dir / EVALUATION
+        boxes = self._inputs_read.val_boxes
+        files = {which: folder / f'{which}' for which in (BEFORE, AFTER)}
+        return Evaluated(boxes.content, boxes.images, {
+            which: read_json(f'{file}.json')
+            for which, file in files.items()
+        }, {
+            which: read_detections(f'{file}.bbox.json')
+            for which, file in files.items()
+        })
 
     def _describe(self, plan: Plan) -> str:
         """What there is now."""
