@@ -41,8 +41,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--tags',
         type=Path,
         help="instead of captions, class names: .csv or .tsv with a column of "
-        "images and one of tags (or a column of 0 and 1 for each class), or "
-        "'folders' where each image is in a folder of its class")
+        "images and one of tags (or a column of 0 and 1 for each class), "
+        "'folders' where each image is in a folder of its class, or 'boxes' "
+        'for the classes of --boxes')
     parser.add_argument(
         '--vocabulary',
         type=Path,
@@ -160,7 +161,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.tags is not None:
         if args.captions is not None:
             parser.error('--tags: expected none beside --captions')
-        if str(args.tags) != 'folders' and not args.tags.exists():
+        if str(args.tags) not in ('folders',
+                                  'boxes') and not args.tags.exists():
             parser.error(f'--tags: {args.tags} does not exist')
     for key, least in (('iterations', 1), ('workers', 0), ('seed', 0)):
         if vars(args)[key] is not None and vars(args)[key] < least:

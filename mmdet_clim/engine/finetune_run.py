@@ -35,7 +35,11 @@ from mmdet_clim.datasets.preparation.own_captions import (
     prepare_image_text,
     read_synonyms,
 )
-from mmdet_clim.datasets.preparation.own_tags import tagged_images
+from mmdet_clim.datasets.preparation.own_tags import (
+    BOXES,
+    boxed_images,
+    tagged_images,
+)
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
 
@@ -45,6 +49,7 @@ from .checkpoints import (
     save_atomically,
     strip_state_dict,
 )
+from .closed_set import zero_shot_start
 from .config_checks import check_files, check_options, named_in_config
 from .cpu_processes import prepare_cpu_processes
 from .finetune_data import (
@@ -130,7 +135,8 @@ class Finetuning:
         captions (Path, optional): File of captions; a text beside each image
             if not given.
         tags (Path, optional): Instead of captions: a table of class names,
-            or ``folders``; see ``tagged_images``.
+            or ``folders`` (see ``tagged_images``), or ``boxes``: the classes
+            of the boxes.
         synonyms (Path, optional): JSON of other words for classes.
         boxes, val_boxes (Path, optional): Boxes to train and to evaluate on,
             of any layout that ``read_boxes`` takes.
@@ -193,6 +199,9 @@ class Finetuning:
                 detector fails, which is written by then.
         """
         processes = _join_processes(self.launcher)
+        self.detector, self.checkpoint = _on_first_process(
+            lambda: zero_shot_start(self.detector, self.checkpoint, self.
+                                    work_dir))
         with ExitStack() as stack:
             plan = _on_first_process(lambda: self._begin(stack))
             if not plan.finished:
@@ -210,11 +219,7 @@ class Finetuning:
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs_read = self._inputs()
-        try:
-            cfg = Config.fromfile(self.detector)
-        except OSError as error:
-            raise ValueError(
-                f'--detector: {self.detector}: {error}') from error
+        cfg = Config.fromfile(self.detector)
         data = self._data(inputs)
         # Its length is known when the captions are.
         plan = Plan(
@@ -253,17 +258,25 @@ class Finetuning:
     def _inputs(self) -> Inputs:
         """Read and check words, tags and boxes."""
         vocabulary = build_vocabulary(self.vocabulary)
-        tagged = None
-        if self.tags is not None:
-            tagged = tagged_images(self.tags, self.images, vocabulary.names)
+        boxes = self._boxes('--boxes', self.boxes, self.box_images, 'train')
         inputs = Inputs(
-            vocabulary, tagged,
-            self._boxes('--boxes', self.boxes, self.box_images, 'train'),
+            vocabulary, self._tagged(vocabulary, boxes), boxes,
             self._boxes('--val-boxes', self.val_boxes, self.val_images
                         or self.box_images, 'val'))
         boxed_names(
             '--val-boxes', inputs.val_boxes, vocabulary.names, need_all=True)
         return inputs
+
+    def _tagged(self, vocabulary: Vocabulary,
+                boxes: Optional[OwnBoxes]) -> Optional[List[dict]]:
+        """Images with class names in the place of captions."""
+        if self.tags is None:
+            return None
+        if str(self.tags) != BOXES:
+            return tagged_images(self.tags, self.images, vocabulary.names)
+        if boxes is None:
+            raise ValueError(f'--tags {BOXES}: expected --boxes beside it')
+        return boxed_images(boxes.content, vocabulary.names)
 
     def _data(self, inputs: Inputs) -> OwnData:
         """Where the data is, or will be when it is prepared."""

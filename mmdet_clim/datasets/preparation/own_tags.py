@@ -4,10 +4,20 @@ import logging
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple, Union
+from typing import (
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from mmengine.logging import print_log
 
+from ..coco_annotations import image_file_name
 from ..image_text import IMAGE_SUFFIXES
 from ..tables import TABLES, table_rows
 from ..text_files import is_text, read_lines
@@ -15,6 +25,8 @@ from .files import linked_folders
 
 #: Says that the folder of an image is its class.
 FOLDERS = 'folders'
+#: Says that the boxes of an image have its classes.
+BOXES = 'boxes'
 IMAGE_COLUMNS = ('file_name', 'filename', 'file', 'image', 'image_path',
                  'path')
 
@@ -45,6 +57,35 @@ def tagged_images(source: Union[str, Path], images: Path,
         pairs = _of_folders(images)
     else:
         pairs = _of_table(Path(source))
+    return _entries(pairs, names, f'{source}: expected images with tags in '
+                    f'{images}')
+
+
+def boxed_images(content: Mapping, names: Sequence[str]) -> List[dict]:
+    """Images with the classes of their boxes as tags.
+
+    Args:
+        content (Mapping): The boxes, as a COCO JSON holds them, checked.
+        names (Sequence[str]): The vocabulary; others are left out.
+
+    Returns:
+        list[dict]: As of :func:`tagged_images`.
+
+    Raises:
+        ValueError: If no image has a box of the vocabulary.
+    """
+    files = {i['id']: image_file_name(i) for i in content['images']}
+    classes = {c['id']: c['name'] for c in content['categories']}
+    pairs = [(files[entry['image_id']], classes[entry['category_id']])
+             for entry in content['annotations']
+             if classes[entry['category_id']] in set(names)]
+    return _entries(pairs, names, f'--tags {BOXES}: expected boxes of the '
+                    'vocabulary')
+
+
+def _entries(pairs: Iterable[Tuple[str, str]], names: Sequence[str],
+             expected: str) -> List[dict]:
+    """Images and tags, one by one, as a captions file has them."""
     spelled = {_key(name): name for name in names}
     found: Dict[str, List[str]] = defaultdict(list)
     for name, tag in pairs:
@@ -52,8 +93,7 @@ def tagged_images(source: Union[str, Path], images: Path,
         if tag not in found[name]:
             found[name].append(tag)
     if not found:
-        raise ValueError(f'{source}: expected images with tags in {images}, '
-                         'got none')
+        raise ValueError(f'{expected}, got none')
     return [
         dict(file_name=name, caption=', '.join(tags), tags=tags)
         for name, tags in found.items()
