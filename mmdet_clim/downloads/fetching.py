@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
-BLOCK = 1 << 20
+BLOCK = 1 << 16
 #: Seconds without an answer.
 PATIENCE = 30
 

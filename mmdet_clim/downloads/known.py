@@ -3,6 +3,7 @@
 import difflib
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -74,7 +75,7 @@ DATASETS: Dict[str, Published] = {
         ), 'CC BY 4.0; the images are those of COCO', 'lvis/annotations'),
         Published(
             'cc3m', (), 'free for any purpose, with acknowledgement of '
-            'Google; each image is its owner\'s', 'cc3m', None, CC3M),
+            "Google; each image is its owner's", 'cc3m', None, CC3M),
     )
 }
 # Detectron2's names; tools/checkpoints/convert_published.py converts them.
@@ -128,8 +129,11 @@ def names_with(word: str) -> List[str]:
 
 def _of_mmdet() -> Iterator[Tuple[str, Published]]:
     """The models of the metafiles that mmdet is installed with."""
-    import mmdet
-    root = Path(mmdet.__file__).parent
+    # Not imported, which takes ten seconds.
+    spec = find_spec('mmdet')
+    if spec is None or spec.origin is None:
+        return
+    root = Path(spec.origin).parent
     # Of a source tree, they are beside the package.
     root = next((place for place in (root / '.mim', root.parent)
                  if (place / 'model-index.yml').is_file()), None)

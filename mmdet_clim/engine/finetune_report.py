@@ -220,7 +220,7 @@ def _truth_section(evaluated: Evaluated, vocabulary: Vocabulary,
                               truth,
                               columns,
                               vocabulary.names,
-                              vocabulary.novel_names,
+                              _novel(vocabulary),
                               side=340,
                               note='dashed: wrong'))
 
@@ -256,7 +256,7 @@ def picture_section(captioned: Mapping, folder: Path, vocabulary: Vocabulary,
                         labels=torch.tensor(
                             predicted['labels'], dtype=torch.long),
                         scores=torch.tensor(predicted['scores'])),
-                    vocabulary.names, vocabulary.novel_names, least, 420))
+                    vocabulary.names, _novel(vocabulary), least, 420))
         rows.append(cells)
     if not rows:
         return Section('Pictures', ['No image can be read.'])
@@ -307,6 +307,13 @@ def _instances(found: Sequence[Tuple[Mapping, bool]], images: Sequence[int],
                 scores=torch.tensor([float(e['score']) for e, _ in here]),
                 correct=torch.tensor([c for _, c in here], dtype=torch.bool)))
     return result
+
+
+def _novel(vocabulary: Vocabulary) -> List[str]:
+    """The classes that had no boxes."""
+    return [
+        n for n, base in zip(vocabulary.names, vocabulary.is_base) if not base
+    ]
 
 
 def _number(value: Optional[float], form: str = '.1f') -> str:
