@@ -168,6 +168,7 @@ def zero_shot_config(cfg: Config, names: Sequence[str]) -> Config:
     for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head',
                 'semantic_head', 'semantic_roi_extractor'):
         roi_head.pop(key, None)
+    _without_masks(cfg.get('train_dataloader'))
     if str(roi_head.type).endswith('MaskScoringRoIHead'):
         roi_head.type = 'mmdet.StandardRoIHead'
     for split in ('test', 'val'):
@@ -178,19 +179,27 @@ def zero_shot_config(cfg: Config, names: Sequence[str]) -> Config:
     return cfg
 
 
+def _without_masks(part: Any) -> None:
+    """Have pipelines of a part of a config load no masks."""
+    if isinstance(part, (list, tuple)):
+        for child in part:
+            _without_masks(child)
+    elif isinstance(part, dict):
+        if part.get('with_mask'):
+            part['with_mask'] = False
+        for child in part.values():
+            _without_masks(child)
+
+
 def _zero_shot_box_head(head: ConfigDict, vocabulary: dict) -> ConfigDict:
     kind = str(head.type).rpartition('.')[2]
     if kind not in (*SHARED_LAYERS, 'BBoxHead'):
         raise TypeError(
             f'detector: {kind} has no zero-shot form, expected one of '
             f'{[*SHARED_LAYERS, "BBoxHead"]} as bbox_head of the roi_head')
-    new = ConfigDict({
-        **SHARED_LAYERS.get(kind, {}),
-        **{
-            key: value
-            for key, value in head.items() if key not in ('num_classes', 'loss_cls', 'cls_predictor_cfg')
-        }
-    })
+    new = ConfigDict({**SHARED_LAYERS.get(kind, {}), **head})
+    for key in ('num_classes', 'loss_cls', 'cls_predictor_cfg'):
+        new.pop(key, None)
     new.type = 'mmdet_clim.ZeroShotBBoxHead' if kind == 'BBoxHead' \
         else 'mmdet_clim.ZeroShotConvFCBBoxHead'
     new.update(

@@ -100,6 +100,8 @@ def test_the_old_classes_keep_their_logits(name):
             found, expected[..., :3], rtol=1e-3, atol=1e-3)
     if 'mask' in name:
         assert 'mask_head' not in new_cfg.model.roi_head
+        load = new_cfg.train_dataloader.dataset.pipeline[1]
+        assert load.type == 'LoadAnnotations' and not load.with_mask
     if name.startswith(('faster', 'mask')):
         x = torch.randn(2, 8)
         of_classes = old.roi_head.bbox_head.fc_reg(x).unflatten(1, (3, 4))
