@@ -108,8 +108,12 @@ def export_onnx(detector: nn.Module,
         padding (Pad, optional): That of the test pipeline.
 
     Raises:
+        ImportError: If onnx is not installed.
         TypeError: If the detector can not be exported.
     """
+    # An optional package; torch's own error hides it.
+    import onnx  # noqa: F401
+
     # The exporter gives a module back its mode, and its parts with it.
     graph = onnx_graph(detector, scale, padding).eval()
     classifiers = graph.classifiers
