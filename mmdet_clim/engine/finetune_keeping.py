@@ -175,7 +175,8 @@ class KeptWords:
                 val_boxes=data.val_boxes,
                 box_images=data.box_images,
                 val_images=data.val_images,
-                base_names=self.old))
+                base_names=self.old,
+                phrases=data.phrases))
         self._read_in_parts = False
 
     @property

@@ -359,7 +359,10 @@ class Finetuning:
             val_boxes and (val_boxes.file or self.work_dir / 'val_boxes.json'),
             boxes and boxes.images,
             val_boxes and val_boxes.images,
-            base_names=boxed_names('--boxes', boxes, names))
+            base_names=boxed_names('--boxes', boxes, names),
+            phrases=dict(
+                zip(names, inputs.vocabulary.phrases
+                    or [(n, ) for n in names])))
 
     def _prepare(self, inputs: Inputs, data: OwnData, anew: bool) -> int:
         """Write the data as it is trained on, and count captioned images."""
@@ -389,7 +392,12 @@ class Finetuning:
         if self.replay is None:
             return inputs.vocabulary
         names = tuple(self._kept.names)
-        return Vocabulary(names, names)
+        known = dict(
+            zip(inputs.vocabulary.names, inputs.vocabulary.phrases or ()))
+        return Vocabulary(
+            names,
+            names,
+            phrases=tuple(known.get(name, (name, )) for name in names))
 
     def _replay(self, inputs: Inputs, data: OwnData, anew: bool) -> None:
         """Have the original find old words, once."""
@@ -507,7 +515,10 @@ class Finetuning:
                 digests,
                 detector=cfg.to_dict(),
                 checkpoint=str(self.checkpoint),
-                vocabulary=list(inputs.vocabulary.names),
+                vocabulary=[
+                    ' | '.join(of) for of in inputs.vocabulary.phrases or [(
+                        name, ) for name in inputs.vocabulary.names]
+                ],
                 captions=self.captions and str(self.captions),
                 tags=inputs.tagged and content_digest(inputs.tagged),
                 synonyms=self.synonyms and str(self.synonyms),

@@ -2,7 +2,7 @@
 """One's own captions and a trained detector to a config that joins them."""
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
@@ -49,6 +49,8 @@ class OwnData:
         val_images (Path, optional): Folder of the images of ``val_boxes``;
             that of ``boxes`` if not given.
         base_names (Sequence[str]): The classes that ``boxes`` has boxes of.
+        phrases (Mapping[str, Sequence[str]]): What else some classes are
+            called, by name and the name first.
     """
 
     captions: Path
@@ -59,12 +61,21 @@ class OwnData:
     box_images: Optional[Path] = None
     val_images: Optional[Path] = None
     base_names: Sequence[str] = ()
+    phrases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def boxed_names(self) -> List[str]:
+        """The base classes: those of boxes, or all where there are none."""
+        base = [name for name in self.names if name in set(self.base_names)]
+        return base or list(self.names)
 
     @property
     def vocabulary(self) -> dict:
         """As ``build_vocabulary`` reads it."""
-        base = [name for name in self.names if name in set(self.base_names)]
-        return dict(names=list(self.names), base_names=base or self.names)
+        names, base = ([
+            ' | '.join(self.phrases.get(name, (name, ))) for name in group
+        ] for group in (self.names, self.boxed_names))
+        return dict(names=names, base_names=base)
 
     @property
     def image_folders(self) -> Tuple[Path, Path]:
@@ -126,7 +137,7 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     for owner in owners:
         owner.vocabulary = data.vocabulary
     box_images, val_images = data.image_folders
-    base = data.vocabulary['base_names']
+    base = data.boxed_names
     common = dict(
         type='mmdet_clim.OVCocoDataset',
         metainfo=dict(

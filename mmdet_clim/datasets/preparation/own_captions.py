@@ -101,8 +101,9 @@ def own_classes(vocabulary: Vocabulary,
     return TagClasses(
         vocabulary.names, tuple(range(1,
                                       len(vocabulary) + 1)),
-        tuple((name, *typed_list(synonyms, name, str, 'synonyms'))
-              for name in vocabulary.names))
+        tuple((*phrases, *typed_list(synonyms, phrases[0], str, 'synonyms'))
+              for phrases in vocabulary.phrases or [(
+                  name, ) for name in vocabulary.names]))
 
 
 def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],
