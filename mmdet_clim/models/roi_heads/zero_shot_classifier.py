@@ -99,8 +99,8 @@ class ZeroShotClassifier(BaseModule):
         Args:
             vocabulary: Anything that ``build_vocabulary`` reads.
             embeddings (Tensor, optional): Text embeddings of the classes,
-                shape (C, D), or of their P phrases, of any norm. The text encoder is asked for them
-                where they are not given.
+                shape (C, D), or of their P phrases, of any norm. The text
+                encoder is asked for them where they are not given.
 
         Returns:
             Vocabulary: The vocabulary now in use.
