@@ -67,6 +67,20 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         type=Path,
         help='folder of the images of --val-boxes (default: --box-images)')
     parser.add_argument(
+        '--examples',
+        type=Path,
+        help='boxes that show some of the classes, likewise: their mean '
+        'embedding is mixed with that of the name')
+    parser.add_argument(
+        '--example-images',
+        type=Path,
+        help='folder of the images of --examples (default: --box-images)')
+    parser.add_argument(
+        '--example-weight',
+        type=float,
+        default=0.5,
+        help='of what boxes show, beside the name: 0 to 1 (%(default)s)')
+    parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/finetune'))
     parser.add_argument(
         '--iterations',
@@ -138,7 +152,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'or of the same')
     args = parser.parse_args(argv)
     for key in ('detector', 'checkpoint', 'images', 'captions', 'vocabulary',
-                'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images'):
+                'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images',
+                'examples', 'example_images'):
         path = vars(args)[key]
         if path is not None and not path.exists():
             parser.error(f'--{key.replace("_", "-")}: {path} does not exist')
@@ -157,7 +172,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
             parser.error(f'--{key}: expected at least {least}, got '
                          f'{vars(args)[key]}')
     for key, most in (('distil', math.inf), ('replay', 1), ('most_lost', 100),
-                      ('alike', 1)):
+                      ('alike', 1), ('example_weight', 1)):
         value = vars(args)[key]
         if value is not None and not 0 <= value <= most:
             parser.error(f'--{key.replace("_", "-")}: expected a number from '

@@ -27,8 +27,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
+from mmdet_clim.datasets.box_formats import OwnBoxes
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.datasets.vocabulary import (
@@ -176,7 +178,9 @@ class KeptWords:
                 box_images=data.box_images,
                 val_images=data.val_images,
                 base_names=self.old,
-                phrases=data.phrases))
+                phrases=data.phrases,
+                examples=data.examples,
+                example_weight=data.example_weight))
         self._read_in_parts = False
 
     @property
@@ -230,8 +234,8 @@ class KeptWords:
             kept += [
                 dict(
                     found=sample.pred_instances.to('cpu'),
-                    truth=_truth(loader.dataset,
-                                 len(kept) + place))
+                    truth=boxes_of_image(loader.dataset,
+                                         len(kept) + place))
                 for place, sample in enumerate(samples)
             ]
         metrics = evaluator.evaluate(len(loader.dataset))
@@ -383,20 +387,39 @@ class KeptWords:
                     dict(id=number, name=name)
                     for number, name in enumerate(self.names)
                 ]))
-        cfg = copy.deepcopy(self.cfg.test_dataloader)
-        cfg.dataset.ann_file = str(file.absolute())
-        cfg.dataset.data_prefix = dict(img=f'{folder.absolute()}/')
         try:
             # In the order of the images.
             return [
-                sample.pred_instances.to('cpu')
-                for _, samples in self._run(weights, self._loader(cfg))
+                sample.pred_instances.to('cpu') for _, samples in self._run(
+                    weights, self._loader_of(file, folder))
                 for sample in samples
             ]
         finally:
             file.unlink()
 
-    def _loader(self, cfg: Config):
+    def boxes_loader(self, boxes: OwnBoxes) -> DataLoader:
+        """Images with boxes, as they are tested.
+
+        Args:
+            boxes (OwnBoxes): Of any layout.
+        """
+        file = boxes.file
+        if file is None:
+            file = self.work_dir / LISTED
+            write_json(file, boxes.content)
+        try:
+            return self._loader_of(file, boxes.images)
+        finally:
+            if boxes.file is None:
+                file.unlink()
+
+    def _loader_of(self, file: Path, folder: Path) -> DataLoader:
+        cfg = copy.deepcopy(self.cfg.test_dataloader)
+        cfg.dataset.ann_file = str(file.absolute())
+        cfg.dataset.data_prefix = dict(img=f'{folder.absolute()}/')
+        return self._loader(cfg)
+
+    def _loader(self, cfg: Config) -> DataLoader:
         cfg = copy.deepcopy(cfg)
         # The model says whether it reads names a few at a time.
         if self.model and self._read_in_parts:
@@ -440,8 +463,17 @@ class KeptWords:
                 cv2.imencode('.png', picture[..., ::-1])[1].tobytes())
 
 
-def _truth(dataset, index: int) -> InstanceData:
-    """The boxes of an image, but for crowds."""
+def boxes_of_image(dataset, index: int) -> InstanceData:
+    """The boxes of an image, but for crowds.
+
+    Args:
+        dataset (CocoDataset): With boxes.
+        index (int): Of the image.
+
+    Returns:
+        InstanceData: ``bboxes`` (n, 4), absolute xyxy pixels of the image,
+        and ``labels`` (n,).
+    """
     instances = [
         instance for instance in dataset.get_data_info(index)['instances']
         if not instance['ignore_flag']

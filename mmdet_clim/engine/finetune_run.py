@@ -61,6 +61,7 @@ from .finetune_data import (
     folder_digest,
     write_lines,
 )
+from .finetune_examples import write_examples
 from .finetune_grounding import reads_prompts
 from .finetune_keeping import (
     CHUNK,
@@ -90,6 +91,7 @@ EVALUATION = 'evaluation'
 OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json', REPORT, THRESHOLDS,
            PICTURE, BLEND)
 #: What ``--replay`` trains on, in the work dir.
+EXAMPLES = 'examples.pth'
 REPLAYED_BOXES, REPLAYED_TAGS = 'replayed_boxes.json', 'replayed_tags.json'
 # Settings of a config that the command has options of its own for, and those
 # of checkpoints that have to stay.
@@ -128,13 +130,14 @@ class Inputs:
     Args:
         vocabulary (Vocabulary): The classes.
         tagged (list[dict], optional): Images with tags, without captions.
-        boxes, val_boxes (OwnBoxes, optional): Boxes.
+        boxes, val_boxes, examples (OwnBoxes, optional): Boxes.
     """
 
     vocabulary: Vocabulary
     tagged: Optional[List[dict]]
     boxes: Optional[OwnBoxes]
     val_boxes: Optional[OwnBoxes]
+    examples: Optional[OwnBoxes]
 
 
 @dataclass
@@ -180,6 +183,9 @@ class Finetuning:
         best (bool): Leave the best of all checkpoints, by the AP50 on
             ``val_boxes``.
         alike (float): Cosine from which on two names are pointed out.
+        examples (Path, optional): Boxes that show classes, of any layout.
+        example_images (Path, optional): Folder of their images.
+        example_weight (float): Of what boxes show beside the name, 0 to 1.
     """
 
     detector: Path
@@ -213,6 +219,9 @@ class Finetuning:
     most_lost: float = 1.0
     best: bool = False
     alike: float = 0.9
+    examples: Optional[Path] = None
+    example_images: Optional[Path] = None
+    example_weight: float = 0.5
 
     def run(self) -> None:
         """Prepare, train, leave a plain detector, and evaluate it.
@@ -280,11 +289,16 @@ class Finetuning:
         # Captions of a run that another one replaces go with it.
         anew = self.overwrite or before not in (None, wanted)
         count = self._prepare(inputs, data, anew)
-        if self.iterations is None:
+        length = self.iterations
+        if length is None:
             length = default_iterations(count,
                                         self.batch_size * get_world_size(),
                                         data.boxes is not None,
                                         not reads_prompts(plan.plain))
+        if inputs.examples is not None:
+            data = self._with_examples(inputs.examples, data, cfg, anew)
+            plan.plain = plain_config(cfg, data)
+        if self.iterations is None or inputs.examples is not None:
             plan.train = self._train_config(cfg,
                                             self._trained_data(data, inputs),
                                             length)
@@ -308,7 +322,10 @@ class Finetuning:
             vocabulary, tagged,
             self._boxes('--boxes', self.boxes, self.box_images, 'train'),
             self._boxes('--val-boxes', self.val_boxes, self.val_images
-                        or self.box_images, 'val'))
+                        or self.box_images, 'val'),
+            self._boxes('--examples', self.examples, self.example_images
+                        or self.box_images, 'train'))
+        boxed_names('--examples', inputs.examples, vocabulary.names)
         return inputs
 
     def _check_means(self, inputs: Inputs) -> None:
@@ -413,6 +430,23 @@ class Finetuning:
         write_json(tags, replayed_tags(captions, found, data.images))
         write_json(file, found)
 
+    def _with_examples(self, examples: OwnBoxes, data: OwnData, cfg: Config,
+                       anew: bool) -> OwnData:
+        """Have the original read the boxes that show classes, once."""
+        file = self.work_dir / EXAMPLES
+        if anew or not file.exists():
+            count = write_examples(self._kept, examples, data.names, file)
+            print_log(f'--examples: of {count} of {len(data.names)} classes')
+        data = replace(data, examples=file, example_weight=self.example_weight)
+        self._kept = KeptWords(
+            cfg, self.checkpoint,
+            replace(
+                self._kept.data,
+                examples=file,
+                example_weight=self.example_weight), self._kept.old,
+            self.work_dir, self.workers)
+        return data
+
     def _boxes(self, option: str, source: Optional[Path],
                images: Optional[Path], split: str) -> Optional[OwnBoxes]:
         """Boxes of any layout, None where none are given."""
@@ -472,6 +506,11 @@ class Finetuning:
                     f'weight of {type(detector).__name__}, expected a part '
                     f'such as {known}')
         if reads_texts(detector):
+            if any(len(of) > 1 for of in self._kept.data.phrases.values()):
+                print_log(
+                    'vocabulary: of several phrases of a class, '
+                    f'{type(detector).__name__} reads the first; captions are '
+                    'searched for all', 'current', 30)
             try:
                 check_prompt(detector,
                              plain.test_dataloader.dataset.metainfo.classes)
@@ -508,7 +547,9 @@ class Finetuning:
             for key, value in dict(
                 images=self.images,
                 box_images=boxes and boxes.images,
-                val_images=val_boxes and val_boxes.images).items()
+                val_images=val_boxes and val_boxes.images,
+                example_images=inputs.examples
+                and inputs.examples.images).items()
         }
         options = Config(
             dict(
@@ -539,6 +580,8 @@ class Finetuning:
                 blend=self.blend,
                 most_lost=self.most_lost,
                 best=self.best,
+                examples=boxes_digest(inputs.examples),
+                example_weight=self.example_weight,
                 cfg_options=self.cfg_options or {},
                 processes=get_world_size()))
         # As JSON has it, as it is read again.

@@ -8,6 +8,8 @@ from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
+
 from .clim_config import PREFIX, add_clim
 from .finetune_grounding import (
     detector_type,
@@ -51,6 +53,9 @@ class OwnData:
         base_names (Sequence[str]): The classes that ``boxes`` has boxes of.
         phrases (Mapping[str, Sequence[str]]): What else some classes are
             called, by name and the name first.
+        examples (Path, optional): Vectors of some classes, for
+            ``ExampleTextEncoder``.
+        example_weight (float): Theirs.
     """
 
     captions: Path
@@ -62,6 +67,8 @@ class OwnData:
     val_images: Optional[Path] = None
     base_names: Sequence[str] = ()
     phrases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    examples: Optional[Path] = None
+    example_weight: float = 0.5
 
     @property
     def boxed_names(self) -> List[str]:
@@ -136,6 +143,9 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
             f'DINO, got {detector_type(cfg).__name__} without')
     for owner in owners:
         owner.vocabulary = data.vocabulary
+        if data.examples is not None:
+            owner.classifier.text_encoder = _with_examples(
+                owner.classifier, data)
     box_images, val_images = data.image_folders
     base = data.boxed_names
     common = dict(
@@ -175,6 +185,16 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     if not owners:
         set_prompts(cfg, data.vocabulary, data.boxes is not None)
     return cfg
+
+
+def _with_examples(classifier: ConfigDict, data: OwnData) -> ConfigDict:
+    """A text encoder that knows examples of some classes."""
+    return ConfigDict(
+        type='mmdet_clim.ExampleTextEncoder',
+        encoder=classifier.text_encoder,
+        file=str(data.examples.absolute()),
+        templates=classifier.get('templates', DEFAULT_TEMPLATES),
+        weight=data.example_weight)
 
 
 def _leave_out(cfg: Config, *keys: str) -> None:
@@ -406,7 +426,7 @@ def _texts(cfg: Config, data: OwnData) -> dict:
             tag=dict(
                 type='mmdet_clim.RegionTagObjective',
                 vocabulary=data.vocabulary,
-                templates=classifier.get('templates', ('a photo of a {}.', )),
+                templates=classifier.get('templates', DEFAULT_TEMPLATES),
                 num_compositions=0,
                 loss=dict(
                     loss,
@@ -426,7 +446,7 @@ def _old_words(cfg: Config, checkpoint: Path, old_words: Sequence[str],
         detector=cfg.model,
         checkpoint=str(checkpoint.absolute()),
         vocabulary=list(old_words),
-        templates=classifier.get('templates', ('a photo of a {}.', )),
+        templates=classifier.get('templates', DEFAULT_TEMPLATES),
         loss_weight=weight)
 
 
