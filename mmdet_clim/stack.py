@@ -38,9 +38,13 @@ TORCHVISION_SCHEMAS = dict(
 # module: mmdet calls meshgrid so, and mmengine imports pkg_resources and then
 # reloads it.
 PYTHON_WARNINGS_OF_GOOD_RUNS = (
-    (r'torch\.meshgrid: in an upcoming release', r'torch\.functional'),
-    (r'pkg_resources is deprecated',
+    (r'torch\.meshgrid: in an upcoming release', UserWarning,
+     r'torch\.functional'),
+    (r'pkg_resources is deprecated', UserWarning,
      r'mmengine\.utils\.package_utils|importlib$'),
+    # mmdet's SimOTA and CSPNeXt, as they run and as they are imported.
+    (r'`torch\.cuda\.amp\.\w+\(args\.\.\.\)` is deprecated', FutureWarning,
+     r'mmdet\.'),
 )
 # The same that MMEngine logs: its checkpoint hook uses its own deprecated file
 # client, and a frozen parameter is what a config asked for.
@@ -252,9 +256,9 @@ def silence_warnings_of_good_runs() -> None:
     These are :data:`PYTHON_WARNINGS_OF_GOOD_RUNS`, and warnings of MMEngine's
     loggers that begin as one of :data:`LOGGED_WARNINGS_OF_GOOD_RUNS`.
     """
-    for message, module in PYTHON_WARNINGS_OF_GOOD_RUNS:
+    for message, category, module in PYTHON_WARNINGS_OF_GOOD_RUNS:
         warnings.filterwarnings(
-            'ignore', message, category=UserWarning, module=module)
+            'ignore', message, category=category, module=module)
     MMLogger.filter = _filter_record
 
 

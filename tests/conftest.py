@@ -7,6 +7,7 @@ import os
 os.environ['OMP_NUM_THREADS'] = '1'
 os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
+import json  # noqa: E402
 import multiprocessing  # noqa: E402
 import re  # noqa: E402
 import runpy  # noqa: E402
@@ -16,6 +17,7 @@ import sys  # noqa: E402
 import traceback  # noqa: E402
 import warnings  # noqa: E402
 from collections import OrderedDict  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -95,6 +97,31 @@ def run_tool(start_tool, tmp_path_factory):
         return process.exitcode, log.read_text()
 
     return run
+
+
+@pytest.fixture(scope='session')
+def small_clips():
+    """``with small_clips(folder, {name: config})``: open_clip's of the names.
+
+    They are files, as a table of open_clip's is forgotten at its next
+    ``add_model_config``, and are gone at the end of the block, so that later
+    tests find the real ones.
+    """
+
+    @contextmanager
+    def replace(folder, configs):
+        from open_clip import factory  # after mmdet_clim prepared for it
+        folder.mkdir()
+        for name, config in configs.items():
+            (folder / f'{name}.json').write_text(json.dumps(config))
+        factory.add_model_config(folder)
+        try:
+            yield
+        finally:
+            factory._MODEL_CONFIG_PATHS.remove(folder)
+            factory._rescan_model_configs()
+
+    return replace
 
 
 @pytest.fixture(scope='session')

@@ -230,6 +230,25 @@ def is_file_of_names(text: str) -> bool:
     return one_word and bool(re.search(r'[/\\]', text) or _SUFFIX.search(text))
 
 
+def with_files_read(texts: Iterable[str]) -> List[str]:
+    """Texts of a command line, in which a file stands for its names.
+
+    Args:
+        texts (Iterable[str]): Names or sentences, each as it is, or paths.
+
+    Returns:
+        list[str]: The texts; of a path, what :func:`read_class_names` reads.
+
+    Raises:
+        OSError: If such a file does not exist.
+        ValueError: If one cannot be read as names.
+    """
+    return [
+        name for text in texts for name in (
+            read_class_names(text) if is_file_of_names(text) else [text])
+    ]
+
+
 def split_at_commas(text: str) -> List[str]:
     """The parts of a text that are not empty."""
     return [part for part in _SEPARATORS.split(text) if part.strip()]

@@ -108,6 +108,7 @@ class CocoChecker:
         self.dropped: Counter = Counter()
         self._examples: Dict[str, str] = {}
         self._names: set = set()
+        self._files: set = set()
         self._left_out: set = set()
         #: Entries of images whose stated size may turn out wrong.
         self._images: Dict[int, dict] = {}
@@ -227,6 +228,11 @@ class CocoChecker:
             if not isinstance(name, str) or not name or not is_text(name):
                 self._refuse(where, key, name,
                              'the name of an image (LVIS: coco_url)')
+            if name in self._files:
+                self._refuse(
+                    where, key, name, 'one that no other image has: the boxes '
+                    'of one would be background in the other')
+            self._files.add(name)
         size = self._stated_size(entry, where)
         if size is None and self.need_sizes:
             size = self._missing_size(entry, where)

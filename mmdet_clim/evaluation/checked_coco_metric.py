@@ -32,7 +32,8 @@ class CheckedCocoMetric(CocoMetric):
         **kwargs: Of :class:`mmdet.CocoMetric`.
 
     Raises:
-        ValueError: If ``ann_file`` cannot be repaired.
+        ValueError: If ``ann_file`` cannot be repaired, or has no annotations
+            and something is to be measured.
     """
 
     def __init__(self,
@@ -46,6 +47,9 @@ class CheckedCocoMetric(CocoMetric):
         with get_local_path(ann_file, backend_args=backend_args) as path:
             content = read_coco(
                 path, shown=ann_file, need_names=False, need_sizes=False)
+        if not content['annotations'] and not self.format_only:
+            raise ValueError(f"{ann_file}: key 'annotations' is empty, "
+                             'expected what detections are measured against')
         for number, entry in enumerate(content['annotations'], 1):
             entry['id'] = number
         if sort_categories:
@@ -72,11 +76,13 @@ class CheckedCocoMetric(CocoMetric):
         if self._coco_api is not None and self.cat_ids is None:
             categories = self._coco_api.cats
             ids = {c['name'].strip(): i for i, c in categories.items()}
-            for name in map(str.strip, self.dataset_meta['classes']):
+            # Some of mmdet's own names end with a blank.
+            classes = [name.strip() for name in self.dataset_meta['classes']]
+            for name in classes:
                 if name not in ids:
                     ids[name] = max(categories, default=0) + 1
                     categories[ids[name]] = dict(id=ids[name], name=name)
-            self.cat_ids = [ids[n.strip()] for n in self.dataset_meta['classes']]
+            self.cat_ids = [ids[name] for name in classes]
         return super().compute_metrics(results)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:

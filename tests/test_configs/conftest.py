@@ -29,14 +29,15 @@ class RecordIterations(Hook):
         self.losses.append({k: v.item() for k, v in outputs.items()})
 
 
-@pytest.fixture(scope='session')
-def clip_checkpoint(tmp_path_factory):
+@pytest.fixture(scope='module')
+def clip_checkpoint(small_clips, tmp_path_factory):
     """A CLIP with the name and width of ViT-B/32 that is otherwise small.
 
     ``CLIP_VIT_B_32`` names it while tests run.
     """
     import open_clip  # after mmdet_clim, which prepares for it
-    path = tmp_path_factory.mktemp('clip') / 'clip.pt'
+    folder = tmp_path_factory.mktemp('clip')
+    path = folder / 'clip.pt'
     small = dict(
         embed_dim=512,
         quick_gelu=True,
@@ -44,8 +45,8 @@ def clip_checkpoint(tmp_path_factory):
             image_size=32, layers=1, width=32, patch_size=16, head_width=16),
         text_cfg=dict(
             context_length=77, vocab_size=49408, width=32, heads=2, layers=1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(open_clip.factory._MODEL_CONFIGS, CLIP, small)
+    with pytest.MonkeyPatch.context() as patch, small_clips(
+            folder / 'models', {CLIP: small}):
         torch.manual_seed(0)
         torch.save(open_clip.create_model(CLIP).state_dict(), path)
         patch.setenv('CLIP_VIT_B_32', str(path))

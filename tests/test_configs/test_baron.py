@@ -52,7 +52,7 @@ class RecordLosses(Hook):
 
 
 @pytest.fixture(scope='module')
-def files(openmoji_root, repository, tmp_path_factory):
+def files(openmoji_root, repository, small_clips, tmp_path_factory):
     """The environment variables of the configs, set to files made here."""
     import open_clip  # after mmdet_clim, which prepares for it
 
@@ -72,8 +72,8 @@ def files(openmoji_root, repository, tmp_path_factory):
         text_cfg=dict(
             context_length=77, vocab_size=49408, width=32, heads=2, layers=1))
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(open_clip.factory._MODEL_CONFIGS, CLIP, small)
+    with pytest.MonkeyPatch.context() as patch, small_clips(
+            folder / 'models', {CLIP: small}):
         torch.save(
             open_clip.create_model(CLIP).state_dict(), folder / 'clip.pt')
         patch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')

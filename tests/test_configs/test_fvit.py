@@ -67,7 +67,7 @@ class RecordLosses(Hook):
 
 
 @pytest.fixture(scope='module')
-def roots(openmoji_root, tmp_path_factory):
+def roots(openmoji_root, small_clips, tmp_path_factory):
     """LVIS-like scenes, and the environment variables of the configs."""
     import open_clip  # after mmdet_clim, which prepares for it
     folder = tmp_path_factory.mktemp('fvit')
@@ -77,15 +77,14 @@ def roots(openmoji_root, tmp_path_factory):
         DatasetParameters(
             train=24, val=4, captioned=4, seed=0, size=96, vocabulary='lvis'),
         workers=1)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, vision in CLIPS.items():
-            patch.setitem(
-                open_clip.factory._MODEL_CONFIGS, name,
-                dict(
-                    embed_dim=24,
-                    quick_gelu=True,
-                    vision_cfg=vision,
-                    text_cfg=TEXT))
+    small = {
+        name:
+        dict(embed_dim=24, quick_gelu=True, vision_cfg=vision, text_cfg=TEXT)
+        for name, vision in CLIPS.items()
+    }
+    with pytest.MonkeyPatch.context() as patch, small_clips(
+            folder / 'models', small):
+        for name in CLIPS:
             for seed, variable in enumerate(VARIABLES[name]):
                 torch.manual_seed(seed)
                 file = folder / f'{variable}.pt'

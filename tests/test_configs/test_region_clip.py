@@ -46,7 +46,7 @@ RECIPES = [
 
 
 @pytest.fixture(scope='module')
-def roots(openmoji_root, tmp_path_factory):
+def roots(openmoji_root, small_clips, tmp_path_factory):
     """COCO's files that OpenMoji-COCO lacks; small CLIPs of great names."""
     import open_clip  # after mmdet_clim, which prepares for it
     folder = tmp_path_factory.mktemp('region_clip')
@@ -74,15 +74,14 @@ def roots(openmoji_root, tmp_path_factory):
             dict(image_id=image['id'], bbox=[4, 4, 60, 50], score=.5)
             for image in captions['images'][::2]
         ]))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, (variable, vision) in CLIPS.items():
-            patch.setitem(
-                open_clip.factory._MODEL_CONFIGS, name,
-                dict(
-                    embed_dim=24,
-                    quick_gelu=True,
-                    vision_cfg=vision,
-                    text_cfg=TEXT))
+    small = {
+        name:
+        dict(embed_dim=24, quick_gelu=True, vision_cfg=vision, text_cfg=TEXT)
+        for name, (_, vision) in CLIPS.items()
+    }
+    with pytest.MonkeyPatch.context() as patch, small_clips(
+            folder / 'models', small):
+        for name, (variable, _) in CLIPS.items():
             torch.manual_seed(0)
             file = folder / f'{variable}.pt'
             torch.save(open_clip.create_model(name).state_dict(), file)

@@ -5,7 +5,11 @@ import os
 
 import pytest
 
-from mmdet_clim.datasets.class_names import LONGEST, split_names
+from mmdet_clim.datasets.class_names import (
+    LONGEST,
+    split_names,
+    with_files_read,
+)
 from mmdet_clim.datasets.vocabulary import (
     build_vocabulary,
     vocabulary_of_words,
@@ -250,6 +254,17 @@ def test_a_long_text_is_no_path():
 ])
 def test_words_of_a_command_line(words, names):
     assert list(vocabulary_of_words(words).names) == names
+
+
+def test_texts_and_files_of_a_command_line(tmp_path):
+    """Sentences stay as they are, with commas and points."""
+    (tmp_path / 'names.txt').write_text('dog\nbus\n')
+    assert with_files_read(
+        ['a cat, on a mat.',
+         str(tmp_path / 'names.txt'),
+         'cat']) == ['a cat, on a mat.', 'dog', 'bus', 'cat']
+    with pytest.raises(FileNotFoundError, match='absent.txt'):
+        with_files_read(['cat', 'absent.txt'])
 
 
 @pytest.mark.parametrize('source, message', [

@@ -185,6 +185,8 @@ def gone(key, name):
     (entry('images', file_name=''), r"\(id 1\): key 'file_name' is ''"),
     (entry('images', file_name=3), r"\(id 1\): key 'file_name' is 3"),
     (entry('images', file_name='\ud83d.jpg'), r"key 'file_name' is"),
+    (lambda c: c['images'][1].update(file_name=c['images'][0]['file_name']),
+     r"images\[1\] \(id 2\): key 'file_name' is .* no other image has"),
     (gone('images', 'width'), r"\(id 1\): keys 'width' and 'height'"),
     (entry('images', width=-1), r"\(id 1\): key 'width' is -1"),
     (entry('images', width='wide'), r"\(id 1\): key 'width' is 'wide'"),

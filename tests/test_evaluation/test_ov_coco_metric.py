@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from mmdet.evaluation import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
@@ -403,14 +402,27 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path):
     flat = edited(ann_file, lambda n, a: a.update(bbox=[1, 1, 0, 9]))
     with pytest.raises(ValueError, match='edited.json: .*none that is left'):
         OVCocoMetric(flat)
+    without = write_coco(tmp_path / 'without.json', {}, 4)
+    with pytest.raises(ValueError, match="without.json: key 'annotations' is"):
+        OVCocoMetric(without)
+    CheckedCocoMetric(without, format_only=True, outfile_prefix=str(tmp_path))
 
 
 def test_mmdets_metric_on_a_checked_file(tmp_path):
+    """Labels are classes by name: mmdet takes the order of the file.
+
+    A class that the file lacks and blanks around names change nothing.
+    """
     boxes, samples = random_case(1, num_images=4)
     ann_file = write_coco(tmp_path / 'a.json', boxes, 4)
-    expected = run(CocoMetric(ann_file), samples)
+    expected = plain_coco(ann_file, samples)
     bare = edited(ann_file, lambda n, a: [a.pop(k) for k in ('id', 'area')])
-    assert run(CheckedCocoMetric(bare), samples) == expected
+    more = dict(META, classes=(*(f'{name} ' for name in CLASSES), 'absent'))
+    for meta in (META, more):
+        result = run(CheckedCocoMetric(bare, classwise=True), samples, meta)
+        measured = result['coco/bbox_mAP'], result['coco/bbox_mAP_50']
+        assert measured == pytest.approx(expected, abs=5e-4)
+    assert np.isnan(result['coco/absent_precision'])
 
 
 def test_an_unreadable_image_is_one_without_detections(tmp_path):

@@ -17,6 +17,7 @@ import mmdet_clim  # noqa: F401  isort: skip
 from mmdet_clim.command import run_command
 from mmdet_clim.datasets import Vocabulary, build_vocabulary
 from mmdet_clim.datasets.preparation.files import write_json
+from mmdet_clim.datasets.vocabulary import vocabulary_of_words
 from mmdet_clim.evaluation import CLASS_AP, compare_class_ap, read_class_ap
 from mmdet_clim.evaluation.command import add_runs
 from mmdet_clim.visualization import plot_class_ap
@@ -75,7 +76,8 @@ def vocabulary_of(args: argparse.Namespace,
         found = [
             name for seeds in runs.values() for of in seeds for name in of
         ]
-        return Vocabulary(tuple(dict.fromkeys(found)), tuple(args.base))
+        base = vocabulary_of_words(args.base).names
+        return Vocabulary(tuple(dict.fromkeys(found)), base)
     if args.annotations is None:
         return build_vocabulary(dict(dataset='mmdet_clim.OVCocoDataset'))
     return build_vocabulary(

@@ -481,7 +481,7 @@ def train(model: nn.Module, with_masks: bool, found: dict) -> None:
                          f'{parts(missing)}, others in {parts(broken)}')
 
 
-def train_odd_sizes(model: nn.Module) -> None:
+def train_odd_sizes(model: nn.Module, with_masks: bool) -> None:
     """A training step on mosaics of which no stride divides the sides.
 
     Raises:
@@ -491,7 +491,7 @@ def train_odd_sizes(model: nn.Module) -> None:
     model.zero_grad()
     data = model.data_preprocessor(
         collate([
-            boxed_image(1),
+            boxed_image(1, with_masks),
             *(mosaic(seed, size) for seed, size in zip((3, 4), ODD_SIZES))
         ]), True)
     losses = {
@@ -613,7 +613,7 @@ def examine(path: str, folder: Path) -> dict:
             found['reader'] += f' ({source})'
         ema = start_ema(model)
         attempt(found, 'trains', lambda: train(model, masks, found))
-        attempt(found, 'odd', lambda: train_odd_sizes(model))
+        attempt(found, 'odd', lambda: train_odd_sizes(model, masks))
         attempt(found, 'ema', lambda: use_ema(ema, model))
         attempt(found, 'evaluates', lambda: evaluate(model))
     return found
@@ -650,9 +650,8 @@ def table(results: Dict[str, dict]) -> str:
         lines.append('| ' + ' | '.join([
             name,
             found.get('reader', '–'), 'no' if closed else found['open'], *(
-                words[found.get(key)]
-                for key in KEYS), ' '.join(
-                    '; '.join(remarks).replace('|', r'\|').split())
+                words[found.get(key)] for key in KEYS), ' '.join('; '.join(
+                    remarks).replace('|', r'\|').split())
         ]) + ' |')
     return '\n'.join(lines)
 

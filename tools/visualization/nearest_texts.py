@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mmdet_clim.command import device_name, run_command
 from mmdet_clim.datasets import ImageTextDataset
+from mmdet_clim.datasets.class_names import with_files_read
 from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.engine.checkpoints import load_weights
@@ -77,7 +78,8 @@ def parse_args() -> argparse.Namespace:
         '--texts',
         nargs='+',
         default=[],
-        help='further texts; the first ones of nearest_regions.png')
+        help='further texts, or files of names; the first ones of '
+        'nearest_regions.png')
     parser.add_argument(
         '--num-images', type=int, default=100, help='(%(default)s)')
     parser.add_argument(
@@ -209,6 +211,7 @@ def as_json(images: List[CaptionedImage], regions: List[ReadRegion],
 def main() -> None:
     """Read the regions and the texts, and write what is nearest."""
     args = parse_args()
+    args.texts = with_files_read(args.texts)
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = MODELS.build(cfg.model).to(args.device).eval()

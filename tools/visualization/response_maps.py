@@ -24,6 +24,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmdet_clim.command import device_name, run_command
+from mmdet_clim.datasets.class_names import with_files_read
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.engine.checkpoints import load_weights
 from mmdet_clim.registry import MODELS
@@ -61,7 +62,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--texts',
         nargs='+',
         required=True,
-        help='class names or sentences, embedded as they are')
+        help='class names or sentences, embedded as they are, or files of '
+        'names')
     parser.add_argument(
         '--out', type=Path, required=True, help='the PNG to write')
     parser.add_argument(
@@ -93,6 +95,7 @@ def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
 def main(argv: Optional[List[str]] = None) -> None:
     """Draw the picture."""
     args = parse_args(argv)
+    args.texts = with_files_read(args.texts)
     loaded = [read_image_file(path) for path in args.images]
     images = [
         mmcv.imrescale(image, (args.size, args.size)) for image in loaded

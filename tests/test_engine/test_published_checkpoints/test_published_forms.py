@@ -206,8 +206,6 @@ BARON_LVIS = ('baron/ov_lvis/'
 REGRESSOR = dict(type='mmdet_clim.MLPRegressor')
 
 
-@pytest.mark.skip(
-    reason='fails after other tests of one process (passes alone): to be found')
 @pytest.mark.parametrize('name, config, words, missing', [
     ('baron_c4_ov-coco: captions', BARON_C4, 4, []),
     ('baron_c4_ov-coco: KD', BARON_C4, 4, ['*.logit_bias']),
