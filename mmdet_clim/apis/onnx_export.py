@@ -117,6 +117,10 @@ def export_onnx(detector: nn.Module,
     # The exporter gives a module back its mode, and its parts with it.
     graph = onnx_graph(detector, scale, padding).eval()
     classifiers = graph.classifiers
+    if any(c.vocabulary.phrases is not None for c in classifiers):
+        raise TypeError(
+            'export: the classes of a graph are an input, one embedding each; '
+            'expected none of several phrases')
     before = [classifier.class_embeddings for classifier in classifiers]
     is_base = torch.tensor(classifiers[0].vocabulary.is_base)
     # An odd size, so that no dimension is taken for a constant.

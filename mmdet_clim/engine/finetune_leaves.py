@@ -18,6 +18,7 @@ from mmdet_clim.evaluation.run_log import read_scalars
 from mmdet_clim.visualization.report import Section, write_report
 
 from .checkpoints import read_checkpoint
+from .finetune_keeping import PICTURE, REPORT
 from .finetune_labels import propose_labels
 from .finetune_report import (
     AFTER,
@@ -26,6 +27,7 @@ from .finetune_report import (
     curve_section,
     data_section,
     evaluation_sections,
+    kept_section,
     picture_section,
 )
 from .safetensors_files import save_safetensors
@@ -162,6 +164,10 @@ class Leaves:
             sections.append(
                 picture_section(self._captioned, self.images, self.vocabulary,
                                 find, LEAST_SCORE, self.seed))
+        kept = self.work_dir / REPORT
+        if kept.is_file():
+            sections.append(
+                kept_section(read_json(kept), self.work_dir / PICTURE))
         if self._counts.exists():
             counts = read_json(self._counts)
             sections.append(

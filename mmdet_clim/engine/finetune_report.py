@@ -225,6 +225,30 @@ def _truth_section(evaluated: Evaluated, vocabulary: Vocabulary,
                               note='dashed: wrong'))
 
 
+def kept_section(kept: Mapping, picture: Path) -> Section:
+    """What the detector knew before.
+
+    Args:
+        kept (Mapping): As :class:`KeptWords` reports it.
+        picture (Path): The images that differ most, where there are any.
+    """
+    rows = [(title, *(_percent(kept[key][which]) for which in (BEFORE, AFTER)))
+            for key, title in (('old_ap50', 'AP50 of words to keep'),
+                               ('new_ap50', 'AP50 of your words'),
+                               ('all_ap50', 'AP50 of all')) if key in kept]
+    agreement = kept.get('agreement')
+    if agreement is not None:
+        rows.append(('words to keep, found in your images', agreement[BEFORE],
+                     agreement[AFTER]))
+        rows.append(
+            ('found again, of these', '', _percent(agreement['found_again'])))
+    return Section('What it knew before', [
+        'The detector that the training began with and the one that is left, '
+        f'both with {len(kept["old_words"])} words to keep and yours. More is '
+        'in kept.json.'
+    ], ('', BEFORE, AFTER), rows, picture if picture.is_file() else None)
+
+
 def picture_section(captioned: Mapping, folder: Path, vocabulary: Vocabulary,
                     find: Mapping[str,
                                   Find], least: float, seed: int) -> Section:
@@ -314,6 +338,10 @@ def _novel(vocabulary: Vocabulary) -> List[str]:
     return [
         n for n, base in zip(vocabulary.names, vocabulary.is_base) if not base
     ]
+
+
+def _percent(share: Optional[float]) -> str:
+    return _number(None if share is None else 100 * share)
 
 
 def _number(value: Optional[float], form: str = '.1f') -> str:

@@ -20,6 +20,7 @@ from mmdet_clim.engine.finetune_report import (
     curve_section,
     data_section,
     evaluation_sections,
+    kept_section,
     picture_section,
 )
 from mmdet_clim.engine.safetensors_files import save_safetensors
@@ -211,6 +212,22 @@ def test_a_report_of_boxes(folder, tmp_path):
     at = cells.index('after')
     assert cells[at + 1] == '2'
     assert ['cat', '&lt;b&gt;dog', '1', '0'] == cells[-4:]
+
+
+def test_a_report_of_words_that_were_kept(tmp_path):
+    kept = dict(
+        old_words=['cat', 'dog'],
+        old_ap50=dict(before=.5, after=None),
+        agreement=dict(before=8, after=9, found_again=.75))
+    Image.new('RGB', (4, 3)).save(tmp_path / 'kept.png')
+    for name, pictures in (('kept.png', 1), ('none.png', 0)):
+        page, count = parts([kept_section(kept, tmp_path / name)], tmp_path)
+        assert count == pictures
+        assert re.findall('<td>(.*?)</td>', page) == [
+            'AP50 of words to keep', '50.0', '-',
+            'words to keep, found in your images', '8', '9',
+            'found again, of these', '', '75.0'
+        ]
 
 
 def test_a_report_without_boxes(folder, tmp_path):

@@ -78,10 +78,11 @@ def test_all_that_is_left(closed_set, openmoji_root, tmp_path, repository,
 
     report = (work_dir / 'report.html').read_text()
     for title in ('Data', 'Training', 'AP of each class', 'Kinds of errors',
-                  'Confusions', 'Before and after', 'Proposed boxes',
-                  'Settings'):
+                  'Confusions', 'Before and after', 'What it knew before',
+                  'Proposed boxes', 'Settings'):
         assert f'<h2>{title}</h2>' in report
-    assert report.count('base64,') == 3
+    pictures = 3 + (work_dir / 'kept.png').exists()
+    assert report.count('base64,') == pictures
     before, after = (
         json.loads((work_dir / 'evaluation' / f'{which}.json').read_text())
         for which in ('before', 'after'))

@@ -12,6 +12,7 @@ from .base import BaseObjective, BaseRegionObjective
 from .composition import compose_tiles, union_boxes
 from .context import BranchContext, BranchStage, TilesAlone
 from .grounding import GroundingObjective
+from .old_words import OldWordsObjective
 from .region_caption import RegionCaptionObjective
 from .region_pseudo_label import RegionPseudoLabelObjective
 from .region_tag import RegionTagObjective
@@ -20,8 +21,8 @@ from .tile_batch import Proposals, Regions, TileBatch, TileProposals
 __all__ = [
     'BagDistillationObjective', 'BagOfRegionsObjective', 'BagReader',
     'BaseObjective', 'BaseRegionObjective', 'BranchContext', 'BranchStage',
-    'ClassTexts', 'GroundingObjective', 'LikelyObjects', 'Proposals',
-    'RegionCaptionObjective', 'RegionPseudoLabelObjective',
+    'ClassTexts', 'GroundingObjective', 'LikelyObjects', 'OldWordsObjective',
+    'Proposals', 'RegionCaptionObjective', 'RegionPseudoLabelObjective',
     'RegionTagObjective', 'Regions', 'SampledBags', 'TileBatch',
     'TileProposals', 'TilesAlone', 'compose_tiles', 'union_boxes'
 ]

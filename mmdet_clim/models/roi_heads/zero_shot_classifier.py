@@ -89,7 +89,7 @@ class ZeroShotClassifier(BaseModule):
 
     @class_embeddings.setter
     def class_embeddings(self, embeddings: Tensor) -> None:
-        self.class_texts['embeddings'] = embeddings
+        self.class_texts.embeddings = embeddings
 
     def set_vocabulary(self,
                        vocabulary,
@@ -99,8 +99,8 @@ class ZeroShotClassifier(BaseModule):
         Args:
             vocabulary: Anything that ``build_vocabulary`` reads.
             embeddings (Tensor, optional): Text embeddings of the classes,
-                shape (C, D), of any norm. The text encoder is asked for them
-                where they are not given.
+                shape (C, D), or of their P phrases, of any norm. The text
+                encoder is asked for them where they are not given.
 
         Returns:
             Vocabulary: The vocabulary now in use.
@@ -113,7 +113,7 @@ class ZeroShotClassifier(BaseModule):
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is None:
             embeddings = encode_classes(self._class_encoder(),
-                                        vocabulary.names, self.templates)
+                                        vocabulary.texts, self.templates)
         return self.class_texts.set_vocabulary(vocabulary, embeddings)
 
     def _class_encoder(self) -> BaseTextEncoder:
@@ -127,9 +127,8 @@ class ZeroShotClassifier(BaseModule):
     def score(self, embeddings: Tensor) -> Tensor:
         """Region embeddings (N, D), any norm, to logits (N, C), float32."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosine = F.normalize(embeddings.float(), dim=1) \
-                @ self.class_embeddings.t()
-            logits = self.temperature * cosine
+            logits = self.temperature * self.class_texts.cosines(
+                F.normalize(embeddings.float(), dim=1))
             if self.logit_bias is None:
                 return logits
             return logits + self.logit_bias
