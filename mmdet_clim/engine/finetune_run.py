@@ -351,7 +351,8 @@ class Finetuning:
             return tagged_images(self.tags, self.images, vocabulary.names)
         if boxes is None:
             raise ValueError(f'--tags {BOXES}: expected --boxes beside it')
-        return boxed_images(boxes.content, vocabulary.names)
+        return boxed_images(boxes.content, boxes.images, self.images,
+                            vocabulary.names)
 
     def _check_means(self, inputs: Inputs) -> None:
         """Refuse means to keep words that have nothing to work with."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Union
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mmdet_clim.files import atomic_path
 
@@ -29,8 +29,10 @@ def save_safetensors(checkpoint: Mapping[str, Any], path: Path) -> None:
         name: value.detach().clone().contiguous()
         for name, value in checkpoint['state_dict'].items()
     }
+    # Its own way to a file leaves one that only its owner can read.
+    content = save(weights, dict(texts, format='pt'))
     with atomic_path(path) as beside:
-        save_file(weights, beside, dict(texts, format='pt'))
+        beside.write_bytes(content)
 
 
 def read_safetensors(path: Union[str, Path]) -> Dict[str, Any]:

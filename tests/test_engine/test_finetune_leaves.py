@@ -84,12 +84,15 @@ def test_boxes_that_a_caption_names(folder, tmp_path):
     assert api.loadCats([3])[0]['name'] == 'bus'
     again = read_boxes(file, folder)
     assert again.notes == '' and len(again.content['annotations']) == 3
-    assert boxed_images(again.content, NAMES[:1]) == [
-        dict(file_name=name, caption='cat', tags=['cat'])
-        for name in ('a.png', 'b/c.png')
-    ]
-    with pytest.raises(ValueError, match='--tags boxes: expected boxes of'):
-        boxed_images(again.content, ['zebra'])
+    for images, found in ((folder, ['a.png',
+                                    'b/c.png']), (folder / 'b', ['c.png']),
+                          (tmp_path, ['images/a.png', 'images/b/c.png'])):
+        assert boxed_images(again.content, folder, images, NAMES[:1]) == [
+            dict(file_name=name, caption='cat', tags=['cat']) for name in found
+        ]
+    for images, name in ((folder, 'zebra'), (tmp_path / 'other', 'cat')):
+        with pytest.raises(ValueError, match='--tags boxes: expected boxes'):
+            boxed_images(again.content, folder, images, [name])
 
 
 def test_no_boxes_and_no_tags(folder):

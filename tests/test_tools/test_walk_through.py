@@ -9,12 +9,12 @@ import subprocess
 SMALL = {
     '--train': '8',
     '--val': '4',
-    '--captioned': '8',
+    '--captioned': '32',
     '--iterations': '1',
 }
 # What the page leaves to the defaults.
 MORE = {
-    'make_openmoji_coco.py': ['--size', '128', '--workers', '1'],
+    'make_openmoji_coco.py': ['--workers', '1'],
     'finetune.py': ['--batch-size', '3', '--workers', '0'],
 }
 
@@ -65,7 +65,7 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     for name in re.findall(r'`(\w+\.\w+)`', table.replace('tools/', '')):
         assert (first / name).is_file() or name in ('infer.py', 'test.py')
     labels = json.loads((first / 'pseudo_labels.json').read_text())
-    assert len(labels['images']) == 8
+    assert len(labels['images']) == 32
     # A detector of one step still proposes what captions name.
     assert {a['category_id'] for a in labels['annotations']}
     assert (second / 'detector.safetensors').is_file()

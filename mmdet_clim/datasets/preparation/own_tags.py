@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Images that have names of classes and no captions."""
 import logging
+import os
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -61,26 +62,38 @@ def tagged_images(source: Union[str, Path], images: Path,
                     f'{images}')
 
 
-def boxed_images(content: Mapping, names: Sequence[str]) -> List[dict]:
+def boxed_images(content: Mapping, folder: Path, images: Path,
+                 names: Sequence[str]) -> List[dict]:
     """Images with the classes of their boxes as tags.
 
     Args:
         content (Mapping): The boxes, as a COCO JSON holds them, checked.
+        folder (Path): Folder of the images of the boxes.
+        images (Path): Folder of the captioned images, the same or one above
+            or below; images elsewhere are left out.
         names (Sequence[str]): The vocabulary; others are left out.
 
     Returns:
         list[dict]: As of :func:`tagged_images`.
 
     Raises:
-        ValueError: If no image has a box of the vocabulary.
+        ValueError: If no image below ``images`` has a box of the vocabulary.
     """
-    files = {i['id']: image_file_name(i) for i in content['images']}
+    root = images.absolute()
+    files = {
+        entry['id']:
+        Path(os.path.normpath(folder.absolute() / image_file_name(entry)))
+        for entry in content['images']
+    }
     classes = {c['id']: c['name'] for c in content['categories']}
-    pairs = [(files[entry['image_id']], classes[entry['category_id']])
-             for entry in content['annotations']
-             if classes[entry['category_id']] in set(names)]
-    return _entries(pairs, names, f'--tags {BOXES}: expected boxes of the '
-                    'vocabulary')
+    pairs = [(path.relative_to(root).as_posix(), name)
+             for path, name in ((files[entry['image_id']],
+                                 classes[entry['category_id']])
+                                for entry in content['annotations'])
+             if name in set(names) and path.is_relative_to(root)]
+    return _entries(
+        pairs, names, f'--tags {BOXES}: expected boxes of the '
+        f'vocabulary in images below {images}')
 
 
 def _entries(pairs: Iterable[Tuple[str, str]], names: Sequence[str],
