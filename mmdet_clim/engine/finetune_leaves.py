@@ -149,10 +149,12 @@ class Leaves:
 
     def _report(self, path: Path) -> None:
         summary = read_json(self.work_dir / 'captions_summary.json')
-        sections = [
-            data_section(summary, self.notes),
-            curve_section(read_scalars(self.work_dir))
-        ]
+        try:
+            scalars = read_scalars(self.work_dir)
+        except FileNotFoundError:
+            # Logs may be removed, and --cfg-options may have none written.
+            scalars = {}
+        sections = [data_section(summary, self.notes), curve_section(scalars)]
         if self.evaluated is not None:
             sections += evaluation_sections(self.evaluated(), self.vocabulary,
                                             self.seed)
