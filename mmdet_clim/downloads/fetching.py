@@ -6,7 +6,7 @@ import shutil
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Iterator, Optional
+from typing import Iterator, Optional
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -155,8 +155,7 @@ def _check(path: Path, digest: Optional[str], url: str) -> None:
     """Compare with the published digest."""
     if digest is None:
         return
-    with open(path, 'rb') as file:
-        found = _sha256(file)
+    found = file_sha256(path)
     if not found.startswith(digest.lower()):
         if path.suffix == '.part':
             path.unlink()
@@ -168,8 +167,14 @@ def _check(path: Path, digest: Optional[str], url: str) -> None:
                          f'{digest}... of {url}; {advice}')
 
 
-def _sha256(file: IO[bytes]) -> str:
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file of any size, in hexadecimal digits.
+
+    Args:
+        path (Path): The file.
+    """
     digest = hashlib.sha256()
-    while block := file.read(BLOCK):
-        digest.update(block)
+    with open(path, 'rb') as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
     return digest.hexdigest()

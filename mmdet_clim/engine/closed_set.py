@@ -18,6 +18,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.preparation.files import whole_file
+from mmdet_clim.downloads.fetching import file_sha256
 from mmdet_clim.models.dense_heads import ZeroShotLayer
 from mmdet_clim.models.roi_heads import ZeroShotClassifier, ZeroShotMixin
 from mmdet_clim.registry import DATASETS, MODELS
@@ -67,10 +68,10 @@ def zero_shot_start(detector: Path, checkpoint: Path,
     if not is_closed_set(cfg):
         return detector, checkpoint
     config, weights = work_dir / 'start.py', work_dir / 'start.pth'
-    source = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     text = cfg.pretty_text
     made = dict(
-        checkpoint=source, config=hashlib.sha256(text.encode()).hexdigest())
+        checkpoint=file_sha256(checkpoint),
+        config=hashlib.sha256(text.encode()).hexdigest())
     if config.is_file() and weights.is_file() and read_checkpoint(
             weights, mmap=True).get('meta') == made:
         return config, weights

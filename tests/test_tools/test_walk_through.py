@@ -64,6 +64,8 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     table = page[page.index('| file | for |'):page.index('Begin with')]
     for name in re.findall(r'`(\w+\.\w+)`', table.replace('tools/', '')):
         assert (first / name).is_file() or name in ('infer.py', 'test.py')
+    assert '<h2>What it knew before</h2>' in (first /
+                                              'report.html').read_text()
     labels = json.loads((first / 'pseudo_labels.json').read_text())
     assert len(labels['images']) == 32
     # A detector of one step still proposes what captions name.
