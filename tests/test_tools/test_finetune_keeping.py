@@ -207,7 +207,7 @@ def test_what_the_original_found_is_trained_on(whole_run, openmoji_root):
             after['pos_category_ids']) == {*before['pos_category_ids'], *more}
     cfg = Config.fromfile(whole_run / 'finetune.py')
     source = cfg.train_dataloader.dataset.datasets[0]
-    assert source.metainfo.base_classes == names[3:]
+    assert list(source.metainfo.base_classes) == names[3:]
     assert cfg.train_dataloader.sampler.source_ratio == [1, 1, 1]
     assert set(cfg.model.objectives) == {'caption', 'tag', 'old_words'}
 
@@ -331,8 +331,8 @@ def test_a_class_by_examples(options, openmoji_root, tmp_path):
     torch.testing.assert_close(
         model.roi_head.bbox_head.fc_cls.class_embeddings[0], vectors[0])
     content['annotations'][0]['category_id'] = content['annotations'][1][
-        'category_id'] = person + 1
-    content['categories'].append(dict(id=person + 1, name='other'))
+        'category_id'] = 999
+    content['categories'].append(dict(id=999, name='other'))
     with pytest.raises(ValueError, match='--examples: expected boxes of some'):
         write_examples(kept, boxes, data.names, tmp_path / 'e.pth')
 
