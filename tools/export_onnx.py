@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Export a two-stage or F-ViT detector to ONNX, its classes being an input.
+"""Export a detector to ONNX, its classes being an input.
 
 Beside OUT.onnx comes OUT.npz with the embeddings of the config's classes;
 tools/embeddings/embed_classes.py makes such files of other vocabularies, and
@@ -18,11 +18,9 @@ from typing import List, Optional, Tuple
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
 import numpy as np
-from mmdet.models.detectors import TwoStageDetector
 
-from mmdet_clim.apis import CLIMInferencer, export_onnx
+from mmdet_clim.apis import CLIMInferencer, write_onnx
 from mmdet_clim.command import run_command
-from mmdet_clim.engine.finetuning import resize_scale
 
 from run_onnx import OnnxRunner, read_embeddings, read_image  # isort: skip
 
@@ -126,19 +124,9 @@ def main(argv: Optional[List[str]] = None) -> None:
     args = parse_args(argv)
     find = CLIMInferencer(
         args.config, args.checkpoint, device='cpu', show_progress=False)
-    if not isinstance(find.model, TwoStageDetector):
-        raise TypeError('config: expected a two-stage detector, got '
-                        f'{type(find.model).__name__}')
-    export_onnx(find.model, args.scale or resize_scale(find.cfg), args.out)
-    head = find.model.roi_head.bbox_head
-    embeddings = args.out.with_suffix('.npz')
-    unfinished = args.out.with_suffix('.tmp.npz')
-    np.savez(
-        unfinished,
-        names=np.array(head.vocabulary.names),
-        vectors=head.fc_cls.class_embeddings.numpy())
-    unfinished.replace(embeddings)
-    print(f'{args.out}, {embeddings}: {len(head.vocabulary)} classes')
+    embeddings = write_onnx(find.model, find.cfg, args.out, args.scale)
+    names, _ = read_embeddings(embeddings)
+    print(f'{args.out}, {embeddings}: {len(names)} classes')
     if not compare(find, args.out, embeddings, args.check):
         sys.exit('export_onnx: expected detections at most '
                  f'{MOST_APART[0]:g} pixel and {MOST_APART[1]:g} of the score '

@@ -18,6 +18,9 @@ from typing import List, Optional
 
 from mmengine.config import DictAction
 
+# Of mmdet_clim.engine.finetune_leaves, which takes seconds to import.
+LEAVES = ('safetensors', 'labels', 'onnx', 'report')
+
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
@@ -38,8 +41,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--tags',
         type=Path,
         help="instead of captions, class names: .csv or .tsv with a column of "
-        "images and one of tags (or a column of 0 and 1 for each class), or "
-        "'folders' where each image is in a folder of its class")
+        "images and one of tags (or a column of 0 and 1 for each class), "
+        "'folders' where each image is in a folder of its class, or 'boxes' "
+        'for the classes of --boxes')
     parser.add_argument(
         '--vocabulary',
         type=Path,
@@ -150,6 +154,14 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         action='store_true',
         help='begin anew, whatever the work dir has of other data or options '
         'or of the same')
+    parser.add_argument(
+        '--leave',
+        nargs='*',
+        choices=LEAVES,
+        default=LEAVES,
+        help='what to leave beside the detector: its weights as safetensors, '
+        'boxes of your images for a labelling tool, a graph for ONNX, a '
+        'report (default: all)')
     args = parser.parse_args(argv)
     for key in ('detector', 'checkpoint', 'images', 'captions', 'vocabulary',
                 'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images',
@@ -165,7 +177,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.tags is not None:
         if args.captions is not None:
             parser.error('--tags: expected none beside --captions')
-        if str(args.tags) != 'folders' and not args.tags.exists():
+        if str(args.tags) not in ('folders',
+                                  'boxes') and not args.tags.exists():
             parser.error(f'--tags: {args.tags} does not exist')
     for key, least in (('iterations', 1), ('workers', 0), ('seed', 0)):
         if vars(args)[key] is not None and vars(args)[key] < least:

@@ -539,18 +539,20 @@ class CLIMInferencer(DetInferencer):
             # Before the model is built, and with an error that tells more.
             read_checkpoint(weights, mmap=True)
         self._weights = weights
-        return super()._init_model(cfg, weights, device)
+        # MMEngine would read the file itself, and no safetensors.
+        return super()._init_model(cfg, None, device)
 
     def _load_weights_to_model(self, model: nn.Module,
                                checkpoint: Optional[dict], cfg) -> None:
         if self.palette == 'none':
             self.palette = 'random'
         meta = {}
-        if checkpoint is None:
+        if self._weights is None:
             print_log(
                 'weights: none are given, so what is found is as random as '
                 'they are', 'current', logging.WARNING)
         else:
+            checkpoint = read_checkpoint(self._weights)
             meta = checkpoint.get('meta', {}).get('dataset_meta', {})
             load_weights(model, checkpoint, self._weights)
         parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]

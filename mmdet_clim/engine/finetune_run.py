@@ -36,13 +36,19 @@ from torch import Tensor, distributed
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
 from mmdet_clim.command import one_line
 from mmdet_clim.datasets.box_formats import OwnBoxes, read_boxes
+from mmdet_clim.datasets.coco_annotations import read_detections
+from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.datasets.preparation.counts import describe_summary
 from mmdet_clim.datasets.preparation.files import whole_file, write_json
 from mmdet_clim.datasets.preparation.own_captions import (
     prepare_image_text,
     read_synonyms,
 )
-from mmdet_clim.datasets.preparation.own_tags import tagged_images
+from mmdet_clim.datasets.preparation.own_tags import (
+    BOXES,
+    boxed_images,
+    tagged_images,
+)
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
 
@@ -52,6 +58,7 @@ from .checkpoints import (
     save_atomically,
     strip_state_dict,
 )
+from .closed_set import zero_shot_start
 from .config_checks import check_files, check_options, named_in_config
 from .cpu_processes import prepare_cpu_processes
 from .finetune_data import (
@@ -71,8 +78,10 @@ from .finetune_keeping import (
     KeptWords,
     words_to_keep,
 )
+from .finetune_leaves import LEAVES, Leaves
 from .finetune_names import point_out_names
 from .finetune_replay import replayed_boxes, replayed_tags
+from .finetune_report import AFTER, BEFORE, Evaluated
 from .finetuning import (
     OwnData,
     default_iterations,
@@ -89,7 +98,7 @@ BLEND = 'blend.json'
 #: Folder of the log of the evaluation, in the work dir.
 EVALUATION = 'evaluation'
 OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json', REPORT, THRESHOLDS,
-           PICTURE, BLEND)
+           PICTURE, BLEND, *LEAVES.values())
 #: What ``--replay`` trains on, in the work dir.
 EXAMPLES = 'examples.pth'
 REPLAYED_BOXES, REPLAYED_TAGS = 'replayed_boxes.json', 'replayed_tags.json'
@@ -152,7 +161,8 @@ class Finetuning:
         captions (Path, optional): File of captions; a text beside each image
             if not given.
         tags (Path, optional): Instead of captions: a table of class names,
-            or ``folders``; see ``tagged_images``.
+            or ``folders`` (see ``tagged_images``), or ``boxes``: the classes
+            of the boxes.
         synonyms (Path, optional): JSON of other words for classes.
         boxes, val_boxes (Path, optional): Boxes to train and to evaluate on,
             of any layout that ``read_boxes`` takes.
@@ -186,6 +196,8 @@ class Finetuning:
         examples (Path, optional): Boxes that show classes, of any layout.
         example_images (Path, optional): Folder of their images.
         example_weight (float): Of what boxes show beside the name, 0 to 1.
+        leave (Sequence[str]): What is left beside the detector, out of
+            ``LEAVES``. It is no part of what makes a run another one.
     """
 
     detector: Path
@@ -222,6 +234,9 @@ class Finetuning:
     examples: Optional[Path] = None
     example_images: Optional[Path] = None
     example_weight: float = 0.5
+    leave: Sequence[str] = tuple(LEAVES)
+    _inputs_read: Optional[Inputs] = field(
+        init=False, repr=False, default=None)
 
     def run(self) -> None:
         """Prepare, train, leave a plain detector, and evaluate it.
@@ -235,6 +250,9 @@ class Finetuning:
                 detector fails, which is written by then.
         """
         processes = _join_processes(self.launcher)
+        self.detector, self.checkpoint = _on_first_process(
+            lambda: zero_shot_start(self.detector, self.checkpoint, self.
+                                    work_dir))
         with ExitStack() as stack:
             plan = _on_first_process(lambda: self._begin(stack))
             if not plan.finished:
@@ -242,19 +260,18 @@ class Finetuning:
                     self._train(plan, processes)
                 _on_first_process(lambda: self._write(plan))
                 if plan.plain.test_evaluator is not None:
-                    self._evaluate(plan, processes)
+                    self._evaluate(plan, processes, AFTER)
                 _on_first_process(self._measure)
+            if self._compares(plan):
+                self._evaluate(plan, processes, BEFORE)
+            left = _on_first_process(lambda: self._leave(plan))
         if is_main_process():
-            print_log(self._describe(plan))
+            print_log('\n'.join([self._describe(plan), *left]))
 
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
-        inputs = self._inputs()
-        try:
-            cfg = Config.fromfile(self.detector)
-        except OSError as error:
-            raise ValueError(
-                f'--detector: {self.detector}: {error}') from error
+        inputs = self._inputs_read = self._inputs()
+        cfg = Config.fromfile(self.detector)
         data = self._data(inputs)
         self._kept = KeptWords(
             cfg, self.checkpoint,
@@ -318,18 +335,27 @@ class Finetuning:
     def _inputs(self) -> Inputs:
         """Read and check words, tags and boxes."""
         vocabulary = build_vocabulary(self.vocabulary)
-        tagged = None
-        if self.tags is not None:
-            tagged = tagged_images(self.tags, self.images, vocabulary.names)
+        boxes = self._boxes('--boxes', self.boxes, self.box_images, 'train')
         inputs = Inputs(
-            vocabulary, tagged,
-            self._boxes('--boxes', self.boxes, self.box_images, 'train'),
+            vocabulary, self._tagged(vocabulary, boxes), boxes,
             self._boxes('--val-boxes', self.val_boxes, self.val_images
                         or self.box_images, 'val'),
             self._boxes('--examples', self.examples, self.example_images
                         or self.box_images, 'train'))
         boxed_names('--examples', inputs.examples, vocabulary.names)
         return inputs
+
+    def _tagged(self, vocabulary: Vocabulary,
+                boxes: Optional[OwnBoxes]) -> Optional[List[dict]]:
+        """Images with class names in the place of captions."""
+        if self.tags is None:
+            return None
+        if str(self.tags) != BOXES:
+            return tagged_images(self.tags, self.images, vocabulary.names)
+        if boxes is None:
+            raise ValueError(f'--tags {BOXES}: expected --boxes beside it')
+        return boxed_images(boxes.content, boxes.images, self.images,
+                            vocabulary.names)
 
     def _check_means(self, inputs: Inputs) -> None:
         """Refuse means to keep words that have nothing to work with."""
@@ -670,11 +696,18 @@ class Finetuning:
                 'with the original failed, and the same command tries it '
                 f'again: {type(error).__name__}: {one_line(error)}') from error
 
-    def _evaluate(self, plan: Plan, processes: Config) -> None:
-        """Evaluate what was written, as ``tools/test.py`` would."""
-        cfg = _for_runner(plan.plain, processes, self.work_dir / EVALUATION,
-                          'detector.py')
-        cfg.load_from, cfg.resume = str(self.work_dir / 'detector.pth'), False
+    def _evaluate(self, plan: Plan, processes: Config, which: str) -> None:
+        """Evaluate what was written, or what the training began with.
+
+        As ``tools/test.py`` would. The detections of both are kept.
+        """
+        folder = self.work_dir / EVALUATION
+        cfg = _for_runner(plan.plain, processes, folder / which, 'detector.py')
+        weights = dict(
+            before=self.checkpoint, after=self.work_dir / 'detector.pth')
+        cfg.load_from, cfg.resume = str(weights[which]), False
+        cfg.test_evaluator.classwise = True
+        cfg.test_evaluator.outfile_prefix = str(folder / which)
         try:
             metrics = build_runner(cfg).test()
         except Exception as error:
@@ -682,13 +715,56 @@ class Finetuning:
                 f'{self.work_dir}/detector.pth is written; its evaluation '
                 'failed, and the same command tries it again: '
                 f'{type(error).__name__}: {one_line(error)}') from error
-        if is_main_process():
-            write_json(
-                self.work_dir / 'metrics.json', {
-                    key: None if math.isnan(value) else value
-                    for key, value in metrics.items()
-                },
-                indent=1)
+        if not is_main_process():
+            return
+        metrics = {
+            key: None if math.isnan(value) else value
+            for key, value in metrics.items()
+        }
+        write_json(folder / f'{which}.json', metrics, indent=1)
+        if which == AFTER:
+            of_groups = {
+                key: value
+                for key, value in metrics.items()
+                if not key.startswith('ov_coco/ap50_')
+            }
+            write_json(self.work_dir / 'metrics.json', of_groups, indent=1)
+
+    def _compares(self, plan: Plan) -> bool:
+        """Whether the first detector is still to be evaluated."""
+        return plan.plain.test_evaluator is not None \
+            and 'report' in self.leave \
+            and not (self.work_dir / LEAVES['report']).exists() \
+            and not (self.work_dir / EVALUATION / f'{BEFORE}.json').exists()
+
+    def _leave(self, plan: Plan) -> List[str]:
+        """Leave what is wanted beside the detector, and say what."""
+        inputs = self._inputs_read
+        meta = plan.plain.test_dataloader.dataset.metainfo
+        has_boxes = plan.plain.test_evaluator is not None
+        return Leaves(
+            self.work_dir, self.images, self.checkpoint,
+            build_vocabulary(
+                dict(
+                    names=list(meta.classes),
+                    base_names=list(meta.base_classes))), self.leave,
+            self.seed, [
+                boxes.notes for boxes in (inputs.boxes, inputs.val_boxes)
+                if boxes is not None
+            ], self._evaluated if has_boxes else None).write()
+
+    def _evaluated(self) -> Evaluated:
+        """What both detectors made of the images with boxes."""
+        folder = self.work_dir / EVALUATION
+        boxes = self._inputs_read.val_boxes
+        files = {which: folder / f'{which}' for which in (BEFORE, AFTER)}
+        return Evaluated(boxes.content, boxes.images, {
+            which: read_json(f'{file}.json')
+            for which, file in files.items()
+        }, {
+            which: read_detections(f'{file}.bbox.json')
+            for which, file in files.items()
+        })
 
     def _describe(self, plan: Plan) -> str:
         """What there is now."""

@@ -159,12 +159,13 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
         _leave_out(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper',
                    'param_scheduler')
     else:
-        cfg.train_dataloader.dataset = ConfigDict(
-            common,
-            ann_file=str(data.boxes.absolute()),
-            data_prefix=dict(img=f'{box_images}/'),
-            filter_cfg=dict(filter_empty_gt=True),
-            pipeline=_pipeline(cfg.train_dataloader.dataset))
+        cfg.train_dataloader.dataset = _in_place_of(
+            cfg.train_dataloader.dataset,
+            ConfigDict(
+                common,
+                ann_file=str(data.boxes.absolute()),
+                data_prefix=dict(img=f'{box_images}/'),
+                filter_cfg=dict(filter_empty_gt=True)))
     # Inference reads classes and pipeline of a test set that has no images.
     test = ConfigDict(
         common, test_mode=True, pipeline=cfg.test_dataloader.dataset.pipeline)
@@ -352,6 +353,13 @@ def classifying_parts(part) -> Iterator[ConfigDict]:
             return
         for child in part.values():
             yield from classifying_parts(child)
+
+
+def _in_place_of(host: ConfigDict, own: ConfigDict) -> ConfigDict:
+    """A data set with the pipeline of a host's, which may mix images."""
+    if str(host.type).endswith('MultiImageMixDataset'):
+        return ConfigDict(host, dataset=_in_place_of(host.dataset, own))
+    return ConfigDict(own, pipeline=_pipeline(host))
 
 
 def _pipeline(dataset: ConfigDict) -> list:

@@ -68,7 +68,8 @@ def options(repository, openmoji_root, tmp_path_factory):
         val_images=openmoji_root / 'val2017',
         iterations=2,
         batch_size=3,
-        workers=0)
+        workers=0,
+        leave=())
 
 
 @pytest.fixture(scope='module')
