@@ -425,8 +425,8 @@ class Finetuning:
             workers=max(1, self.workers),
             overwrite=anew)
         print_log(describe_summary(summary))
-        for boxes, path in ((inputs.boxes, data.boxes), (inputs.val_boxes,
-                                                         data.val_boxes)):
+        for boxes, path in ((inputs.boxes, data.boxes),
+                            (inputs.val_boxes, self._val_boxes(inputs))):
             if boxes and boxes.file is None:
                 write_json(path, boxes.content)
         if self.replay is not None:
