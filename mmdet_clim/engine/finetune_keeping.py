@@ -207,10 +207,17 @@ class KeptWords:
     @cached_property
     def original(self) -> Dict[str, Tensor]:
         """The weights that it came with, by name, on the CPU."""
+        # The model may have others by now.
+        self.__dict__.pop('model', None)
         return {
             name: value.cpu().clone()
             for name, value in self.model.state_dict().items()
         }
+
+    def release(self) -> None:
+        """Drop the detector, which is built again when it is needed."""
+        self.__dict__.pop('model', None)
+        self.__dict__.pop('original', None)
 
     def average_precision(
             self, weights: Mapping[str, Tensor]) -> Tuple[dict, List[dict]]:

@@ -307,10 +307,11 @@ class Finetuning:
         anew = self.overwrite or before not in (None, wanted)
         count = self._prepare(inputs, data, anew)
         length = self.iterations
+        trained = self._trained_data(data, inputs)
         if length is None:
             length = default_iterations(count,
                                         self.batch_size * get_world_size(),
-                                        data.boxes is not None,
+                                        trained.boxes is not None,
                                         not reads_prompts(plan.plain))
         if inputs.examples is not None:
             data = self._with_examples(inputs.examples, data, cfg, anew)
@@ -320,6 +321,8 @@ class Finetuning:
                                             self._trained_data(data, inputs),
                                             length)
             self._read_in_parts(plan)
+        # The training needs the room.
+        self._kept.release()
         _write_config(plan.train, self.work_dir / 'finetune.py')
         plan.last = self._last_checkpoint()
         if plan.last is None:
@@ -422,8 +425,8 @@ class Finetuning:
             workers=max(1, self.workers),
             overwrite=anew)
         print_log(describe_summary(summary))
-        for boxes, path in ((inputs.boxes, data.boxes), (inputs.val_boxes,
-                                                         data.val_boxes)):
+        for boxes, path in ((inputs.boxes, data.boxes),
+                            (inputs.val_boxes, self._val_boxes(inputs))):
             if boxes and boxes.file is None:
                 write_json(path, boxes.content)
         if self.replay is not None:

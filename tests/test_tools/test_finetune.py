@@ -79,7 +79,8 @@ def options(detector, own, openmoji_root):
         iterations=4,
         batch_size=3,
         workers=1,
-        leave=())
+        leave=(),
+        keep=('none', ))
 
 
 def command(options, work_dir, *more):
