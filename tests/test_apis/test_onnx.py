@@ -21,6 +21,7 @@ from PIL import ExifTags, Image
 
 from mmdet_clim.apis import CLIMInferencer, OnnxDetector, export_onnx
 from mmdet_clim.apis.onnx_export import onnx_graph
+from mmdet_clim.apis.onnx_image import OnnxImage
 from mmdet_clim.engine.finetuning import resize_scale
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.registry import MODELS, TRANSFORMS
@@ -232,7 +233,10 @@ def test_a_dense_head_that_finds_nothing(tools, tmp_path):
 
 
 def test_on_a_frozen_clip(repository, images, tools, tmp_path, monkeypatch):
-    """F-ViT: its tower scores in the graph too, base and novel apart."""
+    """F-ViT: its tower scores in the graph too, base and novel apart.
+
+    On a canvas wider than the images, which the recipes have as well.
+    """
     import open_clip
     config = repository / CONFIGS / 'open_clip_small.json'
     open_clip.add_model_config(config)
@@ -246,8 +250,11 @@ def test_on_a_frozen_clip(repository, images, tools, tmp_path, monkeypatch):
     detector = MODELS.build(cfg.model)
     detector.init_weights()
     (tmp_path / 'out').mkdir()
+    canvas = dict(
+        type='mmdet.Pad', size=(160, 128), pad_val=dict(img=(104, 117, 123)))
     check(detector.eval(), images, tools, tmp_path / 'out' / 'fvit.onnx',
-          (dict(dataset='mmdet_clim.OVCocoDataset'), ))
+          (dict(dataset='mmdet_clim.OVCocoDataset'), ),
+          TRANSFORMS.build(canvas))
 
 
 def test_the_tools(repository, openmoji_root, run_tool, tmp_path):
@@ -276,6 +283,46 @@ def test_the_tools(repository, openmoji_root, run_tool, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found['boxes']) == len(found['names']) > 0
+
+
+def test_paddings_of_the_image(tools, tmp_path):
+    """Of each kind and colour, as mmdet pads; no other has a graph.
+
+    The image has its size: a resized one may be a level apart.
+    """
+    from mmdet.datasets.transforms import Resize
+    from mmdet.models.data_preprocessors import DetDataPreprocessor
+    preprocessor = DetDataPreprocessor(
+        mean=[1., 2, 3],
+        std=[2., 3, 4],
+        bgr_to_rgb=True,
+        pad_size_divisor=32,
+        pad_value=5)
+    image = np.random.default_rng(0).integers(0, 256, (71, 128, 3), np.uint8)
+    for pad in (dict(size=(150, 140), pad_val=dict(img=(104, 117, 123))),
+                dict(size_divisor=50), dict(pad_to_square=True, pad_val=7),
+                dict(pad_to_square=True, size_divisor=48), None):
+        results = Resize(
+            scale=SCALE, keep_ratio=True)(
+                dict(img=image, img_shape=image.shape[:2]))
+        padding = None
+        if pad is not None:
+            padding = TRANSFORMS.build(dict(pad, type='mmdet.Pad'))
+            results = padding(results)
+        pixels = torch.from_numpy(results['img'].transpose(2, 0, 1).copy())
+        sample = DetDataSample(metainfo=dict(img_shape=results['img_shape']))
+        expected = preprocessor(
+            dict(inputs=[pixels], data_samples=[sample]), False)['inputs']
+        found, size, factors = OnnxImage(preprocessor, SCALE, padding)(
+            torch.from_numpy(image))
+        torch.testing.assert_close(found, expected)
+        assert tuple(size.tolist()) == results['img_shape']
+        assert factors.tolist() == [1] * 4
+    with pytest.raises(TypeError, match="padding_mode='constant' of the Pad"):
+        OnnxImage(
+            preprocessor, SCALE,
+            TRANSFORMS.build(
+                dict(type='mmdet.Pad', size=(9, 9), padding_mode='edge')))
 
 
 def test_what_the_runner_refuses(c4, tools, tmp_path):
