@@ -186,9 +186,13 @@ class Leaves:
     def _settings(self) -> Section:
         """The words and options of the run."""
         record = read_json(self.work_dir / 'fingerprint.json')
-        rows = [(key, value) for key, value in record['config'].items()
-                if value not in (None, [], {},
-                                 '') and key not in ('detector', 'vocabulary')]
+        rows = [
+            (key,
+             ', '.join(map(str, value)) if isinstance(value, list) else value)
+            for key, value in record['config'].items()
+            if value not in (None, [], {}, '') and key not in ('detector',
+                                                               'vocabulary')
+        ]
         return Section('Settings',
                        [f'Words: {", ".join(self.vocabulary.names)}'],
                        ('option', ''), rows)
