@@ -46,6 +46,7 @@ def test_a_vocabulary_of_phrases(tmp_path):
         dict(names=SIGNALS, base_names=['dog | cow|  bus']))
     assert split.base_names == ('dog', )
     assert split.is_base == (False, True, False)
+    assert words.subset([1]).phrases == (('dog', 'cow', 'bus'), )
     plain = build_vocabulary(['cat', 'dog'])
     assert plain.phrases is None and plain.texts == plain.names
     assert plain.class_of_text == (0, 1)

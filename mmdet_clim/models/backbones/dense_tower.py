@@ -1,18 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
 """Dense and regional features of the image tower of any open_clip model."""
-from typing import List, Optional, Sequence, Tuple
+from typing import Optional
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmdet_clim.models.open_clip_models import create_clip
 from mmdet_clim.registry import MODELS
 
-from .tower_reader import MODES, EncodedImages, TowerReader, unit
+from .image_tower import ImageTower, width_of
+from .tower_reader import MODES, TowerReader
 
 
 @MODELS.register_module()
-class DenseImageTower(nn.Module):
+class DenseImageTower(ImageTower):
     """The image tower of an open_clip model, read densely.
 
     Images may have any size, also not square: positional embeddings are
@@ -41,6 +41,8 @@ class DenseImageTower(nn.Module):
         pretrained (str, optional): Path of a checkpoint or a tag of the
             model. None: random weights; for tests only.
         mode (str): 'value', 'attention' or 'masked_pool'.
+        quick_gelu (bool, optional): Of a ViT, run the weights with QuickGELU
+            or with GELU, whatever ``model`` says. Defaults to what it says.
 
     Attributes:
         visual (nn.Module): The open_clip tower itself; its parameters are
@@ -50,7 +52,8 @@ class DenseImageTower(nn.Module):
             normalised, as open_clip has it for the model.
 
     Raises:
-        ValueError: If ``mode`` is another, the names are unknown (the
+        ValueError: If ``mode`` is another, ``quick_gelu`` is given for another
+            tower than a ViT of open_clip, the names are unknown (the
             message lists what exists), the checkpoint is one of another
             architecture (the message says which keys differ), or the tower's
             structure allows no dense features.
@@ -64,92 +67,22 @@ class DenseImageTower(nn.Module):
     def __init__(self,
                  model: str,
                  pretrained: Optional[str] = None,
-                 mode: str = 'value') -> None:
+                 mode: str = 'value',
+                 quick_gelu: Optional[bool] = None) -> None:
         super().__init__()
         if mode not in MODES:
             raise ValueError(f'mode: expected one of {MODES}, got {mode!r}')
         clip = create_clip(model, pretrained, type(self).__name__)
         self.visual = clip.visual
+        if quick_gelu is not None:
+            # Late, as in create_clip.
+            from mmdet_clim.models.open_clip_blocks import set_gelu
+            set_gelu(self.visual, quick_gelu)
         self.mean = tuple(clip.visual.preprocess_cfg['mean'])
         self.std = tuple(clip.visual.preprocess_cfg['std'])
         self._reader = build_reader(self.visual, mode)
         self.mode = mode
-        self.embed_dim = _width(self)
-
-    @property
-    def stride(self) -> int:
-        """Pixels per position of the dense features."""
-        return self._reader.stride
-
-    @property
-    def num_taps(self) -> int:
-        """How many intermediate maps :meth:`encode` can give."""
-        return self._reader.num_taps
-
-    @property
-    def tap_channels(self) -> Sequence[int]:
-        """Channels of each intermediate map."""
-        return self._reader.tap_channels
-
-    @property
-    def tap_strides(self) -> Sequence[int]:
-        """Pixels per position of each intermediate map."""
-        return self._reader.tap_strides
-
-    def encode(
-        self, images: Tensor, taps: Sequence[int] = ()
-    ) -> Tuple[List[Tensor], EncodedImages]:
-        """Run the tower once, for several of the methods below.
-
-        Args:
-            images (Tensor): Shape (N, 3, H, W), RGB, normalised.
-            taps (Sequence[int]): Which intermediate maps are wanted: after
-                which transformer block, or of which stage, counted from 0.
-
-        Returns:
-            tuple[list[Tensor], EncodedImages]: The maps (N, C, h, w) in that
-            order, and what ``*_of`` methods read.
-        """
-        return self._reader.encode(images, taps)
-
-    def image_embeddings_of(self, encoded: EncodedImages) -> Tensor:
-        """Unit vectors (N, D) of whole images."""
-        return unit(self._reader.whole(encoded))
-
-    def dense_features_of(self, encoded: EncodedImages) -> Tensor:
-        """Unit vectors (N, D, h, w) of all positions."""
-        return unit(self._reader.dense(encoded))
-
-    def region_features_of(self, encoded: EncodedImages,
-                           rois: Tensor) -> Tensor:
-        """Unit vectors (R, D) of regions.
-
-        Args:
-            encoded (EncodedImages): N images.
-            rois (Tensor): Shape (R, 5): index of the image, then absolute
-                xyxy pixels of the tower's input. Without regions, the result
-                is empty and connected to the graph.
-        """
-        if len(rois) == 0:
-            zero = encoded.features.float().sum() * 0
-            return zero + zero.new_zeros(0, self.embed_dim)
-        return unit(self._reader.regions(encoded, rois))
-
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Unit vectors (N, D) of whole images of any size (N, 3, H, W)."""
-        return self.image_embeddings_of(self.encode(images)[1])
-
-    def dense_features(self, images: Tensor) -> Tensor:
-        """Unit vectors (N, D, h, w) of images (N, 3, H, W)."""
-        return self.dense_features_of(self.encode(images)[1])
-
-    def region_features(self, images: Tensor, rois: Tensor) -> Tensor:
-        """Unit vectors (R, D) of regions (R, 5) of images (N, 3, H, W)."""
-        return self.region_features_of(self.encode(images)[1], rois)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The same as :meth:`dense_features`."""
-        return self.dense_features(images)
+        self.embed_dim = width_of(self)
 
 
 def build_reader(visual: nn.Module, mode: str) -> TowerReader:
@@ -179,14 +112,3 @@ def build_reader(visual: nn.Module, mode: str) -> TowerReader:
         f'no dense features of a {kind} with the head that it has: expected '
         'a VisionTransformer, a ModifiedResNet, or of timm a '
         'VisionTransformer, an Eva or a ConvNeXt without a pool of its own')
-
-
-@torch.no_grad()
-def _width(tower: DenseImageTower) -> int:
-    """D, by asking the tower."""
-    training = tower.training
-    tower.eval()
-    images = torch.zeros(1, 3, tower.stride, tower.stride)
-    width = tower.encode_image(images).shape[1]
-    tower.train(training)
-    return width

@@ -11,7 +11,12 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, encode_classes
+from mmdet_clim.models.text_encoders import (
+    DEFAULT_TEMPLATES,
+    Templates,
+    encode_classes,
+    resolve_templates,
+)
 from mmdet_clim.registry import MODELS
 
 from .objective_base import Towers
@@ -54,21 +59,29 @@ class CLIMOnCLIP(BaseModel):
     of this CLIP, and not from that of another one.
 
     Args:
-        image_tower (dict): Config of the ``DenseImageTower``.
-        text_encoder (dict): Config of the ``OpenCLIPTextEncoder``, frozen;
-            or of the ``OpenCLIPTextTower``, which is trained too.
+        image_tower (dict): Config of the ``DenseImageTower``; or of a
+            ``BackboneTower``, which needs no CLIP.
+        text_encoder (dict): Config of the ``OpenCLIPTextEncoder``, frozen,
+            or beside a ``BackboneTower`` of any text encoder; or of the
+            ``OpenCLIPTextTower``, which is trained too.
         objectives (dict): Name to config of an objective.
         unlocked_blocks (int | str): How many of the last blocks of the image
             tower are trained, all else of it being frozen; 'all': every
             weight of the tower.
         image_size (tuple[int, int]): (width, height) in pixels that training
-            images are padded to, and the size of the mosaics.
+            images are padded to.
         vocabulary (optional): The classes of regions at test time, anything
             that ``build_vocabulary`` reads.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            name, or ``'vild'`` or ``'imagenet'``.
         region_ways (Sequence[str]): How regions are read at test time:
             'roi', 'mask' (where masks are annotated), 'crop'.
         crop_enlarge (float): Factor on the sides of a box before its crop.
+        temperature (float, optional): The factor on the cosine of the
+            original, where the text encoder holds none. Defaults to CLIP's
+            own.
+        num_things (int, optional): Only boxes of the first so many classes
+            are enlarged. Defaults to all.
         data_preprocessor (dict, optional): Config of the preprocessor.
             Defaults to CLIP's own mean and deviation.
 
@@ -83,9 +96,11 @@ class CLIMOnCLIP(BaseModel):
                  unlocked_blocks: Union[int, str],
                  image_size: Tuple[int, int],
                  vocabulary: Any = None,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  region_ways: Sequence[str] = REGION_WAYS,
                  crop_enlarge: float = 1.5,
+                 temperature: Optional[float] = None,
+                 num_things: Optional[int] = None,
                  data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
         _check_names(objectives, region_ways)
@@ -98,6 +113,7 @@ class CLIMOnCLIP(BaseModel):
         self.text_encoder = MODELS.build(text_encoder)
         unlock_blocks(tower.visual, unlocked_blocks)
         self.unlocked_blocks = unlocked_blocks
+        self.temperature = temperature
         self._original = (_frozen_copy(tower), )
         self.objectives = nn.ModuleDict({
             name: MODELS.build(cfg)
@@ -107,9 +123,10 @@ class CLIMOnCLIP(BaseModel):
             objective.prepare(self.towers)
         self.vocabulary = None if vocabulary is None else build_vocabulary(
             vocabulary)
-        self.templates = tuple(templates)
+        self.templates = resolve_templates(templates)
         self.region_ways = tuple(region_ways)
         self.crop_enlarge = crop_enlarge
+        self.num_things = num_things
         self._class_embeddings: Optional[Tensor] = None
         self.register_load_state_dict_pre_hook(_accept_open_clip)
         # A weight that differs although it is frozen, if another CLIP loads.
@@ -123,7 +140,8 @@ class CLIMOnCLIP(BaseModel):
     @property
     def towers(self) -> Towers:
         """The towers, as the objectives take them."""
-        return Towers(self.image_tower, self._original[0], self.text_encoder)
+        return Towers(self.image_tower, self._original[0], self.text_encoder,
+                      self.temperature)
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
@@ -220,8 +238,11 @@ class CLIMOnCLIP(BaseModel):
             masks = regions.masks.to_tensor(torch.float32, image.device)
             found['mask'] = mask_embeddings(self.image_tower, encoded, masks)
         if 'crop' in self.region_ways:
+            factors = boxes.new_full((len(boxes), ), self.crop_enlarge)
+            if self.num_things is not None:
+                factors[regions.labels >= self.num_things] = 1
             found['crop'] = crop_embeddings(self.image_tower, image, boxes,
-                                            self.crop_enlarge)
+                                            factors)
         return InstanceData(**{
             way: value @ classes.t()
             for way, value in found.items()

@@ -10,7 +10,12 @@ from .bag_of_regions import (
 )
 from .base import BaseObjective, BaseRegionObjective
 from .composition import compose_tiles, union_boxes
-from .context import BranchContext, BranchStage, TilesAlone
+from .context import (
+    AnnotatedContext,
+    BranchContext,
+    BranchStage,
+    TilesAlone,
+)
 from .grounding import GroundingObjective
 from .old_words import OldWordsObjective
 from .region_caption import RegionCaptionObjective
@@ -19,10 +24,11 @@ from .region_tag import RegionTagObjective
 from .tile_batch import Proposals, Regions, TileBatch, TileProposals
 
 __all__ = [
-    'BagDistillationObjective', 'BagOfRegionsObjective', 'BagReader',
-    'BaseObjective', 'BaseRegionObjective', 'BranchContext', 'BranchStage',
-    'ClassTexts', 'GroundingObjective', 'LikelyObjects', 'OldWordsObjective',
-    'Proposals', 'RegionCaptionObjective', 'RegionPseudoLabelObjective',
-    'RegionTagObjective', 'Regions', 'SampledBags', 'TileBatch',
-    'TileProposals', 'TilesAlone', 'compose_tiles', 'union_boxes'
+    'AnnotatedContext', 'BagDistillationObjective', 'BagOfRegionsObjective',
+    'BagReader', 'BaseObjective', 'BaseRegionObjective', 'BranchContext',
+    'BranchStage', 'ClassTexts', 'GroundingObjective', 'LikelyObjects',
+    'OldWordsObjective', 'Proposals', 'RegionCaptionObjective',
+    'RegionPseudoLabelObjective', 'RegionTagObjective', 'Regions',
+    'SampledBags', 'TileBatch', 'TileProposals', 'TilesAlone', 'compose_tiles',
+    'union_boxes'
 ]

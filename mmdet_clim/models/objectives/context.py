@@ -4,7 +4,8 @@ from functools import cached_property
 from typing import Dict, List, Optional
 
 import torch
-from mmdet.structures import SampleList
+from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from mmdet_clim.models.region_readers import (
 )
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 
-from .tile_batch import Proposals, TileBatch, TileProposals
+from .tile_batch import Proposals, Regions, TileBatch, TileProposals
 
 
 class BranchContext:
@@ -114,6 +115,49 @@ class BranchContext:
             counts)
 
 
+class AnnotatedContext(BranchContext):
+    """A branch of images with boxes and without texts.
+
+    An image is one tile. Its boxes are the first of its proposals, with a
+    score of 1.
+
+    Args:
+        detector, reader, text_encoder, images: As of :class:`BranchContext`.
+        data_samples (list[DetDataSample]): N images with ``gt_instances``.
+    """
+
+    def __init__(self, detector: nn.Module, reader: BaseRegionReader,
+                 text_encoder: BaseTextEncoder, images: Tensor,
+                 data_samples: SampleList) -> None:
+        super().__init__(detector, reader, text_encoder, images,
+                         [_as_tile(sample) for sample in data_samples])
+        self._boxes = [
+            get_box_tensor(sample.gt_instances.bboxes)
+            for sample in data_samples
+        ]
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """The boxes of each image, then the detector's proposals."""
+        found = self.reader.propose(self.detector, self.feats)
+        return Proposals.of_images([
+            InstanceData(
+                bboxes=torch.cat([boxes.to(of.bboxes), of.bboxes]),
+                scores=torch.cat([of.scores.new_ones(len(boxes)), of.scores]))
+            for boxes, of in zip(self._boxes, found)
+        ])
+
+
+def _as_tile(sample: DetDataSample) -> DetDataSample:
+    """An image as a mosaic of one tile without texts."""
+    tile = DetDataSample(metainfo=dict(sample.metainfo, mosaic_grid=(1, 1)))
+    height, width = sample.img_shape[:2]
+    boxes = get_box_tensor(sample.gt_instances.bboxes)
+    tile.gt_instances = InstanceData(
+        bboxes=boxes.new_tensor([[0., 0., width, height]]))
+    return tile
+
+
 class TilesAlone(BranchContext):
     """Tiles without a detector, in one stage, for pictures and tests.
 
@@ -158,6 +202,9 @@ class BranchStage:
     def __init__(self, context: BranchContext, index: int) -> None:
         self.context = context
         self.index = index
+        #: What the objective at work took in the stage before; None in the
+        #: first.
+        self.regions_before: Optional[Regions] = None
 
     @property
     def count(self) -> int:
@@ -194,3 +241,25 @@ class BranchStage:
         """The largest likely object of each tile, (N, K, 4)."""
         return self.tile_proposals(min_overlap, max_proposals).largest(
             self.context.tiles.boxes)
+
+    def largest_refined(self,
+                        min_overlap: float = 0.3,
+                        max_proposals: int = 128) -> Tensor:
+        """The largest in each tile of what became of the regions before.
+
+        Returns:
+            Tensor: Shape (N, K, 4): of the boxes that the stage before made
+            of the regions which the objective took there, clamped to the tile
+            that holds most of each, the largest; the tile's own box where it
+            has none. In the first stage, of the proposals.
+        """
+        before, tiles = self.regions_before, self.context.tiles
+        if before is None:
+            return self.largest_in_tiles(min_overlap, max_proposals)
+        if not len(before):
+            return tiles.boxes
+        with torch.no_grad():
+            boxes = self.context.readings[self.index - 1].refine(before.rois)
+        candidates = Proposals.of_boxes(boxes, before.image, len(tiles.counts))
+        return tiles.assign(candidates, min_overlap,
+                            max_proposals).largest(tiles.boxes)

@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, BaseTextEncoder
+from mmdet_clim.models.text_encoders import (
+    DEFAULT_TEMPLATES,
+    BaseTextEncoder,
+    Templates,
+)
 from mmdet_clim.registry import MODELS
 
 from .base import BaseObjective
@@ -34,7 +38,7 @@ class OldWordsObjective(BaseObjective):
         detector (dict): Config of the plain detector.
         checkpoint (str): The original weights.
         vocabulary: Anything that ``build_vocabulary`` reads: the old words.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name; those
+        templates (str or Sequence[str]): See ``resolve_templates``; those
             of the detector's classifier.
         num_regions (int): Regions per image, the best by score.
         loss_weight (float): Weight of the loss.
@@ -48,7 +52,7 @@ class OldWordsObjective(BaseObjective):
                  detector: dict,
                  checkpoint: str,
                  vocabulary,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  num_regions: int = 64,
                  loss_weight: float = 1.0,
                  init_cfg: Optional[dict] = None) -> None:

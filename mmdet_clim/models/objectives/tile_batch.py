@@ -78,6 +78,26 @@ class Proposals:
             pad_sequence([of.scores for of in proposals], batch_first=True),
             [len(of) for of in proposals])
 
+    @classmethod
+    def of_boxes(cls, boxes: Tensor, image: Tensor,
+                 num_images: int) -> 'Proposals':
+        """From boxes that are all alike likely.
+
+        Args:
+            boxes (Tensor): Shape (R, 4), absolute xyxy pixels.
+            image (Tensor): int64 (R,), ascending, on the host: the image of
+                each.
+            num_images (int): N.
+        """
+        counts = image.bincount(minlength=num_images)
+        slot = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
+        place = upload(torch.stack([image, slot]), boxes).unbind()
+        shape = num_images, int(counts.max())
+        return cls(
+            boxes.new_zeros(*shape, 4).index_put(place, boxes),
+            boxes.new_zeros(shape).index_put(place, boxes.new_ones(())),
+            counts.tolist())
+
 
 @dataclass
 class TileProposals:

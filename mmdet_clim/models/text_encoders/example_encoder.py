@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Sequence
+from typing import List
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,13 @@ from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder
 from .precomputed import load_vectors
-from .prompts import DEFAULT_TEMPLATES, check_templates
 from .shared import build_text_encoder
+from .templates import (
+    DEFAULT_TEMPLATES,
+    Templates,
+    fill_template,
+    resolve_templates,
+)
 
 
 @MODELS.register_module()
@@ -25,8 +30,8 @@ class ExampleTextEncoder(BaseTextEncoder):
         encoder (dict): Config of the text encoder.
         file (str): Names of classes and their vectors, see
             ``PrecomputedTextEncoder``.
-        templates (Sequence[str]): Prompts with one ``{}``, in which a name is
-            one of these classes.
+        templates (str or Sequence[str]): See ``resolve_templates``: prompts in
+            which a name is one of these classes.
         weight (float): :math:`w`, from 0 to 1.
 
     Raises:
@@ -39,11 +44,11 @@ class ExampleTextEncoder(BaseTextEncoder):
     def __init__(self,
                  encoder: dict,
                  file: str,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  weight: float = 0.5) -> None:
         if not 0 <= weight <= 1:
             raise ValueError(f'weight: expected 0 to 1, got {weight}')
-        check_templates(templates)
+        templates = resolve_templates(templates)
         super().__init__(build_text_encoder(encoder))
         names, vectors = load_vectors(file)
         if vectors.shape[1] != self.dim:
@@ -54,7 +59,7 @@ class ExampleTextEncoder(BaseTextEncoder):
         self._examples = {
             text: vector
             for name, vector in zip(names, vectors)
-            for text in (name, *(prompt.replace('{}', name)
+            for text in (name, *(fill_template(prompt, name)
                                  for prompt in templates))
         }
 

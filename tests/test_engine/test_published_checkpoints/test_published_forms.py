@@ -22,7 +22,7 @@ from mmdet_clim.engine.published_checkpoints import (
     build_without_clip,
     convert_clip,
     convert_state_dict,
-    objective_biases,
+    objective_parts,
 )
 from mmdet_clim.engine.published_checkpoints.building import empty_clip
 
@@ -31,6 +31,7 @@ LISTS = HERE.parents[3] / 'shared' / 'checkpoint_keys'
 KEYS = json.loads(
     lzma.decompress((HERE / 'published_keys.json.xz').read_bytes()))
 SYNC = dict(type='SyncBN', requires_grad=True)
+HEAD = 'roi_head.bbox_head'
 # Widths of ViT-B/16, and narrower ones of the same depth.
 NARROW = {768: 48, 2304: 144, 3072: 192}
 
@@ -130,7 +131,7 @@ def c4(read):
 def test_detic_c4(c4, name, unused, biases):
     cfg, detector = c4
     weights = weights_of(name)
-    done = convert_state_dict(weights, detector, objective_biases(cfg))
+    done = convert_state_dict(weights, detector, objective_parts(cfg))
     assert done.family.name == 'detic_c4'
     assert check(weights, done, detector, unused) == len(weights)
     assert len(done.converted) == 331 and not done.kept
@@ -164,11 +165,11 @@ def test_detic_c4(c4, name, unused, biases):
 
 def test_biases_of_objectives_have_the_names_of_the_wrapper(c4):
     cfg, _ = c4
-    names = objective_biases(cfg)
+    names = objective_parts(cfg)
     own = build_without_clip(cfg).state_dict()
     assert sorted(names) == ['caption', 'tag']
-    assert all(own[name] == -20 for name in names.values())
-    assert objective_biases(cfg.detector) == {}
+    assert all(own[f'{part.prefix}bias'] == -20 for part in names.values())
+    assert objective_parts(cfg.detector) == {}
 
 
 def test_a_background_that_is_one_is_refused(c4):
@@ -199,53 +200,88 @@ def centernet2(read):
         read('detic/ov_lvis/detic_r50-centernet2_90k_ov-lvis_base.py'))
 
 
-BARON_C4 = 'baron/ov_coco/baron_r50-caffe-c4_90k_ov-coco_base.py'
-BARON_FPN = 'baron/ov_coco/baron_r50-fpn-syncbn_90k_ov-coco_base.py'
+BARON_C4 = 'baron/ov_coco/baron_r50-caffe-c4_90k_ov-coco_{}.py'
+BARON_FPN = 'baron/ov_coco/baron_r50-fpn-syncbn_90k_ov-coco_{}.py'
 BARON_LVIS = ('baron/ov_lvis/'
-              'baron_mask-rcnn_r50-fpn-syncbn_90k_ov-lvis_base.py')
-REGRESSOR = dict(type='mmdet_clim.MLPRegressor')
+              'baron_mask-rcnn_r50-fpn-syncbn_45k_ov-lvis_distillation.py')
 
 
-@pytest.mark.parametrize('name, config, words, missing', [
-    ('baron_c4_ov-coco: captions', BARON_C4, 4, []),
-    ('baron_c4_ov-coco: KD', BARON_C4, 4, ['*.logit_bias']),
-    ('baron_fpn: OV-COCO KD', BARON_FPN, 6,
-     ['rpn_head.rpn_cls.*', '*.logit_bias']),
-    ('baron_fpn: OV-LVIS KD', BARON_LVIS, 4, []),
-    ('baron_fpn: OV-LVIS KD ensemble', BARON_LVIS, 4, []),
+@pytest.mark.parametrize('name, config, objective', [
+    ('baron_c4_ov-coco: captions', BARON_C4.format('captions'), 'bag'),
+    ('baron_c4_ov-coco: KD', BARON_C4.format('distillation'), 'distillation'),
+    ('baron_fpn: OV-COCO KD', BARON_FPN.format('distillation'),
+     'distillation'),
+    ('baron_fpn: OV-LVIS KD', BARON_LVIS, 'distillation'),
+    ('baron_fpn: OV-LVIS KD ensemble', BARON_LVIS, 'distillation'),
 ])
-def test_baron(read, name, config, words, missing):
-    model = read(config, reg_predictor_cfg=REGRESSOR)
-    model.roi_head.bbox_head.classifier.num_words = words
-    detector = build_without_clip(model)
-    # Some a later config may have.
-    missing = [
-        pattern for pattern in missing if pattern.strip('*.').partition('.')[0]
-        in str(detector.state_dict().keys())
-    ]
+def test_baron(read, name, config, objective):
+    """In the configs as they are: all that a model uses has its place."""
+    cfg = read(config)
+    detector = build_without_clip(cfg.detector)
     weights = weights_of(name)
-    done = convert_state_dict(weights, detector, allow_missing=missing)
+    done = convert_state_dict(weights, detector, objective_parts(cfg))
     assert done.family.name == 'baron'
-    listed = sum(map(len, done.unused.values()))
-    assert check(weights, done, detector, listed) == len(weights)
+    # What is not used: CLIP, the class vectors, and an ensemble's other head.
+    unused = [name for names in done.unused.values() for name in names]
     assert all(
-        name.startswith(('roi_head.clip.', 'roi_head.baron_',
-                         'rpn_head.rpn_cls.', 'roi_head.bbox_head.'))
-        for names in done.unused.values() for name in names)
-    key = 'roi_head.bbox_head.fc_cls.'
-    assert torch.equal(done.state_dict[f'{key}projection.bias'],
-                       weights[f'{key}bias'])
+        name.startswith(('roi_head.clip.', 'roi_head.bbox_head.kd.')) or name
+        in ('roi_head.bbox_head.cls_embeddings', 'roi_head.bbox_head.is_base')
+        for name in unused)
+    joined = f'{HEAD}.bg_embedding.weight' in weights
+    # Of the background two entries become one.
+    assert check(weights, done, detector, len(unused)) == len(weights) - joined
+    assert not done.missing and not done.kept and not done.folded
+    ours = done.state_dict
+    assert torch.equal(ours[f'{HEAD}.fc_cls.projection.bias'],
+                       weights[f'{HEAD}.fc_cls.bias'])
+    if joined:
+        assert torch.equal(
+            ours[f'{HEAD}.fc_cls.background'],
+            weights[f'{HEAD}.bg_embedding.weight'][:, 0] +
+            weights[f'{HEAD}.bg_embedding.bias'])
+    else:
+        assert ours[f'{HEAD}.fc_cls.logit_bias'] == weights[f'{HEAD}.cls_bias']
+        assert done.checked == [f'{HEAD}.bg_embedding']
+    if 'rpn_head.rpn_cls.0.weight' in weights:
+        for part in ('0.weight', '0.bias', '2.weight', '2.bias'):
+            assert torch.equal(ours[f'rpn_head.rpn_cls.{part}'],
+                               weights[f'rpn_head.rpn_cls.{part}'])
+    # The position in a bag, layer by layer.
+    theirs = 'roi_head.baron_' + dict(
+        bag='caption', distillation='kd')[objective]
+    assert len(done.objectives) == 6
+    for layer in range(3):
+        for part in ('weight', 'bias'):
+            assert torch.equal(
+                done.objectives[f'objectives.{objective}.reader.position.'
+                                f'layers.{layer}.{part}'],
+                weights[f'{theirs}.positional_embed.pos_proj.{layer}.{part}'])
+
+
+def test_baron_without_objectives(read):
+    """A detector alone has no bags, and does without their positions."""
+    cfg = read(BARON_FPN.format('base'))
+    weights = weights_of('baron_fpn: OV-COCO KD')
+    done = convert_state_dict(weights, build_without_clip(cfg))
+    reason, = [why for why in done.unused if 'position' in why]
+    assert len(done.unused[reason]) == 6 and not done.objectives
+    # A config without the tower and the background is refused.
+    with pytest.raises(ValueError) as error:
+        convert_state_dict(
+            weights,
+            build_without_clip(read(BARON_C4.format('captions')).detector))
+    for text in ('unknown: rpn_head.rpn_cls.0.weight',
+                 'unknown: roi_head.bbox_head.bg_embedding.weight',
+                 'missing: roi_head.bbox_head.fc_cls.logit_bias'):
+        assert text in str(error.value)
 
 
 def fvit(read, folder, config):
-    """F-ViT with batch norms over all GPUs, as published, and few channels."""
-    model = read(config, norm_cfg=SYNC)
+    """F-ViT as its config has it, but for few channels."""
+    model = read(config)
     vision = dict(width=48, head_width=12)
     model.backbone.model = narrow_json(folder, 'ViT-B-16', vision)
-    model.backbone.norm_cfg = model.neck.norm_cfg = SYNC
     model.neck.in_channels = [48] * 4
-    if 'mask_head' in model.roi_head:
-        model.roi_head.mask_head.norm_cfg = SYNC
     return build_without_clip(model)
 
 
@@ -319,16 +355,23 @@ def test_half_a_background_is_refused(read, tmp_path):
 
 
 def test_fvlm(read, tmp_path):
-    """Its RPN has batch norms, which mmdet's has not: they are folded."""
-    model = read('fvit/ov_lvis/fvlm_rn50x64_2880_ov-lvis.py', norm_cfg=SYNC)
-    model.backbone.model = narrow_json(tmp_path, 'RN50x64', dict(width=8))
-    model.neck = dict(
-        type='mmdet.FPN',
-        in_channels=[512, 1024, 2048, 4096],
-        out_channels=256,
-        norm_cfg=SYNC,
-        num_outs=5)
-    model.roi_head.mask_head.norm_cfg = SYNC
+    """Its FPN and the batch norms of its RPN, as the config has them."""
+    weights, detector, tower = fvlm(read, tmp_path)
+    done = convert_state_dict(weights, detector)
+    assert not done.folded
+    assert check(weights, done, detector, len(tower) + 1) == len(weights)
+    for key in ('rpn_head.rpn_conv.1.bn.running_var',
+                'neck.lateral_convs.3.bn.weight'):
+        assert torch.equal(done.state_dict[key], weights[key])
+
+
+def fvlm(read, folder, **rpn_head):
+    """Published weights, our detector for them, and its tower's weights."""
+    model = read('fvit/ov_lvis/fvlm_rn50x64_2880_ov-lvis.py')
+    model.backbone.model = narrow_json(folder, 'RN50x64', dict(width=8))
+    if rpn_head:
+        del model.rpn_head['norm_cfg']
+        model.rpn_head.update(rpn_head)
     detector = build_without_clip(model)
     tower = {
         f'backbone.visual.{key}': value
@@ -336,6 +379,11 @@ def test_fvlm(read, tmp_path):
     }
     weights = weights_of('fvlm_rn50x64', like=tower)
     assert sum(key in tower for key in weights) == len(tower)
+    return weights, detector, tower
+
+
+def test_batch_norms_that_the_config_has_not_are_folded(read, tmp_path):
+    weights, detector, tower = fvlm(read, tmp_path, type='mmdet.RPNHead')
     done = convert_state_dict(weights, detector)
     assert len(done.folded) == 10
     assert check(weights, done, detector,
