@@ -104,14 +104,14 @@ test-onedl:
 
 lint: setup $(WITH_DOCS)
 	$(ENV_PYTHON) -m ruff check .
-	$(ENV_PYTHON) -m interrogate mmdet_clim
+	$(ENV_PYTHON) -m interrogate mmdet_clim mmdet_clim_cli
 	$(ENV_PYTHON) -m yapf --diff --recursive --parallel \
-		mmdet_clim configs tools benchmarks tests
+		mmdet_clim mmdet_clim_cli configs tools benchmarks tests
 
 format: setup
 	$(ENV_PYTHON) -m ruff check --fix .
 	$(ENV_PYTHON) -m yapf --in-place --recursive --parallel \
-		mmdet_clim configs tools benchmarks tests
+		mmdet_clim mmdet_clim_cli configs tools benchmarks tests
 
 setup: $(READY)
 	@$(ENV_PYTHON) tools/misc/gpu_support.py
@@ -183,7 +183,7 @@ $(STAMPS)/mmcv: $(STAMPS)/openmmlab
 		$(BUILD)/torch-$(TORCH)
 	$(done)
 
-PACKAGE_FILES := $(shell git ls-files mmdet_clim configs tools 2>/dev/null) \
+PACKAGE_FILES := $(shell git ls-files mmdet_clim mmdet_clim_cli configs tools 2>/dev/null) \
 	setup.cfg pyproject.toml model-index.yml
 # Not editable: mim and `pkg::` configs do not find an editable install.
 $(STAMPS)/package: $(STAMPS)/mmcv $(wildcard $(PACKAGE_FILES))

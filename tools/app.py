@@ -15,12 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import List, Optional
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
-from mmengine.runner import find_latest_checkpoint
-
-from mmdet_clim.apis import CLIMInferencer, WordFinder
-from mmdet_clim.command import device_name, run_command
+# What takes seconds to import waits until the command line is read.
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, device_name
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 'demo_clim'
@@ -30,7 +27,7 @@ DEMO_RUN = Path('work_dirs/demo/seed0', DEMO)
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -113,6 +110,7 @@ def _demo_checkpoint() -> Optional[str]:
     """The last checkpoint of the demo, if it was run here."""
     if not DEMO_RUN.is_dir():
         return None
+    from mmengine.runner import find_latest_checkpoint
     return find_latest_checkpoint(str(DEMO_RUN))
 
 
@@ -125,6 +123,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         # gradio reads these when it is imported.
         os.environ['GRADIO_TEMP_DIR'] = folder
         os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+        from mmdet_clim.apis import CLIMInferencer, WordFinder
         from mmdet_clim.apis.page import build_page, serve
         find = WordFinder(
             CLIMInferencer(

