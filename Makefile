@@ -6,7 +6,7 @@
 # make test-onedl  the fast tests with the onedl forks of mmengine, mmcv and
 #                  mmdet, in an environment of their own, ONEDL_VENV
 # make docs        the documentation, in docs/_build/html
-# make lint        the style of the code, and that it is documented
+# make lint        the style of the code, its types, and that it is documented
 # make setup       only the environment
 #
 # A step of the set-up is a line with its progress and the time left. What pip
@@ -104,6 +104,7 @@ test-onedl:
 
 lint: setup $(WITH_DOCS)
 	$(ENV_PYTHON) -m ruff check .
+	$(ENV_PYTHON) -m mypy
 	$(ENV_PYTHON) -m interrogate mmdet_clim mmdet_clim_cli
 	$(ENV_PYTHON) -m yapf --diff --recursive --parallel \
 		mmdet_clim mmdet_clim_cli configs tools benchmarks tests

@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Union
+from typing import Dict, List, Mapping, NamedTuple, Optional, Union
 
 from . import options
 
@@ -85,7 +85,7 @@ COMMANDS: Dict[str, Union[Command, Group]] = dict(
 )
 
 
-def _parser(prog: str, commands: Dict[str, Union[Command, Group]],
+def _parser(prog: str, commands: Mapping[str, Union[Command, Group]],
             description: str) -> argparse.ArgumentParser:
     width = max(map(len, commands))
     listed = '\n'.join(f'  {name:{width}}  {command.summary}'
@@ -115,7 +115,11 @@ def _version() -> str:
 
 def _package() -> Path:
     """Folder of mmdet_clim, which is not imported: that takes seconds."""
-    return Path(find_spec('mmdet_clim').submodule_search_locations[0])
+    spec = find_spec('mmdet_clim')
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            "No module named 'mmdet_clim'", name='mmdet_clim')
+    return Path(spec.submodule_search_locations[0])
 
 
 def script_of(command: Command) -> Path:
@@ -139,8 +143,9 @@ def main(argv: Optional[List[str]] = None) -> None:
             after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    prog, commands, description = 'clim', COMMANDS, \
-        'CLIM for any open-vocabulary detector of MMDetection.'
+    prog = 'clim'
+    commands: Mapping[str, Union[Command, Group]] = COMMANDS
+    description = 'CLIM for any open-vocabulary detector of MMDetection.'
     while True:
         parser = _parser(prog, commands, description)
         if commands is COMMANDS:

@@ -18,7 +18,8 @@ INTERRUPTED = 130
 # Found without an import, which would take ten seconds.
 PACKAGES = tuple(
     Path(folder).resolve() for name in ('mmdet_clim', 'mmdet_clim_cli')
-    for folder in find_spec(name).submodule_search_locations)
+    if (spec := find_spec(name)) is not None
+    for folder in spec.submodule_search_locations or ())
 # What is raised on purpose, with a message for whoever gave the input.
 MESSAGES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError,
             NotImplementedError, ImportError, SyntaxError)

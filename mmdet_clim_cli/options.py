@@ -29,9 +29,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs)
         self._renamed = dict(renamed or {})
 
-    def parse_known_args(self,
-                         args: Optional[Sequence[str]] = None,
-                         namespace: Any = None) -> Any:
+    def parse_known_args(  # type: ignore[override]
+            self,
+            args: Optional[Sequence[str]] = None,
+            namespace: Any = None) -> Any:
         words = list(sys.argv[1:] if args is None else args)
         end = words.index('--') if '--' in words else len(words)
         for number, word in enumerate(words[:end]):

@@ -125,8 +125,10 @@ def test_a_command_gets_its_own_words(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['clim'])
     config = tmp_path / 'config.py'
     config.write_text('model = dict(b=1)\ntrain_cfg = dict(c=1)\n')
-    main(['config', str(config), '--cfg-options', 'model.b=[2,3]',
-          'train_cfg.c=x'])
+    main([
+        'config',
+        str(config), '--cfg-options', 'model.b=[2,3]', 'train_cfg.c=x'
+    ])
     cfg = {}
     exec(compile(ast.parse(capsys.readouterr().out), 'out', 'exec'), cfg)
     assert cfg['model'] == dict(b=[2, 3])

@@ -26,8 +26,8 @@ def test_ov_coco(tmp_path, draw):
         'ov_coco/ap50_cat': .4,
         'ov_coco/ap50_car': .7
     })
-    code, log = draw('--run', 'boxes', before, '--run', 'CLIM', after, '--out-dir',
-                     tmp_path / 'out')
+    code, log = draw('--run', 'boxes', before, '--run', 'CLIM', after,
+                     '--out-dir', tmp_path / 'out')
     assert code == 0, log
     rows = json.loads((tmp_path / 'out' / 'class_ap.json').read_text())
     gains = {row['name']: (row['novel'], row['gain']) for row in rows}

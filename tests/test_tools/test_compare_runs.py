@@ -85,7 +85,8 @@ def test_a_table_of_lvis(tmp_path, compare):
     cells = dict(zip(head.split('|'), row.split('|')))
     assert float(cells[' mask APr ']) == 10 and float(cells[' box APf ']) == 30
     code, log = compare('--run', 'CLIM', tmp_path / 'lvis', '--run', 'coco',
-                        write_run(tmp_path / 'coco', .2), '--out-dir', tmp_path)
+                        write_run(tmp_path / 'coco', .2), '--out-dir',
+                        tmp_path)
     assert code == 1 and "one metric, got ['ov_coco/', 'ov_lvis/']" in log
 
 
@@ -122,8 +123,8 @@ def test_a_table_of_clips(tmp_path, compare):
 
 
 def test_run_without_metrics(tmp_path, compare):
-    code, log = compare('--run', 'a', write_run(tmp_path / 'a', -1), '--out-dir',
-                        tmp_path)
+    code, log = compare('--run', 'a', write_run(tmp_path / 'a', -1),
+                        '--out-dir', tmp_path)
     assert code == 1
     assert 'expected metrics of OVCocoMetric' in log
 

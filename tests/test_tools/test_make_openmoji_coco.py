@@ -422,8 +422,8 @@ def test_wrong_parameters(wrong, message):
 
 def test_command(tmp_path, monkeypatch, capsys):
     out = tmp_path / 'data'
-    args = ('--out-dir', out, '--train', 2, '--val', 1, '--seed', 1, '--size', 64,
-            '--workers', 1)
+    args = ('--out-dir', out, '--train', 2, '--val', 1, '--seed', 1, '--size',
+            64, '--workers', 1)
     _run_tool(monkeypatch, *args)
     # as many captioned scenes as training scenes
     assert len(list((out / 'captioned2017').iterdir())) == 2
@@ -433,5 +433,5 @@ def test_command(tmp_path, monkeypatch, capsys):
         _run_tool(monkeypatch, '--out-dir', out, '--train', 2, '--val', 3,
                   '--seed', 1, '--size', 64)
     with pytest.raises(SystemExit, match='workers: .* got 0'):
-        _run_tool(monkeypatch, '--out-dir', tmp_path / 'x', '--train', 2, '--val',
-                  3, '--seed', 1, '--workers', 0)
+        _run_tool(monkeypatch, '--out-dir', tmp_path / 'x', '--train', 2,
+                  '--val', 3, '--seed', 1, '--workers', 0)

@@ -155,5 +155,6 @@ def test_the_tool(repository, openmoji_root, run_tool, tmp_path):
 
 def test_wrong_options(run_tool, tmp_path):
     code, log = run_tool('visualization/nearest_texts.py', 'a.py', 'a.pth',
-                         '--captions', 'a.json', '--top', 0, '--out-dir', tmp_path)
+                         '--captions', 'a.json', '--top', 0, '--out-dir',
+                         tmp_path)
     assert code == 2 and '--top: expected at least 1, got 0' in log
