@@ -46,6 +46,8 @@ COMMANDS: Dict[str, Union[Command, Group]] = dict(
                     'convert a published checkpoint of Detic, BARON, ...'),
     strip=Command('checkpoints/strip_wrapper.py',
                   'take the plain detector out of a checkpoint'),
+    share=Command('share.py',
+                  'save a detector as a folder, or push it to the Hub'),
     publish=Command('checkpoints/publish_weights.py',
                     'reduce a checkpoint to its weights'),
     config=Command('misc/print_config.py', 'print a config as a run sees it'),

@@ -33,7 +33,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--config', help='of the detector (default: the one in CHECKPOINT)')
     parser.add_argument(
-        '--checkpoint', help=f"(default: the demo's, in {DEMO_RUN})")
+        '--checkpoint',
+        help='file, folder of `clim share`, or hf://USER/NAME, which is '
+        f"downloaded (default: the demo's, in {DEMO_RUN})")
     parser.add_argument(
         '--score-thr',
         type=float,
@@ -85,7 +87,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         if args.checkpoint is None:
             parser.error(f'--checkpoint: there is none in {DEMO_RUN}; '
                          '`make demo` trains it, or give another')
-    elif not Path(args.checkpoint).is_file():
+    elif not (args.checkpoint.startswith('hf://')
+              or Path(args.checkpoint).exists()):
         parser.error(f'--checkpoint: {args.checkpoint} does not exist')
     return args
 
@@ -123,10 +126,11 @@ def main(argv: Optional[List[str]] = None) -> None:
         # gradio reads these when it is imported.
         os.environ['GRADIO_TEMP_DIR'] = folder
         os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
-        from mmdet_clim.apis import CLIMInferencer, WordFinder
+        from mmdet_clim.apis import WordFinder
         from mmdet_clim.apis.page import build_page, serve
+        from mmdet_clim.apis.sharing import load_detector
         find = WordFinder(
-            CLIMInferencer(
+            load_detector(
                 args.config,
                 args.checkpoint,
                 device=args.device,

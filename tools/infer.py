@@ -29,7 +29,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'inputs', nargs='+', help='images, folders of images, or videos')
     parser.add_argument(
         '--config', help='of the detector (default: the one in CHECKPOINT)')
-    parser.add_argument('--checkpoint', required=True)
+    parser.add_argument(
+        '--checkpoint',
+        required=True,
+        help='file, folder of `clim share`, or hf://USER/NAME, which is '
+        'downloaded')
     parser.add_argument(
         '--vocabulary',
         nargs='+',
@@ -101,9 +105,9 @@ def _files(inputs: List[str]) -> List[str]:
 def main(argv: Optional[List[str]] = None) -> None:
     """Find, draw and write."""
     args = parse_args(argv)
-    from mmdet_clim.apis import CLIMInferencer
     from mmdet_clim.apis.inferencer import VIDEO_SUFFIXES
-    find = CLIMInferencer(
+    from mmdet_clim.apis.sharing import load_detector
+    find = load_detector(
         args.config,
         args.checkpoint,
         vocabulary=args.vocabulary,

@@ -29,7 +29,7 @@ from mmdet.datasets.transforms import InferencerLoader
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import FUNCTIONS
+from mmengine.registry import FUNCTIONS, MODELS
 from mmengine.visualization import Visualizer
 from rich.progress import track
 from torch import Tensor, nn
@@ -150,7 +150,7 @@ class CLIMInferencer(DetInferencer):
             # the checkpoint holds.
             check_parts(model, source, ('model', 'test_dataloader'))
         if model is None and weights is not None:
-            model = _config_of(weights)
+            model = config_of(None, weights)
         super().__init__(
             model, weights, device, show_progress=show_progress, **kwargs)
         self._in_folder = False
@@ -539,11 +539,17 @@ class CLIMInferencer(DetInferencer):
         if cfg and 'detector' in cfg.model:
             # The text encoder of training is not needed.
             cfg.model = cfg.model.detector
-        if weights is not None:
-            # Before the model is built, and with an error that tells more.
-            read_checkpoint(weights, mmap=True)
+        # Before the model is built, and with an error that tells more than
+        # MMEngine's, which also knows no safetensors.
+        checkpoint = None if weights is None else read_checkpoint(weights)
         self._weights = weights
-        return super()._init_model(cfg, weights, device)
+        # It would be downloaded, or read for nothing.
+        if cfg.model.get('pretrained') is not None:
+            del cfg.model.pretrained
+        model = MODELS.build(cfg.model)
+        model.cfg = cfg
+        self._load_weights_to_model(model, checkpoint, cfg)
+        return model.to(device).eval()
 
     def _load_weights_to_model(self, model: nn.Module,
                                checkpoint: Optional[dict], cfg) -> None:
@@ -575,8 +581,19 @@ class CLIMInferencer(DetInferencer):
         return steps
 
 
-def _config_of(weights: Union[str, Path]) -> Config:
-    """The config that a checkpoint of a training holds."""
+def config_of(config: Union[str, Path, Config, None],
+              weights: Union[str, Path]) -> Config:
+    """The config of a detector: that of a file, or that of a checkpoint.
+
+    Args:
+        config (str, Path or Config, optional): Run as Python where it is a
+            file. None reads the one in the checkpoint as data.
+        weights (str or Path): The checkpoint.
+    """
+    if isinstance(config, Config):
+        return config
+    if config is not None:
+        return Config.fromfile(str(config))
     checkpoint = read_checkpoint(weights)
     cfg = checkpoint_config(checkpoint, weights)
     # Those of configs may write to services on the network.
