@@ -58,8 +58,7 @@ def plain_dense_features(visual: nn.Module, images: Tensor,
     positions = F.interpolate(
         positions.t().unflatten(1, visual.grid_size)[None],
         grid,
-        mode='bicubic',
-        antialias=True)
+        mode='bicubic')
     x = x + positions.flatten(2).transpose(1, 2)
     x = torch.cat([(visual.class_embedding + first).expand(len(x), 1, -1), x],
                   1)

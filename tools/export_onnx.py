@@ -126,7 +126,7 @@ def compare(find: CLIMInferencer, file: Path, embeddings: Path,
 def main(argv: Optional[List[str]] = None) -> None:
     """Export, and compare."""
     args = parse_args(argv)
-    from mmdet_clim.apis import CLIMInferencer, export_onnx
+    from mmdet_clim.apis import CLIMInferencer, canvas_of, export_onnx
     from mmdet_clim.engine.finetuning import resize_scale
     from mmdet.models.detectors import TwoStageDetector  # isort: skip
     find = CLIMInferencer(
@@ -134,7 +134,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     if not isinstance(find.model, TwoStageDetector):
         raise TypeError('config: expected a two-stage detector, got '
                         f'{type(find.model).__name__}')
-    export_onnx(find.model, args.scale or resize_scale(find.cfg), args.out)
+    export_onnx(find.model, args.scale or resize_scale(find.cfg), args.out,
+                canvas_of(find.cfg.test_dataloader.dataset.pipeline))
     head = find.model.roi_head.bbox_head
     embeddings = args.out.with_suffix('.npz')
     unfinished = args.out.with_suffix('.tmp.npz')

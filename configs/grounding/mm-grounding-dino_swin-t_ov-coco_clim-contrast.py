@@ -9,7 +9,8 @@ model = dict(
     type='mmdet_clim.CLIMDetector',
     detector=_base_.model,
     objectives=dict(
-        caption=_base_.clim_caption_objective, tag=_base_.clim_tag_objective),
+        caption=_base_.clim_caption_objective,
+        tag=dict(_base_.clim_tag_objective, vocabulary=_base_.vocabulary)),
     text_encoder=_base_.clim_text_encoder,
     region_reader=dict(type='mmdet_clim.GroundingReader', source='query'))
 train_dataloader = dict(
@@ -21,6 +22,10 @@ train_dataloader = dict(
     batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=dict(
         type='mmdet_clim.MultiSourceDataset',
-        datasets=[_base_.train_dataset, _base_.clim_mosaic_dataset]))
+        datasets=[
+            _base_.train_dataset,
+            # The 65 classes of the boxes, as in mmdet's own recipe.
+            dict(_base_.clim_mosaic_dataset, vocabulary=_base_.vocabulary)
+        ]))
 # The samples of both sources count.
 auto_scale_lr = dict(base_batch_size=128)

@@ -17,7 +17,7 @@ grounding_objectives = dict(
     tag=dict(
         type='mmdet_clim.GroundingObjective',
         texts='tags',
-        vocabulary=_base_.clim_vocabulary,
+        vocabulary=_base_.vocabulary,
         num_negatives=40,
         num_compositions=0,
         match='text'))
@@ -36,6 +36,10 @@ train_dataloader = dict(
     batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=dict(
         type='mmdet_clim.MultiSourceDataset',
-        datasets=[_base_.train_dataset, _base_.clim_mosaic_dataset]))
+        datasets=[
+            _base_.train_dataset,
+            # Prompts are of the 65 classes, as in mmdet's own recipe.
+            dict(_base_.clim_mosaic_dataset, vocabulary=_base_.vocabulary)
+        ]))
 # The samples of both sources count.
 auto_scale_lr = dict(base_batch_size=128)

@@ -23,6 +23,7 @@ model = dict(
         bbox_roi_extractor=dict(
             roi_layer=dict(sampling_ratio=2), out_channels=64),
         bbox_head=dict(
+            vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
             classifier=dict(
                 text_encoder=clip,
                 templates=('a picture of a {}.', ),
@@ -37,7 +38,9 @@ model = dict(
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=600, max_per_img=200),
         rcnn=dict(sampler=dict(num=64))),
-    test_cfg=dict(rpn=dict(nms_pre=600, max_per_img=150)))
+    test_cfg=dict(
+        rpn=dict(nms_pre=600, max_per_img=150),
+        rcnn=dict(score_thr=0.0001, nms=dict(iou_threshold=0.5))))
 
 max_iters = 1500
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

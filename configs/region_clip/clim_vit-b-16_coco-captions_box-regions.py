@@ -1,7 +1,8 @@
-# The same, measured on the boxes and masks of plain COCO, base and novel
-# classes of OV-COCO apart.
+# The same, measured on all boxes and masks of plain COCO, of whatever size,
+# base and novel classes of OV-COCO apart.
 _base_ = './clim_vit-b-16_coco-captions.py'
-model = dict(vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'))
+model = dict(
+    vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'), num_things=None)
 box_region_dataset = dict(
     type='mmdet_clim.OVCocoDataset',
     data_root=_base_.coco_root,
@@ -11,7 +12,7 @@ box_region_dataset = dict(
     pipeline=[
         dict(type='LoadImageFromFile'),
         dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
-        dict(type='mmdet.Resize', scale=(1024, 1024), keep_ratio=True),
+        *_base_.region_squares,
         dict(type='mmdet.PackDetInputs'),
     ])
 val_dataloader = dict(

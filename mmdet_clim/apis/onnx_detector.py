@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -27,11 +27,24 @@ MAX_LOG_RATIO = float(np.abs(np.log(16 / 1000)))
 ANY_SCORE = -1.0
 
 
+class Canvas(NamedTuple):
+    """What an image is padded to, below and at the right.
+
+    Attributes:
+        size (tuple[int, int]): (width, height) in pixels.
+        colour (tuple[float, float, float]): BGR.
+    """
+
+    size: Tuple[int, int]
+    colour: Tuple[float, float, float]
+
+
 class OnnxDetector(nn.Module):
     """A two-stage detector with its pre- and post-processing.
 
     The image is resized as mmdet's ``Resize(keep_ratio=True)`` does, to a
-    scale that is fixed at export; the classes are an input.
+    scale that is fixed at export, and padded as ``Pad(size=...)`` does; the
+    classes are an input.
 
     Args:
         detector (TwoStageDetector): With an RPN, a ``StandardRoIHead`` and a
@@ -39,17 +52,21 @@ class OnnxDetector(nn.Module):
             too.
         scale (tuple[int, int]): Longest and shortest side in pixels that an
             image is resized into.
+        canvas (Canvas, optional): What it is padded to then, if it is.
 
     Raises:
         TypeError: If the detector has other parts.
     """
 
-    def __init__(self, detector: TwoStageDetector, scale: Tuple[int,
-                                                                int]) -> None:
+    def __init__(self,
+                 detector: TwoStageDetector,
+                 scale: Tuple[int, int],
+                 canvas: Optional[Canvas] = None) -> None:
         super().__init__()
         _check(detector)
         self.detector = detector.eval()
         self.longest, self.shortest = max(scale), min(scale)
+        self.canvas = canvas
 
     def forward(self, image: Tensor, class_embeddings: Tensor,
                 is_base: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
@@ -84,24 +101,24 @@ class OnnxDetector(nn.Module):
 
         Returns:
             tuple[Tensor, Tensor, Tensor]: Images (1, 3, H', W'); (height,
-            width) that the image fills of them; and the factors (4,) from
-            the image to it, as of xyxy.
+            width) that the image, with its canvas, fills of them; and the
+            factors (4,) from the image to it, as of xyxy.
         """
         full = torch._shape_as_tensor(image)[:2].float()
         factor = torch.minimum(self.longest / full.max(),
                                self.shortest / full.min())
         size = (full * factor + .5).floor()
+        factors = (size / full).flip(0).repeat(2)
         pixels = _resize(image, size).permute(2, 0, 1)[None].float()
+        if self.canvas is not None:
+            pixels, size = _on_canvas(pixels, size, self.canvas)
         preprocessor = self.detector.data_preprocessor
         if preprocessor._channel_conversion:
             pixels = pixels.flip(1)
         pixels = (pixels - preprocessor.mean) / preprocessor.std
         divisor = preprocessor.pad_size_divisor
         padded = ((size + divisor - 1) / divisor).floor() * divisor
-        bottom, right = (padded - size)[0].long(), (padded - size)[1].long()
-        pixels = F.pad(pixels, (0, right, 0, bottom))
-        factors = (size / full).flip(0).repeat(2)
-        return pixels, size, factors
+        return _pad(pixels, padded - size), size, factors
 
     def features(self, inputs: Tensor):
         """Maps of the pyramid, and what a frozen tower made of the image."""
@@ -174,8 +191,10 @@ class OnnxDetector(nn.Module):
                                roi_head.beta)
 
 
-def export_onnx(detector: TwoStageDetector, scale: Tuple[int, int],
-                file: Path) -> None:
+def export_onnx(detector: TwoStageDetector,
+                scale: Tuple[int, int],
+                file: Path,
+                canvas: Optional[Canvas] = None) -> None:
     """Write a detector as one ONNX graph (opset 17).
 
     Inputs are ``image``, uint8 (H, W, 3) in BGR of any size,
@@ -188,11 +207,12 @@ def export_onnx(detector: TwoStageDetector, scale: Tuple[int, int],
         detector (TwoStageDetector): As :class:`OnnxDetector` takes it.
         scale (tuple[int, int]): As :class:`OnnxDetector` takes it.
         file (Path): It never holds half of a graph.
+        canvas (Canvas, optional): As :class:`OnnxDetector` takes it.
 
     Raises:
         TypeError: If the detector can not be exported.
     """
-    graph = OnnxDetector(detector, scale)
+    graph = OnnxDetector(detector, scale, canvas)
     head = detector.roi_head.bbox_head
     embeddings = head.fc_cls.class_embeddings
     is_base = torch.tensor(head.vocabulary.is_base)
@@ -230,6 +250,43 @@ def export_onnx(detector: TwoStageDetector, scale: Tuple[int, int],
     finally:
         unfinished.unlink(missing_ok=True)
         head.fc_cls.class_embeddings = embeddings
+
+
+def canvas_of(pipeline: Sequence[dict]) -> Optional[Canvas]:
+    """What a test pipeline pads images to; None if it does not.
+
+    Args:
+        pipeline (Sequence[dict]): Configs of its transforms.
+
+    Raises:
+        ValueError: If it pads otherwise than to a size.
+    """
+    for transform in pipeline:
+        if transform['type'].rpartition('.')[2] != 'Pad':
+            continue
+        if transform.get('size') is None:
+            raise ValueError('test pipeline: expected a Pad with a size, got '
+                             f'{dict(transform)}')
+        value = transform.get('pad_val', 0)
+        value = value.get('img', 0) if isinstance(value, dict) else value
+        if isinstance(value, (int, float)):
+            value = (value, value, value)
+        return Canvas(tuple(transform['size']), tuple(value))
+    return None
+
+
+def _on_canvas(pixels: Tensor, size: Tensor,
+               canvas: Canvas) -> Tuple[Tensor, Tensor]:
+    """An image (1, 3, h, w), BGR, of (height, width) ``size``, padded."""
+    colour = pixels.new_tensor(canvas.colour)[:, None, None]
+    padded = torch.maximum(size, size.new_tensor(canvas.size[::-1]))
+    return _pad(pixels - colour, padded - size) + colour, padded
+
+
+def _pad(pixels: Tensor, missing: Tensor) -> Tensor:
+    """Zeros below and at the right of (1, 3, h, w), so many (down, across)."""
+    bottom, right = missing[0].long(), missing[1].long()
+    return F.pad(pixels, (0, right, 0, bottom))
 
 
 def _base_names(detector: TwoStageDetector) -> List[str]:

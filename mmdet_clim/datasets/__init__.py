@@ -10,14 +10,14 @@ from .multi_source import (
     MultiSourceDataset,
     MultiSourceSampler,
 )
-from .ov_coco import CheckedCocoDataset, OVCocoDataset
+from .ov_coco import CheckedCocoDataset, OVCoco80Dataset, OVCocoDataset
 from .ov_lvis import OVLVISDataset
 from .vocabulary import Vocabulary, build_vocabulary
 
 __all__ = [
     'CheckedCocoDataset', 'ClassBalancedDataset', 'CocoPanopticRegionDataset',
     'ImageTextDataset', 'MultiSourceBatchSampler', 'MultiSourceDataset',
-    'MultiSourceSampler', 'OVCocoDataset', 'OVLVISDataset',
+    'MultiSourceSampler', 'OVCoco80Dataset', 'OVCocoDataset', 'OVLVISDataset',
     'UnreadableImageError', 'Vocabulary', 'build_vocabulary', 'decode_image',
     'read_image'
 ]

@@ -103,8 +103,10 @@ class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
             that a ``.json`` or ``.jsonl`` names (not of shards that are
             themselves the source).
         filter_cfg (dict, optional): ``min_size``: samples with a known side
-            shorter than this many pixels are dropped. ``novel_tags=True``:
-            so are those without a tag of a novel class of ``vocabulary``.
+            shorter than this many pixels are dropped. ``tagged=True``: so
+            are those without a tag of a class of ``vocabulary``, as in the
+            published caption files. ``novel_tags=True``: so are those
+            without a tag of a novel one.
         report_every (int): One of each this many unreadable images is
             reported, and the first.
         **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
@@ -139,13 +141,16 @@ class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
             words = None
         if words is not None:
             metainfo['classes'] = words.names
-        unknown = set(filter_cfg or {}) - {'min_size', 'novel_tags'}
+        wanted = dict(filter_cfg or {})
+        unknown = set(wanted) - {'min_size', 'tagged', 'novel_tags'}
         if unknown:
             raise ValueError('filter_cfg: expected only min_size and '
-                             f'novel_tags, got {sorted(unknown)}')
-        if (filter_cfg or {}).get('novel_tags') and words is None:
-            raise ValueError('filter_cfg: novel_tags needs a vocabulary, got '
-                             'none')
+                             'novel_tags, or tagged, got '
+                             f'{sorted(unknown)}')
+        for key in ('tagged', 'novel_tags'):
+            if wanted.get(key) and words is None:
+                raise ValueError(f'filter_cfg: {key} needs a vocabulary, got '
+                                 'none')
         self._words = words
         self.ann_files = (ann_file, ) if isinstance(
             ann_file, (str, Path)) else tuple(ann_file)
@@ -195,7 +200,7 @@ class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
         return samples
 
     def filter_data(self) -> List[dict]:
-        """Drop samples that are too small, or without a novel tag."""
+        """Drop samples that are too small, or lack a tag that is asked for."""
         wanted = dict(self.filter_cfg or {})
         min_size = wanted.get('min_size', 0)
         kept = [
@@ -203,6 +208,8 @@ class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
             if min(s.get('height', min_size), s.get('width', min_size)) >=
             min_size
         ]
+        if wanted.get('tagged'):
+            kept = [s for s in kept if s['tags']]
         if wanted.get('novel_tags'):
             is_base = self._words.is_base
             kept = [s for s in kept if not all(is_base[t] for t in s['tags'])]

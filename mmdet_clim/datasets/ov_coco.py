@@ -225,6 +225,21 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
 
 
 @DATASETS.register_module()
+class OVCoco80Dataset(OVCocoDataset):
+    """OV-COCO in the vocabulary of COCO's 80 classes.
+
+    The published recipes train and test with all of COCO's classes; 15 of
+    them are neither base nor novel, have no boxes in training and are not
+    evaluated (REFERENCE.md, section 2).
+    """
+
+    METAINFO = dict(
+        CocoDataset.METAINFO,
+        base_classes=BASE_CLASSES,
+        novel_classes=NOVEL_CLASSES)
+
+
+@DATASETS.register_module()
 class CheckedCocoDataset(OVCocoDataset):
     """COCO's 80 classes, or those of ``metainfo``, without a split.
 

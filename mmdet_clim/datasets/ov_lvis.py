@@ -40,7 +40,8 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
     LVIS v1 and smaller data sets of its format work alike. Their names are
     those of the file with blanks for underscores: they go into prompts. The
     metainfo holds ``classes``, ``base_classes``, ``novel_classes``,
-    ``image_counts`` (training images that show each class) and ``palette``.
+    ``image_counts`` (training images that show each class), ``raw_names``
+    (the names with their underscores) and ``palette``.
     A file of 1203 classes is taken for LVIS v1, whose 866 base and 337 novel
     classes are then checked.
 
@@ -90,7 +91,8 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
         """The classes of a file; see :class:`ClassesFromFile`."""
         with get_local_path(str(ann_file)) as path:
             stamp = Path(path).stat().st_mtime_ns
-            names, frequencies, counts = zip(*_read_categories(path, stamp))
+            raw, frequencies, counts = zip(*_read_categories(path, stamp))
+        names = tuple(map(class_name, raw))
         base = tuple(n for n, f in zip(names, frequencies) if f != 'r')
         novel = tuple(n for n, f in zip(names, frequencies) if f == 'r')
         split = (len(base), len(novel))
@@ -103,6 +105,7 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
             base_classes=base,
             novel_classes=novel,
             image_counts=counts,
+            raw_names=raw,
             palette=class_palette(len(names)))
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
@@ -123,7 +126,7 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
 
 @lru_cache(maxsize=8)
 def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
-    """Name, frequency and image count of each class, by its id.
+    """Raw name, frequency and image count of each class, by its id.
 
     Several heads, objectives and datasets of one model ask for the same file;
     ``stamp`` tells a changed file from the one that was read.
@@ -146,10 +149,9 @@ def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
                 "'id', 'name', 'image_count' (an integer) and 'frequency' "
                 f'out of {FREQUENCIES}, got {category}')
     categories = sorted(categories, key=lambda category: category['id'])
-    names = tuple(class_name(c['name']) for c in categories)
-    twice: List[str] = [n for n, k in Counter(names).items() if k > 1]
+    names = Counter(class_name(c['name']) for c in categories)
+    twice: List[str] = [n for n, k in names.items() if k > 1]
     if twice:
         raise ValueError(f"{path}: key 'categories' holds a name twice: "
                          f'{twice}')
-    return [(name, c['frequency'], c['image_count'])
-            for name, c in zip(names, categories)]
+    return [(c['name'], c['frequency'], c['image_count']) for c in categories]

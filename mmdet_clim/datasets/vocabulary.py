@@ -33,16 +33,20 @@ class Vocabulary:
             Every name when a vocabulary knows no split.
         image_counts (tuple[int], optional): Training images that show each
             class, where a long-tailed data set tells them.
+        raw_names (tuple[str], optional): The names as the data set's file
+            has them, such as ``bat_(animal)``, where ``names`` differ.
+            Prompts that say ``{raw}`` have these.
 
     Raises:
         ValueError: If it is empty, a name is empty or given twice, a base
             name is not one of ``names``, or there is not one image count of
-            at least 0 per name.
+            at least 0 or one raw name per name.
     """
 
     names: Tuple[str, ...]
     base_names: Tuple[str, ...]
     image_counts: Optional[Tuple[int, ...]] = None
+    raw_names: Optional[Tuple[str, ...]] = None
 
     def __post_init__(self):
         if not self.names:
@@ -70,6 +74,10 @@ class Vocabulary:
                 'vocabulary: expected one image count of at least 0 per '
                 f'class, got {len(counts)} counts from {min(counts)} on for '
                 f'{len(self.names)} classes')
+        if self.raw_names is not None and len(self.raw_names) != len(self):
+            raise ValueError(
+                'vocabulary: expected one raw name per class, got '
+                f'{len(self.raw_names)} for {len(self)} classes')
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,6 +87,16 @@ class Vocabulary:
         """One flag per class, True where the class is base."""
         base = set(self.base_names)
         return tuple(name in base for name in self.names)
+
+    def subset(self, indices: Iterable[int]) -> 'Vocabulary':
+        """The classes of these indices, in their order."""
+        rows = list(indices)
+        names = tuple(self.names[row] for row in rows)
+        counts, raw = self.image_counts, self.raw_names
+        return Vocabulary(
+            names, tuple(n for n in names if n in set(self.base_names)),
+            None if counts is None else tuple(counts[row] for row in rows),
+            None if raw is None else tuple(raw[row] for row in rows))
 
 
 def build_vocabulary(
@@ -203,7 +221,7 @@ def _from_dataset(source: Mapping) -> Vocabulary:
     names = tuple(map(str.strip, metainfo['classes']))
     base_names = metainfo.get('base_classes', names)
     return Vocabulary(names, tuple(map(str.strip, base_names)),
-                      metainfo.get('image_counts'))
+                      metainfo.get('image_counts'), metainfo.get('raw_names'))
 
 
 class ClassesFromFile(metaclass=ABCMeta):

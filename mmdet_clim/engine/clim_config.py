@@ -237,12 +237,15 @@ def _mixed_loader(cfg: Config, fragment: Config,
         # They make the batches of one set.
         if key not in ('sampler', 'batch_sampler', 'drop_last', 'dataset')
     }
+    sampler = dict(type='mmdet_clim.MultiSourceSampler', source_ratio=ratio)
+    if loader.get('sampler', {}).get('aspect_grouping'):
+        sampler['aspect_grouping'] = True
     return ConfigDict({
         **kept,
         'batch_size':
         sum(ratio),
         'sampler':
-        dict(type='mmdet_clim.MultiSourceSampler', source_ratio=ratio),
+        sampler,
         'batch_sampler':
         dict(type='mmdet_clim.MultiSourceBatchSampler'),
         'dataset':

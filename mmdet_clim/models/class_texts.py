@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """The classes of a detector, their texts, and which of them are base."""
-from typing import Optional, Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,10 @@ from .constants import Constants
 from .text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,
+    Templates,
     check_distinct,
     encode_classes,
+    resolve_templates,
 )
 
 
@@ -24,14 +26,15 @@ class ClassTexts(Constants):
 
     Args:
         vocabulary: Anything that ``build_vocabulary`` reads.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            name, or ``'vild'`` or ``'imagenet'``.
     """
 
     def __init__(self,
                  vocabulary,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES) -> None:
+                 templates: Templates = DEFAULT_TEMPLATES) -> None:
         super().__init__()
-        self.templates = tuple(templates)
+        self.templates = resolve_templates(templates)
         self._set(build_vocabulary(vocabulary))
         self.has_embeddings = False
 
@@ -63,8 +66,7 @@ class ClassTexts(Constants):
         """Unit vectors (C, D) of the classes, encoded when first asked for."""
         if not self.has_embeddings:
             self.set_embeddings(
-                encode_classes(text_encoder, self.vocabulary.names,
-                               self.templates))
+                encode_classes(text_encoder, self.vocabulary, self.templates))
         return self.embeddings
 
     def set_embeddings(self, embeddings: Tensor) -> None:

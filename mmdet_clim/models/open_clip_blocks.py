@@ -2,7 +2,12 @@
 """The residual blocks of open_clip's transformers, with another attention."""
 from typing import Callable
 
-from open_clip.transformer import Attention, CustomResidualAttentionBlock
+from open_clip.transformer import (
+    Attention,
+    CustomResidualAttentionBlock,
+    QuickGELU,
+    VisionTransformer,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,3 +57,25 @@ def value_path(attn: nn.Module, x: Tensor) -> Tensor:
             values = (heads * attn.head_scale[:, 0]).flatten(-2)
         values = attn.ln_inner(values)
     return attn.out_proj(values)
+
+
+def set_gelu(visual: nn.Module, quick: bool) -> None:
+    r"""Run a vision transformer with the other of two activations.
+
+    OpenAI's weights were trained with QuickGELU, :math:`x\,\sigma(1.702 x)`,
+    but the same weights run with GELU too, and F-ViT's published detectors
+    were trained on them run so (REFERENCE.md, section 5).
+
+    Args:
+        visual (nn.Module): ``visual`` of an open_clip model.
+        quick (bool): QuickGELU, or GELU.
+
+    Raises:
+        ValueError: If it is no vision transformer of open_clip.
+    """
+    if not isinstance(visual, VisionTransformer):
+        raise ValueError(
+            'quick_gelu: expected a VisionTransformer of open_clip, got a '
+            f'{type(visual).__name__}; leave it None')
+    for block in visual.transformer.resblocks:
+        block.mlp.gelu = QuickGELU() if quick else nn.GELU()

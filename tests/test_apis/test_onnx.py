@@ -18,7 +18,13 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from PIL import ExifTags, Image
 
-from mmdet_clim.apis import CLIMInferencer, OnnxDetector, export_onnx
+from mmdet_clim.apis import (
+    Canvas,
+    CLIMInferencer,
+    OnnxDetector,
+    canvas_of,
+    export_onnx,
+)
 from mmdet_clim.engine.finetuning import resize_scale
 from mmdet_clim.registry import MODELS
 
@@ -96,12 +102,16 @@ def fpn():
     return cfg
 
 
-def predict(detector, image):
+def predict(detector, image, canvas=None):
     """mmdet's own way from pixels to boxes."""
-    from mmdet.datasets.transforms import Resize
+    from mmdet.datasets.transforms import Pad, Resize
     results = Resize(
         scale=SCALE, keep_ratio=True)(
             dict(img=image, img_shape=image.shape[:2]))
+    if canvas is not None:
+        results = Pad(
+            size=canvas.size, pad_val=dict(img=canvas.colour))(
+                results)
     pixels = torch.from_numpy(results['img'].transpose(2, 0, 1).copy())
     sample = DetDataSample(
         metainfo=dict(
@@ -118,9 +128,9 @@ def predict(detector, image):
         scores=found.scores.numpy())
 
 
-def check(detector, images, tools, file, vocabularies):
+def check(detector, images, tools, file, vocabularies, canvas=None):
     """The same boxes and scores for every image and vocabulary."""
-    export_onnx(detector, SCALE, file)
+    export_onnx(detector, SCALE, file, canvas)
     run = tools['run_onnx'].OnnxRunner(file)
     for vocabulary in vocabularies:
         head = detector.roi_head.bbox_head
@@ -128,7 +138,7 @@ def check(detector, images, tools, file, vocabularies):
         names = head.vocabulary.names
         vectors = head.fc_cls.class_embeddings.numpy()
         for image in images:
-            expected = predict(detector, image)
+            expected = predict(detector, image, canvas)
             found = run(image, names, vectors)
             assert len(expected['names'])
             assert list(found['scores']) == sorted(
@@ -156,7 +166,10 @@ def test_a_feature_pyramid(images, tools, tmp_path):
 
 
 def test_on_a_frozen_clip(repository, images, tools, tmp_path, monkeypatch):
-    """F-ViT: its tower scores in the graph too, base and novel apart."""
+    """F-ViT: its tower scores in the graph too, base and novel apart.
+
+    On a canvas wider than the images, which the recipes have as well.
+    """
     import open_clip
     config = repository / CONFIGS / 'open_clip_small.json'
     open_clip.add_model_config(config)
@@ -171,7 +184,24 @@ def test_on_a_frozen_clip(repository, images, tools, tmp_path, monkeypatch):
     detector.init_weights()
     (tmp_path / 'out').mkdir()
     check(detector.eval(), images, tools, tmp_path / 'out' / 'fvit.onnx',
-          (dict(dataset='mmdet_clim.OVCocoDataset'), ))
+          (dict(dataset='mmdet_clim.OVCocoDataset'), ),
+          Canvas((160, 128), (104, 117, 123)))
+
+
+def test_the_canvas_of_a_test_pipeline(repository):
+    """F-ViT's squares, in CLIP's mean colour; most pipelines have none."""
+    cfg = Config.fromfile(repository /
+                          'configs/fvit/ov_coco/fvit_vit-b-16_3e_ov-coco.py')
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    assert canvas_of(pipeline) == Canvas((640, 640), (104, 117, 123))
+    plain = [step for step in pipeline if step.type != 'mmdet.Pad']
+    assert canvas_of(plain) is None
+    pad = dict(type='Pad', size=(8, 4), pad_val=7)
+    assert canvas_of([*plain, pad]) == Canvas((8, 4), (7, 7, 7))
+    pad = dict(type='mmdet.Pad', size=(8, 4))
+    assert canvas_of([pad]) == Canvas((8, 4), (0, 0, 0))
+    with pytest.raises(ValueError, match='a Pad with a size'):
+        canvas_of([dict(type='Pad', size_divisor=32)])
 
 
 def test_the_tools(repository, openmoji_root, run_tool, tmp_path):

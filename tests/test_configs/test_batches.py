@@ -32,7 +32,8 @@ def test_samplers_learn_it_from_the_loader(repository, name):
     assert loader.sampler.type == 'mmdet_clim.MultiSourceSampler'
     assert loader.batch_sampler == dict(
         type='mmdet_clim.MultiSourceBatchSampler')
-    assert set(loader.sampler) <= {'type', 'source_ratio'}
+    assert set(loader.sampler) <= {'type', 'source_ratio', 'aspect_grouping'}
+    assert loader.sampler.get('aspect_grouping', False) == ('ov_coco' in name)
     sources = loader.dataset.get('datasets')
     if sources is not None:
         # As published: a batch is the ratio itself.

@@ -62,7 +62,8 @@ ABLATIONS = {
         'model.objectives.pseudo_label':
         dict(
             type='mmdet_clim.RegionPseudoLabelObjective',
-            vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
+            vocabulary=dict(dataset='mmdet_clim.OVCoco80Dataset'),
+            templates='vild',
             loss=dict(
                 type='mmdet_clim.CLIMRegionLoss',
                 kind='bce',
@@ -163,9 +164,10 @@ def test_the_base_recipe(base, files):
             torch.testing.assert_close(
                 state.pop(own), value, rtol=.05, atol=.05, msg=name)
     assert not [name for name in state if 'backbone' in name]
-    # 65 classes, known by embeddings of CLIP's width alone.
+    # 80 classes, known by embeddings of CLIP's width alone.
     classifier = runner.model.roi_head.bbox_head.fc_cls
-    assert classifier.class_embeddings.shape == (65, 512)
+    assert classifier.class_embeddings.shape == (80, 512)
+    assert len(classifier.templates) == 63
     assert classifier.projection.weight.shape == (512, 2048)
     assert (classifier.temperature,
             runner.model.test_cfg.rcnn.score_thr) == (25, 1e-4)

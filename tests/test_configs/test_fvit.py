@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """The F-ViT and F-VLM recipes, two iterations each on OpenMoji's data.
 
-Of the configs' own: data, losses, heads, constants and schedule. Smaller:
-images, batches, channels, RoIs; CLIP is one of its name with a smaller tower,
-saved as open_clip saves it.
+Of the configs' own: data, losses, norms, heads and schedule. Smaller: images,
+batches, channels, RoIs; CLIP is one of its name with a smaller tower, saved as
+open_clip saves it. The constants are tested in
+test_published_constants_fvit.py.
 """
 import json
 from pathlib import Path
@@ -49,7 +50,7 @@ RECIPES = [
     ('ov_lvis/fvlm_rn50x64_2880_ov-lvis', LVIS, 96),
     ('ov_lvis/fvlm_rn50x64_2880_ov-lvis_clim', LVIS, 96),
 ]
-RATES = {'3e': 1e-4, '48e': 1e-4, '2880': .36}
+RATES = {'3e': 1e-4, '48e': 4e-4, '2880': .36}
 
 
 class RecordLosses(Hook):
@@ -99,7 +100,7 @@ def roots(openmoji_root, small_clips, tmp_path_factory):
 def shrink_images(node, side):
     """Images of one size in every pipeline of a config."""
     if isinstance(node, dict):
-        for key in ('scale', 'crop_size'):
+        for key in ('scale', 'crop_size', 'size'):
             if key in node:
                 node[key] = (side, side)
         node = list(node.values())
@@ -123,25 +124,17 @@ def small_config(repository, name, side):
 
 def shrink_detector(model):
     """16 channels everywhere, and few RoIs."""
-    norm = dict(type='GN', num_groups=4)
-    if 'norm_cfg' in model.backbone:
-        model.backbone.norm_cfg = norm
-        model.neck.in_channels = [32] * 4
-    else:
-        model.neck.in_channels = [32, 64, 128, 256]
-    model.neck.update(out_channels=16, norm_cfg=norm)
+    vit = 'norm_cfg' in model.backbone
+    model.neck.in_channels = [32] * 4 if vit else [32, 64, 128, 256]
+    model.neck.out_channels = 16
     model.rpn_head.update(in_channels=16, feat_channels=16)
     roi_head = model.roi_head
     roi_head.bbox_roi_extractor.out_channels = 16
     roi_head.bbox_head.update(
-        in_channels=16,
-        conv_out_channels=16,
-        fc_out_channels=32,
-        norm_cfg=norm)
+        in_channels=16, conv_out_channels=16, fc_out_channels=32)
     if roi_head.get('mask_head') is not None:
         roi_head.mask_roi_extractor.out_channels = 16
-        roi_head.mask_head.update(
-            in_channels=16, conv_out_channels=16, norm_cfg=norm)
+        roi_head.mask_head.update(in_channels=16, conv_out_channels=16)
     model.train_cfg.rpn_proposal.max_per_img = 32
     model.train_cfg.rcnn.sampler.num = 16
     model.test_cfg.rpn.max_per_img = 8
@@ -216,7 +209,6 @@ def check_constants(model, constants):
     assert head.bbox_head.reg_class_agnostic
     if head.with_mask:
         assert head.mask_head.class_agnostic
-        assert len(model.neck.fpn_stages) == 7
 
 
 def check_tower(model, cfg, folder, checkpoint):
@@ -263,7 +255,10 @@ def test_transfer_without_training(roots, repository, tmp_path, target):
     source = small_config(repository, 'ov_lvis/fvit_vit-b-16_48e_ov-lvis_clim',
                           96)
     register_all_modules()
+    # Batch norms that have seen nothing let some random weights overflow.
+    torch.manual_seed(0)
     trained = MODELS.build(source.model)
+    trained.init_weights()
     torch.save(dict(state_dict=trained.state_dict()), tmp_path / 'lvis.pth')
     cfg = small_config(repository,
                        f'transfer/fvit_vit-b-16_ov-lvis_to_{target}', 96)

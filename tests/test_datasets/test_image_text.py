@@ -319,6 +319,30 @@ def test_min_size(change_captions):
     assert len(build(path, filter_cfg=dict(min_size=10))) == 4
 
 
+def test_tagged_images_alone(change_captions):
+    """A tag that the vocabulary lacks is none."""
+
+    def edit(content):
+        content['images'][1].update(pos_category_ids=[])
+        content['images'][3].update(pos_category_ids=[18])  # a dog
+
+    path = change_captions(edit)
+
+    def kept(classes, **wanted):
+        dataset = build(path, vocabulary=classes, filter_cfg=wanted)
+        return [
+            dataset.get_data_info(i)['img_id'] for i in range(len(dataset))
+        ]
+
+    assert kept(CLASSES, tagged=True) == [100, 102, 103, 104]
+    assert kept(('cat', 'cow'), tagged=True) == [100, 102, 104]
+    assert kept(CLASSES, tagged=False) == [100, 101, 102, 103, 104]
+    with pytest.raises(ValueError, match='leave an image of the 5 of'):
+        kept(('cow', ), tagged=True)
+    with pytest.raises(ValueError, match='tagged needs a vocabulary'):
+        build(path, vocabulary=None, filter_cfg=dict(tagged=True))
+
+
 def test_novel_tags(change_captions):
     # All five have a dog, the first, third and last a cat too.
     path = change_captions(

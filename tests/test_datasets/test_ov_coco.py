@@ -5,7 +5,11 @@ import json
 import pytest
 from mmdet.datasets import CocoDataset
 
-from mmdet_clim.datasets import OVCocoDataset
+from mmdet_clim.datasets import (
+    OVCoco80Dataset,
+    OVCocoDataset,
+    build_vocabulary,
+)
 
 
 def instances(boxes, categories, size=(100, 80)):
@@ -44,6 +48,17 @@ def test_classes_are_the_published_split_in_the_order_of_coco():
     assert order == sorted(order)
     assert meta['palette'][-1] == CocoDataset.METAINFO['palette'][79]
     assert meta['classes'][-1] == 'toothbrush'
+
+
+def test_the_vocabulary_of_80_classes():
+    meta, ov = OVCoco80Dataset.METAINFO, OVCocoDataset.METAINFO
+    assert meta['classes'] == CocoDataset.METAINFO['classes']
+    assert meta['base_classes'] == ov['base_classes']
+    assert meta['novel_classes'] == ov['novel_classes']
+    vocabulary = build_vocabulary(dict(dataset='mmdet_clim.OVCoco80Dataset'))
+    assert len(vocabulary) == 80 and sum(vocabulary.is_base) == 48
+    # Neither base nor novel.
+    assert not vocabulary.is_base[vocabulary.names.index('stop sign')]
 
 
 def test_crowds_are_no_boxes_to_train_on(tmp_path):

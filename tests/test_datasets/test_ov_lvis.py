@@ -63,6 +63,7 @@ def test_split_by_frequency_in_the_order_of_the_ids(tmp_path):
     assert meta['base_classes'] == ('bat (animal)', 'cow')
     assert meta['novel_classes'] == ('sharp knife', )
     assert meta['image_counts'] == (400, 40, 3)
+    assert meta['raw_names'] == ('bat_(animal)', 'cow', 'sharp_knife')
     assert len(set(meta['palette'])) == 3
 
 
@@ -105,6 +106,13 @@ def test_a_source_of_a_vocabulary(tmp_path):
     assert vocabulary.names == ('bat (animal)', 'cow', 'sharp knife')
     assert vocabulary.is_base == (True, True, False)
     assert vocabulary.image_counts == (400, 40, 3)
+    assert vocabulary.raw_names == ('bat_(animal)', 'cow', 'sharp_knife')
+    part = vocabulary.subset([2, 0])
+    assert part.names == ('sharp knife', 'bat (animal)')
+    assert part.base_names == ('bat (animal)', )
+    assert part.image_counts == (3, 400)
+    assert part.raw_names == ('sharp_knife', 'bat_(animal)')
+    assert build_vocabulary(['cow']).subset([0]) == build_vocabulary(['cow'])
     # A file that changes is read again.
     write(tmp_path, dict(categories=CATEGORIES[:1]))
     assert len(build_vocabulary(dict(dataset=TYPE, ann_file=path))) == 1

@@ -76,6 +76,26 @@ def run(metric: OVCocoMetric, samples, meta=META) -> dict:
     return evaluator.evaluate(len(samples))
 
 
+def test_classes_that_are_neither_base_nor_novel_are_not_evaluated(tmp_path):
+    """OV-COCO's 15 further classes of the vocabulary of 80."""
+    file = write_coco(
+        tmp_path / 'gt.json', {
+            (1, 'person'): [(0, 0, 40, 40)],
+            (1, 'dog'): [(60, 0, 40, 40)],
+            (1, 'car'): [(120, 0, 40, 40)]
+        }, 1)
+    meta = dict(META, base_classes=('person', ), novel_classes=('dog', ))
+    found = run(
+        OVCocoMetric(file), [
+            sample(1, [('person', .9, (0, 0, 40, 40)),
+                       ('bus', .8, (60, 0, 40, 40)),
+                       ('car', .7, (0, 0, 9, 9))])
+        ], meta)
+    assert found['ov_coco/base_ap50'] == pytest.approx(1)
+    assert found['ov_coco/novel_ap50'] == 0
+    assert found['ov_coco/all_ap50'] == pytest.approx(.5)
+
+
 def random_case(seed: int, num_images: int = 12):
     """Random boxes, and detections that are some of them jittered."""
     rng = np.random.default_rng(seed)

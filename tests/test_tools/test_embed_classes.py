@@ -69,6 +69,22 @@ def test_names_vectors_templates_and_encoder(run, bert, tmp_path):
     assert [file.name for file in out.parent.iterdir()] == ['names.npz']
 
 
+def test_templates_by_name(run, bert, tmp_path):
+    out = tmp_path / 'names.npz'
+    run('--vocabulary', 'cat,owl', '--sentence', bert, '--templates', 'vild',
+        '--out', out)
+    with np.load(out) as archive:
+        assert len(archive['templates']) == 63
+        found = torch.from_numpy(archive['vectors'])
+    torch.testing.assert_close(
+        found,
+        encode_classes(
+            SentenceTextEncoder(path=str(bert)), ['cat', 'owl'], 'vild'))
+    with pytest.raises(SystemExit, match="error: .*'vlid': expected .*'vild'"):
+        run('--vocabulary', 'cat,owl', '--sentence', bert, '--templates',
+            'vlid', '--out', out)
+
+
 def test_vocabulary_of_a_dataset(run, bert, tmp_path):
     out = tmp_path / 'coco.npz'
     run('--vocabulary', 'mmdet_clim.OVCocoDataset', '--sentence', bert,

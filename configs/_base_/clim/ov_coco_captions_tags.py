@@ -2,16 +2,18 @@
 # (REFERENCE.md, sections 1 and 2). A fragment: it defines names of its own
 # (clim_*), which a config puts in their places.
 clim_data_root = '{{$OV_COCO_ROOT:data/coco/}}'
-clim_vocabulary = dict(dataset='mmdet_clim.OVCocoDataset')
+clim_vocabulary = dict(dataset='mmdet_clim.OVCoco80Dataset')
+clim_templates = 'vild'
 clim_text_encoder = dict(
     type='mmdet_clim.OpenCLIPTextEncoder',
     model='ViT-B-32-quickgelu',
     pretrained='{{$CLIP_VIT_B_32:openai}}')
 
-# Detic's way: the whole image is the region.
+# Detic's way: the whole image is the region, about a quarter of the size of
+# boxed images.
 clim_caption_pipeline = [
-    dict(type='mmdet_clim.LoadImageText'),
-    dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='mmdet_clim.LoadImageText', scale=(667, 400)),
+    dict(type='mmdet.Resize', scale=(667, 400), keep_ratio=True),
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(type='mmdet_clim.PackRegionTextInputs', branch='captions'),
 ]
@@ -24,23 +26,20 @@ clim_mosaic_pipeline = [
         grids=((2, 2), (3, 3), (4, 4)),
         tile_size=(400, 400),
         out_size=(800, 800),
-        cache_size=120),
+        align='published',
+        partners='others',
+        cache_size=1024),
     dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic'),
 ]
-clim_caption_dataset = dict(
+clim_source = dict(
     type='mmdet_clim.ImageTextDataset',
     vocabulary=clim_vocabulary,
     data_root=clim_data_root,
     ann_file='annotations/captions_train2017_tags.json',
     data_prefix=dict(img='train2017/'),
-    pipeline=clim_caption_pipeline)
-clim_mosaic_dataset = dict(
-    type='mmdet_clim.ImageTextDataset',
-    vocabulary=clim_vocabulary,
-    data_root=clim_data_root,
-    ann_file='annotations/captions_train2017_tags.json',
-    data_prefix=dict(img='train2017/'),
-    pipeline=clim_mosaic_pipeline)
+    filter_cfg=dict(tagged=True))
+clim_caption_dataset = dict(pipeline=clim_caption_pipeline, **clim_source)
+clim_mosaic_dataset = dict(pipeline=clim_mosaic_pipeline, **clim_source)
 
 # Weight 0.1, then scaled by (regions / 4): a sum over regions, divided by 4.
 clim_caption_objective = dict(
@@ -59,6 +58,7 @@ clim_caption_objective = dict(
 clim_tag_objective = dict(
     type='mmdet_clim.RegionTagObjective',
     vocabulary=clim_vocabulary,
+    templates=clim_templates,
     num_compositions=4,
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',

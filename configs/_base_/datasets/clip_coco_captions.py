@@ -1,16 +1,11 @@
-# COCO's captioned images at 1024 pixels, 32 per GPU (REFERENCE.md, section 4).
-_base_ = ['../clim/ov_coco_captions_tags.py', './coco_panoptic_regions.py']
-captioned_images = _base_.clim_caption_dataset
-captioned_images.pipeline = [
-    dict(type='mmdet_clim.LoadImageText', scale=(1024, 1024)),
-    dict(type='mmdet.Resize', scale=(1024, 1024), keep_ratio=True),
-    dict(type='mmdet_clim.PackRegionTextInputs', branch='captions'),
+# COCO's captioned images, 32 per GPU, cut to squares of 224 pixels without a
+# flip (REFERENCE.md, section 4).
+_base_ = [
+    '../clim/ov_coco_captions_tags.py',
+    './clip_images.py',
+    './coco_panoptic_regions.py',
 ]
-train_dataloader = dict(
-    batch_size=32,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='mmdet_clim.MultiSourceSampler'),
-    batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
-    dataset=captioned_images)
+captioned_images = _base_.clim_caption_dataset
+captioned_images.pipeline = _base_.crop_pipeline
+train_dataloader = dict(dataset=captioned_images)
 max_epochs = 100

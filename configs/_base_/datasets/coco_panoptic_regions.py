@@ -1,13 +1,31 @@
-# What a refined CLIP is measured on: all regions of COCO's panoptic val2017 at
-# 1024 pixels, and retrieval among its captions. OV_COCO_ROOT names the folder,
-# in COCO's own layout, with the segment maps in annotations/panoptic_val2017/.
+# What a refined CLIP is measured on: the regions of COCO's panoptic val2017 in
+# squares of 1024 pixels, from 64 x 64 to 1024 x 1024 pixels large, at most 100
+# per image (REFERENCE.md, section 4), and retrieval among its captions.
+# OV_COCO_ROOT names the folder, in COCO's own layout, with the segment maps in
+# annotations/panoptic_val2017/.
 coco_root = '{{$OV_COCO_ROOT:data/coco/}}'
 
 region_vocabulary = dict(dataset='mmdet_clim.CocoPanopticRegionDataset')
+# From annotated regions to the network's input; padded with CLIP's mean (BGR).
+region_squares = [
+    dict(
+        type='mmdet.Resize',
+        scale=(1024, 1024),
+        keep_ratio=True,
+        interpolation='bicubic'),
+    dict(
+        type='mmdet.Pad', size=(1024, 1024),
+        pad_val=dict(img=(104, 117, 123))),
+]
 region_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet_clim.LoadPanopticRegions'),
-    dict(type='mmdet.Resize', scale=(1024, 1024), keep_ratio=True),
+    *region_squares,
+    dict(
+        type='mmdet_clim.FilterRegionsByArea',
+        min_area=64**2,
+        max_area=1024**2,
+        max_regions=100),
     dict(type='mmdet.PackDetInputs'),
 ]
 region_dataset = dict(
@@ -20,7 +38,11 @@ region_dataset = dict(
 # As CLIP's own evaluation: the short side, and the middle.
 retrieval_pipeline = [
     dict(type='mmdet_clim.LoadImageText'),
-    dict(type='mmdet.Resize', scale=(224, 10000), keep_ratio=True),
+    dict(
+        type='mmdet.Resize',
+        scale=(224, 10000),
+        keep_ratio=True,
+        interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='mmdet_clim.PackRegionTextInputs', branch='captions'),
 ]

@@ -1,5 +1,8 @@
-# Boxes of the 48 base classes of OV-COCO. OV_COCO_ROOT names the folder, in
-# COCO's layout; OpenMoji-COCO has the same one.
+# Boxes of the 48 base classes of OV-COCO, in the vocabulary of COCO's 80, of
+# which 65 are evaluated; batches are of one orientation (REFERENCE.md,
+# sections 1 and 2). OV_COCO_ROOT names the folder, in COCO's layout;
+# OpenMoji-COCO has the same one.
+dataset_type = 'mmdet_clim.OVCoco80Dataset'
 data_root = '{{$OV_COCO_ROOT:data/coco/}}'
 
 train_pipeline = [
@@ -19,7 +22,7 @@ test_pipeline = [
                    'scale_factor')),
 ]
 train_dataset = dict(
-    type='mmdet_clim.OVCocoDataset',
+    type=dataset_type,
     data_root=data_root,
     ann_file='annotations/instances_train2017_base.json',
     data_prefix=dict(img='train2017/'),
@@ -29,7 +32,7 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type='mmdet_clim.MultiSourceSampler'),
+    sampler=dict(type='mmdet_clim.MultiSourceSampler', aspect_grouping=True),
     batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=train_dataset)
 val_dataloader = dict(
@@ -39,7 +42,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='mmdet_clim.OVCocoDataset',
+        type=dataset_type,
         data_root=data_root,
         ann_file='annotations/instances_val2017.json',
         data_prefix=dict(img='val2017/'),

@@ -9,7 +9,7 @@ model = dict(
     roi_head=dict(
         bbox_head=dict(
             _delete_=True,
-            vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
+            vocabulary=dict(dataset='mmdet_clim.OVCoco80Dataset'),
             classifier=dict(
                 temperature=25.0, bias=-20.0, **_base_.baron_classifier),
             **_base_.baron_box_head)),

@@ -1,12 +1,13 @@
 # Detic's Faster R-CNN with a C4 ResNet-50, modified from mmdet's
 # faster-rcnn_r50-caffe-c4: the box head classifies by CLIP embeddings of the
 # class names and regresses boxes class-agnostically by an MLP.
-# REFERENCE.md, section 2 (OV-COCO): tau 25, learnable b from -20.
+# REFERENCE.md, section 2 (OV-COCO): 80 classes, the prompts of ViLD, tau 25,
+# learnable b from -20.
 # Two files may lie elsewhere: CLIP_VIT_B_32 names a checkpoint of CLIP
 # ViT-B/32, RESNET50_CAFFE one of the backbone.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50-caffe-c4.py'
 
-vocabulary = dict(dataset='mmdet_clim.OVCocoDataset')
+vocabulary = dict(dataset='mmdet_clim.OVCoco80Dataset')
 text_encoder = dict(
     type='mmdet_clim.OpenCLIPTextEncoder',
     model='ViT-B-32-quickgelu',
@@ -25,7 +26,10 @@ model = dict(
             type='mmdet_clim.ZeroShotBBoxHead',
             vocabulary=vocabulary,
             classifier=dict(
-                text_encoder=text_encoder, temperature=25.0, bias=-20.0),
+                text_encoder=text_encoder,
+                templates='vild',
+                temperature=25.0,
+                bias=-20.0),
             with_avg_pool=True,
             roi_feat_size=7,
             in_channels=2048,

@@ -1,12 +1,12 @@
 # Detic's CenterNet2 with a ResNet-50: CenterNet proposals on P3-P7, a cascade
 # of three box heads that classify by CLIP embeddings of the class names, one
-# class-agnostic mask head. REFERENCE.md, section 2 (LVIS): tau 50, no bias;
-# CenterNet2's sizes are those of Zhou et al., "Probabilistic two-stage
-# detection", arXiv 2103.07461.
+# class-agnostic mask head. REFERENCE.md, section 2 (LVIS): prompts of LVIS's
+# own names, tau 50, no bias, losses of all stages alike; CenterNet2's sizes are
+# those of Zhou et al., "Probabilistic two-stage detection", arXiv 2103.07461.
 # Files may lie elsewhere: OV_LVIS_ROOT names the data set, CLIP_VIT_B_32 a
 # checkpoint of CLIP ViT-B/32, RESNET50 one of the backbone. Detic starts from
 # ImageNet-21k weights (Ridnik et al., arXiv 2104.10972), which have no public
-# address that mmengine knows: the default are those of ImageNet-1k.
+# address that mmengine knows: without RESNET50 it starts from ImageNet-1k.
 vocabulary = dict(
     dataset='mmdet_clim.OVLVISDataset',
     ann_file='{{$OV_LVIS_ROOT:data/lvis/}}annotations/lvis_v1_val.json')
@@ -18,7 +18,11 @@ text_encoder = dict(
 box_head = dict(
     type='mmdet_clim.ZeroShotConvFCBBoxHead',
     vocabulary=vocabulary,
-    classifier=dict(text_encoder=text_encoder, temperature=50.0, bias=None),
+    classifier=dict(
+        text_encoder=text_encoder,
+        templates=('a {raw}', ),
+        temperature=50.0,
+        bias=None),
     loss_cls=dict(type='mmdet_clim.FederatedClassLoss', num_sampled=50),
     num_shared_fcs=2,
     in_channels=256,
@@ -26,7 +30,7 @@ box_head = dict(
     roi_feat_size=7,
     reg_class_agnostic=True,
     reg_predictor_cfg=dict(type='mmdet_clim.MLPRegressor'),
-    loss_bbox=dict(type='mmdet.L1Loss', loss_weight=1.0))
+    loss_bbox=dict(type='mmdet.SmoothL1Loss', beta=0.1, loss_weight=1.0))
 # Boxes of 224 pixels are read from P4.
 roi_extractor = dict(
     type='mmdet.SingleRoIExtractor',
@@ -72,11 +76,20 @@ model = dict(
         feat_channels=256,
         stacked_convs=4,
         conv_bias=True,  # as in the published weights, before each norm
+        root_score=True,
+        extra_positives=False,
+        loss_cls=dict(
+            type='mmdet_clim.HeatMapFocalLoss',
+            alpha=0.25,
+            pos_weight=0.5,
+            neg_weight=0.5,
+            ignore_high_fp=0.85),
+        loss_bbox=dict(type='mmdet.GIoULoss', loss_weight=1.0),
         strides=[8, 16, 32, 64, 128]),
     roi_head=dict(
         type='mmdet_clim.CenterNet2RoIHead',
         num_stages=3,
-        stage_loss_weights=[1, 0.5, 0.25],
+        stage_loss_weights=[1, 1, 1],
         bbox_roi_extractor=roi_extractor,
         bbox_head=[
             dict(
@@ -118,10 +131,11 @@ model = dict(
                     num=512,
                     pos_fraction=0.25,
                     neg_pos_ub=-1,
-                    add_gt_as_proposals=True),
+                    # The first stage's annotated boxes alone.
+                    add_gt_as_proposals=stage == 0),
                 mask_size=28,
                 pos_weight=-1,
-                debug=False) for iou in (0.6, 0.7, 0.8)
+                debug=False) for stage, iou in enumerate((0.6, 0.7, 0.8))
         ]),
     test_cfg=dict(
         rpn=dict(nms_pre=1000, max_per_img=256, **proposal),

@@ -1,11 +1,11 @@
 # F-ViT on CLIP's ViT-B/16 (REFERENCE.md, section 5), with the constants of
-# OV-COCO: alpha 0.1, beta 0.8, tau 75, background weight 0.6, FPN. Norms of
-# neck and heads are group norms, of which the section says nothing.
+# OV-COCO: alpha 0.1, beta 0.8, tau 75, background weight 0.6, FPN, and a score
+# of 0.01, NMS 0.4 and 100 boxes at test.
 # CLIP_VIT_B_16 names a checkpoint of CLIP, or open_clip's name of it.
-vocabulary = dict(dataset='mmdet_clim.OVCocoDataset')
+vocabulary = dict(dataset='mmdet_clim.OVCoco80Dataset')
 clip = dict(model='ViT-B-16-quickgelu', pretrained='{{$CLIP_VIT_B_16:openai}}')
 text_encoder = dict(type='mmdet_clim.OpenCLIPTextEncoder', **clip)
-norm = dict(type='GN', num_groups=32)
+norm = dict(type='SyncBN', requires_grad=True)
 proposal = dict(nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)
 
 model = dict(
@@ -63,6 +63,7 @@ model = dict(
             classifier=dict(
                 type='mmdet_clim.SoftmaxZeroShotClassifier',
                 text_encoder=text_encoder,
+                templates='vild',
                 temperature=50.0),
             loss_cls=dict(
                 type='mmdet_clim.BaseClassSoftmaxLoss', background_weight=0.6),
@@ -120,7 +121,7 @@ model = dict(
     test_cfg=dict(
         rpn=dict(nms_pre=1000, max_per_img=1000, **proposal),
         rcnn=dict(
-            score_thr=0.0001,
-            nms=dict(type='nms', iou_threshold=0.5),
+            score_thr=0.01,
+            nms=dict(type='nms', iou_threshold=0.4),
             max_per_img=100,
             mask_thr_binary=0.5)))

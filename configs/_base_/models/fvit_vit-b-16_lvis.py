@@ -1,5 +1,6 @@
 # F-ViT with the constants of OV-LVIS (REFERENCE.md, section 5): alpha 0.35,
-# beta 0.65, tau 50, background weight 0.9, NAS-FPN x 7, class-agnostic masks.
+# beta 0.65, tau 50, background weight 0.9, NAS-FPN x 7, class-agnostic masks,
+# and a score of 0.0001, NMS 0.5 and 300 boxes of more proposals at test.
 _base_ = './fvit_vit-b-16.py'
 vocabulary = dict(
     dataset='mmdet_clim.OVLVISDataset',
@@ -28,4 +29,7 @@ model = dict(
             loss_mask=dict(
                 type='mmdet.CrossEntropyLoss', use_mask=True,
                 loss_weight=1.0))),
-    test_cfg=dict(rcnn=dict(score_thr=0.01, max_per_img=300)))
+    test_cfg=dict(
+        rpn=dict(nms_pre=2000),
+        rcnn=dict(
+            score_thr=0.0001, nms=dict(iou_threshold=0.5), max_per_img=300)))

@@ -1,12 +1,14 @@
-# AdamW 1e-5, weight decay 0.1 (norms, biases and the logit scale without),
-# 1000 iterations of warm-up, cosine (REFERENCE.md, section 4). By epochs; a
-# config says how many.
+# AdamW 1e-5, betas 0.9 and 0.98, eps 1e-6, weight decay 0.1, 1000 iterations
+# of warm-up, cosine (REFERENCE.md, section 4); norms, biases and the logit
+# scale have no decay (Radford et al., CLIP, 2021). By epochs; a config says
+# how many.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=100)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-5, weight_decay=0.1),
+    optimizer=dict(
+        type='AdamW', lr=1e-5, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1),
     paramwise_cfg=dict(
         norm_decay_mult=0.,
         bias_decay_mult=0.,
@@ -25,5 +27,5 @@ param_scheduler = [
         eta_min=0,
         convert_to_iter_based=True),
 ]
-# The published number of GPUs is not known; 8 of 32 images are assumed.
-auto_scale_lr = dict(enable=False, base_batch_size=256)
+# 4 GPUs of 32 images.
+auto_scale_lr = dict(enable=False, base_batch_size=128)

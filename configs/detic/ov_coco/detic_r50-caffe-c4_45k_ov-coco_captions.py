@@ -15,7 +15,7 @@ model = dict(
     branches=dict(captions=['caption']))
 train_dataloader = dict(
     batch_size=4,
-    sampler=dict(type='mmdet_clim.MultiSourceSampler', source_ratio=[2, 2]),
+    sampler=dict(source_ratio=[2, 2]),
     dataset=dict(
         _delete_=True,
         type='mmdet_clim.MultiSourceDataset',

@@ -10,8 +10,15 @@ model = dict(
         mask_head=None),
     test_cfg=dict(rcnn=dict(max_per_img=100)))
 coco_root = '{{$OV_COCO_ROOT:data/coco/}}'
-test_pipeline = _base_.val_dataloader.dataset.pipeline
-test_pipeline.insert(2, dict(type='mmdet.LoadAnnotations', with_bbox=True))
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    *_base_.test_squares,
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(
+        type='mmdet.PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+                   'scale_factor')),
+]
 test_dataloader = dict(
     dataset=dict(
         _delete_=True,

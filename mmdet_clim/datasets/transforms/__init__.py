@@ -4,9 +4,11 @@ from .class_prompt import BaseClassPrompt
 from .loading import LoadImageText
 from .mosaic import MosaicCLIM
 from .packing import PackRegionTextInputs
-from .panoptic_regions import LoadPanopticRegions
+from .panoptic_regions import FilterRegionsByArea, LoadPanopticRegions
+from .random_resized_crop import RandomResizedCrop
 
 __all__ = [
-    'BaseClassPrompt', 'LoadImageText', 'LoadPanopticRegions', 'MosaicCLIM',
-    'PackRegionTextInputs'
+    'BaseClassPrompt', 'FilterRegionsByArea', 'LoadImageText',
+    'LoadPanopticRegions', 'MosaicCLIM', 'PackRegionTextInputs',
+    'RandomResizedCrop'
 ]

@@ -32,6 +32,8 @@ from .shared_weights import SharedWeights, checked_weights
 # 1024 images, 350 MiB; this leaves 4 MiB of 100 for everything else.
 CACHE_BYTES = 96 * 2**20
 MAX_CACHE_SIZE = 1024
+ALIGNMENTS = ('center', 'published', 'cell_center', 'top_left')
+PARTNERS = ('distinct', 'others')
 
 
 class Tile(NamedTuple):
@@ -80,9 +82,13 @@ class MosaicCLIM(BaseTransform):
     Each image keeps its ratio and is resized, straight into its place, to
     the largest size that fits a cell. With ``align='center'`` it hugs the
     side of its cell that faces the middle line of the mosaic, and is centred
-    in a cell that the middle line crosses (odd grids). Where the grid does
-    not divide ``out_size``, column ``c`` of ``n`` spans ``[c * width // n,
-    (c + 1) * width // n)``, and all images fit the smallest cell.
+    in a cell that the middle line crosses (odd grids). ``align='published'``
+    is the same for two rows or columns. Of three, the middle column lies
+    anywhere in its cells, and the middle row hugs up or down. Of four and
+    more, columns hug in pairs, 0 with 1 and 2 with 3, and each row hugs up or
+    down (REFERENCE.md, section 1). Where the grid does not divide
+    ``out_size``, column ``c`` of ``n`` spans ``[c * width // n, (c + 1) *
+    width // n)``, and all images fit the smallest cell.
 
     Every sample leaves as a mosaic, also the first. Its partners come from
 
@@ -91,9 +97,11 @@ class MosaicCLIM(BaseTransform):
       have no ``img`` yet, only ``img_path``, are decoded at the size that
       their cell asks for: the fastest way where every image shall be new;
     - or else a cache of the last ``cache_size`` samples of this worker, the
-      present one among them. Partners differ from each other as soon as the
-      cache holds enough. It keeps each image once per size of cell, so that
-      a partner is copied into a mosaic and not resized again and again.
+      present one among them. With ``partners='distinct'`` they differ from
+      each other as soon as the cache holds enough; with
+      ``partners='others'``, as published, each is drawn from all but the
+      present sample. The cache keeps each image once per size of cell, so
+      that a partner is copied into a mosaic and not resized again and again.
       Which samples these are follows from the sampler
       (``MultiSourceSampler``): a worker that was just started, as of a
       resumed run, loads those that it draws as partners again.
@@ -134,13 +142,15 @@ class MosaicCLIM(BaseTransform):
             are shrunk into before the cache keeps them, at this size or
             smaller. Larger cells enlarge them.
         out_size (tuple[int, int]): (width, height) of the mosaic in pixels.
-        align (str): 'center', 'cell_center' or 'top_left'.
+        align (str): One of 'center', 'published', 'cell_center' and
+            'top_left'.
         pad_val (int): The value of pixels that no image covers.
         cache_size (int, optional): Images in the cache of a worker. If None,
             as many as fit 96 MiB when each fills ``tile_size``, at most
             1024: 123 for the default grids and sizes.
         prob (float): The chance of a mosaic of ``grids``. Other samples
             leave as a 1x1 mosaic.
+        partners (str): 'distinct' or 'others', see above.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -154,7 +164,8 @@ class MosaicCLIM(BaseTransform):
                  align: str = 'center',
                  pad_val: int = 114,
                  cache_size: Optional[int] = None,
-                 prob: float = 1.0) -> None:
+                 prob: float = 1.0,
+                 partners: str = 'distinct') -> None:
         if not grids or any(len(g) != 2 or min(g) < 1 for g in grids):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
                              f'{grids}')
@@ -167,9 +178,11 @@ class MosaicCLIM(BaseTransform):
                 or out_size[1] < max(rows for rows, _ in grids)):
             raise ValueError(f'out_size: expected a pixel for each cell of '
                              f'{grids}, got {out_size}')
-        if align not in ('center', 'cell_center', 'top_left'):
-            raise ValueError("align: expected 'center', 'cell_center' or "
-                             f"'top_left', got {align!r}")
+        for key, value, known in (('align', align, ALIGNMENTS),
+                                  ('partners', partners, PARTNERS)):
+            if value not in known:
+                raise ValueError(
+                    f'{key}: expected one of {known}, got {value!r}')
         if not 0 <= pad_val <= 255:
             raise ValueError(f'pad_val: expected 0 to 255, got {pad_val}')
         if cache_size is not None and cache_size < 1:
@@ -183,6 +196,7 @@ class MosaicCLIM(BaseTransform):
         self.tile_size = tuple(tile_size)
         self.out_size = tuple(out_size)
         self.align = align
+        self.partners = partners
         self.pad_val = pad_val
         # By grid, the room that the cache shrinks an image into.
         self._rooms = {
@@ -272,10 +286,26 @@ class MosaicCLIM(BaseTransform):
 
     @cache_randomness
     def _random_partners(self, count: int, available: int) -> List[int]:
-        """Indices of partners, different ones where there are enough."""
+        """Indices of partners among the cached, the last being the present.
+
+        Different ones where there are enough, or any but the present one,
+        unless it is alone.
+        """
+        if self.partners == 'others':
+            return np.random.randint(0, max(available - 1, 1), count).tolist()
         if available < count:
             return np.random.randint(0, available, count).tolist()
         return np.random.permutation(available)[:count].tolist()
+
+    @cache_randomness
+    def _random_shares(self, rows: int) -> List[Tuple[float, float]]:
+        """Where the images of each row lie if ``align`` leaves it to chance.
+
+        Returns:
+            list[tuple[float, float]]: Shares of the free pixels that are left
+            of a tile, in [0, 1), and above it, 0 or 1.
+        """
+        return [(np.random.rand(), np.random.randint(2)) for _ in range(rows)]
 
     def get_indexes(self, dataset) -> List[int]:
         """Draw partners for mmdet's ``MultiImageMixDataset``.
@@ -420,8 +450,11 @@ class MosaicCLIM(BaseTransform):
 
     def _partner(self, recent: Sequence[Place], number: int) -> Tile:
         """One of the recent images, the next where that was none of ours."""
-        for step in range(len(recent)):
-            draw = recent[(number + step) % len(recent)]
+        # Of others, the present one comes last.
+        others = len(recent) - (self.partners == 'others' and len(recent) > 1)
+        numbers = [(number + step) % others for step in range(others)]
+        for step in numbers + [len(recent) - 1]:
+            draw = recent[step]
             place = _place(draw)
             if place not in self._cached_tiles:
                 # Not of this process: it was just started.
@@ -447,6 +480,9 @@ class MosaicCLIM(BaseTransform):
         mosaic = np.full((height, width, 3), self.pad_val, dtype=np.uint8)
         boxes = np.empty((len(tiles), 4), dtype=np.float32)
         tiles = list(tiles)
+        shares = [(0., 0)] * rows
+        if self.align == 'published':
+            shares = self._random_shares(rows)
         for number in range(len(tiles)):
             tiles[number] = self._loaded(tiles, number, cell)
             image = self._best_source(tiles[number], grid)
@@ -455,9 +491,11 @@ class MosaicCLIM(BaseTransform):
             left = col * width // cols
             top = row * height // rows
             room = (col + 1) * width // cols - left
-            left += self._shift(col, cols, room - fitted[0])
+            left += self._shift_right(col, cols, room - fitted[0],
+                                      shares[row][0])
             room = (row + 1) * height // rows - top
-            top += self._shift(row, rows, room - fitted[1])
+            top += self._shift_down(row, rows, room - fitted[1],
+                                    shares[row][1])
             right, bottom = left + fitted[0], top + fitted[1]
             place = mosaic[top:bottom, left:right]
             if place.shape == image.shape:
@@ -493,6 +531,32 @@ class MosaicCLIM(BaseTransform):
             f'none of the {len(tiles)} images of a mosaic can be read, the '
             f'last: {reason}')
 
+    def _shift_right(self, col: int, cols: int, free: int,
+                     share: float) -> int:
+        """Pixels between the left side of a cell and its image.
+
+        Args:
+            col, cols: The cell's column, and how many there are.
+            free: Pixels of the cell's width that the image leaves free.
+            share: Which share of those is left of it if chance decides.
+        """
+        if self.align != 'published' or cols < 3:
+            return self._shift(col, cols, free)
+        if col == (1 if cols == 3 else cols - 1) and cols % 2:
+            return int(share * (free + 1))
+        hugs_left = col % 2 == 1 or cols == 3 and col == 2
+        return 0 if hugs_left else free
+
+    def _shift_down(self, row: int, rows: int, free: int, share: int) -> int:
+        """Pixels between the top of a cell and its image.
+
+        Args:
+            row, rows, free, share: As of :meth:`_shift_right`.
+        """
+        if self.align != 'published' or rows < 3 or rows == 3 and row != 1:
+            return self._shift(row, rows, free)
+        return share * free
+
     def _shift(self, index: int, count: int, free: int) -> int:
         """Pixels between the start of a cell and its image on one axis.
 
@@ -511,7 +575,8 @@ class MosaicCLIM(BaseTransform):
                 f'grid_weights={self.grid_weights.tolist()}, '
                 f'tile_size={self.tile_size}, out_size={self.out_size}, '
                 f'align={self.align!r}, pad_val={self.pad_val}, '
-                f'cache_size={self.cache_size}, prob={self.prob})')
+                f'cache_size={self.cache_size}, prob={self.prob}, '
+                f'partners={self.partners!r})')
 
 
 def _place(draw: Place) -> tuple:

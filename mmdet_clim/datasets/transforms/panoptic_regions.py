@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Segments of a panoptic map as regions."""
+from typing import Optional
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
@@ -80,3 +82,66 @@ class LoadPanopticRegions(BaseTransform):
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(num_things={self.num_things}, '
                 f'backend_args={self.backend_args})')
+
+
+@TRANSFORMS.register_module()
+class FilterRegionsByArea(BaseTransform):
+    """Leave out regions that are too small or too large to be classified.
+
+    A region is as large as its box, in pixels of the image as it is here:
+    behind ``Resize``, of the network's input.
+
+    Required Keys:
+
+    - gt_bboxes (:obj:`HorizontalBoxes` (R, 4))
+
+    Modified Keys:
+
+    - gt_bboxes, gt_bboxes_labels, gt_ignore_flags, gt_masks (where they are;
+      of the same regions, in the same order)
+
+    Args:
+        min_area (float): Least area in square pixels.
+        max_area (float): Largest area in square pixels.
+        max_regions (int, optional): At most so many per image: the first.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    KEYS = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
+
+    def __init__(self,
+                 min_area: float = 0.0,
+                 max_area: float = float('inf'),
+                 max_regions: Optional[int] = None) -> None:
+        if not 0 <= min_area <= max_area:
+            raise ValueError('min_area, max_area: expected 0 <= min_area <= '
+                             f'max_area, got {min_area}, {max_area}')
+        if max_regions is not None and max_regions < 1:
+            raise ValueError('max_regions: expected at least 1 or None, got '
+                             f'{max_regions}')
+        self.min_area = min_area
+        self.max_area = max_area
+        self.max_regions = max_regions
+
+    def transform(self, results: dict) -> dict:
+        """Filter the regions of one image.
+
+        Args:
+            results (dict): A sample with regions.
+
+        Returns:
+            dict: The sample with those that are kept, which may be none.
+        """
+        areas = results['gt_bboxes'].areas.numpy()
+        kept = ((areas >= self.min_area) & (areas <= self.max_area)).nonzero()
+        index = kept[0][:self.max_regions]
+        for key in self.KEYS:
+            if key in results:
+                results[key] = results[key][index]
+        return results
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(min_area={self.min_area}, '
+                f'max_area={self.max_area}, max_regions={self.max_regions})')

@@ -128,7 +128,7 @@ def class_agreement(found: ClassVectors, classifier: ZeroShotClassifier,
         raise ValueError("the text encoder's weights are no file here: "
                          f'pretrained={pretrained!r}')
     # The config's encoder need not know other classes.
-    known = set(classifier.vocabulary.names)
+    known = {n: i for i, n in enumerate(classifier.vocabulary.names)}
     rows = [row for row, name in enumerate(names) if name in known]
     number = min(max(2, MAX_TEXTS // len(classifier.templates)), len(rows))
     if not number:
@@ -138,9 +138,9 @@ def class_agreement(found: ClassVectors, classifier: ZeroShotClassifier,
         for place in torch.linspace(0,
                                     len(rows) - 1, number).long().tolist()
     ]
+    compared = classifier.vocabulary.subset(known[names[row]] for row in rows)
     ours = encode_classes(
-        MODELS.build(encoder_cfg), [names[row] for row in rows],
-        classifier.templates)
+        MODELS.build(encoder_cfg), compared, classifier.templates)
     theirs = found.vectors[rows].to(ours)
     if theirs.shape != ours.shape:
         raise ValueError(f'vectors of width {theirs.shape[1]}, and of '

@@ -7,9 +7,9 @@ from . import detectron2, mmdet_forms
 from .names import Rule
 
 # Which prompts the class vectors of a file are (REFERENCE.md, section 2).
-VILD = ('the 63 prompt templates of ViLD, with "a" or "an" and "This is ", '
-        'averaged')
-RAW_NAME = '"a " and the name as the data set has it ("a alarm_clock")'
+VILD = "the 63 prompt templates of ViLD, averaged (templates='vild')"
+RAW_NAME = ('"a " and the name as the data set has it ("a alarm_clock"; '
+            "templates=('a {raw}', ))")
 
 
 class Family(NamedTuple):

@@ -41,6 +41,8 @@ class DenseImageTower(nn.Module):
         pretrained (str, optional): Path of a checkpoint or a tag of the
             model. None: random weights; for tests only.
         mode (str): 'value', 'attention' or 'masked_pool'.
+        quick_gelu (bool, optional): Of a ViT, run the weights with QuickGELU
+            or with GELU, whatever ``model`` says. Defaults to what it says.
 
     Attributes:
         visual (nn.Module): The open_clip tower itself; its parameters are
@@ -50,7 +52,8 @@ class DenseImageTower(nn.Module):
             normalised, as open_clip has it for the model.
 
     Raises:
-        ValueError: If ``mode`` is another, the names are unknown (the
+        ValueError: If ``mode`` is another, ``quick_gelu`` is given for another
+            tower than a ViT of open_clip, the names are unknown (the
             message lists what exists), the checkpoint is one of another
             architecture (the message says which keys differ), or the tower's
             structure allows no dense features.
@@ -64,12 +67,17 @@ class DenseImageTower(nn.Module):
     def __init__(self,
                  model: str,
                  pretrained: Optional[str] = None,
-                 mode: str = 'value') -> None:
+                 mode: str = 'value',
+                 quick_gelu: Optional[bool] = None) -> None:
         super().__init__()
         if mode not in MODES:
             raise ValueError(f'mode: expected one of {MODES}, got {mode!r}')
         clip = create_clip(model, pretrained, type(self).__name__)
         self.visual = clip.visual
+        if quick_gelu is not None:
+            # Late, as in create_clip.
+            from mmdet_clim.models.open_clip_blocks import set_gelu
+            set_gelu(self.visual, quick_gelu)
         self.mean = tuple(clip.visual.preprocess_cfg['mean'])
         self.std = tuple(clip.visual.preprocess_cfg['std'])
         self._reader = build_reader(self.visual, mode)

@@ -30,6 +30,8 @@ class OpenCLIPBackbone(BaseModule):
         model (str): See :class:`DenseImageTower`.
         pretrained (str, optional): See :class:`DenseImageTower`.
         mode (str): How regions are read; see :class:`DenseImageTower`.
+        quick_gelu (bool, optional): See :class:`DenseImageTower`. What was
+            trained on a tower needs it as it was then.
         taps (Sequence[int]): Which of the tower's maps are used.
         frozen (bool): Whether the tower stays as it is. What the maps do not
             depend on stays in any case.
@@ -42,11 +44,12 @@ class OpenCLIPBackbone(BaseModule):
                  model: str,
                  pretrained: Optional[str] = None,
                  mode: str = 'value',
+                 quick_gelu: Optional[bool] = None,
                  taps: Optional[Sequence[int]] = None,
                  frozen: bool = True,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        tower = DenseImageTower(model, pretrained, mode)
+        tower = DenseImageTower(model, pretrained, mode, quick_gelu)
         self.taps = tuple(taps or self.default_taps(tower.num_taps))
         wrong = [tap for tap in self.taps if not 0 <= tap < tower.num_taps]
         if wrong:

@@ -119,7 +119,10 @@ def pad_to_multiple(images: Tensor, size: Sequence[int]) -> Tensor:
 
 def resize_positions(embedding: Tensor, old: Tuple[int, int],
                      new: Tuple[int, int]) -> Tensor:
-    """Resize positional embeddings bicubically, as open_clip does.
+    """Resize positional embeddings bicubically, without antialiasing.
+
+    As the published models do (REFERENCE.md, section 4). open_clip, which
+    resizes them once where it loads a checkpoint, does it with antialiasing.
 
     Args:
         embedding (Tensor): Shape (old_h * old_w, C).
@@ -135,7 +138,7 @@ def resize_positions(embedding: Tensor, old: Tuple[int, int],
         return embedding
     with torch.autocast(embedding.device.type, enabled=False):
         grid = embedding.float().t().unflatten(1, tuple(old))[None]
-        grid = F.interpolate(grid, new, mode='bicubic', antialias=True)
+        grid = F.interpolate(grid, new, mode='bicubic')
     return grid[0].flatten(1).t().to(embedding)
 
 
@@ -159,8 +162,7 @@ def _resize_matrices(old: int) -> Tensor:
     identity = torch.eye(old)[None, None]
     return torch.stack([
         F.pad(
-            F.interpolate(
-                identity, (new, old), mode='bicubic', antialias=True)[0, 0],
+            F.interpolate(identity, (new, old), mode='bicubic')[0, 0],
             (0, 0, 0, MAX_POSITIONS - new))
         for new in range(1, MAX_POSITIONS + 1)
     ])

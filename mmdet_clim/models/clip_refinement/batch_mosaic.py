@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Mosaics made on the device, of a batch that is there already."""
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +58,7 @@ def choose_grids(grids: Sequence[Grid], num_images: int,
 
 
 class BatchMosaic(nn.Module):
-    r"""Tile the images of a batch into mosaics of the images' own size.
+    r"""Tile the images of a batch into mosaics of one size.
 
     ::
 
@@ -72,22 +72,26 @@ class BatchMosaic(nn.Module):
         +---+---+ +--+--+--+ +-+-+-+-+
 
     A mosaic is a view of its images, laid out row by row and resized once,
-    bicubically with anti-aliasing, to H x W. An image of a batch fills its
-    upper left corner and is padded below and to the right; the region of a
-    tile is what the image fills.
+    bicubically; with antialiasing where a side of it shrinks. An image of a
+    batch fills its upper left corner and is padded below and to the right;
+    the region of a tile is what the image fills: the whole cell where images
+    are not padded.
 
     Args:
         grids (Sequence[tuple[int, int]]): (rows, cols) of the mosaics, each
             made at least once, and again while images are left for it.
         num_whole (int): Images that are kept out of mosaics, at least.
+        size (tuple[int, int], optional): (width, height) in pixels of the
+            mosaics. Defaults to that of the images.
 
     Raises:
-        ValueError: If a grid or ``num_whole`` is out of its range.
+        ValueError: If a grid, ``num_whole`` or ``size`` is out of its range.
     """
 
     def __init__(self,
                  grids: Sequence[Grid] = ((2, 2), (3, 3), (4, 4)),
-                 num_whole: int = 0) -> None:
+                 num_whole: int = 0,
+                 size: Optional[Tuple[int, int]] = None) -> None:
         super().__init__()
         if any(len(grid) != 2 or min(grid) < 1 for grid in grids):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
@@ -95,11 +99,16 @@ class BatchMosaic(nn.Module):
         if num_whole < 0:
             raise ValueError(
                 f'num_whole: expected at least 0, got {num_whole}')
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise ValueError(
+                f'size: expected (width, height) of at least 1, got {size}')
         self.grids = tuple((int(rows), int(cols)) for rows, cols in grids)
         self.num_whole = num_whole
+        self.size = None if size is None else tuple(size)
 
     def extra_repr(self) -> str:
-        return f'grids={self.grids}, num_whole={self.num_whole}'
+        return (f'grids={self.grids}, num_whole={self.num_whole}, '
+                f'size={self.size}')
 
     def forward(self, images: Tensor,
                 sizes: Sequence[Tuple[int, int]]) -> MosaicBatch:
@@ -116,35 +125,43 @@ class BatchMosaic(nn.Module):
         Raises:
             ValueError: If the batch is too small.
         """
-        num_images, _, height, width = images.shape
+        num_images, _, *own = images.shape
+        height, width = own if self.size is None else self.size[::-1]
+        # By what an image is resized before it is one tile of many.
+        scale = images.new_tensor([height / own[0], width / own[1]])
         mosaics, boxes, numbers = [], [], []
         start = 0
         for rows, cols in choose_grids(self.grids, num_images, self.num_whole):
             stop = start + rows * cols
-            mosaics.append(_tile(images[start:stop], rows, cols))
-            filled = images.new_tensor(sizes[start:stop])  # (h, w)
+            mosaics.append(
+                _tile(images[start:stop], rows, cols, (height, width)))
+            filled = images.new_tensor(sizes[start:stop]) * scale  # (h, w)
             boxes.append(_tile_boxes(filled, rows, cols, height, width))
             numbers.extend([len(mosaics) - 1] * (rows * cols))
             start = stop
         if not mosaics:
-            return MosaicBatch(images[:0], images.new_zeros(0, 5))
+            empty = images.new_zeros(0, images.shape[1], height, width)
+            return MosaicBatch(empty, images.new_zeros(0, 5))
         number = images.new_tensor(numbers)[:, None]
         return MosaicBatch(
             torch.stack(mosaics), torch.cat([number, torch.cat(boxes)], 1))
 
 
-def _tile(images: Tensor, rows: int, cols: int) -> Tensor:
-    """(rows * cols, 3, H, W) to one mosaic (3, H, W)."""
+def _tile(images: Tensor, rows: int, cols: int, size: Tuple[int,
+                                                            int]) -> Tensor:
+    """(rows * cols, 3, h, w) to one mosaic (3, H, W) of ``size``."""
     channels, height, width = images.shape[1:]
     tiled = images.view(rows, cols, channels, height, width)
     tiled = tiled.permute(2, 0, 3, 1, 4)
     tiled = tiled.reshape(1, channels, rows * height, cols * width)
+    # Where nothing shrinks, torch's antialiasing is another bicubic kernel.
+    shrinks = rows * height > size[0] or cols * width > size[1]
     return F.interpolate(
         tiled,
-        size=(height, width),
+        size=size,
         mode='bicubic',
         align_corners=False,
-        antialias=True)[0]
+        antialias=shrinks)[0]
 
 
 def _tile_boxes(filled: Tensor, rows: int, cols: int, height: int,

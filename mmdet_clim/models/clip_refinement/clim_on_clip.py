@@ -11,7 +11,12 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, encode_classes
+from mmdet_clim.models.text_encoders import (
+    DEFAULT_TEMPLATES,
+    Templates,
+    encode_classes,
+    resolve_templates,
+)
 from mmdet_clim.registry import MODELS
 
 from .objective_base import Towers
@@ -62,13 +67,16 @@ class CLIMOnCLIP(BaseModel):
             tower are trained, all else of it being frozen; 'all': every
             weight of the tower.
         image_size (tuple[int, int]): (width, height) in pixels that training
-            images are padded to, and the size of the mosaics.
+            images are padded to.
         vocabulary (optional): The classes of regions at test time, anything
             that ``build_vocabulary`` reads.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            name, or ``'vild'`` or ``'imagenet'``.
         region_ways (Sequence[str]): How regions are read at test time:
             'roi', 'mask' (where masks are annotated), 'crop'.
         crop_enlarge (float): Factor on the sides of a box before its crop.
+        num_things (int, optional): Only boxes of the first so many classes
+            are enlarged. Defaults to all.
         data_preprocessor (dict, optional): Config of the preprocessor.
             Defaults to CLIP's own mean and deviation.
 
@@ -83,9 +91,10 @@ class CLIMOnCLIP(BaseModel):
                  unlocked_blocks: Union[int, str],
                  image_size: Tuple[int, int],
                  vocabulary: Any = None,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  region_ways: Sequence[str] = REGION_WAYS,
                  crop_enlarge: float = 1.5,
+                 num_things: Optional[int] = None,
                  data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
         _check_names(objectives, region_ways)
@@ -107,9 +116,10 @@ class CLIMOnCLIP(BaseModel):
             objective.prepare(self.towers)
         self.vocabulary = None if vocabulary is None else build_vocabulary(
             vocabulary)
-        self.templates = tuple(templates)
+        self.templates = resolve_templates(templates)
         self.region_ways = tuple(region_ways)
         self.crop_enlarge = crop_enlarge
+        self.num_things = num_things
         self._class_embeddings: Optional[Tensor] = None
         self.register_load_state_dict_pre_hook(_accept_open_clip)
         # A weight that differs although it is frozen, if another CLIP loads.
@@ -220,8 +230,11 @@ class CLIMOnCLIP(BaseModel):
             masks = regions.masks.to_tensor(torch.float32, image.device)
             found['mask'] = mask_embeddings(self.image_tower, encoded, masks)
         if 'crop' in self.region_ways:
+            factors = boxes.new_full((len(boxes), ), self.crop_enlarge)
+            if self.num_things is not None:
+                factors[regions.labels >= self.num_things] = 1
             found['crop'] = crop_embeddings(self.image_tower, image, boxes,
-                                            self.crop_enlarge)
+                                            factors)
         return InstanceData(**{
             way: value @ classes.t()
             for way, value in found.items()

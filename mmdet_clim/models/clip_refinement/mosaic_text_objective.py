@@ -30,6 +30,8 @@ class MosaicTextObjective(BaseCLIPObjective):
         grids (Sequence[tuple[int, int]]): (rows, cols) of the mosaics of
             each batch, see :class:`BatchMosaic`.
         num_whole (int): Images that stay whole, at least.
+        mosaic_size (tuple[int, int], optional): (width, height) in pixels of
+            the mosaics. Defaults to that of the images.
         loss (dict): Config of the :class:`CLIMRegionLoss`. Without
             ``temperature``, CLIP's own, which the text tower holds, or the
             largest that is learned where its own is above it (SigLIP's are).
@@ -42,10 +44,11 @@ class MosaicTextObjective(BaseCLIPObjective):
     def __init__(self,
                  grids: Sequence[Tuple[int, int]] = ((2, 2), (3, 3), (4, 4)),
                  num_whole: int = 0,
+                 mosaic_size: Optional[Tuple[int, int]] = None,
                  loss: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.mosaic = BatchMosaic(grids, num_whole)
+        self.mosaic = BatchMosaic(grids, num_whole, mosaic_size)
         self._loss_cfg = dict(
             loss or dict(
                 type='mmdet_clim.CLIMRegionLoss',

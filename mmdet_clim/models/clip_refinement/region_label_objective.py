@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional
 
 import torch
 from mmdet.structures import SampleList
@@ -8,7 +8,7 @@ from mmdet.utils import reduce_mean
 from torch import Tensor
 
 from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
 from .objective_base import (
@@ -34,9 +34,12 @@ class RegionLabelObjective(BaseCLIPObjective):
         boxes (dict): Config of a :class:`BoxSource`.
         vocabulary: The nouns, anything that
             :func:`~mmdet_clim.datasets.build_vocabulary` reads.
-        templates (Sequence[str]): Prompts with one ``{}`` for the noun.
-        temperature (float): :math:`\tau`.
-        bias (float): :math:`b`, where it starts; it is learned.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            noun, or ``'vild'`` or ``'imagenet'``.
+        temperature (float, optional): :math:`\tau`. Defaults to the scale
+            that CLIP itself has learned.
+        bias (float, optional): :math:`b`, where it starts; it is learned.
+            None: there is no bias.
         min_confidence (float): Boxes whose noun the original CLIP gives a
             smaller probability teach nothing.
         loss (dict, optional): Config of the :class:`FederatedClassLoss`.
@@ -51,9 +54,9 @@ class RegionLabelObjective(BaseCLIPObjective):
     def __init__(self,
                  boxes: dict,
                  vocabulary: Any,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
-                 temperature: float = 50.0,
-                 bias: float = 0.0,
+                 templates: Templates = DEFAULT_TEMPLATES,
+                 temperature: Optional[float] = None,
+                 bias: Optional[float] = None,
                  min_confidence: float = 0.0,
                  loss: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
@@ -63,7 +66,8 @@ class RegionLabelObjective(BaseCLIPObjective):
                              f'than 1, got {min_confidence}')
         self.boxes = MODELS.build(boxes)
         self.temperature = temperature
-        self.logit_bias = torch.nn.Parameter(torch.tensor(float(bias)))
+        self.logit_bias = None if bias is None else torch.nn.Parameter(
+            torch.tensor(float(bias)))
         self.min_confidence = min_confidence
         self.class_loss = MODELS.build(
             loss or dict(
@@ -74,13 +78,15 @@ class RegionLabelObjective(BaseCLIPObjective):
         self.class_loss.set_classes(self.classes)
 
     def prepare(self, towers: Towers) -> None:
-        """Embed the nouns."""
+        """Embed the nouns; take CLIP's own scale where none is given."""
         if any(p.requires_grad for p in towers.text.parameters()):
             raise ValueError(
                 'text_encoder: RegionLabelObjective expects a frozen one, as '
                 'OpenCLIPTextEncoder is, got a trained '
                 f'{type(towers.text).__name__}')
         self.classes(towers.text)
+        if self.temperature is None:
+            self.temperature = original_temperature(towers)
 
     @property
     def nouns(self) -> Tensor:
@@ -99,8 +105,9 @@ class RegionLabelObjective(BaseCLIPObjective):
         # Of all ranks on average, as DDP averages their gradients.
         num_sure = reduce_mean(sure.float().sum()).item()
         with torch.autocast(images.device.type, enabled=False):
-            logits = self.temperature * regions.float() @ self.nouns.t() \
-                + self.logit_bias
+            logits = self.temperature * regions.float() @ self.nouns.t()
+            if self.logit_bias is not None:
+                logits = logits + self.logit_bias
         return {
             'loss':
             self.class_loss(

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Embeddings of annotated regions, each way that CLIP can be asked for."""
-from typing import Optional, Tuple
+from typing import Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -59,32 +59,61 @@ def mask_embeddings(tower: DenseImageTower, encoded: EncodedImages,
 def crop_embeddings(tower: DenseImageTower,
                     image: Tensor,
                     boxes: Tensor,
-                    enlarge: float = 1.5,
-                    crop_size: Optional[int] = None) -> Tensor:
+                    enlarge: Union[float, Tensor] = 1.5) -> Tensor:
     """By the image embedding of the crop of an enlarged box.
 
     Args:
         tower (DenseImageTower): The tower.
         image (Tensor): (1, 3, H, W), normalised.
         boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
-        enlarge (float): Factor on both sides; what reaches out of the image
-            is cut off.
-        crop_size (int, optional): Side in pixels of the squares that the
-            crops are squashed to. Defaults to what the tower was trained on.
+        enlarge (float | Tensor): Factor on both sides, one for all boxes or
+            of each (R,); what reaches out of the image is cut off.
 
     Returns:
         Tensor: (R, D) unit vectors.
     """
     boxes = enlarged(boxes, enlarge, image.shape[-2:])
-    rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
-    crops = (
-        crop_images(image, part, crop_size or native_size(tower))
-        for part in rois.split(CROP_BATCH))
-    return torch.cat([tower.encode_image(part) for part in crops])
+    size = native_size(tower)
+    return torch.cat([
+        tower.encode_image(letterbox(image, part, size))
+        for part in boxes.split(CROP_BATCH)
+    ])
 
 
-def enlarged(boxes: Tensor, factor: float, size: Tuple[int, int]) -> Tensor:
+def letterbox(image: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Cut boxes out of an image and fit each into the middle of a square.
+
+    The longer side of a box fills the square; what the shorter one leaves
+    over, above and below or at both sides, has the mean colour.
+
+    Args:
+        image (Tensor): (1, 3, H, W), normalised.
+        boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
+        size (int): Side of the square in pixels.
+
+    Returns:
+        Tensor: (R, 3, size, size) float32.
+    """
+    centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, \
+        boxes[:, 2:] - boxes[:, :2]
+    side = extent.amax(1, keepdim=True)
+    rois = torch.cat(
+        [boxes.new_zeros(len(boxes), 1), centre - side / 2, centre + side / 2],
+        1)
+    crops = crop_images(image, rois, size)
+    # Of each pixel of the square how far it is from the middle, and how far
+    # the box reaches, both as a share of the square's side.
+    places = (torch.arange(size, device=crops.device) + 0.5) / size - 0.5
+    inside = places.abs() <= (extent / side / 2).float()[..., None]
+    across, down = inside[:, 0], inside[:, 1]
+    return crops * (down[:, :, None] & across[:, None])[:, None]
+
+
+def enlarged(boxes: Tensor, factor: Union[float, Tensor],
+             size: Tuple[int, int]) -> Tensor:
     """Boxes (R, 4) around the same centres, within (height, width)."""
+    if isinstance(factor, Tensor):
+        factor = factor[:, None]
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, \
         (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
     limit = boxes.new_tensor([size[1], size[0]])

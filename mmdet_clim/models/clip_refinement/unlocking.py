@@ -44,8 +44,10 @@ def unlock_blocks(visual: nn.Module, count: Union[int, str]) -> None:
     """Freeze an image tower but for its last blocks.
 
     What comes before, between and after the blocks (embeddings, last norm,
-    projection, attention pool) stays frozen: REFERENCE.md, section 4, trains
-    "the last 6 of 12 ViT-B/16 blocks (layer4 only for RN50x64)".
+    projection) stays frozen. Of a ResNet, where the attention pool looks (its
+    query, key and position) is trained with the last stage; what it gives
+    (value and output) stays frozen. So it is in REFERENCE.md, section 4: the
+    last 6 of 12 blocks of a ViT-B/16, layer4 and the pool of a RN50x64.
 
     Args:
         visual (nn.Module): ``visual`` of an open_clip model.
@@ -57,6 +59,7 @@ def unlock_blocks(visual: nn.Module, count: Union[int, str]) -> None:
     if count == ALL:
         visual.requires_grad_(True)
         return
+    from open_clip.modified_resnet import ModifiedResNet
     blocks = tower_blocks(visual)
     if not isinstance(count, int) or not 0 <= count <= len(blocks):
         raise ValueError(f'unlocked_blocks: expected 0 to {len(blocks)} for '
@@ -64,3 +67,7 @@ def unlock_blocks(visual: nn.Module, count: Union[int, str]) -> None:
     visual.requires_grad_(False)
     for block in blocks[len(blocks) - count:]:
         block.requires_grad_(True)
+    if count and isinstance(visual, ModifiedResNet):
+        pool = visual.attnpool
+        for part in (pool.q_proj, pool.k_proj, pool.positional_embedding):
+            part.requires_grad_(True)

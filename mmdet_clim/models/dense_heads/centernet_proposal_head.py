@@ -16,6 +16,8 @@ from mmdet_clim.registry import MODELS
 
 # Of a position that is no proposal.
 NONE = -1.0
+# Of 3 x 3 cells around an object's centre, the one that it lies in.
+CENTRE = 4
 
 
 @MODELS.register_module()
@@ -25,7 +27,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
     Zhou et al., "Probabilistic two-stage detection" (arXiv 2103.07461): a
     class-agnostic heat map of object centres and distances to the four sides,
     both from one tower of convolutions. The score of a proposal is the
-    likelihood of an object at its centre.
+    likelihood of an object at its centre, or the square root of that.
 
     What mmdet's ``CenterNetUpdateHead`` lacks for a two-stage detector: it
     predicts in units of the stride in training and in pixels otherwise, so
@@ -35,9 +37,23 @@ class CenterNetProposalHead(CenterNetUpdateHead):
     not count at all.
 
     Args:
+        root_score (bool): Whether a proposal's score is the square root of
+            the likelihood, as published (REFERENCE.md, section 2). Limits on
+            scores are on likelihoods.
+        extra_positives (bool): Whether cells around an object's centre whose
+            boxes fit are positives too, as in mmdet; published without.
         **kwargs: Of :class:`mmdet.CenterNetUpdateHead`. ``num_classes`` is 1,
             as in every ``rpn_head``.
     """
+
+    def __init__(self,
+                 *args,
+                 root_score: bool = False,
+                 extra_positives: bool = True,
+                 **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.root_score = root_score
+        self.extra_positives = extra_positives
 
     def _init_cls_convs(self) -> None:
         """The heat map has no tower of its own."""
@@ -96,9 +112,12 @@ class CenterNetProposalHead(CenterNetUpdateHead):
                 distances * stride
                 for distances, stride in zip(bbox_preds, self.strides)
             ]
-            return super().predict_by_feat(cls_scores, in_pixels, None,
-                                           batch_img_metas, cfg, rescale,
-                                           with_nms)
+            results = super().predict_by_feat(cls_scores, in_pixels, None,
+                                              batch_img_metas, cfg, rescale,
+                                              with_nms)
+            for of_image in results:
+                of_image.scores = self._score(of_image.scores)
+            return results
         cfg = self.test_cfg if cfg is None else cfg
         scores, boxes = self._likely(cls_scores, bbox_preds, batch_img_metas,
                                      cfg)
@@ -117,10 +136,38 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         return [
             InstanceData(
                 bboxes=of_image[:count, :4],
-                scores=of_image[:count, 4],
+                scores=self._score(of_image[:count, 4]),
                 labels=of_image.new_zeros(count, dtype=torch.long))
             for of_image, count in zip(found, counts)
         ]
+
+    def _score(self, likelihood: Tensor) -> Tensor:
+        """What a proposal's likelihood counts as."""
+        return likelihood.sqrt() if self.root_score else likelihood
+
+    @torch.no_grad()
+    def add_cls_pos_inds(
+        self, flatten_points: Tensor, flatten_bbox_preds: Tensor,
+        featmap_sizes: Tensor, batch_gt_instances: InstanceList
+    ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """Positive cells of the heat map; see ``CenterNetUpdateHead``.
+
+        Returns:
+            tuple[Tensor, Tensor]: Their rows and classes, int64 (M,); None
+            and None without boxes. Without ``extra_positives``, the cell at
+            the centre of each box, in each level that regresses its size.
+        """
+        if self.extra_positives:
+            return super().add_cls_pos_inds(flatten_points, flatten_bbox_preds,
+                                            featmap_sizes, batch_gt_instances)
+        labels, in_level, cells, _, inside = \
+            self._get_center3x3_region_index_targets(batch_gt_instances,
+                                                     featmap_sizes)
+        if not len(labels):
+            return None, None
+        positive = in_level & inside[..., CENTRE]
+        return (cells[..., CENTRE][positive],
+                labels[:, None].expand_as(positive)[positive])
 
     def _likely(self, cls_scores: List[Tensor], bbox_preds: List[Tensor],
                 metas: Sequence[dict],

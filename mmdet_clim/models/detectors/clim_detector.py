@@ -275,8 +275,9 @@ def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,
     if encoder_key(cfg) == encoder_key(classifier.text_encoder_cfg):
         return
     names = classifier.vocabulary.names[:NUM_COMPARED]
+    compared = classifier.vocabulary.subset(range(len(names)))
     try:
-        texts = encode_classes(text_encoder, names, classifier.templates)
+        texts = encode_classes(text_encoder, compared, classifier.templates)
     except KeyError:  # a file of texts, which lacks these
         return
     classes = classifier.class_embeddings[:NUM_COMPARED]

@@ -81,7 +81,9 @@ class BaseRegionObjective(BaseObjective):
         stages' weights, and a metric their average.
         """
         totals: Dict[str, Tensor] = {}
+        regions = None
         for stage in context.stages:
+            stage.regions_before = regions
             regions = self.sample(context.tiles, stage)
             values = self.compare(
                 stage.read(regions.rois), regions, context, stage.is_last)

@@ -9,8 +9,11 @@ from torch import Tensor
 def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
     """Draw distinct rectangles of at least two tiles, of any grid.
 
-    Each rectangle is as likely as any other (REFERENCE.md, section 2:
-    "`n` distinct random rectangles of ≥2 tiles").
+    Both ends of each axis are drawn with replacement, single tiles rejected
+    and rectangles that were drawn before too (REFERENCE.md, section 2). A
+    side of several tiles has two orders of its ends, so that a rectangle is
+    twice as likely for each: the first has 2.67, 3.89 and 5.33 tiles on
+    average in grids of 2 x 2, 3 x 3 and 4 x 4.
 
     Args:
         grid (tuple[int, int]): Rows and columns of the mosaic.
@@ -18,7 +21,8 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
 
     Returns:
         Tensor: Which tiles each rectangle holds, bool of shape
-        (n, rows * columns), tiles in row-major order.
+        (n, rows * columns), tiles in row-major order; rectangles in the order
+        of their sides, not of the draws.
 
     Raises:
         ValueError: If a side of the grid is below 1 or ``num`` below 0.
@@ -37,7 +41,11 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
                   for left in range(cols)
                   for right in range(left + 1, cols + 1)
                   if (bottom - top) * (right - left) > 1]
-    chosen = torch.randperm(len(rectangles))[:num].tolist()
+    orders = torch.tensor([(1 + (bottom - top > 1)) * (1 + (right - left > 1))
+                           for top, bottom, left, right in rectangles])
+    # Times until each is drawn first; those of greater weight come earlier.
+    times = -torch.rand(len(rectangles)).log() / orders
+    chosen = times.argsort()[:num].sort().values.tolist()
     members = torch.zeros(len(chosen), rows, cols, dtype=torch.bool)
     for mask, index in zip(members, chosen):
         top, bottom, left, right = rectangles[index]

@@ -16,7 +16,7 @@ from mmdet_clim.models.region_readers import (
 )
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 
-from .tile_batch import Proposals, TileBatch, TileProposals
+from .tile_batch import Proposals, Regions, TileBatch, TileProposals
 
 
 class BranchContext:
@@ -158,6 +158,9 @@ class BranchStage:
     def __init__(self, context: BranchContext, index: int) -> None:
         self.context = context
         self.index = index
+        #: What the objective at work took in the stage before; None in the
+        #: first.
+        self.regions_before: Optional[Regions] = None
 
     @property
     def count(self) -> int:
@@ -194,3 +197,25 @@ class BranchStage:
         """The largest likely object of each tile, (N, K, 4)."""
         return self.tile_proposals(min_overlap, max_proposals).largest(
             self.context.tiles.boxes)
+
+    def largest_refined(self,
+                        min_overlap: float = 0.3,
+                        max_proposals: int = 128) -> Tensor:
+        """The largest in each tile of what became of the regions before.
+
+        Returns:
+            Tensor: Shape (N, K, 4): of the boxes that the stage before made
+            of the regions which the objective took there, clamped to the tile
+            that holds most of each, the largest; the tile's own box where it
+            has none. In the first stage, of the proposals.
+        """
+        before, tiles = self.regions_before, self.context.tiles
+        if before is None:
+            return self.largest_in_tiles(min_overlap, max_proposals)
+        if not len(before):
+            return tiles.boxes
+        with torch.no_grad():
+            boxes = self.context.readings[self.index - 1].refine(before.rois)
+        candidates = Proposals.of_boxes(boxes, before.image, len(tiles.counts))
+        return tiles.assign(candidates, min_overlap,
+                            max_proposals).largest(tiles.boxes)

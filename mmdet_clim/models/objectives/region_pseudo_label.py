@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Sequence
+from typing import Dict
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import Tensor
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses.metrics import mean_count
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, build_region_loss
@@ -32,8 +32,9 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
             all classes.
         vocabulary: Anything that ``build_vocabulary`` reads: the classes
             which the tags index.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name; those
-            of the detector's classifier.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            name, or ``'vild'`` or ``'imagenet'``; those of the detector's
+            classifier.
         max_proposals (int): Proposals per tile.
         min_overlap (float): Least share of a proposal's area in its tile.
         min_similarity (float): Least cosine of a proposal and its label.
@@ -46,7 +47,7 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
     def __init__(self,
                  loss: dict,
                  vocabulary,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  max_proposals: int = 16,
                  min_overlap: float = 0.3,
                  min_similarity: float = 0.2,

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional
 
 from torch import Tensor
 
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, build_region_loss
@@ -23,20 +23,25 @@ class RegionTagObjective(BaseRegionObjective):
     without a proposal gives its own box. Composed regions are the unions of
     their members' regions, with the union of their tags (REFERENCE.md,
     section 2, tag objective). Regions without a tag say nothing and are left
-    out.
+    out. In the later stages of a cascade the proposals are those that the
+    stages refined, or, as published, what became of the regions themselves,
+    single and composed.
 
     Args:
         loss (dict): Config of the loss, normally ``CLIMRegionLoss``, over
             all classes.
         vocabulary: Anything that ``build_vocabulary`` reads: the classes
             which the tags index.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name; those
-            of the detector's classifier.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            name, or ``'vild'`` or ``'imagenet'``; those of the detector's
+            classifier.
         num_compositions (int): Rectangles per mosaic.
         regions (str): ``'proposals'`` as above, or ``'tiles'``: the tile
             boxes themselves.
         min_overlap (float): Least share of a proposal's area in its tile.
         max_proposals (int): Proposals considered per tile.
+        refine_regions (bool): Whether in later stages the regions of the
+            stage before, as it regresses them, are the proposals.
 
     Raises:
         ValueError: If ``num_compositions`` is negative or ``regions``
@@ -46,11 +51,12 @@ class RegionTagObjective(BaseRegionObjective):
     def __init__(self,
                  loss: dict,
                  vocabulary,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  num_compositions: int = 4,
                  regions: str = 'proposals',
                  min_overlap: float = 0.3,
                  max_proposals: int = 128,
+                 refine_regions: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_compositions < 0:
@@ -63,6 +69,7 @@ class RegionTagObjective(BaseRegionObjective):
         self.num_compositions = num_compositions
         self.min_overlap = min_overlap
         self.max_proposals = max_proposals
+        self.refine_regions = refine_regions
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
         """One region per tagged tile, then composed ones."""
@@ -70,8 +77,9 @@ class RegionTagObjective(BaseRegionObjective):
         tagged = (members & tiles.has_tags()[image]).any(1)
         boxes = tiles.boxes
         if self.regions == 'proposals':
-            boxes = stage.largest_in_tiles(self.min_overlap,
-                                           self.max_proposals)
+            largest = stage.largest_refined if self.refine_regions else \
+                stage.largest_in_tiles
+            boxes = largest(self.min_overlap, self.max_proposals)
         return tiles.regions(boxes, image[tagged], members[tagged])
 
     def compare(self, embeddings: Tensor, regions: Regions,

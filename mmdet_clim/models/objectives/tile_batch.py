@@ -78,6 +78,24 @@ class Proposals:
             pad_sequence([of.scores for of in proposals], batch_first=True),
             [len(of) for of in proposals])
 
+    @classmethod
+    def of_boxes(cls, boxes: Tensor, image: Tensor,
+                 num_images: int) -> 'Proposals':
+        """From boxes that are all alike likely.
+
+        Args:
+            boxes (Tensor): Shape (R, 4), absolute xyxy pixels.
+            image (Tensor): int64 (R,), ascending, on the host: the image of
+                each.
+            num_images (int): N.
+        """
+        counts = image.bincount(minlength=num_images).tolist()
+        of_images = boxes.split(counts)
+        return cls(
+            pad_sequence(of_images, batch_first=True),
+            pad_sequence([b.new_ones(len(b)) for b in of_images],
+                         batch_first=True), counts)
+
 
 @dataclass
 class TileProposals:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,
+    Templates,
     build_text_encoder,
     encode_classes,
 )
@@ -35,7 +36,8 @@ class ZeroShotClassifier(BaseModule):
             :func:`~mmdet_clim.datasets.build_vocabulary` reads.
         text_encoder (dict): Config of the text encoder, which embeds the
             class names and is not kept.
-        templates (Sequence[str]): Prompts with one ``{}`` for the name.
+        templates (str or Sequence[str]): Prompts with one ``{}`` for the
+            name, or ``'vild'`` or ``'imagenet'``.
         temperature (float): Multiplier of the cosine.
         bias (float, optional): First value of the learnable bias; None for no
             bias.
@@ -50,7 +52,7 @@ class ZeroShotClassifier(BaseModule):
                  in_features: int,
                  vocabulary,
                  text_encoder: dict,
-                 templates: Sequence[str] = DEFAULT_TEMPLATES,
+                 templates: Templates = DEFAULT_TEMPLATES,
                  temperature: float = 25.0,
                  bias: Optional[float] = -20.0,
                  out_features: Optional[int] = None,
@@ -112,8 +114,8 @@ class ZeroShotClassifier(BaseModule):
         """
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is None:
-            embeddings = encode_classes(self._class_encoder(),
-                                        vocabulary.names, self.templates)
+            embeddings = encode_classes(self._class_encoder(), vocabulary,
+                                        self.templates)
         return self.class_texts.set_vocabulary(vocabulary, embeddings)
 
     def _class_encoder(self) -> BaseTextEncoder:

@@ -2,18 +2,14 @@
 from .base import BaseTextEncoder
 from .open_clip_encoder import OpenCLIPTextEncoder
 from .precomputed import PrecomputedTextEncoder, load_vectors
-from .prompts import (
-    DEFAULT_TEMPLATES,
-    check_distinct,
-    encode_classes,
-    imagenet_templates,
-)
+from .prompts import check_distinct, encode_classes
 from .sentence_encoder import SentenceTextEncoder
 from .shared import build_text_encoder, encoder_key
+from .templates import DEFAULT_TEMPLATES, Templates, resolve_templates
 
 __all__ = [
     'DEFAULT_TEMPLATES', 'BaseTextEncoder', 'OpenCLIPTextEncoder',
-    'PrecomputedTextEncoder', 'SentenceTextEncoder', 'build_text_encoder',
-    'check_distinct', 'encode_classes', 'encoder_key', 'imagenet_templates',
-    'load_vectors'
+    'PrecomputedTextEncoder', 'SentenceTextEncoder', 'Templates',
+    'build_text_encoder', 'check_distinct', 'encode_classes', 'encoder_key',
+    'load_vectors', 'resolve_templates'
 ]

@@ -1,16 +1,24 @@
 # Licensed under the Apache License, Version 2.0.
 """Class names in prompt templates."""
 from contextlib import contextmanager
-from typing import List, Sequence
+from typing import Sequence, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.vocabulary import Vocabulary
+
 from .base import BaseTextEncoder, check_texts
 from .shared import keep_embeddings, load_embeddings
+from .templates import (
+    DEFAULT_TEMPLATES,
+    RAW_NAME,
+    Templates,
+    fill_template,
+    resolve_templates,
+)
 
-DEFAULT_TEMPLATES = ('a photo of a {}.', )
 # An encoder remembers the embeddings of so many.
 MAX_VOCABULARIES = 8
 #: Two classes of a larger cosine are one for a detector.
@@ -19,36 +27,9 @@ SAME_COSINE = 1 - 1e-6
 ROWS = 2048
 
 
-def check_templates(templates: Sequence[str]) -> None:
-    """Refuse templates that have no place for a class name.
-
-    Args:
-        templates (Sequence[str]): Each with ``{}`` once.
-
-    Raises:
-        TypeError: If ``templates`` is one string.
-        ValueError: If there is none, or one holds ``{}`` not exactly once.
-    """
-    if isinstance(templates, str):
-        raise TypeError('templates must be a sequence of strings, got the '
-                        f'string {templates!r}')
-    if not templates:
-        raise ValueError('templates must hold at least one template')
-    for template in templates:
-        if template.count('{}') != 1:
-            raise ValueError('a template must hold {} exactly once, got '
-                             f'{template!r}')
-
-
-def imagenet_templates() -> List[str]:
-    """The 80 ImageNet templates of CLIP, from open_clip."""
-    import open_clip
-    return [fill('{}') for fill in open_clip.OPENAI_IMAGENET_TEMPLATES]
-
-
 def encode_classes(text_encoder: BaseTextEncoder,
-                   names: Sequence[str],
-                   templates: Sequence[str] = DEFAULT_TEMPLATES) -> Tensor:
+                   classes: Union[Vocabulary, Sequence[str]],
+                   templates: Templates = DEFAULT_TEMPLATES) -> Tensor:
     """Embed class names: the mean over templates, normalised again.
 
     A frozen encoder embeds a vocabulary once: it remembers it, and a large
@@ -56,22 +37,26 @@ def encode_classes(text_encoder: BaseTextEncoder,
 
     Args:
         text_encoder (BaseTextEncoder): Encoder of the filled templates.
-        names (Sequence[str]): C class names.
-        templates (Sequence[str]): Each with ``{}`` where the name goes.
+        classes (Vocabulary or Sequence[str]): C classes, or their names.
+        templates (str or Sequence[str]): See :func:`resolve_templates`.
 
     Returns:
         Tensor: (C, D) float32 unit vectors.
 
     Raises:
-        TypeError: If ``names`` or ``templates`` is one string.
-        ValueError: If a name is empty, a template holds ``{}`` not exactly
-            once, or two names have one embedding.
+        TypeError: If ``classes`` is one string.
+        ValueError: If a name is empty, the templates are wrong, or two names
+            have one embedding.
     """
+    templates = resolve_templates(templates)
+    names = classes
+    if isinstance(classes, Vocabulary):
+        asks_raw = RAW_NAME in templates[0]
+        names = asks_raw and classes.raw_names or classes.names
     check_texts(names)
-    check_templates(templates)
     if not isinstance(text_encoder, BaseTextEncoder):
         return _encode(text_encoder, names, templates)  # it is being trained
-    key = (tuple(names), tuple(templates))
+    key = (tuple(names), templates)
     known = text_encoder.vocabularies
     if key not in known:
         embeddings = load_embeddings(text_encoder, names, templates)
@@ -87,7 +72,7 @@ def encode_classes(text_encoder: BaseTextEncoder,
 
 def _encode(text_encoder: nn.Module, names: Sequence[str],
             templates: Sequence[str]) -> Tensor:
-    texts = [t.replace('{}', name) for name in names for t in templates]
+    texts = [fill_template(t, name) for name in names for t in templates]
     embeddings = text_encoder(texts)
     embeddings = embeddings.view(
         len(names), len(templates), embeddings.shape[1])

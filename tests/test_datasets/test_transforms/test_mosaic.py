@@ -81,6 +81,91 @@ def test_outer_cells_of_four_hug_the_side_that_faces_the_middle():
                                                    [40, 50], [60, 70]]
 
 
+def published(grid, width, height, seed=0):
+    """Left and top of each tile in cells of 40 x 40 pixels."""
+    np.random.seed(seed)
+    rows, cols = grid
+    mosaic = MosaicCLIM(
+        grids=[grid], out_size=(40 * cols, 40 * rows), align='published')(
+            mixed(*[(width, height)] * (rows * cols)))
+    check_pixels(mosaic)
+    places = np.array(boxes_of(mosaic))[:, :2].reshape(rows, cols, 2)
+    return places[..., 0] % 40, places[..., 1] % 40
+
+
+def test_published_alignment_of_two_is_towards_the_middle():
+    left, top = published((2, 2), 20, 40)
+    assert left.tolist() == [[20, 0], [20, 0]] and not top.any()
+    left, top = published((2, 2), 40, 20)
+    assert top.tolist() == [[20, 20], [0, 0]] and not left.any()
+
+
+def test_published_alignment_of_three():
+    """The middle column anywhere, the middle row up or down."""
+    places, ups = Counter(), Counter()
+    for seed in range(300):
+        left, _ = published((3, 3), 36, 40, seed)
+        assert (left[:, 0] == 4).all() and (left[:, 2] == 0).all()
+        places.update(left[:, 1].tolist())
+        _, top = published((3, 3), 40, 20, seed)
+        assert (top[0] == 20).all() and (top[2] == 0).all()
+        assert len(set(top[1])) == 1
+        ups[top[1, 0]] += 1
+    # 900 over five places: 180 expected, standard deviation 12.
+    assert set(places) == {0, 1, 2, 3, 4}
+    assert all(abs(count - 180) < 60 for count in places.values())
+    # 150 expected, standard deviation 9.
+    assert set(ups) == {0, 20} and abs(ups[0] - 150) < 45
+
+
+@pytest.mark.parametrize('grid', [(4, 4), (4, 2), (5, 6)])
+def test_published_alignment_of_four_and_more(grid):
+    """Columns in pairs, each row up or down."""
+    rows, cols = grid
+    seen = Counter()
+    for seed in range(64):
+        left, top = published(grid, 20, 40, seed)
+        assert left.tolist() == [[20, 0] * (cols // 2)] * rows
+        _, top = published(grid, 40, 20, seed)
+        assert all(len(set(row)) == 1 for row in top)
+        seen.update(enumerate(top[:, 0]))
+    assert set(seen) == {(row, up) for row in range(rows) for up in (0, 20)}
+    assert all(12 < count < 52 for count in seen.values())
+
+
+def test_published_alignment_of_other_grids():
+    """One row or column is centred; an odd column has no neighbour."""
+    left, top = published((1, 1), 20, 40)
+    assert (left, top) == ([[10]], [[0]])
+    lefts = {
+        tuple(published((1, 5), 20, 40, seed)[0][0])
+        for seed in range(99)
+    }
+    assert {places[:4] for places in lefts} == {(20, 0, 20, 0)}
+    assert len({places[4] for places in lefts}) > 10
+
+
+def test_partners_are_others_with_replacement():
+    np.random.seed(0)
+    transform = MosaicCLIM(
+        grids=[(1, 3)], out_size=(60, 20), cache_size=4, partners='others')
+    assert transform(captioned(0, 6, 6))['image_ids'] == [0, 0, 0]  # alone
+    ages, twice = Counter(), 0
+    for number in range(1, 601):
+        mosaic = transform(captioned(number % 251, 6, 6))
+        first, *others = mosaic['image_ids']
+        assert first == number % 251
+        if number > 3:
+            ages.update((first - other) % 251 for other in others)
+            twice += len(set(others)) == 1
+        check_pixels(mosaic)
+    # Of the four newest all but the present one: 398 expected each, standard
+    # deviation 16; two are the same in a third of 597.
+    assert set(ages) == {1, 2, 3}
+    assert all(abs(count - 398) < 80 for count in ages.values())
+    assert abs(twice - 199) < 60
+
+
 @pytest.mark.parametrize('align, left', [('top_left', [0, 40]),
                                          ('cell_center', [15, 55]),
                                          ('center', [30, 40])])
@@ -296,8 +381,12 @@ def test_what_the_caller_does_with_a_mosaic_leaves_the_cache_alone():
     mosaic['captions'][0].append('more')
     again = MosaicCLIM(grids=[(1, 2)], out_size=(12, 6), cache_size=2)
     again(captioned(5, 6, 6))['img'][:] = 0
-    assert (again._cached_tiles[0, ].ready[1, 2] == 5).all()
-    assert transform._cached_tiles[0, ].captions == ['caption 5']
+    assert (again._cached_tiles[
+        0,
+    ].ready[1, 2] == 5).all()
+    assert transform._cached_tiles[
+        0,
+    ].captions == ['caption 5']
 
 
 def test_with_the_multi_image_dataset_of_mmdet(caption_file):
@@ -389,6 +478,7 @@ def test_an_unreadable_file_is_replaced_by_the_next_of_the_mosaic(
     dict(out_size=(4, 0)),
     dict(out_size=(3, 800)),
     dict(align='left'),
+    dict(partners='all'),
     dict(pad_val=256),
     dict(cache_size=0),
     dict(prob=1.5),

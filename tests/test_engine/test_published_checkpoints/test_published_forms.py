@@ -30,7 +30,6 @@ HERE = Path(__file__).parent
 LISTS = HERE.parents[3] / 'shared' / 'checkpoint_keys'
 KEYS = json.loads(
     lzma.decompress((HERE / 'published_keys.json.xz').read_bytes()))
-SYNC = dict(type='SyncBN', requires_grad=True)
 # Widths of ViT-B/16, and narrower ones of the same depth.
 NARROW = {768: 48, 2304: 144, 3072: 192}
 
@@ -238,14 +237,11 @@ def test_baron(read, name, config, words, missing):
 
 
 def fvit(read, folder, config):
-    """F-ViT with batch norms over all GPUs, as published, and few channels."""
-    model = read(config, norm_cfg=SYNC)
+    """F-ViT as its config has it, but for few channels."""
+    model = read(config)
     vision = dict(width=48, head_width=12)
     model.backbone.model = narrow_json(folder, 'ViT-B-16', vision)
-    model.backbone.norm_cfg = model.neck.norm_cfg = SYNC
     model.neck.in_channels = [48] * 4
-    if 'mask_head' in model.roi_head:
-        model.roi_head.mask_head.norm_cfg = SYNC
     return build_without_clip(model)
 
 
@@ -319,16 +315,23 @@ def test_half_a_background_is_refused(read, tmp_path):
 
 
 def test_fvlm(read, tmp_path):
-    """Its RPN has batch norms, which mmdet's has not: they are folded."""
-    model = read('fvit/ov_lvis/fvlm_rn50x64_2880_ov-lvis.py', norm_cfg=SYNC)
-    model.backbone.model = narrow_json(tmp_path, 'RN50x64', dict(width=8))
-    model.neck = dict(
-        type='mmdet.FPN',
-        in_channels=[512, 1024, 2048, 4096],
-        out_channels=256,
-        norm_cfg=SYNC,
-        num_outs=5)
-    model.roi_head.mask_head.norm_cfg = SYNC
+    """Its FPN and the batch norms of its RPN, as the config has them."""
+    weights, detector, tower = fvlm(read, tmp_path)
+    done = convert_state_dict(weights, detector)
+    assert not done.folded
+    assert check(weights, done, detector, len(tower) + 1) == len(weights)
+    for key in ('rpn_head.rpn_conv.1.bn.running_var',
+                'neck.lateral_convs.3.bn.weight'):
+        assert torch.equal(done.state_dict[key], weights[key])
+
+
+def fvlm(read, folder, **rpn_head):
+    """Published weights, our detector for them, and its tower's weights."""
+    model = read('fvit/ov_lvis/fvlm_rn50x64_2880_ov-lvis.py')
+    model.backbone.model = narrow_json(folder, 'RN50x64', dict(width=8))
+    if rpn_head:
+        del model.rpn_head['norm_cfg']
+        model.rpn_head.update(rpn_head)
     detector = build_without_clip(model)
     tower = {
         f'backbone.visual.{key}': value
@@ -336,6 +339,11 @@ def test_fvlm(read, tmp_path):
     }
     weights = weights_of('fvlm_rn50x64', like=tower)
     assert sum(key in tower for key in weights) == len(tower)
+    return weights, detector, tower
+
+
+def test_batch_norms_that_the_config_has_not_are_folded(read, tmp_path):
+    weights, detector, tower = fvlm(read, tmp_path, type='mmdet.RPNHead')
     done = convert_state_dict(weights, detector)
     assert len(done.folded) == 10
     assert check(weights, done, detector,

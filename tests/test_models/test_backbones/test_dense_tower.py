@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Global, dense and region features against open_clip and plain formulas."""
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -96,8 +99,7 @@ def plain_dense(visual, batch):
     native = visual.grid_size
     grid = positions[1:].reshape(*native, -1).permute(2, 0, 1)[None]
     if (height, width) != native:
-        grid = F.interpolate(
-            grid, (height, width), mode='bicubic', antialias=True)
+        grid = F.interpolate(grid, (height, width), mode='bicubic')
     x = x + grid.flatten(2).transpose(1, 2)
     first = (visual.class_embedding + positions[0]).expand(len(x), 1, -1)
     x = visual.ln_pre(torch.cat([first, x], 1))
@@ -389,3 +391,34 @@ def test_names_and_checkpoints_that_do_not_fit(clip_files, tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / 'jit')
     with pytest.raises(ValueError, match='an archive of TorchScript'):
         DenseImageTower(model, str(tmp_path / 'jit'))
+
+
+@pytest.mark.parametrize('name', ['vit', 'vit_custom'])
+@pytest.mark.parametrize('of_model', [False, True])
+def test_weights_run_with_either_activation(clip_files, tmp_path, name,
+                                            of_model):
+    """Whatever the model says, as open_clip runs them with it."""
+    import open_clip
+    config, weights = clip_files(name)
+    content = json.loads(Path(config).read_text())
+    file = tmp_path / f'{name}-gelu-{of_model}.json'
+    file.write_text(json.dumps(dict(content, quick_gelu=of_model)))
+    batch = images(2, 3, 32, 32)
+    found = {}
+    for option in (None, True, False):
+        tower = DenseImageTower(str(file), weights, quick_gelu=option).eval()
+        own = of_model if option is None else option
+        clip = open_clip.create_model(
+            Path(config).stem, weights, force_quick_gelu=own).eval()
+        with torch.no_grad():
+            found[option] = tower.encode_image(batch)
+            torch.testing.assert_close(
+                found[option], F.normalize(clip.encode_image(batch), dim=1))
+    assert (found[True] - found[False]).abs().max() > 1e-4
+    assert torch.equal(found[None], found[of_model])
+
+
+@pytest.mark.parametrize('name', ['resnet', 'timm_vit'])
+def test_another_tower_has_no_choice_of_activation(clip_files, name):
+    with pytest.raises(ValueError, match='quick_gelu: expected a VisionTrans'):
+        DenseImageTower(*clip_files(name), quick_gelu=True)

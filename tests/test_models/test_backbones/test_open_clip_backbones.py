@@ -7,7 +7,11 @@ import torch
 from mmengine.logging import MMLogger
 from torch import nn
 
-from mmdet_clim.models.backbones import OpenCLIPResNet, OpenCLIPViT
+from mmdet_clim.models.backbones import (
+    DenseImageTower,
+    OpenCLIPResNet,
+    OpenCLIPViT,
+)
 from mmdet_clim.registry import MODELS
 
 NORM = dict(type='GN', num_groups=4)
@@ -54,6 +58,25 @@ def test_levels_of_a_vit(clip_files):
         atol=1e-5)
     torch.testing.assert_close(
         levels[1], backbone.levels[1](visual_maps[1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('quick', [False, True])
+def test_a_detector_chooses_the_activation(clip_files, quick):
+    """The published F-ViT runs OpenAI's weights with plain GELU."""
+    backbone = build(clip_files, taps=(0, 0, 1, 2), quick_gelu=quick)
+    tower = DenseImageTower(*clip_files('vit'), quick_gelu=quick).eval()
+    batch = images(1, 3, 32, 32)
+    maps, encoded = backbone.encode(batch)
+    for own, expected in zip(maps, tower.encode(batch, (0, 0, 1, 2))[0]):
+        torch.testing.assert_close(own, expected)
+    rois = torch.tensor([[0., 3, 4, 28, 20]])
+    torch.testing.assert_close(
+        backbone.region_features_of(encoded, rois),
+        tower.region_features(batch, rois))
+    other = build(clip_files, taps=(0, 0, 1, 2), quick_gelu=not quick)
+    assert (maps[2] - other.encode(batch)[0][2]).abs().max() > 1e-4
+    # The weights are the same, and so is the number that stands for them.
+    assert torch.equal(backbone.tower_sum, other.tower_sum)
 
 
 @pytest.mark.parametrize('depth, taps', [(12, (3, 5, 7, 11)),

@@ -33,6 +33,8 @@ def test_a_batch_too_small_says_how_many_are_missing():
     (dict(grids=((0, 2), )), 'grids'),
     (dict(grids=((2, 2, 2), )), 'grids'),
     (dict(num_whole=-1), 'num_whole'),
+    (dict(size=(0, 8)), 'size'),
+    (dict(size=(8, 8, 8)), 'size'),
 ])
 def test_arguments_out_of_range(wrong, match):
     with pytest.raises(ValueError, match=match):
@@ -81,3 +83,33 @@ def test_two_mosaics_are_numbered_and_grids_may_not_divide_the_size():
 def test_without_grids_there_is_no_mosaic():
     mosaics, rois = BatchMosaic(())(torch.rand(2, 3, 8, 8), [(8, 8)] * 2)
     assert mosaics.shape == (0, 3, 8, 8) and rois.shape == (0, 5)
+
+
+def test_a_mosaic_of_another_size_than_its_images():
+    """REFERENCE.md, section 4: regions are the whole cells; by hand."""
+    images = torch.rand(29, 3, 14, 14)
+    mosaics, rois = BatchMosaic(THREE, size=(64, 64))(images, [(14, 14)] * 29)
+    assert mosaics.shape == (3, 3, 64, 64) and rois.shape == (29, 5)
+    assert rois[:, 0].tolist() == [0] * 4 + [1] * 9 + [2] * 16
+    cells = [[64 / n * c, 64 / n * r, 64 / n * (c + 1), 64 / n * (r + 1)]
+             for n in (2, 3, 4) for r in range(n) for c in range(n)]
+    torch.testing.assert_close(rois[:, 1:], torch.tensor(cells))
+    rows = [torch.cat(list(images[i:i + 3]), 2) for i in (4, 7, 10)]
+    expected = F.interpolate(
+        torch.cat(rows, 1)[None], size=(64, 64), mode='bicubic')
+    torch.testing.assert_close(mosaics[1:2], expected)
+
+
+def test_a_mosaic_that_is_not_square_and_images_that_are_padded():
+    images = torch.rand(2, 3, 10, 20)
+    mosaics, rois = BatchMosaic(((1, 2), ), size=(80, 30))(images, [(10, 20),
+                                                                    (5, 10)])
+    assert mosaics.shape == (1, 3, 30, 80)
+    # An image of 20 x 10 is 40 x 30 in its cell.
+    assert rois.tolist() == [[0, 0, 0, 40, 30], [0, 40, 0, 60, 15]]
+
+
+def test_without_grids_a_size_changes_nothing():
+    mosaics, rois = BatchMosaic((), size=(6, 4))(torch.rand(2, 3, 8, 8),
+                                                 [(8, 8)] * 2)
+    assert mosaics.shape == (0, 3, 4, 6) and rois.shape == (0, 5)

@@ -11,7 +11,10 @@ from mmengine.structures import InstanceData
 from torch.nn import functional as F
 
 from mmdet_clim.models.clip_refinement.objective_base import crop_images
-from mmdet_clim.models.clip_refinement.region_prediction import enlarged
+from mmdet_clim.models.clip_refinement.region_prediction import (
+    enlarged,
+    letterbox,
+)
 
 LABELS = dict(
     type='mmdet_clim.RegionLabelObjective',
@@ -140,6 +143,35 @@ def test_pseudo_labels_are_those_of_the_original_clip(model_cfg, make_batch):
         confidence, chances.amax(1), rtol=1e-3, atol=1e-3)
 
 
+def test_nouns_are_scored_at_the_scale_of_clip(model_cfg, make_batch):
+    """No bias, and 1 / 0.07, where open_clip starts; others as given."""
+    objective = build(
+        model_cfg, objectives=dict(labels=LABELS)).objectives['labels']
+    assert objective.temperature == pytest.approx(1 / .07, rel=1e-4)
+    assert objective.logit_bias is None
+    cfg = dict(LABELS, temperature=25., bias=-10.)
+    objective = build(
+        model_cfg, objectives=dict(labels=cfg)).objectives['labels']
+    assert objective.temperature == 25
+    assert objective.logit_bias.item() == -10 and \
+        objective.logit_bias.requires_grad
+
+
+def test_mosaics_larger_than_the_images(model_cfg, make_batch):
+    """Whole images are encoded at their own size, tiles within 96 x 96."""
+    model = build(model_cfg)
+    cfg = dict(
+        type='mmdet_clim.MosaicTextObjective',
+        grids=((2, 2), ),
+        mosaic_size=(96, 96))
+    model = build(model_cfg, objectives=dict(clim=cfg)).train()
+    sizes = []
+    model.image_tower.visual.conv1.register_forward_hook(
+        lambda module, args, output: sizes.append(args[0].shape))
+    losses(model, make_batch(range(6)))['clim.loss'].backward()
+    assert sizes == [(1, 3, 96, 96), (2, 3, 64, 64)]
+
+
 def test_no_box_is_sure_enough(model_cfg, make_batch):
     cfg = dict(LABELS, min_confidence=.999)
     model = build(model_cfg, objectives=dict(labels=cfg)).train()
@@ -178,12 +210,41 @@ def test_regions_are_read_in_three_ways(model_cfg):
         torch.testing.assert_close(
             found.roi,
             model.image_tower.region_features(image, rois) @ classes.t())
-        # Enlarged: x -8..40 -> 0..40, y 12..36. Squashed to 32 x 32.
+        # Enlarged: x -8..40 -> 0..40, y 12..36. In a square: y 4..44, of whose
+        # 32 rows the first and the last 6.4 are no part of the box.
         assert enlarged(rois[:, 1:], 1.5,
                         (64, 48)).tolist() == [[0, 12, 40, 36]]
-        crop = crop_images(image, torch.tensor([[0., 0, 12, 40, 36]]), 32)
+        crop = crop_images(image, torch.tensor([[0., 0, 4, 40, 44]]), 32)
+        crop[:, :, :6] = crop[:, :, 26:] = 0
         crop = model.image_tower.encode_image(crop) @ classes.t()
         torch.testing.assert_close(found.crop, crop)
+
+
+def test_a_letterbox_keeps_the_ratio():
+    """Boxes of twice the square's size, of a wide, a tall and a square one."""
+    image = torch.rand(1, 3, 20, 24)
+    boxes = torch.tensor([[4., 6, 20, 14], [0, 2, 4, 18], [8, 4, 24, 20]])
+    found = letterbox(image, boxes, 8)
+    half = F.avg_pool2d(image, 2)
+    expected = torch.zeros(3, 3, 8, 8)
+    expected[0, :, 2:6] = half[0, :, 3:7, 2:10]
+    expected[1, :, :, 3:5] = half[0, :, 1:9, :2]
+    expected[2] = half[0, :, 2:10, 4:12]
+    torch.testing.assert_close(found, expected)
+    assert letterbox(image, boxes[:0], 8).shape == (0, 3, 8, 8)
+
+
+def test_crops_of_things_alone_are_enlarged(model_cfg):
+    """Of two equal boxes, the one of stuff is cut as it is."""
+    model = build(model_cfg, num_things=2, templates=('a {}', )).eval()
+    image = torch.randn(1, 3, 64, 48)
+    sample = region_sample([[8, 16, 40, 32]] * 2, [1, 2])
+    with torch.no_grad():
+        found = model(image, [sample], mode='predict')[0].pred_regions.crop
+        classes = model.text_encoder(['a cat', 'a dog', 'a cow'])
+        boxes = torch.tensor([[0., 12, 48, 36], [8, 16, 40, 32]])
+        seen = model.image_tower.encode_image(letterbox(image, boxes, 32))
+    torch.testing.assert_close(found, seen @ classes.t())
 
 
 @pytest.mark.parametrize('mode', ['value', 'attention', 'masked_pool'])

@@ -23,13 +23,18 @@ def towers():
         timm_vit=TimmModel('test_vit', 8, image_size=64))
 
 
-@pytest.mark.parametrize('tower, count, prefixes', [
-    ('vit', 2, ('transformer.resblocks.1.', 'transformer.resblocks.2.')),
-    ('resnet', 1, ('layer4.', )),
-    ('timm', 1, ('trunk.stages.3.', )),
-    ('timm_vit', 1, ('trunk.blocks.5.', )),
-    ('vit', 0, ()),
-])
+@pytest.mark.parametrize(
+    'tower, count, prefixes',
+    [
+        ('vit', 2, ('transformer.resblocks.1.', 'transformer.resblocks.2.')),
+        # REFERENCE.md, section 4: of the pool, query, key and position.
+        ('resnet', 1, ('layer4.', 'attnpool.q_proj.', 'attnpool.k_proj.',
+                       'attnpool.positional_embedding')),
+        ('resnet', 0, ()),
+        ('timm', 1, ('trunk.stages.3.', )),
+        ('timm_vit', 1, ('trunk.blocks.5.', )),
+        ('vit', 0, ()),
+    ])
 def test_the_last_blocks_and_nothing_else(towers, tower, count, prefixes):
     visual = towers[tower]
     unlock_blocks(visual, count)

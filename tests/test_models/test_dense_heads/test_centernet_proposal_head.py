@@ -124,3 +124,75 @@ def test_targets_are_those_of_mmdet_where_there_are_boxes(head):
 def test_one_tower(head):
     names = {name.split('.')[0] for name, _ in head.named_parameters()}
     assert names == {'reg_convs', 'conv_cls', 'conv_reg', 'scales'}
+
+
+@pytest.mark.parametrize('with_nms', [True, False])
+def test_a_score_may_be_the_root_of_the_likelihood(head, with_nms):
+    """The same boxes in the same order, limits on the likelihood."""
+    outs = head(feats(2))
+    cfg = ConfigDict(dict(head.test_cfg, score_thr=.3))
+    arguments = dict(batch_img_metas=[META, META], cfg=cfg, with_nms=with_nms)
+    plain = head.predict_by_feat(*outs, **arguments)
+    head.root_score = True
+    for of_image, other in zip(
+            head.predict_by_feat(*outs, **arguments), plain):
+        assert torch.equal(of_image.bboxes, other.bboxes)
+        torch.testing.assert_close(of_image.scores, other.scores**.5)
+        assert len(of_image) and of_image.scores.min() > .3**.5 - 1e-4
+
+
+def test_positives_are_centres_alone():
+    """One cell of each box in each level that regresses its size."""
+    head = MODELS.build(ConfigDict(dict(CFG, extra_positives=False)))
+    maps = [f.shape[2:] for f in feats()]
+    points = head.prior_generator.grid_priors(maps, device='cpu')
+    batch = [
+        boxes([16, 16, 80, 80], [100, 4, 120, 30]),
+        boxes(),
+        boxes([0, 0, 128, 128]),
+    ]
+    # Points level by level, in each image by image.
+    points = torch.cat([level.repeat(3, 1) for level in points])
+    rows, labels = head.add_cls_pos_inds(points, torch.rand(len(points), 4),
+                                         torch.tensor(maps), batch)
+    assert not labels.any()
+    sizes = [h * w for h, w in maps]
+
+    def row(level, image, column, line):
+        return 3 * sum(sizes[:level]) + image * sizes[level] + \
+            line * maps[level][1] + column
+
+    # Half the diagonal decides: 45 is of P3 (0 to 80), 16 too, 90.5 of P4
+    # (64 to 160).
+    assert sorted(rows.tolist()) == sorted([
+        row(0, 0, 48 // 8, 48 // 8),
+        row(0, 0, 110 // 8, 17 // 8),
+        row(1, 2, 64 // 16, 64 // 16),
+    ])
+    assert head.add_cls_pos_inds(points, torch.rand(len(points), 4),
+                                 torch.tensor(maps), [boxes()]) == (None, None)
+
+
+def test_the_published_loss_of_the_first_stage():
+    """Heat map and boxes of one centre, put together by hand."""
+    torch.manual_seed(0)
+    head = MODELS.build(
+        ConfigDict(
+            dict(
+                CFG,
+                extra_positives=False,
+                loss_cls=dict(type='mmdet_clim.HeatMapFocalLoss'),
+                loss_bbox=dict(type='mmdet.GIoULoss', loss_weight=1.))))
+    outs = head(feats())
+    batch = [boxes([16, 16, 80, 80])]
+    losses = head.loss_by_feat(*outs, batch, [META])
+    points = head.prior_generator.grid_priors([f.shape[2:] for f in feats()],
+                                              device='cpu')
+    heat, _ = head.get_targets(points, batch)
+    p = torch.cat([level.flatten() for level in outs[0]]).sigmoid()
+    centre = p[6 * 16 + 6]
+    far = (1 - heat[:, 0])**4 * (p < .85)
+    expected = .125 * (1 - centre)**2 * -centre.log() + \
+        .375 * (far * p**2 * -(1 - p).log()).sum()
+    torch.testing.assert_close(losses['loss_cls'], expected)
+    assert 0 < losses['loss_bbox'] < 2

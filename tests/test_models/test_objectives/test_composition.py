@@ -1,4 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
+from collections import Counter
+from itertools import product
+
 import pytest
 import torch
 
@@ -38,15 +41,52 @@ def test_draws_are_distinct_and_seeded():
     assert compose_tiles((3, 4), 0).shape == (0, 12)
 
 
-def test_every_rectangle_is_as_likely():
+def drawn_with_replacement(rows, cols):
+    """Chance of each set of tiles: both ends of both axes, by enumeration."""
+    chances = Counter()
+    for top, bottom in product(range(rows), repeat=2):
+        for left, right in product(range(cols), repeat=2):
+            top_, bottom_ = sorted((top, bottom))
+            left_, right_ = sorted((left, right))
+            tiles = tuple(top_ <= r <= bottom_ and left_ <= c <= right_
+                          for r, c in product(range(rows), range(cols)))
+            chances[tiles] += sum(tiles) > 1
+    total = sum(chances.values())
+    return {key: count / total for key, count in chances.items() if count}
+
+
+@pytest.mark.parametrize('grid, mean', [((2, 2), 2.67), ((3, 3), 3.89),
+                                        ((4, 4), 5.33)])
+def test_the_published_law(grid, mean):
+    """REFERENCE.md, section 2: ends with replacement, no single tiles."""
+    chances = drawn_with_replacement(*grid)
+    expected = sum(sum(key) * chance for key, chance in chances.items())
+    assert expected == pytest.approx(mean, abs=.005)
     torch.manual_seed(0)
-    counts = {}
+    number = 3000
+    counts = Counter(
+        tuple(compose_tiles(grid, 1)[0].tolist()) for _ in range(number))
+    assert set(counts) <= set(chances)
+    for key, chance in chances.items():
+        deviation = (number * chance * (1 - chance))**.5
+        assert abs(counts[key] - number * chance) < 5 * deviation
+    found = sum(sum(key) * count for key, count in counts.items()) / number
+    assert found == pytest.approx(expected, abs=.25)
+
+
+def test_the_second_draw_is_one_of_the_others():
+    """Without the first; the rest keep their proportions."""
+    chances = drawn_with_replacement(2, 2)
+    pairs = Counter()
+    torch.manual_seed(0)
     for _ in range(3000):
-        key = tuple(compose_tiles((2, 2), 1)[0].tolist())
-        counts[key] = counts.get(key, 0) + 1
-    assert len(counts) == 5
-    # 600 expected, standard deviation 22.
-    assert all(490 < n < 710 for n in counts.values())
+        pairs[tuple(tuple(m.tolist()) for m in compose_tiles((2, 2), 2))] += 1
+    assert len(pairs) == 10
+    for (one, two), count in pairs.items():
+        chance = chances[one] * chances[two] * (1 / (1 - chances[one]) + 1 /
+                                                (1 - chances[two]))
+        deviation = (3000 * chance * (1 - chance))**.5
+        assert one != two and abs(count - 3000 * chance) < 5 * deviation
 
 
 @pytest.mark.parametrize('grid, num, message', [

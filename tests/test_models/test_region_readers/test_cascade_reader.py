@@ -245,6 +245,73 @@ def test_bfloat16_autocast(model, mosaics):
         torch.testing.assert_close(half[key], full[key], rtol=.2, atol=.2)
 
 
+def test_candidates_of_tags_are_the_regions_as_they_were_refined(
+        model, mosaics):
+    """REFERENCE.md, section 2: the selected and composed ones."""
+    objective = MODELS.build(
+        dict(
+            type='mmdet_clim.RegionTagObjective',
+            vocabulary=model.detector.roi_head.bbox_head[0].vocabulary,
+            templates=('{}', ),
+            num_compositions=2,
+            refine_regions=True,
+            loss=dict(type='mmdet_clim.CLIMRegionLoss')))
+    context = context_of(model, mosaics)
+    for sample in context.data_samples:  # every tile is tagged
+        sample.set_metainfo(dict(tags=[[0]] * len(sample.tags)))
+    tiles, before = context.tiles, None
+    for stage in context.stages:
+        stage.regions_before = before
+        regions = objective.sample(tiles, stage)
+        single = regions.members.sum(1) == 1
+        if before is None:
+            expected = stage.largest_in_tiles()
+        else:
+            expected = largest_by_hand(
+                tiles.boxes,
+                moved(model.detector, stage.index - 1, context.feats, [
+                    before.bboxes[before.image == image]
+                    for image in range(len(tiles.counts))
+                ]))
+        torch.testing.assert_close(regions.bboxes[single],
+                                   expected.flatten(0, 1))
+        assert (~single).sum() == 4 and not regions.rois.requires_grad
+        before = regions
+    # Without one, the tiles themselves.
+    stage.regions_before = tiles.regions(tiles.boxes, before.image[:0],
+                                         before.members[:0])
+    assert torch.equal(stage.largest_refined(), tiles.boxes)
+
+
+def largest_by_hand(tiles, candidates):
+    """The largest clamped candidate of each tile, of each image."""
+    found = tiles.clone()
+    for image, boxes in enumerate(candidates):
+        areas = {}
+        for box in boxes:
+            low = torch.maximum(box[:2], tiles[image, :, :2])
+            high = torch.minimum(box[2:], tiles[image, :, 2:])
+            inside = (high - low).clamp(min=0).prod(1)
+            tile = int(inside.argmax())
+            area = float((box[2:] - box[:2]).prod())
+            if inside[tile] > .3 * area and inside[tile] > areas.get(tile, 0):
+                areas[tile] = inside[tile]
+                found[image, tile] = torch.cat([low[tile], high[tile]])
+    return found
+
+
+def test_a_step_with_such_candidates(cascade_clim_cfg, batch):
+    cascade_clim_cfg['objectives']['tag']['refine_regions'] = True
+    torch.manual_seed(0)
+    model = MODELS.build(cascade_clim_cfg).train()
+    losses = losses_of(model, batch)
+    assert losses['mosaic.tag.loss'] > 0
+    losses['mosaic.tag.loss'].backward()
+    heads = model.detector.roi_head.bbox_head
+    assert all(h.fc_cls.projection.weight.grad.any() for h in heads)
+    assert all(h.fc_reg.weight.grad is None for h in heads)
+
+
 def test_detectors_that_it_does_not_fit(detector_cfg, centernet2_cfg):
     two_stage = MODELS.build(detector_cfg)
     with pytest.raises(TypeError, match='CascadeRoIHead'):

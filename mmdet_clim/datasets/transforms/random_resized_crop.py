@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0.
+"""The crops that CLIP is trained on."""
+from typing import Tuple
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
+from PIL import Image
+
+from mmdet_clim.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RandomResizedCrop(BaseTransform):
+    """Cut a random part out of an image and resize it to a square.
+
+    torchvision's ``RandomResizedCrop``, as open_clip trains with it: bicubic,
+    with antialiasing where the crop shrinks. The whole square is image, so
+    that as a tile of a mosaic it fills its cell (REFERENCE.md, section 4:
+    224 pixels, 0.9 to 1.0 of the area, no flip). Boxes are not cropped along.
+
+    Required Keys:
+
+    - img ((H, W, 3), uint8)
+
+    Modified Keys:
+
+    - img ((size, size, 3), uint8)
+    - img_shape ((size, size))
+
+    Args:
+        size (int): Side of the square in pixels.
+        scale (tuple[float, float]): Least and largest area of the crop, as a
+            fraction of the image's.
+        ratio (tuple[float, float]): Least and largest width / height of the
+            crop, which is what it is squashed by. An image that is narrower
+            or wider than this is cropped to the nearest ratio.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a sample has boxes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: Tuple[float, float] = (0.9, 1.0),
+        ratio: Tuple[float, float] = (3 / 4, 4 / 3)
+    ) -> None:
+        if not isinstance(size, int) or size < 1:
+            raise ValueError('size: expected a number of pixels of at least '
+                             f'1, got {size!r}')
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError('scale: expected 0 < least <= largest <= 1, got '
+                             f'{scale}')
+        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
+            raise ValueError('ratio: expected 0 < least <= largest, got '
+                             f'{ratio}')
+        self.size = size
+        self.scale = tuple(scale)
+        self.ratio = tuple(ratio)
+
+    @cache_randomness
+    def _crop(self, image: Image.Image) -> Tuple[int, int, int, int]:
+        """Top, left, height and width of the crop in pixels."""
+        # torchvision comes with open_clip, which a project without CLIP need
+        # not have.
+        from torchvision.transforms import RandomResizedCrop as Torchvision
+        return Torchvision.get_params(image, self.scale, self.ratio)
+
+    def transform(self, results: dict) -> dict:
+        """Crop one image.
+
+        Args:
+            results (dict): A sample with ``img``.
+
+        Returns:
+            dict: The sample with the crop.
+        """
+        if len(results.get('gt_bboxes', ())):
+            raise ValueError("RandomResizedCrop: 'gt_bboxes' would not be "
+                             f"cropped along, got {len(results['gt_bboxes'])}")
+        image = Image.fromarray(
+            cv2.cvtColor(results['img'], cv2.COLOR_BGR2RGB))
+        top, left, height, width = self._crop(image)
+        crop = image.crop((left, top, left + width, top + height)).resize(
+            (self.size, self.size), Image.Resampling.BICUBIC)
+        results['img'] = cv2.cvtColor(np.asarray(crop), cv2.COLOR_RGB2BGR)
+        results['img_shape'] = (self.size, self.size)
+        return results
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(size={self.size}, '
+                f'scale={self.scale}, ratio={self.ratio})')
