@@ -16,12 +16,13 @@ import re
 from pathlib import Path
 from typing import List, Optional
 
-from mmengine.config import DictAction
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import KeyValues, Parser, key_value
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--detector', type=Path, required=True, help='config')
@@ -82,8 +83,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--lr-mult',
         nargs='+',
-        action=DictAction,
-        type=_key_value,
+        action=KeyValues,
+        type=key_value,
         default={},
         metavar='PART=FACTOR',
         help='learning rates of parts, by a part of their names in the '
@@ -117,8 +118,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
-        type=_key_value,
+        action=KeyValues,
+        type=key_value,
         help="settings that override the training's config, which the work "
         'dir has as finetune.py, as key=value; lists as key="[a,b]" or '
         'key=a,b, nested ones as key="[(a,b),(c,d)]", without white space')
@@ -158,12 +159,6 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if not 0 < args.lr < math.inf:
         parser.error(f'--lr: expected a positive number, got {args.lr}')
     return args
-
-
-def _key_value(text: str) -> str:
-    # Seconds of imports, which --help does not wait for.
-    from mmdet_clim.command import key_value
-    return key_value(text)
 
 
 def _device(name: str) -> str:
@@ -213,6 +208,4 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     given = parse_args()
     choose_device(given.device)
-    # Seconds of imports, and torch's look for devices.
-    from mmdet_clim.command import run_command
     run_command(lambda: main(given))
