@@ -6,7 +6,10 @@ model = dict(
     roi_head=dict(
         bbox_head=dict(
             classifier=dict(
-                type='mmdet_clim.PseudoWordClassifier', num_words=2))),
+                type='mmdet_clim.PseudoWordClassifier',
+                num_words=2,
+                # Of two words and in 300 iterations, none is dropped.
+                drop_prob=0.))),
     # Fewer regions than in the demo: each is a sentence to read.
     train_cfg=dict(rcnn=dict(sampler=dict(num=32))),
     test_cfg=dict(rpn=dict(max_per_img=50)))
@@ -14,3 +17,4 @@ max_iters = 300
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = max_iters
+load_from_skip = ['roi_head.bbox_head.fc_cls.projection.*']

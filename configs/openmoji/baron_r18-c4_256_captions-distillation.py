@@ -1,7 +1,7 @@
-# BARON's two sides: bags of captioned images against captions and against the
-# crops that they are cut from, ten to one as on OV-COCO. A small CLIP reads
-# words, captions and crops: the one of clip_pretrain.py, or what OPENMOJI_CLIP
-# names.
+# BARON's two sides: bags of captioned images against captions, and bags of the
+# images with boxes against the crops that they are cut from, ten to one as on
+# OV-COCO. A small CLIP reads words, captions and crops: the one of
+# clip_pretrain.py, or what OPENMOJI_CLIP names.
 _base_ = './baron_r18-c4_256_captions.py'
 clip = dict(
     model='{{ fileDirname }}/open_clip_small.json',
@@ -9,24 +9,31 @@ clip = dict(
 clip_text_encoder = dict(
     _delete_=True, type='mmdet_clim.OpenCLIPTextEncoder', **clip)
 queue = dict(type='mmdet_clim.FeatureQueue', size=1024, dim=128)
+word_dim = 64
 model = dict(
     detector=dict(
         roi_head=dict(
             bbox_head=dict(classifier=dict(text_encoder=clip_text_encoder)))),
     text_encoder=clip_text_encoder,
     objectives=dict(
-        bag=dict(queue=queue),
+        bag=dict(queue=queue, bags=dict(word_dim=word_dim)),
         distillation=dict(
             type='mmdet_clim.BagDistillationObjective',
             image_encoder=dict(
                 data_preprocessor=_base_.model.detector.data_preprocessor,
                 **clip),
-            bags=dict(num_words=2, num_orders=1),
+            bags=dict(word_dim=word_dim, num_words=2, num_orders=1),
+            num_groups=1,
             proposals=dict(max_objects=4),
             queue=queue,
             loss=dict(
                 type='mmdet_clim.CLIMRegionLoss',
                 kind='infonce',
                 temperature=30.0,
-                loss_weight=0.02))),
-    branches=dict(captions=['bag', 'distillation']))
+                loss_weight=1.0),
+            object_loss=dict(
+                type='mmdet_clim.CLIMRegionLoss',
+                kind='infonce',
+                temperature=50.0,
+                loss_weight=0.1))),
+    branches=dict(boxes=['distillation']))

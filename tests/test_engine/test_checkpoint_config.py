@@ -19,7 +19,7 @@ def read(text, keys=('model', 'test_dataloader')):
     'openmoji/faster-rcnn_r18-c4_256_boxes',
     'openmoji/mm-grounding-dino_r18_160_clim',
     'openmoji/centernet2_r18_lvis_clim',
-    'baron/ov_coco/baron_r50-caffe-c4_45k_ov-coco_captions_clim',
+    'baron/ov_coco/baron_r50-caffe-c4_90k_ov-coco_captions_clim',
     'detic/ov_lvis/detic_r50-centernet2_45k_ov-lvis_captions-tags_clim',
 ])
 def test_what_mmengine_writes_is_read_as_it_is(repository, name, monkeypatch,

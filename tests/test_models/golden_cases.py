@@ -151,14 +151,15 @@ def objective(key, fixture, detector):
             }[key])
     bags = dict(
         loss=infonce,
-        bags=dict(num_words=2, num_orders=1, drop_prob=0.),
+        bags=dict(word_dim=16, num_words=2, num_orders=1, drop_prob=0.),
         queue=dict(type='mmdet_clim.FeatureQueue', size=12, dim=12),
         proposals=dict(min_score=.4, min_area=0., max_objects=3))
     if key == 'distillation':
         return dict(
             bags,
             type='mmdet_clim.BagDistillationObjective',
-            neighbour_prob=1.,
+            base_prob=1.,
+            object_loss=infonce,
             image_encoder=dict(
                 model=fixture('tiny_clip'),
                 pretrained=str(fixture('tiny_clip_weights')),

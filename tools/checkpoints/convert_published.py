@@ -106,13 +106,13 @@ def convert_detector(args: argparse.Namespace, cfg: Config,
         convert_state_dict,
         find_class_vectors,
         names_of_rows,
-        objective_biases,
+        objective_parts,
         write_class_vectors,
     )
     from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
     detector_cfg = cfg.model.get('detector', cfg.model)
     model = build_without_clip(detector_cfg)
-    done = convert_state_dict(weights, model, objective_biases(cfg.model),
+    done = convert_state_dict(weights, model, objective_parts(cfg.model),
                               args.allow_missing, args.ignore)
     heads = model.roi_head.bbox_head
     first = heads[0] if hasattr(heads, '__len__') else heads
@@ -171,7 +171,7 @@ def convert_detector(args: argparse.Namespace, cfg: Config,
 def report(args: argparse.Namespace, done: Conversion) -> None:
     """Print what became of every entry of the file and of the model."""
     print(f'{args.output}: {len(done.converted)} weights')
-    for title, names in (('biases of objectives', done.objectives), (
+    for title, names in (('weights of objectives', done.objectives), (
             'batch norms folded into the convolutions before them',
             done.folded), ('kept as built', done.kept),
                          *((f'not used: {reason}', names)

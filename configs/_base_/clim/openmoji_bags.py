@@ -2,16 +2,17 @@
 # them. A fragment: it defines names of its own (clim_*).
 _base_ = './openmoji_captions_tags.py'
 
-# Half of the words of OV-COCO's recipe, one order, and bags of at most eight
+# Fewer words than in OV-COCO's recipe, one order, and bags of at most eight
 # regions: every word is read by a sentence encoder, on two CPU cores.
 clim_bag_objective = dict(
     type='mmdet_clim.BagOfRegionsObjective',
     num_compositions=4,
-    bags=dict(num_words=2, num_orders=1, drop_prob=0.5, max_regions=8),
+    bags=dict(
+        word_dim=384, num_words=2, num_orders=1, drop_prob=0.5, max_regions=8),
     proposals=dict(max_objects=4),
     queue=dict(type='mmdet_clim.FeatureQueue', size=1024, dim=384),
     loss=dict(
         type='mmdet_clim.CLIMRegionLoss',
         kind='infonce',
         temperature=30.0,
-        loss_weight=0.2))
+        loss_weight=10.0))

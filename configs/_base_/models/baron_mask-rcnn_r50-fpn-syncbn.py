@@ -1,6 +1,6 @@
-# BARON's Mask R-CNN on OV-LVIS, with one class-agnostic mask per object and a
-# federated loss of the classes. tau 50 and no bias are REFERENCE.md's
-# constants of OV-LVIS (section 2). OV_LVIS_ROOT names the data set.
+# BARON's Mask R-CNN on OV-LVIS: four pseudo-words of a region, mmdet's RPN,
+# and one class-agnostic mask per object, as its checkpoint has them.
+# OV_LVIS_ROOT names the data set.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     './baron_fpn_parts.py',
@@ -15,10 +15,7 @@ model = dict(
                 dataset='mmdet_clim.OVLVISDataset',
                 ann_file='{{$OV_LVIS_ROOT:data/lvis/}}'
                 'annotations/lvis_v1_val.json'),
-            classifier=dict(
-                temperature=50.0, bias=None, **_base_.baron_classifier),
-            loss_cls=dict(
-                type='mmdet_clim.FederatedClassLoss', num_sampled=50),
+            classifier=dict(num_words=4, **_base_.baron_classifier),
             **_base_.baron_box_head),
         mask_head=dict(
             norm_cfg=_base_.baron_norm, num_classes=1, class_agnostic=True)),

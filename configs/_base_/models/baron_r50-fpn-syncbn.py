@@ -1,4 +1,6 @@
-# BARON's Faster R-CNN on OV-COCO. REFERENCE.md, section 3: tau 25, b from -20.
+# BARON's Faster R-CNN with an FPN on OV-COCO: six pseudo-words of a region,
+# and scores of objects from a tower on detached features (REFERENCE.md,
+# section 3).
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
     './baron_fpn_parts.py',
@@ -6,12 +8,11 @@ _base_ = [
 model = dict(
     backbone=_base_.baron_backbone,
     neck=dict(norm_cfg=_base_.baron_norm),
+    rpn_head=dict(type='mmdet_clim.ObjectnessTowerRPNHead'),
     roi_head=dict(
         bbox_head=dict(
             _delete_=True,
             vocabulary=dict(dataset='mmdet_clim.OVCoco80Dataset'),
-            classifier=dict(
-                temperature=25.0, bias=-20.0, **_base_.baron_classifier),
+            classifier=dict(num_words=6, **_base_.baron_classifier),
             **_base_.baron_box_head)),
-    # A sigmoid score of an open vocabulary starts near 0.
     test_cfg=dict(rcnn=dict(score_thr=0.0001)))

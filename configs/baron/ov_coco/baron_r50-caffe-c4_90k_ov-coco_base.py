@@ -1,5 +1,5 @@
-# BARON without captions: box-supervised on the 48 base classes. Where the 45k
-# recipes start.
+# BARON without captions and distillation: boxes of the 48 base classes alone,
+# from ImageNet.
 _base_ = [
     '../../_base_/models/baron_r50-caffe-c4.py',
     '../../_base_/datasets/ov_coco_detection.py',

@@ -38,7 +38,8 @@ class RandomResizedCrop(BaseTransform):
             or wider than this is cropped to the nearest ratio.
 
     Raises:
-        ValueError: If an argument is out of its range, or a sample has boxes.
+        ValueError: If an argument is out of its range, a sample has boxes, or
+            its image is another array.
     """
 
     def __init__(
@@ -80,8 +81,12 @@ class RandomResizedCrop(BaseTransform):
         if len(results.get('gt_bboxes', ())):
             raise ValueError("RandomResizedCrop: 'gt_bboxes' would not be "
                              f"cropped along, got {len(results['gt_bboxes'])}")
-        image = Image.fromarray(
-            cv2.cvtColor(results['img'], cv2.COLOR_BGR2RGB))
+        pixels = results['img']
+        if pixels.dtype != np.uint8 or pixels.shape[2:] != (3, ):
+            raise ValueError(
+                "RandomResizedCrop: expected 'img' of (H, W, 3) uint8, got "
+                f'{pixels.shape} {pixels.dtype}')
+        image = Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
         top, left, height, width = self._crop(image)
         crop = image.crop((left, top, left + width, top + height)).resize(
             (self.size, self.size), Image.Resampling.BICUBIC)

@@ -3,12 +3,13 @@
 import copy
 import logging
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mmdet_clim.models.objectives import BagReader
 from mmdet_clim.models.open_clip_models import (
     SELF_CONTAINED,
     create_clip,
@@ -22,7 +23,11 @@ TEXT_ENCODER = 'OpenCLIPTextEncoder'
 BACKBONES = ('OpenCLIPViT', 'OpenCLIPResNet')
 # Of torch.nn.init, and of tensors.
 INITIALISERS = ('kaiming_uniform_', 'normal_', 'uniform_')
-OBJECTIVES = dict(RegionCaptionObjective='caption', RegionTagObjective='tag')
+OBJECTIVES = dict(
+    RegionCaptionObjective='caption',
+    RegionTagObjective='tag',
+    BagOfRegionsObjective='bag',
+    BagDistillationObjective='distillation')
 
 
 class UnreadTextEncoder(BaseTextEncoder):
@@ -147,31 +152,55 @@ def _leave_clip_out(node: Any) -> None:
     if kind == TEXT_ENCODER and not node['model'].startswith(SELF_CONTAINED):
         config = _clip_config(node['model'])
         text = config['text_cfg']
+        width = text.get('width', config['embed_dim'])
+        inner = node.get('before_projection', False)
         node.clear()
         node.update(
             type=UnreadTextEncoder,
-            dim=config['embed_dim'],
-            word_dim=text.get('width', config['embed_dim']),
+            dim=width if inner else config['embed_dim'],
+            word_dim=width,
             max_words=text.get('context_length', 77) - 2)
         return
     for child in node.values():
         _leave_clip_out(child)
 
 
-def objective_biases(cfg: Mapping) -> Dict[str, str]:
-    """Names of the biases that a wrapper's objectives learn.
+class ObjectivePart(NamedTuple):
+    """A part of an objective that learns and that published files hold.
+
+    Attributes:
+        prefix (str): Of the names of its weights in the wrapper.
+        weights (dict[str, Tensor]): By what follows the prefix.
+    """
+    prefix: str
+    weights: Dict[str, Tensor]
+
+
+def objective_parts(cfg: Mapping) -> Dict[str, ObjectivePart]:
+    """Parts of a wrapper's objectives that published files hold.
 
     Args:
         cfg (Mapping): Of the model, wrapped or not.
 
     Returns:
-        dict[str, str]: Of ``'caption'`` and ``'tag'``, where there is one.
+        dict[str, ObjectivePart]: Of ``'caption'`` and ``'tag'``, where the
+        bias is learned; of ``'bag'`` and ``'distillation'``, the position of
+        a region in a bag.
     """
-    names: Dict[str, str] = {}
+    parts: Dict[str, ObjectivePart] = {}
     for name, objective in (cfg.get('objectives') or {}).items():
         kind = OBJECTIVES.get(str(objective['type']).rpartition('.')[2])
         loss = objective.get('loss') or {}
-        if kind and loss.get('bias') is not None and loss.get(
+        if kind in ('bag', 'distillation'):
+            with _without_weights():
+                position = BagReader(**objective['bags']).position
+            part = ObjectivePart(f'objectives.{name}.reader.position.',
+                                 position.state_dict())
+        elif kind and loss.get('bias') is not None and loss.get(
                 'learn_bias', True):
-            names.setdefault(kind, f'objectives.{name}.region_loss.bias')
-    return names
+            part = ObjectivePart(f'objectives.{name}.region_loss.',
+                                 dict(bias=torch.tensor(0.)))
+        else:
+            continue
+        parts.setdefault(kind, part)
+    return parts

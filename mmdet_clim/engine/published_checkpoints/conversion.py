@@ -35,6 +35,7 @@ from mmdet_clim.models.backbones.open_clip_backbones import (
     sum_of_weights,
 )
 
+from .building import OBJECTIVES, ObjectivePart
 from .changes import CHANGES, constant_of, folded_norms, joined_background
 from .families import Family, reason_unused, recognise
 from .names import translate
@@ -50,7 +51,7 @@ class Conversion:
     Attributes:
         family (Family): Of the checkpoint.
         state_dict (OrderedDict): Of our detector.
-        objectives (dict[str, Tensor]): Biases of the wrapper's objectives.
+        objectives (dict[str, Tensor]): Weights of the wrapper's objectives.
         converted (list[str]): Our names of the weights from the checkpoint.
         folded (list[str]): Names in the checkpoint of batch norms that are in
             the convolutions before them now.
@@ -80,7 +81,7 @@ class Conversion:
 def convert_state_dict(
     weights: Mapping[str, Tensor],
     model: nn.Module,
-    objectives: Mapping[str, str] = {},
+    objectives: Mapping[str, ObjectivePart] = {},
     allow_missing: Sequence[str] = (),
     ignore: Sequence[str] = ()
 ) -> Conversion:
@@ -89,8 +90,8 @@ def convert_state_dict(
     Args:
         weights (Mapping[str, Tensor]): As the checkpoint names them.
         model (nn.Module): Our detector, not wrapped, built from its config.
-        objectives (Mapping[str, str]): Names of the biases of objectives in
-            the wrapper: of ``'caption'`` and ``'tag'``, where it has one.
+        objectives (Mapping[str, ObjectivePart]): What
+            :func:`objective_parts` says of the wrapper, where there is one.
         allow_missing (Sequence[str]): Patterns (``fnmatch``) of our names
             that the checkpoint may lack.
         ignore (Sequence[str]): Patterns of the checkpoint's names to leave
@@ -109,7 +110,11 @@ def convert_state_dict(
         raise ValueError(f'checkpoint: it is {report.family.title}, expected '
                          'one of a detector')
     ours = model.state_dict()
-    biases = {name: torch.tensor(0.) for name in objectives.values()}
+    added = {
+        part.prefix + name: value
+        for part in objectives.values()
+        for name, value in part.weights.items()
+    }
     taken = without(weights, ignore, report)
     taken, report.folded = folded_norms(taken, ours)
     taken = joined_background(taken, ours)
@@ -126,12 +131,12 @@ def convert_state_dict(
                                    places) or ('', '')
         renamed[name] = target
         taken[name] = CHANGES[change](taken[name], model)
-    found = assign(taken, renamed, {**ours, **biases}, report, problems)
+    found = assign(taken, renamed, {**ours, **added}, report, problems)
     if TOWER_SUM in ours and any(name.startswith(TOWER) for name in taken):
         found[TOWER_SUM] = _sum_of_tower(taken, model.backbone, problems)
     report.objectives = {
         name: _alone(found[name])
-        for name in biases if name in found
+        for name in added if name in found
     }
     fill(report, found, ours, allow_missing, problems, _unread_norms(model))
     finish(report, weights, ours, allow_missing, ignore, problems)
@@ -235,14 +240,16 @@ def finish(report: Conversion, weights: Mapping[str, Tensor],
 
 
 def _places(ours: Mapping[str, Tensor],
-            objectives: Mapping[str, str]) -> Dict[str, str]:
+            objectives: Mapping[str, ObjectivePart]) -> Dict[str, str]:
     """What our detector calls its parts, for :func:`translate`."""
     in_list = any(name.startswith('roi_head.mask_head.0.') for name in ours)
     return dict(
         shared=_shared_layer(ours),
         mask='mask_head.0' if in_list else 'mask_head',
-        caption=objectives.get('caption', ''),
-        tag=objectives.get('tag', ''))
+        **{
+            kind: objectives[kind].prefix if kind in objectives else ''
+            for kind in OBJECTIVES.values()
+        })
 
 
 def _sum_of_tower(taken: Mapping[str, Tensor], backbone: OpenCLIPBackbone,

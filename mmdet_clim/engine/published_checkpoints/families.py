@@ -45,7 +45,7 @@ FAMILIES = (
         'baron', 'BARON', r'roi_head\.baron_', mmdet_forms.OVDET,
         'not in the file. They are of the stream behind the last block of '
         "CLIP ViT-B/32's text encoder at the token of the end, before its "
-        'last norm and projection'),
+        'last norm and projection; on OV-COCO ' + VILD),
     Family('fvit', 'F-ViT or F-VLM', r'backbone\.visual\.', mmdet_forms.OVDET,
            f'{VILD}, by the CLIP of the backbone'),
     Family('eva_clip', "an EVA-CLIP under EVA's own names",
@@ -101,10 +101,6 @@ UNUSED = (
      'training alone needs and the config has not'),
     (r'roi_head\.baron_\w+\.positional_embed\..+', 'the position of regions '
      'in a bag, which training alone needs and the config has not'),
-    (r'rpn_head\.rpn_cls\.[02]\..+', "BARON's tower of objects' scores, for "
-     'which the config has one layer'),
-    (r'roi_head\.bbox_head\.bg_embedding(?:\.(?:weight|bias))?',
-     'the background, for which the config has no class'),
     (r'roi_head\.bbox_head\.kd\..+', "the second head of BARON's ensemble, "
      'which this package has not'),
     (r'(?:visual|text)(?:\.\w+)*\.rope\.freqs_(?:cos|sin)', 'rotary '

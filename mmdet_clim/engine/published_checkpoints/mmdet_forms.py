@@ -39,7 +39,7 @@ OVDET = [
     Rule(r'backbone\.interpolate2\.0\.(.+)', r'backbone.levels.1.\1'),
     Rule(r'(backbone\.(?:conv1|bn1|layer[1-4]\.).+)', r'\1'),
     # Their anchors are in Detectron2's order. BARON's scores of objects may
-    # come from a convolution, ReLU, and the layer of the anchors.
+    # come from a tower, whose last layer is that of the anchors.
     Rule(r'(rpn_head\.rpn_(?:cls|reg)(?:\.2)?\.(?:weight|bias))', r'\1',
          'anchors'),
     Rule(r'roi_head\.bbox_head\.fc_cls\.(weight|bias)',
@@ -55,7 +55,11 @@ OVDET = [
     Rule(
         r'(roi_head\.bbox_head\.(?:shared_convs|shared_fcs|cls_convs|cls_fcs|'
         r'reg_convs|reg_fcs|fc_reg)\..+)', r'\1'),
-    Rule(r'roi_head\.detic_caption\.bce_bias', '{caption}', 'scalar'),
-    Rule(r'roi_head\.detic_tags\.bce_bias', '{tag}', 'scalar'),
+    Rule(r'roi_head\.detic_caption\.bce_bias', '{caption}bias', 'scalar'),
+    Rule(r'roi_head\.detic_tags\.bce_bias', '{tag}bias', 'scalar'),
+    Rule(r'roi_head\.baron_caption\.positional_embed\.pos_proj\.(.+)',
+         r'{bag}layers.\1'),
+    Rule(r'roi_head\.baron_kd\.positional_embed\.pos_proj\.(.+)',
+         r'{distillation}layers.\1'),
     Rule(r'((?:neck|rpn_head|roi_head\.shared_head)\..+)', r'\1'),
 ]

@@ -54,7 +54,8 @@ def translate(name: str, rules: List[Rule],
         rules (list[Rule]): Of its family; the first that matches counts.
         places (Mapping[str, str]): What our detector calls its parts:
             ``shared``, the layer of the RoI head's shared layers; ``mask``,
-            its mask head; ``caption`` and ``tag``, the biases of objectives.
+            its mask head; ``caption``, ``tag``, ``bag`` and
+            ``distillation``, prefixes of parts of objectives.
 
     Returns:
         tuple[str, str] or None: Our name and the change that the weight needs

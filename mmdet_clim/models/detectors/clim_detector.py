@@ -1,4 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
+from contextlib import nullcontext
 from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 from mmdet.models.detectors import BaseDetector
@@ -18,9 +19,15 @@ from mmdet_clim.models.data_preprocessors import (
     BranchDataPreprocessor,
 )
 from mmdet_clim.models.losses.gather import exchange_counts
-from mmdet_clim.models.objectives import BranchContext
-from mmdet_clim.models.region_readers import build_region_reader
-from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.objectives import AnnotatedContext, BranchContext
+from mmdet_clim.models.region_readers import (
+    build_region_reader,
+    features_once,
+)
+from mmdet_clim.models.roi_heads import (
+    PseudoWordClassifier,
+    ZeroShotClassifier,
+)
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
     build_text_encoder,
@@ -43,7 +50,8 @@ class CLIMDetector(BaseDetector):
     A training batch holds samples of several branches. Those of ``boxes`` go
     to the wrapped detector's own loss, under its own names; those of every
     other branch go to that branch's objectives, whose losses and metrics are
-    named ``{branch}.{objective}.loss`` and so on. At test time the wrapper is
+    named ``{branch}.{objective}.loss`` and so on. An objective that needs no
+    texts may also be one of ``boxes``. At test time the wrapper is
     transparent. A checkpoint of the plain detector loads as it is; the other
     way goes through ``tools/checkpoints/strip_wrapper.py``.
 
@@ -51,8 +59,9 @@ class CLIMDetector(BaseDetector):
         detector (dict): Config of any mmdet detector.
         objectives (dict): Name to config of a region objective.
         text_encoder (dict, optional): Config of the frozen text encoder.
-            Defaults to that of the detector's own classifier. None where it
-            has none, and no objective needs one, as ``GroundingObjective``.
+            Defaults to that of the detector's own classifier, read to the
+            end (without ``before_projection``). None where it has none, and
+            no objective needs one, as ``GroundingObjective``.
         region_reader (dict, optional): Config of the region reader. Defaults
             to the one that fits the detector.
         branches (dict, optional): Branch to the names of its objectives.
@@ -69,8 +78,9 @@ class CLIMDetector(BaseDetector):
     Raises:
         ValueError: If there is no objective, a branch names one that does not
             exist, a part of the detector is checkpointed by fairscale
-            (``num_cp``), a name would be mistaken for another loss, or texts
-            and classes are embedded by two encoders of different spaces.
+            (``num_cp``), a name would be mistaken for another loss, texts
+            and classes are embedded by two encoders of different spaces, or
+            an objective of ``boxes`` needs texts.
         TypeError: If no region reader fits the detector, or an objective
             needs a text encoder and there is none.
     """
@@ -96,7 +106,8 @@ class CLIMDetector(BaseDetector):
             m for m in detector.modules() if isinstance(m, ZeroShotClassifier)
         ]
         if text_encoder is None and classifiers:
-            text_encoder = classifiers[0].text_encoder_cfg
+            text_encoder = _without(classifiers[0].text_encoder_cfg,
+                                    'before_projection')
         self.text_encoder = text_encoder and build_text_encoder(text_encoder)
         # Without one, nothing reads the reader's embeddings.
         dim = self.text_encoder.dim if text_encoder else 1
@@ -112,6 +123,12 @@ class CLIMDetector(BaseDetector):
         for name, objective in self.objectives.items():
             objective.check(name, detector, self.region_reader,
                             self.text_encoder)
+            if objective.needs_texts and name in branches.get(
+                    BOXES_BRANCH, ()):
+                raise ValueError(
+                    f'branches: {BOXES_BRANCH!r} has images with boxes and '
+                    f'no texts, which objectives.{name}, a '
+                    f'{type(objective).__name__}, needs')
         self.branches = branches
         self.norm_eval = norm_eval
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
@@ -174,7 +191,10 @@ class CLIMDetector(BaseDetector):
                 f'branches: the batch holds {sorted(unknown)}, configured are '
                 f'{sorted({BOXES_BRANCH} | set(self.branches))}')
         losses = {}
-        with not_reentrant():
+        # Objectives of `boxes` read the maps that the detector learns from.
+        sharing = features_once(self.detector) \
+            if BOXES_BRANCH in self.branches else nullcontext()
+        with not_reentrant(), sharing:
             if BOXES_BRANCH in batch_inputs:
                 losses.update(
                     self.detector.loss(batch_inputs[BOXES_BRANCH],
@@ -184,7 +204,7 @@ class CLIMDetector(BaseDetector):
                     losses.update(
                         self.branch_loss(branch, batch_inputs[branch],
                                          batch_data_samples[branch]))
-        if len(batch_inputs) <= len(self.branches):
+        if len(batch_inputs) < len({BOXES_BRANCH, *self.branches}):
             # Under DDP every rank must reach the same parameters.
             losses['absent_branches.loss'] = connected_zero([self])
         return losses
@@ -196,7 +216,7 @@ class CLIMDetector(BaseDetector):
         """
         if get_world_size() == 1:
             return
-        branches = [BOXES_BRANCH, *self.branches]
+        branches = list(dict.fromkeys([BOXES_BRANCH, *self.branches]))
         device = next(self.parameters()).device
         table = exchange_counts(
             [int(name in batch_inputs) for name in branches], device)
@@ -216,10 +236,12 @@ class CLIMDetector(BaseDetector):
         Args:
             branch (str): Name of the branch.
             inputs (Tensor): Images (N, 3, H, W).
-            data_samples (list[DetDataSample]): N packed mosaics.
+            data_samples (list[DetDataSample]): N packed mosaics; of
+                ``boxes``, N images with their boxes.
         """
-        context = BranchContext(self.detector, self.region_reader,
-                                self.text_encoder, inputs, data_samples)
+        kind = AnnotatedContext if branch == BOXES_BRANCH else BranchContext
+        context = kind(self.detector, self.region_reader, self.text_encoder,
+                       inputs, data_samples)
         return {
             f'{branch}.{name}.{key}': value
             for name in self.branches[branch]
@@ -250,9 +272,6 @@ def _check_branches(
     if branches is None:
         branches = dict(mosaic=list(objectives))
     branches = {name: list(of) for name, of in branches.items()}
-    if BOXES_BRANCH in branches:
-        raise ValueError(f"branches: {BOXES_BRANCH!r} is the detector's own "
-                         'branch and takes no objectives')
     for branch, names in branches.items():
         unknown = sorted(set(names) - set(objectives))
         if unknown or not names:
@@ -269,10 +288,20 @@ def _check_branches(
     return branches
 
 
+def _without(cfg: Mapping, *keys: str) -> dict:
+    """A config without some of its keys."""
+    return {key: value for key, value in cfg.items() if key not in keys}
+
+
 def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,
                      text_encoder: BaseTextEncoder) -> None:
     """Refuse texts that are of another space than the classes."""
-    if encoder_key(cfg) == encoder_key(classifier.text_encoder_cfg):
+    own = classifier.text_encoder_cfg
+    # Where regions are words, what is compared is what the encoder takes.
+    apart = ('before_projection', ) if isinstance(classifier,
+                                                  PseudoWordClassifier) else ()
+    if encoder_key(_without(cfg,
+                            *apart)) == encoder_key(_without(own, *apart)):
         return
     names = classifier.vocabulary.names[:NUM_COMPARED]
     compared = classifier.vocabulary.subset(range(len(names)))

@@ -32,7 +32,7 @@ class _Pairs(NamedTuple):
     positive_reduction: str
     negative_weight: float
     row_divisor: Optional[Tensor]  # None: the rows that have a term
-    terms: Optional[Tuple[Tensor, Tensor]]  # None: all rows, all columns
+    mean_over_all: bool  # for 'infonce', also over those without a positive
     chunk_size: int
     gather: bool
     with_gradient: bool
@@ -157,9 +157,7 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
             logits - larger).exp_().sum(0)
         column_max = larger
     row_terms = row_counts > 0
-    if pairs.terms is not None:
-        row_terms &= pairs.terms[0][:, None]
-    row_total = row_terms.sum()
+    row_total = (row_terms | pairs.mean_over_all).sum()
     if pairs.gather:
         column_counts = sum_over_ranks(column_counts)
         row_total = sum_over_ranks(row_total)
@@ -168,11 +166,9 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
         column_max = larger
     column_logsums = column_max + column_sum.log()
 
-    # Half of the mean over the rows, or columns, that have a term.
+    # Half of the mean over the rows, or columns, that count.
     column_terms = column_counts > 0
-    if pairs.terms is not None:
-        column_terms &= pairs.terms[1]
-    column_total = column_terms.sum()
+    column_total = (column_terms | pairs.mean_over_all).sum()
     if pairs.row_divisor is not None:
         row_total = column_total = pairs.row_divisor
     row_weights = row_terms * 0.5 / row_total.clamp(min=1e-12)
@@ -238,7 +234,9 @@ class CLIMRegionLoss(nn.Module):
         + \frac{1}{2} (\text{the same over columns})
 
     Rows and columns without a positive have no term of their own; they stay
-    negatives of the others.
+    negatives of the others. With ``mean_over_all`` the means are over all
+    :math:`R` and :math:`T` of them nevertheless, as where most of them come
+    from a queue (section 3).
 
     ``kind='sigmoid'`` (SigLIP, arXiv 2303.15343)
 
@@ -357,7 +355,7 @@ class CLIMRegionLoss(nn.Module):
                 texts: Tensor,
                 targets: Tensor,
                 avg_factor: Optional[Union[float, Tensor]] = None,
-                terms: Optional[Tuple[Tensor, Tensor]] = None,
+                mean_over_all: bool = False,
                 negative_share: float = 1.0) -> Tensor:
         """Compute the loss.
 
@@ -371,10 +369,8 @@ class CLIMRegionLoss(nn.Module):
             avg_factor (float | Tensor, optional): Divides the sum over
                 regions instead of their number; for 'infonce' the sum of
                 each direction.
-            terms (tuple[Tensor, Tensor], optional): For 'infonce' without
-                ``gather``: bool (R,) and (T,), which regions and which texts
-                have a term of their own. The others, such as those of a
-                queue, are positives and negatives of these. Defaults to all.
+            mean_over_all (bool): For 'infonce': whether a region or a text
+                without a positive counts in the mean, with a loss of 0.
             negative_share (float): A further factor on the negatives, not for
                 'infonce', where a text more weighs less than the one before.
 
@@ -387,7 +383,6 @@ class CLIMRegionLoss(nn.Module):
             TypeError: If the dtype of an argument is wrong.
         """
         self._check_inputs(regions, texts, targets, avg_factor)
-        self._check_terms(targets, terms)
         with torch.autocast(regions.device.type, enabled=False):
             dtype = torch.promote_types(regions.dtype, texts.dtype)
             if dtype != torch.float64:
@@ -416,8 +411,9 @@ class CLIMRegionLoss(nn.Module):
                 bias = bias.to(dtype)
             pairs = _Pairs(self.kind, targets, self.positive_reduction,
                            self.negative_weight * negative_share, divisor,
-                           terms, self.chunk_size or max(len(regions), 1),
-                           self.gather, torch.is_grad_enabled())
+                           mean_over_all, self.chunk_size
+                           or max(len(regions), 1), self.gather,
+                           torch.is_grad_enabled())
             value = _PairLoss.apply(
                 _unit_rows(regions), _unit_rows(texts), temperature, bias,
                 pairs)
@@ -467,19 +463,6 @@ class CLIMRegionLoss(nn.Module):
             targets = wide
         return gather_rows(texts,
                            counts), targets, sum(row[0] for row in table)
-
-    def _check_terms(self, targets: Tensor,
-                     terms: Optional[Tuple[Tensor, Tensor]]) -> None:
-        if terms is None:
-            return
-        if self.kind != 'infonce' or self.gather:
-            raise ValueError("terms: for kind='infonce' without gather, got "
-                             f'kind={self.kind!r}, gather={self.gather}')
-        shapes = tuple(tuple(of.shape) for of in terms)
-        if shapes != tuple((n, ) for n in targets.shape):
-            raise ValueError(
-                'terms: expected one value per region and one per text, '
-                f'{tuple(targets.shape)}, got shapes {shapes}')
 
     def _check_inputs(self, regions: Tensor, texts: Tensor, targets: Tensor,
                       avg_factor: Optional[Union[float, Tensor]]) -> None:

@@ -10,7 +10,12 @@ from .bag_of_regions import (
 )
 from .base import BaseObjective, BaseRegionObjective
 from .composition import compose_tiles, union_boxes
-from .context import BranchContext, BranchStage, TilesAlone
+from .context import (
+    AnnotatedContext,
+    BranchContext,
+    BranchStage,
+    TilesAlone,
+)
 from .grounding import GroundingObjective
 from .region_caption import RegionCaptionObjective
 from .region_pseudo_label import RegionPseudoLabelObjective
@@ -18,10 +23,10 @@ from .region_tag import RegionTagObjective
 from .tile_batch import Proposals, Regions, TileBatch, TileProposals
 
 __all__ = [
-    'BagDistillationObjective', 'BagOfRegionsObjective', 'BagReader',
-    'BaseObjective', 'BaseRegionObjective', 'BranchContext', 'BranchStage',
-    'ClassTexts', 'GroundingObjective', 'LikelyObjects', 'Proposals',
-    'RegionCaptionObjective', 'RegionPseudoLabelObjective',
+    'AnnotatedContext', 'BagDistillationObjective', 'BagOfRegionsObjective',
+    'BagReader', 'BaseObjective', 'BaseRegionObjective', 'BranchContext',
+    'BranchStage', 'ClassTexts', 'GroundingObjective', 'LikelyObjects',
+    'Proposals', 'RegionCaptionObjective', 'RegionPseudoLabelObjective',
     'RegionTagObjective', 'Regions', 'SampledBags', 'TileBatch',
     'TileProposals', 'TilesAlone', 'compose_tiles', 'union_boxes'
 ]

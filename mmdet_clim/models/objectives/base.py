@@ -17,6 +17,9 @@ from .tile_batch import Regions, TileBatch
 class BaseObjective(BaseModule, metaclass=ABCMeta):
     """What a branch of a ``CLIMDetector`` is trained for."""
 
+    #: Whether it compares with captions or tags, which images with boxes lack.
+    needs_texts = True
+
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
               text_encoder: Optional[BaseTextEncoder]) -> None:
         """Raise a TypeError if it can not train this detector.

@@ -4,7 +4,8 @@ from functools import cached_property
 from typing import Dict, List, Optional
 
 import torch
-from mmdet.structures import SampleList
+from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -112,6 +113,49 @@ class BranchContext:
             boxes.index_put((image, slot), refined),
             scores.index_put((image, slot), before.scores[image, index]),
             counts)
+
+
+class AnnotatedContext(BranchContext):
+    """A branch of images with boxes and without texts.
+
+    An image is one tile. Its boxes are the first of its proposals, with a
+    score of 1.
+
+    Args:
+        detector, reader, text_encoder, images: As of :class:`BranchContext`.
+        data_samples (list[DetDataSample]): N images with ``gt_instances``.
+    """
+
+    def __init__(self, detector: nn.Module, reader: BaseRegionReader,
+                 text_encoder: BaseTextEncoder, images: Tensor,
+                 data_samples: SampleList) -> None:
+        super().__init__(detector, reader, text_encoder, images,
+                         [_as_tile(sample) for sample in data_samples])
+        self._boxes = [
+            get_box_tensor(sample.gt_instances.bboxes)
+            for sample in data_samples
+        ]
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """The boxes of each image, then the detector's proposals."""
+        found = self.reader.propose(self.detector, self.feats)
+        return Proposals.of_images([
+            InstanceData(
+                bboxes=torch.cat([boxes.to(of.bboxes), of.bboxes]),
+                scores=torch.cat([of.scores.new_ones(len(boxes)), of.scores]))
+            for boxes, of in zip(self._boxes, found)
+        ])
+
+
+def _as_tile(sample: DetDataSample) -> DetDataSample:
+    """An image as a mosaic of one tile without texts."""
+    tile = DetDataSample(metainfo=dict(sample.metainfo, mosaic_grid=(1, 1)))
+    height, width = sample.img_shape[:2]
+    boxes = get_box_tensor(sample.gt_instances.bboxes)
+    tile.gt_instances = InstanceData(
+        bboxes=boxes.new_tensor([[0., 0., width, height]]))
+    return tile
 
 
 class TilesAlone(BranchContext):

@@ -89,12 +89,14 @@ class Proposals:
                 each.
             num_images (int): N.
         """
-        counts = image.bincount(minlength=num_images).tolist()
-        of_images = boxes.split(counts)
+        counts = image.bincount(minlength=num_images)
+        slot = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
+        place = upload(torch.stack([image, slot]), boxes).unbind()
+        shape = num_images, int(counts.max())
         return cls(
-            pad_sequence(of_images, batch_first=True),
-            pad_sequence([b.new_ones(len(b)) for b in of_images],
-                         batch_first=True), counts)
+            boxes.new_zeros(*shape, 4).index_put(place, boxes),
+            boxes.new_zeros(shape).index_put(place, boxes.new_ones(())),
+            counts.tolist())
 
 
 @dataclass

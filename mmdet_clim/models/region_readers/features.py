@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """What a detector made of images: the input of every region reader."""
+from contextlib import contextmanager
 from functools import singledispatch
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmdet.models.detectors import TridentFasterRCNN
 from mmdet.structures import DetDataSample, SampleList
@@ -59,6 +60,34 @@ def extract_images(
     metas = [dict(img_shape=size) for _ in inputs] if data_samples is None \
         else [sample.metainfo for sample in data_samples]
     return ExtractedImages(tuple(levels), inputs, metas)
+
+
+@contextmanager
+def features_once(detector: nn.Module) -> Iterator[None]:
+    """Within it a detector takes in a batch of images once.
+
+    The detector's own loss and a region reader that is given the same tensor
+    of images share its maps, whose gradient is the sum of both.
+
+    Args:
+        detector (nn.Module): An mmdet detector.
+    """
+    extract_feat = detector.extract_feat
+    seen: List[Tuple[Tensor, Tuple[Tensor, ...]]] = []
+
+    def once(inputs: Tensor) -> Tuple[Tensor, ...]:
+        for known, maps in seen:
+            if known is inputs:
+                return maps
+        seen.append((inputs, extract_feat(inputs)))
+        return seen[-1][1]
+
+    # An attribute of the instance hides the method of its class.
+    detector.extract_feat = once
+    try:
+        yield
+    finally:
+        del detector.extract_feat
 
 
 @singledispatch

@@ -2,9 +2,11 @@
 import torch
 from torch import Tensor, nn
 
+from mmdet_clim.models.pseudo_words import check_drop_prob, write_regions
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
+from .softmax_zero_shot_classifier import SoftmaxZeroShotClassifier
 from .zero_shot_classifier import ZeroShotClassifier
 
 
@@ -16,7 +18,8 @@ class PseudoWordClassifier(ZeroShotClassifier):
     of a text's own words; the frozen text encoder reads them as the sentence
     :math:`s`, and the logit of class :math:`c` is
     :math:`\tau\,\cos(s, t_c) + b` (REFERENCE.md, section 3: 4 words,
-    :math:`\tau = 25`, :math:`b` from -20). Gradients reach the words through
+    :math:`\tau = 25`, :math:`b` from -20). In training words are dropped at
+    random, though never all of a region. Gradients reach the words through
     the encoder, which is in no state dict and does not learn. All regions
     are encoded at once.
 
@@ -24,16 +27,16 @@ class PseudoWordClassifier(ZeroShotClassifier):
         in_features (int): Width of the region features.
         vocabulary: As :class:`ZeroShotClassifier` takes it.
         text_encoder (dict): Config of a text encoder that takes words, see
-            :meth:`BaseTextEncoder.encode_words`. It is kept.
+            :meth:`BaseTextEncoder.encode_words`. It is kept. BARON's is of
+            an ``OpenCLIPTextEncoder`` with ``before_projection=True``.
         num_words (int): Pseudo-words of a region.
-        value_path (bool): Whether the encoder's last block is replaced by its
-            value path for regions; class names are read as ever.
+        drop_prob (float): Chance of a word to be dropped in training.
         **kwargs: The other arguments of :class:`ZeroShotClassifier`.
 
     Raises:
         TypeError: If the text encoder takes no words.
         ValueError: If ``num_words`` is not positive or more than it takes, or
-            it has no value path.
+            ``drop_prob`` is no probability.
     """
 
     def __init__(self,
@@ -41,19 +44,22 @@ class PseudoWordClassifier(ZeroShotClassifier):
                  vocabulary,
                  text_encoder: dict,
                  num_words: int = 4,
-                 value_path: bool = False,
+                 drop_prob: float = 0.5,
                  **kwargs) -> None:
-        super().__init__(in_features, vocabulary, text_encoder, **kwargs)
+        super().__init__(
+            in_features, vocabulary, text_encoder=text_encoder, **kwargs)
         if num_words < 1:
             raise ValueError(
                 f'num_words: expected a count >= 1, got {num_words}')
+        check_drop_prob(drop_prob)
         self.num_words = num_words
-        self.value_path = value_path
+        self.drop_prob = drop_prob
         # In the place of the layer to the width of the class embeddings.
         self.projection = nn.Linear(in_features,
                                     num_words * self.text_encoder.word_dim)
         with torch.no_grad():  # what can not work stops here
-            self.read(self.embed(torch.zeros(1, in_features)))
+            self._encode(
+                torch.zeros(1, num_words, self.text_encoder.word_dim), 0)
 
     def _class_encoder(self) -> BaseTextEncoder:
         # First asked for before this class's own __init__ goes on.
@@ -71,12 +77,31 @@ class PseudoWordClassifier(ZeroShotClassifier):
         Returns:
             Tensor: (N, D) float32 unit vectors.
         """
-        words = embeddings.unflatten(1, (self.num_words, -1))
-        lengths = torch.full((len(words), ),
-                             self.num_words,
-                             device=words.device)
-        return self.text_encoder.encode_words(words, lengths, self.value_path)
+        return self._encode(
+            embeddings.unflatten(1, (self.num_words, -1)),
+            self.drop_prob if self.training else 0)
+
+    def _encode(self, words: Tensor, drop_prob: float) -> Tensor:
+        """Words (N, num_words, word_dim) to unit vectors (N, D)."""
+        return self.text_encoder.encode_words(*write_regions(words, drop_prob))
 
     def score(self, embeddings: Tensor) -> Tensor:
         """Pseudo-words (N, num_words * word_dim) to logits (N, C), float32."""
         return super().score(self.read(embeddings))
+
+
+@MODELS.register_module()
+class SoftmaxPseudoWordClassifier(PseudoWordClassifier,
+                                  SoftmaxZeroShotClassifier):
+    r"""Pseudo-words whose classes compete, with a learned background.
+
+    As :class:`PseudoWordClassifier` reads a region, and with the logits of
+    :class:`SoftmaxZeroShotClassifier`. BARON's with an FPN, and the distilled
+    ones (REFERENCE.md, section 3): :math:`\tau = 50`, which is not learned.
+
+    Args:
+        *args, **kwargs: The arguments of both but ``learn_temperature``.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, learn_temperature=False, **kwargs)

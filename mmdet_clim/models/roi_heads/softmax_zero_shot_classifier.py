@@ -17,9 +17,9 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
     r"""Classes by frozen text embeddings, the background by a learned one.
 
     The logit of class :math:`c` is :math:`\tau\,\cos(W x, t_c)`, that of the
-    background :math:`\tau\,\cos(W x, t_\text{bg})`, where :math:`\log\tau`
-    and :math:`t_\text{bg}` are learned (REFERENCE.md, section 5:
-    :math:`\tau` from 50).
+    background :math:`\tau\,\cos(W x, t_\text{bg})`, where
+    :math:`t_\text{bg}` is learned, and :math:`\log\tau` too (REFERENCE.md,
+    section 5: :math:`\tau` from 50) unless it is fixed (section 3).
 
     Args:
         in_features (int): Width of the region features.
@@ -27,6 +27,7 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
         temperature (float): First value of :math:`\tau`, positive.
         out_features (int, optional): Must equal the number of classes and the
             background where it is given (mmdet's heads give it).
+        learn_temperature (bool): Whether :math:`\tau` is learned.
         **kwargs: ``text_encoder`` and ``templates`` of
             :class:`ZeroShotClassifier`.
 
@@ -39,6 +40,7 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
                  vocabulary,
                  temperature: float = 50.0,
                  out_features: Optional[int] = None,
+                 learn_temperature: bool = True,
                  **kwargs) -> None:
         vocabulary = build_vocabulary(vocabulary)
         if out_features not in (None, len(vocabulary) + 1):
@@ -53,7 +55,7 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
             bias=None,
             **kwargs)
         self.log_temperature = nn.Parameter(
-            torch.tensor(math.log(temperature)))
+            torch.tensor(math.log(temperature))) if learn_temperature else None
         self.background = nn.Parameter(
             torch.randn(self.class_embeddings.shape[1]))
 
@@ -67,4 +69,6 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
         with torch.autocast(embeddings.device.type, enabled=False):
             cosine = F.normalize(embeddings.float(), dim=1) \
                 @ self.all_embeddings().t()
+            if self.log_temperature is None:
+                return self.temperature * cosine
             return self.log_temperature.exp() * cosine

@@ -57,7 +57,6 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         self._table: Optional[Tensor] = None
         self._vocabularies: Dict[tuple, Tensor] = {}
         self._fingerprint: Optional[str] = None
-        self._word_norm: Optional[float] = None
         self.num_truncated = 0
         self.num_unknown = 0
 
@@ -210,13 +209,6 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
     def word_dim(self) -> int:
         """Width of the word vectors that :meth:`encode_words` takes."""
         return self._word_table().shape[1]
-
-    @property
-    def word_norm(self) -> float:
-        """Mean norm of the encoder's own word vectors."""
-        if self._word_norm is None:
-            self._word_norm = self._word_table().norm(dim=1).mean().item()
-        return self._word_norm
 
     @property
     def max_words(self) -> int:

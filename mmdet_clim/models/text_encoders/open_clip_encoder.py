@@ -27,31 +27,41 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         cache_size (int): Distinct texts whose embeddings are kept.
         batch_size (int): Texts encoded at a time, see
             :class:`BaseTextEncoder`.
+        before_projection (bool): Whether an embedding is the residual stream
+            behind the last block where the text is pooled, before the last
+            norm and projection, as BARON classifies by (REFERENCE.md,
+            section 3). It is of another space than that of images.
 
     Raises:
         ValueError: If the model is unknown (the message lists those that
             exist), ``pretrained`` is neither a file nor a tag of it, or the
             file holds the weights of another architecture.
+        TypeError: With ``before_projection``, if the text tower is not
+            open_clip's own with causal attention.
     """
 
     def __init__(self,
                  model: str,
                  pretrained: Optional[str] = None,
                  cache_size: int = 65536,
-                 batch_size: int = 256):
+                 batch_size: int = 256,
+                 before_projection: bool = False):
         clip = create_clip(model, pretrained, type(self).__name__)
         # Nothing here looks at images.
         clip.visual = nn.Identity()
         super().__init__(clip, cache_size, batch_size)
         import open_clip  # late, as create_clip does
         self.model = model
+        self.before_projection = before_projection
         self.tokenizer = open_clip.get_tokenizer(model_name(model))
         self._pad = self.tokenizer(['a'], self._limit + 1)[0, -1]
+        if before_projection and not self._is_plain:
+            raise self._not_plain('before_projection=True needs')
         self._dim = self._encode_frozen(['a']).shape[1]
 
     @property
     def reading(self) -> tuple:
-        return (self.model, self._limit)
+        return (self.model, self._limit, self.before_projection)
 
     @property
     def dim(self) -> int:
@@ -97,11 +107,14 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
 
     def _word_table(self) -> Tensor:
         if not self._is_plain:
-            raise TypeError(
-                f'model={self.model!r}: word vectors need a text transformer '
-                "of open_clip's own with causal attention that is read at the "
-                "token of the end, as CLIP's")
+            raise self._not_plain('word vectors need')
         return self._text_transformer.token_embedding.weight
+
+    def _not_plain(self, what: str) -> TypeError:
+        return TypeError(
+            f"model={self.model!r}: {what} a text transformer of open_clip's "
+            'own with causal attention that is read at the token of the end, '
+            "as CLIP's")
 
     @property
     def _text_transformer(self) -> nn.Module:
@@ -161,9 +174,12 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
             x = block(x, attn_mask=mask)
         x = run_block(last, x, value_path) if by_value else last(
             x, attn_mask=mask)
-        x = text_global_pool(
-            text.ln_final(x), tokens, self._pool_type,
-            self.tokenizer.eot_token_id)
+        if not self.before_projection:
+            x = text.ln_final(x)
+        x = text_global_pool(x, tokens, self._pool_type,
+                             self.tokenizer.eot_token_id)
+        if self.before_projection:
+            return x
         if isinstance(text.text_projection, nn.Linear):
             return text.text_projection(x)
         if text.text_projection is None:

@@ -65,6 +65,15 @@ def test_a_sample_with_boxes_is_refused():
         RandomResizedCrop(8)(dict(img=picture(9, 9), gt_bboxes=[[0] * 4] * 2))
 
 
+@pytest.mark.parametrize('image', [
+    picture(9, 9).astype(np.float32),
+    picture(9, 9)[..., 0],
+])
+def test_another_array_is_refused(image):
+    with pytest.raises(ValueError, match=r"'img' of \(H, W, 3\) uint8, got"):
+        RandomResizedCrop(8)(dict(img=image))
+
+
 @pytest.mark.parametrize('arguments', [
     dict(size=0),
     dict(size=(8, 8)),

@@ -22,7 +22,7 @@ from mmdet_clim.engine.published_checkpoints import (
     build_without_clip,
     convert_clip,
     convert_state_dict,
-    objective_biases,
+    objective_parts,
 )
 from mmdet_clim.engine.published_checkpoints.building import empty_clip
 
@@ -30,6 +30,8 @@ HERE = Path(__file__).parent
 LISTS = HERE.parents[3] / 'shared' / 'checkpoint_keys'
 KEYS = json.loads(
     lzma.decompress((HERE / 'published_keys.json.xz').read_bytes()))
+SYNC = dict(type='SyncBN', requires_grad=True)
+HEAD = 'roi_head.bbox_head'
 # Widths of ViT-B/16, and narrower ones of the same depth.
 NARROW = {768: 48, 2304: 144, 3072: 192}
 
@@ -129,7 +131,7 @@ def c4(read):
 def test_detic_c4(c4, name, unused, biases):
     cfg, detector = c4
     weights = weights_of(name)
-    done = convert_state_dict(weights, detector, objective_biases(cfg))
+    done = convert_state_dict(weights, detector, objective_parts(cfg))
     assert done.family.name == 'detic_c4'
     assert check(weights, done, detector, unused) == len(weights)
     assert len(done.converted) == 331 and not done.kept
@@ -163,11 +165,11 @@ def test_detic_c4(c4, name, unused, biases):
 
 def test_biases_of_objectives_have_the_names_of_the_wrapper(c4):
     cfg, _ = c4
-    names = objective_biases(cfg)
+    names = objective_parts(cfg)
     own = build_without_clip(cfg).state_dict()
     assert sorted(names) == ['caption', 'tag']
-    assert all(own[name] == -20 for name in names.values())
-    assert objective_biases(cfg.detector) == {}
+    assert all(own[f'{part.prefix}bias'] == -20 for part in names.values())
+    assert objective_parts(cfg.detector) == {}
 
 
 def test_a_background_that_is_one_is_refused(c4):
@@ -198,42 +200,80 @@ def centernet2(read):
         read('detic/ov_lvis/detic_r50-centernet2_90k_ov-lvis_base.py'))
 
 
-BARON_C4 = 'baron/ov_coco/baron_r50-caffe-c4_90k_ov-coco_base.py'
-BARON_FPN = 'baron/ov_coco/baron_r50-fpn-syncbn_90k_ov-coco_base.py'
+BARON_C4 = 'baron/ov_coco/baron_r50-caffe-c4_90k_ov-coco_{}.py'
+BARON_FPN = 'baron/ov_coco/baron_r50-fpn-syncbn_90k_ov-coco_{}.py'
 BARON_LVIS = ('baron/ov_lvis/'
-              'baron_mask-rcnn_r50-fpn-syncbn_90k_ov-lvis_base.py')
-REGRESSOR = dict(type='mmdet_clim.MLPRegressor')
+              'baron_mask-rcnn_r50-fpn-syncbn_45k_ov-lvis_distillation.py')
 
 
-@pytest.mark.parametrize('name, config, words, missing', [
-    ('baron_c4_ov-coco: captions', BARON_C4, 4, []),
-    ('baron_c4_ov-coco: KD', BARON_C4, 4, ['*.logit_bias']),
-    ('baron_fpn: OV-COCO KD', BARON_FPN, 6,
-     ['rpn_head.rpn_cls.*', '*.logit_bias']),
-    ('baron_fpn: OV-LVIS KD', BARON_LVIS, 4, []),
-    ('baron_fpn: OV-LVIS KD ensemble', BARON_LVIS, 4, []),
+@pytest.mark.parametrize('name, config, objective', [
+    ('baron_c4_ov-coco: captions', BARON_C4.format('captions'), 'bag'),
+    ('baron_c4_ov-coco: KD', BARON_C4.format('distillation'), 'distillation'),
+    ('baron_fpn: OV-COCO KD', BARON_FPN.format('distillation'),
+     'distillation'),
+    ('baron_fpn: OV-LVIS KD', BARON_LVIS, 'distillation'),
+    ('baron_fpn: OV-LVIS KD ensemble', BARON_LVIS, 'distillation'),
 ])
-def test_baron(read, name, config, words, missing):
-    model = read(config, reg_predictor_cfg=REGRESSOR)
-    model.roi_head.bbox_head.classifier.num_words = words
-    detector = build_without_clip(model)
-    # Some a later config may have.
-    missing = [
-        pattern for pattern in missing if pattern.strip('*.').partition('.')[0]
-        in str(detector.state_dict().keys())
-    ]
+def test_baron(read, name, config, objective):
+    """In the configs as they are: all that a model uses has its place."""
+    cfg = read(config)
+    detector = build_without_clip(cfg.detector)
     weights = weights_of(name)
-    done = convert_state_dict(weights, detector, allow_missing=missing)
+    done = convert_state_dict(weights, detector, objective_parts(cfg))
     assert done.family.name == 'baron'
-    listed = sum(map(len, done.unused.values()))
-    assert check(weights, done, detector, listed) == len(weights)
+    # What is not used: CLIP, the class vectors, and an ensemble's other head.
+    unused = [name for names in done.unused.values() for name in names]
     assert all(
-        name.startswith(('roi_head.clip.', 'roi_head.baron_',
-                         'rpn_head.rpn_cls.', 'roi_head.bbox_head.'))
-        for names in done.unused.values() for name in names)
-    key = 'roi_head.bbox_head.fc_cls.'
-    assert torch.equal(done.state_dict[f'{key}projection.bias'],
-                       weights[f'{key}bias'])
+        name.startswith(('roi_head.clip.', 'roi_head.bbox_head.kd.')) or name
+        in ('roi_head.bbox_head.cls_embeddings', 'roi_head.bbox_head.is_base')
+        for name in unused)
+    joined = f'{HEAD}.bg_embedding.weight' in weights
+    # Of the background two entries become one.
+    assert check(weights, done, detector, len(unused)) == len(weights) - joined
+    assert not done.missing and not done.kept and not done.folded
+    ours = done.state_dict
+    assert torch.equal(ours[f'{HEAD}.fc_cls.projection.bias'],
+                       weights[f'{HEAD}.fc_cls.bias'])
+    if joined:
+        assert torch.equal(
+            ours[f'{HEAD}.fc_cls.background'],
+            weights[f'{HEAD}.bg_embedding.weight'][:, 0] +
+            weights[f'{HEAD}.bg_embedding.bias'])
+    else:
+        assert ours[f'{HEAD}.fc_cls.logit_bias'] == weights[f'{HEAD}.cls_bias']
+        assert done.checked == [f'{HEAD}.bg_embedding']
+    if 'rpn_head.rpn_cls.0.weight' in weights:
+        for part in ('0.weight', '0.bias', '2.weight', '2.bias'):
+            assert torch.equal(ours[f'rpn_head.rpn_cls.{part}'],
+                               weights[f'rpn_head.rpn_cls.{part}'])
+    # The position in a bag, layer by layer.
+    theirs = 'roi_head.baron_' + dict(
+        bag='caption', distillation='kd')[objective]
+    assert len(done.objectives) == 6
+    for layer in range(3):
+        for part in ('weight', 'bias'):
+            assert torch.equal(
+                done.objectives[f'objectives.{objective}.reader.position.'
+                                f'layers.{layer}.{part}'],
+                weights[f'{theirs}.positional_embed.pos_proj.{layer}.{part}'])
+
+
+def test_baron_without_objectives(read):
+    """A detector alone has no bags, and does without their positions."""
+    cfg = read(BARON_FPN.format('base'))
+    weights = weights_of('baron_fpn: OV-COCO KD')
+    done = convert_state_dict(weights, build_without_clip(cfg))
+    reason, = [why for why in done.unused if 'position' in why]
+    assert len(done.unused[reason]) == 6 and not done.objectives
+    # A config without the tower and the background is refused.
+    with pytest.raises(ValueError) as error:
+        convert_state_dict(
+            weights,
+            build_without_clip(read(BARON_C4.format('captions')).detector))
+    for text in ('unknown: rpn_head.rpn_cls.0.weight',
+                 'unknown: roi_head.bbox_head.bg_embedding.weight',
+                 'missing: roi_head.bbox_head.fc_cls.logit_bias'):
+        assert text in str(error.value)
 
 
 def fvit(read, folder, config):

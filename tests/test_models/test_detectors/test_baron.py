@@ -11,13 +11,16 @@ import shutil
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS
 from torch import distributed
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.models.objectives import AnnotatedContext
 
+CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
 NAMES = ('bag', 'distillation')
 
 
@@ -54,8 +57,9 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
         type='mmdet_clim.PseudoWordClassifier',
         text_encoder=encoder,
         templates=('{}', ),
-        num_words=2)
-    bags = dict(num_words=2, num_orders=1, drop_prob=0.)
+        num_words=2,
+        drop_prob=0.)
+    bags = dict(word_dim=16, num_words=2, num_orders=1, drop_prob=0.)
     loss = dict(
         type='mmdet_clim.CLIMRegionLoss', kind='infonce', temperature=10.)
     queue = dict(type='mmdet_clim.FeatureQueue', size=99, dim=16)
@@ -70,6 +74,7 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
                 loss=loss,
                 bags=bags,
                 queue=queue,
+                gather=True,
                 proposals=proposals,
                 num_compositions=99),
             distillation=dict(
@@ -77,8 +82,11 @@ def cfg(detector_cfg, order_free_bert, tmp_path):
                 loss=loss,
                 bags=bags,
                 queue=queue,
+                gather=True,
                 proposals=proposals,
-                neighbour_prob=1.,
+                num_groups=1,
+                base_prob=1.,
+                alpha=0.,
                 image_encoder=dict(
                     model='clip-of-16',
                     pretrained=str(tmp_path / 'c.pt'),
@@ -129,6 +137,113 @@ def test_losses_and_what_learns(cfg, batch):
     with torch.no_grad():
         result = model(**data, mode='predict')[0].pred_instances
     assert result.scores.isfinite().all() and len(result) > 0
+
+
+def test_distillation_on_images_with_boxes(cfg, make):
+    """Their boxes are objects; no mosaics and no captions are needed."""
+    del cfg.objectives['bag']
+    cfg.branches = dict(boxes=['distillation'])
+    model = MODELS.build(cfg).train()
+    batch = make['collate'](make['box'](1), make['box'](2))
+    log, grads = gradients(model, batch)
+    assert {k
+            for k in log if '.' in k
+            } == {'boxes.distillation.loss', 'boxes.distillation.recall@1'}
+    assert 0 < log['boxes.distillation.loss'] < 100 and 'loss_bbox' in log
+    assert all(grad.isfinite().all() for grad in grads.values())
+    assert grads['objectives.distillation.reader.position.'
+                 'layers.0.weight'].any()
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    images = data['inputs']['boxes']
+    samples = data['data_samples']['boxes']
+    context = AnnotatedContext(model.detector, model.region_reader,
+                               model.text_encoder, images, samples)
+    # A tile is an image without its padding.
+    assert context.tiles.boxes[:, 0].tolist() == [
+        [0, 0, sample.img_shape[1], sample.img_shape[0]] for sample in samples
+    ]
+    regions = model.objectives['distillation'].sample(context.tiles,
+                                                      context.stages[0])
+    for number, sample in enumerate(samples):
+        known = sample.gt_instances.bboxes
+        assert len(known) > 0
+        first = context.proposals
+        torch.testing.assert_close(first.boxes[number, :len(known)], known)
+        assert (first.scores[number, :len(known)] == 1).all()
+        assert first.counts[number] > len(known)
+        own = regions.bboxes[regions.is_core & (regions.rois[:, 0] == number)]
+        # All of them but those that overlap another annotated box.
+        distance = (known[:, None] - own).abs().amax(2).amin(1)
+        assert (distance < 1e-3).any()
+        alone = (bbox_overlaps(known, known).fill_diagonal_(0) < .2).all(1)
+        assert (distance[alone] < 1e-3).all()
+
+
+def test_images_with_boxes_are_taken_in_once(cfg, make):
+    """Their gradient is that of the two losses, each by itself."""
+    del cfg.objectives['bag']
+    cfg.branches = dict(boxes=['distillation'])
+    cfg.objectives.distillation.queue = None
+    model = MODELS.build(cfg).train()
+    batch = make['collate'](make['box'](1), make['box'](2))
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    images, samples = (
+        data[key]['boxes'] for key in ('inputs', 'data_samples'))
+    taken = []
+    model.detector.backbone.register_forward_hook(lambda *_: taken.append(1))
+
+    def gradient(losses):
+        loss, _ = model.parse_losses(losses)
+        model.zero_grad()
+        loss.backward()
+        return model.detector.backbone.layer2[0].conv1.weight.grad.clone()
+
+    torch.manual_seed(0)
+    with torch.random.fork_rng():
+        joined = gradient(model(**data, mode='loss'))
+    assert len(taken) == 1
+    apart = gradient(
+        dict(
+            model.detector.loss(images, samples),
+            **model.branch_loss('boxes', images, samples)))
+    assert len(taken) == 3
+    torch.testing.assert_close(joined, apart, atol=1e-6, rtol=1e-4)
+    assert 'extract_feat' not in vars(model.detector)
+
+
+def test_captions_are_not_for_images_with_boxes(cfg):
+    cfg.branches = dict(boxes=['bag'], mosaic=['distillation'])
+    with pytest.raises(ValueError, match="'boxes'.*no texts.*objectives.bag"):
+        MODELS.build(cfg)
+
+
+def test_the_space_of_the_classes_and_that_of_the_captions(
+        detector_cfg, tiny_clip_cfg):
+    """Classes before the last projection, captions behind it: one CLIP."""
+    detector_cfg.roi_head.bbox_head.classifier = dict(
+        type='mmdet_clim.PseudoWordClassifier',
+        text_encoder=dict(tiny_clip_cfg, before_projection=True),
+        templates=('{}', ),
+        num_words=2)
+    cfg = ConfigDict(
+        type='mmdet_clim.CLIMDetector',
+        detector=detector_cfg,
+        objectives=dict(
+            bag=dict(
+                type='mmdet_clim.BagOfRegionsObjective',
+                bags=dict(word_dim=16, num_words=2),
+                loss=dict(type='mmdet_clim.CLIMRegionLoss', kind='infonce'))))
+    for text_encoder in (None, tiny_clip_cfg):
+        model = MODELS.build(dict(cfg, text_encoder=text_encoder))
+        classifier = model.detector.roi_head.bbox_head.fc_cls
+        assert (model.text_encoder.dim, classifier.text_encoder.dim) == (12,
+                                                                         16)
+        torch.testing.assert_close(classifier.class_embeddings,
+                                   classifier.text_encoder(CLASSES))
+    # Words of another CLIP are refused.
+    other = dict(tiny_clip_cfg, pretrained=None)
+    with pytest.raises(ValueError, match='has another embedding'):
+        MODELS.build(dict(cfg, text_encoder=other))
 
 
 def run_rank(rank, folder, cfg, batches):

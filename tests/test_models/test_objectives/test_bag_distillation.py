@@ -11,10 +11,7 @@ from mmengine.structures import InstanceData
 
 from mmdet_clim.models.crop_encoder import CropEncoder
 from mmdet_clim.models.objectives import TilesAlone
-from mmdet_clim.models.objectives.bag_of_regions.reading import (
-    embed_positions,
-    relative_boxes,
-)
+from mmdet_clim.models.objectives.bag_of_regions.reading import relative_boxes
 from mmdet_clim.registry import MODELS
 
 MEAN, STD = [100., 110., 120.], [50., 55., 60.]
@@ -37,7 +34,13 @@ def cfg(image_encoder):
             type='mmdet_clim.CLIMRegionLoss', kind='infonce',
             temperature=30.0),
         image_encoder=image_encoder,
-        bags=dict(num_words=2, num_orders=1, drop_prob=0., max_regions=4))
+        bags=dict(
+            word_dim=16,
+            num_words=2,
+            num_orders=1,
+            drop_prob=0.,
+            max_regions=4),
+        num_groups=1)
 
 
 def picture(seed=0, height=48, width=64):
@@ -116,8 +119,27 @@ def test_a_crop_is_what_open_clip_sees(image_encoder, tiny_clip,
     assert not encoder.state_dict() and not list(encoder.parameters())
 
 
+def plain_grid(box, step, width=64, height=48):
+    """The 3x3 boxes, clamped to the image, and the share of each inside."""
+    wide, high = box[2] - box[0], box[3] - box[1]
+    boxes, shares = [], []
+    for down in (-step, 0, step):
+        for right in (-step, 0, step):
+            inside = [
+                min(max(box[0] + right * wide, 0), width),
+                min(max(box[1] + down * high, 0), height),
+                min(max(box[2] + right * wide, 0), width),
+                min(max(box[3] + down * high, 0), height)
+            ]
+            boxes.append(inside)
+            shares.append((inside[2] - inside[0]) * (inside[3] - inside[1]) /
+                          wide / high)
+    return torch.tensor(boxes), torch.tensor(shares)
+
+
 def test_bags_are_neighbourhoods(cfg):
-    everyone = MODELS.build(dict(cfg, neighbour_prob=1.))
+    # Chance 1 for every neighbour that is not cut off.
+    everyone = MODELS.build(dict(cfg, base_prob=1., alpha=0., cut_off=.5))
     context = branch(packed(picture()), found=[proposals(*TWO)])
     sample = sample_of(everyone, context)
     # A bag each; around the first a whole grid but for what leaves the image.
@@ -125,38 +147,55 @@ def test_bags_are_neighbourhoods(cfg):
     assert sample.bags.sum(0).eq(1).all()
     for box, bag, frame in zip(TWO, *sorted_bags(sample)):
         own = sample.bboxes[bag]
-        core = sample.is_core[bag]
-        assert own[core].tolist() == [list(box)]
-        width, height = box[2] - box[0], box[3] - box[1]
-        wanted = []
-        for down in (-1, 0, 1):
-            for right in (-1, 0, 1):
-                moved = [
-                    box[0] + right * width, box[1] + down * height,
-                    box[2] + right * width, box[3] + down * height
-                ]
-                inside = [
-                    max(moved[0], 0),
-                    max(moved[1], 0),
-                    min(moved[2], 64),
-                    min(moved[3], 48)
-                ]
-                share = max(inside[2] - inside[0], 0) * max(
-                    inside[3] - inside[1], 0) / width / height
-                if share >= 2 / 3:
-                    wanted.append(inside)
-        assert own.tolist() == wanted
-        columns = list(zip(*wanted))
-        assert frame.tolist() == [
-            min(columns[0]),
-            min(columns[1]),
-            max(columns[2]),
-            max(columns[3])
-        ]
-    alone = MODELS.build(dict(cfg, neighbour_prob=0.))
+        assert own[sample.is_core[bag]].tolist() == [list(box)]
+        # Neighbours overlap by a tenth of their size.
+        grid, shares = plain_grid(box, .9)
+        wanted = grid[shares >= .5]
+        assert len(wanted) == 8
+        torch.testing.assert_close(own, wanted)
+        torch.testing.assert_close(
+            frame, torch.cat([wanted[:, :2].amin(0), wanted[:, 2:].amax(0)]))
+    alone = MODELS.build(dict(cfg, base_prob=0.))
     sample = sample_of(alone, context)
     assert sorted(sample.bboxes.tolist()) == sorted(map(list, TWO))
     assert sample.members.all()
+
+
+def test_the_chance_of_a_neighbour(cfg):
+    objective = MODELS.build(dict(cfg, num_groups=3))
+    objective.cut_off = .5
+    assert (objective.base_prob, objective.alpha,
+            objective.interval) == (.3, 3, -.1)
+    objects = torch.tensor(TWO[:1]).repeat(4000, 1)
+    tiles = torch.tensor([[0., 0., 64., 48.]]).repeat(4000, 1)
+    torch.manual_seed(0)
+    boxes, drawn = objective.neighbours(objects, tiles)
+    grid, shares = plain_grid(TWO[0], .9)
+    torch.testing.assert_close(boxes[7], grid)
+    expected = torch.where(shares < .5, 0, .3 * shares**3)
+    expected[4] = 1
+    assert (expected == 0).sum() == 1 and len(expected.unique()) == 5
+    torch.testing.assert_close(
+        drawn.float().mean((0, 1)), expected, atol=.02, rtol=0)
+
+
+def test_several_bags_of_an_object(cfg):
+    objective = MODELS.build(dict(cfg, num_groups=3))
+    context = branch(packed(picture()), found=[proposals(*TWO)])
+    torch.manual_seed(0)
+    counts = []
+    for _ in range(30):
+        sample = sample_of(objective, context)
+        bags = [tuple(bag) for bag in sample.bags.tolist()]
+        # No two are the same, each has its object, each region is read once.
+        assert len(set(bags)) == len(bags)
+        assert sample.bags[:, sample.is_core].sum(1).eq(1).all()
+        rows = sample.bboxes.tolist()
+        assert len({tuple(row) for row in rows}) == len(rows)
+        assert sample.bags.any(0).all()
+        per_object = sample.bags[:, sample.is_core].sum(0)
+        counts += per_object.tolist()
+    assert min(counts) >= 1 and max(counts) == 3
 
 
 def sorted_bags(sample):
@@ -168,13 +207,17 @@ def test_value_and_gradients_equal_one_bag_at_a_time(cfg, tiny_clip_cfg,
                                                      monkeypatch):
     text_encoder = MODELS.build(tiny_clip_cfg)
     objective = MODELS.build(
-        dict(cfg, queue=dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)))
+        dict(
+            cfg,
+            base_prob=1.,
+            queue=dict(type='mmdet_clim.FeatureQueue', size=9, dim=12)))
     torch.manual_seed(0)
     context = branch(
         packed(picture(0)),
         packed(picture(1)),
         found=[proposals(*TWO), proposals()],
         text_encoder=text_encoder)
+    torch.manual_seed(3)
     sample = sample_of(objective, context)
     sample.is_core[:] = False
     assert not sample.image.any() and len(sample) > 4
@@ -186,13 +229,13 @@ def test_value_and_gradients_equal_one_bag_at_a_time(cfg, tiny_clip_cfg,
     for _ in range(2):
         embeddings = torch.randn(len(sample), 32, requires_grad=True)
         found = objective.compare(embeddings, sample, context, True)['loss']
-        bags, crops = plain_bags(embeddings, sample, context,
-                                 objective.image_encoder)
+        bags, crops = plain_bags(embeddings, sample, context, objective)
         past_bags, past_crops = queued
-        logits = 30 * bags @ torch.cat([crops, past_crops]).T
-        expected = F.cross_entropy(logits, torch.arange(2)) / 2
-        logits = 30 * crops @ torch.cat([bags, past_bags]).T
-        expected = expected + F.cross_entropy(logits, torch.arange(2)) / 2
+        logits = 30 * torch.cat([bags, past_bags]) @ torch.cat(
+            [crops, past_crops]).T
+        own = torch.arange(len(logits))
+        expected = (F.cross_entropy(logits, own) +
+                    F.cross_entropy(logits.T, own)) / 2
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
         grads = [
             torch.autograd.grad(of, embeddings)[0] for of in (found, expected)
@@ -206,7 +249,7 @@ def test_value_and_gradients_equal_one_bag_at_a_time(cfg, tiny_clip_cfg,
     assert not [k for k in objective.state_dict() if 'image_encoder' in k]
 
 
-def plain_bags(embeddings, sample, context, image_encoder):
+def plain_bags(embeddings, sample, context, objective):
     """Each bag's words one after another, and its crop."""
     text_encoder = context.text_encoder
     bags, crops = [], []
@@ -214,15 +257,51 @@ def plain_bags(embeddings, sample, context, image_encoder):
         words = []
         for region in bag.nonzero().flatten().tolist()[:4]:
             box = sample.bboxes[region][None]
-            position = embed_positions(relative_boxes(box, roi[None, 1:]), 16)
-            words.append(embeddings[region].view(2, 16) +
-                         text_encoder.word_norm * position)
+            position = objective.reader.position(
+                relative_boxes(box, roi[None, 1:]))[0]
+            words.append(embeddings[region].view(2, 16) + position)
         words = torch.cat(words)
         bags.append(
             text_encoder.encode_words(words[None],
                                       torch.tensor([len(words)]))[0])
-        crops.append(image_encoder(context.images, roi[None])[0])
+        crops.append(objective.image_encoder(context.images, roi[None])[0])
     return torch.stack(bags), torch.stack(crops)
+
+
+def test_single_regions_meet_their_own_crops(cfg, tiny_clip_cfg):
+    cfg['object_loss'] = dict(
+        type='mmdet_clim.CLIMRegionLoss',
+        kind='infonce',
+        temperature=50.,
+        loss_weight=.1)
+    objective = MODELS.build(cfg)
+    text_encoder = MODELS.build(tiny_clip_cfg)
+    context = branch(
+        packed(picture()), found=[proposals(*TWO)], text_encoder=text_encoder)
+    sample = sample_of(objective, context)
+    embeddings = torch.randn(len(sample), 32, requires_grad=True)
+    out = objective.compare(embeddings, sample, context, True)
+    assert sorted(out) == [
+        'loss', 'object_loss', 'object_recall@1', 'recall@1'
+    ]
+    regions = torch.cat([
+        text_encoder.encode_words(
+            row.view(1, 2, 16), torch.tensor([2]), value_path=True)
+        for row in embeddings
+    ])
+    crops = objective.image_encoder(context.images, sample.rois)
+    own = torch.arange(len(sample))
+    logits = 50 * regions @ crops.T
+    expected = .05 * (
+        F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))
+    torch.testing.assert_close(
+        out['object_loss'], expected, atol=1e-5, rtol=1e-4)
+    grads = [
+        torch.autograd.grad(of, embeddings, retain_graph=True)[0]
+        for of in (out['object_loss'], expected)
+    ]
+    assert grads[1].abs().max() > 1e-4
+    torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-4)
 
 
 def test_no_bags_at_all(cfg, tiny_clip_cfg):
@@ -248,12 +327,19 @@ def test_encoders_of_two_clips(cfg, bert_folder):
     sample = sample_of(objective, context)
     with pytest.raises(ValueError, match='expected the width 16.*got 12'):
         objective.compare(torch.zeros(len(sample), 32), sample, context, True)
+    # A sentence encoder has no value path, which shows before training.
+    objective.check('distillation', None, None, bert)
+    objective = MODELS.build(dict(cfg, object_loss=cfg['loss']))
+    with pytest.raises(ValueError, match='value_path'):
+        objective.check('distillation', None, None, bert)
 
 
 @pytest.mark.parametrize('changes, key', [
-    (dict(neighbour_prob=2), 'neighbour_prob'),
-    (dict(spacing=0), 'spacing'),
-    (dict(min_inside=0), 'min_inside'),
+    (dict(num_groups=0), 'num_groups'),
+    (dict(base_prob=2), 'base_prob'),
+    (dict(alpha=-1), 'alpha'),
+    (dict(cut_off=1.5), 'cut_off'),
+    (dict(interval=-1), 'interval'),
 ])
 def test_bad_arguments(cfg, changes, key):
     with pytest.raises(ValueError, match=key):

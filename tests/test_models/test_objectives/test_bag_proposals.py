@@ -39,7 +39,9 @@ def test_shape_and_size_are_relative_to_the_tile():
     assert choose(boxes, scores) == ([boxes[0], boxes[3]], [0, 1])
     # Of a tile of ten times the area, it is too small.
     wide = torch.tensor([[0., 0., 1000., 100.]])
-    assert choose(boxes[3:], scores[3:], wide) == ([], [])
+    assert choose([*boxes[3:], [10., 10., 60., 60.]], [.97, .96], wide) == ([[
+        10., 10., 60., 60.
+    ]], [0])
 
 
 def test_boxes_are_clamped_to_the_tile_that_holds_most_of_them():
@@ -55,9 +57,9 @@ def test_the_best_where_no_score_is_high():
              [110., 10., 130., 30.], [150., 10., 170., 30.]]
     # In the first tile one is high, in the second none.
     assert choose(boxes, [.9, .8, .7, .6]) == ([boxes[0], boxes[2]], [0, 1])
-    # The best that has a shape, if the very best has none.
-    assert choose([[1., 1., 90., 5.], *boxes[2:]],
-                  [.7, .6, .5]) == ([boxes[2]], [1])
+    # The best of all, whatever its shape.
+    long = [101., 1., 190., 5.]
+    assert choose([long, *boxes[2:]], [.99, .6, .5]) == ([long], [1])
 
 
 def test_suppression_is_within_a_tile():
@@ -84,6 +86,9 @@ def test_at_most_so_many_at_random():
         seen |= {tuple(box) for box in boxes.tolist()}
     assert seen <= {tuple(box) for box in every.tolist()}
     assert len(seen) > 12
+    everything, _, _ = LikelyObjects(max_objects=None)(stage)
+    assert {tuple(box) for box in everything.tolist()
+            } == {tuple(box) for box in every.tolist()}
     # Only the best few of a tile are looked at.
     _, _, owners = LikelyObjects(max_considered=2)(stage)
     assert owners.bincount().max() <= 2

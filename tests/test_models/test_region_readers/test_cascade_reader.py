@@ -283,6 +283,16 @@ def test_candidates_of_tags_are_the_regions_as_they_were_refined(
     assert torch.equal(stage.largest_refined(), tiles.boxes)
 
 
+def test_boxes_of_images_as_proposals():
+    boxes = torch.rand(5, 4)
+    found = Proposals.of_boxes(boxes, torch.tensor([0, 0, 2, 2, 2]), 4)
+    assert found.counts == [2, 0, 3, 0]
+    assert found.scores.tolist() == [[1, 1, 0], [0] * 3, [1] * 3, [0] * 3]
+    assert torch.equal(found.boxes[0, :2], boxes[:2])
+    assert torch.equal(found.boxes[2], boxes[2:])
+    assert not found.boxes[[1, 3]].any() and not found.boxes[0, 2].any()
+
+
 def largest_by_hand(tiles, candidates):
     """The largest clamped candidate of each tile, of each image."""
     found = tiles.clone()

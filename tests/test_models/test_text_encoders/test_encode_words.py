@@ -22,6 +22,12 @@ def clip_encoder(tiny_clip, tiny_clip_weights):
 
 
 @pytest.fixture
+def inner_clip_encoder(tiny_clip, tiny_clip_weights):
+    return OpenCLIPTextEncoder(
+        tiny_clip, str(tiny_clip_weights), before_projection=True)
+
+
+@pytest.fixture
 def custom_clip_encoder(tiny_clip, tmp_path_factory):
     """A CLIP whose text tower is a module of its own, read at its eos."""
     import open_clip
@@ -76,8 +82,8 @@ def padded(words, filler=0.):
 
 
 @pytest.mark.parametrize('name', [
-    'clip_encoder', 'custom_clip_encoder', 'bert_encoder', 'cls_encoder',
-    'minilm_encoder'
+    'clip_encoder', 'inner_clip_encoder', 'custom_clip_encoder',
+    'bert_encoder', 'cls_encoder', 'minilm_encoder'
 ])
 def test_the_words_of_a_text_give_the_text(name, request):
     encoder = request.getfixturevalue(name)
@@ -88,9 +94,6 @@ def test_the_words_of_a_text_give_the_text(name, request):
     torch.testing.assert_close(found, encoder(TEXTS), atol=1e-5, rtol=1e-5)
     assert found.dtype == torch.float32 and not found.requires_grad
     assert encoder.word_dim == batch.shape[2]
-    norms = [row.norm() for row in encoder._word_table()]
-    assert encoder.word_norm == pytest.approx(
-        torch.stack(norms).mean().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize('name', ['clip_encoder', 'bert_encoder'])
@@ -143,6 +146,32 @@ def test_value_path_is_a_block_that_looks_at_itself_alone(clip_encoder):
         found[0], F.normalize(expected, dim=0), atol=1e-5, rtol=1e-4)
 
 
+def test_the_stream_before_the_last_norm_and_projection(
+        clip_encoder, inner_clip_encoder):
+    clip = clip_encoder.tower
+    tokens = clip_encoder.tokenizer(TEXTS)
+    x = clip.token_embedding(tokens) + clip.positional_embedding
+    for block in clip.transformer.resblocks:
+        x = block(x, attn_mask=clip.attn_mask)
+    stream = torch.stack([
+        row[of.tolist().index(clip_encoder.tokenizer.eot_token_id)]
+        for row, of in zip(x, tokens)
+    ])
+    torch.testing.assert_close(
+        inner_clip_encoder(TEXTS),
+        F.normalize(stream, dim=1),
+        atol=1e-5,
+        rtol=1e-4)
+    # From there to the embedding it is the norm and the projection.
+    torch.testing.assert_close(
+        clip_encoder(TEXTS),
+        F.normalize(clip.ln_final(stream) @ clip.text_projection, dim=1),
+        atol=1e-5,
+        rtol=1e-4)
+    assert (inner_clip_encoder.dim, clip_encoder.dim) == (16, 12)
+    assert inner_clip_encoder.fingerprint != clip_encoder.fingerprint
+
+
 def test_empty_sequences_and_empty_batches(clip_encoder, bert_encoder):
     for encoder in (clip_encoder, bert_encoder):
         words = torch.randn(2, 3, encoder.word_dim)
@@ -190,3 +219,5 @@ def test_text_towers_that_take_no_words(tiny_clip, tmp_path):
     open_clip.add_model_config(tmp_path)
     with pytest.raises(TypeError, match='causal attention'):
         OpenCLIPTextEncoder('two-way-text').word_dim  # noqa: B018
+    with pytest.raises(TypeError, match='before_projection=True needs'):
+        OpenCLIPTextEncoder('two-way-text', before_projection=True)

@@ -3,9 +3,11 @@ from typing import Dict, Optional
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_clim.models.host import upload
+from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
 from ..base import BaseRegionObjective
@@ -31,16 +33,19 @@ class BagOfRegionsObjective(BaseRegionObjective):
     Args:
         loss (dict): Config of the loss, normally
             ``CLIMRegionLoss(kind='infonce')``.
-        bags (dict, optional): Arguments of :class:`BagReader`, such as
-            ``num_words``.
+        bags (dict): Arguments of :class:`BagReader`, such as ``word_dim``.
         queue (dict, optional): Config of the queues of past bags and past
             captions, one each, normally ``FeatureQueue``; None for none.
         regions (str): ``'proposals'``: bags as above; ``'tiles'``: of the tile
             boxes alone.
         proposals (dict, optional): Arguments of :class:`LikelyObjects`.
         num_compositions (int): Rectangles per mosaic.
-        max_captions (int): Captions of an image that are compared, drawn at
-            random where there are more.
+        max_captions (int, optional): Captions of an image that are compared,
+            drawn at random where there are more. None: all.
+
+        gather (bool): Whether bags and captions of all ranks are compared, and
+            one queue holds those of all. Their number then grows with the
+            ranks, and with it the share of a bag in the mean.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -48,27 +53,34 @@ class BagOfRegionsObjective(BaseRegionObjective):
 
     def __init__(self,
                  loss: dict,
-                 bags: Optional[dict] = None,
+                 bags: dict,
                  queue: Optional[dict] = None,
                  regions: str = 'proposals',
                  proposals: Optional[dict] = None,
                  num_compositions: int = 4,
-                 max_captions: int = 5,
+                 max_captions: Optional[int] = None,
+                 gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_compositions < 0:
             raise ValueError('num_compositions: expected a count >= 0, got '
                              f'{num_compositions}')
-        if max_captions < 1:
+        if max_captions is not None and max_captions < 1:
             raise ValueError(
                 f'max_captions: expected a count >= 1, got {max_captions}')
         check_region_kind(regions)
-        self.reader = BagReader(**(bags or {}))
-        self.contrast = BagContrast(loss, queue)
+        self.reader = BagReader(**bags)
+        self.contrast = BagContrast(loss, queue, gather)
         self.regions = regions
         self.likely_objects = LikelyObjects(**(proposals or {}))
         self.num_compositions = num_compositions
         self.max_captions = max_captions
+
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
+        """Raise an error if the text encoder can not read bags."""
+        super().check(name, detector, reader, text_encoder)
+        self.reader.check(text_encoder)
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
         """The tile boxes, then likely objects; a bag per tile and others."""

@@ -13,24 +13,29 @@ from ..base import build_region_loss
 
 
 class BagContrast(nn.Module):
-    """Contrast of the bags and texts of all ranks and of two queues.
+    """Contrast of the bags and texts of a step and of two queues.
 
     A bag and a text belong together where the text's image is one of the
-    bag's. Each bag of the step is compared with all texts, each text of the
-    step with all bags; those of past steps are positives and negatives of
-    these and ask for nothing themselves (REFERENCE.md, section 3). Every rank
-    computes the loss of the joined batch, whose gradient the gathering sums
-    over ranks and DDP averages.
+    bag's. Each bag is compared with all texts, each text with all bags, those
+    of past steps too, and the loss is the mean over all of them
+    (REFERENCE.md, section 3): with full queues a bag of the step has a small
+    share in it. With ``gather`` every rank computes the loss of the joined
+    batch, whose gradient the gathering sums over ranks and DDP averages.
 
     Args:
         loss (dict): Config of the loss, ``CLIMRegionLoss(kind='infonce')``.
         queue (dict, optional): Config of each of the two queues, normally
             ``FeatureQueue``; None for none. A bag of several images is not
             kept.
+        gather (bool): Whether bags, texts and queues are those of all ranks.
     """
 
-    def __init__(self, loss: dict, queue: Optional[dict] = None) -> None:
+    def __init__(self,
+                 loss: dict,
+                 queue: Optional[dict] = None,
+                 gather: bool = False) -> None:
         super().__init__()
+        self.gather = gather
         self.region_loss = build_region_loss(loss)
         self.bag_queue = None if queue is None else MODELS.build(queue)
         self.text_queue = None if queue is None else MODELS.build(queue)
@@ -57,45 +62,39 @@ class BagContrast(nn.Module):
         Raises:
             ValueError: If a text that a queue is to remember is not finite.
         """
-        table = exchange_counts([*bag_ids.shape, len(texts)], bags.device)
-        num_bags, widths, num_texts = (list(of) for of in zip(*table))
-        wide_ids = repeat_first(bag_ids, max(widths))
-        rows = gather_rows(bags.float(), num_bags)
-        row_ids = gather_rows(wide_ids, num_bags)
-        columns = gather_rows(texts, num_texts)
-        column_ids = gather_rows(text_ids, num_texts)
-        terms = [
-            torch.ones(len(of), dtype=torch.bool, device=bags.device)
-            for of in (rows, columns)
-        ]
+        rows, row_ids = bags.float(), bag_ids
+        columns, column_ids = texts, text_ids
+        if self.gather:
+            table = exchange_counts([*bag_ids.shape, len(texts)], bags.device)
+            num_bags, widths, num_texts = (list(of) for of in zip(*table))
+            rows = gather_rows(rows, num_bags)
+            row_ids = gather_rows(repeat_first(row_ids, max(widths)), num_bags)
+            columns = gather_rows(columns, num_texts)
+            column_ids = gather_rows(column_ids, num_texts)
+        own = slice(len(rows))
         if self.bag_queue is not None:
             past, past_ids = self.bag_queue.features, self.bag_queue.ids
             rows = torch.cat([rows, past])
             row_ids = torch.cat(
-                [row_ids, past_ids[:, None].expand(-1, max(widths))])
+                [row_ids, past_ids[:, None].expand(-1, row_ids.shape[1])])
             past, past_ids = self.text_queue.features, self.text_queue.ids
             columns = torch.cat([columns, past])
             column_ids = torch.cat([column_ids, past_ids])
-            terms = [
-                torch.arange(len(of), device=bags.device) < len(own)
-                for of, own in zip((rows, columns), terms)
-            ]
         targets = (row_ids[..., None] == column_ids).any(1)
-        own = slice(sum(num_bags))
         if self.bag_queue is not None and remember:
             self._remember(bags, bag_ids, texts, text_ids)
         return {
             'loss':
-            self.region_loss(rows, columns, targets, terms=tuple(terms)),
+            self.region_loss(rows, columns, targets, mean_over_all=True),
             'recall@1': recall_at_1(rows[own], columns, targets[own])
         }
 
     def _remember(self, bags: Tensor, bag_ids: Tensor, texts: Tensor,
                   text_ids: Tensor) -> None:
-        self.text_queue.enqueue(texts, text_ids)
+        self.text_queue.enqueue(texts, text_ids, self.gather)
         # A step that overflows in half precision is left out.
         kept = (bag_ids == bag_ids[:, :1]).all(1) & bags.isfinite().all(1)
-        self.bag_queue.enqueue(bags[kept], bag_ids[kept, 0])
+        self.bag_queue.enqueue(bags[kept], bag_ids[kept, 0], self.gather)
 
 
 def repeat_first(ids: Tensor, width: int) -> Tensor:

@@ -1,13 +1,16 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import get_rank
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_clim.models.crop_encoder import CropEncoder
 from mmdet_clim.models.losses.gather import exchange_counts
+from mmdet_clim.models.pseudo_words import write_regions
+from mmdet_clim.models.region_readers import BaseRegionReader
+from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
 from ..base import BaseRegionObjective
@@ -18,87 +21,129 @@ from .contrast import BagContrast
 from .likely_objects import LikelyObjects
 from .reading import BagReader, SampledBags
 
+CENTRE = 4  # of the grid of 3x3, in row-major order
+
 
 @MODELS.register_module()
 class BagDistillationObjective(BaseRegionObjective):
-    """BARON's distillation: bags meet the crops that they are cut from.
+    r"""BARON's distillation: bags meet the crops that they are cut from.
 
     A bag is a likely object and some of its neighbours, boxes of the same
-    size beside it, clamped to the object's tile. Its embedding is contrasted
-    with those that CLIP's image encoder gives to the crop around the bag; the
-    crops of the other bags, of all ranks and of a queue, are its negatives
-    (REFERENCE.md, section 3, says no more than that there are such bags; their
-    geometry and the loss are this project's).
+    size in a grid of 3x3 around it, clamped to the object's tile. Its
+    embedding is contrasted with those that CLIP's image encoder gives to the
+    crop around the bag; the crops of the other bags, and of a queue, are its
+    negatives. In the same way each region alone, read with
+    the value path in the text encoder's last block, is contrasted with its
+    own crop and those of the step (REFERENCE.md, section 3).
 
-    Captions are not looked at.
+    REFERENCE.md names the constants and not the law of the draw. It is this:
+    a neighbour of which the share :math:`s` lies inside of the tile is in a
+    bag with probability :math:`p_0 s^\alpha`, and never if :math:`s` is less
+    than the cut-off. Bags of one object that hold the same regions are one.
+
+    Captions are not looked at, so it may be an objective of ``boxes``, whose
+    annotated boxes then are likely objects too.
 
     Args:
-        loss (dict): Config of the loss, normally
+        loss (dict): Config of the loss of bags, normally
             ``CLIMRegionLoss(kind='infonce')``.
         image_encoder (dict): Arguments of :class:`CropEncoder`.
-        bags (dict, optional): Arguments of :class:`BagReader`.
+        bags (dict): Arguments of :class:`BagReader`.
+        object_loss (dict, optional): Config of the loss of single regions;
+            None for none.
         queue (dict, optional): Config of the queues of past bags and crops.
-        proposals (dict, optional): Arguments of :class:`LikelyObjects`;
-            ``max_objects`` is the number of bags of a tile.
-        neighbour_prob (float): Chance of each of the eight neighbours.
-        spacing (float): From a box to its neighbours, in widths and heights.
-        min_inside (float): Least share of a neighbour inside of the tile.
+        proposals (dict, optional): Arguments of :class:`LikelyObjects`.
+        num_groups (int): Bags drawn around each object.
+        base_prob (float): Chance :math:`p_0` of a neighbour that lies inside.
+        alpha (float): Exponent :math:`\alpha`.
+        cut_off (float): Least share of a neighbour inside of the tile.
+        interval (float): Between neighbours, in widths and heights; they
+            overlap where it is negative.
+        gather (bool): As of :class:`BagOfRegionsObjective`.
 
     Raises:
         ValueError: If an argument is out of its range.
     """
 
+    needs_texts = False
+
     def __init__(self,
                  loss: dict,
                  image_encoder: dict,
-                 bags: Optional[dict] = None,
+                 bags: dict,
+                 object_loss: Optional[dict] = None,
                  queue: Optional[dict] = None,
                  proposals: Optional[dict] = None,
-                 neighbour_prob: float = 0.5,
-                 spacing: float = 1.0,
-                 min_inside: float = 2 / 3,
+                 num_groups: int = 3,
+                 base_prob: float = 0.3,
+                 alpha: float = 3.0,
+                 cut_off: float = 0.3,
+                 interval: float = -0.1,
+                 gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if not 0 <= neighbour_prob <= 1:
-            raise ValueError('neighbour_prob: expected 0 <= p <= 1, got '
-                             f'{neighbour_prob}')
-        if spacing <= 0:
+        if num_groups < 1:
             raise ValueError(
-                f'spacing: expected a positive number, got {spacing}')
-        if not 0 < min_inside <= 1:
-            raise ValueError('min_inside: expected a share in (0, 1], got '
-                             f'{min_inside}')
-        self.reader = BagReader(**(bags or {}))
-        self.contrast = BagContrast(loss, queue)
+                f'num_groups: expected at least 1, got {num_groups}')
+        for name, value in (('base_prob', base_prob), ('cut_off', cut_off)):
+            if not 0 <= value <= 1:
+                raise ValueError(
+                    f'{name}: expected 0 <= value <= 1, got {value}')
+        if alpha < 0:
+            raise ValueError(f'alpha: expected a number >= 0, got {alpha}')
+        if interval <= -1:
+            raise ValueError(
+                f'interval: expected a number > -1, got {interval}')
+        self.reader = BagReader(**bags)
+        self.contrast = BagContrast(loss, queue, gather)
+        self.object_contrast = None if object_loss is None else BagContrast(
+            object_loss, gather=gather)
         self.likely_objects = LikelyObjects(**(proposals or {}))
         self.image_encoder = CropEncoder(**image_encoder)
-        self.neighbour_prob = neighbour_prob
-        self.spacing = spacing
-        self.min_inside = min_inside
+        self.num_groups = num_groups
+        self.base_prob = base_prob
+        self.alpha = alpha
+        self.cut_off = cut_off
+        self.interval = interval
         # A bag and its crop have a number that no others have, also not
         # those in the queues of a resumed run.
         self.register_buffer('num_bags', torch.zeros((), dtype=torch.int64))
 
+    def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
+              text_encoder: Optional[BaseTextEncoder]) -> None:
+        """Raise an error if the text encoder can not read the regions."""
+        super().check(name, detector, reader, text_encoder)
+        self.reader.check(text_encoder)
+        if self.object_contrast is not None:  # has it a value path?
+            text_encoder.encode_words(
+                torch.zeros(1, 1, self.reader.word_dim),
+                torch.ones(1, dtype=torch.long),
+                value_path=True)
+
     def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
-        """Likely objects, each with neighbours; a bag per object."""
+        """Likely objects with their neighbours; a few bags per object."""
         objects, image, tile = self.likely_objects(stage)
-        boxes, kept = self.neighbours(objects, tiles.boxes[image, tile])
-        bag, _ = kept.nonzero(as_tuple=True)
-        bboxes = boxes[kept]
-        bags = torch.arange(len(objects), device=bag.device)[:, None] == bag
+        boxes, drawn = self.neighbours(objects, tiles.boxes[image, tile])
+        # A region is read once, whatever the number of its bags.
+        region_object, cell = drawn.any(1).nonzero(as_tuple=True)
+        bag_object, group = self._distinct(drawn).nonzero(as_tuple=True)
+        bags = drawn[bag_object, group][:, cell] & (
+            bag_object[:, None] == region_object)
+        bboxes = boxes[region_object, cell]
         around = union_boxes(bboxes, bags) if len(bags) else objects
-        middle = torch.arange(9, device=bag.device) == 4
-        host = torch.stack([image[bag], tile[bag]]).cpu()
+        host = torch.stack([image[region_object], tile[region_object]]).cpu()
         return SampledBags(
-            torch.cat([image[bag, None].to(bboxes), bboxes], 1),
+            torch.cat([image[region_object, None].to(bboxes), bboxes], 1),
             host[0],
             F.one_hot(host[1], tiles.boxes.shape[1]).bool(),
             bags=bags,
-            bag_rois=torch.cat([image[:, None].to(around), around], 1),
-            is_core=middle.expand_as(kept)[kept],
+            bag_rois=torch.cat([image[bag_object, None].to(around), around],
+                               1),
+            is_core=cell == CENTRE,
             is_composed=torch.zeros(len(bags), dtype=torch.bool))
 
-    def neighbours(self, objects: Tensor, tiles: Tensor):
+    def neighbours(self, objects: Tensor,
+                   tiles: Tensor) -> Tuple[Tensor, Tensor]:
         """A grid of 3x3 boxes around each object, and which of them to take.
 
         Args:
@@ -107,41 +152,75 @@ class BagDistillationObjective(BaseRegionObjective):
 
         Returns:
             tuple[Tensor, Tensor]: Boxes (A, 9, 4), clamped to the tiles, in
-            row-major order, and bool (A, 9): the object itself, and those
-            neighbours that are drawn and lie in the tile.
+            row-major order, and bool (A, num_groups, 9): the object itself,
+            and the neighbours that each group draws.
         """
         steps = torch.tensor([-1., 0., 1.], device=objects.device)
-        steps = torch.cartesian_prod(steps, steps).flip(1) * self.spacing
+        steps = torch.cartesian_prod(steps, steps).flip(1)
         size = (objects[:, 2:] - objects[:, :2])[:, None]
-        boxes = objects[:, None] + (steps * size).repeat(1, 1, 2)
+        moves = steps * (1 + self.interval) * size
+        boxes = objects[:, None] + moves.repeat(1, 1, 2)
         low, high = tiles[:, None, :2], tiles[:, None, 2:]
         clamped = torch.cat(
             [boxes[..., :2].clamp(low, high), boxes[..., 2:].clamp(low, high)],
             -1)
-        area = (clamped[..., 2:] - clamped[..., :2]).prod(-1)
-        inside = area >= self.min_inside * size.prod(-1)
-        drawn = torch.rand_like(area) < self.neighbour_prob
-        middle = torch.arange(9, device=objects.device) == 4
-        return clamped, middle | (drawn & inside)
+        share = (clamped[..., 2:] - clamped[..., :2]).prod(-1) / size.prod(-1)
+        chance = self.base_prob * share**self.alpha
+        chance = chance.masked_fill(share < self.cut_off, 0)
+        draw = torch.rand(
+            len(objects), self.num_groups, 9, device=objects.device)
+        centre = torch.arange(9, device=objects.device) == CENTRE
+        return clamped, centre | (draw < chance[:, None])
+
+    @staticmethod
+    def _distinct(drawn: Tensor) -> Tensor:
+        """The groups (A, G, 9) that no earlier one of the object is."""
+        same = (drawn[:, :, None] == drawn[:, None]).all(-1)
+        return ~same.tril(-1).any(2)
 
     def compare(self, embeddings: Tensor, regions: SampledBags,
                 context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
-        """Compare the bags with their crops.
+        """Compare the bags, and the regions, with their crops.
 
         Raises:
             ValueError: If image and text encoder have other widths.
         """
-        crops = self.image_encoder(context.images, regions.bag_rois)
-        if crops.shape[1] != context.text_encoder.dim:
+        encoder = context.text_encoder
+        rois = regions.bag_rois
+        if self.object_contrast is not None:
+            rois = torch.cat([rois, regions.rois])
+        crops = self.image_encoder(context.images, rois)
+        if crops.shape[1] != encoder.dim:
             raise ValueError(
-                'image_encoder: expected the width '
-                f'{context.text_encoder.dim} of the text encoder, got '
-                f'{crops.shape[1]}; both must be of one CLIP')
-        bags, bag = self.reader(embeddings, regions, context.text_encoder)
-        counts = [n for n, in exchange_counts([len(crops)], crops.device)]
-        before = sum(counts[:get_rank()])
-        ids = self.num_bags + before + torch.arange(
-            len(crops), device=crops.device)
-        if is_last:
+                f'image_encoder: expected the width {encoder.dim} of the text '
+                f'encoder, got {crops.shape[1]}; both must be of one CLIP')
+        crops, object_crops = crops.split(
+            [len(regions.bag_rois),
+             len(rois) - len(regions.bag_rois)])
+        bags, bag = self.reader(embeddings, regions, encoder)
+        ids = self._numbers(len(crops), is_last)
+        values = self.contrast(bags, ids[bag][:, None], crops, ids, is_last)
+        if self.object_contrast is not None:
+            objects = encoder.encode_words(
+                *write_regions(
+                    embeddings.unflatten(1, (self.reader.num_words, -1)),
+                    self.reader.drop_prob),
+                value_path=True)
+            ids = self._numbers(len(objects), False)
+            of_objects = self.object_contrast(objects, ids[:, None],
+                                              object_crops, ids)
+            values.update({f'object_{k}': v for k, v in of_objects.items()})
+        return values
+
+    def _numbers(self, count: int, remember: bool) -> Tensor:
+        """Numbers of bags or regions, which none to compare with have."""
+        counts, rank = [count], 0
+        if self.contrast.gather:
+            counts = [
+                n for n, in exchange_counts([count], self.num_bags.device)
+            ]
+            rank = get_rank()
+        first = self.num_bags + sum(counts[:rank])
+        if remember:
             self.num_bags += sum(counts)
-        return self.contrast(bags, ids[bag][:, None], crops, ids, is_last)
+        return first + torch.arange(count, device=first.device)

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Which proposals are worth a place in a bag of regions."""
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 from mmcv.ops import batched_nms
@@ -16,7 +16,7 @@ class LikelyObjects:
 
     Of the ``max_considered`` best proposals of a tile, clamped to it, those
     that are neither long nor small for the tile and whose score is high, or
-    the best of them where no score is; without those that overlap a better
+    the best of all where none is so; without those that overlap a better
     one; at most ``max_objects`` of them, drawn at random (REFERENCE.md,
     section 3; a plain image is one tile).
 
@@ -27,7 +27,7 @@ class LikelyObjects:
         min_area (float): Least share of the tile's area, exclusive.
         min_score (float): Least score, exclusive.
         nms_iou (float): Threshold of the suppression.
-        max_objects (int): The most that a tile gets.
+        max_objects (int, optional): The most that a tile gets. None: all.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -40,11 +40,11 @@ class LikelyObjects:
                  min_area: float = 0.01,
                  min_score: float = 0.85,
                  nms_iou: float = 0.2,
-                 max_objects: int = 10) -> None:
+                 max_objects: Optional[int] = 10) -> None:
         for name, value in (('max_considered', max_considered),
                             ('max_objects', max_objects), ('max_aspect',
                                                            max_aspect)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f'{name}: expected at least 1, got {value}')
         for name, value in (('min_overlap', min_overlap), ('min_area',
                                                            min_area),
@@ -74,9 +74,9 @@ class LikelyObjects:
         found = stage.tile_proposals(self.min_overlap, self.max_considered)
         scores = found.proposals.scores
         tiles = stage.context.tiles.boxes
-        owns = found.owns & self._has_shape(found, tiles)[..., None]
-        high = owns & (scores > self.min_score)[..., None]
-        best = owns & (owns.cumsum(1) == 1)
+        passes = self._has_shape(found, tiles) & (scores > self.min_score)
+        high = found.owns & passes[..., None]
+        best = found.owns & (found.owns.cumsum(1) == 1)
         chosen = torch.where(high.any(1, keepdim=True), high, best)
         image, index, tile = chosen.nonzero(as_tuple=True)
         boxes = found.boxes[image, index]
@@ -87,6 +87,8 @@ class LikelyObjects:
                               dict(type='nms', iou_threshold=self.nms_iou))
         kept = kept[torch.randperm(len(kept), device=kept.device)]
         kept = kept[image[kept].argsort(stable=True)]
+        if self.max_objects is None:
+            return boxes[kept], image[kept], tile[kept]
         group = image[kept] * tiles.shape[1] + tile[kept]
         number = number_in_group(group,
                                  torch.arange(len(kept), device=kept.device))

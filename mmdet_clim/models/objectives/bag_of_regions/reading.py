@@ -4,13 +4,21 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import torch
-from mmdet.models.layers.transformer.utils import coordinate_to_encoding
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 
+from mmdet_clim.models.pseudo_words import (
+    check_drop_prob,
+    draw_kept,
+    write_sentences,
+)
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 
 from ..tile_batch import Regions
+from .box_position import BoxPosition
+
+# Of so many draws for each order, those that are alike are left out.
+DRAWS = 4
 
 
 @dataclass
@@ -48,57 +56,70 @@ class SampledBags(Regions):
 class BagReader(nn.Module):
     """Writes bags as sentences and has the text encoder read them.
 
-    The pseudo-words of a region, plus a sine embedding of its box relative to
-    the bag's; the regions of a bag in random order, its words dropped at
-    random, though never all of a region; all of it in a few orders per bag
-    (REFERENCE.md, section 3). The sentences of a step are written without a
-    loop over bags, padded to the longest, and read at once.
+    The pseudo-words of a region, plus learned vectors of its box relative to
+    the bag's, one per word; the regions of a bag in random order, its words
+    dropped at random, though never all of a region; all of it in a few orders
+    per bag (REFERENCE.md, section 3). The sentences of a step are written
+    without a loop over bags, padded to the longest, and read at once.
 
     A bag of more regions than there is room for keeps the core regions
     first, and others drawn at random.
 
     Args:
+        word_dim (int): Width of the text encoder's word vectors.
         num_words (int): Pseudo-words of a region, as of the box head's
             :class:`PseudoWordClassifier`.
-        num_orders (int): Orders in which a bag is read, drawn independently;
-            fewer where a bag has fewer.
+        num_orders (int): Different orders in which a bag is read, fewer where
+            a bag has fewer.
         drop_prob (float): Chance of a word to be dropped.
         max_regions (int, optional): The most that a bag keeps. Defaults to
             what always fits in the text encoder.
-        position_weight (float): Norm of the position embedding, in units of
-            the mean norm of the text encoder's own words.
-        value_path (bool): Whether the encoder's last block is replaced by its
-            value path.
 
     Raises:
         ValueError: If an argument is out of its range.
     """
 
     def __init__(self,
+                 word_dim: int,
                  num_words: int = 4,
                  num_orders: int = 4,
                  drop_prob: float = 0.5,
-                 max_regions: Optional[int] = None,
-                 position_weight: float = 1.0,
-                 value_path: bool = False) -> None:
+                 max_regions: Optional[int] = None) -> None:
         super().__init__()
-        for name, value in (('num_words', num_words),
+        for name, value in (('word_dim', word_dim), ('num_words', num_words),
                             ('num_orders', num_orders), ('max_regions',
                                                          max_regions)):
             if value is not None and value < 1:
                 raise ValueError(f'{name}: expected at least 1, got {value}')
-        if not 0 <= drop_prob <= 1:
-            raise ValueError(
-                f'drop_prob: expected 0 <= p <= 1, got {drop_prob}')
-        if position_weight < 0:
-            raise ValueError('position_weight: expected a number >= 0, got '
-                             f'{position_weight}')
+        check_drop_prob(drop_prob)
+        self.word_dim = word_dim
         self.num_words = num_words
         self.num_orders = num_orders
         self.drop_prob = drop_prob
         self.max_regions = max_regions
-        self.position_weight = position_weight
-        self.value_path = value_path
+        self.position = BoxPosition(num_words, word_dim)
+
+    def check(self, text_encoder: BaseTextEncoder) -> None:
+        """Refuse a text encoder that can not read the bags.
+
+        Args:
+            text_encoder (BaseTextEncoder): Takes words.
+
+        Raises:
+            TypeError: If it takes no words.
+            ValueError: If its words have another width, or its sentences do
+                not hold one region, or not ``max_regions``.
+        """
+        if text_encoder.word_dim != self.word_dim:
+            raise ValueError(
+                f'word_dim: expected {text_encoder.word_dim}, the width of '
+                f"the text encoder's words, got {self.word_dim}")
+        room = text_encoder.max_words // self.num_words
+        if room < (self.max_regions or 1):
+            raise ValueError(
+                f'max_regions: the text encoder takes '
+                f'{text_encoder.max_words} words, {room} regions of '
+                f'num_words={self.num_words}, got {self.max_regions or 1}')
 
     def forward(self, embeddings: Tensor, sampled: SampledBags,
                 text_encoder: BaseTextEncoder) -> Tuple[Tensor, Tensor]:
@@ -116,25 +137,24 @@ class BagReader(nn.Module):
 
         Raises:
             ValueError: If the embeddings are no pseudo-words of the text
-                encoder, or its sentences do not hold one region, or not
-                ``max_regions``.
+                encoder.
         """
         room = self._room(embeddings, text_encoder)
         words = embeddings.unflatten(1, (self.num_words, -1))
-        bag, region, positions = self._places(sampled, room, words)
-        positions = self.position_weight * text_encoder.word_norm * positions
+        bag, region, boxes = self._places(sampled, room)
+        positions = self.position(boxes)
         sentence, entry, sentence_bag = self._order(bag)
-        words = words[region[entry]] + positions[entry, None]
-        kept = self._draw_words(len(entry), words.device)
+        words = words[region[entry]] + positions[entry]
+        kept = draw_kept(
+            len(entry), self.num_words, self.drop_prob, words.device)
         written, lengths = write_sentences(
             words[kept], sentence.repeat_interleave(kept.sum(1)),
             len(sentence_bag))
-        return text_encoder.encode_words(written, lengths,
-                                         self.value_path), sentence_bag
+        return text_encoder.encode_words(written, lengths), sentence_bag
 
     def _room(self, embeddings: Tensor, text_encoder: BaseTextEncoder) -> int:
         """Regions that a sentence holds."""
-        width = self.num_words * text_encoder.word_dim
+        width = self.num_words * self.word_dim
         if embeddings.shape[1] != width:
             raise ValueError(
                 f'embeddings: expected {self.num_words} pseudo-words of '
@@ -142,22 +162,16 @@ class BagReader(nn.Module):
                 f'{embeddings.shape[1]}. Does the box head classify by '
                 'PseudoWordClassifier with the same num_words and text '
                 'encoder?')
-        room = text_encoder.max_words // self.num_words
-        if room < (self.max_regions or 1):
-            raise ValueError(
-                f'max_regions: the text encoder takes '
-                f'{text_encoder.max_words} words, {room} regions of '
-                f'num_words={self.num_words}, got {self.max_regions or 1}')
-        return self.max_regions or room
+        return self.max_regions or text_encoder.max_words // self.num_words
 
-    def _places(self, sampled: SampledBags, room: int,
-                words: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def _places(self, sampled: SampledBags,
+                room: int) -> Tuple[Tensor, Tensor, Tensor]:
         """Every place of a region in a bag.
 
         Returns:
             tuple[Tensor, Tensor, Tensor]: The bag (E,) and the region (E,) of
-            each place, sorted by bag, and the embedding of the region's
-            position there, a unit vector (E, word_dim).
+            each place, sorted by bag, and the region's box there (E, 4), see
+            :func:`relative_boxes`.
         """
         bag, region = sampled.bags.nonzero(as_tuple=True)
         chance = torch.rand(len(bag), device=bag.device)
@@ -166,10 +180,10 @@ class BagReader(nn.Module):
         bag, region = bag[number < room], region[number < room]
         boxes = relative_boxes(sampled.bboxes[region], sampled.bag_rois[bag,
                                                                         1:])
-        return bag, region, embed_positions(boxes, words.shape[2])
+        return bag, region, boxes
 
     def _order(self, bag: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Draw the orders of every bag.
+        """Draw the orders of every bag, no two of them alike.
 
         Args:
             bag (Tensor): Shape (E,), the bag of each place, sorted.
@@ -179,30 +193,25 @@ class BagReader(nn.Module):
             (N,) of every region in every sentence, sorted by sentence and by
             order in it; and the bag of each sentence (S,).
         """
-        sizes = bag.bincount()
-        # A bag of n regions has n! orders.
-        orders = (sizes + 1).float().lgamma().exp().round().clamp(
-            max=self.num_orders).long()
-        sentence_bag = torch.arange(
-            len(sizes), device=bag.device).repeat_interleave(orders)
-        entry = torch.arange(
-            len(bag), device=bag.device).repeat_interleave(orders[bag])
-        # The copies of a place go to its bag's sentences one after another.
-        ends = orders[bag].cumsum(0)
-        copy = torch.arange(
-            len(entry), device=bag.device) - (ends - orders[bag])[entry]
-        first = orders.cumsum(0) - orders
-        sentence = first[bag[entry]] + copy
-        place = number_in_group(sentence,
-                                torch.rand(len(entry), device=bag.device))
-        order = (sentence * (len(bag) + 1) + place).argsort()
+        drawn = 1 if self.num_orders == 1 else DRAWS * self.num_orders
+        draw = torch.arange(drawn, device=bag.device)
+        place = number_in_group((bag[:, None] * drawn + draw).flatten(),
+                                torch.rand(len(bag), drawn,
+                                           device=bag.device).flatten())
+        place = place.view(-1, drawn)
+        # In how many places two draws differ, of each bag.
+        differ = (place[:, :, None] != place[:, None]).int()
+        num_bags = int(bag[-1]) + 1 if len(bag) else 0
+        apart = differ.new_zeros(num_bags, drawn,
+                                 drawn).index_add(0, bag, differ) > 0
+        kept = (apart | (draw[:, None] <= draw)).all(2)
+        kept &= kept.cumsum(1) <= self.num_orders
+        sentence_bag, _ = kept.nonzero(as_tuple=True)
+        number = (kept.flatten().cumsum(0) - 1).view_as(kept)
+        entry, draw = kept[bag].nonzero(as_tuple=True)
+        sentence = number[bag[entry], draw]
+        order = (sentence * (len(bag) + 1) + place[entry, draw]).argsort()
         return sentence[order], entry[order], sentence_bag
-
-    def _draw_words(self, count: int, device: torch.device) -> Tensor:
-        """Which words of each region stay, never none: bool (count, W)."""
-        chance = torch.rand(count, self.num_words, device=device)
-        return (chance >= self.drop_prob) | (
-            chance == chance.amax(1, keepdim=True))
 
 
 def number_in_group(group: Tensor, key: Tensor) -> Tensor:
@@ -238,43 +247,3 @@ def relative_boxes(bboxes: Tensor, frames: Tensor) -> Tensor:
     corner = frames[:, :2].repeat(1, 2)
     size = (frames[:, 2:] - frames[:, :2]).repeat(1, 2)
     return bbox_xyxy_to_cxcywh((bboxes - corner) / size.clamp(min=1e-6))
-
-
-def embed_positions(bboxes: Tensor, width: int) -> Tensor:
-    """Sine embeddings of boxes, as unit vectors.
-
-    Args:
-        bboxes (Tensor): Shape (N, 4), centre, width and height in [0, 1].
-        width (int): A multiple of 8: sines and cosines of four numbers.
-
-    Returns:
-        Tensor: Shape (N, width).
-    """
-    if width % 8:
-        raise ValueError('position_weight: a sine embedding of a box needs '
-                         f'words of a width that 8 divides, got {width}')
-    # Half of the entries are the sines to the others' cosines.
-    return coordinate_to_encoding(
-        bboxes[None], num_feats=width // 4)[0] / (width / 2)**0.5
-
-
-def write_sentences(words: Tensor, sentence: Tensor,
-                    num_sentences: int) -> Tuple[Tensor, Tensor]:
-    """Words one after another as padded sentences.
-
-    Args:
-        words (Tensor): Shape (M, W), in the order of the sentences and of the
-            words in each.
-        sentence (Tensor): int64 (M,), the sentence of each, ascending.
-        num_sentences (int): S.
-
-    Returns:
-        tuple[Tensor, Tensor]: Words (S, L, W), L of the longest, and the
-        lengths (S,).
-    """
-    lengths = sentence.bincount(minlength=num_sentences)
-    first = lengths.cumsum(0) - lengths
-    place = torch.arange(len(words), device=words.device) - first[sentence]
-    longest = int(lengths.max()) if num_sentences else 0
-    blank = words.new_zeros(num_sentences, longest, words.shape[1])
-    return blank.index_put((sentence, place), words), lengths

@@ -1,5 +1,5 @@
-# Boxes, bags of captioned images, and bags of CLIM mosaics, 2 : 2 : 2 per GPU.
-_base_ = './baron_r50-caffe-c4_45k_ov-coco_captions.py'
+# Captions and distillation, and bags of CLIM mosaics, 2 : 2 : 2 per GPU.
+_base_ = './baron_r50-caffe-c4_90k_ov-coco_captions-distillation.py'
 model = dict(branches=dict(mosaic=['bag']))
 train_dataloader = dict(
     batch_size=6,
