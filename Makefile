@@ -8,6 +8,7 @@
 # make docs        the documentation, in docs/_build/html
 # make lint        the style of the code, its types, and that it is documented
 # make setup       only the environment
+# make constraints see that requirements/ can be installed together (needs uv)
 #
 # A step of the set-up is a line with its progress and the time left. What pip
 # and compilers print is in VENV/.steps/log.txt, whose end is shown where a
@@ -35,7 +36,8 @@ export MAKE_RUN := $(MAKE_RUN)
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo demo-seeds demo-base test test-onedl docs lint format clean
+.PHONY: setup demo demo-seeds demo-base test test-onedl docs lint format clean \
+	constraints
 
 ifeq ($(strip $(VENV)),)
 ENV_PYTHON := $(PYTHON)
@@ -108,6 +110,17 @@ lint: setup $(WITH_DOCS)
 	$(ENV_PYTHON) -m interrogate mmdet_clim mmdet_clim_cli
 	$(ENV_PYTHON) -m yapf --diff --recursive --parallel \
 		mmdet_clim mmdet_clim_cli configs tools benchmarks tests
+
+# What pip will find out on the user's machine, for every Python, in seconds.
+constraints:
+	@for version in 3.10 3.11.5 3.12; do \
+		docs=requirements/docs.txt; \
+		if [ $$version = 3.10 ]; then docs=; fi; \
+		uv pip compile -q --python-version $$version \
+			-c requirements/constraints.txt requirements/build.txt \
+			requirements/runtime.txt requirements/tests.txt $$docs >/dev/null; \
+		echo "requirements fit Python $$version"; \
+	done
 
 format: setup
 	$(ENV_PYTHON) -m ruff check --fix .

@@ -6,6 +6,7 @@ import stat
 import tarfile
 import zipfile
 from email.parser import Parser
+from pathlib import Path
 
 import pytest
 import yaml
@@ -79,6 +80,27 @@ def test_links_of_the_description(repository, text, expected):
 def test_the_release_has_one_version(repository):
     citation = yaml.safe_load((repository / 'CITATION.cff').read_text())
     assert citation['version'] == __version__
+
+
+def test_the_command_of_the_installed_wheel(installed_package, run_python,
+                                            tmp_path):
+    """It is the script in the wheel, wherever the program stands."""
+    out = run_python(
+        '-m',
+        'mmdet_clim_cli',
+        'infer',
+        '--help',
+        cwd=tmp_path,
+        env=installed_package)
+    assert out.startswith('usage: clim infer ')
+    site_packages = installed_package['PYTHONPATH']
+    out = run_python(
+        '-c', 'from mmdet_clim_cli.__main__ import COMMANDS, script_of; '
+        "print(script_of(COMMANDS['train']))",
+        cwd=tmp_path,
+        env=installed_package)
+    assert out.strip() == f'{site_packages}/mmdet_clim/.mim/tools/train.py'
+    assert Path(site_packages, 'bin', 'clim').is_file()
 
 
 def test_sdist_holds_real_files_and_builds_the_same_wheel(

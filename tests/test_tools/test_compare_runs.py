@@ -41,6 +41,10 @@ def test_files_and_table(tmp_path, compare):
     rows = json.loads((tmp_path / 'out' / 'table.json').read_text())
     assert [row['name'] for row in rows] == ['boxes only', 'CLIM']
     assert (tmp_path / 'out' / 'curves.png').stat().st_size > 1000
+    code, log = compare('--run', 'CLIM', tmp_path / 'b', '--out-dir',
+                        tmp_path / 'out', '--json')
+    row, = json.loads(log)
+    assert code == 0 and row['name'] == 'CLIM'
 
 
 def test_seeds_and_views(tmp_path, compare):
@@ -120,6 +124,10 @@ def test_a_table_of_clips(tmp_path, compare):
     assert last['image to text R@1'] == '60.0'
     assert first['s/iter'] == '–' and last['s/iter'] == '0.50'
     assert (tmp_path / 'out' / 'curves.png').stat().st_size > 1000
+    code, log = compare('--run', 'CLIM', tmp_path / 'b', '--out-dir',
+                        tmp_path / 'out', '--json')
+    row, = json.loads(log)
+    assert code == 0 and row['name'] == 'CLIM'
 
 
 def test_run_without_metrics(tmp_path, compare):
