@@ -437,6 +437,7 @@ def _missing_below(root: Any, name: Any, place: str) -> List[str]:
 
 def _missing_weights(model: Any, path: str) -> List[str]:
     """Pretrained weights, and what text encoders read."""
+    from mmdet_clim.models.backbones.timm_backbone import find_weight_file
     from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
     missing = []
     for place, node in _walk(model, path):
@@ -446,13 +447,15 @@ def _missing_weights(model: Any, path: str) -> List[str]:
                 'Pretrained': ['checkpoint'],
                 'PrecomputedTextEncoder': ['file'],
                 'SentenceTextEncoder': ['path'],
+                'TimmBackbone': ['checkpoint'],
         }.get(kind, []):
             name = node.get(key)
             if isinstance(name, str) and _is_missing(name):
                 missing.append(f'{place}.{key}: {name}')
         if isinstance(node.get('package'), str):
+            find = find_weight_file if kind == 'TimmBackbone' else find_weights
             try:
-                find_weights(node['package'])
+                find(node['package'])
             except FileNotFoundError as error:
                 missing.append(f'{place}.package: {error}')
         if set(node) == {'dataset', 'ann_file'}:  # a vocabulary

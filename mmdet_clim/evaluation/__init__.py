@@ -12,6 +12,7 @@ from .image_text_retrieval_metric import ImageTextRetrievalMetric
 from .ov_coco_metric import OVCocoMetric
 from .ov_lvis_metric import OVLVISMetric
 from .region_classification_metric import RegionClassificationMetric
+from .resampled_ap import ResampledAP
 from .run_log import last_metrics, read_scalars, seconds_per_iteration
 from .tables import (
     COLUMNS,
@@ -28,8 +29,8 @@ __all__ = [
     'CLASS_AP', 'COLUMNS', 'CheckedCocoMetric', 'ClassErrors', 'ERROR_TYPES',
     'ImageTextRetrievalMetric', 'OVCocoMetric', 'OVLVISMetric',
     'OV_COCO_COLUMNS', 'OV_LVIS_COLUMNS', 'REGION_COLUMNS',
-    'RegionClassificationMetric', 'add_differences', 'compare_class_ap',
-    'differences_table', 'error_types', 'first_detections', 'last_metrics',
-    'markdown_table', 'read_class_ap', 'read_scalars', 'seconds_per_iteration',
-    'summarise_runs'
+    'RegionClassificationMetric', 'ResampledAP', 'add_differences',
+    'compare_class_ap', 'differences_table', 'error_types', 'first_detections',
+    'last_metrics', 'markdown_table', 'read_class_ap', 'read_scalars',
+    'seconds_per_iteration', 'summarise_runs'
 ]

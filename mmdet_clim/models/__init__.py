@@ -6,6 +6,7 @@ from .dense_heads import *  # noqa: F401,F403
 from .detectors import *  # noqa: F401,F403
 from .language_models import *  # noqa: F401,F403
 from .losses import *  # noqa: F401,F403
+from .necks import *  # noqa: F401,F403
 from .objectives import *  # noqa: F401,F403
 from .region_readers import *  # noqa: F401,F403
 from .roi_heads import *  # noqa: F401,F403

@@ -9,10 +9,13 @@ def look_up(node, path):
     """The value of a dotted path.
 
     Of a list, a part is that of its entries whose ``type`` is the name,
-    without a scope: ``train_dataloader.dataset.pipeline.RandomFlip.prob``.
+    without a scope: ``train_dataloader.dataset.pipeline.RandomFlip.prob``;
+    or a number, where entries are of one type.
     """
     for name in path.split('.'):
-        if isinstance(node, (list, tuple)):
+        if isinstance(node, (list, tuple)) and name.isdigit():
+            node = node[int(name)]
+        elif isinstance(node, (list, tuple)):
             found = [
                 part for part in node
                 if str(part.get('type')).rpartition('.')[2] == name

@@ -1,7 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
 """Detic's recipes against REFERENCE.md, sections 1 and 2, written by hand."""
+import sys
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from recipe_values import look_up, rates  # noqa: E402  isort: skip
 
 C4, NET2 = 'ov_coco/detic_r50-caffe-c4', 'ov_lvis/detic_r50-centernet2'
 GRIDS = ((2, 2), (3, 3), (4, 4))
@@ -31,7 +39,7 @@ COCO_DETECTOR = {
 COCO_SECOND = {
     **COCO_SCHEDULE,
     'train_cfg.max_iters': 45000,
-    'param_scheduler.1.milestones': [30000, 40000],
+    'param_scheduler.MultiStepLR.milestones': [30000, 40000],
     'load_from':
     'work_dirs/detic_r50-caffe-c4_90k_ov-coco_base/iter_90000.pth',
 }
@@ -65,17 +73,17 @@ COCO_MOSAICS = {
     dict(tagged=True),
     f'{CAPTIONED}.vocabulary.dataset':
     'mmdet_clim.OVCoco80Dataset',
-    f'{CAPTIONED}.pipeline.1':
+    f'{CAPTIONED}.pipeline.Resize':
     dict(type='mmdet.Resize', scale=(667, 400), keep_ratio=True),
-    f'{CAPTIONED}.pipeline.2':
+    f'{CAPTIONED}.pipeline.RandomFlip':
     dict(type='mmdet.RandomFlip', prob=.5),
     f'{MOSAICS}.filter_cfg':
     dict(tagged=True),
-    f'{MOSAICS}.pipeline.1':
+    f'{MOSAICS}.pipeline.Resize':
     dict(type='mmdet.Resize', scale=(400, 400), keep_ratio=True),
-    f'{MOSAICS}.pipeline.2':
+    f'{MOSAICS}.pipeline.RandomFlip':
     dict(type='mmdet.RandomFlip', prob=.5),
-    f'{MOSAICS}.pipeline.3':
+    f'{MOSAICS}.pipeline.MosaicCLIM':
     dict(
         type='mmdet_clim.MosaicCLIM',
         grids=GRIDS,
@@ -95,7 +103,7 @@ LVIS_SCHEDULE = {
     dict(norm_decay_mult=0.0),
     'optim_wrapper.clip_grad.max_norm':
     1,
-    'param_scheduler.0':
+    'param_scheduler.LinearLR':
     dict(type='LinearLR', start_factor=1e-4, begin=0, end=10000),
     'param_scheduler.1.type':
     'CosineAnnealingLR',
@@ -153,7 +161,7 @@ LVIS_TAGS = {
 LVIS_SECOND = {
     **LVIS_SCHEDULE,
     'train_cfg.max_iters': 45000,
-    'param_scheduler.1': dict(begin=10000, end=45000),
+    'param_scheduler.CosineAnnealingLR': dict(begin=10000, end=45000),
     'optim_wrapper.optimizer.lr': 2e-4,
     'load_from':
     'work_dirs/detic_r50-centernet2_90k_ov-lvis_base/iter_90000.pth',
@@ -162,18 +170,18 @@ LVIS_SECOND = {
 
 def lvis_images(size, ratio_range):
     return {
-        'pipeline.1':
+        'pipeline.RandomResize':
         dict(
             type='RandomResize',
             scale=(size, size),
             ratio_range=ratio_range,
             keep_ratio=True),
-        'pipeline.2':
+        'pipeline.RandomCrop':
         dict(
             type='mmdet.RandomCrop',
             crop_type='absolute',
             crop_size=(size, size)),
-        'pipeline.3':
+        'pipeline.RandomFlip':
         dict(type='mmdet.RandomFlip', prob=.5),
         'filter_cfg':
         dict(tagged=True),
@@ -191,7 +199,7 @@ LVIS_MOSAICS = {
     # Captioned images as boxed ones.
     **within(CAPTIONED, lvis_images(640, (.1, 2.0))),
     **within(MOSAICS, lvis_images(320, (.5, 1.5))),
-    f'{MOSAICS}.pipeline.4':
+    f'{MOSAICS}.pipeline.MosaicCLIM':
     dict(
         type='mmdet_clim.MosaicCLIM',
         grids=GRIDS,
@@ -212,7 +220,7 @@ RECIPES = {
         **within('model', COCO_DETECTOR),
         'train_cfg.max_iters': 90000,
         'train_dataloader.batch_size': 2,
-        'param_scheduler.1.milestones': [60000, 80000],
+        'param_scheduler.MultiStepLR.milestones': [60000, 80000],
         'train_dataloader.dataset.type': 'mmdet_clim.OVCoco80Dataset',
         'val_dataloader.dataset.type': 'mmdet_clim.OVCoco80Dataset',
         'val_evaluator.type': 'mmdet_clim.OVCocoMetric',
@@ -245,7 +253,7 @@ RECIPES = {
         **LVIS_SCHEDULE,
         **within('model', LVIS_DETECTOR),
         'train_cfg.max_iters': 90000,
-        'param_scheduler.1': dict(begin=10000, end=90000),
+        'param_scheduler.CosineAnnealingLR': dict(begin=10000, end=90000),
         'optim_wrapper.optimizer.lr': 1e-4,
         'train_dataloader.batch_size': 8,
     },
@@ -278,17 +286,11 @@ DEFAULTS = dict(
     prob=1.0)
 
 
-def value_at(cfg, path):
-    for key in path.split('.'):
-        cfg = cfg[int(key) if key.isdigit() else key]
-    return cfg
-
-
 @pytest.mark.parametrize('name', RECIPES)
 def test_a_recipe_has_the_published_constants(repository, name):
     cfg = Config.fromfile(repository / f'configs/detic/{name}.py')
     for path, expected in RECIPES[name].items():
-        found = value_at(cfg, path)
+        found = look_up(cfg, path)
         if not isinstance(expected, dict):
             assert found == expected, path
             continue
@@ -317,3 +319,20 @@ def test_the_defaults_that_the_table_relies_on():
     assert (tag['min_overlap'], tag['max_proposals']) == (.3, 128)
     assert (mosaic['grid_weights'], mosaic['pad_val'],
             mosaic['prob']) == (None, 114, 1)
+
+
+def test_rates_and_decay_of_ov_lvis(repository):
+    """A warm-up from a factor of 1e-4; norms are not decayed."""
+    folder = repository / f'configs/detic/{NET2}_45k_ov-lvis_captions_clim.py'
+    cfg = Config.fromfile(folder)
+    found = [rate for rate, *_ in rates(cfg, 101, epoch_length=10**6)]
+    # The full rate after 10,000 iterations: MMEngine reaches it at 9,999.
+    for step in (0, 1, 100):
+        factor = 1e-4 + (1 - 1e-4) * step / 9999
+        assert found[step] == pytest.approx(2e-4 * factor, rel=1e-6)
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 1), nn.GroupNorm(2, 4), nn.BatchNorm2d(4),
+        nn.LayerNorm(4))
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+    decays = {p: g['weight_decay'] for g in groups for p in g['params']}
+    assert [decays[p] for p in model.parameters()] == [1e-4] * 2 + [0] * 6

@@ -184,8 +184,8 @@ def prepare_val(source: Path, folder: Path) -> Dict:
     return counts
 
 
-def _read_captions(coco: CocoFile, image_ids: Collection[int],
-                   counts: FileCounts) -> Dict[int, List[str]]:
+def read_captions(coco: CocoFile, image_ids: Collection[int],
+                  counts: FileCounts) -> Dict[int, List[str]]:
     """The captions of each image; they are all that is held in memory."""
     captions: Dict[int, List[str]] = {}
     for number, entry in enumerate(coco.entries('annotations')):
@@ -223,7 +223,7 @@ def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
     coco = CocoFile(source, ('images', 'annotations'))
     counts = FileCounts(split.class_names, 'tags')
     counts.totals['captions'] = 0
-    captions = _read_captions(coco, coco.image_ids(), counts)
+    captions = read_captions(coco, coco.image_ids(), counts)
     others = [n for i, n in split.names.items() if i not in split.ids['all']]
     words = {i: coco_words(split.names[i]) for i in split.ids['all']}
     find_tags = TagFinder(words, (*OTHER_PHRASES, *others))

@@ -38,7 +38,8 @@ class WeightAveragingHook(Hook):
 
     Raises:
         ValueError: If ``alpha`` or ``interval`` is out of its range.
-        TypeError: At the start, if the model is no ``CLIMOnCLIP``.
+        TypeError: At the start, if the model is no ``CLIMOnCLIP``, or not of
+            open_clip.
     """
 
     def __init__(self,
@@ -60,10 +61,16 @@ class WeightAveragingHook(Hook):
     def before_train(self, runner) -> None:
         """Make sure that the model is one that can be saved so."""
         # The models are not imported where a hook of detectors is.
+        from mmdet_clim.models.backbones import DenseImageTower
         from mmdet_clim.models.clip_refinement import CLIMOnCLIP
         if not isinstance(_model(runner), CLIMOnCLIP):
             raise TypeError('model: WeightAveragingHook expects a CLIMOnCLIP, '
                             f'got {type(_model(runner)).__name__}')
+        tower = _model(runner).image_tower
+        if not isinstance(tower, DenseImageTower):
+            raise TypeError('image_tower: WeightAveragingHook saves a CLIP of '
+                            'open_clip, expected a DenseImageTower, got '
+                            f'{type(tower).__name__}')
 
     def after_train_iter(self,
                          runner,

@@ -59,9 +59,11 @@ class CLIMOnCLIP(BaseModel):
     of this CLIP, and not from that of another one.
 
     Args:
-        image_tower (dict): Config of the ``DenseImageTower``.
-        text_encoder (dict): Config of the ``OpenCLIPTextEncoder``, frozen;
-            or of the ``OpenCLIPTextTower``, which is trained too.
+        image_tower (dict): Config of the ``DenseImageTower``; or of a
+            ``BackboneTower``, which needs no CLIP.
+        text_encoder (dict): Config of the ``OpenCLIPTextEncoder``, frozen,
+            or beside a ``BackboneTower`` of any text encoder; or of the
+            ``OpenCLIPTextTower``, which is trained too.
         objectives (dict): Name to config of an objective.
         unlocked_blocks (int | str): How many of the last blocks of the image
             tower are trained, all else of it being frozen; 'all': every
@@ -75,6 +77,9 @@ class CLIMOnCLIP(BaseModel):
         region_ways (Sequence[str]): How regions are read at test time:
             'roi', 'mask' (where masks are annotated), 'crop'.
         crop_enlarge (float): Factor on the sides of a box before its crop.
+        temperature (float, optional): The factor on the cosine of the
+            original, where the text encoder holds none. Defaults to CLIP's
+            own.
         num_things (int, optional): Only boxes of the first so many classes
             are enlarged. Defaults to all.
         data_preprocessor (dict, optional): Config of the preprocessor.
@@ -94,6 +99,7 @@ class CLIMOnCLIP(BaseModel):
                  templates: Templates = DEFAULT_TEMPLATES,
                  region_ways: Sequence[str] = REGION_WAYS,
                  crop_enlarge: float = 1.5,
+                 temperature: Optional[float] = None,
                  num_things: Optional[int] = None,
                  data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
@@ -107,6 +113,7 @@ class CLIMOnCLIP(BaseModel):
         self.text_encoder = MODELS.build(text_encoder)
         unlock_blocks(tower.visual, unlocked_blocks)
         self.unlocked_blocks = unlocked_blocks
+        self.temperature = temperature
         self._original = (_frozen_copy(tower), )
         self.objectives = nn.ModuleDict({
             name: MODELS.build(cfg)
@@ -133,7 +140,8 @@ class CLIMOnCLIP(BaseModel):
     @property
     def towers(self) -> Towers:
         """The towers, as the objectives take them."""
-        return Towers(self.image_tower, self._original[0], self.text_encoder)
+        return Towers(self.image_tower, self._original[0], self.text_encoder,
+                      self.temperature)
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)

@@ -9,7 +9,7 @@ from mmdet.structures import SampleList
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.models.backbones import DenseImageTower
+from mmdet_clim.models.backbones import ImageTower
 
 
 class Towers(NamedTuple):
@@ -17,12 +17,14 @@ class Towers(NamedTuple):
 
     ``image`` is trained; ``original`` is the image tower as ``pretrained``
     gave it, frozen; ``text`` embeds N strings as unit vectors (N, D) and has
-    the whole of CLIP's other half as ``tower``.
+    the whole of CLIP's other half as ``tower``. ``temperature`` is the factor
+    on the cosine of a CLIP whose text tower holds none.
     """
 
-    image: DenseImageTower
-    original: DenseImageTower
+    image: ImageTower
+    original: ImageTower
     text: nn.Module
+    temperature: Optional[float] = None
 
 
 class BaseCLIPObjective(BaseModule, metaclass=ABCMeta):
@@ -55,8 +57,20 @@ class BaseCLIPObjective(BaseModule, metaclass=ABCMeta):
 
 
 def original_temperature(towers: Towers) -> float:
-    """The factor on the cosine that CLIP was trained with."""
-    return towers.text.tower.logit_scale.detach().exp().item()
+    """The factor on the cosine that CLIP was trained with.
+
+    Raises:
+        ValueError: If neither the text tower nor the config tells it.
+    """
+    if towers.temperature is not None:
+        return towers.temperature
+    scale = dict(towers.text.tower.named_parameters()).get('logit_scale')
+    if scale is None:
+        raise ValueError(
+            f'temperature: a {type(towers.text).__name__} holds none, '
+            'expected the factor on the cosine as temperature of CLIMOnCLIP, '
+            'got None')
+    return scale.detach().exp().item()
 
 
 def crop_images(images: Tensor, rois: Tensor, size: int) -> Tensor:
@@ -77,9 +91,3 @@ def crop_images(images: Tensor, rois: Tensor, size: int) -> Tensor:
         # mmcv's RoIAlign reads the memory as if it were contiguous.
         return roi_align(images.float().contiguous(),
                          rois.float().contiguous(), size, 1.0, 0, 'avg', True)
-
-
-def native_size(tower: DenseImageTower) -> int:
-    """Side in pixels of the square images that a tower was trained on."""
-    size = tower.visual.image_size
-    return size if isinstance(size, int) else int(size[0])

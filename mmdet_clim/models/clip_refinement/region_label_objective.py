@@ -15,7 +15,6 @@ from .objective_base import (
     BaseCLIPObjective,
     Towers,
     crop_images,
-    native_size,
     original_temperature,
 )
 
@@ -122,7 +121,7 @@ class RegionLabelObjective(BaseCLIPObjective):
     @torch.no_grad()
     def _name(self, images: Tensor, rois: Tensor, towers: Towers):
         """Nearest noun and its probability, by the original CLIP."""
-        crops = crop_images(images, rois, native_size(towers.original))
+        crops = crop_images(images, rois, towers.original.native_size)
         seen = towers.original.encode_image(crops)
         with torch.autocast(images.device.type, enabled=False):
             cosines = seen.float() @ self.nouns.t()

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_clim.models.backbones import DenseImageTower, EncodedImages
+from mmdet_clim.models.backbones import EncodedImages, ImageTower
 
-from .objective_base import crop_images, native_size
+from .objective_base import crop_images
 
 #: How the embedding of a region is read.
 REGION_WAYS = ('roi', 'mask', 'crop')
@@ -16,12 +16,12 @@ REGION_WAYS = ('roi', 'mask', 'crop')
 CROP_BATCH = 64
 
 
-def roi_embeddings(tower: DenseImageTower, encoded: EncodedImages,
+def roi_embeddings(tower: ImageTower, encoded: EncodedImages,
                    boxes: Tensor) -> Tensor:
     """By the box on the dense features.
 
     Args:
-        tower (DenseImageTower): The tower.
+        tower (ImageTower): The tower.
         encoded (EncodedImages): One image, encoded by the tower.
         boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
 
@@ -32,14 +32,14 @@ def roi_embeddings(tower: DenseImageTower, encoded: EncodedImages,
     return tower.region_features_of(encoded, rois)
 
 
-def mask_embeddings(tower: DenseImageTower, encoded: EncodedImages,
+def mask_embeddings(tower: ImageTower, encoded: EncodedImages,
                     masks: Tensor) -> Tensor:
     """By the mean of the dense features within a mask.
 
     A position weighs as much as of its area the mask covers.
 
     Args:
-        tower (DenseImageTower): The tower.
+        tower (ImageTower): The tower.
         encoded (EncodedImages): One image of H x W, encoded by the tower.
         masks (Tensor): (R, H, W), 1 within the region.
 
@@ -56,14 +56,14 @@ def mask_embeddings(tower: DenseImageTower, encoded: EncodedImages,
     return F.normalize(pooled, dim=1)
 
 
-def crop_embeddings(tower: DenseImageTower,
+def crop_embeddings(tower: ImageTower,
                     image: Tensor,
                     boxes: Tensor,
                     enlarge: Union[float, Tensor] = 1.5) -> Tensor:
     """By the image embedding of the crop of an enlarged box.
 
     Args:
-        tower (DenseImageTower): The tower.
+        tower (ImageTower): The tower.
         image (Tensor): (1, 3, H, W), normalised.
         boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
         enlarge (float | Tensor): Factor on both sides, one for all boxes or
@@ -73,9 +73,8 @@ def crop_embeddings(tower: DenseImageTower,
         Tensor: (R, D) unit vectors.
     """
     boxes = enlarged(boxes, enlarge, image.shape[-2:])
-    size = native_size(tower)
     return torch.cat([
-        tower.encode_image(letterbox(image, part, size))
+        tower.encode_image(letterbox(image, part, tower.native_size))
         for part in boxes.split(CROP_BATCH)
     ])
 

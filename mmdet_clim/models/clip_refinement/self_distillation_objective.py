@@ -13,7 +13,6 @@ from .objective_base import (
     BaseCLIPObjective,
     Towers,
     crop_images,
-    native_size,
 )
 
 
@@ -54,7 +53,7 @@ class SelfDistillationObjective(BaseCLIPObjective):
         rois = bbox2roi([self.boxes(s).to(images.device) for s in samples])
         with torch.no_grad():
             crops = crop_images(images, rois, self.crop_size
-                                or native_size(towers.original))
+                                or towers.original.native_size)
             wanted = towers.original.encode_image(crops)
         regions = towers.image.region_features(images, rois)
         cosines = (regions * wanted).sum(1)

@@ -1,0 +1,128 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Intervals of AP50 and of its differences, by a bootstrap over images.
+
+What a run found is the file that OVCocoMetric writes with outfile_prefix:
+
+    python tools/test.py CONFIG CHECKPOINT --work-dir work_dirs/clim \
+        --cfg-options test_evaluator.outfile_prefix=work_dirs/clim/found
+    python tools/analysis/bootstrap_ap.py \
+        --annotations data/coco_small/annotations/instances_val2017.json \
+        --run 'boxes' work_dirs/boxes/found.bbox.json \
+        --run 'CLIM' work_dirs/clim/found.bbox.json --out work_dirs/ap.json
+
+Several files of a run are its seeds, whose AP is averaged. The intervals are
+of the images that were drawn, not of seeds.
+"""
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Dict, List
+
+import numpy as np
+
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_runs
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        renamed={'--classes': '--group'},
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--annotations', type=Path, required=True, help='what was evaluated')
+    add_runs(parser, 'a run and what it found, a file per seed')
+    parser.add_argument(
+        '--group',
+        dest='classes',
+        nargs='+',
+        metavar='NAME',
+        help='classes that are a group more, beside base and novel')
+    parser.add_argument('--resamples', type=int, default=1000)
+    parser.add_argument('--out', type=Path, required=True, help='a .json')
+    return parser.parse_args()
+
+
+def groups_of(names, further) -> Dict[str, np.ndarray]:
+    """Which classes of the file are in each group."""
+    from mmdet_clim.datasets import OVCocoDataset
+    meta = OVCocoDataset.METAINFO
+    unknown = sorted(set(further or ()) - set(names))
+    if unknown:
+        raise ValueError(f'--group: the file has no class {unknown}')
+    groups = dict(
+        base=meta['base_classes'],
+        novel=meta['novel_classes'],
+        all=meta['classes'])
+    if further:
+        groups['chosen'] = further
+    return {
+        group: np.isin(names, members)
+        for group, members in groups.items()
+    }
+
+
+def main() -> None:
+    """Write the intervals and show them."""
+    args = parse_args()
+    from mmdet_clim.datasets.coco_annotations import read_detections
+    from mmdet_clim.datasets.json_files import read_json
+    from mmdet_clim.datasets.preparation.files import write_json
+    from mmdet_clim.evaluation import ResampledAP
+    try:
+        content = read_json(args.annotations)
+        ap = ResampledAP(content, args.resamples)
+        groups = groups_of(ap.names, args.classes)
+        of_run: Dict[str, np.ndarray] = {
+            name: np.mean([ap(read_detections(file)) for file in files], 0)
+            for name, files in args.run.items()
+        }
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f'bootstrap_ap: {error}')
+    rows: List[dict] = []
+    for name, values in of_run.items():
+        means = {
+            group: 100 * np.nanmean(values[:, members], 1)
+            for group, members in groups.items()
+        }
+        row = dict(
+            name=name,
+            seeds=len(args.run[name]),
+            ap50={
+                group: _interval(of)
+                for group, of in means.items()
+            },
+            classes={
+                of_class: round(100 * float(value), 2)
+                for of_class, value in zip(ap.names, values[0])
+                if np.isfinite(value)
+            },
+            differences={})
+        for other in rows:
+            row['differences'][other['name']] = {
+                group:
+                _interval(means[group] - 100 *
+                          np.nanmean(of_run[other['name']][:, members], 1))
+                for group, members in groups.items()
+            }
+        rows.append(row)
+        print(name, json.dumps(row['ap50']))
+        for other, gaps in row['differences'].items():
+            print(f'    minus {other}:', json.dumps(gaps))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.out, rows, indent=1)
+
+
+def _interval(values: np.ndarray) -> Dict[str, float]:
+    """The value of the images themselves, and 95 % of the draws."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return dict(
+        mean=round(float(values[0]), 2),
+        low=round(float(low), 2),
+        high=round(float(high), 2))
+
+
+if __name__ == '__main__':
+    run_command(main)
