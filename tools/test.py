@@ -104,7 +104,7 @@ def main(argv: Optional[List[str]] = None) -> None:
                 DumpDetResults(out_file_path=args.out))
         metrics = runner.test()
     if args.json:
-        print(json.dumps(metrics))
+        print(json.dumps(metrics, default=float))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,8 @@ name; those for evaluation boxes of all 65. A killed run goes on where it
 stopped. Photographs that are split already are taken as they are.
 
 Example:
-    python tools/datasets/prepare_coco_small.py data/coco --out-dir data/coco_small
+    python tools/datasets/prepare_coco_small.py data/coco \\
+        --out-dir data/coco_small
 """
 import argparse
 from pathlib import Path
