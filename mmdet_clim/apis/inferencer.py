@@ -29,7 +29,7 @@ from mmdet.datasets.transforms import InferencerLoader
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import FUNCTIONS, MODELS
+from mmengine.registry import FUNCTIONS
 from mmengine.visualization import Visualizer
 from rich.progress import track
 from torch import Tensor, nn
@@ -539,28 +539,24 @@ class CLIMInferencer(DetInferencer):
         if cfg and 'detector' in cfg.model:
             # The text encoder of training is not needed.
             cfg.model = cfg.model.detector
-        # Before the model is built, and with an error that tells more than
-        # MMEngine's, which also knows no safetensors.
-        checkpoint = None if weights is None else read_checkpoint(weights)
+        if weights is not None:
+            # Before the model is built, and with an error that tells more.
+            read_checkpoint(weights, mmap=True)
         self._weights = weights
-        # It would be downloaded, or read for nothing.
-        if cfg.model.get('pretrained') is not None:
-            del cfg.model.pretrained
-        model = MODELS.build(cfg.model)
-        model.cfg = cfg
-        self._load_weights_to_model(model, checkpoint, cfg)
-        return model.to(device).eval()
+        # MMEngine would read the file itself, and no safetensors.
+        return super()._init_model(cfg, None, device)
 
     def _load_weights_to_model(self, model: nn.Module,
                                checkpoint: Optional[dict], cfg) -> None:
         if self.palette == 'none':
             self.palette = 'random'
         meta = {}
-        if checkpoint is None:
+        if self._weights is None:
             print_log(
                 'weights: none are given, so what is found is as random as '
                 'they are', 'current', logging.WARNING)
         else:
+            checkpoint = read_checkpoint(self._weights)
             meta = checkpoint.get('meta', {}).get('dataset_meta', {})
             load_weights(model, checkpoint, self._weights)
         parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]

@@ -12,14 +12,12 @@
 Nothing of such a folder is run when it is loaded: the config is read as that
 of a checkpoint (:mod:`~mmdet_clim.engine.checkpoint_config`).
 """
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, Dict, List, Optional, Union
 
 from mmengine.config import Config
-from safetensors.torch import save_file
 
 from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.datasets.preparation.files import write_json
@@ -29,6 +27,7 @@ from mmdet_clim.engine.checkpoint_config import (
     read_literals,
 )
 from mmdet_clim.engine.config_checks import check_parts
+from mmdet_clim.engine.safetensors_files import save_safetensors
 
 from .inferencer import CLIMInferencer, config_of
 from .model_card import model_card
@@ -99,15 +98,11 @@ def save_pretrained(folder: Union[str, Path],
                     if is_base
                 ]),
             indent=1)
-        save_file(
-            {
-                key: tensor.detach().cpu().contiguous().clone()
-                for key, tensor in find.model.state_dict().items()
-            },
-            beside / WEIGHTS,
-            metadata=dict(
-                format='pt',
-                dataset_meta=json.dumps(dict(classes=list(found.names)))))
+        save_safetensors(
+            dict(
+                state_dict=find.model.cpu().state_dict(),
+                meta=dict(dataset_meta=dict(classes=list(found.names)))),
+            beside / WEIGHTS)
         source = config if isinstance(config, (str, Path)) else None
         (beside / CARD).write_text(
             model_card(name or folder.name,

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Files of weights."""
-import json
 import logging
 import re
 from collections import OrderedDict
@@ -13,13 +12,13 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.archives import load_stored
-from mmdet_clim.datasets.regular_files import open_regular
 from mmdet_clim.files import atomic_path
 from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
+
+from .safetensors_files import SUFFIX, read_safetensors
 
 #: Parts of a model that no prediction needs.
 TRAINING_PREFIXES = ('objectives.', 'region_reader.')
@@ -96,7 +95,8 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
     """Read a file of weights, which may hold nothing but data.
 
     Args:
-        path (str or Path): The file, or an address that MMEngine knows.
+        path (str or Path): The file, in ``.safetensors`` too, or an address
+            that MMEngine knows.
         mmap (bool): Whether to leave tensors in the file, to look at what
             else it holds.
 
@@ -114,8 +114,8 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
                 str(path), map_location='cpu')
         elif not Path(path).exists():
             raise FileNotFoundError(f'checkpoint: {path} does not exist')
-        elif Path(path).suffix == '.safetensors':
-            checkpoint = _read_safetensors(path)
+        elif Path(path).suffix == SUFFIX:
+            checkpoint = read_safetensors(path)
         else:
             checkpoint = load_stored(path, mmap)
     except UnpicklingError as error:
@@ -124,7 +124,7 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
             'it is no checkpoint, or holds more than weights and numbers and '
             'could run code') from error
     except (EOFError, RuntimeError, IndexError, KeyError, AttributeError,
-            TypeError, SafetensorError) as error:
+            TypeError) as error:
         # torch takes what is no archive for a pickle, which fails anywhere.
         raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
                          f'({str(error).partition(chr(10))[0]})') from error
@@ -132,26 +132,6 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
         raise ValueError(f'checkpoint: {path}: expected weights by name, got '
                          f'{type(checkpoint).__name__}')
     return checkpoint
-
-
-def _read_safetensors(path: Union[str, Path]) -> dict:
-    """Weights, and the classes in the head of the file."""
-    with open_regular(path):
-        pass
-    with safe_open(str(path), framework='pt') as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}
-        text = (file.metadata() or {}).get('dataset_meta')
-    try:
-        meta = json.loads(text or '{}')
-        classes = meta.get('classes', ())
-        if not all(isinstance(name, str) for name in classes):
-            raise TypeError('classes')
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f'checkpoint: {path}: dataset_meta: expected JSON '
-            f'with the names of the classes, got {text[:60]!r}') from error
-    return dict(
-        state_dict=weights, meta=dict(dataset_meta=dict(classes=classes)))
 
 
 def load_weights(model: nn.Module,

@@ -192,22 +192,11 @@ def test_sources_that_are_none(shared, base, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['other.safetensors']
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'', 'no checkpoint, or cut short'),
-    (b'\xff' * 64, 'no checkpoint, or cut short'),
-])
-def test_files_that_are_no_safetensors(tmp_path, content, message):
+@pytest.mark.parametrize('content', [b'', b'\xff' * 64])
+def test_files_that_are_no_safetensors(tmp_path, content):
     file = tmp_path / 'a.safetensors'
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_checkpoint(file)
-
-
-@pytest.mark.parametrize('meta', ['[1', '[]', '{"classes": [1]}'])
-def test_classes_in_the_head_of_a_file_that_are_none(tmp_path, meta):
-    file = tmp_path / 'a.safetensors'
-    save_file(dict(a=torch.zeros(1)), file, metadata=dict(dataset_meta=meta))
-    with pytest.raises(ValueError, match='names of the classes'):
+    with pytest.raises(ValueError, match='expected safetensors, got'):
         read_checkpoint(file)
 
 
