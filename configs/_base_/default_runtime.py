@@ -15,6 +15,7 @@ default_hooks = dict(
     visualization=dict(type='mmdet_clim.DetectionsHook'))
 custom_hooks = [
     dict(type='mmdet_clim.IterationSeedHook'),
+    dict(type='mmdet_clim.UnreachedWeightsHook'),
     dict(type='mmdet.CheckInvalidLossHook', interval=50),
 ]
 

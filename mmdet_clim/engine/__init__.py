@@ -16,6 +16,7 @@ from .hooks import (
     IterationSeedHook,
     MosaicVisualizationHook,
     ResponseMapHook,
+    UnreachedWeightsHook,
     UnreadableImagesHook,
     WeightAveragingHook,
 )
@@ -29,8 +30,8 @@ __all__ = [
     'AtomicCheckpointHook', 'DetectionsHook', 'FittingPretrainedInit',
     'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
     'ResponseMapHook', 'ResumableTrainLoop', 'StepError', 'Steps',
-    'UnreadableImagesHook', 'WeightAveragingHook', 'add_clim',
-    'captioned_views', 'check_run', 'finish_training', 'open_run',
+    'UnreachedWeightsHook', 'UnreadableImagesHook', 'WeightAveragingHook',
+    'add_clim', 'captioned_views', 'check_run', 'finish_training', 'open_run',
     'prepare_cpu_processes', 'read_fingerprint', 'read_fragment',
     'resolve_run', 'run_fingerprint', 'time_training'
 ]

@@ -10,7 +10,8 @@ from mmengine.logging import print_log
 PREFIX = 'clim_'
 WRAPPER = 'CLIMDetector'
 PACKING = 'PackRegionTextInputs'
-SEEDS = 'IterationSeedHook'
+# What every training with CLIM has beside MMEngine's own.
+HOOKS = ('IterationSeedHook', 'UnreachedWeightsHook')
 # They reach into the one pipeline that a training set has; the mixture of
 # sources has one for each.
 PIPELINE_HOOKS = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
@@ -99,9 +100,11 @@ def add_clim(cfg: Config, fragment: Config) -> Config:
         hook for hook in new.get('custom_hooks') or []
         if not _reaches_pipeline(hook)
     ]
-    if not any(_type_name(hook) == SEEDS for hook in hooks):
-        hooks.append(ConfigDict(type=f'mmdet_clim.{SEEDS}'))
-    new.custom_hooks = hooks
+    present = {_type_name(hook) for hook in hooks}
+    new.custom_hooks = hooks + [
+        ConfigDict(type=f'mmdet_clim.{name}')
+        for name in HOOKS if name not in present
+    ]
     _make_resumable(new)
     return new
 

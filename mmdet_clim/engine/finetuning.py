@@ -418,6 +418,7 @@ def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:
     cfg.default_hooks.logger = dict(type='LoggerHook', interval=min(50, tenth))
     cfg.custom_hooks = [
         dict(type='mmdet_clim.IterationSeedHook'),
+        dict(type='mmdet_clim.UnreachedWeightsHook'),
         dict(type='mmdet.CheckInvalidLossHook', interval=min(50, tenth))
     ]
     cfg.log_processor = dict(

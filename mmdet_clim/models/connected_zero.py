@@ -25,6 +25,8 @@ class _Zero(Function):
 def connected_zero(modules: Iterable[nn.Module]) -> Tensor:
     """Zero that gives every parameter that learns a gradient of zero.
 
+    ``UnreachedWeightsHook`` takes these gradients away when DDP is done.
+
     Where there is one process, nobody waits for it: what no loss reaches gets
     no gradient, so that weight decay leaves it alone.
 

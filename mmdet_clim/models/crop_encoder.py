@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmcv.ops import roi_align
 from torch import Tensor
 
+from mmdet_clim.models.constants import Constants
 from mmdet_clim.models.frozen_tower import FrozenTower
 from mmdet_clim.models.open_clip_models import create_clip
 
@@ -59,9 +60,10 @@ class CropEncoder(FrozenTower):
             clip_mean, clip_std = clip_mean.flip(0), clip_std.flip(0)
         scale = std / 255 / clip_std
         shift = (mean / 255 - clip_mean) / clip_std
-        for name, values in (('scale', scale), ('shift', shift)):
-            self.register_buffer(
-                name, values.float().view(3, 1, 1), persistent=False)
+        # In float32 whatever the model around it is cast to, as the tower.
+        self.colours = Constants(
+            scale=scale.float().view(3, 1, 1),
+            shift=shift.float().view(3, 1, 1))
 
     @torch.no_grad()
     def forward(self, images: Tensor, rois: Tensor) -> Tensor:
@@ -75,8 +77,10 @@ class CropEncoder(FrozenTower):
         Returns:
             Tensor: (R, D) float32 unit vectors.
         """
-        with torch.autocast(images.device.type, enabled=False):
-            inputs = images.float() * self.scale + self.shift
+        with self.full_speed(), torch.autocast(
+                images.device.type, enabled=False):
+            inputs = images.float() * self.colours['scale'] \
+                + self.colours['shift']
             if not self.is_rgb:
                 inputs = inputs.flip(1)
             # mmcv's RoIAlign reads the memory as if it were contiguous.

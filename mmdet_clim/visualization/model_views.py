@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Detectors and CLIPs as pictures look at them: texts, regions, features."""
 from abc import ABCMeta, abstractmethod
+from dataclasses import replace
 from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -141,7 +142,7 @@ class DetectorView(ModelView):
             batch_input_shape=seen.size,
             scale_factor=(1.0, 1.0))
         found, = self.reader.propose(self.detector,
-                                     seen.feats._replace(metas=[meta]))
+                                     replace(seen.feats, metas=[meta]))
         return found.bboxes
 
     def read(self, seen: SeenImage, boxes: Tensor) -> Tensor:

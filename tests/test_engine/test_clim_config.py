@@ -113,7 +113,8 @@ def test_hooks_and_preprocessor_of_other_projects(host, fragment):
     made = add_clim(host, fragment)
     assert made.custom_hooks == [
         dict(type='EMAHook'),
-        dict(type='mmdet_clim.IterationSeedHook')
+        dict(type='mmdet_clim.IterationSeedHook'),
+        dict(type='mmdet_clim.UnreachedWeightsHook')
     ]
     assert made.model.detector.data_preprocessor == dict(type='Pad')
     assert 'data_preprocessor' not in made
@@ -135,7 +136,10 @@ def test_the_run_is_resumable(host, fragment, loop, checkpoint, expected):
             made.default_hooks.checkpoint.type) == expected
     assert 'by_epoch' not in made.train_cfg
     assert made.default_hooks.checkpoint.interval == 2
-    assert made.custom_hooks == [dict(type='mmdet_clim.IterationSeedHook')]
+    assert [hook.type for hook in made.custom_hooks] == [
+        'mmdet_clim.IterationSeedHook', 'mmdet_clim.UnreachedWeightsHook'
+    ]
+    assert add_clim(host, fragment).custom_hooks == made.custom_hooks
 
 
 def test_options_of_the_fragment(host, tmp_path):

@@ -6,11 +6,12 @@ from .grid_schedule_hook import GridScheduleHook
 from .iteration_seed_hook import IterationSeedHook
 from .mosaic_visualization_hook import MosaicVisualizationHook
 from .response_map_hook import ResponseMapHook
+from .unreached_weights_hook import UnreachedWeightsHook
 from .unreadable_images_hook import UnreadableImagesHook
 from .weight_averaging_hook import WeightAveragingHook
 
 __all__ = [
     'AtomicCheckpointHook', 'DetectionsHook', 'GridScheduleHook',
     'IterationSeedHook', 'MosaicVisualizationHook', 'ResponseMapHook',
-    'UnreadableImagesHook', 'WeightAveragingHook'
+    'UnreachedWeightsHook', 'UnreadableImagesHook', 'WeightAveragingHook'
 ]

@@ -82,8 +82,9 @@ class OpenCLIPBackbone(BaseModule):
             tuple[list[Tensor], EncodedImages]: The maps of :attr:`taps`, and
             what :meth:`region_features_of` reads.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled()
-                                    and not self.frozen):
+        if not self.frozen:
+            return self.tower.encode(images, self.taps)
+        with torch.no_grad(), self.image_tower.full_speed():
             return self.tower.encode(images, self.taps)
 
     @torch.no_grad()

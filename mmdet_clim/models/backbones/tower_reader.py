@@ -33,6 +33,20 @@ class EncodedImages:
     grid: Tuple[int, int]
     positions: Optional[Tensor] = None
 
+    def split(self, counts: Sequence[int]) -> List['EncodedImages']:
+        """So many of the images each.
+
+        Args:
+            counts (Sequence[int]): N in all.
+        """
+        positions = [None] * len(counts) if self.positions is None else \
+            self.positions.split(counts)
+        return [
+            EncodedImages(features, self.grid, of_part)
+            for features, of_part in zip(
+                self.features.split(counts), positions)
+        ]
+
 
 class TowerReader(metaclass=ABCMeta):
     """Reads global, dense and region features from one kind of tower.

@@ -129,22 +129,24 @@ class BatchMosaic(nn.Module):
         height, width = own if self.size is None else self.size[::-1]
         # By what an image is resized before it is one tile of many.
         scale = images.new_tensor([height / own[0], width / own[1]])
-        mosaics, boxes, numbers = [], [], []
+        grids = choose_grids(self.grids, num_images, self.num_whole)
+        # Written in place: to stack them would take each twice.
+        mosaics = images.new_empty(len(grids), images.shape[1], height, width)
+        boxes, numbers = [], []
         start = 0
-        for rows, cols in choose_grids(self.grids, num_images, self.num_whole):
+        for number, (rows, cols) in enumerate(grids):
             stop = start + rows * cols
-            mosaics.append(
-                _tile(images[start:stop], rows, cols, (height, width)))
+            mosaics[number] = _tile(images[start:stop], rows, cols,
+                                    (height, width))
             filled = images.new_tensor(sizes[start:stop]) * scale  # (h, w)
             boxes.append(_tile_boxes(filled, rows, cols, height, width))
-            numbers.extend([len(mosaics) - 1] * (rows * cols))
+            numbers.extend([number] * (rows * cols))
             start = stop
-        if not mosaics:
-            empty = images.new_zeros(0, images.shape[1], height, width)
-            return MosaicBatch(empty, images.new_zeros(0, 5))
-        number = images.new_tensor(numbers)[:, None]
-        return MosaicBatch(
-            torch.stack(mosaics), torch.cat([number, torch.cat(boxes)], 1))
+        if not grids:
+            return MosaicBatch(mosaics, images.new_zeros(0, 5))
+        of_mosaic = images.new_tensor(numbers)[:, None]
+        return MosaicBatch(mosaics,
+                           torch.cat([of_mosaic, torch.cat(boxes)], 1))
 
 
 def _tile(images: Tensor, rows: int, cols: int, size: Tuple[int,

@@ -11,6 +11,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.text_encoders import (
     DEFAULT_TEMPLATES,
     Templates,
@@ -197,6 +198,10 @@ class CLIMOnCLIP(BaseModel):
             values = objective.loss(inputs, data_samples, self.towers)
             for key, value in values.items():
                 losses[f'{name}.{key}'] = value
+        # Under DDP every rank must reach every weight that learns, and some
+        # are read by no objective, such as the pool of an unlocked tower.
+        losses[f'{name}.loss'] = losses[f'{name}.loss'] + connected_zero(
+            [self])
         return losses
 
     def predict(self, inputs: Tensor, data_samples: SampleList) -> SampleList:

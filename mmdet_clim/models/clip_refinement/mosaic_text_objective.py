@@ -6,6 +6,7 @@ from mmdet.structures import SampleList
 from torch import Tensor
 
 from mmdet_clim.datasets.image_text import image_key
+from mmdet_clim.models.backbones import DenseImageTower
 from mmdet_clim.models.losses.clim_region_loss import MAX_LEARNED_TEMPERATURE
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
 from mmdet_clim.models.losses.metrics import recall_at_1
@@ -75,12 +76,7 @@ class MosaicTextObjective(BaseCLIPObjective):
         """See :class:`BaseCLIPObjective`."""
         captions = [_draw(sample.captions[0]) for sample in samples]
         mosaics, rois = self.mosaic(images, [s.img_shape[:2] for s in samples])
-        embeddings = []
-        if len(rois):
-            embeddings.append(towers.image.region_features(mosaics, rois))
-        if len(rois) < len(images):
-            embeddings.append(towers.image.encode_image(images[len(rois):]))
-        regions = torch.cat(embeddings)
+        regions = _read(towers.image, mosaics, rois, images[len(rois):])
         texts = towers.text(captions)
         keys = [s.image_keys[0] for s in samples]
         targets = self._same_text(captions, keys, images.device)
@@ -107,6 +103,27 @@ class MosaicTextObjective(BaseCLIPObjective):
             counts = [n for n, in exchange_counts([len(mine)], device)]
             everyone = gather_rows(mine, counts)
         return (mine[:, None] == everyone[None]).any(-1)
+
+
+def _read(tower: DenseImageTower, mosaics: Tensor, rois: Tensor,
+          whole: Tensor) -> Tensor:
+    """Tiles of mosaics and whole images, (R + N, D) unit vectors.
+
+    Where both have one size, the tower runs once.
+    """
+    if not len(rois):
+        return tower.encode_image(whole)
+    if not len(whole):
+        return tower.region_features(mosaics, rois)
+    if mosaics.shape[1:] == whole.shape[1:]:
+        _, both = tower.encode(torch.cat([mosaics, whole]))
+        tiled, alone = both.split([len(mosaics), len(whole)])
+    else:
+        tiled, alone = tower.encode(mosaics)[1], tower.encode(whole)[1]
+    return torch.cat([
+        tower.region_features_of(tiled, rois),
+        tower.image_embeddings_of(alone)
+    ])
 
 
 def _draw(captions: Sequence[str]) -> str:

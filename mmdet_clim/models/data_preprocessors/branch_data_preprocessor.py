@@ -33,6 +33,9 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
         if not isinstance(preprocessor, nn.Module):
             preprocessor = MODELS.build(preprocessor)
         self.preprocessor = preprocessor
+        if isinstance(preprocessor, BaseDataPreprocessor):
+            # From pinned memory, the host does not wait for a copy.
+            preprocessor._non_blocking = True
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Preprocess a batch.

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import torch
 from mmcv.cnn import Scale
-from mmcv.ops import batched_nms
+from mmcv.ops import batched_nms, nms
 from mmdet.models.dense_heads import CenterNetUpdateHead
 from mmdet.utils import InstanceList
 from mmengine.config import ConfigDict
@@ -121,24 +121,22 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         cfg = self.test_cfg if cfg is None else cfg
         scores, boxes = self._likely(cls_scores, bbox_preds, batch_img_metas,
                                      cfg)
+        suppress = _suppression(cfg.nms)
         found = pad_sequence([
-            batched_nms(
-                places,
-                of_image,
-                torch.zeros_like(of_image),
-                cfg.nms,
-                class_agnostic=True)[0][:cfg.max_per_img]
+            suppress(places, of_image)[:cfg.max_per_img]
             for of_image, places in zip(scores, boxes)
         ],
                              batch_first=True,
                              padding_value=NONE)
         counts = (found[..., 4] > NONE).sum(1).cpu().tolist()
+        scores = self._score(found[..., 4])
+        labels = torch.zeros_like(scores, dtype=torch.long)
         return [
             InstanceData(
                 bboxes=of_image[:count, :4],
-                scores=self._score(of_image[:count, 4]),
-                labels=of_image.new_zeros(count, dtype=torch.long))
-            for of_image, count in zip(found, counts)
+                scores=likely[:count],
+                labels=zeros[:count]) for of_image, likely, zeros, count in
+            zip(found, scores, labels, counts)
         ]
 
     def _score(self, likelihood: Tensor) -> Tensor:
@@ -213,3 +211,13 @@ class CenterNetProposalHead(CenterNetUpdateHead):
                     points.new_full((len(points), 4), -1))
         return super()._get_targets_single(gt_instances, points, *args,
                                            **kwargs)
+
+
+def _suppression(cfg: ConfigDict) -> Callable[[Tensor, Tensor], Tensor]:
+    """From boxes (n, 4) and scores (n,) to those that are left, (m, 5)."""
+    if cfg.get('type',
+               'nms') == 'nms' and set(cfg) <= {'type', 'iou_threshold'}:
+        # Of one class there are fewer operators to start.
+        return lambda boxes, scores: nms(boxes, scores, cfg.iou_threshold)[0]
+    return lambda boxes, scores: batched_nms(
+        boxes, scores, torch.zeros_like(scores), cfg, class_agnostic=True)[0]

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Texts or bags of past steps, as further negatives and positives."""
-from typing import List
+from typing import List, Optional
 
 import torch
 from mmengine.logging import print_log
@@ -46,9 +46,13 @@ class FeatureQueue(nn.Module):
         self.register_buffer('stored_ids',
                              torch.zeros(size, dtype=torch.int64))
         self.register_buffer('filled', torch.zeros((), dtype=torch.int64))
+        # The same on the host, once it is known there.
+        self._filled: Optional[int] = None
 
     def __len__(self) -> int:
-        return int(self.filled)
+        if self._filled is None:
+            self._filled = int(self.filled)
+        return self._filled
 
     @property
     def features(self) -> Tensor:
@@ -113,11 +117,13 @@ class FeatureQueue(nn.Module):
         self.stored_features[:len(ids)] = features
         self.stored_ids[:len(ids)] = ids
         self.filled.fill_(len(ids))
+        self._filled = len(ids)
 
     def _load_from_state_dict(self, state_dict, prefix: str, local_metadata,
                               strict: bool, missing_keys: List[str],
                               unexpected_keys: List[str],
                               error_msgs: List[str]) -> None:
+        self._filled = None
         features = state_dict.get(prefix + 'stored_features')
         ids = state_dict.get(prefix + 'stored_ids')
         filled = state_dict.get(prefix + 'filled')

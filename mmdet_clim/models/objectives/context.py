@@ -110,7 +110,7 @@ class BranchContext:
         scores = before.scores.new_zeros(len(counts), max(counts))
         slot = upload(torch.cat(slots), image)
         return Proposals(
-            boxes.index_put((image, slot), refined),
+            boxes.index_put((image, slot), refined.to(boxes)),
             scores.index_put((image, slot), before.scores[image, index]),
             counts)
 

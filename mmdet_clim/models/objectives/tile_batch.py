@@ -73,10 +73,18 @@ class Proposals:
     @classmethod
     def of_images(cls, proposals: Sequence[InstanceData]) -> 'Proposals':
         """From what a region reader proposes for each image."""
+        counts = [len(of) for of in proposals]
+        # Not pad_sequence, which copies image by image.
+        image = torch.arange(len(counts)).repeat_interleave(
+            torch.tensor(counts))
+        slot = torch.cat([torch.arange(count) for count in counts])
+        boxes = torch.cat([of.bboxes for of in proposals])
+        scores = torch.cat([of.scores for of in proposals])
+        place = tuple(upload(torch.stack([image, slot]), boxes))
+        size = len(counts), max(counts)
         return cls(
-            pad_sequence([of.bboxes for of in proposals], batch_first=True),
-            pad_sequence([of.scores for of in proposals], batch_first=True),
-            [len(of) for of in proposals])
+            boxes.new_zeros(*size, 4).index_put(place, boxes),
+            scores.new_zeros(size).index_put(place, scores), counts)
 
     @classmethod
     def of_boxes(cls, boxes: Tensor, image: Tensor,

@@ -11,7 +11,7 @@ from mmdet_clim.models.roi_heads import ZeroShotMixin, refine_boxes
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
-from .features import ExtractedImages, aligned_levels
+from .features import ExtractedImages, aligned_levels, as_weights
 from .rpn_proposals import rpn_proposals
 
 
@@ -64,5 +64,6 @@ def _read(roi_head: CascadeRoIHead, stage: int, levels: List[Tensor],
           rois: Tensor) -> Tensor:
     """RoIs (R, 5) to embeddings (R, D) of one stage."""
     extractor = roi_head.bbox_roi_extractor[stage]
-    return roi_head.bbox_head[stage].embed(
-        extractor(levels[:extractor.num_inputs], rois))
+    head = roi_head.bbox_head[stage]
+    regions = extractor(levels[:extractor.num_inputs], rois)
+    return head.embed(as_weights(regions, head))

@@ -16,7 +16,8 @@ from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
-from .features import ExtractedImages, aligned_levels
+from .class_maps import class_embedding_maps, idle_convolutions
+from .features import ExtractedImages, aligned_levels, as_weights
 
 # Height and width in pixels of the image by which a detector's feature maps
 # are measured: one that every backbone of mmdet takes, and as wide as whole
@@ -73,6 +74,7 @@ class DenseFeatureReader(BaseRegionReader):
         self.projection: Optional[nn.Linear] = None
         self.extractor: Optional[SingleRoIExtractor] = None
         self.level_indices: List[int] = []
+        self.idle: List[str] = []
 
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
@@ -102,7 +104,10 @@ class DenseFeatureReader(BaseRegionReader):
             self.source = _best_source(detector)
         image = next(detector.parameters()).new_zeros(1, 3, *PROBE_SIZE)
         with torch.no_grad(), evaluating(detector):
-            maps = self._all_maps(detector, self.extract_feat(detector, image))
+            feats = self.extract_feat(detector, image)
+            if self.source == 'classifier':
+                self.idle = idle_convolutions(detector.bbox_head, feats.levels)
+            maps = self._all_maps(detector, feats)
         if not maps or any(m.dim() != 4 for m in maps):
             raise TypeError(
                 f'DenseFeatureReader: {type(detector).__name__} gives no '
@@ -153,12 +158,13 @@ class DenseFeatureReader(BaseRegionReader):
                 # own pipeline pads around an image: here, nothing.
                 height, width = feats.size
                 sample.set_metainfo(dict(border=(0, height, 0, width)))
-        levels = tuple(level.float() for level in feats.levels)
+        # mmcv's NMS takes no bfloat16, which autocast may give.
+        levels = tuple(as_weights(level, detector) for level in feats.levels)
         if isinstance(detector, DetectionTransformer):
+            with encoded_before(detector, feats):
+                outputs = detector.forward_transformer(levels, samples)
             return detector.bbox_head.predict(
-                **detector.forward_transformer(levels, samples),
-                batch_data_samples=samples,
-                rescale=False)
+                **outputs, batch_data_samples=samples, rescale=False)
         if isinstance(detector, SingleStageDetector) and detector.with_bbox:
             return detector.bbox_head.predict(levels, samples, rescale=False)
         if isinstance(detector, TwoStageDetector) and detector.with_rpn:
@@ -193,7 +199,8 @@ class DenseFeatureReader(BaseRegionReader):
                   feats: ExtractedImages) -> Sequence[Tensor]:
         """The maps that regions may be read from, finest first."""
         if self.source == 'classifier':
-            return class_embedding_maps(detector, feats.levels)
+            return class_embedding_maps(detector.bbox_head, feats.levels,
+                                        self.idle)
         if self.source == 'encoder':
             return encoder_maps(detector, feats)
         return feats.levels
@@ -212,25 +219,7 @@ class DenseFeatureReader(BaseRegionReader):
         pooled = self.extractor(maps, rois).flatten(1)
         if self.projection is None:
             return pooled
-        return self.projection(pooled)
-
-
-def class_embedding_maps(detector: nn.Module,
-                         levels: Sequence[Tensor]) -> List[Tensor]:
-    """Per level, the embeddings (N, D, H, W) that a head classifies.
-
-    Of several priors of one position, their mean. No class is scored.
-    """
-    layers = detector.bbox_head.class_layers
-    seen: List[Tensor] = []
-    for layer in layers:
-        layer.seen = seen
-    try:
-        detector.bbox_head(tuple(levels))
-    finally:
-        for layer in layers:
-            layer.seen = None
-    return seen
+        return self.projection(as_weights(pooled, self.projection))
 
 
 def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
@@ -240,10 +229,13 @@ def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
     Args:
         detector (DetectionTransformer): The detector.
         feats (ExtractedImages): Its neck's maps; what is padding is masked.
+            Remembers the encoder's output.
         **kwargs: For the encoder, such as the ``text_dict`` of Grounding DINO.
     """
     encoder_inputs, _ = detector.pre_transformer(feats.levels, feats.samples())
-    memory = detector.forward_encoder(**encoder_inputs, **kwargs)['memory']
+    outputs = detector.forward_encoder(**encoder_inputs, **kwargs)
+    feats.seen['encoder'] = outputs
+    memory = outputs['memory']
     shapes = [level.shape[-2:] for level in feats.levels]
     if sum(h * w for h, w in shapes) != memory.shape[1]:
         shapes = shapes[-1:]  # DETR encodes the last map alone
@@ -252,6 +244,27 @@ def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
         for tokens, shape in zip(
             memory.split([h * w for h, w in shapes], dim=1), shapes)
     ]
+
+
+@contextmanager
+def encoded_before(detector: DetectionTransformer, feats: ExtractedImages):
+    """Have a transformer go on from what its encoder gave before.
+
+    Args:
+        detector (DetectionTransformer): The detector.
+        feats (ExtractedImages): Of which :func:`encoder_maps` may have made
+            maps. If not, the encoder runs.
+    """
+    if 'encoder' not in feats.seen:
+        yield
+        return
+    outputs = feats.seen['encoder']
+    detector.forward_encoder = lambda *args, **kwargs: outputs
+    try:
+        yield
+    finally:
+        # The method of the class again.
+        del detector.forward_encoder
 
 
 @contextmanager

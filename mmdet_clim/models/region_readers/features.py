@@ -1,15 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
 """What a detector made of images: the input of every region reader."""
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmdet.models.detectors import TridentFasterRCNN
 from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor, nn
 
 
-class ExtractedImages(NamedTuple):
+@dataclass
+class ExtractedImages:
     """Images, and a detector's maps of them.
 
     Args:
@@ -17,11 +19,16 @@ class ExtractedImages(NamedTuple):
         inputs (Tensor): Images (N, 3, H, W), with their padding.
         metas (Sequence[dict]): Metainfo of each; ``img_shape`` is the height
             and width without the padding.
+
+    Attributes:
+        seen (dict): What a reader has made of them and needs again, such as
+            the output of a transformer's encoder.
     """
 
     levels: Tuple[Tensor, ...]
     inputs: Tensor
     metas: Sequence[dict]
+    seen: Dict[str, Any] = field(default_factory=dict, init=False)
 
     @property
     def size(self) -> Tuple[int, int]:
@@ -118,6 +125,17 @@ def _of_one_branch(detector: TridentFasterRCNN,
     branches = len(levels[0]) // len(inputs)
     branch = max(detector.test_branch_idx, 0) % branches
     return tuple(level.chunk(branches)[branch] for level in levels)
+
+
+def as_weights(values: Tensor, module: nn.Module) -> Tensor:
+    """What was computed in float32 in the dtype of a module's weights.
+
+    Args:
+        values (Tensor): Of any floating dtype.
+        module (nn.Module): That takes them, such as one of a model that was
+            cast by ``half()``. Under autocast its weights are in float32.
+    """
+    return values.to(next(module.parameters()).dtype)
 
 
 def aligned_levels(maps: Sequence[Tensor]) -> List[Tensor]:

@@ -21,7 +21,7 @@ from .dense_feature_reader import (
     encoder_maps,
     evaluating,
 )
-from .features import ExtractedImages
+from .features import ExtractedImages, as_weights
 
 
 @MODELS.register_module()
@@ -99,6 +99,7 @@ class GroundingReader(DenseFeatureReader):
         with evaluating(detector):
             outputs = detector.forward_transformer(feats.levels, texts,
                                                    samples)
+            feats.seen['decoder'] = outputs
             _, boxes = detector.bbox_head(**outputs)
         # With mixed precision, the areas of large boxes would be infinite.
         boxes = boxes[-1].float()
@@ -123,7 +124,8 @@ class GroundingReader(DenseFeatureReader):
         image = rois[:, 0].long()
         overlaps = bbox_overlaps(rois[:, None, 1:], boxes[image])[:, 0]
         best = overlaps.argmax(1)
-        return self.projection(queries[image, best].float())
+        return self.projection(
+            as_weights(queries[image, best], self.projection))
 
     def _encode_prompt(self, detector: GroundingDetector,
                        feats: ExtractedImages) -> Dict[str, Tensor]:
@@ -141,5 +143,6 @@ class GroundingReader(DenseFeatureReader):
     def predict(self, detector: GroundingDetector,
                 feats: ExtractedImages) -> List[InstanceData]:
         """Boxes that fit the reader's prompt, whatever else there is."""
+        # What its encoder gives the regions is with dropout, and is not used.
         return self.adapter.predict(detector, feats.levels, feats.samples(),
-                                    self.prompt)
+                                    self.prompt, feats.seen.get('decoder'))

@@ -10,7 +10,7 @@ from mmdet_clim.models.roi_heads import ZeroShotMixin
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
-from .features import ExtractedImages, aligned_levels
+from .features import ExtractedImages, aligned_levels, as_weights
 from .rpn_proposals import rpn_proposals
 
 
@@ -52,7 +52,7 @@ class TwoStageReader(BaseRegionReader):
         levels = aligned_levels(feats.levels[:extractor.num_inputs])
 
         def read(rois: Tensor) -> Tensor:
-            x = extractor(levels, rois)
+            x = as_weights(extractor(levels, rois), roi_head)
             if roi_head.with_shared_head:
                 x = roi_head.shared_head(x)
             return roi_head.bbox_head.embed(x)

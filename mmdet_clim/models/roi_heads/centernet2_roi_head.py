@@ -57,7 +57,9 @@ def refine_boxes(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
     if not head.reg_class_agnostic:
         return refine_rois(roi_head, stage, x, rois, metas)[0][:, 1:]
     extractor = roi_head.bbox_roi_extractor[stage]
-    deltas = head.regress(extractor(x[:extractor.num_inputs], rois))
+    regions = extractor(x[:extractor.num_inputs], rois)
+    # The maps are in float32, whatever the model was cast to.
+    deltas = head.regress(regions.to(next(head.parameters()).dtype))
     return _decode(head, rois, deltas, None, metas)
 
 

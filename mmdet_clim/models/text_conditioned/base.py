@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from abc import ABCMeta, abstractmethod
-from typing import Dict, List, Sequence, Tuple, Type, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Type, Union
 
 from mmdet.models.detectors import GLIP, GroundingDINO
 from mmdet.structures import SampleList
@@ -54,8 +54,12 @@ class TextAdapter(metaclass=ABCMeta):
                             lambda text: len(tokenizer.tokenize(text)),
                             self.max_tokens(detector))
 
-    def predict(self, detector: GroundingDetector, levels: Sequence[Tensor],
-                samples: SampleList, prompt: str) -> List[InstanceData]:
+    def predict(self,
+                detector: GroundingDetector,
+                levels: Sequence[Tensor],
+                samples: SampleList,
+                prompt: str,
+                outputs: Optional[dict] = None) -> List[InstanceData]:
         """Boxes that fit one prompt, in pixels of the network input.
 
         As the detector's own ``predict``, from maps that are there already.
@@ -66,6 +70,8 @@ class TextAdapter(metaclass=ABCMeta):
             samples (list[DetDataSample]): N samples with ``img_shape`` and
                 ``batch_input_shape``.
             prompt (str): What is looked for.
+            outputs (dict, optional): What the detector's transformer made of
+                the images and the prompt, if it has.
         """
         positive, text, *_ = detector.get_tokens_positive_and_prompts(
             (prompt, ), True, None, None)
@@ -74,6 +80,9 @@ class TextAdapter(metaclass=ABCMeta):
             (positive, ), (text, ) = positive, text
         for sample in samples:
             sample.token_positive_map = positive
+        if outputs is not None:
+            return detector.bbox_head.predict(
+                **outputs, rescale=False, batch_data_samples=samples)
         # Copies, as a head may write into what it gets.
         levels = tuple(level.detach().clone() for level in levels)
         return self.predict_of_texts(

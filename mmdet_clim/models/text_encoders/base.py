@@ -198,7 +198,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
 
     @torch.no_grad()
     def _encode_frozen(self, texts: List[str]) -> Tensor:
-        with torch.autocast(self.device.type, enabled=False):
+        with self.full_speed(), torch.autocast(
+                self.device.type, enabled=False):
             return F.normalize(self._encode(texts).float(), dim=-1)
 
     @abstractmethod

@@ -119,14 +119,18 @@ def test_a_frozen_tower_is_neither_trained_nor_saved(clip_files):
     assert all(p.grad is not None for p in backbone.parameters())
 
 
-def test_an_unfrozen_tower_is_both(clip_files):
-    backbone = build(clip_files, frozen=False)
+@pytest.mark.parametrize('name', ['vit', 'resnet'])
+def test_an_unfrozen_tower_is_both(clip_files, name):
+    backbone = build(clip_files, name, frozen=False)
     backbone.train()
     assert backbone.tower.training
     assert any('visual' in name for name in backbone.state_dict())
     assert 'tower_sum' not in backbone.state_dict()
-    sum(level.sum() for level in backbone(images(1, 3, 32, 32))).backward()
+    sum(level.sum() for level in backbone(images(2, 3, 64, 64))).backward()
     assert backbone.tower.visual.conv1.weight.grad is not None
+    # DDP waits for all that learns: what no map depends on does not.
+    assert all((p.grad is not None) == p.requires_grad
+               for p in backbone.parameters())
 
 
 def test_regions_are_read_without_gradient(clip_files):

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -10,12 +11,20 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch.nn import functional as F
 
+from mmdet_clim.models import connected_zero
+from mmdet_clim.models.clip_refinement import OpenCLIPTextTower
 from mmdet_clim.models.clip_refinement.objective_base import crop_images
 from mmdet_clim.models.clip_refinement.region_prediction import (
     enlarged,
     letterbox,
 )
 
+TINY = dict(
+    embed_dim=12,
+    vision_cfg=dict(
+        image_size=32, layers=1, width=32, patch_size=16, head_width=16),
+    text_cfg=dict(
+        context_length=10, vocab_size=49408, width=16, heads=2, layers=1))
 LABELS = dict(
     type='mmdet_clim.RegionLabelObjective',
     boxes=dict(type='mmdet_clim.RandomBoxes', num_boxes=6),
@@ -68,6 +77,19 @@ def test_clim_is_the_contrast_of_tiles_and_whole_images(model_cfg, make_batch):
         100 * (logits.argmax(1) == own).float().mean().item())
 
 
+@pytest.mark.parametrize('size, runs', [(None, 1), ((96, 96), 2)])
+def test_the_tower_runs_once_for_images_of_one_size(model_cfg, make_batch,
+                                                    size, runs):
+    model_cfg['objectives']['clim']['mosaic_size'] = size
+    model = build(model_cfg).train()
+    model.image_tower.visual.conv1.register_forward_hook(
+        lambda module, args, output: seen.append(len(output)))
+    seen = []
+    found = losses(model, make_batch(range(6)))
+    assert len(seen) == runs and sum(seen) == 3  # a mosaic of four, and two
+    assert found['clim.loss'].isfinite()
+
+
 def test_equal_captions_are_positives_of_each_other(model_cfg, make_batch):
     model = build(model_cfg).train()
     captions = ['a cat'] * 6
@@ -105,6 +127,24 @@ def test_only_the_last_block_and_the_scale_learn(model_cfg, make_batch):
                     name in trained)
 
 
+def test_what_no_objective_reads_has_a_gradient_on_several_ranks(
+        model_cfg, make_batch, monkeypatch):
+    """Of zeros, for which DDP waits; alone, weight decay is to leave it."""
+    model = build(model_cfg, unlocked_blocks='all').train()
+    model.image_tower.pool = torch.nn.Linear(2, 2)
+    batch = make_batch(range(6))
+    loss, _ = model.parse_losses(losses(model, batch))
+    loss.backward()
+    assert model.image_tower.pool.weight.grad is None
+    monkeypatch.setattr(connected_zero, 'get_world_size', lambda: 2)
+    on_ranks, _ = model.parse_losses(losses(model, batch))
+    on_ranks.backward()
+    torch.testing.assert_close(on_ranks, loss)
+    assert not model.image_tower.pool.weight.grad.any()
+    assert all(p.grad is not None for p in model.parameters()
+               if p.requires_grad)
+
+
 @pytest.mark.parametrize('objective', [LABELS, DISTILLATION])
 def test_other_objectives_learn(model_cfg, make_batch, objective):
     torch.manual_seed(0)
@@ -125,6 +165,30 @@ def test_other_objectives_learn(model_cfg, make_batch, objective):
     original = build(model_cfg).image_tower.state_dict()
     for name, value in model.towers.original.state_dict().items():
         assert torch.equal(value, original[name])
+
+
+def test_labels_are_compared_in_float32(model_cfg, make_batch):
+    """Also where the towers compute in bfloat16."""
+    model = build(model_cfg, objectives=dict(labels=LABELS)).train()
+    seen = []
+    model.objectives['labels'].class_loss.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0]))
+    with torch.autocast('cpu', torch.bfloat16):
+        found = losses(model, make_batch(range(2)))
+    assert seen[0].dtype == found['labels.loss'].dtype == torch.float32
+    assert not torch.equal(seen[0], seen[0].bfloat16().float())
+
+
+def test_scale_and_bias_of_a_text_tower_do_not_learn(tmp_path):
+    """They are the loss's own; SigLIP has both."""
+    file = tmp_path / 'tiny-with-bias.json'
+    file.write_text(json.dumps(dict(TINY, init_logit_bias=-10)))
+    tower = OpenCLIPTextTower(str(file))
+    still = {n for n, p in tower.named_parameters() if not p.requires_grad}
+    assert still == {'tower.logit_scale', 'tower.logit_bias'}
+    tower(['a cat', 'a dog']).sum().backward()
+    assert all(p.grad is not None for p in tower.parameters()
+               if p.requires_grad)
 
 
 def test_pseudo_labels_are_those_of_the_original_clip(model_cfg, make_batch):

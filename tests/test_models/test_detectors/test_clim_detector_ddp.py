@@ -1,14 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
 """Two real gloo processes against one process on the joined batch."""
 import copy
+from types import SimpleNamespace
 
 import torch
 import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from torch import distributed
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.engine import UnreachedWeightsHook
 
 
 def gradients(model, batch):
@@ -126,3 +129,41 @@ def test_captions_are_those_of_the_rank_alone(clim_cfg, make, tmp_path):
             torch.testing.assert_close(alone.item(), value)
         assert torch.equal(ids, model.objectives['caption'].queue.ids)
         assert 'mosaic' in values[2] and 'got [1] without it' in values[2]
+
+
+def two_steps(model, batches, folder, name):
+    """AdamW with a large weight decay, on captions alone."""
+    module = getattr(model, 'module', model)
+    optim = OptimWrapper(
+        torch.optim.AdamW(module.parameters(), lr=.1, weight_decay=.5))
+    UnreachedWeightsHook().before_train(SimpleNamespace(optim_wrapper=optim))
+    for batch in batches:
+        model.train_step(copy.deepcopy(batch), optim)
+    torch.save(module.state_dict(), f'{folder}/{name}.pth')
+
+
+def run_two_steps(rank, folder, model, batches):
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    two_steps(MMDistributedDataParallel(model), batches, folder, f'rank{rank}')
+
+
+def test_weights_that_captions_do_not_train_are_left_alone(
+        clim_cfg, make, tmp_path):
+    """Weight decay moves on two ranks what it moves in one process."""
+    model = MODELS.build(clim_cfg).train()
+    before = copy.deepcopy(model.state_dict())
+    batches = [make['collate'](make['mosaic'](i)) for i in range(2)]
+    mp.start_processes(
+        run_two_steps, (str(tmp_path), model, batches), 2, start_method='fork')
+    two_steps(model, batches, tmp_path, 'alone')
+    alone, *ranks = (
+        torch.load(tmp_path / f'{name}.pth')
+        for name in ('alone', 'rank0', 'rank1'))
+    still = {key for key in before if torch.equal(before[key], alone[key])}
+    assert any('rpn_head' in key for key in still)
+    assert not any('backbone.conv1' in key for key in still)
+    for rank in ranks:
+        assert {key
+                for key in before
+                if torch.equal(before[key], rank[key])} == still

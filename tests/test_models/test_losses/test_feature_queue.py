@@ -58,6 +58,7 @@ def test_features_are_float32_without_gradient_and_copies():
 def test_state_goes_on_in_a_queue_of_any_size(size, numbers):
     source = nn.Sequential(filled_queue(4, 3))
     target = nn.Sequential(FeatureQueue(size, 2))
+    assert len(target[0]) == 0  # known before the state loads
     load_state_dict(target, get_state_dict(source), strict=True)
     assert_holds(target[0], numbers)
     target[0].enqueue(torch.full((1, 2), 7.0), torch.tensor([17]))

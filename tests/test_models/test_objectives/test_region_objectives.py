@@ -376,6 +376,7 @@ def test_no_pseudo_labels_at_all(text_encoder):
 
 @pytest.mark.parametrize('kwargs', [
     dict(min_similarity=2),
+    dict(min_similarity=-1.5),
     dict(max_proposals=0),
 ])
 def test_bad_pseudo_label_arguments(kwargs):

@@ -17,8 +17,9 @@ from mmdet_clim.models.region_readers import (
     DenseFeatureReader,
     build_region_reader,
 )
+from mmdet_clim.models.region_readers.class_maps import class_embedding_maps
 from mmdet_clim.models.region_readers.dense_feature_reader import (
-    class_embedding_maps,
+    _stride,
     encoder_maps,
 )
 
@@ -108,9 +109,10 @@ def test_a_region_is_the_mean_of_its_cells(build, fcos_cfg, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ZeroShotLayer, 'score', None)  # no class is scored
         found = read_regions(model.region_reader, model.detector, feats, ROIS)
-    assert all(
-        maps.any() for maps in model.detector.bbox_head(feats.levels)[0])
-    embedded = class_embedding_maps(model.detector, feats.levels)
+    assert all(maps.any()
+               for maps in model.detector.bbox_head(feats.levels)[0])
+    embedded = class_embedding_maps(model.detector.bbox_head, feats.levels)
+    assert 'conv_reg' in model.region_reader.idle
     assert [e.shape for e in embedded][0] == (2, 8, 8, 8)
     # Aligned RoIAlign clamps at the border alone: the inside is compared.
     ramp = torch.arange(8.).expand(2, 8, 8, 8)
@@ -271,6 +273,16 @@ def test_encoder_maps_are_the_decoders_memory(build, detr_cfg, make):
     assert [m.shape for m in maps] == [(1, 16, 8, 8), (1, 16, 4, 4)]
     torch.testing.assert_close(
         torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2), seen[0])
+    # Proposals go on from there, and are what they are without.
+    runs = []
+    detector.encoder.register_forward_hook(lambda *args: runs.append(args))
+    after, = model.region_reader.propose(detector, feats)
+    assert not runs
+    feats.seen.clear()
+    alone, = model.region_reader.propose(detector, feats)
+    assert len(runs) == 1
+    torch.testing.assert_close(after.bboxes, alone.bboxes)
+    torch.testing.assert_close(after.scores, alone.scores)
 
 
 @pytest.mark.parametrize('name', ['fcos', 'detr'])
@@ -422,6 +434,19 @@ def test_a_source_that_is_not_there(detector_cfg, source, message):
         build_region_reader(
             dict(type='mmdet_clim.DenseFeatureReader', source=source),
             detector, 8)
+
+
+@pytest.mark.parametrize(
+    'width, stride',
+    [
+        (112, 8),
+        (113, 8),  # of a backbone that pads
+        (14, 64),
+        (64, 14),  # patches of 14 pixels
+        (32, 28),
+    ])
+def test_strides_of_maps(width, stride):
+    assert _stride(width) == stride
 
 
 def test_an_unknown_source():

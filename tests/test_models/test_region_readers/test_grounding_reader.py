@@ -208,6 +208,23 @@ def test_proposals_are_what_the_detector_predicts(build, make, path,
     assert all(map(torch.equal, feats.levels, before))
 
 
+def test_queries_and_proposals_are_of_one_pass(build, make):
+    """Backbone, encoder, decoder and language model run once."""
+    reader = dict(type='mmdet_clim.GroundingReader', source='query')
+    model = build(MM_48_17, reader)
+    model.branches['mosaic'] = ['caption', 'tag']
+    runs = []
+    detector = model.train().detector
+    parts = dict(detector.named_children())
+    for name in ('backbone', 'encoder', 'decoder', 'language_model'):
+        parts[name].register_forward_hook(
+            lambda *args, name=name: runs.append(name))
+    data = model.data_preprocessor(make['collate'](make['mosaic'](0)), True)
+    losses = model(**data, mode='loss')
+    assert losses['mosaic.tag.loss'].isfinite()
+    assert sorted(runs) == ['backbone', 'decoder', 'encoder', 'language_model']
+
+
 def test_queries_are_those_that_fit_the_regions(build, make):
     model = build(MM_48_17,
                   dict(type='mmdet_clim.GroundingReader',

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """What the reader makes of boxes, against the detector's own box head."""
+from dataclasses import replace
 from pathlib import Path
 
 import mmdet
@@ -192,9 +193,12 @@ def test_a_plain_box_head_is_refused(fpn_cfg):
 
 def test_maps_whose_memory_is_channels_last(detector):
     feats = features(detector)
-    turned = feats._replace(levels=[
-        f.contiguous(memory_format=torch.channels_last) for f in feats.levels
-    ])
+    turned = replace(
+        feats,
+        levels=[
+            f.contiguous(memory_format=torch.channels_last)
+            for f in feats.levels
+        ])
     torch.testing.assert_close(
         read(detector, turned, boxes()), read(detector, feats, boxes()))
 

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -159,6 +160,18 @@ def test_float32_whatever_the_model_is_cast_to():
     model.half()
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert torch.equal(model(['a dog']), expected)
+
+
+def test_tf32_on_a_gpu_alone():
+    encoder = LetterEncoder()
+    before = torch.get_float32_matmul_precision()
+    with encoder.full_speed():
+        assert torch.get_float32_matmul_precision() == before
+    encoder._device_probe = SimpleNamespace(device=torch.device('cuda'))
+    with pytest.raises(KeyError), encoder.full_speed():
+        assert torch.get_float32_matmul_precision() == 'high'
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_moves_with_the_model():
