@@ -8,7 +8,7 @@ clip = dict(
     pretrained='{{$OPENMOJI_CLIP:work_dirs/clip_pretrain/open_clip.pt}}')
 clip_text_encoder = dict(
     _delete_=True, type='mmdet_clim.OpenCLIPTextEncoder', **clip)
-queue = dict(type='mmdet_clim.FeatureQueue', size=1024, dim=128)
+queue = dict(type='mmdet_clim.FeatureQueue', size=128, dim=128)
 word_dim = 64
 model = dict(
     detector=dict(
@@ -30,10 +30,10 @@ model = dict(
                 type='mmdet_clim.CLIMRegionLoss',
                 kind='infonce',
                 temperature=30.0,
-                loss_weight=1.0),
+                loss_weight=0.2),
             object_loss=dict(
                 type='mmdet_clim.CLIMRegionLoss',
                 kind='infonce',
                 temperature=50.0,
-                loss_weight=0.1))),
+                loss_weight=0.02))),
     branches=dict(boxes=['distillation']))

@@ -21,6 +21,7 @@ from mmdet_clim.evaluation import CheckedCocoMetric, OVCocoMetric
 # label order differs from the order of the category ids
 CLASSES = ('dog', 'person', 'car', 'cat', 'bus')
 CATEGORY_IDS = dict(person=1, car=3, bus=6, cat=17, dog=18)
+ONE_BOX = {(1, 'cat'): [[0, 0, 9, 9]]}
 META = dict(
     classes=CLASSES,
     base_classes=('person', 'car', 'bus'),
@@ -258,11 +259,16 @@ def test_class_missing_from_the_file(tmp_path):
 
 
 def test_without_any_object(tmp_path):
-    ann_file = write_coco(tmp_path / 'a.json', {}, 2)
+    """Of the classes: the file has those of others."""
+    ann_file = write_coco(tmp_path / 'a.json', {(1, 'bus'): [[0, 0, 9, 9]]}, 2)
+    meta = dict(
+        classes=CLASSES[:2],
+        base_classes=CLASSES[1:2],
+        novel_classes=('dog', ))
     for protocol in ('all_images', 'detic'):
         result = run(
             OVCocoMetric(ann_file, protocol=protocol),
-            [sample(1, [('cat', .5, [0, 0, 40, 40])])])
+            [sample(1, [('dog', .5, [0, 0, 40, 40])])], meta)
         assert all(np.isnan(v) for v in result.values())
 
 
@@ -335,7 +341,7 @@ def test_a_group_without_classes(tmp_path, group, caplog):
     (dict(META, novel_classes=('dog', 'unicorn')), 'unicorn'),
 ])
 def test_split_errors(tmp_path, meta, word):
-    ann_file = write_coco(tmp_path / 'a.json', {}, 1)
+    ann_file = write_coco(tmp_path / 'a.json', ONE_BOX, 1)
     with pytest.raises(ValueError, match=word):
         run(OVCocoMetric(ann_file), [sample(1, [])], meta)
 
@@ -345,7 +351,7 @@ def test_bad_input(tmp_path):
         OVCocoMetric(protocol='ovd')
     with pytest.raises(ValueError, match='backend.*lvis'):
         OVCocoMetric(backend='lvis')
-    ann_file = write_coco(tmp_path / 'a.json', {}, 1)
+    ann_file = write_coco(tmp_path / 'a.json', ONE_BOX, 1)
     with pytest.raises(ValueError, match='img_id.*7'):
         run(OVCocoMetric(ann_file), [sample(7, [])])
     wrong = sample(1, [('cat', .5, [0, 0, 40, 40])])

@@ -15,15 +15,21 @@ test_pipeline = [
     *_base_.test_pipeline[2:],
 ]
 train_dataset = dict(
+    type='mmdet_clim.OVCocoDataset',
     data_root=data_root,
     data_prefix=dict(img='images/'),
     filter_cfg=dict(min_size=0),
     pipeline=train_pipeline)
-train_dataloader = dict(batch_size=8, num_workers=1, dataset=train_dataset)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    sampler=dict(aspect_grouping=False),
+    dataset=train_dataset)
 val_dataloader = dict(
     batch_size=8,
     num_workers=1,
     dataset=dict(
+        type='mmdet_clim.OVCocoDataset',
         data_root=data_root,
         data_prefix=dict(img='images/'),
         pipeline=test_pipeline))

@@ -1,8 +1,8 @@
 # Detic's CenterNet2 with a ResNet-50: CenterNet proposals on P3-P7, a cascade
 # of three box heads that classify by CLIP embeddings of the class names, one
 # class-agnostic mask head. REFERENCE.md, section 2 (LVIS): prompts of LVIS's
-# own names, tau 50, no bias, losses of all stages alike; CenterNet2's sizes are
-# those of Zhou et al., "Probabilistic two-stage detection", arXiv 2103.07461.
+# own names, tau 50, no bias, losses of all stages alike. CenterNet2's sizes:
+# Zhou et al., "Probabilistic two-stage detection", arXiv 2103.07461.
 # Files may lie elsewhere: OV_LVIS_ROOT names the data set, CLIP_VIT_B_32 a
 # checkpoint of CLIP ViT-B/32, RESNET50 one of the backbone. Detic starts from
 # ImageNet-21k weights (Ridnik et al., arXiv 2104.10972), which have no public

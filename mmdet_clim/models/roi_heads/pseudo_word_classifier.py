@@ -1,9 +1,14 @@
 # Licensed under the Apache License, Version 2.0.
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
 from mmdet_clim.models.pseudo_words import check_drop_prob, write_regions
-from mmdet_clim.models.text_encoders import BaseTextEncoder
+from mmdet_clim.models.text_encoders import (
+    BaseTextEncoder,
+    build_text_encoder,
+)
 from mmdet_clim.registry import MODELS
 
 from .softmax_zero_shot_classifier import SoftmaxZeroShotClassifier
@@ -31,6 +36,10 @@ class PseudoWordClassifier(ZeroShotClassifier):
             an ``OpenCLIPTextEncoder`` with ``before_projection=True``.
         num_words (int): Pseudo-words of a region.
         drop_prob (float): Chance of a word to be dropped in training.
+        class_encoder (dict, optional): Config of the encoder of the config's
+            classes where it is not the text encoder, such as a
+            ``PrecomputedTextEncoder`` of a published checkpoint's own class
+            vectors. Other vocabularies are read by the text encoder.
         **kwargs: The other arguments of :class:`ZeroShotClassifier`.
 
     Raises:
@@ -45,7 +54,10 @@ class PseudoWordClassifier(ZeroShotClassifier):
                  text_encoder: dict,
                  num_words: int = 4,
                  drop_prob: float = 0.5,
+                 class_encoder: Optional[dict] = None,
                  **kwargs) -> None:
+        # Asked for by the next line.
+        self.class_encoder_cfg = class_encoder
         super().__init__(
             in_features, vocabulary, text_encoder=text_encoder, **kwargs)
         if num_words < 1:
@@ -65,6 +77,8 @@ class PseudoWordClassifier(ZeroShotClassifier):
         # First asked for before this class's own __init__ goes on.
         if 'text_encoder' not in dict(self.named_children()):
             self.text_encoder = super()._class_encoder()
+            if self.class_encoder_cfg is not None:
+                return build_text_encoder(self.class_encoder_cfg)
         return self.text_encoder
 
     def read(self, embeddings: Tensor) -> Tensor:

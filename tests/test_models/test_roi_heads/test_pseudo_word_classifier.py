@@ -118,6 +118,30 @@ def test_a_background_of_its_own(head_cfg, inner_clip_cfg):
         head.loss_cls(scores, labels), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_class_vectors_of_a_file(head_cfg, inner_clip_cfg, tmp_path):
+    """Of a checkpoint: regions are read by CLIP, its classes are as given."""
+    vectors = torch.randn(5, 16)
+    torch.save(dict(names=CLASSES, vectors=vectors), tmp_path / 'classes.pth')
+    head_cfg['classifier'].update(
+        text_encoder=inner_clip_cfg,
+        templates=('{}', ),
+        class_encoder=dict(
+            type='mmdet_clim.PrecomputedTextEncoder',
+            file=str(tmp_path / 'classes.pth')))
+    classifier = MODELS.build(head_cfg).fc_cls
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(classifier.class_embeddings, vectors)
+    words = torch.randn(2, 48)
+    classifier.eval()
+    torch.testing.assert_close(
+        classifier.score(words), 25 * classifier.read(words) @ vectors.T - 20)
+    # Other classes are read as regions are.
+    classifier.set_vocabulary(['cup', 'a thing never seen'])
+    torch.testing.assert_close(
+        classifier.class_embeddings,
+        MODELS.build(inner_clip_cfg)(['cup', 'a thing never seen']))
+
+
 def test_no_regions(head_cfg):
     head = MODELS.build(head_cfg)
     scores = head(torch.zeros(0, 16, 4, 4))[0]
