@@ -31,8 +31,7 @@ from tqdm import tqdm
 from mmdet_clim.datasets import OVCocoDataset, build_vocabulary
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.evaluation.region_classification_metric import (
-    true_class_places,
-)
+    true_class_places, )
 from mmdet_clim.files import atomic_path
 from mmdet_clim.models.backbones import ImageTower
 from mmdet_clim.models.clip_refinement.batch_mosaic import BatchMosaic

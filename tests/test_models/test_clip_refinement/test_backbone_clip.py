@@ -10,8 +10,7 @@ from mmdet.utils import register_all_modules
 
 from mmdet_clim.engine.hooks import WeightAveragingHook
 from mmdet_clim.models.clip_refinement.objective_base import (
-    original_temperature,
-)
+    original_temperature, )
 from mmdet_clim.registry import MODELS
 
 CLASSES = ['cat', 'dog', 'cow']
