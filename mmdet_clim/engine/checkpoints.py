@@ -18,6 +18,8 @@ from mmdet_clim.datasets.archives import load_stored
 from mmdet_clim.files import atomic_path
 from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
 
+from .safetensors_files import SUFFIX, read_safetensors
+
 #: Parts of a model that no prediction needs.
 TRAINING_PREFIXES = ('objectives.', 'region_reader.')
 # What torch says of a weight of another shape.
@@ -93,7 +95,8 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
     """Read a file of weights, which may hold nothing but data.
 
     Args:
-        path (str or Path): The file, or an address that MMEngine knows.
+        path (str or Path): The file, in ``.safetensors`` too, or an address
+            that MMEngine knows.
         mmap (bool): Whether to leave tensors in the file, to look at what
             else it holds.
 
@@ -111,6 +114,8 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
                 str(path), map_location='cpu')
         elif not Path(path).exists():
             raise FileNotFoundError(f'checkpoint: {path} does not exist')
+        elif Path(path).suffix == SUFFIX:
+            checkpoint = read_safetensors(path)
         else:
             checkpoint = load_stored(path, mmap)
     except UnpicklingError as error:
