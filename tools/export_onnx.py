@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Export a two-stage or F-ViT detector to ONNX, its classes being an input.
+"""Export a detector to ONNX, its classes being an input.
 
 Beside OUT.onnx comes OUT.npz with the embeddings of the config's classes;
 tools/embeddings/embed_classes.py makes such files of other vocabularies, and
@@ -126,25 +126,12 @@ def compare(find: CLIMInferencer, file: Path, embeddings: Path,
 def main(argv: Optional[List[str]] = None) -> None:
     """Export, and compare."""
     args = parse_args(argv)
-    from mmdet_clim.apis import CLIMInferencer, canvas_of, export_onnx
-    from mmdet_clim.engine.finetuning import resize_scale
-    from mmdet.models.detectors import TwoStageDetector  # isort: skip
+    from mmdet_clim.apis import CLIMInferencer, write_onnx
     find = CLIMInferencer(
         args.config, args.checkpoint, device='cpu', show_progress=False)
-    if not isinstance(find.model, TwoStageDetector):
-        raise TypeError('config: expected a two-stage detector, got '
-                        f'{type(find.model).__name__}')
-    export_onnx(find.model, args.scale or resize_scale(find.cfg), args.out,
-                canvas_of(find.cfg.test_dataloader.dataset.pipeline))
-    head = find.model.roi_head.bbox_head
-    embeddings = args.out.with_suffix('.npz')
-    unfinished = args.out.with_suffix('.tmp.npz')
-    np.savez(
-        unfinished,
-        names=np.array(head.vocabulary.names),
-        vectors=head.fc_cls.class_embeddings.numpy())
-    unfinished.replace(embeddings)
-    print(f'{args.out}, {embeddings}: {len(head.vocabulary)} classes')
+    embeddings = write_onnx(find.model, find.cfg, args.out, args.scale)
+    names, _ = read_embeddings(embeddings)
+    print(f'{args.out}, {embeddings}: {len(names)} classes')
     if not compare(find, args.out, embeddings, args.check):
         sys.exit('export_onnx: expected detections at most '
                  f'{MOST_APART[0]:g} pixel and {MOST_APART[1]:g} of the score '

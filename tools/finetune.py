@@ -19,6 +19,9 @@ from typing import List, Optional
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import KeyValues, Parser, key_value
 
+# Of mmdet_clim.engine.finetune_leaves, which takes seconds to import.
+LEAVES = ('safetensors', 'labels', 'onnx', 'report')
+
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
@@ -39,8 +42,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--tags',
         type=Path,
         help="instead of captions, class names: .csv or .tsv with a column of "
-        "images and one of tags (or a column of 0 and 1 for each class), or "
-        "'folders' where each image is in a folder of its class")
+        "images and one of tags (or a column of 0 and 1 for each class), "
+        "'folders' where each image is in a folder of its class, or 'boxes' "
+        'for the classes of --boxes')
     parser.add_argument(
         '--vocabulary',
         type=Path,
@@ -67,6 +71,20 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--val-images',
         type=Path,
         help='folder of the images of --val-boxes (default: --box-images)')
+    parser.add_argument(
+        '--examples',
+        type=Path,
+        help='boxes that show some of the classes, likewise: their mean '
+        'embedding is mixed with that of the name')
+    parser.add_argument(
+        '--example-images',
+        type=Path,
+        help='folder of the images of --examples (default: --box-images)')
+    parser.add_argument(
+        '--example-weight',
+        type=float,
+        default=0.5,
+        help='of what boxes show, beside the name: 0 to 1 (%(default)s)')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/finetune'))
     parser.add_argument(
@@ -113,6 +131,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         action='store_true',
         help='leave the exponential mean of the weights, over about the last '
         'tenth of the training')
+    _add_keeping(parser)
     parser.add_argument(
         '--amp', action='store_true', help='train with mixed precision')
     parser.add_argument(
@@ -136,9 +155,18 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         action='store_true',
         help='begin anew, whatever the work dir has of other data or options '
         'or of the same')
+    parser.add_argument(
+        '--leave',
+        nargs='*',
+        choices=LEAVES,
+        default=LEAVES,
+        help='what to leave beside the detector: its weights as safetensors, '
+        'boxes of your images for a labelling tool, a graph for ONNX, a '
+        'report (default: all)')
     args = parser.parse_args(argv)
     for key in ('detector', 'checkpoint', 'images', 'captions', 'vocabulary',
-                'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images'):
+                'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images',
+                'examples', 'example_images'):
         path = vars(args)[key]
         if path is not None and not path.exists():
             parser.error(f'--{key.replace("_", "-")}: {path} does not exist')
@@ -150,15 +178,87 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.tags is not None:
         if args.captions is not None:
             parser.error('--tags: expected none beside --captions')
-        if str(args.tags) != 'folders' and not args.tags.exists():
+        if str(args.tags) not in ('folders',
+                                  'boxes') and not args.tags.exists():
             parser.error(f'--tags: {args.tags} does not exist')
     for key, least in (('iterations', 1), ('workers', 0), ('seed', 0)):
         if vars(args)[key] is not None and vars(args)[key] < least:
             parser.error(f'--{key}: expected at least {least}, got '
                          f'{vars(args)[key]}')
+    for key, most in (('distil', math.inf), ('replay', 1), ('most_lost', 100),
+                      ('alike', 1), ('example_weight', 1)):
+        value = vars(args)[key]
+        if value is not None and not 0 <= value <= most:
+            parser.error(f'--{key.replace("_", "-")}: expected a number from '
+                         f'0 to {most:g}, got {value}')
+    if args.best and args.val_boxes is None:
+        parser.error('--best: expected --val-boxes to evaluate on')
     if not 0 < args.lr < math.inf:
         parser.error(f'--lr: expected a positive number, got {args.lr}')
     return args
+
+
+def _add_keeping(parser: argparse.ArgumentParser) -> None:
+    """Options of what the detector is to know as before."""
+    parser.add_argument(
+        '--keep',
+        nargs='+',
+        metavar='NAME',
+        help='words that are compared with the original detector, and that '
+        'the options below keep: names or a file of them, coco, lvis, all '
+        "(of the detector's vocabulary) or none (default: those that it was "
+        'trained on boxes of)')
+    parser.add_argument(
+        '--distil',
+        type=float,
+        default=0.0,
+        metavar='WEIGHT',
+        help="of the original's responses to words to keep, on the same "
+        'mosaics (%(default)s)')
+    parser.add_argument(
+        '--replay',
+        type=float,
+        nargs='?',
+        const=0.5,
+        metavar='SCORE',
+        help='train on the words to keep that the original finds in your '
+        'images with at least this score (without a number: %(const)s)')
+    parser.add_argument(
+        '--blend',
+        type=_blend,
+        default=1.0,
+        metavar='ALPHA',
+        help='leave ALPHA of the tuned weights and 1 - ALPHA of the original '
+        'ones, or auto: the best for your names that loses little of the '
+        'words to keep, on --val-boxes (%(default)s)')
+    parser.add_argument(
+        '--most-lost',
+        type=float,
+        default=1.0,
+        metavar='POINTS',
+        help='of AP50 of the words to keep, with --blend auto (%(default)s)')
+    parser.add_argument(
+        '--best',
+        action='store_true',
+        help='evaluate every tenth of the training, and leave the best')
+    parser.add_argument(
+        '--alike',
+        type=float,
+        default=0.9,
+        metavar='COSINE',
+        help='of embeddings of names from which on they are pointed out '
+        'before training (%(default)s)')
+
+
+def _blend(text: str):
+    try:
+        value = text if text == 'auto' else float(text)
+        if value == 'auto' or 0 <= value <= 1:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(
+        f'expected a number from 0 to 1 or auto, got {text!r}')
 
 
 def _device(name: str) -> str:

@@ -11,6 +11,8 @@ from torch.nn.modules.utils import _pair
 
 # Of onnx.TensorProto.DataType.
 INT64 = 7
+# What the sigmoid of no logit falls short of.
+ANY_SCORE = -1.0
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from mmdet_clim.models.text_conditioned import text_adapter
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
     build_text_encoder,
-    encode_classes,
+    encode_phrases,
 )
 
 
@@ -153,7 +153,7 @@ class VocabularySetter:
             first = self.classifiers[0]
             if self._text_encoder is None:
                 self._text_encoder = build_text_encoder(first.text_encoder_cfg)
-            embeddings = encode_classes(self._text_encoder, vocabulary,
+            embeddings = encode_phrases(self._text_encoder, vocabulary,
                                         first.templates)
         for part in self.parts:
             part.set_vocabulary(vocabulary, embeddings)

@@ -36,17 +36,22 @@ class Vocabulary:
         raw_names (tuple[str], optional): The names as the data set's file
             has them, such as ``bat_(animal)``, where ``names`` differ.
             Prompts that say ``{raw}`` have these.
+        phrases (tuple[tuple[str]], optional): What else each class is called,
+            its name first. A detector that classifies by text takes the best
+            of them.
 
     Raises:
-        ValueError: If it is empty, a name is empty or given twice, a base
-            name is not one of ``names``, or there is not one image count of
-            at least 0 or one raw name per name.
+        ValueError: If it is empty, a name or phrase is empty or given twice,
+            a base name is not one of ``names``, there is not one image count
+            of at least 0 or one raw name per name, or phrases do not begin
+            with the name.
     """
 
     names: Tuple[str, ...]
     base_names: Tuple[str, ...]
     image_counts: Optional[Tuple[int, ...]] = None
     raw_names: Optional[Tuple[str, ...]] = None
+    phrases: Optional[Tuple[Tuple[str, ...], ...]] = None
 
     def __post_init__(self):
         if not self.names:
@@ -78,9 +83,28 @@ class Vocabulary:
             raise ValueError(
                 'vocabulary: expected one raw name per class, got '
                 f'{len(self.raw_names)} for {len(self)} classes')
+        if self.phrases is not None:
+            if tuple(of[0] for of in self.phrases) != self.names:
+                raise ValueError('vocabulary: expected phrases of each class, '
+                                 'its name first')
+            # Two phrases of one class would be two boxes of it.
+            clean_names(self.texts)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def texts(self) -> Tuple[str, ...]:
+        """All P phrases of the classes, those of one after another."""
+        if self.phrases is None:
+            return self.names
+        return tuple(phrase for of in self.phrases for phrase in of)
+
+    @property
+    def class_of_text(self) -> Tuple[int, ...]:
+        """The index of the class of each of :attr:`texts`."""
+        return tuple(label for label, of in enumerate(self.phrases or [(
+            name, ) for name in self.names]) for _ in of)
 
     @property
     def is_base(self) -> Tuple[bool, ...]:
@@ -96,7 +120,8 @@ class Vocabulary:
         return Vocabulary(
             names, tuple(n for n in names if n in set(self.base_names)),
             None if counts is None else tuple(counts[row] for row in rows),
-            None if raw is None else tuple(raw[row] for row in rows))
+            None if raw is None else tuple(raw[row] for row in rows),
+            self.phrases and tuple(self.phrases[row] for row in rows))
 
 
 def build_vocabulary(
@@ -105,7 +130,8 @@ def build_vocabulary(
     """Read a vocabulary from a config value.
 
     Args:
-        source: One of: a list of class names; the path of a file that
+        source: One of: a list of class names, where ``'tv | television'`` is
+            one class of two phrases; the path of a file that
             :func:`~mmdet_clim.datasets.class_names.read_class_names` reads;
             names in one text, as
             :func:`~mmdet_clim.datasets.class_names.split_names` takes them;
@@ -128,9 +154,9 @@ def build_vocabulary(
     if isinstance(source, Vocabulary):
         return source
     if isinstance(source, Mapping) and set(source) == {'names', 'base_names'}:
-        return Vocabulary(
-            tuple(clean_names(source['names'])),
-            tuple(' '.join(name.split()) for name in source['base_names']))
+        return _of_entries(
+            clean_names(source['names']),
+            [' '.join(name.split()) for name in source['base_names']])
     if isinstance(source, Mapping):
         numbered = names_by_number(source)
         if numbered is None:
@@ -146,11 +172,39 @@ def build_vocabulary(
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, Set)):
         names = clean_names(source)
         _check_commas(names)
+        names = list(names)
     else:
         raise ValueError(
             'vocabulary: expected a list of class names, a text of them or '
             f'the path of a file, got {type(source).__name__}')
-    return Vocabulary(tuple(names), tuple(names))
+    return _of_entries(names, names)
+
+
+def _of_entries(entries: Sequence[str], base: Sequence[str]) -> Vocabulary:
+    """The vocabulary of names, of which some are ``'name | other name'``."""
+    parts = {entry: split_phrases(entry) for entry in (*entries, *base)}
+    phrases = tuple(parts[entry] for entry in entries)
+    return Vocabulary(
+        tuple(of[0] for of in phrases),
+        tuple(parts[entry][0] for entry in base),
+        phrases=phrases if any(len(of) > 1 for of in phrases) else None)
+
+
+def split_phrases(entry: str) -> Tuple[str, ...]:
+    """The phrases of one class.
+
+    Args:
+        entry (str): One name, or several with ``|`` between them.
+
+    Raises:
+        ValueError: If a phrase is empty.
+    """
+    phrases = tuple(' '.join(part.split()) for part in entry.split('|'))
+    if not all(phrases):
+        raise ValueError(
+            f'vocabulary: {entry!r}: expected phrases with | between them, '
+            'got an empty one')
+    return phrases
 
 
 def vocabulary_of_words(words: Sequence[str]) -> Vocabulary:
@@ -175,7 +229,7 @@ def vocabulary_of_words(words: Sequence[str]) -> Vocabulary:
         split = re.search(r'[,;|\n]|(^|\s)\.(\s|$)|\.$|^["\']', bare)
         names += split_names(word) if split else [word]
     names = clean_names(names)
-    return Vocabulary(tuple(names), tuple(names))
+    return _of_entries(names, names)
 
 
 def _named(text: str) -> Sequence[str]:

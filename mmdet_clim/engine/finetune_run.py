@@ -6,10 +6,19 @@ import math
 import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Union,
+)
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -22,17 +31,23 @@ from mmengine.dist import (
 )
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from torch import distributed
+from torch import Tensor, distributed
 
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
 from mmdet_clim.datasets.box_formats import OwnBoxes, read_boxes
+from mmdet_clim.datasets.coco_annotations import read_detections
+from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.datasets.preparation.counts import describe_summary
 from mmdet_clim.datasets.preparation.files import whole_file, write_json
 from mmdet_clim.datasets.preparation.own_captions import (
     prepare_image_text,
     read_synonyms,
 )
-from mmdet_clim.datasets.preparation.own_tags import tagged_images
+from mmdet_clim.datasets.preparation.own_tags import (
+    BOXES,
+    boxed_images,
+    tagged_images,
+)
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
 from mmdet_clim_cli.mistakes import one_line
@@ -43,6 +58,7 @@ from .checkpoints import (
     save_atomically,
     strip_state_dict,
 )
+from .closed_set import zero_shot_start
 from .config_checks import check_files, check_options, named_in_config
 from .cpu_processes import prepare_cpu_processes
 from .finetune_data import (
@@ -52,7 +68,20 @@ from .finetune_data import (
     folder_digest,
     write_lines,
 )
+from .finetune_examples import write_examples
 from .finetune_grounding import reads_prompts
+from .finetune_keeping import (
+    CHUNK,
+    PICTURE,
+    REPORT,
+    THRESHOLDS,
+    KeptWords,
+    words_to_keep,
+)
+from .finetune_leaves import LEAVES, Leaves
+from .finetune_names import point_out_names
+from .finetune_replay import replayed_boxes, replayed_tags
+from .finetune_report import AFTER, BEFORE, Evaluated
 from .finetuning import (
     OwnData,
     default_iterations,
@@ -62,12 +91,17 @@ from .finetuning import (
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
 from .hooks.atomic_checkpoint_hook import damage_of
 from .runner import begin_with, build_runner
+from .weight_interpolation import interpolate
 
+#: The AP of weights between the original's and the tuned ones.
+BLEND = 'blend.json'
 #: Folder of the log of the evaluation, in the work dir.
 EVALUATION = 'evaluation'
-OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json')
-#: Names that a grounding detector reads at a time, as mmdet's own for LVIS.
-CHUNK = 40
+OUTPUTS = ('detector.py', 'detector.pth', 'metrics.json', REPORT, THRESHOLDS,
+           PICTURE, BLEND, *LEAVES.values())
+#: What ``--replay`` trains on, in the work dir.
+EXAMPLES = 'examples.pth'
+REPLAYED_BOXES, REPLAYED_TAGS = 'replayed_boxes.json', 'replayed_tags.json'
 # Settings of a config that the command has options of its own for, and those
 # of checkpoints that have to stay.
 _OPTIONS = dict(
@@ -105,13 +139,14 @@ class Inputs:
     Args:
         vocabulary (Vocabulary): The classes.
         tagged (list[dict], optional): Images with tags, without captions.
-        boxes, val_boxes (OwnBoxes, optional): Boxes.
+        boxes, val_boxes, examples (OwnBoxes, optional): Boxes.
     """
 
     vocabulary: Vocabulary
     tagged: Optional[List[dict]]
     boxes: Optional[OwnBoxes]
     val_boxes: Optional[OwnBoxes]
+    examples: Optional[OwnBoxes]
 
 
 @dataclass
@@ -126,7 +161,8 @@ class Finetuning:
         captions (Path, optional): File of captions; a text beside each image
             if not given.
         tags (Path, optional): Instead of captions: a table of class names,
-            or ``folders``; see ``tagged_images``.
+            or ``folders`` (see ``tagged_images``), or ``boxes``: the classes
+            of the boxes.
         synonyms (Path, optional): JSON of other words for classes.
         boxes, val_boxes (Path, optional): Boxes to train and to evaluate on,
             of any layout that ``read_boxes`` takes.
@@ -145,6 +181,23 @@ class Finetuning:
         cfg_options (dict): Settings that override the training's config.
         launcher (str): Who started the processes of a distributed run.
         overwrite (bool): Begin anew whatever the work dir holds.
+        keep (list[str], optional): Words that the detector is to know as
+            before; see ``words_to_keep``.
+        distil (float): Weight of the original's responses to these words.
+        replay (float, optional): Train on the old words that the original
+            finds in the images with at least this score.
+        blend (float or str): Share of the tuned weights in what is left, from
+            0 to 1, or ``'auto'``.
+        most_lost (float): With ``'auto'``, the points of AP50 of old words
+            that may be lost.
+        best (bool): Leave the best of all checkpoints, by the AP50 on
+            ``val_boxes``.
+        alike (float): Cosine from which on two names are pointed out.
+        examples (Path, optional): Boxes that show classes, of any layout.
+        example_images (Path, optional): Folder of their images.
+        example_weight (float): Of what boxes show beside the name, 0 to 1.
+        leave (Sequence[str]): What is left beside the detector, out of
+            ``LEAVES``. It is no part of what makes a run another one.
     """
 
     detector: Path
@@ -171,6 +224,19 @@ class Finetuning:
     cfg_options: Optional[Dict[str, Any]] = None
     launcher: str = 'none'
     overwrite: bool = False
+    keep: Optional[Sequence[str]] = None
+    distil: float = 0.0
+    replay: Optional[float] = None
+    blend: Union[float, str] = 1.0
+    most_lost: float = 1.0
+    best: bool = False
+    alike: float = 0.9
+    examples: Optional[Path] = None
+    example_images: Optional[Path] = None
+    example_weight: float = 0.5
+    leave: Sequence[str] = tuple(LEAVES)
+    _inputs_read: Optional[Inputs] = field(
+        init=False, repr=False, default=None)
 
     def run(self) -> None:
         """Prepare, train, leave a plain detector, and evaluate it.
@@ -184,6 +250,9 @@ class Finetuning:
                 detector fails, which is written by then.
         """
         processes = _join_processes(self.launcher)
+        self.detector, self.checkpoint = _on_first_process(
+            lambda: zero_shot_start(self.detector, self.checkpoint, self.
+                                    work_dir))
         with ExitStack() as stack:
             plan = _on_first_process(lambda: self._begin(stack))
             if not plan.finished:
@@ -191,25 +260,40 @@ class Finetuning:
                     self._train(plan, processes)
                 _on_first_process(lambda: self._write(plan))
                 if plan.plain.test_evaluator is not None:
-                    self._evaluate(plan, processes)
+                    self._evaluate(plan, processes, AFTER)
+                _on_first_process(self._measure)
+            if self._compares(plan):
+                self._evaluate(plan, processes, BEFORE)
+            left = _on_first_process(lambda: self._leave(plan))
         if is_main_process():
-            print_log(self._describe(plan))
+            print_log('\n'.join([self._describe(plan), *left]))
 
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
-        inputs = self._inputs()
-        try:
-            cfg = Config.fromfile(self.detector)
-        except OSError as error:
-            raise ValueError(
-                f'--detector: {self.detector}: {error}') from error
+        inputs = self._inputs_read = self._inputs()
+        cfg = Config.fromfile(self.detector)
         data = self._data(inputs)
+        self._kept = KeptWords(
+            cfg, self.checkpoint,
+            replace(data, val_boxes=self._val_boxes(inputs)),
+            words_to_keep(self.keep, cfg), self.work_dir, self.workers)
+        self._check_means(inputs)
+        if not set(data.names) & set(
+                boxed_names(
+                    '--val-boxes',
+                    inputs.val_boxes,
+                    self._kept.names,
+                    need_all=True)):
+            # They are of old words alone.
+            data = replace(data, val_boxes=None)
         # Its length is known when the captions are.
         plan = Plan(
             self._train_config(
-                cfg, data, 1 if self.iterations is None else self.iterations),
+                cfg, self._trained_data(data, inputs),
+                1 if self.iterations is None else self.iterations),
             plain_config(cfg, data))
         self._check_weights(plan)
+        point_out_names(cfg, data.names, self._kept.names, self.alike)
         before = wanted = self._fingerprint(cfg, inputs)
         if not self.overwrite:
             before = read_fingerprint(self.work_dir)
@@ -220,15 +304,25 @@ class Finetuning:
         if plan.finished:
             return plan
         # Captions of a run that another one replaces go with it.
-        replace = self.overwrite or before not in (None, wanted)
-        count = self._prepare(inputs, data, replace)
-        if self.iterations is None:
+        anew = self.overwrite or before not in (None, wanted)
+        count = self._prepare(inputs, data, anew)
+        length = self.iterations
+        trained = self._trained_data(data, inputs)
+        if length is None:
             length = default_iterations(count,
                                         self.batch_size * get_world_size(),
-                                        data.boxes is not None,
+                                        trained.boxes is not None,
                                         not reads_prompts(plan.plain))
-            plan.train = self._train_config(cfg, data, length)
+        if inputs.examples is not None:
+            data = self._with_examples(inputs.examples, data, cfg, anew)
+            plan.plain = plain_config(cfg, data)
+        if self.iterations is None or inputs.examples is not None:
+            plan.train = self._train_config(cfg,
+                                            self._trained_data(data, inputs),
+                                            length)
             self._read_in_parts(plan)
+        # The training needs the room.
+        self._kept.release()
         _write_config(plan.train, self.work_dir / 'finetune.py')
         plan.last = self._last_checkpoint()
         if plan.last is None:
@@ -241,17 +335,63 @@ class Finetuning:
     def _inputs(self) -> Inputs:
         """Read and check words, tags and boxes."""
         vocabulary = build_vocabulary(self.vocabulary)
-        tagged = None
-        if self.tags is not None:
-            tagged = tagged_images(self.tags, self.images, vocabulary.names)
+        boxes = self._boxes('--boxes', self.boxes, self.box_images, 'train')
         inputs = Inputs(
-            vocabulary, tagged,
-            self._boxes('--boxes', self.boxes, self.box_images, 'train'),
+            vocabulary, self._tagged(vocabulary, boxes), boxes,
             self._boxes('--val-boxes', self.val_boxes, self.val_images
-                        or self.box_images, 'val'))
-        boxed_names(
-            '--val-boxes', inputs.val_boxes, vocabulary.names, need_all=True)
+                        or self.box_images, 'val'),
+            self._boxes('--examples', self.examples, self.example_images
+                        or self.box_images, 'train'))
+        boxed_names('--examples', inputs.examples, vocabulary.names)
         return inputs
+
+    def _tagged(self, vocabulary: Vocabulary,
+                boxes: Optional[OwnBoxes]) -> Optional[List[dict]]:
+        """Images with class names in the place of captions."""
+        if self.tags is None:
+            return None
+        if str(self.tags) != BOXES:
+            return tagged_images(self.tags, self.images, vocabulary.names)
+        if boxes is None:
+            raise ValueError(f'--tags {BOXES}: expected --boxes beside it')
+        return boxed_images(boxes.content, boxes.images, self.images,
+                            vocabulary.names)
+
+    def _check_means(self, inputs: Inputs) -> None:
+        """Refuse means to keep words that have nothing to work with."""
+        old = self._kept.old
+        if self.replay is not None and not old:
+            raise ValueError('--replay: expected words to --keep, got none')
+        if self.blend != 'auto':
+            return
+        content = inputs.val_boxes.content if inputs.val_boxes else dict(
+            categories=[], annotations=[])
+        names = {c['id']: c['name'] for c in content['categories']}
+        if not any(names[a['category_id']] in old
+                   for a in content['annotations']):
+            raise ValueError(
+                '--blend auto: expected --val-boxes with boxes of words to '
+                '--keep, by whose AP to choose; give a number from 0 to 1')
+
+    def _trained_data(self, data: OwnData, inputs: Inputs) -> OwnData:
+        """What is trained on: the data, and old words where they are found."""
+        if self.replay is None:
+            return data
+        boxed = {*self._kept.old, *data.base_names}
+        return replace(
+            data,
+            captions=self.work_dir / REPLAYED_TAGS,
+            names=self._kept.names,
+            boxes=self.work_dir / REPLAYED_BOXES,
+            # Its images are named from the root of the file system.
+            box_images=Path('/'),
+            val_images=data.image_folders[1],
+            base_names=[n for n in self._kept.names if n in boxed])
+
+    def _val_boxes(self, inputs: Inputs) -> Optional[Path]:
+        """The file of boxes to evaluate on, of new words or old ones."""
+        boxes = inputs.val_boxes
+        return boxes and (boxes.file or self.work_dir / 'val_boxes.json')
 
     def _data(self, inputs: Inputs) -> OwnData:
         """Where the data is, or will be when it is prepared."""
@@ -265,9 +405,12 @@ class Finetuning:
             val_boxes and (val_boxes.file or self.work_dir / 'val_boxes.json'),
             boxes and boxes.images,
             val_boxes and val_boxes.images,
-            base_names=boxed_names('--boxes', boxes, names))
+            base_names=boxed_names('--boxes', boxes, names),
+            phrases=dict(
+                zip(names, inputs.vocabulary.phrases
+                    or [(n, ) for n in names])))
 
-    def _prepare(self, inputs: Inputs, data: OwnData, replace: bool) -> int:
+    def _prepare(self, inputs: Inputs, data: OwnData, anew: bool) -> int:
         """Write the data as it is trained on, and count captioned images."""
         source = self.captions
         if inputs.tagged is not None:
@@ -276,17 +419,62 @@ class Finetuning:
         summary, _ = prepare_image_text(
             str(source or self.images),
             data.captions,
-            vocabulary=inputs.vocabulary,
+            vocabulary=self._tagged_words(inputs),
             synonyms=self.synonyms and read_synonyms(self.synonyms),
             images=self.images if source else None,
             workers=max(1, self.workers),
-            overwrite=replace)
+            overwrite=anew)
         print_log(describe_summary(summary))
-        for boxes, path in ((inputs.boxes, data.boxes), (inputs.val_boxes,
-                                                         data.val_boxes)):
+        for boxes, path in ((inputs.boxes, data.boxes),
+                            (inputs.val_boxes, self._val_boxes(inputs))):
             if boxes and boxes.file is None:
                 write_json(path, boxes.content)
+        if self.replay is not None:
+            self._replay(inputs, data, anew)
         return summary['files'][data.captions.name]['images']
+
+    def _tagged_words(self, inputs: Inputs) -> Vocabulary:
+        """The words that captions are searched for."""
+        if self.replay is None:
+            return inputs.vocabulary
+        names = tuple(self._kept.names)
+        known = dict(
+            zip(inputs.vocabulary.names, inputs.vocabulary.phrases or ()))
+        return Vocabulary(
+            names,
+            names,
+            phrases=tuple(known.get(name, (name, )) for name in names))
+
+    def _replay(self, inputs: Inputs, data: OwnData, anew: bool) -> None:
+        """Have the original find old words, once."""
+        file, tags = (
+            self.work_dir / name for name in (REPLAYED_BOXES, REPLAYED_TAGS))
+        if file.exists() and not anew:
+            return
+        captions = json.loads(data.captions.read_text(encoding='utf-8'))
+        found = replayed_boxes(self._kept, captions['images'], data.images,
+                               inputs.boxes, self.replay)
+        print_log(f'--replay: {len(found["annotations"])} boxes in '
+                  f'{len(found["images"])} images')
+        write_json(tags, replayed_tags(captions, found, data.images))
+        write_json(file, found)
+
+    def _with_examples(self, examples: OwnBoxes, data: OwnData, cfg: Config,
+                       anew: bool) -> OwnData:
+        """Have the original read the boxes that show classes, once."""
+        file = self.work_dir / EXAMPLES
+        if anew or not file.exists():
+            count = write_examples(self._kept, examples, data.names, file)
+            print_log(f'--examples: of {count} of {len(data.names)} classes')
+        data = replace(data, examples=file, example_weight=self.example_weight)
+        self._kept = KeptWords(
+            cfg, self.checkpoint,
+            replace(
+                self._kept.data,
+                examples=file,
+                example_weight=self.example_weight), self._kept.old,
+            self.work_dir, self.workers)
+        return data
 
     def _boxes(self, option: str, source: Optional[Path],
                images: Optional[Path], split: str) -> Optional[OwnBoxes]:
@@ -313,7 +501,10 @@ class Finetuning:
                 **self.lr_mult,
                 **dict.fromkeys(self.freeze, 0.0)
             },
-            ema=self.ema)
+            ema=self.ema,
+            old_words=self._kept.old,
+            distil=self.distil,
+            best=self.best)
         train.randomness = dict(seed=self.seed)
         if self.amp:
             if get_device() == 'cpu':
@@ -344,6 +535,11 @@ class Finetuning:
                     f'weight of {type(detector).__name__}, expected a part '
                     f'such as {known}')
         if reads_texts(detector):
+            if any(len(of) > 1 for of in self._kept.data.phrases.values()):
+                print_log(
+                    'vocabulary: of several phrases of a class, '
+                    f'{type(detector).__name__} reads the first; captions are '
+                    'searched for all', 'current', 30)
             try:
                 check_prompt(detector,
                              plain.test_dataloader.dataset.metainfo.classes)
@@ -380,14 +576,19 @@ class Finetuning:
             for key, value in dict(
                 images=self.images,
                 box_images=boxes and boxes.images,
-                val_images=val_boxes and val_boxes.images).items()
+                val_images=val_boxes and val_boxes.images,
+                example_images=inputs.examples
+                and inputs.examples.images).items()
         }
         options = Config(
             dict(
                 digests,
                 detector=cfg.to_dict(),
                 checkpoint=str(self.checkpoint),
-                vocabulary=list(inputs.vocabulary.names),
+                vocabulary=[
+                    ' | '.join(of) for of in inputs.vocabulary.phrases or [(
+                        name, ) for name in inputs.vocabulary.names]
+                ],
                 captions=self.captions and str(self.captions),
                 tags=inputs.tagged and content_digest(inputs.tagged),
                 synonyms=self.synonyms and str(self.synonyms),
@@ -402,6 +603,14 @@ class Finetuning:
                 workers=self.workers,
                 ema=self.ema,
                 amp=self.amp,
+                keep=self._kept.old,
+                distil=self.distil,
+                replay=self.replay,
+                blend=self.blend,
+                most_lost=self.most_lost,
+                best=self.best,
+                examples=boxes_digest(inputs.examples),
+                example_weight=self.example_weight,
                 cfg_options=self.cfg_options or {},
                 processes=get_world_size()))
         # As JSON has it, as it is read again.
@@ -430,8 +639,8 @@ class Finetuning:
     def _train(self, plan: Plan, processes: Config) -> None:
         """Train to the end, from the start or from a checkpoint."""
         cfg = _for_runner(plan.train, processes, self.work_dir, 'finetune.py')
-        # The detector is written before anything is evaluated.
-        for split in ('val', 'test'):
+        # The detector is written before it is evaluated.
+        for split in ('test', ) if self.best else ('val', 'test'):
             for part in ('dataloader', 'evaluator', 'cfg'):
                 cfg[f'{split}_{part}'] = None
         runner = build_runner(cfg)
@@ -444,21 +653,61 @@ class Finetuning:
 
     def _write(self, plan: Plan) -> None:
         """Leave the detector without its wrapper, config and weights."""
-        trained = read_checkpoint(self._final(plan))
+        trained = read_checkpoint(self._trained_checkpoint(plan))
+        tuned = strip_state_dict(trained['state_dict'])
+        share = 1.0 if self.blend == 'auto' else self.blend
+        if share < 1:
+            tuned = interpolate(self._kept.original, tuned, share)
+        self._save(plan, tuned)
+        if self.blend == 'auto':
+            chosen = self._kept.choose(tuned, self.most_lost)
+            write_json(self.work_dir / BLEND, chosen, indent=1)
+            self._save(
+                plan, interpolate(self._kept.original, tuned, chosen['alpha']))
+
+    def _trained_checkpoint(self, plan: Plan) -> Path:
+        """The best checkpoint where one was chosen, or the last."""
+        best = sorted(
+            self.work_dir.glob('best_*.pth'),
+            key=lambda path: path.stat().st_mtime)
+        return best[-1] if self.best and best else self._final(plan)
+
+    def _save(self, plan: Plan, weights: Mapping[str, Tensor]) -> None:
+        """Write the plain detector."""
         text = _write_config(plan.plain, self.work_dir / 'detector.py')
         save_atomically(
             dict(
-                state_dict=strip_state_dict(trained['state_dict']),
+                state_dict=weights,
                 meta=dict(
                     cfg=text,
                     dataset_meta=plan.plain.test_dataloader.dataset.metainfo.
                     to_dict())), self.work_dir / 'detector.pth')
 
-    def _evaluate(self, plan: Plan, processes: Config) -> None:
-        """Evaluate what was written, as ``tools/test.py`` would."""
-        cfg = _for_runner(plan.plain, processes, self.work_dir / EVALUATION,
-                          'detector.py')
-        cfg.load_from, cfg.resume = str(self.work_dir / 'detector.pth'), False
+    def _measure(self) -> None:
+        """Compare what was written with the detector that was given."""
+        if not self._kept.old:
+            return
+        try:
+            self._kept.report(
+                read_checkpoint(self.work_dir / 'detector.pth')['state_dict'])
+        except Exception as error:
+            raise RuntimeError(
+                f'{self.work_dir}/detector.pth is written; its comparison '
+                'with the original failed, and the same command tries it '
+                f'again: {type(error).__name__}: {one_line(error)}') from error
+
+    def _evaluate(self, plan: Plan, processes: Config, which: str) -> None:
+        """Evaluate what was written, or what the training began with.
+
+        As ``tools/test.py`` would. The detections of both are kept.
+        """
+        folder = self.work_dir / EVALUATION
+        cfg = _for_runner(plan.plain, processes, folder / which, 'detector.py')
+        weights = dict(
+            before=self.checkpoint, after=self.work_dir / 'detector.pth')
+        cfg.load_from, cfg.resume = str(weights[which]), False
+        cfg.test_evaluator.classwise = True
+        cfg.test_evaluator.outfile_prefix = str(folder / which)
         try:
             metrics = build_runner(cfg).test()
         except Exception as error:
@@ -466,13 +715,56 @@ class Finetuning:
                 f'{self.work_dir}/detector.pth is written; its evaluation '
                 'failed, and the same command tries it again: '
                 f'{type(error).__name__}: {one_line(error)}') from error
-        if is_main_process():
-            write_json(
-                self.work_dir / 'metrics.json', {
-                    key: None if math.isnan(value) else value
-                    for key, value in metrics.items()
-                },
-                indent=1)
+        if not is_main_process():
+            return
+        metrics = {
+            key: None if math.isnan(value) else value
+            for key, value in metrics.items()
+        }
+        write_json(folder / f'{which}.json', metrics, indent=1)
+        if which == AFTER:
+            of_groups = {
+                key: value
+                for key, value in metrics.items()
+                if not key.startswith('ov_coco/ap50_')
+            }
+            write_json(self.work_dir / 'metrics.json', of_groups, indent=1)
+
+    def _compares(self, plan: Plan) -> bool:
+        """Whether the first detector is still to be evaluated."""
+        return plan.plain.test_evaluator is not None \
+            and 'report' in self.leave \
+            and not (self.work_dir / LEAVES['report']).exists() \
+            and not (self.work_dir / EVALUATION / f'{BEFORE}.json').exists()
+
+    def _leave(self, plan: Plan) -> List[str]:
+        """Leave what is wanted beside the detector, and say what."""
+        inputs = self._inputs_read
+        meta = plan.plain.test_dataloader.dataset.metainfo
+        has_boxes = plan.plain.test_evaluator is not None
+        return Leaves(
+            self.work_dir, self.images, self.checkpoint,
+            build_vocabulary(
+                dict(
+                    names=list(meta.classes),
+                    base_names=list(meta.base_classes))), self.leave,
+            self.seed, [
+                boxes.notes for boxes in (inputs.boxes, inputs.val_boxes)
+                if boxes is not None
+            ], self._evaluated if has_boxes else None).write()
+
+    def _evaluated(self) -> Evaluated:
+        """What both detectors made of the images with boxes."""
+        folder = self.work_dir / EVALUATION
+        boxes = self._inputs_read.val_boxes
+        files = {which: folder / f'{which}' for which in (BEFORE, AFTER)}
+        return Evaluated(boxes.content, boxes.images, {
+            which: read_json(f'{file}.json')
+            for which, file in files.items()
+        }, {
+            which: read_detections(f'{file}.bbox.json')
+            for which, file in files.items()
+        })
 
     def _describe(self, plan: Plan) -> str:
         """What there is now."""
@@ -483,9 +775,35 @@ class Finetuning:
             lines.append(', '.join(
                 f'{group} AP50 {_percent(values[f"ov_coco/{group}_ap50"])}'
                 for group in ('base', 'novel', 'all')))
+        lines += self._describe_kept()
         if plan.finished:
             lines.append('was made before, complete')
         return '\n'.join(lines)
+
+    def _describe_kept(self) -> List[str]:
+        """What is known of the old words."""
+        lines = []
+        blend, file = self.work_dir / BLEND, self.work_dir / REPORT
+        if blend.exists():
+            chosen = json.loads(blend.read_text(encoding='utf-8'))
+            lines.append(f'blend: {chosen["alpha"]:g} of the tuned weights')
+        if not file.exists():
+            return lines
+        found = json.loads(file.read_text(encoding='utf-8'))
+        if 'old_ap50' in found:
+            lines.append('before -> after: ' +
+                         ', '.join(f'{group} words AP50 ' + ' -> '.join(
+                             _percent(found[f'{group}_ap50'][when])
+                             for when in ('before', 'after'))
+                                   for group in ('old', 'new')))
+        again = found['agreement']['found_again']
+        absent = found['not_named']
+        lines.append(
+            f'{len(found["old_words"])} old words in {found["images"]} of '
+            f'your images: {_percent(again)} % of what the original found is '
+            f'found again; new words where no caption names them: '
+            f'{absent["before"]} -> {absent["after"]}')
+        return lines
 
 
 def _join_processes(launcher: str) -> Config:

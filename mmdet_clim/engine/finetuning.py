@@ -2,11 +2,13 @@
 """One's own captions and a trained detector to a config that joins them."""
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
+
+from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 
 from .clim_config import PREFIX, add_clim
 from .finetune_grounding import (
@@ -49,6 +51,11 @@ class OwnData:
         val_images (Path, optional): Folder of the images of ``val_boxes``;
             that of ``boxes`` if not given.
         base_names (Sequence[str]): The classes that ``boxes`` has boxes of.
+        phrases (Mapping[str, Sequence[str]]): What else some classes are
+            called, by name and the name first.
+        examples (Path, optional): Vectors of some classes, for
+            ``ExampleTextEncoder``.
+        example_weight (float): Theirs.
     """
 
     captions: Path
@@ -59,12 +66,23 @@ class OwnData:
     box_images: Optional[Path] = None
     val_images: Optional[Path] = None
     base_names: Sequence[str] = ()
+    phrases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    examples: Optional[Path] = None
+    example_weight: float = 0.5
+
+    @property
+    def boxed_names(self) -> List[str]:
+        """The base classes: those of boxes, or all where there are none."""
+        base = [name for name in self.names if name in set(self.base_names)]
+        return base or list(self.names)
 
     @property
     def vocabulary(self) -> dict:
         """As ``build_vocabulary`` reads it."""
-        base = [name for name in self.names if name in set(self.base_names)]
-        return dict(names=list(self.names), base_names=base or self.names)
+        names, base = ([
+            ' | '.join(self.phrases.get(name, (name, ))) for name in group
+        ] for group in (self.names, self.boxed_names))
+        return dict(names=names, base_names=base)
 
     @property
     def image_folders(self) -> Tuple[Path, Path]:
@@ -117,7 +135,7 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     for key in [key for key in cfg if key.startswith(PREFIX)]:
         # They tell of other data.
         cfg.pop(key)
-    owners = list(_classifying(cfg.model))
+    owners = list(classifying_parts(cfg.model))
     if not owners and not reads_prompts(cfg):
         raise TypeError(
             'detector: expected a head with a vocabulary and a classifier, '
@@ -125,8 +143,11 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
             f'DINO, got {detector_type(cfg).__name__} without')
     for owner in owners:
         owner.vocabulary = data.vocabulary
+        if data.examples is not None:
+            owner.classifier.text_encoder = _with_examples(
+                owner.classifier, data)
     box_images, val_images = data.image_folders
-    base = data.vocabulary['base_names']
+    base = data.boxed_names
     common = dict(
         type='mmdet_clim.OVCocoDataset',
         metainfo=dict(
@@ -138,12 +159,13 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
         _leave_out(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper',
                    'param_scheduler')
     else:
-        cfg.train_dataloader.dataset = ConfigDict(
-            common,
-            ann_file=str(data.boxes.absolute()),
-            data_prefix=dict(img=f'{box_images}/'),
-            filter_cfg=dict(filter_empty_gt=True),
-            pipeline=_pipeline(cfg.train_dataloader.dataset))
+        cfg.train_dataloader.dataset = _in_place_of(
+            cfg.train_dataloader.dataset,
+            ConfigDict(
+                common,
+                ann_file=str(data.boxes.absolute()),
+                data_prefix=dict(img=f'{box_images}/'),
+                filter_cfg=dict(filter_empty_gt=True)))
     # Inference reads classes and pipeline of a test set that has no images.
     test = ConfigDict(
         common, test_mode=True, pipeline=cfg.test_dataloader.dataset.pipeline)
@@ -166,6 +188,16 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     return cfg
 
 
+def _with_examples(classifier: ConfigDict, data: OwnData) -> ConfigDict:
+    """A text encoder that knows examples of some classes."""
+    return ConfigDict(
+        type='mmdet_clim.ExampleTextEncoder',
+        encoder=classifier.text_encoder,
+        file=str(data.examples.absolute()),
+        templates=classifier.get('templates', DEFAULT_TEMPLATES),
+        weight=data.example_weight)
+
+
 def _leave_out(cfg: Config, *keys: str) -> None:
     """Say that a config has none, whatever it inherited."""
     for key in keys:
@@ -180,7 +212,10 @@ def finetune_config(cfg: Config,
                     lr: float = 1e-4,
                     workers: int = 2,
                     lr_mult: Optional[Mapping[str, float]] = None,
-                    ema: bool = False) -> Config:
+                    ema: bool = False,
+                    old_words: Sequence[str] = (),
+                    distil: float = 0.0,
+                    best: bool = False) -> Config:
     """A config that trains a detector on one's own captions with CLIM.
 
     A batch is half of boxed images, where there are any; of the rest, a
@@ -203,6 +238,10 @@ def finetune_config(cfg: Config,
             keeps a part as it is.
         ema (bool): Whether checkpoints hold the mean of the weights over
             about the last tenth of the training.
+        old_words (Sequence[str]): What ``distil`` keeps.
+        distil (float): Weight of the original's responses to them.
+        best (bool): Whether to evaluate at every checkpoint and keep the
+            best one.
 
     Returns:
         Config: To hand to MMEngine's ``Runner``.
@@ -219,6 +258,17 @@ def finetune_config(cfg: Config,
     scale = resize_scale(plain)
     prompted = reads_prompts(plain)
     ratio = _ratio(batch_size, has_boxes, whole_images=not prompted)
+    fragment = dict(
+        _sources(data, scale, whole_images=not prompted),
+        **(_prompts if prompted else _texts)(plain, data))
+    if distil:
+        if prompted:
+            raise TypeError(
+                '--distil: expected a detector that classifies regions by '
+                f'text, got {detector_type(plain).__name__}; --replay and '
+                '--blend keep its words')
+        fragment['clim_objectives']['old_words'] = _old_words(
+            plain, checkpoint, old_words, distil)
     boxed = max(ratio[0], 1)
     plain.train_dataloader = dict(
         batch_size=boxed,
@@ -227,12 +277,7 @@ def finetune_config(cfg: Config,
         # Without boxes, the place of a source that is left out again.
         dataset=plain.train_dataloader.dataset if data.boxes else {})
     new = add_clim(
-        plain,
-        Config(
-            dict(
-                _sources(data, scale, whole_images=not prompted),
-                **(_prompts if prompted else _texts)(plain, data),
-                clim_source_ratio=[boxed, *ratio[1:]])))
+        plain, Config(dict(fragment, clim_source_ratio=[boxed, *ratio[1:]])))
     if data.boxes is None:
         loader = new.train_dataloader
         loader.dataset.datasets = loader.dataset.datasets[1:]
@@ -252,6 +297,12 @@ def finetune_config(cfg: Config,
         })
     if data.val_boxes is None:
         _leave_out(new, 'test_dataloader')
+        if best:
+            raise ValueError('--best: expected --val-boxes to evaluate on')
+    if best:
+        new.train_cfg.val_interval = new.default_hooks.checkpoint.interval
+        new.default_hooks.checkpoint.update(
+            save_best='ov_coco/all_ap50', rule='greater')
     new.load_from = str(checkpoint.absolute())
     new.resume = False
     return new
@@ -287,17 +338,28 @@ def _ratio(batch_size: int, has_boxes: bool, whole_images: bool) -> List[int]:
     return [boxes, whole, captioned - whole]
 
 
-def _classifying(part) -> Iterator[ConfigDict]:
-    """The configs of parts with a vocabulary and a text classifier."""
+def classifying_parts(part) -> Iterator[ConfigDict]:
+    """The configs of parts with a vocabulary and a text classifier.
+
+    Args:
+        part: A model's config, or a part of one.
+    """
     if isinstance(part, (list, tuple)):
         for child in part:
-            yield from _classifying(child)
+            yield from classifying_parts(child)
     elif isinstance(part, dict):
         if 'vocabulary' in part and 'classifier' in part:
             yield part
             return
         for child in part.values():
-            yield from _classifying(child)
+            yield from classifying_parts(child)
+
+
+def _in_place_of(host: ConfigDict, own: ConfigDict) -> ConfigDict:
+    """A data set with the pipeline of a host's, which may mix images."""
+    if str(host.type).endswith('MultiImageMixDataset'):
+        return ConfigDict(host, dataset=_in_place_of(host.dataset, own))
+    return ConfigDict(own, pipeline=_pipeline(host))
 
 
 def _pipeline(dataset: ConfigDict) -> list:
@@ -353,7 +415,7 @@ def _prompts(cfg: Config, data: OwnData) -> dict:
 
 def _texts(cfg: Config, data: OwnData) -> dict:
     """Objectives and texts of a detector that classifies by text."""
-    classifier = next(_classifying(cfg.model)).classifier
+    classifier = next(classifying_parts(cfg.model)).classifier
     biased = classifier.get('bias', -20.0) is not None
     loss = dict(
         type='mmdet_clim.CLIMRegionLoss',
@@ -372,13 +434,28 @@ def _texts(cfg: Config, data: OwnData) -> dict:
             tag=dict(
                 type='mmdet_clim.RegionTagObjective',
                 vocabulary=data.vocabulary,
-                templates=classifier.get('templates', ('a photo of a {}.', )),
+                templates=classifier.get('templates', DEFAULT_TEMPLATES),
                 num_compositions=0,
                 loss=dict(
                     loss,
                     bias=TAG_BIAS if biased else None,
                     positive_reduction='sum',
                     loss_weight=TAG_WEIGHT))))
+
+
+def _old_words(cfg: Config, checkpoint: Path, old_words: Sequence[str],
+               weight: float) -> dict:
+    """The objective that keeps the original's responses."""
+    if not old_words:
+        raise ValueError('--distil: expected words to --keep, got none')
+    classifier = next(classifying_parts(cfg.model)).classifier
+    return dict(
+        type='mmdet_clim.OldWordsObjective',
+        detector=cfg.model,
+        checkpoint=str(checkpoint.absolute()),
+        vocabulary=list(old_words),
+        templates=classifier.get('templates', DEFAULT_TEMPLATES),
+        loss_weight=weight)
 
 
 def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:

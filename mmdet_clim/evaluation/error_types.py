@@ -112,6 +112,42 @@ def first_detections(objects: Sequence[Mapping],
             for detection, kind in _typed(objects, first, iou)]
 
 
+def confusions(objects: Sequence[Mapping],
+               detections: Sequence[Mapping],
+               iou: float = 0.5) -> Counter:
+    """What objects are taken for.
+
+    Of as many best detections of each class as it has objects, those at the
+    place of an object of another class; each with the class of the object
+    that it overlaps most.
+
+    Args:
+        objects (Sequence[dict]): As in :func:`error_types`.
+        detections (Sequence[dict]): As there.
+        iou (float): As there.
+
+    Returns:
+        Counter: (category id of the object, that of the detection) to count.
+    """
+    of_image: Dict[int, List[Mapping]] = defaultdict(list)
+    room = Counter()
+    for entry in objects:
+        if not entry.get('iscrowd', 0):
+            of_image[entry['image_id']].append(entry)
+            room[entry['category_id']] += 1
+    pairs: Counter = Counter()
+    for detection, kind in _typed(objects, detections, iou):
+        if room[detection['category_id']] <= 0:
+            continue
+        room[detection['category_id']] -= 1
+        if kind == 'class':
+            here = of_image[detection['image_id']]
+            overlaps = bbox_overlaps(_corners([detection]), _corners(here))[0]
+            taken = here[int(overlaps.argmax())]['category_id']
+            pairs[taken, detection['category_id']] += 1
+    return pairs
+
+
 def _typed(objects: Sequence[Mapping], detections: Sequence[Mapping],
            iou: float) -> Iterator[Tuple[Mapping, str]]:
     """Each detection, best score first, and its type."""

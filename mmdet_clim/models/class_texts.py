@@ -14,7 +14,7 @@ from .text_encoders import (
     BaseTextEncoder,
     Templates,
     check_distinct,
-    encode_classes,
+    encode_phrases,
     resolve_templates,
 )
 
@@ -35,8 +35,8 @@ class ClassTexts(Constants):
                  templates: Templates = DEFAULT_TEMPLATES) -> None:
         super().__init__()
         self.templates = resolve_templates(templates)
-        self._set(build_vocabulary(vocabulary))
         self.has_embeddings = False
+        self._set(build_vocabulary(vocabulary))
 
     def __len__(self) -> int:
         return len(self.vocabulary)
@@ -46,11 +46,35 @@ class ClassTexts(Constants):
         self['is_base'] = torch.tensor(vocabulary.is_base)
         self['image_counts'] = torch.tensor(vocabulary.image_counts
                                             or [1] * len(vocabulary)).float()
+        self['class_of_text'] = torch.tensor(vocabulary.class_of_text)
 
     @property
     def embeddings(self) -> Tensor:
-        """Unit vectors (C, D), float32."""
+        """Unit vectors (C, D), float32; the mean of a class's phrases."""
         return self['embeddings']
+
+    @embeddings.setter
+    def embeddings(self, embeddings: Tensor) -> None:
+        self['embeddings'] = embeddings
+        self['phrases'] = None
+
+    @property
+    def text_embeddings(self) -> Tensor:
+        """Unit vectors (P, D), float32, of all phrases of all classes."""
+        phrases = self['phrases']
+        return self.embeddings if phrases is None else phrases
+
+    def cosines(self, vectors: Tensor) -> Tensor:
+        """Unit vectors (N, D) to their cosines (N, C) with the classes.
+
+        Of a class of several phrases, that of the best one.
+        """
+        if self['phrases'] is None:
+            return vectors @ self.embeddings.t()
+        of_phrases = vectors @ self['phrases'].t()
+        index = self['class_of_text'].expand(len(vectors), -1)
+        nothing = vectors.new_full((len(vectors), len(self)), -torch.inf)
+        return nothing.scatter_reduce(1, index, of_phrases, 'amax')
 
     @property
     def is_base(self) -> Tensor:
@@ -66,12 +90,19 @@ class ClassTexts(Constants):
         """Unit vectors (C, D) of the classes, encoded when first asked for."""
         if not self.has_embeddings:
             self.set_embeddings(
-                encode_classes(text_encoder, self.vocabulary, self.templates))
+                encode_phrases(text_encoder, self.vocabulary, self.templates))
         return self.embeddings
 
     def set_embeddings(self, embeddings: Tensor) -> None:
-        """Take embeddings (C, D) of any norm."""
-        self['embeddings'] = F.normalize(embeddings.detach().float(), dim=1)
+        """Take embeddings (P, D) of the phrases, of any norm."""
+        phrases = F.normalize(embeddings.detach().float(), dim=1)
+        self.embeddings = phrases
+        if self.vocabulary.phrases is not None:
+            total = phrases.new_zeros(len(self), phrases.shape[1])
+            label = self['class_of_text'].to(phrases.device)
+            self.embeddings = F.normalize(
+                total.index_add(0, label, phrases), dim=1)
+            self['phrases'] = phrases
         self.has_embeddings = True
 
     def set_vocabulary(self,
@@ -81,8 +112,9 @@ class ClassTexts(Constants):
 
         Args:
             vocabulary: Anything that ``build_vocabulary`` reads.
-            embeddings (Tensor, optional): Their embeddings (C, D), of any
-                norm; without them, they are encoded when next asked for.
+            embeddings (Tensor, optional): Embeddings (P, D) of its phrases,
+                of any norm; without them, they are encoded when next asked
+                for.
 
         Returns:
             Vocabulary: The vocabulary now in use.
@@ -94,19 +126,21 @@ class ClassTexts(Constants):
         """
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is not None:
-            if embeddings.ndim != 2 or len(embeddings) != len(vocabulary):
+            texts = vocabulary.texts
+            if embeddings.ndim != 2 or len(embeddings) != len(texts):
                 raise ValueError(
-                    f'embeddings: expected shape ({len(vocabulary)}, D) for '
+                    f'embeddings: expected shape ({len(texts)}, D) for '
                     f'{len(vocabulary)} classes, got '
                     f'{tuple(embeddings.shape)}')
-            check_distinct(vocabulary.names, embeddings)
+            check_distinct(texts, embeddings)
             width = self.embeddings.shape[1] if self.has_embeddings else None
             if width not in (None, embeddings.shape[1]):
                 raise ValueError(
                     f'embeddings: this classifier has width {width}, got '
                     f'{embeddings.shape[1]}')
+            self._set(vocabulary)
             self.set_embeddings(embeddings)
         else:
             self.has_embeddings = False
-        self._set(vocabulary)
+            self._set(vocabulary)
         return vocabulary

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Tensors that follow from the config, and are neither trained nor saved."""
-from typing import Dict
+from typing import Dict, Optional
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class Constants(nn.Module):
     def __init__(self, **values: Tensor) -> None:
         super().__init__()
         self._probe = torch.zeros(0)
-        self._values: Dict[str, Tensor] = {}
+        self._values: Dict[str, Optional[Tensor]] = {}
         for name, value in values.items():
             self[name] = value
 
@@ -30,16 +30,18 @@ class Constants(nn.Module):
         """Where they are."""
         return self._probe.device
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Optional[Tensor]:
         return self._values[name]
 
-    def __setitem__(self, name: str, value: Tensor) -> None:
-        self._values[name] = value.detach().to(self.device)
+    def __setitem__(self, name: str, value: Optional[Tensor]) -> None:
+        if value is not None:
+            value = value.detach().to(self.device)
+        self._values[name] = value
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
         # Only the device is taken over.
         self._probe = torch.zeros(0, device=fn(self._probe).device)
         for name, value in self._values.items():
-            self._values[name] = value.to(self.device)
+            self[name] = value
         return self

@@ -12,21 +12,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.models.detectors import GLIP, TwoStageDetector
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from PIL import ExifTags, Image
 
-from mmdet_clim.apis import (
-    Canvas,
-    CLIMInferencer,
-    OnnxDetector,
-    canvas_of,
-    export_onnx,
-)
+from mmdet_clim.apis import CLIMInferencer, OnnxDetector, export_onnx
+from mmdet_clim.apis.onnx_export import onnx_graph
+from mmdet_clim.apis.onnx_image import OnnxImage
 from mmdet_clim.engine.finetuning import resize_scale
-from mmdet_clim.registry import MODELS
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.registry import MODELS, TRANSFORMS
 
 CONFIGS = 'configs/openmoji'
 SCALE = (128, 128)
@@ -102,16 +100,14 @@ def fpn():
     return cfg
 
 
-def predict(detector, image, canvas=None):
+def predict(detector, image, padding=None):
     """mmdet's own way from pixels to boxes."""
-    from mmdet.datasets.transforms import Pad, Resize
+    from mmdet.datasets.transforms import Resize
     results = Resize(
         scale=SCALE, keep_ratio=True)(
             dict(img=image, img_shape=image.shape[:2]))
-    if canvas is not None:
-        results = Pad(
-            size=canvas.size, pad_val=dict(img=canvas.colour))(
-                results)
+    if padding is not None:
+        results = padding(results)
     pixels = torch.from_numpy(results['img'].transpose(2, 0, 1).copy())
     sample = DetDataSample(
         metainfo=dict(
@@ -121,24 +117,33 @@ def predict(detector, image, canvas=None):
     with torch.no_grad():
         found = detector.test_step(
             dict(inputs=[pixels], data_samples=[sample]))[0].pred_instances
-    classes = detector.roi_head.bbox_head.vocabulary.names
+    classes = classifying(detector).vocabulary.names
     return dict(
         names=[classes[label] for label in found.labels],
         boxes=found.bboxes.numpy(),
         scores=found.scores.numpy())
 
 
-def check(detector, images, tools, file, vocabularies, canvas=None):
+def classifying(detector):
+    """The head that has the classes."""
+    if isinstance(detector, TwoStageDetector):
+        return detector.roi_head.bbox_head
+    return detector.bbox_head
+
+
+def check(detector, images, tools, file, vocabularies, padding=None):
     """The same boxes and scores for every image and vocabulary."""
-    export_onnx(detector, SCALE, file, canvas)
+    export_onnx(detector, SCALE, file, padding)
+    assert not any(part.training for part in detector.modules())
     run = tools['run_onnx'].OnnxRunner(file)
     for vocabulary in vocabularies:
-        head = detector.roi_head.bbox_head
+        head = classifying(detector)
         head.set_vocabulary(vocabulary)
         names = head.vocabulary.names
-        vectors = head.fc_cls.class_embeddings.numpy()
+        vectors = next(m.class_embeddings for m in head.modules()
+                       if isinstance(m, ZeroShotClassifier)).numpy()
         for image in images:
-            expected = predict(detector, image, canvas)
+            expected = predict(detector, image, padding)
             found = run(image, names, vectors)
             assert len(expected['names'])
             assert list(found['scores']) == sorted(
@@ -165,6 +170,68 @@ def test_a_feature_pyramid(images, tools, tmp_path):
     check(detector.eval(), images, tools, tmp_path / 'fpn.onnx', VOCABULARIES)
 
 
+def dense(name):
+    """A random detector with a dense head, and the Pad of its pipeline."""
+    init_default_scope('mmdet')
+    cfg = get_config(f'mmdet::{name}')
+    model = cfg.model
+    model.backbone.init_cfg = None
+    head = model.bbox_head
+    if model.backbone.type == 'ResNet':
+        model.backbone.depth = 18
+        model.neck.update(in_channels=[64, 128, 256, 512], out_channels=16)
+        head.update(in_channels=16, feat_channels=16, stacked_convs=1)
+        if head.type in ('FCOSHead', 'ATSSHead'):
+            head.norm_cfg = dict(type='GN', num_groups=4)
+    model.bbox_head = ConfigDict(
+        type='mmdet_clim.ZeroShotHead',
+        head=head,
+        vocabulary=dict(dataset='mmdet_clim.OVCocoDataset'),
+        classifier=dict(text_encoder=TEXTS, bias=-1.5))
+    torch.manual_seed(0)
+    detector = MODELS.build(model).eval()
+    for layer in detector.bbox_head.class_layers:
+        layer.reset_parameters()
+    padding = [dict(s) for s in cfg.test_pipeline if s.type == 'Pad']
+    for step in padding:
+        if 'size' in step:
+            step['size'] = SCALE
+    return detector, TRANSFORMS.build(padding[0]) if padding else None
+
+
+@pytest.mark.parametrize('name', [
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'atss/atss_r50_fpn_1x_coco.py',
+    'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    'yolox/yolox_tiny_8xb8-300e_coco.py',
+    'retinanet/retinanet_r50_fpn_1x_coco.py',
+])
+def test_dense_heads(name, images, tools, tmp_path):
+    """With 65 classes of one prior each, nms_pre leaves some out."""
+    detector, padding = dense(name)
+    head = detector.bbox_head
+    if 'yolox' in name:
+        # Random ones have sides of e to the power of hundreds.
+        for layer in head.multi_level_conv_reg:
+            layer.weight.data *= 1e-6
+            layer.bias.data[2:] = 1.
+    if 'atss' in name:
+        head.test_cfg.min_bbox_size = 30
+    check(detector, images, tools, tmp_path / 'dense.onnx', VOCABULARIES[:2],
+          padding)
+
+
+def test_a_dense_head_that_finds_nothing(tools, tmp_path):
+    for name in ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+                 'yolox/yolox_tiny_8xb8-300e_coco.py'):
+        detector, padding = dense(name)
+        detector.bbox_head.test_cfg.score_thr = 2.
+        export_onnx(detector, SCALE, tmp_path / 'none.onnx', padding)
+        run = tools['run_onnx'].OnnxRunner(tmp_path / 'none.onnx')
+        found = run(np.full((30, 40, 3), 9, np.uint8), ['a'], np.eye(1, 384))
+        assert found['boxes'].shape == (0, 4) and found['names'] == []
+
+
 def test_on_a_frozen_clip(repository, images, tools, tmp_path, monkeypatch):
     """F-ViT: its tower scores in the graph too, base and novel apart.
 
@@ -183,25 +250,11 @@ def test_on_a_frozen_clip(repository, images, tools, tmp_path, monkeypatch):
     detector = MODELS.build(cfg.model)
     detector.init_weights()
     (tmp_path / 'out').mkdir()
+    canvas = dict(
+        type='mmdet.Pad', size=(160, 128), pad_val=dict(img=(104, 117, 123)))
     check(detector.eval(), images, tools, tmp_path / 'out' / 'fvit.onnx',
           (dict(dataset='mmdet_clim.OVCocoDataset'), ),
-          Canvas((160, 128), (104, 117, 123)))
-
-
-def test_the_canvas_of_a_test_pipeline(repository):
-    """F-ViT's squares, in CLIP's mean colour; most pipelines have none."""
-    cfg = Config.fromfile(repository /
-                          'configs/fvit/ov_coco/fvit_vit-b-16_3e_ov-coco.py')
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    assert canvas_of(pipeline) == Canvas((640, 640), (104, 117, 123))
-    plain = [step for step in pipeline if step.type != 'mmdet.Pad']
-    assert canvas_of(plain) is None
-    pad = dict(type='Pad', size=(8, 4), pad_val=7)
-    assert canvas_of([*plain, pad]) == Canvas((8, 4), (7, 7, 7))
-    pad = dict(type='mmdet.Pad', size=(8, 4))
-    assert canvas_of([pad]) == Canvas((8, 4), (0, 0, 0))
-    with pytest.raises(ValueError, match='a Pad with a size'):
-        canvas_of([dict(type='Pad', size_divisor=32)])
+          TRANSFORMS.build(canvas))
 
 
 def test_the_tools(repository, openmoji_root, run_tool, tmp_path):
@@ -230,6 +283,46 @@ def test_the_tools(repository, openmoji_root, run_tool, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found['boxes']) == len(found['names']) > 0
+
+
+def test_paddings_of_the_image(tools, tmp_path):
+    """Of each kind and colour, as mmdet pads; no other has a graph.
+
+    The image has its size: a resized one may be a level apart.
+    """
+    from mmdet.datasets.transforms import Resize
+    from mmdet.models.data_preprocessors import DetDataPreprocessor
+    preprocessor = DetDataPreprocessor(
+        mean=[1., 2, 3],
+        std=[2., 3, 4],
+        bgr_to_rgb=True,
+        pad_size_divisor=32,
+        pad_value=5)
+    image = np.random.default_rng(0).integers(0, 256, (71, 128, 3), np.uint8)
+    for pad in (dict(size=(150, 140), pad_val=dict(img=(104, 117, 123))),
+                dict(size_divisor=50), dict(pad_to_square=True, pad_val=7),
+                dict(pad_to_square=True, size_divisor=48), None):
+        results = Resize(
+            scale=SCALE, keep_ratio=True)(
+                dict(img=image, img_shape=image.shape[:2]))
+        padding = None
+        if pad is not None:
+            padding = TRANSFORMS.build(dict(pad, type='mmdet.Pad'))
+            results = padding(results)
+        pixels = torch.from_numpy(results['img'].transpose(2, 0, 1).copy())
+        sample = DetDataSample(metainfo=dict(img_shape=results['img_shape']))
+        expected = preprocessor(
+            dict(inputs=[pixels], data_samples=[sample]), False)['inputs']
+        found, size, factors = OnnxImage(preprocessor, SCALE, padding)(
+            torch.from_numpy(image))
+        torch.testing.assert_close(found, expected)
+        assert tuple(size.tolist()) == results['img_shape']
+        assert factors.tolist() == [1] * 4
+    with pytest.raises(TypeError, match="padding_mode='constant' of the Pad"):
+        OnnxImage(
+            preprocessor, SCALE,
+            TRANSFORMS.build(
+                dict(type='mmdet.Pad', size=(9, 9), padding_mode='edge')))
 
 
 def test_what_the_runner_refuses(c4, tools, tmp_path):
@@ -406,12 +499,39 @@ def test_wrong_options(run_tool, options, message):
     assert code == 2 and message in log
 
 
-def test_what_is_not_exported():
+@pytest.mark.parametrize('name, change, message', [
+    ('retinanet/retinanet_r18_fpn_1x_coco.py', {},
+     'ZeroShotHead as bbox_head, got RetinaHead'),
+    ('gfl/gfl_r50_fpn_1x_coco.py', {}, 'makes boxes in its own way'),
+    ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+     dict(nms=dict(type='soft_nms')), "NMS of the type 'nms'.*soft_nms"),
+    ('ssd/ssd300_coco.py', {}, 'expected a sigmoid'),
+    ('detr/detr_r50_8xb2-150e_coco.py', {},
+     'or one with a dense head, got DE'),
+])
+def test_dense_heads_that_are_not_exported(name, change, message):
     init_default_scope('mmdet')
-    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py').model
-    cfg.backbone.init_cfg = None
-    with pytest.raises(TypeError, match='two-stage detector, got RetinaNet'):
-        OnnxDetector(MODELS.build(cfg), SCALE)
+    model = get_config(f'mmdet::{name}').model
+    model.backbone.update(init_cfg=None)
+    if name.startswith(('gfl', 'fcos', 'ssd')):
+        model.bbox_head = ConfigDict(
+            type='mmdet_clim.ZeroShotHead',
+            head=model.bbox_head,
+            vocabulary=['cat'],
+            classifier=dict(text_encoder=TEXTS))
+    model.test_cfg.update(change)
+    detector = MODELS.build(model)
+    with pytest.raises(TypeError, match=message):
+        onnx_graph(detector, SCALE)
+
+
+def test_grounding_detectors_are_not_exported():
+    with pytest.raises(TypeError, match='GLIP reads its classes as a text'):
+        onnx_graph(GLIP.__new__(GLIP), SCALE)
+
+
+def test_two_stage_detectors_that_are_not_exported():
+    init_default_scope('mmdet')
     cfg = fpn()
     cfg.roi_head.bbox_head.reg_class_agnostic = False
     with pytest.raises(TypeError, match='reg_class_agnostic=True'):

@@ -78,7 +78,9 @@ def options(detector, own, openmoji_root):
         val_images=openmoji_root / 'val2017',
         iterations=4,
         batch_size=3,
-        workers=1)
+        workers=1,
+        leave=(),
+        keep=('none', ))
 
 
 def command(options, work_dir, *more):
@@ -86,7 +88,8 @@ def command(options, work_dir, *more):
     words = ['--work-dir', work_dir]
     for key, value in options.items():
         if value is not None:
-            words += [f'--{key.replace("_", "-")}', value]
+            values = value if isinstance(value, tuple) else (value, )
+            words += [f'--{key.replace("_", "-")}', *values]
     return (*words, *more)
 
 

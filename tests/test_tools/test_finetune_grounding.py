@@ -64,7 +64,8 @@ def captioned(openmoji_root, tmp_path):
 
 
 @pytest.mark.parametrize('name', list(PRETRAINED))
-def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path):
+def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path,
+                          capsys):
     """Captions alone; with boxes where the config does not only test."""
     config, weights = host(name, bert, tmp_path)
     annotations = openmoji_root / 'annotations'
@@ -81,7 +82,14 @@ def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path):
         work_dir=tmp_path / 'out',
         iterations=1,
         batch_size=2,
-        workers=0).run()
+        workers=0,
+        leave=('labels', 'onnx')).run()
+    # Which has no graph.
+    assert 'no detector.onnx: export: ' in capsys.readouterr().out
+    assert not (tmp_path / 'out' / 'detector.onnx').exists()
+    labels = json.loads((tmp_path / 'out/pseudo_labels.json').read_text())
+    assert len(labels['images']) == len(
+        list(captioned['images'].glob('*.txt')))
     trained = Config.fromfile(tmp_path / 'out' / 'finetune.py')
     assert trained.train_dataloader.sampler.source_ratio == ([1, 1]
                                                              if boxes else [2])

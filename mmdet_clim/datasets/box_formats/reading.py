@@ -28,11 +28,13 @@ class OwnBoxes:
         content (dict): As a COCO JSON holds it.
         images (Path): Folder of the images.
         file (Path, optional): The file, where it is a COCO JSON itself.
+        notes (str): What was repaired and left out, in one line.
     """
 
     content: dict
     images: Path
     file: Optional[Path] = None
+    notes: str = ''
 
 
 def read_boxes(source: Path,
@@ -91,8 +93,8 @@ def read_boxes(source: Path,
         read_size=file_sizes(folder),
         clip=clip,
         skip_unreadable=clip)
-    return OwnBoxes(
-        check_coco(content, checker, need_boxes=True), folder, file)
+    content = check_coco(content, checker, need_boxes=True)
+    return OwnBoxes(content, folder, file, checker.report())
 
 
 def _file_of(folder: Path) -> tuple:

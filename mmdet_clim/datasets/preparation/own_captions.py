@@ -98,11 +98,12 @@ def own_classes(vocabulary: Vocabulary,
     unknown = sorted(set(synonyms) - set(vocabulary.names))
     if unknown:
         raise ValueError(f'synonyms: expected classes as keys, got {unknown}')
+    phrases = vocabulary.phrases or [(name, ) for name in vocabulary.names]
     return TagClasses(
         vocabulary.names, tuple(range(1,
                                       len(vocabulary) + 1)),
-        tuple((name, *typed_list(synonyms, name, str, 'synonyms'))
-              for name in vocabulary.names))
+        tuple((*of, *typed_list(synonyms, of[0], str, 'synonyms'))
+              for of in phrases))
 
 
 def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],

@@ -1,13 +1,24 @@
 # Licensed under the Apache License, Version 2.0.
 """Images that have names of classes and no captions."""
 import logging
+import os
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple, Union
+from typing import (
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from mmengine.logging import print_log
 
+from ..coco_annotations import image_file_name
 from ..image_text import IMAGE_SUFFIXES
 from ..tables import TABLES, table_rows
 from ..text_files import is_text, read_lines
@@ -15,6 +26,8 @@ from .files import linked_folders
 
 #: Says that the folder of an image is its class.
 FOLDERS = 'folders'
+#: Says that the boxes of an image have its classes.
+BOXES = 'boxes'
 IMAGE_COLUMNS = ('file_name', 'filename', 'file', 'image', 'image_path',
                  'path')
 
@@ -45,6 +58,47 @@ def tagged_images(source: Union[str, Path], images: Path,
         pairs = _of_folders(images)
     else:
         pairs = _of_table(Path(source))
+    return _entries(pairs, names, f'{source}: expected images with tags in '
+                    f'{images}')
+
+
+def boxed_images(content: Mapping, folder: Path, images: Path,
+                 names: Sequence[str]) -> List[dict]:
+    """Images with the classes of their boxes as tags.
+
+    Args:
+        content (Mapping): The boxes, as a COCO JSON holds them, checked.
+        folder (Path): Folder of the images of the boxes.
+        images (Path): Folder of the captioned images, the same or one above
+            or below; images elsewhere are left out.
+        names (Sequence[str]): The vocabulary; others are left out.
+
+    Returns:
+        list[dict]: As of :func:`tagged_images`.
+
+    Raises:
+        ValueError: If no image below ``images`` has a box of the vocabulary.
+    """
+    root = images.absolute()
+    files = {
+        entry['id']:
+        Path(os.path.normpath(folder.absolute() / image_file_name(entry)))
+        for entry in content['images']
+    }
+    classes = {c['id']: c['name'] for c in content['categories']}
+    pairs = [(path.relative_to(root).as_posix(), name)
+             for path, name in ((files[entry['image_id']],
+                                 classes[entry['category_id']])
+                                for entry in content['annotations'])
+             if name in set(names) and path.is_relative_to(root)]
+    return _entries(
+        pairs, names, f'--tags {BOXES}: expected boxes of the '
+        f'vocabulary in images below {images}')
+
+
+def _entries(pairs: Iterable[Tuple[str, str]], names: Sequence[str],
+             expected: str) -> List[dict]:
+    """Images and tags, one by one, as a captions file has them."""
     spelled = {_key(name): name for name in names}
     found: Dict[str, List[str]] = defaultdict(list)
     for name, tag in pairs:
@@ -52,8 +106,7 @@ def tagged_images(source: Union[str, Path], images: Path,
         if tag not in found[name]:
             found[name].append(tag)
     if not found:
-        raise ValueError(f'{source}: expected images with tags in {images}, '
-                         'got none')
+        raise ValueError(f'{expected}, got none')
     return [
         dict(file_name=name, caption=', '.join(tags), tags=tags)
         for name, tags in found.items()

@@ -54,7 +54,8 @@ class ZeroShotDenseMixin:
         layers = self.class_layers
         vocabulary = layers[0].set_vocabulary(vocabulary, embeddings)
         for layer in layers[1:]:
-            layer.set_vocabulary(vocabulary, layers[0].class_embeddings)
+            layer.set_vocabulary(vocabulary,
+                                 layers[0].class_texts.text_embeddings)
         self.num_classes = len(vocabulary)
         background = layers[0].background is not None
         self.cls_out_channels = self.num_classes + background

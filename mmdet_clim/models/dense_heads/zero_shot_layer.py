@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
-from typing import List, Optional, Tuple
+from typing import List, Optional
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +114,10 @@ class ZeroShotLayer(ZeroShotClassifier):
         Returns:
             Tensor: Shape (N, num_priors, D, H, W).
         """
-        return embeddings.unflatten(1, (self.num_priors, -1))
+        # Not unflatten: a traced graph has its sizes as constants.
+        images, width, height, length = embeddings.shape
+        return embeddings.reshape(images, self.num_priors,
+                                  width // self.num_priors, height, length)
 
     def score(self, embeddings: Tensor) -> Tensor:
         """Embeddings (N, D), any norm, to logits (N, classes), float32."""
@@ -139,10 +142,10 @@ class ZeroShotLayer(ZeroShotClassifier):
             self.seen.append(of_priors.mean(1))
             return embeddings.new_zeros(
                 len(embeddings), self.out_features, *embeddings.shape[2:])
-        logits = self._score_last(of_priors.movedim(2, -1))
-        return logits.movedim(-1, 2).flatten(1, 2).contiguous()
+        logits = self._score_last(of_priors.permute(0, 1, 3, 4, 2))
+        return logits.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
 
     def _score_last(self, embeddings: Tensor) -> Tensor:
         """Embeddings (..., D) to logits (..., classes)."""
-        shape: Tuple[int, ...] = embeddings.shape[:-1]
-        return self.score(embeddings.flatten(0, -2)).unflatten(0, shape)
+        logits = self.score(embeddings.flatten(0, -2))
+        return logits.reshape(*embeddings.shape[:-1], logits.shape[1])

@@ -17,6 +17,7 @@ from .context import (
     TilesAlone,
 )
 from .grounding import GroundingObjective
+from .old_words import OldWordsObjective
 from .region_caption import RegionCaptionObjective
 from .region_pseudo_label import RegionPseudoLabelObjective
 from .region_tag import RegionTagObjective
@@ -26,7 +27,8 @@ __all__ = [
     'AnnotatedContext', 'BagDistillationObjective', 'BagOfRegionsObjective',
     'BagReader', 'BaseObjective', 'BaseRegionObjective', 'BranchContext',
     'BranchStage', 'ClassTexts', 'GroundingObjective', 'LikelyObjects',
-    'Proposals', 'RegionCaptionObjective', 'RegionPseudoLabelObjective',
-    'RegionTagObjective', 'Regions', 'SampledBags', 'TileBatch',
-    'TileProposals', 'TilesAlone', 'compose_tiles', 'union_boxes'
+    'OldWordsObjective', 'Proposals', 'RegionCaptionObjective',
+    'RegionPseudoLabelObjective', 'RegionTagObjective', 'Regions',
+    'SampledBags', 'TileBatch', 'TileProposals', 'TilesAlone', 'compose_tiles',
+    'union_boxes'
 ]

@@ -123,12 +123,14 @@ class FViTRoIHead(StandardRoIHead):
         """
         found = super().predict_bbox(
             x, batch_img_metas, rpn_results_list, None, rescale=rescale)
-        texts = self.bbox_head.fc_cls.all_embeddings()
-        is_base = torch.tensor(self.is_base, device=texts.device)
+        classifier = self.bbox_head.fc_cls
+        is_base = torch.tensor(
+            self.is_base, device=classifier.class_embeddings.device)
         detections = []
         for of_image, proposals in zip(found, rpn_results_list):
-            clip = (self.clip_temperature *
-                    proposals.clip_embeddings @ texts.t()).softmax(1)
+            clip = (
+                self.clip_temperature *
+                classifier.all_cosines(proposals.clip_embeddings)).softmax(1)
             scores = ensemble_scores(of_image.scores, clip, is_base,
                                      self.alpha, self.beta)
             detections.append(

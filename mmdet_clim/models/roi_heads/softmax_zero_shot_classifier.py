@@ -64,11 +64,20 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
         background = F.normalize(self.background.float(), dim=0)
         return torch.cat([self.class_embeddings, background[None]])
 
+    def all_cosines(self, vectors: Tensor) -> Tensor:
+        """Unit vectors (N, D) to cosines (N, C + 1) with all of these.
+
+        Of a class of several phrases, that of the best one.
+        """
+        background = F.normalize(self.background.float(), dim=0)
+        return torch.cat(
+            [self.class_texts.cosines(vectors), vectors @ background[:, None]],
+            1)
+
     def score(self, embeddings: Tensor) -> Tensor:
         """Region embeddings (N, D), any norm, to logits (N, C + 1)."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosine = F.normalize(embeddings.float(), dim=1) \
-                @ self.all_embeddings().t()
+            cosine = self.all_cosines(F.normalize(embeddings.float(), dim=1))
             if self.log_temperature is None:
                 return self.temperature * cosine
             return self.log_temperature.exp() * cosine

@@ -13,7 +13,7 @@ from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
     Templates,
     build_text_encoder,
-    encode_classes,
+    encode_phrases,
 )
 from mmdet_clim.registry import MODELS
 
@@ -91,7 +91,7 @@ class ZeroShotClassifier(BaseModule):
 
     @class_embeddings.setter
     def class_embeddings(self, embeddings: Tensor) -> None:
-        self.class_texts['embeddings'] = embeddings
+        self.class_texts.embeddings = embeddings
 
     def set_vocabulary(self,
                        vocabulary,
@@ -101,8 +101,8 @@ class ZeroShotClassifier(BaseModule):
         Args:
             vocabulary: Anything that ``build_vocabulary`` reads.
             embeddings (Tensor, optional): Text embeddings of the classes,
-                shape (C, D), of any norm. The text encoder is asked for them
-                where they are not given.
+                shape (C, D), or of their P phrases, of any norm. The text
+                encoder is asked for them where they are not given.
 
         Returns:
             Vocabulary: The vocabulary now in use.
@@ -114,7 +114,7 @@ class ZeroShotClassifier(BaseModule):
         """
         vocabulary = build_vocabulary(vocabulary)
         if embeddings is None:
-            embeddings = encode_classes(self._class_encoder(), vocabulary,
+            embeddings = encode_phrases(self._class_encoder(), vocabulary,
                                         self.templates)
         return self.class_texts.set_vocabulary(vocabulary, embeddings)
 
@@ -129,9 +129,8 @@ class ZeroShotClassifier(BaseModule):
     def score(self, embeddings: Tensor) -> Tensor:
         """Region embeddings (N, D), any norm, to logits (N, C), float32."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosine = F.normalize(embeddings.float(), dim=1) \
-                @ self.class_embeddings.t()
-            logits = self.temperature * cosine
+            logits = self.temperature * self.class_texts.cosines(
+                F.normalize(embeddings.float(), dim=1))
             if self.logit_bias is None:
                 return logits
             return logits + self.logit_bias

@@ -70,6 +70,28 @@ def encode_classes(text_encoder: BaseTextEncoder,
     return known[key].clone()
 
 
+def encode_phrases(text_encoder: BaseTextEncoder,
+                   vocabulary: Vocabulary,
+                   templates: Templates = DEFAULT_TEMPLATES) -> Tensor:
+    """Embed all phrases of classes, which mostly have one, their name.
+
+    Args:
+        text_encoder (BaseTextEncoder): Encoder of the filled templates.
+        vocabulary (Vocabulary): Classes with P phrases.
+        templates (str or Sequence[str]): See :func:`resolve_templates`.
+
+    Returns:
+        Tensor: (P, D) float32 unit vectors.
+
+    Raises:
+        ValueError: As :func:`encode_classes`.
+    """
+    several = vocabulary.phrases is not None
+    return encode_classes(text_encoder,
+                          vocabulary.texts if several else vocabulary,
+                          templates)
+
+
 def _encode(text_encoder: nn.Module, names: Sequence[str],
             templates: Sequence[str]) -> Tensor:
     texts = [fill_template(t, name) for name in names for t in templates]

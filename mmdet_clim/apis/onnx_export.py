@@ -1,0 +1,168 @@
+# Licensed under the Apache License, Version 2.0.
+"""A detector as an ONNX file, its classes being an input."""
+import json
+import os
+from pathlib import Path
+from typing import Optional, Tuple, Union
+
+import numpy as np
+import torch
+from mmcv.transforms import Pad
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmengine.config import Config
+from torch import nn
+
+from mmdet_clim.engine.finetuning import resize_scale
+from mmdet_clim.registry import TRANSFORMS
+
+from .onnx_dense import OnnxDenseDetector
+from .onnx_detector import OnnxDetector
+from .onnx_operators import roi_align_of_onnx
+from .vocabulary import reads_texts
+
+
+def onnx_graph(detector: nn.Module,
+               scale: Tuple[int, int],
+               padding: Optional[Pad] = None
+               ) -> Union[OnnxDetector, OnnxDenseDetector]:
+    """The graph of a detector's family.
+
+    Args:
+        detector (nn.Module): Two-stage, or with a dense head.
+        scale (tuple[int, int]): Sides in pixels that an image is resized
+            into.
+        padding (Pad, optional): That of the test pipeline.
+
+    Raises:
+        TypeError: If the detector can not be exported.
+    """
+    if reads_texts(detector):
+        raise TypeError(
+            f'export: {type(detector).__name__} reads its classes as a text, '
+            'with the image; only detectors that compare embeddings have a '
+            'vocabulary to leave open')
+    if isinstance(detector, TwoStageDetector):
+        return OnnxDetector(detector, scale, padding)
+    if isinstance(detector, SingleStageDetector):
+        return OnnxDenseDetector(detector, scale, padding)
+    raise TypeError('export: expected a two-stage detector or one with a '
+                    f'dense head, got {type(detector).__name__}')
+
+
+def write_onnx(detector: nn.Module,
+               cfg: Config,
+               file: Path,
+               scale: Optional[Tuple[int, int]] = None) -> Path:
+    """Write a detector as a graph, and the embeddings of its classes.
+
+    Args:
+        detector (nn.Module): As :func:`onnx_graph` takes it.
+        cfg (Config): Its config, whose test pipeline says how an image is
+            prepared.
+        file (Path): Of the graph, in ``.onnx``.
+        scale (tuple[int, int], optional): Sides in pixels that an image is
+            resized into; those of the test pipeline if not given.
+
+    Returns:
+        Path: File of the embeddings, the same name in ``.npz``.
+
+    Raises:
+        TypeError: If the detector can not be exported.
+        ValueError: If the test pipeline has no ``Resize`` that keeps the
+            aspect ratio.
+    """
+    padding = [
+        TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline
+        if str(step.type).rpartition('.')[2] == 'Pad'
+    ]
+    export_onnx(detector, scale or resize_scale(cfg), file,
+                padding[0] if padding else None)
+    classifier = onnx_graph(detector, (1, 1)).classifiers[0]
+    embeddings = file.with_suffix('.npz')
+    unfinished = file.with_suffix('.tmp.npz')
+    np.savez(
+        unfinished,
+        names=np.array(classifier.vocabulary.names),
+        vectors=classifier.class_embeddings.numpy())
+    unfinished.replace(embeddings)
+    return embeddings
+
+
+def export_onnx(detector: nn.Module,
+                scale: Tuple[int, int],
+                file: Path,
+                padding: Optional[Pad] = None) -> None:
+    """Write a detector as one ONNX graph (opset 17).
+
+    Inputs are ``image``, uint8 (H, W, 3) in BGR of any size,
+    ``class_embeddings``, float32 unit vectors (C, D) of any number of
+    classes, and for :class:`FViT` ``is_base``, bool (C,). Outputs are
+    ``boxes`` (n, 4), absolute xyxy pixels of the image, ``scores`` (n,) and
+    ``labels`` (n,), best first.
+
+    Args:
+        detector (nn.Module): As :func:`onnx_graph` takes it.
+        scale (tuple[int, int]): Sides in pixels that an image is resized
+            into.
+        file (Path): It never holds half of a graph.
+        padding (Pad, optional): That of the test pipeline.
+
+    Raises:
+        ImportError: If onnx is not installed.
+        TypeError: If the detector can not be exported.
+    """
+    # An optional package; torch's own error hides it.
+    import onnx  # noqa: F401
+
+    # The exporter gives a module back its mode, and its parts with it.
+    graph = onnx_graph(detector, scale, padding).eval()
+    classifiers = graph.classifiers
+    if any(c.vocabulary.phrases is not None for c in classifiers):
+        raise TypeError(
+            'export: the classes of a graph are an input, one embedding each; '
+            'expected none of several phrases')
+    before = [classifier.class_embeddings for classifier in classifiers]
+    is_base = torch.tensor(classifiers[0].vocabulary.is_base)
+    # An odd size, so that no dimension is taken for a constant.
+    image = torch.randint(256, (187, 241, 3), dtype=torch.uint8)
+    classes = {0: 'classes'}
+    found = {0: 'detections'}
+    unfinished = file.with_name(f'{file.stem}.{os.getpid()}.onnx')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with torch.no_grad(), roi_align_of_onnx():
+            torch.onnx.export(
+                graph,
+                (image, before[0].clone(), is_base),
+                unfinished,
+                input_names=['image', 'class_embeddings', 'is_base'],
+                output_names=['boxes', 'scores', 'labels'],
+                dynamic_axes=dict(
+                    image={
+                        0: 'height',
+                        1: 'width'
+                    },
+                    class_embeddings=classes,
+                    is_base=classes,
+                    boxes=found,
+                    scores=found,
+                    labels=found),
+                opset_version=17,
+                # The exporter that takes operators of our own as symbols,
+                # and no look into their Python.
+                dynamo=False,
+                autograd_inlining=False)
+        _note(unfinished, base_names=json.dumps(graph.base_names))
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+        for classifier, embeddings in zip(classifiers, before):
+            classifier.class_embeddings = embeddings
+
+
+def _note(file: Path, **values: str) -> None:
+    """Add to the meta data of a graph."""
+    import onnx
+    graph = onnx.load(file)
+    onnx.helper.set_model_props(graph, values)
+    onnx.save(graph, file)

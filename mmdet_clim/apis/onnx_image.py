@@ -1,0 +1,141 @@
+# Licensed under the Apache License, Version 2.0.
+"""What a test pipeline makes of an image, as a part of a graph."""
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmcv.transforms import Pad
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from torch import Tensor, nn
+
+
+class OnnxImage(nn.Module):
+    """Resize, pad and normalise an image.
+
+    As mmdet's ``Resize(keep_ratio=True)``, a ``Pad`` where the pipeline has
+    one, and its data preprocessor do.
+
+    Args:
+        preprocessor (DetDataPreprocessor): Of the detector.
+        scale (tuple[int, int]): Longest and shortest side in pixels that an
+            image is resized into.
+        padding (Pad, optional): That of the test pipeline.
+
+    Raises:
+        TypeError: If the padding repeats pixels of the image.
+    """
+
+    def __init__(self,
+                 preprocessor: DetDataPreprocessor,
+                 scale: Tuple[int, int],
+                 padding: Optional[Pad] = None) -> None:
+        super().__init__()
+        if padding is not None and padding.padding_mode != 'constant':
+            raise TypeError("export: expected padding_mode='constant' of the "
+                            f'Pad, got {padding.padding_mode!r}')
+        self.preprocessor = preprocessor
+        self.longest, self.shortest = max(scale), min(scale)
+        self.padding = padding
+
+    def forward(self, image: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Prepare one image.
+
+        Args:
+            image (Tensor): uint8, shape (H, W, 3), BGR.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Images (1, 3, H', W'); (height,
+            width) that boxes are clipped to, which is the image with the
+            padding of the pipeline; and the factors (4,) from the image to
+            it, as of xyxy.
+        """
+        full = torch._shape_as_tensor(image)[:2].float()
+        factor = torch.minimum(self.longest / full.max(),
+                               self.shortest / full.min())
+        size = (full * factor + .5).floor()
+        factors = (size / full).flip(0).repeat(2)
+        pixels = _resize(image, size).permute(2, 0, 1)[None].float()
+        if self.padding is not None:
+            value = self.padding.pad_val.get('img', 0)
+            value = pixels.new_tensor(value).reshape(-1, 1, 1)
+            padded = self._padded(size)
+            # Zeros at the border, whatever the value.
+            pixels = _pad(pixels - value, size, padded, 0.) + value
+            size = padded
+        preprocessor = self.preprocessor
+        if preprocessor._channel_conversion:
+            pixels = pixels.flip(1)
+        if preprocessor._enable_normalize:
+            pixels = (pixels - preprocessor.mean) / preprocessor.std
+        divisor = preprocessor.pad_size_divisor
+        padded = _multiple(size, divisor)
+        return _pad(pixels, size, padded, preprocessor.pad_value), size, \
+            factors
+
+    def _padded(self, size: Tensor) -> Tensor:
+        """Height and width with the padding of the pipeline."""
+        padding = self.padding
+        if padding.pad_to_square:
+            size = size.max().repeat(2)
+        if padding.size_divisor is not None:
+            return _multiple(size, padding.size_divisor)
+        if padding.size is not None:
+            return torch.maximum(size, size.new_tensor(padding.size[::-1]))
+        return size
+
+
+def _multiple(size: Tensor, divisor: int) -> Tensor:
+    """The next multiples of a number."""
+    return ((size + divisor - 1) / divisor).floor() * divisor
+
+
+def _pad(pixels: Tensor, size: Tensor, padded: Tensor, value: float) -> Tensor:
+    """Pad on the right and at the bottom."""
+    bottom, right = (padded - size)[0].long(), (padded - size)[1].long()
+    return F.pad(pixels, (0, right, 0, bottom), value=value)
+
+
+def _resize(image: Tensor, size: Tensor) -> Tensor:
+    """OpenCV's bilinear resize of 8-bit pixels, with its whole numbers.
+
+    A score that is compared to a thousandth sees the difference of one level
+    that rounding makes.
+
+    Args:
+        image (Tensor): uint8, shape (H, W, 3).
+        size (Tensor): Height and width of the result.
+
+    Returns:
+        Tensor: int64, shape (height, width, 3).
+    """
+    shape = torch._shape_as_tensor(image)
+    low, high, low_share, high_share = _taps(shape[1], size[1])
+    pixels = image.long()
+    pixels = pixels[:, low] * low_share[:, None] \
+        + pixels[:, high] * high_share[:, None]
+    pixels = _shift(pixels, 4)
+    low, high, low_share, high_share = _taps(shape[0], size[0])
+    low_share, high_share = low_share[:, None, None], high_share[:, None, None]
+    return _shift(
+        _shift(pixels[low] * low_share, 16) +
+        _shift(pixels[high] * high_share, 16) + 2, 2)
+
+
+def _taps(old: Tensor, new: Tensor) -> Tuple[Tensor, ...]:
+    """Two pixels of an axis for each new one, and their shares of 2048."""
+    ratio = old.double() / new.double()
+    at = ((torch.arange(new.long()) + .5).double() * ratio - .5).float()
+    first = at.floor()
+    share = at - first
+    last = (old - 1).float()
+    inside = (first >= 0) & (first < last)
+    share = torch.where(inside, share, torch.zeros_like(share))
+    first = torch.minimum(first.clamp(min=0), last)
+    second = torch.minimum(first + 1, last)
+    return (first.long(), second.long(), ((1 - share) * 2048).round().long(),
+            (share * 2048).round().long())
+
+
+def _shift(value: Tensor, bits: int) -> Tensor:
+    """Of positive whole numbers."""
+    return torch.div(value, 2**bits, rounding_mode='floor')

@@ -1,0 +1,75 @@
+# Licensed under the Apache License, Version 2.0.
+"""Weights between an original detector and what it was tuned to."""
+from collections import OrderedDict
+from typing import List, Mapping, Optional, Sequence
+
+from torch import Tensor
+
+#: Shares of the tuned weights that are tried where one is to be chosen.
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def interpolate(original: Mapping[str, Tensor], tuned: Mapping[str, Tensor],
+                alpha: float) -> 'OrderedDict[str, Tensor]':
+    r"""The weights :math:`\alpha\,\text{tuned}+(1-\alpha)\,\text{original}`.
+
+    Args:
+        original (Mapping[str, Tensor]): Name to weight of the detector that
+            the training began with, of any floating dtype.
+        tuned (Mapping[str, Tensor]): Name to weight of what it became.
+        alpha (float): From 0 to 1; 1 gives ``tuned``.
+
+    Returns:
+        OrderedDict: With the names and dtypes of ``tuned``. Counters, and
+        what the original has not, are those of ``tuned``.
+
+    Raises:
+        ValueError: If ``alpha`` is out of its range, or a weight has two
+            shapes.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f'alpha: expected 0 to 1, got {alpha}')
+    mixed = OrderedDict()
+    for name, after in tuned.items():
+        before = original.get(name)
+        if before is None or not after.is_floating_point():
+            mixed[name] = after
+            continue
+        if before.shape != after.shape:
+            raise ValueError(
+                f'{name}: expected one shape, got {tuple(before.shape)} '
+                f'before and {tuple(after.shape)} after')
+        value = alpha * after.float() + (1 - alpha) * before.to(after.device)
+        mixed[name] = value.to(after.dtype)
+    return mixed
+
+
+def choose_point(curve: Sequence[Mapping[str, Optional[float]]],
+                 most_lost: float) -> Mapping[str, Optional[float]]:
+    """The point with the best new AP that loses little of the old one.
+
+    Args:
+        curve (list[dict]): Points with ``alpha``, and ``old_ap50`` and
+            ``new_ap50`` as fractions, None where no class has boxes. One has
+            ``alpha`` 0.
+        most_lost (float): Points of AP50, out of 100, by which the old one
+            may be below that of ``alpha`` 0.
+
+    Returns:
+        dict: One of ``curve``. Where there is no new AP, the largest
+        ``alpha`` that loses little.
+
+    Raises:
+        ValueError: If there is no old AP at ``alpha`` 0.
+    """
+    before = next((p['old_ap50'] for p in curve if p['alpha'] == 0), None)
+    if before is None:
+        raise ValueError('curve: expected old_ap50 at alpha 0, got none')
+    least = before - most_lost / 100
+    kept: List[Mapping[str, Optional[float]]] = [
+        point for point in curve
+        # Beyond the rounding of a fraction.
+        if point['old_ap50'] >= least - 1e-9
+    ]
+    return max(
+        kept, key=lambda point: (point['new_ap50'] or 0.0, point['alpha']))

@@ -1,0 +1,75 @@
+# Licensed under the Apache License, Version 2.0.
+"""The commands of docs/walk_through.md, one after the other, at small size."""
+import json
+import re
+import shlex
+import subprocess
+
+# In the place of what the page says.
+SMALL = {
+    '--train': '8',
+    '--val': '4',
+    '--captioned': '32',
+    '--iterations': '1',
+}
+# What the page leaves to the defaults.
+MORE = {
+    'make_openmoji_coco.py': ['--workers', '1'],
+    'finetune.py': ['--batch-size', '3', '--workers', '0'],
+}
+
+
+def blocks(page):
+    """Language and text of the parts that run."""
+    return re.findall(r'```(bash|python)\n(.*?)```', page, re.DOTALL)
+
+
+def small(words):
+    """A command with other numbers."""
+    return [
+        SMALL.get(before, word) for before, word in zip(['', *words], words)
+    ]
+
+
+def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ('configs', 'tools'):
+        (tmp_path / name).symlink_to(repository / name)
+    page = (repository / 'docs' / 'walk_through.md').read_text()
+    ran = []
+    for language, text in blocks(page):
+        if language == 'python':
+            exec(text, {})
+            continue
+        for line in text.replace('\\\n', ' ').splitlines():
+            if not line.startswith('python tools/'):
+                subprocess.run(line, shell=True, check=True)
+                continue
+            _, tool, *words = shlex.split(line)
+            name = tool.rpartition('/')[2]
+            if name == 'run_onnx.py':
+                # Eight scenes have other names than two hundred.
+                words[-1] = str(next(tmp_path.glob('data/scenes/val2017/*')))
+            code, log = run_tool(
+                tool.removeprefix('tools/'), *small(words),
+                *MORE.get(name, ()))
+            assert code == 0, f'{line}\n{log}'
+            ran.append(name)
+    assert ran == [
+        'make_openmoji_coco.py', 'finetune.py', 'infer.py', 'finetune.py',
+        'embed_classes.py', 'run_onnx.py'
+    ]
+    first, second = tmp_path / 'work_dirs/first', tmp_path / 'work_dirs/second'
+    # All that the table of the page lists, and nothing of it by accident.
+    table = page[page.index('| file | for |'):page.index('Begin with')]
+    for name in re.findall(r'`(\w+\.\w+)`', table.replace('tools/', '')):
+        assert (first / name).is_file() or name in ('infer.py', 'test.py')
+    assert '<h2>What it knew before</h2>' in (first /
+                                              'report.html').read_text()
+    labels = json.loads((first / 'pseudo_labels.json').read_text())
+    assert len(labels['images']) == 32
+    # A detector of one step still proposes what captions name.
+    assert {a['category_id'] for a in labels['annotations']}
+    assert (second / 'detector.safetensors').is_file()
+    assert not (second / 'report.html').exists()
+    assert len(list((tmp_path / 'found' / 'vis').iterdir())) == 4

@@ -1,0 +1,121 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Fetch weights of detectors and data sets that others publish.
+
+A stopped download goes on with the same command; where a SHA-256 is published,
+it is compared. Archives are unpacked.
+
+    python tools/download.py coco
+    python tools/download.py grounding_dino_swin-t_pretrain_obj365_goldg
+    python tools/download.py --list mm_grounding
+"""
+import argparse
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import List, Optional
+
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'names',
+        nargs='*',
+        metavar='NAME',
+        help='coco, coco-annotations, lvis, cc3m, detic-..., or a config of '
+        'mmdet')
+    parser.add_argument(
+        '--list',
+        nargs='?',
+        const='',
+        metavar='WORD',
+        help='only say which names there are, with a word in them')
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        help='(default: data for data sets, checkpoints for weights)')
+    args = parser.parse_args(argv)
+    if bool(args.names) == (args.list is not None):
+        parser.error('expected names, or --list')
+    return args
+
+
+def unpack(archive: Path, folder: Path) -> int:
+    """Unpack a zip, members that are there with their size apart.
+
+    Args:
+        archive (Path): The zip.
+        folder (Path): Where to.
+
+    Returns:
+        int: Members that were written.
+
+    Raises:
+        ValueError: If it is no zip, or a member would leave the folder.
+    """
+    written = 0
+    try:
+        with zipfile.ZipFile(archive) as content:
+            for member in content.infolist():
+                path = folder / member.filename
+                if not path.resolve().is_relative_to(folder.resolve()):
+                    raise ValueError(f'{archive}: {member.filename!r} is not '
+                                     f'below {folder}')
+                if member.is_dir() or (path.is_file() and path.stat().st_size
+                                       == member.file_size):
+                    continue
+                content.extract(member, folder)
+                written += 1
+    except zipfile.BadZipFile as error:
+        raise ValueError(f'{archive}: {error}; remove it to fetch it '
+                         'again') from error
+    return written
+
+
+def download(name: str, out_dir: Optional[Path]) -> None:
+    """Fetch what has a name, and say what to do with it."""
+    from mmdet_clim.downloads import DATASETS, fetch, find_published
+    found = find_published(name)
+    folder = out_dir or Path('data' if found.name in
+                             DATASETS else 'checkpoints')
+    folder = folder / found.folder
+    print(f'{found.name}: licence: {found.licence}')
+    if found.advice:
+        print(found.advice.format(folder=folder))
+    for url in found.urls:
+        path = folder / url.rpartition('/')[2]
+        fresh = fetch(url, path, found.digest(url))
+        print(f'{path}: {"fetched" if fresh else "is there"}' +
+              ('' if found.digest(url) else ', no checksum is published'))
+        if path.suffix == '.zip':
+            print(f'{folder}: {unpack(path, folder)} files '
+                  'unpacked')
+        elif found.config is not None:
+            print(f'python tools/finetune.py --detector '
+                  f'{os.path.relpath(found.config)} --checkpoint {path} ...')
+        elif found.name.startswith('detic'):
+            print(f'python tools/checkpoints/convert_published.py {path} '
+                  'converted.pth --config ...')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Fetch, or list."""
+    if args.list is not None:
+        from mmdet_clim.downloads.known import names_with
+        names = names_with(args.list)
+        if not names:
+            sys.exit(f'error: --list: no name with {args.list!r}')
+        print('\n'.join(names))
+    for name in args.names:
+        download(name, args.out_dir)
+
+
+if __name__ == '__main__':
+    given = parse_args()
+    run_command(lambda: main(given))
