@@ -104,10 +104,12 @@ def download(name: str, out_dir: Optional[Path]) -> None:
                   'converted.pth --config ...')
 
 
-def main(args: argparse.Namespace) -> None:
+def main(argv: Optional[List[str]] = None) -> None:
     """Fetch, or list."""
+    args = parse_args(argv)
+    # Its package takes seconds to import.
+    from mmdet_clim.downloads.known import names_with
     if args.list is not None:
-        from mmdet_clim.downloads.known import names_with
         names = names_with(args.list)
         if not names:
             sys.exit(f'error: --list: no name with {args.list!r}')
@@ -117,5 +119,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    given = parse_args()
-    run_command(lambda: main(given))
+    run_command(main)
