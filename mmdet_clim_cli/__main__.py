@@ -37,6 +37,8 @@ COMMANDS: Dict[str, Union[Command, Group]] = dict(
     app=Command('app.py', 'a page on this machine that does the same'),
     finetune=Command('finetune.py',
                      'from captioned images to a detector of your words'),
+    download=Command('download.py',
+                     'fetch weights and data sets that others publish'),
     demo=Command('demo.py', 'show what CLIM adds, with no download'),
     export=Command('export_onnx.py', 'write a detector as ONNX'),
     onnx=Command('run_onnx.py', 'find words in images by such a file'),

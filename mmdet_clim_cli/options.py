@@ -213,4 +213,4 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--json',
         action='store_true',
-        help='print the result as JSON instead, for other programs')
+        help='print the result as JSON instead, in the last line')

@@ -556,9 +556,9 @@ class CLIMInferencer(DetInferencer):
                 'weights: none are given, so what is found is as random as '
                 'they are', 'current', logging.WARNING)
         else:
-            checkpoint = read_checkpoint(self._weights)
-            meta = checkpoint.get('meta', {}).get('dataset_meta', {})
-            load_weights(model, checkpoint, self._weights)
+            loaded = read_checkpoint(self._weights)
+            meta = loaded.get('meta', {}).get('dataset_meta', {})
+            load_weights(model, loaded, self._weights)
         parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]
         classes = parts[0].vocabulary.names if parts else meta.get(
             'classes', ())
