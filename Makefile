@@ -6,8 +6,9 @@
 # make test-onedl  the fast tests with the onedl forks of mmengine, mmcv and
 #                  mmdet, in an environment of their own, ONEDL_VENV
 # make docs        the documentation, in docs/_build/html
-# make lint        the style of the code, and that it is documented
+# make lint        the style of the code, its types, and that it is documented
 # make setup       only the environment
+# make constraints see that requirements/ can be installed together (needs uv)
 #
 # A step of the set-up is a line with its progress and the time left. What pip
 # and compilers print is in VENV/.steps/log.txt, whose end is shown where a
@@ -35,7 +36,8 @@ export MAKE_RUN := $(MAKE_RUN)
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo demo-seeds demo-base test test-onedl docs lint format clean
+.PHONY: setup demo demo-seeds demo-base test test-onedl docs lint format clean \
+	constraints
 
 ifeq ($(strip $(VENV)),)
 ENV_PYTHON := $(PYTHON)
@@ -104,14 +106,26 @@ test-onedl:
 
 lint: setup $(WITH_DOCS)
 	$(ENV_PYTHON) -m ruff check .
-	$(ENV_PYTHON) -m interrogate mmdet_clim
+	$(ENV_PYTHON) -m mypy
+	$(ENV_PYTHON) -m interrogate mmdet_clim mmdet_clim_cli
 	$(ENV_PYTHON) -m yapf --diff --recursive --parallel \
-		mmdet_clim configs tools benchmarks tests
+		mmdet_clim mmdet_clim_cli configs tools benchmarks tests
+
+# What pip will find out on the user's machine, for every Python, in seconds.
+constraints:
+	@for version in 3.10 3.11.5 3.12; do \
+		docs=requirements/docs.txt; \
+		if [ $$version = 3.10 ]; then docs=; fi; \
+		uv pip compile -q --python-version $$version \
+			-c requirements/constraints.txt requirements/build.txt \
+			requirements/runtime.txt requirements/tests.txt $$docs >/dev/null; \
+		echo "requirements fit Python $$version"; \
+	done
 
 format: setup
 	$(ENV_PYTHON) -m ruff check --fix .
 	$(ENV_PYTHON) -m yapf --in-place --recursive --parallel \
-		mmdet_clim configs tools benchmarks tests
+		mmdet_clim mmdet_clim_cli configs tools benchmarks tests
 
 setup: $(READY)
 	@$(ENV_PYTHON) tools/misc/gpu_support.py
@@ -183,7 +197,7 @@ $(STAMPS)/mmcv: $(STAMPS)/openmmlab
 		$(BUILD)/torch-$(TORCH)
 	$(done)
 
-PACKAGE_FILES := $(shell git ls-files mmdet_clim configs tools 2>/dev/null) \
+PACKAGE_FILES := $(shell git ls-files mmdet_clim mmdet_clim_cli configs tools 2>/dev/null) \
 	setup.cfg pyproject.toml model-index.yml
 # Not editable: mim and `pkg::` configs do not find an editable install.
 $(STAMPS)/package: $(STAMPS)/mmcv $(wildcard $(PACKAGE_FILES))

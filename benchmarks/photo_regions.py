@@ -30,9 +30,7 @@ from tqdm import tqdm
 
 from mmdet_clim.datasets import OVCocoDataset, build_vocabulary
 from mmdet_clim.datasets.image_files import read_image_file
-from mmdet_clim.evaluation.region_classification_metric import (
-    true_class_places,
-)
+from mmdet_clim.evaluation import region_classification_metric
 from mmdet_clim.files import atomic_path
 from mmdet_clim.models.backbones import ImageTower
 from mmdet_clim.models.clip_refinement.batch_mosaic import BatchMosaic
@@ -352,8 +350,8 @@ class Trainer:
     def places(self, head: nn.Module) -> Tensor:
         """How many classes come before the true one, per box."""
         regions = F.normalize(head(self.found['annotated']), dim=1)
-        return true_class_places(regions @ self.classes.t(),
-                                 self.found['labels'])
+        return region_classification_metric.true_class_places(
+            regions @ self.classes.t(), self.found['labels'])
 
 
 class Accuracy:

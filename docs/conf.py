@@ -5,8 +5,8 @@ from mmcv.transforms.utils import cache_randomness
 import mmdet_clim
 
 project = 'mmdet_clim'
-author = 'The mmdet_clim authors'
-project_copyright = '2026, The mmdet_clim authors'
+author = 'The mmdet_clim contributors'
+project_copyright = '2026, The mmdet_clim contributors'
 release = mmdet_clim.__version__
 
 extensions = [

@@ -6,7 +6,7 @@ from .version import __version__
 stack.check_torch()
 stack.check_mmcv()
 stack.check_mmdet()
-stack.check_setuptools()
+stack.do_without_pkg_resources()
 stack.declare_torchvision_operators()
 stack.allow_checkpoint_types()
 stack.keep_mmengine_to_allowed_types()

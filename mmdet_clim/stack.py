@@ -121,31 +121,54 @@ def check_mmdet() -> None:
             'and mmengine 0.10.7, `pip install mmengine==0.10.7`.') from error
 
 
-def check_setuptools() -> None:
-    """Check that ``pkg_resources`` is there for those who need it.
+def do_without_pkg_resources() -> None:
+    """Let MMEngine find packages where ``pkg_resources`` is missing.
 
-    setuptools 82 removed it, while mmengine 0.10 needs it to find the
-    package of a ``pkg::`` base config, and openmim needs it to start.
-
-    Raises:
-        ImportError: ``pkg_resources`` is missing and mmengine or openmim
-            needs it.
+    setuptools 82 removed it, and environments of Python 3.12 begin without
+    setuptools. MMEngine 0.10.7 asks it where the package of a ``pkg::`` base
+    config is, which Python's import system knows as well. Does nothing where
+    it is there.
     """
     if importlib.util.find_spec('pkg_resources') is not None:
         return
-    needed_by = []
-    from mmengine.utils import is_installed
-    try:
-        is_installed('mmdet_clim')
-    except ModuleNotFoundError:
-        needed_by.append('mmengine')
-    if importlib.util.find_spec('mim') is not None:
-        needed_by.append('openmim')
-    if needed_by:
-        raise ImportError(
-            f'{" and ".join(needed_by)} need pkg_resources, which the '
-            'installed setuptools lacks (82 removed it): `pip install '
-            '"setuptools>=66,<82"`.')
+    import mmengine.utils
+    for stand_in in (is_installed, get_installed_path):
+        name = stand_in.__name__
+        original = getattr(mmengine.utils, name)
+        # Those that import it later find it where it was defined.
+        for module in list(sys.modules.values()):
+            if getattr(module, '__name__', '').startswith('mmengine') and \
+                    vars(module).get(name) is original:
+                setattr(module, name, stand_in)
+
+
+def is_installed(package: str) -> bool:
+    """Stand in for MMEngine's: whether a package can be imported.
+
+    Args:
+        package (str): Its name; a folder without ``__init__`` is none.
+    """
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+def get_installed_path(package: str) -> str:
+    """Stand in for MMEngine's: the folder of a package.
+
+    Args:
+        package (str): Its name.
+
+    Raises:
+        ModuleNotFoundError: If it can not be imported.
+    """
+    return str(_folder_of(package))
+
+
+def _folder_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f'No module named {package!r}', name=package)
+    return Path(spec.origin).parent
 
 
 def declare_torchvision_operators() -> None:
@@ -160,10 +183,11 @@ def declare_torchvision_operators() -> None:
     spec = importlib.util.find_spec('torchvision')
     if spec is None or 'torchvision' in sys.modules:
         return
-    folder = Path(spec.origin).parent
-    finder = FileFinder(str(folder), (ExtensionFileLoader, EXTENSION_SUFFIXES))
+    finder = FileFinder(
+        str(_folder_of('torchvision')),
+        (ExtensionFileLoader, EXTENSION_SUFFIXES))
     library = finder.find_spec('_C')
-    if library is not None:
+    if library is not None and library.origin is not None:
         try:
             torch.ops.load_library(library.origin)
             return

@@ -7,20 +7,19 @@ import re
 
 import pytest
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, OPTIMIZERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-from mmdet_clim.command import (
+from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim_cli.mistakes import (
     EXTRAS,
-    device_name,
     is_mistake,
-    key_value,
     one_line,
     run_command,
 )
-from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim_cli.options import KeyValues, device_name, key_value
 
 
 def error_of(function, *args):
@@ -183,7 +182,7 @@ def test_what_a_key_error_says():
 def test_options(capsys, words, message):
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        '--cfg-options', nargs='+', type=key_value, action=DictAction)
+        '--cfg-options', nargs='+', type=key_value, action=KeyValues)
     parser.add_argument('--device', type=device_name)
     args = parser.parse_args(
         ['--cfg-options', 'a.b=1', 'c="[1,(2,x=3)]"', '--device', 'cpu'])

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mmdet_clim.command import is_mistake
 from mmdet_clim.downloads import Published, fetch, find_published, known
 from mmdet_clim.downloads.known import names_with
+from mmdet_clim_cli.mistakes import is_mistake
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -202,16 +202,16 @@ def test_the_tool(tool, tmp_path, monkeypatch, capsys):
         known.DATASETS, 'coco',
         Published('coco', (f'file://{tmp_path}/set.zip', ), 'none', 'coco'))
     out = tmp_path / 'data'
-    tool.main(tool.parse_args(['coco', '--out-dir', str(out)]))
+    tool.main(['coco', '--out-dir', str(out)])
     assert (out / 'coco/annotations/b.json').read_text() == '[1]'
     assert '2 files unpacked' in capsys.readouterr().out
     (out / 'coco/annotations/b.json').write_text('[')
-    tool.main(tool.parse_args(['coco', '--out-dir', str(out)]))
+    tool.main(['coco', '--out-dir', str(out)])
     printed = capsys.readouterr().out
     assert 'is there, no checksum' in printed and '1 files' in printed
-    tool.main(tool.parse_args(['cc3m', '--out-dir', str(out)]))
+    tool.main(['cc3m', '--out-dir', str(out)])
     assert f'--output_folder {out}/cc3m ' in capsys.readouterr().out
-    tool.main(tool.parse_args(['--list', 'glip_atss_swin-t_a']))
+    tool.main(['--list', 'glip_atss_swin-t_a'])
     assert 'glip_atss_swin-t_a_fpn' in capsys.readouterr().out
     for words in ([], ['coco', '--list']):
         with pytest.raises(SystemExit):

@@ -15,12 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import List, Optional
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
-from mmengine.runner import find_latest_checkpoint
-
-from mmdet_clim.apis import CLIMInferencer, WordFinder
-from mmdet_clim.command import device_name, run_command
+# What takes seconds to import waits until the command line is read.
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, device_name
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 'demo_clim'
@@ -30,13 +27,15 @@ DEMO_RUN = Path('work_dirs/demo/seed0', DEMO)
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--config', help='of the detector (default: the one in CHECKPOINT)')
     parser.add_argument(
-        '--checkpoint', help=f"(default: the demo's, in {DEMO_RUN})")
+        '--checkpoint',
+        help='file, folder of `clim share`, or hf://USER/NAME, which is '
+        f"downloaded (default: the demo's, in {DEMO_RUN})")
     parser.add_argument(
         '--score-thr',
         type=float,
@@ -88,7 +87,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         if args.checkpoint is None:
             parser.error(f'--checkpoint: there is none in {DEMO_RUN}; '
                          '`make demo` trains it, or give another')
-    elif not Path(args.checkpoint).is_file():
+    elif not (args.checkpoint.startswith('hf://')
+              or Path(args.checkpoint).exists()):
         parser.error(f'--checkpoint: {args.checkpoint} does not exist')
     return args
 
@@ -113,6 +113,7 @@ def _demo_checkpoint() -> Optional[str]:
     """The last checkpoint of the demo, if it was run here."""
     if not DEMO_RUN.is_dir():
         return None
+    from mmengine.runner import find_latest_checkpoint
     return find_latest_checkpoint(str(DEMO_RUN))
 
 
@@ -125,9 +126,11 @@ def main(argv: Optional[List[str]] = None) -> None:
         # gradio reads these when it is imported.
         os.environ['GRADIO_TEMP_DIR'] = folder
         os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+        from mmdet_clim.apis import WordFinder
         from mmdet_clim.apis.page import build_page, serve
+        from mmdet_clim.apis.sharing import load_detector
         find = WordFinder(
-            CLIMInferencer(
+            load_detector(
                 args.config,
                 args.checkpoint,
                 device=args.device,

@@ -21,6 +21,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
+from mmdet_clim_cli.mistakes import is_mistake, one_line
+from mmdet_clim_cli.options import Parser, key_value
+
 # Whatever takes seconds to import is imported where it is needed: for --help,
 # and for the processes that draw the data, which read this file again.
 
@@ -65,7 +68,7 @@ TRIAL = dict(train=16, val=8, captioned=16)
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument(
@@ -99,7 +102,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        type=_key_value,
+        type=key_value,
         default=[],
         help='settings for every training, as tools/train.py takes them')
     args = parser.parse_args()
@@ -108,11 +111,6 @@ def parse_args() -> argparse.Namespace:
     if args.workers < 1:
         parser.error(f'--workers: expected at least 1, got {args.workers}')
     return args
-
-
-def _key_value(text: str) -> str:
-    from mmdet_clim.command import key_value
-    return key_value(text)
 
 
 class Run(NamedTuple):
@@ -277,7 +275,7 @@ class Demo:
         """Mosaics as the model saw them, and what the rows find."""
         first = [run for run in self.runs if run.seed == self.args.seeds[0]]
         call('visualization/browse_mosaics.py',
-             CONFIGS / f'{self.clim_row.config}.py', '--out',
+             CONFIGS / f'{self.clim_row.config}.py', '--out-dir',
              self.args.work_dir / 'mosaics', '--num', 8)
         call(
             'visualization/compare_detections.py',
@@ -294,7 +292,8 @@ class Demo:
         call(
             'analysis/compare_runs.py',
             *(x for name, places in dirs.items()
-              for x in ('--run', name, *places)), '--out', self.args.work_dir)
+              for x in ('--run', name, *places)), '--out-dir',
+            self.args.work_dir)
 
     def where_next(self, checkpoint: Path) -> str:
         """Commands for one's own photographs, that run as they are."""
@@ -417,7 +416,6 @@ def main() -> None:
                   f'({os.cpu_count()} cores)')
         run_steps(demo, steps)
     except Exception as error:
-        from mmdet_clim.command import is_mistake, one_line
         mistakes = (OSError, RuntimeError, ValueError)
         if not isinstance(error, mistakes) and not is_mistake(error):
             raise

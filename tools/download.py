@@ -15,10 +15,13 @@ import zipfile
 from pathlib import Path
 from typing import List, Optional
 
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser
+
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -101,10 +104,12 @@ def download(name: str, out_dir: Optional[Path]) -> None:
                   'converted.pth --config ...')
 
 
-def main(args: argparse.Namespace) -> None:
+def main(argv: Optional[List[str]] = None) -> None:
     """Fetch, or list."""
+    args = parse_args(argv)
+    # Its package takes seconds to import.
+    from mmdet_clim.downloads.known import names_with
     if args.list is not None:
-        from mmdet_clim.downloads.known import names_with
         names = names_with(args.list)
         if not names:
             sys.exit(f'error: --list: no name with {args.list!r}')
@@ -114,7 +119,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    given = parse_args()
-    # Seconds of imports.
-    from mmdet_clim.command import run_command
-    run_command(lambda: main(given))
+    run_command(main)

@@ -10,17 +10,21 @@ pixel or scores more than a thousandth apart.
     python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx \
         --check street.jpg
 """
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import TYPE_CHECKING, List, Optional, Tuple
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
 import numpy as np
 
-from mmdet_clim.apis import CLIMInferencer, write_onnx
-from mmdet_clim.command import run_command
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser
+
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmdet_clim.apis import CLIMInferencer
 
 from run_onnx import OnnxRunner, read_embeddings, read_image  # isort: skip
 
@@ -30,7 +34,7 @@ MOST_APART = (1.0, 1e-3)
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
@@ -122,6 +126,7 @@ def compare(find: CLIMInferencer, file: Path, embeddings: Path,
 def main(argv: Optional[List[str]] = None) -> None:
     """Export, and compare."""
     args = parse_args(argv)
+    from mmdet_clim.apis import CLIMInferencer, write_onnx
     find = CLIMInferencer(
         args.config, args.checkpoint, device='cpu', show_progress=False)
     embeddings = write_onnx(find.model, find.cfg, args.out, args.scale)

@@ -16,7 +16,8 @@ import re
 from pathlib import Path
 from typing import List, Optional
 
-from mmengine.config import DictAction
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import KeyValues, Parser, key_value
 
 # Of mmdet_clim.engine.finetune_leaves, which takes seconds to import.
 LEAVES = ('safetensors', 'labels', 'onnx', 'report')
@@ -24,7 +25,7 @@ LEAVES = ('safetensors', 'labels', 'onnx', 'report')
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--detector', type=Path, required=True, help='config')
@@ -100,8 +101,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--lr-mult',
         nargs='+',
-        action=DictAction,
-        type=_key_value,
+        action=KeyValues,
+        type=key_value,
         default={},
         metavar='PART=FACTOR',
         help='learning rates of parts, by a part of their names in the '
@@ -136,8 +137,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
-        type=_key_value,
+        action=KeyValues,
+        type=key_value,
         help="settings that override the training's config, which the work "
         'dir has as finetune.py, as key=value; lists as key="[a,b]" or '
         'key=a,b, nested ones as key="[(a,b),(c,d)]", without white space')
@@ -260,12 +261,6 @@ def _blend(text: str):
         f'expected a number from 0 to 1 or auto, got {text!r}')
 
 
-def _key_value(text: str) -> str:
-    # Seconds of imports, which --help does not wait for.
-    from mmdet_clim.command import key_value
-    return key_value(text)
-
-
 def _device(name: str) -> str:
     if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
         raise argparse.ArgumentTypeError(
@@ -313,6 +308,4 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     given = parse_args()
     choose_device(given.device)
-    # Seconds of imports, and torch's look for devices.
-    from mmdet_clim.command import run_command
     run_command(lambda: main(given))

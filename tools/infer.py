@@ -6,37 +6,34 @@ Boxes are drawn, and written as JSON.
     python tools/infer.py street.jpg photos/ --checkpoint iter_600.pth \
         --vocabulary cat "fire truck" --out-dir found
 """
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, device_name
 
-from mmdet_clim.apis import CLIMInferencer
-from mmdet_clim.apis.inferencer import (
-    VIDEO_SUFFIXES,
-    check_file_names,
-    folder_images,
-)
-from mmdet_clim.command import device_name, run_command
-from mmdet_clim.datasets.preparation.files import write_json
-from mmdet_clim.datasets.vocabulary import vocabulary_of_words
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmdet_clim.apis import CLIMInferencer
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'inputs',
-        nargs='+',
-        help='images, folders of images, or videos '
-        f'({" ".join(VIDEO_SUFFIXES)})')
+        'inputs', nargs='+', help='images, folders of images, or videos')
     parser.add_argument(
         '--config', help='of the detector (default: the one in CHECKPOINT)')
-    parser.add_argument('--checkpoint', required=True)
+    parser.add_argument(
+        '--checkpoint',
+        required=True,
+        help='file, folder of `clim share`, or hf://USER/NAME, which is '
+        'downloaded')
     parser.add_argument(
         '--vocabulary',
         nargs='+',
@@ -70,6 +67,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--device', type=device_name, help='such as cuda:0 or cpu')
     args = parser.parse_args(argv)
+    from mmdet_clim.apis.inferencer import check_file_names
+    from mmdet_clim.datasets.vocabulary import vocabulary_of_words
     try:
         check_file_names(_files(args.inputs))
     except (ValueError, FileNotFoundError) as error:
@@ -94,6 +93,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
 
 def _files(inputs: List[str]) -> List[str]:
     """The images and videos that are asked for."""
+    from mmdet_clim.apis.inferencer import folder_images
     files = []
     for path in inputs:
         if not Path(path).exists():
@@ -105,7 +105,9 @@ def _files(inputs: List[str]) -> List[str]:
 def main(argv: Optional[List[str]] = None) -> None:
     """Find, draw and write."""
     args = parse_args(argv)
-    find = CLIMInferencer(
+    from mmdet_clim.apis.inferencer import VIDEO_SUFFIXES
+    from mmdet_clim.apis.sharing import load_detector
+    find = load_detector(
         args.config,
         args.checkpoint,
         vocabulary=args.vocabulary,
@@ -136,6 +138,7 @@ def _video(find: CLIMInferencer, path: Path, args: argparse.Namespace,
         **options)
     if args.no_save_pred:
         return
+    from mmdet_clim.datasets.preparation.files import write_json
     file = args.out_dir / 'preds' / f'{path.stem}.json'
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, found)

@@ -1,30 +1,24 @@
 # Licensed under the Apache License, Version 2.0.
 """Test a detector that a config and a checkpoint describe."""
+from __future__ import annotations
+
 import argparse
+import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, List, Optional
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
-from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmdet.evaluation import DumpDetResults
-from mmengine.config import Config, DictAction
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_cfg_options, add_launcher
 
-from mmdet_clim.command import key_value, run_command
-from mmdet_clim.engine import prepare_cpu_processes
-from mmdet_clim.engine.config_checks import (
-    absolute_load_from,
-    check_files,
-    check_parts,
-    named_in_config,
-    read_config,
-)
-from mmdet_clim.engine.runner import begin_with, build_runner
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Test a detector')
+    parser = Parser(description='Test a detector')
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', nargs='?', help='path of the checkpoint')
     parser.add_argument(
@@ -49,23 +43,13 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=2,
         help='seconds that --show shows an image')
+    add_cfg_options(parser)
+    add_launcher(parser)
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        type=key_value,
-        help='settings that override the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='who started the processes of a distributed run')
-    # torch.distributed.launch passes it; MMEngine reads the environment.
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='(launcher)')
-    args = parser.parse_args()
+        '--json',
+        action='store_true',
+        help='print the metrics as one line of JSON at the end')
+    args = parser.parse_args(argv)
     if (args.checkpoint is None) == (args.checkpoint_option is None):
         parser.error('give one checkpoint, as CONFIG CHECKPOINT or as '
                      '--checkpoint CHECKPOINT')
@@ -78,6 +62,7 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
+    from mmdet_clim.engine.config_checks import absolute_load_from, read_config
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
 
@@ -89,13 +74,21 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.resume = False
     absolute_load_from(cfg)
     if args.show or args.show_dir:
+        from mmdet.engine.hooks.utils import trigger_visualization_hook
         cfg = trigger_visualization_hook(cfg, args)
     return cfg
 
 
-def main() -> None:
+def main(argv: Optional[List[str]] = None) -> None:
     """Build the runner and test."""
-    args = parse_args()
+    args = parse_args(argv)
+    from mmdet_clim.engine import prepare_cpu_processes
+    from mmdet_clim.engine.config_checks import (
+        check_files,
+        check_parts,
+        named_in_config,
+    )
+    from mmdet_clim.engine.runner import begin_with, build_runner
     cfg = load_config(args)
     # Some have none, as after a fine-tuning without boxes to evaluate on.
     check_parts(cfg, args.config,
@@ -106,9 +99,12 @@ def main() -> None:
         runner = build_runner(cfg)
         begin_with(runner, args.checkpoint)
         if args.out is not None:
+            from mmdet.evaluation import DumpDetResults
             runner.test_evaluator.metrics.append(
                 DumpDetResults(out_file_path=args.out))
-        runner.test()
+        metrics = runner.test()
+    if args.json:
+        print(json.dumps(metrics, default=float))
 
 
 if __name__ == '__main__':

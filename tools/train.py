@@ -1,28 +1,23 @@
 # Licensed under the Apache License, Version 2.0.
 """Train a detector that a config describes."""
+from __future__ import annotations
+
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, List, Optional
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
-from mmengine.config import Config, DictAction
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_cfg_options, add_launcher
 
-from mmdet_clim.command import key_value, run_command
-from mmdet_clim.engine import prepare_cpu_processes
-from mmdet_clim.engine.config_checks import (
-    absolute_load_from,
-    check_files,
-    check_parts,
-    named_in_config,
-    read_config,
-)
-from mmdet_clim.engine.runner import begin_with, build_runner, can_resume
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Train a detector')
+    parser = Parser(description='Train a detector')
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
         '--clim',
@@ -46,30 +41,18 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='go on from this checkpoint, or from the latest one of the '
         'work dir if no path is given')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        type=key_value,
-        help='settings that override the config, with --clim the wrapped one '
-        '(model.detector.*) and the fragment (clim_*), as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='who started the processes of a distributed run')
-    # torch.distributed.launch passes it; MMEngine reads the environment.
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='(launcher)')
-    args = parser.parse_args()
+    add_cfg_options(
+        parser, 'settings that override the config, with --clim the wrapped '
+        'one (model.detector.*) and the fragment (clim_*)')
+    add_launcher(parser)
+    args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
+    from mmdet_clim.engine.config_checks import absolute_load_from, read_config
     cfg = read_config(args.config, args.cfg_options, args.clim)
     cfg.launcher = args.launcher
 
@@ -104,6 +87,7 @@ def check_resume(file: str) -> None:
     Raises:
         ValueError: If it holds weights alone.
     """
+    from mmdet_clim.engine.runner import can_resume
     if not can_resume(file):
         raise ValueError(
             f'--resume {file}: expected a checkpoint of a training, with its '
@@ -111,9 +95,16 @@ def check_resume(file: str) -> None:
             f'load_from={file} begins with them')
 
 
-def main() -> None:
+def main(argv: Optional[List[str]] = None) -> None:
     """Build the runner and train."""
-    args = parse_args()
+    args = parse_args(argv)
+    from mmdet_clim.engine import prepare_cpu_processes
+    from mmdet_clim.engine.config_checks import (
+        check_files,
+        check_parts,
+        named_in_config,
+    )
+    from mmdet_clim.engine.runner import begin_with, build_runner
     cfg = load_config(args)
     check_parts(cfg, args.config,
                 ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))

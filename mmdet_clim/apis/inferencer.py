@@ -92,9 +92,9 @@ def check_file_names(paths: Iterable[Union[str, Path]]) -> None:
     Raises:
         ValueError: If two of them have one name, but for folder and suffix.
     """
-    paths = [Path(path) for path in paths]
-    counts = Counter(path.stem for path in paths)
-    same = [str(path) for path in paths if counts[path.stem] > 1]
+    files = [Path(path) for path in paths]
+    counts = Counter(file.stem for file in files)
+    same = [str(file) for file in files if counts[file.stem] > 1]
     if same:
         raise ValueError('inputs: expected files of different names, as each '
                          f'is written to preds/NAME.json, got {same[:4]}')
@@ -132,14 +132,17 @@ class CLIMInferencer(DetInferencer):
         >>> find('street.jpg', vocabulary=['cat', 'fire truck'])
     """
 
+    palette: Any
+    show_progress: bool
+
     def __init__(self,
-                 model: Union[str, Config, None] = None,
+                 model: Union[str, Path, Config, None] = None,
                  weights: Optional[str] = None,
                  vocabulary: Any = None,
                  device: Optional[str] = None,
                  show_progress: bool = True,
                  **kwargs) -> None:
-        source = 'config'
+        source: Union[str, Path] = 'config'
         if isinstance(model, (str, Path)):
             source, model = model, Config.fromfile(str(model))
         if model is not None:
@@ -147,7 +150,7 @@ class CLIMInferencer(DetInferencer):
             # the checkpoint holds.
             check_parts(model, source, ('model', 'test_dataloader'))
         if model is None and weights is not None:
-            model = _config_of(weights)
+            model = config_of(None, weights)
         super().__init__(
             model, weights, device, show_progress=show_progress, **kwargs)
         self._in_folder = False
@@ -237,20 +240,21 @@ class CLIMInferencer(DetInferencer):
                              f'{texts!r}')
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
-        if texts is None and reads_texts(self.model):
+        prompts: Any = texts
+        if prompts is None and reads_texts(self.model):
             # A tuple is taken for names, a string would be taken apart.
-            texts = [self._prompt()] * len(inputs)
+            prompts = [self._prompt()] * len(inputs)
             kwargs['custom_entities'] = True
-        if texts is None or not self.classifies_by_text():
-            return super().__call__(inputs, texts=texts, **kwargs)
-        if isinstance(texts, str):
-            texts = [texts] * len(inputs)
-        if len(texts) != len(inputs):
+        if prompts is None or not self.classifies_by_text():
+            return super().__call__(inputs, texts=prompts, **kwargs)
+        if isinstance(prompts, str):
+            prompts = [prompts] * len(inputs)
+        if len(prompts) != len(inputs):
             raise ValueError(f'texts: expected one for each of {len(inputs)} '
-                             f'images, got {len(texts)}')
-        results = dict(predictions=[], visualization=[])
+                             f'images, got {len(prompts)}')
+        results: Dict[str, list] = dict(predictions=[], visualization=[])
         for text, pairs in groupby(
-                zip(texts, inputs), key=lambda pair: pair[0]):
+                zip(prompts, inputs), key=lambda pair: pair[0]):
             self.set_vocabulary(parse_names(text))
             found = super().__call__([image for _, image in pairs], **kwargs)
             for key, values in results.items():
@@ -552,9 +556,9 @@ class CLIMInferencer(DetInferencer):
                 'weights: none are given, so what is found is as random as '
                 'they are', 'current', logging.WARNING)
         else:
-            checkpoint = read_checkpoint(self._weights)
-            meta = checkpoint.get('meta', {}).get('dataset_meta', {})
-            load_weights(model, checkpoint, self._weights)
+            loaded = read_checkpoint(self._weights)
+            meta = loaded.get('meta', {}).get('dataset_meta', {})
+            load_weights(model, loaded, self._weights)
         parts = [m for m in model.modules() if isinstance(m, TakesVocabulary)]
         classes = parts[0].vocabulary.names if parts else meta.get(
             'classes', ())
@@ -573,8 +577,19 @@ class CLIMInferencer(DetInferencer):
         return steps
 
 
-def _config_of(weights: Union[str, Path]) -> Config:
-    """The config that a checkpoint of a training holds."""
+def config_of(config: Union[str, Path, Config, None],
+              weights: Union[str, Path]) -> Config:
+    """The config of a detector: that of a file, or that of a checkpoint.
+
+    Args:
+        config (str, Path or Config, optional): Run as Python where it is a
+            file. None reads the one in the checkpoint as data.
+        weights (str or Path): The checkpoint.
+    """
+    if isinstance(config, Config):
+        return config
+    if config is not None:
+        return Config.fromfile(str(config))
     checkpoint = read_checkpoint(weights)
     cfg = checkpoint_config(checkpoint, weights)
     # Those of configs may write to services on the network.
@@ -602,7 +617,7 @@ class _VideoFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = image.shape[:2]
         self.writer = cv2.VideoWriter(
-            str(self.unfinished), cv2.VideoWriter_fourcc(*'mp4v'), fps,
+            str(self.unfinished), cv2.VideoWriter.fourcc(*'mp4v'), fps,
             (width, height))
         if not self.writer.isOpened():
             raise ValueError(f'out_file: {path} can not be written')

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Two-stage detectors as one graph, from pixels to boxes."""
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -138,7 +138,8 @@ class OnnxDetector(nn.Module):
                  is_base: Tensor) -> Tuple[Tensor, Tensor]:
         """Refined boxes (n, 4) and scores (n, C)."""
         roi_head: StandardRoIHead = self.detector.roi_head
-        head: ZeroShotMixin = roi_head.bbox_head
+        # A ZeroShotMixin, and a head of mmdet, whose types are unknown.
+        head: Any = roi_head.bbox_head
         rois = torch.cat([torch.zeros_like(proposals[:, :1]), proposals], 1)
         regions = _pool(roi_head.bbox_roi_extractor, x, rois)
         if roi_head.with_shared_head:

@@ -162,6 +162,7 @@ def build_vocabulary(
         if numbered is None:
             return _from_dataset(source)
         source = numbered
+    names: Sequence[str]
     if isinstance(source, Path):
         names = read_class_names(source)
     elif isinstance(source, str):

@@ -39,6 +39,9 @@ SHARED_LAYERS = dict(
     ConvFCBBoxHead={},
     Shared2FCBBoxHead=dict(num_shared_fcs=2),
     Shared4Conv1FCBBoxHead=dict(num_shared_convs=4, num_shared_fcs=1))
+# What denoising queries of the DINO family know of classes. Training alone
+# needs it, and it follows the number of yours.
+LABELS_OF_QUERIES = 'dn_query_generator.label_embedding.weight'
 # Singular values of the texts below this share are noise.
 RELATIVE_TOLERANCE = 1e-3
 
@@ -72,19 +75,21 @@ def zero_shot_start(detector: Path, checkpoint: Path,
     made = dict(
         checkpoint=file_sha256(checkpoint),
         config=hashlib.sha256(text.encode()).hexdigest())
-    if config.is_file() and weights.is_file() and read_checkpoint(
-            weights, mmap=True).get('meta') == made:
-        return config, weights
+    if config.is_file() and weights.is_file():
+        meta = read_checkpoint(weights, mmap=True).get('meta', {})
+        if {key: meta.get(key) for key in made} == made:
+            return config, weights
     given = read_checkpoint(checkpoint)
     names = trained_classes(cfg, given)
     new = zero_shot_config(cfg, names)
     init_default_scope(new.get('default_scope') or 'mmdet')
     model = MODELS.build(copy.deepcopy(new.model))
+    state_dict = zero_shot_weights(model, given.get('state_dict', given))
+    state_dict.pop(LABELS_OF_QUERIES, None)
     save_atomically(
         dict(
-            state_dict=zero_shot_weights(model, given.get('state_dict',
-                                                          given)),
-            meta=made), weights)
+            state_dict=state_dict,
+            meta=dict(made, left_out=[LABELS_OF_QUERIES])), weights)
     with whole_file(config) as file:
         file.write(new.pretty_text)
     print_log(f'{weights}: the {len(names)} classes of {checkpoint} are '

@@ -38,7 +38,7 @@ from mmengine.runner import (
 )
 from torch.utils.data import DataLoader
 
-from mmdet_clim.command import unexpected_keyword
+from mmdet_clim_cli.mistakes import unexpected_keyword
 
 from .clim_config import PREFIX, add_clim, read_fragment
 

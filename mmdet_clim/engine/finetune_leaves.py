@@ -10,12 +10,12 @@ from mmengine.logging import print_log
 from rich.progress import track
 
 from mmdet_clim.apis import CLIMInferencer, write_onnx
-from mmdet_clim.command import one_line
 from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.datasets.vocabulary import Vocabulary
 from mmdet_clim.evaluation.run_log import read_scalars
 from mmdet_clim.visualization.report import Section, write_report
+from mmdet_clim_cli.mistakes import one_line
 
 from .checkpoints import read_checkpoint
 from .finetune_keeping import PICTURE, REPORT

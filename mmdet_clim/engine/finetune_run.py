@@ -34,7 +34,6 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, distributed
 
 from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
-from mmdet_clim.command import one_line
 from mmdet_clim.datasets.box_formats import OwnBoxes, read_boxes
 from mmdet_clim.datasets.coco_annotations import read_detections
 from mmdet_clim.datasets.json_files import read_json
@@ -51,6 +50,7 @@ from mmdet_clim.datasets.preparation.own_tags import (
 )
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
+from mmdet_clim_cli.mistakes import one_line
 
 from .checkpoints import (
     load_weights,

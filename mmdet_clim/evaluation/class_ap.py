@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 from statistics import mean
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmdet_clim.datasets import Vocabulary
 from mmdet_clim.datasets.json_files import read_json
@@ -62,7 +62,7 @@ def read_class_ap(work_dir: Union[str, Path],
 def compare_class_ap(
         runs: Mapping[str, Sequence[Mapping[str, float]]],
         vocabulary: Vocabulary,
-        gain: Optional[Tuple[str, str]] = None) -> List[Dict[str, object]]:
+        gain: Optional[Tuple[str, str]] = None) -> List[Dict[str, Any]]:
     """One row per class: its AP in each run, and the gain.
 
     Args:
@@ -109,8 +109,10 @@ def compare_class_ap(
         }
         ap = {run: mean(of) if of else None for run, of in values.items()}
         difference = None
-        if gain is not None and None not in (ap[gain[0]], ap[gain[1]]):
-            difference = ap[gain[0]] - ap[gain[1]]
+        if gain is not None:
+            of, over = ap[gain[0]], ap[gain[1]]
+            if of is not None and over is not None:
+                difference = of - over
         rows.append(
             dict(
                 name=name,

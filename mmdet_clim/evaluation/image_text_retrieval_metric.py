@@ -82,19 +82,19 @@ class ImageTextRetrievalMetric(BaseMetric):
         Returns:
             dict[str, float]: The metrics of the class docstring.
         """
-        results = [result for result in results if result is not None]
-        if not results:
+        captioned = [result for result in results if result is not None]
+        if not captioned:
             raise ValueError('ImageTextRetrievalMetric: expected at least one '
                              'captioned image, got none')
-        images = torch.stack([image for image, _, _ in results])
-        texts = torch.cat([of_image for _, of_image, _ in results])
+        images = torch.stack([image for image, _, _ in captioned])
+        texts = torch.cat([of_image for _, of_image, _ in captioned])
         if not (images.isfinite().all() and texts.isfinite().all()):
             raise ValueError('pred_pair: expected finite embeddings, got inf '
                              'or NaN')
         # Captions of the same words have one number.
         numbers: Dict[str, int] = {}
         of_image = [[numbers.setdefault(c, len(numbers)) for c in captions]
-                    for _, _, captions in results]
+                    for _, _, captions in captioned]
         of_text = torch.tensor([n for row in of_image for n in row])
         has = torch.zeros(len(images), len(numbers), dtype=torch.bool)
         for row, own in zip(has, of_image):

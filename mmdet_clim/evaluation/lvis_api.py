@@ -29,7 +29,7 @@ def limit_detections(detections: Sequence[dict]) -> List[dict]:
     by_image: Dict[int, List[dict]] = {}
     for detection in detections:
         by_image.setdefault(detection['image_id'], []).append(detection)
-    kept = []
+    kept: List[dict] = []
     for of_image in by_image.values():
         of_image = sorted(of_image, key=lambda d: -d['score'])
         kept.extend(d for d in of_image[:MAX_DETECTIONS] if d['area'] > 0)

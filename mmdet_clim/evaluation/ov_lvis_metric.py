@@ -280,7 +280,7 @@ def _detections(results: Sequence[dict], category_of_label: np.ndarray,
     Boxes are xywh pixels. A class that the file lacks has no ground truth:
     its detections count neither for nor against any class.
     """
-    detections = []
+    detections: List[dict] = []
     for result in results:
         labels = result['labels']
         if labels.size and not 0 <= labels.min() <= labels.max() < len(

@@ -2,7 +2,7 @@
 """Tables that compare runs, as Markdown and as plain data."""
 import math
 from statistics import mean, stdev
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from scipy import stats
 
@@ -46,8 +46,7 @@ COLUMNS: Dict[str, Tuple[Column, ...]] = {
 
 def summarise_runs(
         runs: Mapping[str, Sequence[Mapping[str, float]]],
-        columns: Sequence[Column] = OV_COCO_COLUMNS
-) -> List[Dict[str, object]]:
+        columns: Sequence[Column] = OV_COCO_COLUMNS) -> List[Dict[str, Any]]:
     """Mean and spread over the seeds of each row.
 
     Args:
@@ -72,7 +71,7 @@ def summarise_runs(
         if not seeds:
             raise ValueError(f'runs[{name!r}]: expected the metrics of at '
                              'least one seed, got none')
-        row: Dict[str, object] = dict(name=name, seeds=len(seeds))
+        row: Dict[str, Any] = dict(name=name, seeds=len(seeds))
         for key, _, factor, _ in columns:
             values = [factor * seed[key] for seed in seeds if key in seed]
             finite = [v for v in values if math.isfinite(v)]
@@ -85,7 +84,7 @@ def summarise_runs(
     return rows
 
 
-def markdown_table(rows: Sequence[Mapping[str, object]],
+def markdown_table(rows: Sequence[Mapping[str, Any]],
                    columns: Sequence[Column] = OV_COCO_COLUMNS) -> str:
     """Write the rows of :func:`summarise_runs` as an aligned Markdown table.
 
@@ -121,7 +120,7 @@ def _aligned(cells: Sequence[Sequence[str]]) -> str:
     return '\n'.join([lines[0], rule, *lines[1:]]) + '\n'
 
 
-def add_differences(rows: Sequence[Dict[str, object]],
+def add_differences(rows: Sequence[Dict[str, Any]],
                     columns: Sequence[Column] = OV_COCO_COLUMNS,
                     confidence: float = 0.95) -> None:
     """Add how far rows are apart within a seed, and how sure that is.
@@ -171,7 +170,7 @@ def _interval(row: Mapping, other: Mapping, key: str,
         pairs=len(pairs))
 
 
-def differences_table(rows: Sequence[Mapping[str, object]],
+def differences_table(rows: Sequence[Mapping[str, Any]],
                       columns: Sequence[Column] = OV_COCO_COLUMNS) -> str:
     """Write what :func:`add_differences` found as a Markdown table.
 

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """AP of each class as bars, base against novel."""
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence, Union
+from typing import Any, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from .detections import BASE_COLOUR, NOVEL_COLOUR
 
-Row = Mapping[str, object]
+Row = Mapping[str, Any]
 
 
 def plot_class_ap(rows: Sequence[Row],
@@ -52,7 +52,8 @@ def plot_class_ap(rows: Sequence[Row],
                  1.6 + len(rows) * (.16 + .06 * len(runs))),
         layout='constrained')
     canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 1 + with_gain, squeeze=False, sharey=True)[0]
+    panels: Any = figure.subplots(
+        1, 1 + with_gain, squeeze=False, sharey=True)[0]
     _draw_runs(panels[0], rows, places, runs)
     panels[0].set_title(f'{kind} of each class')
     if with_gain:

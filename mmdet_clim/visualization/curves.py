@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Training curves of several runs in one picture."""
 from pathlib import Path
-from typing import Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Sequence, Tuple, Union
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -45,7 +45,7 @@ def plot_curves(runs: Mapping[str, Mapping[str, Series]],
                          f'{smoothing!r}')
     figure = Figure(figsize=(5.5 * len(panels), 4.4), layout='constrained')
     canvas = FigureCanvasAgg(figure)
-    lines = {}
+    lines: Dict[str, Any] = {}
     for axes, (key, title) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels):
         axes.set_title(title)

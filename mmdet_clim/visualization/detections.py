@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures of boxes: one sample, or several models beside the truth."""
-from typing import Collection, Mapping, Sequence
+from typing import Collection, List, Mapping, Sequence
 
 import numpy as np
 from mmdet.structures.bbox import get_box_tensor
@@ -59,7 +59,7 @@ def draw_boxes(image: np.ndarray,
         raise ValueError(f'labels: {wrong} are not indices into the '
                          f'{len(class_names)} class names')
     scores = instances.get('scores', None)
-    order = range(len(labels))
+    order = list(range(len(labels)))
     if scores is not None:
         # the best first: its label gets the place it wants
         order = [
@@ -77,7 +77,7 @@ def draw_boxes(image: np.ndarray,
             draw.rectangle(box, outline=colour, width=width)
         else:
             draw_dashed_box(draw, box, colour, width)
-    taken = []
+    taken: List[tuple] = []
     for i in order:
         name = class_names[labels[i]]
         text = name if scores is None else f'{name} {100 * scores[i]:.0f}'
@@ -150,7 +150,7 @@ def draw_detections(images: Sequence[np.ndarray],
         for column, cell in enumerate(row):
             picture.paste(cell, (gap + column * (side + gap), top))
         top += height + gap
-    left = gap
+    left: float = gap
     for text, colour in (('base class', BASE_COLOUR), ('novel class',
                                                        NOVEL_COLOUR)):
         box = draw_label(draw, (left, top + size + gap), text, size - 2,

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The table of several runs as a picture."""
 from pathlib import Path
-from typing import Mapping, Sequence, Union
+from typing import Any, Mapping, Sequence, Union
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,7 +12,7 @@ from mmdet_clim.evaluation.tables import OV_COCO_COLUMNS, Column
 from .canvas import COLOURS
 
 
-def plot_rows(rows: Sequence[Mapping[str, object]],
+def plot_rows(rows: Sequence[Mapping[str, Any]],
               out_file: Union[str, Path],
               columns: Sequence[Column] = OV_COCO_COLUMNS[:2]) -> None:
     """Draw the rows of a table as bars, one panel per column.
@@ -37,7 +37,8 @@ def plot_rows(rows: Sequence[Mapping[str, object]],
         layout='constrained')
     canvas = FigureCanvasAgg(figure)
     places = np.arange(len(rows))
-    panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    panels: Any = figure.subplots(
+        1, len(columns), squeeze=False, sharey=True)[0]
     for axes, (key, head, _, digits) in zip(panels, columns):
         axes.set_title(head)
         axes.grid(axis='x', alpha=.3)

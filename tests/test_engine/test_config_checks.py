@@ -4,7 +4,6 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmdet_clim.command import is_mistake, one_line
 from mmdet_clim.engine.config_checks import (
     absolute_load_from,
     check_files,
@@ -12,6 +11,7 @@ from mmdet_clim.engine.config_checks import (
     check_parts,
     named_in_config,
 )
+from mmdet_clim_cli.mistakes import is_mistake, one_line
 
 CONFIG = 'configs/openmoji/faster-rcnn_r18-c4_256_captions-tags_clim.py'
 

@@ -119,7 +119,7 @@ def test_the_command(drawn, tmp_path, monkeypatch, repository):
     line = [
         'bootstrap_ap.py', '--annotations', tmp_path / 'a.json', '--run',
         'one', tmp_path / 'one.bbox.json', '--run', 'two',
-        tmp_path / 'two.bbox.json', tmp_path / 'two.bbox.json', '--classes',
+        tmp_path / 'two.bbox.json', tmp_path / 'two.bbox.json', '--group',
         'cat', '--resamples', 50, '--out', tmp_path / 'ap.json'
     ]
     monkeypatch.setattr(sys, 'argv', [str(word) for word in line])
@@ -135,6 +135,6 @@ def test_the_command(drawn, tmp_path, monkeypatch, repository):
     assert gap['mean'] == two['ap50']['chosen']['mean'] > 0
     assert gap['low'] <= gap['mean'] <= gap['high']
     assert one['differences'] == {}
-    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--classes', 'cow'])
+    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--group', 'cow'])
     with pytest.raises(SystemExit, match=r"no class \['cow'\]"):
         runpy.run_path(tool, run_name='__main__')

@@ -1,11 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
 """What the wheel and the sdist hold."""
+import re
+import runpy
 import stat
 import tarfile
 import zipfile
 from email.parser import Parser
+from pathlib import Path
 
+import pytest
 import yaml
+
+from mmdet_clim import __version__
 
 
 def tracked(repository, folder, *suffixes):
@@ -27,13 +33,14 @@ def test_wheel_holds_every_config_and_tool_as_a_file(wheel, repository):
         names = archive.namelist()
     assert not [name for name in names if name.endswith('.pyc')]
     assert not [name for name in names if name.startswith('tests/')]
+    assert {'mmdet_clim/py.typed', 'mmdet_clim_cli/__main__.py'} <= set(names)
 
 
 def test_metadata_forces_no_openmmlab_distribution(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        name = 'mmdet_clim-0.1.0.dist-info/METADATA'
+        name = f'mmdet_clim-{__version__}.dist-info/METADATA'
         metadata = Parser().parsestr(archive.read(name).decode())
-    assert metadata['Version'] == '0.1.0'
+    assert metadata['Version'] == __version__
     assert metadata['License'] == 'Apache-2.0'
     assert metadata['Requires-Python'] == '<3.13,>=3.10'
     required = [
@@ -41,10 +48,59 @@ def test_metadata_forces_no_openmmlab_distribution(wheel):
         if 'extra ==' not in line
     ]
     assert any(line.startswith('torch>=2.6') for line in required)
-    for name in ('mmdet', 'mmcv', 'mmengine', 'opencv', 'openmim'):
+    # setuptools is capped for mim alone.
+    for name in ('mmdet', 'mmcv', 'mmengine', 'opencv', 'openmim',
+                 'setuptools'):
         assert not [line for line in required if line.startswith(name)]
     extras = set(metadata.get_all('Provides-Extra'))
     assert {'mim', 'mmdet', 'openmoji', 'tests'} <= extras
+    assert metadata['Author'] == 'The mmdet_clim contributors'
+    assert metadata['Home-page'].startswith('https://')
+    # On PyPI, nothing else leads anywhere.
+    targets = re.findall(r'\]\(([^)]+)\)', metadata.get_payload())
+    assert len(targets) > 40
+    assert {target.partition('://')[0] for target in targets} == {'https'}
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('[a](docs/a.md#b)', '[a](https://x/y/blob/main/docs/a.md#b)'),
+    ('![a](docs/a.png)', '![a](https://x/y/raw/main/docs/a.png)'),
+    ('[![a](b.png)](c.md)',
+     '[![a](https://x/y/raw/main/b.png)](https://x/y/blob/main/c.md)'),
+    ('[a](https://z) [b](#c) [d](mailto:e)',
+     '[a](https://z) [b](#c) [d](mailto:e)'),
+    ('`f(a)[b] (c)`', '`f(a)[b] (c)`'),
+    ('', ''),
+])
+def test_links_of_the_description(repository, text, expected):
+    setup = runpy.run_path(str(repository / 'setup.py'))
+    assert setup['description'](text, 'https://x/y') == expected
+
+
+def test_the_release_has_one_version(repository):
+    citation = yaml.safe_load((repository / 'CITATION.cff').read_text())
+    assert citation['version'] == __version__
+
+
+def test_the_command_of_the_installed_wheel(installed_package, run_python,
+                                            tmp_path):
+    """It is the script in the wheel, wherever the program stands."""
+    out = run_python(
+        '-m',
+        'mmdet_clim_cli',
+        'infer',
+        '--help',
+        cwd=tmp_path,
+        env=installed_package)
+    assert out.startswith('usage: clim infer ')
+    site_packages = installed_package['PYTHONPATH']
+    out = run_python(
+        '-c', 'from mmdet_clim_cli.__main__ import COMMANDS, script_of; '
+        "print(script_of(COMMANDS['train']))",
+        cwd=tmp_path,
+        env=installed_package)
+    assert out.strip() == f'{site_packages}/mmdet_clim/.mim/tools/train.py'
+    assert Path(site_packages, 'bin', 'clim').is_file()
 
 
 def test_sdist_holds_real_files_and_builds_the_same_wheel(
@@ -53,7 +109,7 @@ def test_sdist_holds_real_files_and_builds_the_same_wheel(
         '-c', 'from setuptools import build_meta\n'
         f'build_meta.build_sdist({str(tmp_path)!r})',
         cwd=source_tree)
-    sdist = next(tmp_path.glob('mmdet_clim-0.1.0.tar.gz'))
+    sdist = next(tmp_path.glob(f'mmdet_clim-{__version__}.tar.gz'))
     with tarfile.open(sdist) as archive:
         members = archive.getmembers()
         names = {member.name for member in members}
@@ -61,10 +117,10 @@ def test_sdist_holds_real_files_and_builds_the_same_wheel(
     assert not [member.name for member in members if member.issym()]
     for name in ('LICENSE', 'README.md', 'mmdet_clim/.mim/tools/train.py',
                  'mmdet_clim/.mim/model-index.yml'):
-        assert f'mmdet_clim-0.1.0/{name}' in names
+        assert f'mmdet_clim-{__version__}/{name}' in names
     run_python('-m', 'pip', 'wheel', '--quiet', '--no-deps',
                '--no-build-isolation', '--wheel-dir', tmp_path / 'again',
-               tmp_path / 'mmdet_clim-0.1.0')
+               tmp_path / f'mmdet_clim-{__version__}')
     rebuilt = next((tmp_path / 'again').glob('*.whl'))
     with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(rebuilt) as two:
         assert sorted(one.namelist()) == sorted(two.namelist())

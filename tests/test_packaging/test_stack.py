@@ -7,10 +7,8 @@ import sys
 from types import SimpleNamespace
 
 import mmdet
-import mmengine
 import pytest
 from mmengine.logging import MMLogger
-from mmengine.utils import digit_version
 
 from mmdet_clim import stack
 
@@ -151,15 +149,29 @@ def test_what_is_missing_is_named(tmp_path, import_with, names, sentence):
 
 
 def test_setuptools_without_what_it_had(tmp_path, import_with):
-    """openmim needs pkg_resources, and so does mmengine, onedl's does not."""
-    write_package(tmp_path, 'mim', '')
-    is_old = digit_version(mmengine.__version__) <= digit_version('0.10.7')
-    line = last_line(
-        import_with(tmp_path, prelude=HIDE.format(names=('pkg_resources', ))))
-    assert line == (
-        f'ImportError: {"mmengine and " if is_old else ""}openmim need '
-        'pkg_resources, which the installed setuptools lacks (82 removed '
-        'it): `pip install "setuptools>=66,<82"`.')
+    """mmengine asks pkg_resources for the package of a base config."""
+    (tmp_path / 'config.py').write_text(
+        "_base_ = 'mmdet_clim::_base_/clim/openmoji_captions_tags.py'\n")
+    (tmp_path / 'folder').mkdir()
+    done = import_with(
+        tmp_path, 'import mmdet_clim, mmengine\n'
+        'from mmengine.config import Config\n'
+        'from mmengine.utils import get_installed_path, is_installed\n'
+        f"cfg = Config.fromfile({str(tmp_path / 'config.py')!r})\n"
+        'assert cfg.clim_objectives\n'
+        "assert is_installed('mmdet')\n"
+        "assert not is_installed('no_such_package')\n"
+        "assert not is_installed('folder')\n"
+        'from pathlib import Path\n'
+        "assert get_installed_path('mmdet') == str("
+        'Path(mmengine.__file__).parents[1] / "mmdet")\n'
+        'try:\n'
+        "    get_installed_path('no_such_package')\n"
+        'except ModuleNotFoundError as error:\n'
+        '    print(error)\n',
+        prelude=HIDE.format(names=('pkg_resources', )))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "No module named 'no_such_package'\n"
 
 
 @pytest.mark.skipif(

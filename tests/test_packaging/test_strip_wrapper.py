@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmdet_clim.engine.checkpoints import save_atomically
+
 
 @pytest.fixture(scope='module')
 def tool(repository):
@@ -126,8 +128,8 @@ def test_a_failed_write_leaves_the_old_file(tool, tmp_path):
     path = tmp_path / 'out.pth'
     path.write_bytes(b'old')
     with pytest.raises((AttributeError, pickle.PicklingError)):
-        tool.save_atomically(dict(bad=lambda: None), path)
+        save_atomically(dict(bad=lambda: None), path)
     assert path.read_bytes() == b'old'
     assert os.listdir(tmp_path) == ['out.pth']
     with pytest.raises(OSError, match='out.pth'):
-        tool.save_atomically(dict(a=1), path / 'a.pth')
+        save_atomically(dict(a=1), path / 'a.pth')

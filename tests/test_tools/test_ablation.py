@@ -67,8 +67,8 @@ def test_a_table_of_two_rows(repository, openmoji_root, run_tool, tmp_path,
     monkeypatch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
     row = repository / ABLATION / 'clim_grid-2x2.py'
     out = tmp_path / 'out'
-    code, log = run_tool('analysis/ablation.py', row, '--seeds', 4, '--out',
-                         out, '--cfg-options', *SHORT)
+    code, log = run_tool('analysis/ablation.py', row, '--seeds', 4,
+                         '--out-dir', out, '--cfg-options', *SHORT)
     assert code == 0, log
     assert '| clim_grid-2x2 |' in log
     # the four tiles of one mosaic, and one whole image
@@ -80,12 +80,12 @@ def test_a_table_of_two_rows(repository, openmoji_root, run_tool, tmp_path,
     again.write_text(f"_base_ = '{row}'\n")
     shutil.copytree(out / 'clim_grid-2x2', out / 'same')
     code, log = run_tool('analysis/ablation.py', row, again, '--seeds', 4,
-                         '--out', out, '--cfg-options', *SHORT)
+                         '--out-dir', out, '--cfg-options', *SHORT)
     assert code == 0, log
     assert '| same ' in (out / 'table.md').read_text()
     # Nor is it taken for what it is not.
-    code, log = run_tool('analysis/ablation.py', row, '--seeds', 4, '--out',
-                         out, '--cfg-options', *SHORT,
+    code, log = run_tool('analysis/ablation.py', row, '--seeds', 4,
+                         '--out-dir', out, '--cfg-options', *SHORT,
                          'optim_wrapper.optimizer.lr=0.5')
     assert code == 1
     assert ('ablation: ' in log.splitlines()[-1]
@@ -95,8 +95,9 @@ def test_a_table_of_two_rows(repository, openmoji_root, run_tool, tmp_path,
 
 def test_unknown_and_equal_configs_are_refused(repository, run_tool, tmp_path):
     row = repository / ABLATION / 'clim_grid-2x2.py'
-    code, log = run_tool('analysis/ablation.py', tmp_path / 'no.py', '--out',
-                         tmp_path)
+    code, log = run_tool('analysis/ablation.py', tmp_path / 'no.py',
+                         '--out-dir', tmp_path)
     assert code == 2 and 'no.py: no such config' in log
-    code, log = run_tool('analysis/ablation.py', row, row, '--out', tmp_path)
+    code, log = run_tool('analysis/ablation.py', row, row, '--out-dir',
+                         tmp_path)
     assert code == 2 and 'different file names' in log

@@ -26,8 +26,8 @@ def test_ov_coco(tmp_path, draw):
         'ov_coco/ap50_cat': .4,
         'ov_coco/ap50_car': .7
     })
-    code, log = draw('--run', 'boxes', before, '--run', 'CLIM', after, '--out',
-                     tmp_path / 'out')
+    code, log = draw('--run', 'boxes', before, '--run', 'CLIM', after,
+                     '--out-dir', tmp_path / 'out')
     assert code == 0, log
     rows = json.loads((tmp_path / 'out' / 'class_ap.json').read_text())
     gains = {row['name']: (row['novel'], row['gain']) for row in rows}
@@ -48,7 +48,7 @@ def test_ov_lvis(tmp_path, draw):
         'ov_lvis/mask_ap_cup': .8
     })
     code, log = draw('--run', 'a', run, '--kind', 'mask AP', '--annotations',
-                     annotations, '--out', tmp_path)
+                     annotations, '--out-dir', tmp_path)
     assert code == 0, log
     rows = json.loads((tmp_path / 'class_ap.json').read_text())
     assert [row['novel'] for row in rows] == [True, False]
@@ -59,5 +59,5 @@ def test_ov_lvis(tmp_path, draw):
     (['--run', 'a', 'x', '--kind', 'box AP'], '--annotations'),
 ])
 def test_wrong_options(tmp_path, draw, arguments, message):
-    code, log = draw(*arguments, '--out', tmp_path)
+    code, log = draw(*arguments, '--out-dir', tmp_path)
     assert code == 2 and message in log

@@ -30,7 +30,7 @@ def test_files_and_table(tmp_path, compare):
     code, log = compare('--run', 'boxes only', write_run(tmp_path / 'a',
                                                          .02), '--run', 'CLIM',
                         write_run(tmp_path / 'b', .2),
-                        write_run(tmp_path / 'c', .4), '--out',
+                        write_run(tmp_path / 'c', .4), '--out-dir',
                         tmp_path / 'out')
     assert code == 0, log
     table = (tmp_path / 'out' / 'table.md').read_text()
@@ -41,6 +41,10 @@ def test_files_and_table(tmp_path, compare):
     rows = json.loads((tmp_path / 'out' / 'table.json').read_text())
     assert [row['name'] for row in rows] == ['boxes only', 'CLIM']
     assert (tmp_path / 'out' / 'curves.png').stat().st_size > 1000
+    code, log = compare('--run', 'CLIM', tmp_path / 'b', '--out-dir',
+                        tmp_path / 'out', '--json')
+    row, = json.loads(log)
+    assert code == 0 and row['name'] == 'CLIM'
 
 
 def test_seeds_and_views(tmp_path, compare):
@@ -57,7 +61,7 @@ def test_seeds_and_views(tmp_path, compare):
             (work_dir / 'fingerprint.json').write_text(
                 json.dumps(
                     dict(version='1', config=dict(train_dataloader=loader))))
-    code, log = compare(*arguments, '--out', tmp_path / 'out')
+    code, log = compare(*arguments, '--out-dir', tmp_path / 'out')
     assert code == 0, log
     assert log.count('\n') == 4 + 2 + 3 + 3
     assert ('Captioned views per step (a tile of a mosaic is one): '
@@ -78,14 +82,15 @@ def test_a_table_of_lvis(tmp_path, compare):
             for value, letter in zip((.1, .2, .3), 'rcf')
             for kind in ('box', 'mask')
         } | dict(step=10)))
-    code, log = compare('--run', 'CLIM', tmp_path / 'lvis', '--out',
+    code, log = compare('--run', 'CLIM', tmp_path / 'lvis', '--out-dir',
                         tmp_path / 'out')
     assert code == 0, log
     head, _, row = log.splitlines()
     cells = dict(zip(head.split('|'), row.split('|')))
     assert float(cells[' mask APr ']) == 10 and float(cells[' box APf ']) == 30
     code, log = compare('--run', 'CLIM', tmp_path / 'lvis', '--run', 'coco',
-                        write_run(tmp_path / 'coco', .2), '--out', tmp_path)
+                        write_run(tmp_path / 'coco', .2), '--out-dir',
+                        tmp_path)
     assert code == 1 and "one metric, got ['ov_coco/', 'ov_lvis/']" in log
 
 
@@ -108,7 +113,7 @@ def test_a_table_of_clips(tmp_path, compare):
         } | dict(step=10))
     ]))
     code, log = compare('--run', 'original', before.parent, '--run', 'CLIM',
-                        after.parents[1], '--out', tmp_path / 'out')
+                        after.parents[1], '--out-dir', tmp_path / 'out')
     assert code == 0, log
     head, _, *rows = log.splitlines()
     names = [name.strip() for name in head.split('|')]
@@ -122,8 +127,8 @@ def test_a_table_of_clips(tmp_path, compare):
 
 
 def test_run_without_metrics(tmp_path, compare):
-    code, log = compare('--run', 'a', write_run(tmp_path / 'a', -1), '--out',
-                        tmp_path)
+    code, log = compare('--run', 'a', write_run(tmp_path / 'a', -1),
+                        '--out-dir', tmp_path)
     assert code == 1
     assert 'expected metrics of OVCocoMetric' in log
 
@@ -135,5 +140,5 @@ def test_run_without_metrics(tmp_path, compare):
       ], '--run a: expected every name once'),
 ])
 def test_wrong_rows(tmp_path, compare, arguments, message):
-    code, log = compare(*arguments, '--out', tmp_path)
+    code, log = compare(*arguments, '--out-dir', tmp_path)
     assert code == 2 and message in log

@@ -75,7 +75,7 @@ def test_every_source_is_drawn(tmp_path, run_tool):
         "type='mmdet_clim.MultiSourceDataset', datasets=[boxes, texts]))")
     out = tmp_path / 'out'
     code, log = run_tool('visualization/browse_mosaics.py', str(config),
-                         '--out', str(out), '--num', '2', '--side', '300')
+                         '--out-dir', str(out), '--num', '2', '--side', '300')
     assert code == 0, log
     assert sorted(f.name for f in out.iterdir()) == [
         '0_boxes_0.png', '0_boxes_1.png', '1_mosaic_0.png', '1_mosaic_1.png'
@@ -98,7 +98,7 @@ def test_rectangles_of_the_objectives_are_drawn(tmp_path, run_tool):
             "loss=dict(type='mmdet_clim.CLIMRegionLoss'), "
             f'num_compositions={number})))')
         code, log = run_tool('visualization/browse_mosaics.py', str(config),
-                             '--out', str(tmp_path / 'out'), '--num', '1',
+                             '--out-dir', str(tmp_path / 'out'), '--num', '1',
                              '--side', '300')
         assert code == 0, log
         pictures.append(cv2.imread(str(tmp_path / 'out/0_mosaic_0.png')))
@@ -114,13 +114,13 @@ def test_plain_dataset_with_fewer_samples(tmp_path, run_tool):
         CONFIG.format(root=tmp_path) +
         'train_dataloader = dict(dataset=boxes)')
     code, log = run_tool('visualization/browse_mosaics.py', str(config),
-                         '--out', str(tmp_path / 'out'), '--num', '9')
+                         '--out-dir', str(tmp_path / 'out'), '--num', '9')
     assert code == 0, log
     assert len(list((tmp_path / 'out').iterdir())) == 3
 
 
 def test_wrong_number(tmp_path, run_tool):
     code, log = run_tool('visualization/browse_mosaics.py', 'config.py',
-                         '--out', str(tmp_path), '--num', '0')
+                         '--out-dir', str(tmp_path), '--num', '0')
     assert code == 2
     assert '--num: expected at least 1' in log

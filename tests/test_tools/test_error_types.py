@@ -36,6 +36,19 @@ def files(tmp_path):
     return paths
 
 
+def test_the_table_for_other_programs(error_types, files):
+    code, log = error_types(*files, '--base', 'dog', '--json')
+    assert code == 0, log
+    # Logged repairs of the file stand before it.
+    found = json.loads(log.splitlines()[-1])
+    assert found['iou'] == .5
+    # Both dogs are found, and neither person is.
+    assert found['rows']['base']['AP'] == 100
+    assert found['rows']['novel']['AP'] == 0
+    assert found['rows']['base']['correct'] == 2
+    assert found['rows']['novel']['correct'] == 0
+
+
 def test_the_split_of_the_run_or_none(error_types, files):
     # COCO's names tell no split: dog is novel in OV-COCO.
     code, text = error_types(*files)

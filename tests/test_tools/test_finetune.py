@@ -19,7 +19,6 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from mmdet_clim.apis import CLIMInferencer
-from mmdet_clim.command import is_mistake, one_line
 from mmdet_clim.engine.finetune_run import Finetuning
 from mmdet_clim.engine.finetuning import (
     OwnData,
@@ -29,6 +28,7 @@ from mmdet_clim.engine.finetuning import (
 )
 from mmdet_clim.engine.fingerprint import open_run
 from mmdet_clim.registry import MODELS
+from mmdet_clim_cli.mistakes import is_mistake, one_line
 
 CONFIGS = 'configs/openmoji'
 NAMES = ['cat', 'person', 'fire truck', 'dog', 'car']

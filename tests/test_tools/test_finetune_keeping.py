@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_clim.command import is_mistake, one_line
 from mmdet_clim.datasets.box_formats import read_boxes
 from mmdet_clim.datasets.ov_coco import BASE_CLASSES, NOVEL_CLASSES
 from mmdet_clim.engine.checkpoints import read_checkpoint, strip_state_dict
@@ -32,6 +31,7 @@ from mmdet_clim.engine.finetuning import (
 )
 from mmdet_clim.models.text_encoders import load_vectors
 from mmdet_clim.registry import MODELS
+from mmdet_clim_cli.mistakes import is_mistake, one_line
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
 from finetune import parse_args  # noqa: E402  isort: skip

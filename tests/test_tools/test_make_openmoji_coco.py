@@ -422,16 +422,16 @@ def test_wrong_parameters(wrong, message):
 
 def test_command(tmp_path, monkeypatch, capsys):
     out = tmp_path / 'data'
-    args = ('--out', out, '--train', 2, '--val', 1, '--seed', 1, '--size', 64,
-            '--workers', 1)
+    args = ('--out-dir', out, '--train', 2, '--val', 1, '--seed', 1, '--size',
+            64, '--workers', 1)
     _run_tool(monkeypatch, *args)
     # as many captioned scenes as training scenes
     assert len(list((out / 'captioned2017').iterdir())) == 2
     _run_tool(monkeypatch, *args)
     assert 'complete' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='val 1 .wanted 3.'):
-        _run_tool(monkeypatch, '--out', out, '--train', 2, '--val', 3,
+        _run_tool(monkeypatch, '--out-dir', out, '--train', 2, '--val', 3,
                   '--seed', 1, '--size', 64)
     with pytest.raises(SystemExit, match='workers: .* got 0'):
-        _run_tool(monkeypatch, '--out', tmp_path / 'x', '--train', 2, '--val',
-                  3, '--seed', 1, '--workers', 0)
+        _run_tool(monkeypatch, '--out-dir', tmp_path / 'x', '--train', 2,
+                  '--val', 3, '--seed', 1, '--workers', 0)

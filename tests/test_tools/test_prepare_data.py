@@ -76,7 +76,7 @@ def test_ov_coco(run, openmoji_root, tmp_path):
 
 def test_ov_lvis_and_cc3m(run, lvis_root, tmp_path):
     notes = lvis_root / 'annotations'
-    output = run('prepare_ov_lvis', notes / 'lvis_v1_train.json', '--out',
+    output = run('prepare_ov_lvis', notes / 'lvis_v1_train.json', '--out-dir',
                  tmp_path)
     assert read(tmp_path / 'lvis_v1_train_norare.json') == read(
         notes / 'lvis_v1_train_norare.json')
@@ -123,7 +123,7 @@ def test_image_text(run, openmoji_root, tmp_path):
     (tmp_path / 'words.json').write_text('{"person": ["man", "woman"]}')
     arguments = [
         table, '--images', openmoji_root / 'train2017', '--image-column',
-        'image', '--caption-column', 'text', '--classes',
+        'image', '--caption-column', 'text', '--vocabulary',
         tmp_path / 'names.txt', '--synonyms', tmp_path / 'words.json', '--out',
         tmp_path / 'mine.jsonl', '--workers', 1
     ]

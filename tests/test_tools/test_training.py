@@ -91,6 +91,7 @@ def test_stripped_detector_predicts_the_same(repository, env, run_tool,
             weights,
             '--work-dir',
             tmp_path / 'work',
+            '--json',
             '--cfg-options',
             f'test_evaluator.outfile_prefix={prefix}',
             'test_dataloader.batch_size=2',
@@ -98,6 +99,7 @@ def test_stripped_detector_predicts_the_same(repository, env, run_tool,
             f'{key}.test_cfg.rcnn.score_thr=0.',
             env=env)
         assert code == 0, log
+        assert 'ov_coco/novel_ap50' in json.loads(log.splitlines()[-1])
         outputs += log
         results.append(json.loads(Path(f'{prefix}.bbox.json').read_text()))
     assert len(results[0]) > 0

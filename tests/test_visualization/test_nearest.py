@@ -122,7 +122,7 @@ def test_the_tool(repository, openmoji_root, run_tool, tmp_path):
         openmoji_root / 'train2017', '--num-images', 4, '--size', 64
     ]
     code, log = run_tool('visualization/nearest_texts.py', *common,
-                         '--regions', 2, '--texts', 'a cat', '--out',
+                         '--regions', 2, '--texts', 'a cat', '--out-dir',
                          tmp_path / 'proposals')
     assert code == 0, log
     found = json.loads((tmp_path / 'proposals/nearest.json').read_text())
@@ -137,7 +137,7 @@ def test_the_tool(repository, openmoji_root, run_tool, tmp_path):
         assert np.asarray(picture).std() > 10
 
     code, log = run_tool('visualization/nearest_texts.py', *common, '--boxes',
-                         folder / 'instances_train2017.json', '--out',
+                         folder / 'instances_train2017.json', '--out-dir',
                          tmp_path / 'boxes')
     assert code == 0, log
     found = json.loads((tmp_path / 'boxes/nearest.json').read_text())
@@ -155,5 +155,6 @@ def test_the_tool(repository, openmoji_root, run_tool, tmp_path):
 
 def test_wrong_options(run_tool, tmp_path):
     code, log = run_tool('visualization/nearest_texts.py', 'a.py', 'a.pth',
-                         '--captions', 'a.json', '--top', 0, '--out', tmp_path)
+                         '--captions', 'a.json', '--top', 0, '--out-dir',
+                         tmp_path)
     assert code == 2 and '--top: expected at least 1, got 0' in log

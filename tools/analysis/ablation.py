@@ -5,49 +5,35 @@ What is finished is not done again, and what was stopped goes on where it
 stopped: the same command can be given with further configs or seeds.
 
     python tools/analysis/ablation.py configs/openmoji/ablation/*.py \
-        --seeds 0 1 2 --out work_dirs/ablation
+        --seeds 0 1 2 --out-dir work_dirs/ablation
 """
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-import mmdet_clim  # noqa: F401  isort: skip
-from mmengine.config import DictAction
-
-from mmdet_clim.command import key_value, run_command
-from mmdet_clim.engine import (
-    Steps,
-    check_run,
-    finish_training,
-    resolve_run,
-    run_fingerprint,
-)
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_cfg_options
 
 TOOLS = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--out': '--out-dir'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'configs', type=Path, nargs='+', help='a row of the table each')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
-        '--out',
+        '--out-dir',
         type=Path,
         required=True,
         help='folder of the runs, table.md, table.json, table.png and '
         'curves.png')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        type=key_value,
-        default={},
-        help='settings for every training, as tools/train.py takes them')
+    add_cfg_options(parser, 'settings for every training', default={})
     parser.add_argument(
         '--overwrite', action='store_true', help='begin every training anew')
     args = parser.parse_args()
@@ -63,6 +49,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train what is not trained yet, and compare."""
     args = parse_args()
+    # It takes seconds to import.
+    from mmdet_clim.engine import (
+        Steps,
+        check_run,
+        finish_training,
+        resolve_run,
+        run_fingerprint,
+    )
+
     # All rows with one seed first: a run that is stopped leaves a table.
     runs = {
         f'{config.stem}, seed {seed}':
@@ -86,14 +81,14 @@ def main() -> None:
         rows += [str(_work_dir(args, config, seed)) for seed in args.seeds]
     subprocess.run([
         sys.executable,
-        str(TOOLS / 'analysis' / 'compare_runs.py'), *rows, '--out',
-        str(args.out)
+        str(TOOLS / 'analysis' / 'compare_runs.py'), *rows, '--out-dir',
+        str(args.out_dir)
     ],
                    check=True)
 
 
 def _work_dir(args: argparse.Namespace, config: Path, seed: int) -> Path:
-    return args.out / config.stem / f'seed{seed}'
+    return args.out_dir / config.stem / f'seed{seed}'
 
 
 if __name__ == '__main__':

@@ -19,28 +19,24 @@ import sys
 from pathlib import Path
 from typing import Dict, List
 
-import mmdet_clim  # noqa: F401  isort: skip
 import numpy as np
 
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets import OVCocoDataset
-from mmdet_clim.datasets.coco_annotations import read_detections
-from mmdet_clim.datasets.json_files import read_json
-from mmdet_clim.datasets.preparation.files import write_json
-from mmdet_clim.evaluation import ResampledAP
-from mmdet_clim.evaluation.command import add_runs
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_runs
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--classes': '--group'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--annotations', type=Path, required=True, help='what was evaluated')
     add_runs(parser, 'a run and what it found, a file per seed')
     parser.add_argument(
-        '--classes',
+        '--group',
+        dest='classes',
         nargs='+',
         metavar='NAME',
         help='classes that are a group more, beside base and novel')
@@ -51,10 +47,11 @@ def parse_args() -> argparse.Namespace:
 
 def groups_of(names, further) -> Dict[str, np.ndarray]:
     """Which classes of the file are in each group."""
+    from mmdet_clim.datasets import OVCocoDataset
     meta = OVCocoDataset.METAINFO
     unknown = sorted(set(further or ()) - set(names))
     if unknown:
-        raise ValueError(f'--classes: the file has no class {unknown}')
+        raise ValueError(f'--group: the file has no class {unknown}')
     groups = dict(
         base=meta['base_classes'],
         novel=meta['novel_classes'],
@@ -70,6 +67,10 @@ def groups_of(names, further) -> Dict[str, np.ndarray]:
 def main() -> None:
     """Write the intervals and show them."""
     args = parse_args()
+    from mmdet_clim.datasets.coco_annotations import read_detections
+    from mmdet_clim.datasets.json_files import read_json
+    from mmdet_clim.datasets.preparation.files import write_json
+    from mmdet_clim.evaluation import ResampledAP
     try:
         content = read_json(args.annotations)
         ap = ResampledAP(content, args.resamples)

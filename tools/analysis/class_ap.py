@@ -6,26 +6,31 @@ The metrics of a run have it where ``classwise`` was set:
     python tools/test.py CONFIG CHECKPOINT --work-dir work_dirs/clim \
         --cfg-options test_evaluator.classwise=True
     python tools/analysis/class_ap.py --run 'boxes' work_dirs/boxes \
-        --run 'CLIM' work_dirs/clim --out work_dirs/class_ap
+        --run 'CLIM' work_dirs/clim --out-dir work_dirs/class_ap
 """
+from __future__ import annotations
+
 import argparse
+import json
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import TYPE_CHECKING, Dict, List
 
-import mmdet_clim  # noqa: F401  isort: skip
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets import Vocabulary, build_vocabulary
-from mmdet_clim.datasets.preparation.files import write_json
-from mmdet_clim.datasets.vocabulary import vocabulary_of_words
-from mmdet_clim.evaluation import CLASS_AP, compare_class_ap, read_class_ap
-from mmdet_clim.evaluation.command import add_runs
-from mmdet_clim.visualization import plot_class_ap
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_json, add_runs
+
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmdet_clim.datasets import Vocabulary
+
+#: Keys of ``mmdet_clim.evaluation.CLASS_AP``.
+KINDS = ('AP50', 'mask AP', 'box AP')
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--out': '--out-dir'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser, 'a run')
@@ -36,7 +41,7 @@ def parse_args() -> argparse.Namespace:
         help='the runs of the second panel (default: the last over the first)')
     parser.add_argument(
         '--kind',
-        choices=CLASS_AP,
+        choices=KINDS,
         default='AP50',
         help='AP50 of OV-COCO, or AP of OV-LVIS (%(default)s)')
     parser.add_argument(
@@ -55,10 +60,11 @@ def parse_args() -> argparse.Namespace:
         default=80,
         help='draw no more classes, those that change most (%(default)s)')
     parser.add_argument(
-        '--out',
+        '--out-dir',
         type=Path,
         required=True,
         help='folder of class_ap.png and class_ap.json')
+    add_json(parser)
     args = parser.parse_args()
     if (args.kind == 'AP50') != (args.annotations is None):
         parser.error('--annotations: expected with the kinds of OV-LVIS, and '
@@ -72,6 +78,8 @@ def parse_args() -> argparse.Namespace:
 def vocabulary_of(args: argparse.Namespace,
                   runs: Dict[str, List[Dict[str, float]]]) -> Vocabulary:
     """The classes, and which of them are base."""
+    from mmdet_clim.datasets import Vocabulary, build_vocabulary
+    from mmdet_clim.datasets.vocabulary import vocabulary_of_words
     if args.base:
         found = [
             name for seeds in runs.values() for of in seeds for name in of
@@ -89,6 +97,9 @@ def vocabulary_of(args: argparse.Namespace,
 def main() -> None:
     """Write the picture and the numbers."""
     args = parse_args()
+    from mmdet_clim.datasets.preparation.files import write_json
+    from mmdet_clim.evaluation import compare_class_ap, read_class_ap
+    from mmdet_clim.visualization import plot_class_ap
     gain = tuple(args.gain) if args.gain else None
     try:
         runs: Dict[str, List[Dict[str, float]]] = {
@@ -100,11 +111,11 @@ def main() -> None:
         sys.exit(f'class_ap: {error}')
     names = list(runs)
     of, over = gain or (names[-1], names[0])
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_json(args.out / 'class_ap.json', rows, indent=1)
-    plot_class_ap(rows, args.out / 'class_ap.png', args.kind, args.num,
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    write_json(args.out_dir / 'class_ap.json', rows, indent=1)
+    plot_class_ap(rows, args.out_dir / 'class_ap.png', args.kind, args.num,
                   f'{of} minus {over}')
-    print(args.out / 'class_ap.png')
+    print(json.dumps(rows) if args.json else args.out_dir / 'class_ap.png')
 
 
 if __name__ == '__main__':

@@ -12,37 +12,31 @@ import json
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-import mmdet_clim  # noqa: F401  isort: skip
-from mmdet_clim.command import run_command
-from mmdet_clim.engine import captioned_views, read_fingerprint
-from mmdet_clim.evaluation import (
-    COLUMNS,
-    add_differences,
-    differences_table,
-    last_metrics,
-    markdown_table,
-    read_scalars,
-    seconds_per_iteration,
-    summarise_runs,
-)
-from mmdet_clim.evaluation.command import add_runs
-from mmdet_clim.visualization import plot_curves, plot_rows
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_json, add_runs
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__, renamed={'--out': '--out-dir'})
     add_runs(parser, 'a row of the table')
     parser.add_argument(
-        '--out',
+        '--out-dir',
         type=Path,
         required=True,
         help='folder of table.md, table.json, table.png and curves.png')
+    add_json(parser)
     return parser.parse_args()
 
 
 def read_run(work_dir: str) -> Tuple[dict, str, Dict[str, float]]:
     """The scalars of one run, whose metrics it has, and these."""
+    from mmdet_clim.evaluation import (
+        COLUMNS,
+        last_metrics,
+        read_scalars,
+        seconds_per_iteration,
+    )
     scalars = read_scalars(work_dir)
     for prefix in COLUMNS:
         metrics = last_metrics(scalars, prefix)
@@ -68,6 +62,7 @@ def views_line(rows: List[dict]) -> str:
 
 def views_of(work_dirs: List[str]) -> Optional[float]:
     """Captioned views per step of the first seed, None if unknown."""
+    from mmdet_clim.engine import captioned_views, read_fingerprint
     found = read_fingerprint(work_dirs[0])
     return None if found is None else captioned_views(found['config'])
 
@@ -75,6 +70,14 @@ def views_of(work_dirs: List[str]) -> Optional[float]:
 def main() -> None:
     """Write the files and show the table."""
     args = parse_args()
+    from mmdet_clim.evaluation import (
+        COLUMNS,
+        add_differences,
+        differences_table,
+        markdown_table,
+        summarise_runs,
+    )
+    from mmdet_clim.visualization import plot_curves, plot_rows
     runs: Dict[str, List[Dict[str, float]]] = {}
     curves = {}
     prefixes = set()
@@ -99,16 +102,16 @@ def main() -> None:
     if differences:
         table += ('\nWithin a seed: mean and 95 % interval of the '
                   f'differences.\n\n{differences}')
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'table.md').write_text(table, encoding='utf-8')
-    (args.out / 'table.json').write_text(
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    (args.out_dir / 'table.md').write_text(table, encoding='utf-8')
+    (args.out_dir / 'table.json').write_text(
         json.dumps(rows, indent=1, ensure_ascii=False) + '\n',
         encoding='utf-8')
-    plot_rows(rows, args.out / 'table.png', columns[:2])
+    plot_rows(rows, args.out_dir / 'table.png', columns[:2])
     panels = [('loss', 'training loss')]
     panels += [(prefix + key, head) for key, head, *_ in columns[:2]]
-    plot_curves(curves, args.out / 'curves.png', panels)
-    print(table, end='')
+    plot_curves(curves, args.out_dir / 'curves.png', panels)
+    print(json.dumps(rows) + '\n' if args.json else table, end='')
 
 
 if __name__ == '__main__':

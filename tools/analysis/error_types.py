@@ -12,27 +12,36 @@ The metric leaves the split of the classes beside them (found.split.json).
 Without it: --base, LVIS's frequency, OV-COCO's split of a file with all of its
 classes, or one row of all classes.
 """
+from __future__ import annotations
+
 import argparse
+import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import List
+from typing import TYPE_CHECKING, Dict, List
 
-import mmdet_clim  # noqa: F401  isort: skip
 import numpy as np
 
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets.coco_annotations import (
-    read_coco,
-    read_detections,
-)
-from mmdet_clim.evaluation import ERROR_TYPES, ClassErrors, error_types
-from mmdet_clim.evaluation.class_split import class_split
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_json
+
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmdet_clim.evaluation import ClassErrors
+
+#: Columns of AP, and the types of errors that each leaves out.
+COLUMNS = {
+    'AP': (),
+    'without location errors': ('duplicate', 'location'),
+    'without class errors': ('class', ),
+    'without class and both': ('class', 'class and location'),
+}
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('detections', type=Path, help='COCO results, JSON')
@@ -44,23 +53,30 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='NAME',
         help='the base classes; the others are novel')
+    add_json(parser)
     return parser.parse_args()
 
 
-def row(name: str, classes: List[ClassErrors]) -> str:
-    """A group of classes as a line of a Markdown table."""
+def row(classes: List[ClassErrors]) -> Dict[str, float]:
+    """Cells of a group of classes: AP in percent, then counts of errors."""
+    from mmdet_clim.evaluation import ERROR_TYPES
     first = sum((errors.first() for errors in classes), Counter())
-    ap = [[errors.average_precision(without) for errors in classes]
-          for without in ((), ('duplicate', 'location'), ('class', ),
-                          ('class', 'class and location'))]
-    cells = [name, *(f'{100 * np.nanmean(values):.1f}' for values in ap)]
-    cells += [str(first[kind]) for kind in ERROR_TYPES]
-    return '| ' + ' | '.join(cells) + ' |'
+    cells = {}
+    for head, without in COLUMNS.items():
+        values = [errors.average_precision(without) for errors in classes]
+        cells[head] = round(100 * float(np.nanmean(values)), 1)
+    return {**cells, **{kind: first[kind] for kind in ERROR_TYPES}}
 
 
 def main() -> None:
     """Print the table."""
     args = parse_args()
+    from mmdet_clim.datasets.coco_annotations import (
+        read_coco,
+        read_detections,
+    )
+    from mmdet_clim.evaluation import ERROR_TYPES, error_types
+    from mmdet_clim.evaluation.class_split import class_split
     try:
         content = read_coco(
             args.annotations, need_names=False, need_sizes=False)
@@ -75,21 +91,25 @@ def main() -> None:
         sys.exit(f'error_types: {error}')
     found = error_types(content['annotations'], detections, args.iou)
     ids = {category['name']: category['id'] for category in categories}
-    heads = [
-        '', 'AP', 'without location errors', 'without class errors',
-        'without class and both', *ERROR_TYPES
-    ]
-    print(f'IoU {args.iou}. AP over classes; the types are those of as many '
-          'first detections\nof each class as it has objects.\n')
-    print('| ' + ' | '.join(heads) + ' |')
-    print('|---' * len(heads) + '|')
+    rows = {}
     for group, names in groups.items():
         classes = [
             found[ids[name]] for name in names
             if ids[name] in found and found[ids[name]].num_objects
         ]
-        if classes:
-            print(row(group, classes))
+        rows[group] = row(classes) if classes else None
+    if args.json:
+        print(json.dumps(dict(iou=args.iou, rows=rows)))
+        return
+    heads = ['', *COLUMNS, *ERROR_TYPES]
+    print(f'IoU {args.iou}. AP over classes; the types are those of as many '
+          'first detections\nof each class as it has objects.\n')
+    print('| ' + ' | '.join(heads) + ' |')
+    print('|---' * len(heads) + '|')
+    for group, cells in rows.items():
+        if cells is not None:
+            print(f'| {group} | ' + ' | '.join(map(str, cells.values())) +
+                  ' |')
         else:
             print(f'no class of the group {group!r} has an object')
     if 'all' in groups:

@@ -9,38 +9,25 @@ are listed, and nothing is written.
     python tools/checkpoints/convert_published.py clim.pth ours.pth \
         --config configs/detic/ov_coco/detic_r50-caffe-c4_90k_ov-coco_base.py
 """
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
-from mmdet.utils import register_all_modules
-from mmengine.config import Config, DictAction
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_cfg_options
 
-from mmdet_clim.command import key_value, run_command
-from mmdet_clim.engine.checkpoints import save_atomically
-from mmdet_clim.engine.config_checks import read_config
-from mmdet_clim.engine.published_checkpoints import (
-    Conversion,
-    build_without_clip,
-    class_agreement,
-    clip_of_config,
-    convert_clip,
-    convert_state_dict,
-    find_class_vectors,
-    names_of_rows,
-    objective_parts,
-    read_weights,
-    recognise,
-    write_class_vectors,
-)
-from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmdet_clim.engine.published_checkpoints import Conversion
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -69,12 +56,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         default=[],
         metavar='PATTERN',
         help='names in IN to leave out')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        type=key_value,
-        help='settings that override the config, as key=value')
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     if args.class_vectors and args.class_vectors.suffix != '.npz':
         parser.error(
@@ -85,6 +67,15 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
 def main(argv: Optional[List[str]] = None) -> None:
     """Convert one checkpoint."""
     args = parse_args(argv)
+    from mmdet_clim.engine.checkpoints import save_atomically
+    from mmdet_clim.engine.config_checks import read_config
+    from mmdet_clim.engine.published_checkpoints import (
+        clip_of_config,
+        convert_clip,
+        read_weights,
+        recognise,
+    )
+    from mmdet.utils import register_all_modules  # isort: skip
     weights = read_weights(args.input)
     family = recognise(list(weights))
     print(f'{args.input}: {len(weights)} weights of {family.name} '
@@ -108,6 +99,17 @@ def main(argv: Optional[List[str]] = None) -> None:
 def convert_detector(args: argparse.Namespace, cfg: Config,
                      weights: dict) -> None:
     """Convert the checkpoint of a detector, and its class vectors."""
+    from mmdet_clim.engine.checkpoints import save_atomically
+    from mmdet_clim.engine.published_checkpoints import (
+        build_without_clip,
+        class_agreement,
+        convert_state_dict,
+        find_class_vectors,
+        names_of_rows,
+        objective_parts,
+        write_class_vectors,
+    )
+    from mmdet_clim.models.detectors.clim_detector import DETECTOR_PREFIX
     detector_cfg = cfg.model.get('detector', cfg.model)
     model = build_without_clip(detector_cfg)
     done = convert_state_dict(weights, model, objective_parts(cfg.model),

@@ -5,12 +5,11 @@ The optimizer, the schedules and the log are dropped, floating-point weights
 are stored in half precision, and of the meta data the config, the classes,
 the seed and the iteration stay. The file loads as any other checkpoint does.
 """
-import argparse
 from pathlib import Path
-from typing import Mapping
+from typing import List, Mapping, Optional
 
-from mmdet_clim.command import run_command
-from mmdet_clim.engine.checkpoints import read_checkpoint, save_atomically
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser
 
 KEPT_META = ('cfg', 'dataset_meta', 'seed', 'iter', 'mmengine_version')
 
@@ -48,12 +47,14 @@ def publishable(checkpoint: Mapping) -> dict:
               for key in KEPT_META if key in meta})
 
 
-def main() -> None:
+def main(argv: Optional[List[str]] = None) -> None:
     """Publish one checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('input', type=Path, help='checkpoint of a run')
     parser.add_argument('output', type=Path, help='file to write')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    # It takes seconds to import.
+    from mmdet_clim.engine.checkpoints import read_checkpoint, save_atomically
     save_atomically(publishable(read_checkpoint(args.input)), args.output)
     print(f'{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB')
 

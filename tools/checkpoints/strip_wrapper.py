@@ -5,20 +5,17 @@ The result loads in the plain detector's config and predicts the same. It
 keeps the meta data of the run and drops the objectives with their queues,
 the optimizer, the schedules and the log.
 """
-import argparse
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Mapping, Optional
+from typing import TYPE_CHECKING, List, Mapping, Optional
 
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser
 
-from mmdet_clim.command import run_command
-from mmdet_clim.engine.checkpoints import (
-    load_weights,
-    read_checkpoint,
-    save_atomically,
-    strip_state_dict,
-)
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def strip_checkpoint(checkpoint: Mapping,
@@ -36,6 +33,7 @@ def strip_checkpoint(checkpoint: Mapping,
     Raises:
         ValueError: It is not a checkpoint of a ``CLIMDetector``.
     """
+    from mmdet_clim.engine.checkpoints import strip_state_dict
     if not isinstance(checkpoint, Mapping) or 'state_dict' not in checkpoint:
         found = (
             sorted(map(str, checkpoint))
@@ -49,16 +47,24 @@ def strip_checkpoint(checkpoint: Mapping,
         state_dict=strip_state_dict(checkpoint['state_dict']), meta=meta)
 
 
-def main() -> None:
+def main(argv: Optional[List[str]] = None) -> None:
     """Strip one checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('input', type=Path, help='of CLIMDetector')
     parser.add_argument('output', type=Path, help='for the plain detector')
     parser.add_argument(
         '--config',
         help="the plain detector's config, kept in the result; the weights "
         'have to fit it')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    from mmdet_clim.engine.checkpoints import (
+        load_weights,
+        read_checkpoint,
+        save_atomically,
+    )
     config = Config.fromfile(args.config) if args.config else None
     stripped = strip_checkpoint(read_checkpoint(args.input), config)
     if config is not None:

@@ -7,23 +7,24 @@ the base/novel split of OV-COCO, captions and tags; or, with
 rare, common and frequent classes. The same seed gives the same files.
 
 Example:
-    python tools/datasets/make_openmoji_coco.py --out data/openmoji_coco \\
+    python tools/datasets/make_openmoji_coco.py --out-dir data/openmoji_coco \\
         --train 4000 --val 500 --seed 0
 """
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from mmdet_clim.command import run_command
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_workers
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--out': '--out-dir'},
         description=__doc__.split('\n\n')[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
-        '--out', type=Path, required=True, help='folder of the data set')
+        '--out-dir', type=Path, required=True, help='folder of the data set')
     parser.add_argument(
         '--train', type=int, required=True, help='training scenes with boxes')
     parser.add_argument(
@@ -39,11 +40,7 @@ def parse_args() -> argparse.Namespace:
         '--size', type=int, default=256, help='long side of images, pixels')
     parser.add_argument(
         '--vocabulary', choices=('coco', 'lvis'), default='coco')
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=os.cpu_count(),
-        help='processes; the files do not depend on it')
+    add_workers(parser, 'data set')
     parser.add_argument(
         '--overwrite',
         action='store_true',
@@ -63,11 +60,12 @@ def main() -> None:
             seed=args.seed,
             size=args.size,
             vocabulary=args.vocabulary)
-        made = build_dataset(args.out, parameters, args.workers,
+        made = build_dataset(args.out_dir, parameters, args.workers,
                              args.overwrite)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f'make_openmoji_coco: {error}')
-    print(f'{args.out}: ' + ('made' if made else 'was made before, complete'))
+    print(f'{args.out_dir}: ' +
+          ('made' if made else 'was made before, complete'))
 
 
 if __name__ == '__main__':

@@ -15,16 +15,12 @@ Example:
 import argparse
 from pathlib import Path
 
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets.preparation.command import (
-    add_overwrite,
-    add_workers,
-    report,
-)
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_overwrite, add_workers
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('tsv', type=Path, help='captions and URLs')
@@ -53,6 +49,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmdet_clim.datasets.preparation.cc3m import prepare_cc3m
+    from mmdet_clim.datasets.preparation.command import report
 
     def prepare():
         return prepare_cc3m(

@@ -8,18 +8,20 @@ name; those for evaluation boxes of all 65. A killed run goes on where it
 stopped. Photographs that are split already are taken as they are.
 
 Example:
-    python tools/datasets/prepare_coco_small.py data/coco --out data/coco_small
+    python tools/datasets/prepare_coco_small.py data/coco \\
+        --out-dir data/coco_small
 """
 import argparse
 from pathlib import Path
 
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets.preparation.command import add_overwrite, report
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_overwrite
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--out': '--out-dir'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -28,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         help="COCO's folder with val2017/, annotations/instances_val2017.json "
         'and annotations/captions_val2017.json')
     parser.add_argument(
-        '--out',
+        '--out-dir',
         type=Path,
         default=Path('data/coco_small'),
         help='folder of images/ and annotations/')
@@ -46,11 +48,12 @@ def main() -> None:
     """Make the files."""
     args = parse_args()
     from mmdet_clim.datasets.preparation.coco_small import prepare_coco_small
+    from mmdet_clim.datasets.preparation.command import report
     print(
         report(
             'prepare_coco_small',
-            lambda: prepare_coco_small(args.source, args.out, args.seed, args.
-                                       development, args.overwrite)))
+            lambda: prepare_coco_small(args.source, args.out_dir, args.seed,
+                                       args.development, args.overwrite)))
 
 
 if __name__ == '__main__':

@@ -8,23 +8,19 @@ captions name. A killed run goes on where it stopped.
 
 Example:
     python tools/datasets/prepare_image_text.py data/mine \\
-        --classes names.txt --synonyms synonyms.json \\
+        --vocabulary names.txt --synonyms synonyms.json \\
         --out data/mine_captions.json
 """
 import argparse
 from pathlib import Path
 
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets.preparation.command import (
-    add_overwrite,
-    add_workers,
-    report,
-)
-from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_overwrite, add_workers
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--classes': '--vocabulary'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -37,7 +33,10 @@ def parse_args() -> argparse.Namespace:
         help='folder of the images that a table or JSON names; that of the '
         'file if not given')
     parser.add_argument(
-        '--classes', type=Path, help='text file with a class name a line')
+        '--vocabulary',
+        type=Path,
+        help='file of class names: .txt with a name a line, .json, .yaml, .csv'
+    )
     parser.add_argument(
         '--synonyms',
         type=Path,
@@ -56,14 +55,16 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmdet_clim.datasets.preparation.command import report
     from mmdet_clim.datasets.preparation.own_captions import (
         Columns,
         prepare_image_text,
         read_synonyms,
     )
+    from mmdet_clim.datasets.vocabulary import build_vocabulary
 
     def prepare():
-        classes, synonyms = args.classes, args.synonyms
+        classes, synonyms = args.vocabulary, args.synonyms
         return prepare_image_text(
             args.source,
             args.out,

@@ -11,26 +11,29 @@ Example:
 import argparse
 from pathlib import Path
 
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets.preparation.command import add_overwrite, report
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_overwrite
+
+#: Keys of ``mmdet_clim.datasets.preparation.ov_coco.PARTS``.
+PARTS = ('train', 'val', 'captions')
 
 
 def parse_args() -> argparse.Namespace:
-    from mmdet_clim.datasets.preparation.ov_coco import PARTS
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--out': '--out-dir'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'coco', type=Path, help="COCO's folder, which holds annotations/")
     parser.add_argument(
-        '--out',
+        '--out-dir',
         type=Path,
         help='folder of the files to make; COCO/annotations if not given')
     parser.add_argument(
         '--parts',
         nargs='+',
-        choices=tuple(PARTS),
-        default=tuple(PARTS),
+        choices=PARTS,
+        default=PARTS,
         help='what to make; all if not given')
     add_overwrite(parser)
     return parser.parse_args()
@@ -38,11 +41,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmdet_clim.datasets.preparation.command import report
     from mmdet_clim.datasets.preparation.ov_coco import prepare_ov_coco
     annotations = args.coco / 'annotations'
 
     def prepare():
-        return prepare_ov_coco(annotations, args.out or annotations,
+        return prepare_ov_coco(annotations, args.out_dir or annotations,
                                tuple(args.parts), args.overwrite)
 
     print(report('prepare_ov_coco', prepare))

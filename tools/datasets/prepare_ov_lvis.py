@@ -12,17 +12,18 @@ Example:
 import argparse
 from pathlib import Path
 
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets.preparation.command import add_overwrite, report
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_overwrite
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--out': '--out-dir'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('train', type=Path, help='lvis_v1_train.json')
     parser.add_argument(
-        '--out',
+        '--out-dir',
         type=Path,
         help='folder of the files to make; that of the input if not given')
     add_overwrite(parser)
@@ -31,10 +32,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmdet_clim.datasets.preparation.command import report
     from mmdet_clim.datasets.preparation.ov_lvis import prepare_ov_lvis
 
     def prepare():
-        out = args.out or args.train.parent
+        out = args.out_dir or args.train.parent
         return prepare_ov_lvis(args.train, out, args.overwrite)
 
     print(report('prepare_ov_lvis', prepare))

@@ -13,35 +13,28 @@ Example::
 The file holds ``names``, ``vectors`` (float32, unit length), ``templates``
 and ``encoder``; ``mmdet_clim.PrecomputedTextEncoder`` reads it.
 """
+from __future__ import annotations
+
 import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import TYPE_CHECKING, Optional, Sequence
 
 import numpy as np
-from mmengine.logging import print_log
-from torch import Tensor
 
-import mmdet_clim  # noqa: F401  (first: it prepares the stack)
-from mmdet_clim.command import device_name, run_command
-from mmdet_clim.datasets.text_files import read_lines
-from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.text_encoders import (
-    BaseTextEncoder,
-    OpenCLIPTextEncoder,
-    SentenceTextEncoder,
-    encode_classes,
-)
-from mmdet_clim.models.text_encoders.templates import (
-    DEFAULT_TEMPLATES,
-    NAMED_TEMPLATES,
-    resolve_templates,
-)
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, device_name
+
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmdet_clim.models.text_encoders import BaseTextEncoder
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -92,6 +85,12 @@ def read_templates(source: Optional[str]) -> Sequence[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If a template holds ``{}`` not exactly once.
     """
+    from mmdet_clim.datasets.text_files import read_lines
+    from mmdet_clim.models.text_encoders.templates import (
+        DEFAULT_TEMPLATES,
+        NAMED_TEMPLATES,
+        resolve_templates,
+    )
     if source is None:
         return DEFAULT_TEMPLATES
     if source in NAMED_TEMPLATES:
@@ -106,6 +105,10 @@ def read_templates(source: Optional[str]) -> Sequence[str]:
 
 def build_encoder(args: argparse.Namespace) -> BaseTextEncoder:
     """Build the encoder that the command line names."""
+    from mmdet_clim.models.text_encoders import (
+        OpenCLIPTextEncoder,
+        SentenceTextEncoder,
+    )
     if args.open_clip:
         return OpenCLIPTextEncoder(args.open_clip, args.checkpoint)
     if Path(args.sentence).is_dir():
@@ -138,6 +141,10 @@ def write(out: Path, names: Sequence[str], vectors: Tensor,
 
 def main() -> None:
     args = parse_args()
+    from mmengine.logging import print_log
+
+    from mmdet_clim.datasets.vocabulary import build_vocabulary
+    from mmdet_clim.models.text_encoders import encode_classes
     vocabulary = build_vocabulary(args.vocabulary)
     templates = read_templates(args.templates)
     encoder = build_encoder(args).to(args.device)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Callable, List
 
 from joined_sources import groups, joined_text
-from torch.utils import cpp_extension
 
 FOLDER = Path('joined')
 # Of C++, two files of mmcv have most of it, and compile side by side. nvcc
@@ -79,6 +78,7 @@ def main() -> None:
         default=[],
         help='joined files, by name, whose sources are compiled one by one')
     args = parser.parse_args()
+    from torch.utils import cpp_extension
     cpp_extension.CppExtension = with_joined_sources(
         cpp_extension.CppExtension, args.separate)
     cpp_extension.CUDAExtension = with_joined_sources(

@@ -43,7 +43,7 @@ from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import nn
 
-from mmdet_clim.command import run_command
+from mmdet_clim_cli.mistakes import run_command
 
 FAMILIES = {
     'Faster R-CNN':

@@ -1,33 +1,27 @@
 # Licensed under the Apache License, Version 2.0.
 """Print a config as a run sees it: bases merged, options applied."""
-import argparse
+from typing import List, Optional
 
-from mmengine.config import DictAction
-
-import mmdet_clim  # noqa: F401
-from mmdet_clim.command import key_value, run_command
-from mmdet_clim.engine.config_checks import read_config
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_cfg_options
 
 
-def main() -> None:
+def main(argv: Optional[List[str]] = None) -> None:
     """Print, and write the same to a file where one is named."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
         '--clim',
         metavar='FRAGMENT',
         help='with CLIM put on it, as tools/train.py --clim does')
     parser.add_argument('--save-path', help='write it to this .py file too')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        type=key_value,
-        help='settings that override the config, as key=value')
-    args = parser.parse_args()
+    add_cfg_options(parser)
+    args = parser.parse_args(argv)
     if args.save_path is not None and not args.save_path.endswith('.py'):
         parser.error(f'--save-path: expected a .py file, got '
                      f'{args.save_path}')
+    # It takes seconds to import.
+    from mmdet_clim.engine.config_checks import read_config
     cfg = read_config(args.config, args.cfg_options, args.clim)
     if args.save_path is not None:
         cfg.dump(args.save_path)

@@ -3,34 +3,30 @@
 the rectangles of several tiles that the config's objectives draw (dashed),
 captioned images, and images with boxes.
 """
+from __future__ import annotations
+
 import argparse
 import random
 from pathlib import Path
-from typing import Dict, List
+from typing import TYPE_CHECKING, Dict, List
 
-# Before any config is read: it makes `mmdet_clim::` bases known.
-import mmdet_clim  # noqa: F401  isort: skip
 import cv2
 import numpy as np
-import torch
-from mmengine.config import DictAction
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from torch import nn
 
-from mmdet_clim.command import key_value, run_command
-from mmdet_clim.engine.config_checks import read_config
-from mmdet_clim.registry import DATASETS, MODELS
-from mmdet_clim.visualization import composed_boxes, draw_boxes, draw_mosaic
-from mmdet_clim.visualization.canvas import to_rgb
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, add_cfg_options
+
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__, renamed={'--out': '--out-dir'})
     parser.add_argument('config', help='path of a training config')
     parser.add_argument(
-        '--out', type=Path, required=True, help='folder of the PNGs')
+        '--out-dir', type=Path, required=True, help='folder of the PNGs')
     parser.add_argument(
         '--num', type=int, default=4, help='samples of each source')
     parser.add_argument(
@@ -46,12 +42,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=960,
         help='longer side of a drawn sample in pixels')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        type=key_value,
-        help='settings that override the config, as key=value')
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.num < 1:
         parser.error(f'--num: expected at least 1, got {args.num}')
@@ -66,6 +57,7 @@ def objectives_of(model: dict, branch: str) -> List[nn.Module]:
     One with an image encoder distils: it composes no tiles and needs the
     weights of a CLIP to be built.
     """
+    from mmdet_clim.registry import MODELS
     configs = model.get('objectives', {})
     names = model.get('branches', dict(mosaic=configs)).get(branch, ())
     return [
@@ -77,6 +69,12 @@ def objectives_of(model: dict, branch: str) -> List[nn.Module]:
 def draw_sample(sample: dict, metainfo: dict, objectives: List[nn.Module],
                 side: int) -> np.ndarray:
     """Draw one packed sample of any branch, as RGB."""
+    from mmdet_clim.visualization import (
+        composed_boxes,
+        draw_boxes,
+        draw_mosaic,
+    )
+    from mmdet_clim.visualization.canvas import to_rgb
     inputs, data_sample = sample['inputs'], sample['data_samples']
     classes = metainfo.get('classes')
     if 'mosaic_grid' in data_sample:
@@ -97,6 +95,12 @@ def draw_sample(sample: dict, metainfo: dict, objectives: List[nn.Module],
 def main() -> None:
     """Draw the samples of every source of the training data."""
     args = parse_args()
+    import torch
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    from mmdet_clim.engine.config_checks import read_config
+    from mmdet_clim.registry import DATASETS
     logger = MMLogger.get_instance('browse_mosaics')
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -104,7 +108,7 @@ def main() -> None:
     np.random.seed(args.seed)
     torch.manual_seed(args.seed)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
     objectives: Dict[str, List[nn.Module]] = {}
     for source, part in enumerate(getattr(dataset, 'datasets', [dataset])):
         order = np.random.default_rng(args.seed).permutation(
@@ -117,7 +121,7 @@ def main() -> None:
             if branch not in objectives:
                 objectives[branch] = objectives_of(
                     cfg.get('model', {}), branch)
-            file = args.out / f'{source}_{branch}_{number}.png'
+            file = args.out_dir / f'{source}_{branch}_{number}.png'
             picture = draw_sample(sample, part.metainfo, objectives[branch],
                                   args.side)
             cv2.imwrite(str(file), picture[..., ::-1])

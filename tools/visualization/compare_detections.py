@@ -15,31 +15,28 @@ The detections are what ``OVCocoMetric(outfile_prefix=...)`` writes:
     python tools/visualization/compare_detections.py CONFIG \
         --found CLIM work_dirs/found.bbox.json --out compared.png
 """
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Sequence, Tuple
 
-# Before any config is read: it makes `mmdet_clim::` bases known.
-import mmdet_clim  # noqa: F401  isort: skip
 import cv2
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
 
-from mmdet_clim.command import run_command
-from mmdet_clim.datasets.image_files import read_image_file
-from mmdet_clim.evaluation import first_detections
-from mmdet_clim.registry import DATASETS
-from mmdet_clim.visualization import draw_detections
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser
+
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from mmengine.structures import InstanceData
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -143,6 +140,8 @@ def read_found(file: str, labels: Mapping[int, int]) -> List[dict]:
 def by_image(found: Sequence[Tuple[Mapping, bool]],
              infos: Sequence[dict]) -> List[InstanceData]:
     """Detections of each image, xyxy pixels of the file."""
+    import torch
+    from mmengine.structures import InstanceData
     of_image = defaultdict(list)
     for detection, correct in found:
         of_image[detection['image_id']].append((detection, correct))
@@ -163,6 +162,8 @@ def by_image(found: Sequence[Tuple[Mapping, bool]],
 
 def ground_truth(info: dict) -> InstanceData:
     """Boxes of an image of a dataset, xyxy pixels of the file."""
+    import torch
+    from mmengine.structures import InstanceData
     kept = _objects(info)
     return InstanceData(
         bboxes=torch.tensor([box for _, box in kept]).reshape(-1, 4),
@@ -194,6 +195,13 @@ def share_of_novel(found: Sequence[Tuple[Mapping, bool]],
 
 def compare(args: argparse.Namespace) -> int:
     """Draw the picture and return the number of images in it."""
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    from mmdet_clim.datasets.image_files import read_image_file
+    from mmdet_clim.evaluation import first_detections
+    from mmdet_clim.registry import DATASETS
+    from mmdet_clim.visualization import draw_detections
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     dataset = DATASETS.build(cfg.val_dataloader.dataset)

@@ -6,37 +6,24 @@ The regions are the model's best proposals of captioned images, or given boxes
 all regions and texts, nearest.json.
 
     python tools/visualization/nearest_texts.py CONFIG CHECKPOINT \
-        --captions captions.json --images photos --out work_dirs/nearest
+        --captions captions.json --images photos --out-dir work_dirs/nearest
 """
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
-import mmcv
 import numpy as np
-import torch
-import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import Tensor
 
-from mmdet_clim.command import device_name, run_command
-from mmdet_clim.datasets import ImageTextDataset
-from mmdet_clim.datasets.class_names import with_files_read
-from mmdet_clim.datasets.coco_annotations import read_coco
-from mmdet_clim.datasets.preparation.files import write_json
-from mmdet_clim.engine.checkpoints import load_weights
-from mmdet_clim.registry import MODELS
-from mmdet_clim.visualization import (
-    ModelView,
-    ReadRegion,
-    best_of_images,
-    draw_nearest_regions,
-    draw_nearest_texts,
-    view_model,
-)
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, device_name
+
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmdet_clim.visualization import ModelView, ReadRegion
 
 
 class CaptionedImage(NamedTuple):
@@ -58,7 +45,8 @@ class CaptionedImage(NamedTuple):
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        renamed={'--out': '--out-dir'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='of a detector or a CLIMOnCLIP')
@@ -100,7 +88,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='which images')
     parser.add_argument('--device', type=device_name, default='cpu')
     parser.add_argument(
-        '--out', type=Path, required=True, help='folder of the results')
+        '--out-dir', type=Path, required=True, help='folder of the results')
     args = parser.parse_args()
     for name in ('num_images', 'regions', 'top', 'rows', 'size'):
         value = vars(args)[name]
@@ -112,6 +100,9 @@ def parse_args() -> argparse.Namespace:
 
 def load_images(args: argparse.Namespace) -> List[CaptionedImage]:
     """Random captioned images."""
+    import mmcv
+
+    from mmdet_clim.datasets import ImageTextDataset
     dataset = ImageTextDataset(
         args.captions,
         data_prefix=dict(img=args.images),
@@ -132,6 +123,9 @@ def load_images(args: argparse.Namespace) -> List[CaptionedImage]:
 
 def given_boxes(file: Path, images: List[CaptionedImage]) -> List[Tensor]:
     """Boxes of each image, xyxy of its ``pixels``, by the files' names."""
+    import torch
+
+    from mmdet_clim.datasets.coco_annotations import read_coco
     content = read_coco(file, need_sizes=False)
     ids: Dict[str, int] = {}
     for image in content['images']:
@@ -156,6 +150,10 @@ def given_boxes(file: Path, images: List[CaptionedImage]) -> List[Tensor]:
 def read_regions(view: ModelView, images: List[CaptionedImage],
                  args: argparse.Namespace):
     """Regions of all images, and their unit vectors (R, D)."""
+    import torch
+    import torch.nn.functional as F
+
+    from mmdet_clim.visualization import ReadRegion
     boxes = None if args.boxes is None else given_boxes(args.boxes, images)
     regions, embeddings = [], []
     for index, image in enumerate(images):
@@ -177,6 +175,7 @@ def read_regions(view: ModelView, images: List[CaptionedImage],
 def as_json(images: List[CaptionedImage], regions: List[ReadRegion],
             texts: List[str], cosines: Tensor, top: int) -> dict:
     """What is nearest to each region and to each text; boxes of the files."""
+    from mmdet_clim.visualization import best_of_images
 
     def place(region: ReadRegion) -> dict:
         image = images[region.image]
@@ -211,6 +210,19 @@ def as_json(images: List[CaptionedImage], regions: List[ReadRegion],
 def main() -> None:
     """Read the regions and the texts, and write what is nearest."""
     args = parse_args()
+    import torch
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    from mmdet_clim.datasets.class_names import with_files_read
+    from mmdet_clim.datasets.preparation.files import write_json
+    from mmdet_clim.engine.checkpoints import load_weights
+    from mmdet_clim.registry import MODELS
+    from mmdet_clim.visualization import (
+        draw_nearest_regions,
+        draw_nearest_texts,
+        view_model,
+    )
     args.texts = with_files_read(args.texts)
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -224,9 +236,9 @@ def main() -> None:
     with torch.no_grad():
         regions, embeddings = read_regions(view, images, args)
         cosines = (embeddings @ view.encode_texts(texts).t()).cpu()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
     write_json(
-        args.out / 'nearest.json',
+        args.out_dir / 'nearest.json',
         as_json(images, regions, texts, cosines, args.top),
         indent=1)
     pictures = [image.pixels[..., ::-1] for image in images]
@@ -239,11 +251,11 @@ def main() -> None:
     rows = [index for _, index in sorted(order)][:args.rows]
     draw_nearest_texts(pictures, [regions[r] for r in rows], texts, own,
                        cosines[rows],
-                       args.top).save(args.out / 'nearest_texts.png')
+                       args.top).save(args.out_dir / 'nearest_texts.png')
     draw_nearest_regions(pictures, regions, texts[:args.rows], own,
                          cosines[:, :args.rows],
-                         args.top).save(args.out / 'nearest_regions.png')
-    print(args.out / 'nearest.json')
+                         args.top).save(args.out_dir / 'nearest_regions.png')
+    print(args.out_dir / 'nearest.json')
 
 
 if __name__ == '__main__':

@@ -9,32 +9,20 @@ main directions (PCA) and clusters (k-means) as colours.
         --model before CONFIG CHECKPOINT --model after CONFIG CHECKPOINT \
         --texts cat "a red car" --out maps.png
 """
+from __future__ import annotations
+
 import argparse
 import math
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import TYPE_CHECKING, List, NamedTuple, Optional
 
-# First: it checks the stack that all the others need.
-import mmdet_clim  # noqa: F401  isort: skip
-import mmcv
-import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import Tensor
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser, device_name
 
-from mmdet_clim.command import device_name, run_command
-from mmdet_clim.datasets.class_names import with_files_read
-from mmdet_clim.datasets.image_files import read_image_file
-from mmdet_clim.engine.checkpoints import load_weights
-from mmdet_clim.registry import MODELS
-from mmdet_clim.visualization import (
-    cluster_colours,
-    pca_colours,
-    picture_grid,
-    response_rows,
-    view_model,
-)
+# What takes seconds to import waits until the command line is read.
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 
 class Answers(NamedTuple):
@@ -46,7 +34,7 @@ class Answers(NamedTuple):
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('images', type=Path, nargs='+')
@@ -80,6 +68,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
 def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
            texts: List[str], device: str) -> List[Answers]:
     """What one model answers to each image (3, H, W), uint8, BGR."""
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    from mmdet_clim.engine.checkpoints import load_weights
+    from mmdet_clim.registry import MODELS
+    from mmdet_clim.visualization import view_model
     cfg = Config.fromfile(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = MODELS.build(cfg.model).to(device).eval()
@@ -95,6 +89,12 @@ def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
 def main(argv: Optional[List[str]] = None) -> None:
     """Draw the picture."""
     args = parse_args(argv)
+    import mmcv
+    import torch
+
+    from mmdet_clim.datasets.class_names import with_files_read
+    from mmdet_clim.datasets.image_files import read_image_file
+    from mmdet_clim.visualization import picture_grid
     args.texts = with_files_read(args.texts)
     loaded = [read_image_file(path) for path in args.images]
     images = [
@@ -126,6 +126,11 @@ def main(argv: Optional[List[str]] = None) -> None:
 def _rows(image: np.ndarray, answers: List[Answers],
           clusters: int) -> List[List[np.ndarray]]:
     """One row per model for an image; the models share a column's scale."""
+    from mmdet_clim.visualization import (
+        cluster_colours,
+        pca_colours,
+        response_rows,
+    )
     height, width = image.shape[:2]
     rgb = image[..., ::-1]
     rows = []

@@ -132,7 +132,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
 
     def _encode_all(self, texts: List[str]) -> Tensor:
         """Embeddings of distinct texts, in their order."""
-        place, parts = {}, []
+        place: Dict[str, int] = {}
+        parts: List[Tensor] = []
         for batch in self._batches(texts):
             whole = batch
             if self.device.type == 'cpu':

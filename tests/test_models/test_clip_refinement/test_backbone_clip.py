@@ -9,9 +9,7 @@ import torch
 from mmdet.utils import register_all_modules
 
 from mmdet_clim.engine.hooks import WeightAveragingHook
-from mmdet_clim.models.clip_refinement.objective_base import (
-    original_temperature,
-)
+from mmdet_clim.models.clip_refinement import objective_base
 from mmdet_clim.registry import MODELS
 
 CLASSES = ['cat', 'dog', 'cow']
@@ -83,7 +81,8 @@ def test_the_head_learns_and_the_backbone_does_not(cfg, make_batch):
 
 
 def test_the_temperature_is_the_configs(cfg):
-    assert original_temperature(MODELS.build(cfg).towers) == 20.
+    towers = MODELS.build(cfg).towers
+    assert objective_base.original_temperature(towers) == 20.
     del cfg['temperature']
     with pytest.raises(ValueError, match='temperature: .* got None'):
         MODELS.build(cfg)

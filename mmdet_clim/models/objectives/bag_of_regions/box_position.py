@@ -46,7 +46,8 @@ class BoxPosition(nn.Module):
         """
         # Half precision has no room for the larger angles.
         with torch.autocast(bboxes.device.type, enabled=False):
-            words = self.layers(box_sines(bboxes.float()))
+            sines = box_sines(bboxes.float())
+            words = self.layers(sines.to(self.layers[0].weight))
         return words.unflatten(1, (self.num_words, -1))
 
 

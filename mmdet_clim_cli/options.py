@@ -1,0 +1,216 @@
+# Licensed under the Apache License, Version 2.0.
+"""Options that several commands have, and a parser that knows old names."""
+import argparse
+import os
+import sys
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+#: Set by ``clim`` to the words that a script was called by, as runpy has its
+#: own first word for a script.
+PROGRAM: List[str] = []
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, which takes options that were renamed, too.
+
+    Args:
+        renamed (Mapping[str, str], optional): Old names to new ones, such as
+            ``{'--out': '--out-dir'}``. An old name is taken for the new one,
+            with a warning on stderr, and is not in the help.
+        **kwargs: See ``argparse.ArgumentParser``.
+    """
+
+    def __init__(self,
+                 *,
+                 renamed: Optional[Mapping[str, str]] = None,
+                 **kwargs: Any) -> None:
+        if PROGRAM:
+            kwargs.setdefault('prog', ' '.join(PROGRAM))
+        super().__init__(**kwargs)
+        self._renamed = dict(renamed or {})
+
+    def parse_known_args(  # type: ignore[override]
+            self,
+            args: Optional[Sequence[str]] = None,
+            namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index('--') if '--' in words else len(words)
+        for number, word in enumerate(words[:end]):
+            name, equals, value = word.partition('=')
+            if name in self._renamed:
+                new = self._renamed[name]
+                print(
+                    f'{self.prog}: warning: {name} is called {new} now; the '
+                    'old name will go with the next release',
+                    file=sys.stderr)
+                words[number] = new + equals + value
+        return super().parse_known_args(words, namespace)
+
+
+class KeyValues(argparse.Action):
+    """MMEngine's ``DictAction``, imported once there is something to read."""
+
+    def __call__(self,
+                 parser: argparse.ArgumentParser,
+                 namespace: argparse.Namespace,
+                 values: Any,
+                 option_string: Optional[str] = None) -> None:
+        from mmengine.config import DictAction
+        DictAction(self.option_strings, self.dest)(parser, namespace, values,
+                                                   option_string)
+
+
+class _Runs(argparse.Action):
+    """Collects the runs by name."""
+
+    def __call__(self,
+                 parser: argparse.ArgumentParser,
+                 namespace: argparse.Namespace,
+                 values: Any,
+                 option_string: Optional[str] = None) -> None:
+        name, *work_dirs = values
+        runs: Dict[str, List[str]] = vars(namespace).setdefault(self.dest, {})
+        if not work_dirs:
+            parser.error(f'--run {name}: expected at least one work dir')
+        if name in runs:
+            parser.error(f'--run {name}: expected every name once; the work '
+                         'dirs of all its seeds go behind one --run')
+        runs[name] = work_dirs
+
+
+def key_value(text: str) -> str:
+    """Check a setting of ``--cfg-options``; a ``type`` of argparse.
+
+    Args:
+        text (str): ``key=value``, for :class:`KeyValues`.
+
+    Raises:
+        ArgumentTypeError: If it is none.
+    """
+    key, equals, _ = text.partition('=')
+    if not key.strip() or not equals:
+        raise argparse.ArgumentTypeError(f'expected key=value, got {text!r}')
+    from mmengine.config import DictAction
+    try:
+        DictAction([], 'read')(None, argparse.Namespace(), [text])
+    except AssertionError as error:
+        raise argparse.ArgumentTypeError(f'{text!r}: {error}') from error
+    return text
+
+
+def device_name(text: str) -> str:
+    """Check the name of a device; a ``type`` of argparse.
+
+    Args:
+        text (str): As torch has it, such as ``cpu`` or ``cuda:0``.
+
+    Raises:
+        ArgumentTypeError: If this machine has none of that name.
+    """
+    if text == 'cpu':
+        return text
+    import torch
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(
+            f'expected a device of this machine, such as cpu or cuda:0, got '
+            f'{text!r} ({str(error).splitlines()[0]})') from error
+    return text
+
+
+def add_cfg_options(parser: argparse.ArgumentParser,
+                    what: str = 'settings that override the config',
+                    default: Optional[dict] = None) -> None:
+    """Add ``--cfg-options KEY=VALUE ...``.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+        what (str): What the settings change, for the help.
+        default (dict, optional): Where the option is not given.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValues,
+        type=key_value,
+        default=default,
+        metavar='KEY=VALUE',
+        help=f'{what}, as key=value; lists as key="[a,b]" or key=a,b, nested '
+        'ones as key="[(a,b),(c,d)]", without white space')
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add ``--launcher``, and what torch's launchers add to a command line.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who started the processes of a distributed run')
+    # torch.distributed.launch passes it; MMEngine reads the environment.
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='(launcher)')
+
+
+def add_workers(parser: argparse.ArgumentParser, what: str = 'file') -> None:
+    """Add ``--workers``.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+        what (str): What it makes.
+    """
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=os.cpu_count(),
+        help=f'processes; the {what} does not depend on it')
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace files of other origin, inputs or options, and make '
+        'those of the same again')
+
+
+def add_runs(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--run NAME WORK_DIR ...``, which may be given several times.
+
+    The parsed ``run`` is a dict, in the order of the command line: name of a
+    run to the work dir of each of its seeds.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+        what (str): What a run is to the command, for its help.
+    """
+    parser.add_argument(
+        '--run',
+        nargs='+',
+        action=_Runs,
+        required=True,
+        default=argparse.SUPPRESS,
+        metavar=('NAME', 'WORK_DIR'),
+        help=f'{what}: its name, then the work dir of each seed; give the '
+        'option once for each')
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--json',
+        action='store_true',
+        help='print the result as JSON instead, in the last line')

@@ -1,0 +1,232 @@
+# Licensed under the Apache License, Version 2.0.
+"""``clim`` and the tools: help at once, old names of options, exit codes."""
+import argparse
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from mmdet_clim import __version__
+from mmdet_clim.datasets.preparation import ov_coco
+from mmdet_clim.evaluation import CLASS_AP
+from mmdet_clim_cli import options
+from mmdet_clim_cli.__main__ import COMMANDS, Command, main, script_of
+from mmdet_clim_cli.options import Parser
+
+#: Packages that take longer to import than a help may.
+HEAVY = ('mmcv', 'mmdet', 'mmdet_clim', 'mmengine', 'open_clip', 'torch',
+         'torchvision', 'transformers')
+#: Steps of the set-up and of the tests, which nobody calls by hand.
+INTERNAL = ('check_mmcv_operators.py', 'detector_families.py')
+HELPS = """
+import contextlib, io, json, runpy, sys
+heavy, calls = json.loads(sys.stdin.read())
+result = {}
+for name, (script, *words) in calls.items():
+    sys.argv = [script, *words]
+    out = io.StringIO()
+    status = None
+    try:
+        with contextlib.redirect_stdout(out):
+            if script == 'clim':
+                from mmdet_clim_cli.__main__ import main
+                main(words)
+            else:
+                sys.path.insert(0, script.rpartition('/')[0])
+                runpy.run_path(script, run_name='__main__')
+    except SystemExit as stop:
+        status = stop.code
+    loaded = [package for package in heavy if package in sys.modules]
+    result[name] = [status, out.getvalue(), loaded]
+    if loaded:
+        break
+print(json.dumps(result))
+"""
+
+
+def commands():
+    """Words of every command of clim, and the command."""
+    for name, command in COMMANDS.items():
+        if isinstance(command, Command):
+            yield (name, ), command
+        else:
+            for inner, command_of_group in command.commands.items():
+                yield (name, inner), command_of_group
+
+
+def test_every_help_is_there_at_once(repository):
+    tools = [
+        path for path in (repository / 'tools').rglob('*.py')
+        if 'Parser(' in path.read_text() and path.name not in INTERNAL
+    ]
+    calls = {str(path): [str(path), '--help'] for path in tools}
+    calls['clim'] = ['clim', '--help']
+    for name, command in COMMANDS.items():
+        if not isinstance(command, Command):
+            calls[f'clim {name}'] = ['clim', name, '--help']
+    for words, _ in commands():
+        calls['clim ' + ' '.join(words)] = ['clim', *words, '--help']
+    done = subprocess.run([sys.executable, '-c', HELPS],
+                          input=json.dumps([HEAVY, calls]),
+                          capture_output=True,
+                          text=True,
+                          check=True)
+    found = json.loads(done.stdout)
+    slow = {name: loaded for name, (_, _, loaded) in found.items() if loaded}
+    assert not slow
+    assert list(found) == list(calls)
+    for name, (status, text, _) in found.items():
+        assert status == 0, name
+        assert text.startswith('usage: '), name
+        if name.startswith('clim ') and name != 'clim onnx':
+            assert text.startswith(f'usage: {name} '), name
+
+
+def test_every_command_has_a_script_of_its_own():
+    scripts = [command.script for _, command in commands()]
+    assert len(set(scripts)) == len(scripts) >= 20
+    for _, command in commands():
+        assert script_of(command).is_file(), command
+        # What begins a line of the help.
+        assert command.summary[0].islower() or command.summary[1].isupper()
+
+
+@pytest.mark.parametrize('words, status, message', [
+    ([], 2, 'the following arguments are required: COMMAND'),
+    (['trian'], 2, "invalid choice: 'trian'"),
+    (['prepare'], 2, 'clim prepare: error: the following arguments'),
+    (['prepare', 'lvis'], 2, "invalid choice: 'lvis'"),
+    (['--version'], 0, ''),
+    (['train'], 2, 'clim train: error: the following arguments are required'),
+    (['config', 'none.py'], 1, ''),
+])
+def test_exit_codes(monkeypatch, capsys, words, status, message):
+    monkeypatch.setattr(options, 'PROGRAM', [])
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(sys, 'argv', ['clim', *words])
+    monkeypatch.delenv('MMDET_CLIM_TRACEBACK', raising=False)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    if status == 1:
+        # Python prints a text and exits with 1.
+        assert re.match('error: .*none.py', stop.value.code)
+    else:
+        assert stop.value.code == status
+    assert message in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package_that_runs(capsys):
+    with pytest.raises(SystemExit):
+        main(['--version'])
+    assert capsys.readouterr().out == f'clim {__version__}\n'
+
+
+def test_a_command_gets_its_own_words(tmp_path, monkeypatch, capsys):
+    """Also those that ``clim`` has itself, and lists, and options first."""
+    monkeypatch.setattr(options, 'PROGRAM', [])
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(sys, 'argv', ['clim'])
+    config = tmp_path / 'config.py'
+    config.write_text('model = dict(b=1)\ntrain_cfg = dict(c=1)\n')
+    main([
+        'config',
+        str(config), '--cfg-options', 'model.b=[2,3]', 'train_cfg.c=x'
+    ])
+    cfg = {}
+    exec(compile(ast.parse(capsys.readouterr().out), 'out', 'exec'), cfg)
+    assert cfg['model'] == dict(b=[2, 3])
+    assert cfg['train_cfg'] == dict(c='x')
+
+
+def renamed_parser():
+    parser = Parser(prog='tool', renamed={'--out': '--out-dir'})
+    parser.add_argument('inputs', nargs='*')
+    parser.add_argument('--out-dir', required=True)
+    parser.add_argument('--output-format')
+    return parser
+
+
+@pytest.mark.parametrize('words, out, inputs, warned', [
+    (['--out-dir', 'x'], 'x', [], False),
+    (['--out', 'x', 'a'], 'x', ['a'], True),
+    (['a', '--out=x'], 'x', ['a'], True),
+    (['--out=', 'a'], '', ['a'], True),
+    (['--out-dir', 'x', '--', '--out', '--output'], 'x', ['--out', '--output'
+                                                          ], False),
+])
+def test_old_names_of_options(capsys, words, out, inputs, warned):
+    args = renamed_parser().parse_args(words)
+    assert (args.out_dir, args.inputs) == (out, inputs)
+    error = capsys.readouterr().err
+    assert error == ('tool: warning: --out is called --out-dir now; the old '
+                     'name will go with the next release\n' if warned else '')
+    assert '--out ' not in renamed_parser().format_help()
+
+
+def test_a_missing_option_is_asked_for_by_its_new_name(capsys):
+    with pytest.raises(SystemExit) as stop:
+        renamed_parser().parse_args([])
+    assert stop.value.code == 2
+    assert 'required: --out-dir' in capsys.readouterr().err
+
+
+def test_one_name_per_idea(repository):
+    """No tool offers a second name for what STYLE.md has one name for."""
+    others = {
+        '--classes', '--ckpt', '--cfg', '--output-dir', '--outdir',
+        '--num-workers', '--random-seed', '--load-from', '--gpu'
+    }
+    for path in (repository / 'tools').rglob('*.py'):
+        names = {
+            word.value
+            for call in ast.walk(ast.parse(path.read_text()))
+            if isinstance(call, ast.Call)
+            and getattr(call.func, 'attr', '') == 'add_argument'
+            for word in call.args if isinstance(word, ast.Constant)
+        }
+        assert not names & others, path
+        # --out is a file, --out-dir a folder; not both for one thing.
+        assert not {'--out', '--out-dir'} <= names, path
+
+
+def test_choices_of_the_help_are_those_of_the_package(repository):
+    """They are written down again, as the package takes long to import."""
+    for script, name, expected in (('datasets/prepare_ov_coco.py', 'PARTS',
+                                    ov_coco.PARTS), ('analysis/class_ap.py',
+                                                     'KINDS', CLASS_AP)):
+        tree = ast.parse((repository / 'tools' / script).read_text())
+        values = [
+            ast.literal_eval(node.value) for node in tree.body
+            if isinstance(node, ast.Assign) and node.targets[0].id == name
+        ]
+        assert values == [tuple(expected)]
+
+
+def test_the_stack_still_speaks_for_itself(tmp_path):
+    """A stack that can not work is one line, behind the command line."""
+    (tmp_path / 'torch').mkdir()
+    (tmp_path / 'torch' /
+     '__init__.py').write_text("raise ImportError('no torch here')")
+    script = ('import sys; sys.argv = ["clim", "strip", "a.pth", "b.pth"]\n'
+              'from mmdet_clim_cli.__main__ import main\nmain()')
+    done = subprocess.run([sys.executable, '-c', script],
+                          capture_output=True,
+                          text=True,
+                          env=dict(
+                              os.environ,
+                              PYTHONPATH=os.pathsep.join(
+                                  [str(tmp_path), os.environ['PYTHONPATH']])))
+    assert done.returncode == 1
+    assert 'no torch here' in done.stderr
+
+
+def test_options_are_read_as_mmengine_does():
+    parser = argparse.ArgumentParser()
+    options.add_cfg_options(parser, default={})
+    assert parser.parse_args([]).cfg_options == {}
+    given = parser.parse_args(['--cfg-options', 'a=1,2', 'b.c="[(1,x)]"'])
+    assert given.cfg_options == {'a': [1, 2], 'b.c': [(1, 'x')]}

@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0.
+r"""Save a detector as a folder of data, and push it to the Hugging Face Hub.
+
+The folder has config, weights (safetensors), vocabulary and a model card.
+`clim infer --checkpoint FOLDER` and `from_pretrained` load it, and run
+nothing of it. With --push it is uploaded too, privately unless --public.
+
+    python tools/share.py --checkpoint iter_600.pth --out-dir street_detector
+    python tools/share.py --out-dir street_detector --push USER/NAME
+"""
+import argparse
+from pathlib import Path
+from typing import List, Optional
+
+from mmdet_clim_cli.mistakes import run_command
+from mmdet_clim_cli.options import Parser
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--checkpoint',
+        help='of a training; without it, --out-dir is pushed as it is')
+    parser.add_argument(
+        '--config', help='of the detector (default: the one in CHECKPOINT)')
+    parser.add_argument(
+        '--vocabulary',
+        nargs='+',
+        metavar='NAME',
+        help='class names, or one file of them (default: the classes of the '
+        'detector)')
+    parser.add_argument(
+        '--licence',
+        help='of the weights, an identifier such as apache-2.0, for the card')
+    parser.add_argument(
+        '--out-dir', type=Path, required=True, help='the folder')
+    parser.add_argument(
+        '--push', metavar='USER/NAME', help='upload the folder to there')
+    parser.add_argument(
+        '--public',
+        action='store_true',
+        help='where the repository is new, let everyone see it')
+    args = parser.parse_args(argv)
+    if args.checkpoint is None and args.push is None:
+        parser.error('give --checkpoint, --push or both')
+    if args.checkpoint is None:
+        for name in ('config', 'vocabulary', 'licence'):
+            if vars(args)[name] is not None:
+                parser.error(f'--{name}: expected --checkpoint beside it')
+    if args.public and args.push is None:
+        parser.error('--public: expected --push beside it')
+    return args
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Save, and push."""
+    args = parse_args(argv)
+    # They take seconds to import.
+    from mmdet_clim.apis import push_to_hub, save_pretrained
+    from mmdet_clim.datasets.vocabulary import vocabulary_of_words
+    if args.checkpoint is not None:
+        save_pretrained(
+            args.out_dir,
+            args.checkpoint,
+            args.config,
+            vocabulary=args.vocabulary
+            and vocabulary_of_words(args.vocabulary),
+            name=args.push and args.push.rpartition('/')[2],
+            licence=args.licence)
+        print(args.out_dir)
+    if args.push is not None:
+        print(push_to_hub(args.out_dir, args.push, private=not args.public))
+
+
+if __name__ == '__main__':
+    run_command(main)
