@@ -8,7 +8,6 @@ tools/train.py CONFIG``, and ``mim train mmdet_clim CONFIG`` runs it too.
 import argparse
 import runpy
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Dict, List, Mapping, NamedTuple, Optional, Union
@@ -114,12 +113,8 @@ def _parser(prog: str, commands: Mapping[str, Union[Command, Group]],
 
 
 def _version() -> str:
-    try:
-        return version('mmdet_clim')
-    except PackageNotFoundError:
-        # In the tree, where the package need not be installed.
-        file = _package() / 'version.py'
-        return runpy.run_path(str(file))['__version__']
+    """Of the package whose scripts are run, in the tree or installed."""
+    return runpy.run_path(str(_package() / 'version.py'))['__version__']
 
 
 def _package() -> Path:

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from mmdet_clim import __version__
 from mmdet_clim.datasets.preparation import ov_coco
 from mmdet_clim.evaluation import CLASS_AP
 from mmdet_clim_cli import options
@@ -116,6 +117,12 @@ def test_exit_codes(monkeypatch, capsys, words, status, message):
     else:
         assert stop.value.code == status
     assert message in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package_that_runs(capsys):
+    with pytest.raises(SystemExit):
+        main(['--version'])
+    assert capsys.readouterr().out == f'clim {__version__}\n'
 
 
 def test_a_command_gets_its_own_words(tmp_path, monkeypatch, capsys):

@@ -129,8 +129,8 @@ def test_an_unfrozen_tower_is_both(clip_files, name):
     sum(level.sum() for level in backbone(images(2, 3, 64, 64))).backward()
     assert backbone.tower.visual.conv1.weight.grad is not None
     # DDP waits for all that learns: what no map depends on does not.
-    assert all((p.grad is not None) == p.requires_grad
-               for p in backbone.parameters())
+    assert all(
+        (p.grad is not None) == p.requires_grad for p in backbone.parameters())
 
 
 def test_regions_are_read_without_gradient(clip_files):
