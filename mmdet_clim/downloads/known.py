@@ -3,6 +3,7 @@
 import difflib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -106,7 +107,7 @@ def find_published(name: str) -> Published:
     for known in (DATASETS, CONVERTED):
         if name in known:
             return known[name]
-    detectors = dict(_of_mmdet())
+    detectors = _detectors()
     if name in detectors:
         return detectors[name]
     names = [*DATASETS, *CONVERTED, *detectors]
@@ -123,8 +124,14 @@ def names_with(word: str) -> List[str]:
     Args:
         word (str): Capitals do not count; of an empty one, all names.
     """
-    names = [*DATASETS, *CONVERTED, *(name for name, _ in _of_mmdet())]
+    names = [*DATASETS, *CONVERTED, *_detectors()]
     return [name for name in names if word.lower() in name.lower()]
+
+
+@lru_cache(maxsize=None)
+def _detectors() -> Dict[str, Published]:
+    """By name; reading the metafiles takes seconds."""
+    return dict(_of_mmdet())
 
 
 def _of_mmdet() -> Iterator[Tuple[str, Published]]:
