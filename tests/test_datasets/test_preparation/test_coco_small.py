@@ -221,8 +221,9 @@ def test_a_photograph_of_another_size_is_told(val2017, split, tmp_path,
 
 def test_captions_of_unknown_images_are_told(val2017, split, tmp_path,
                                              change_json):
-    change_json(val2017 / coco_small.COCO_CAPTIONS,
-                lambda c: c['images'].append(dict(c['images'][0], id=88)))
+    change_json(
+        val2017 / coco_small.COCO_CAPTIONS, lambda c: c['images'].append(
+            dict(c['images'][0], id=88, file_name='88.jpg')))
     with pytest.raises(ValueError, match='have no entry in .* id 88'):
         prepare_coco_small(val2017, tmp_path / 'out')
 
