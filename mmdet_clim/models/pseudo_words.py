@@ -53,15 +53,16 @@ def write_regions(words: Tensor, drop_prob: float) -> Tuple[Tensor, Tensor]:
         drop_prob (float): See :func:`draw_kept`; 0: all words stay.
 
     Returns:
-        tuple[Tensor, Tensor]: As of :func:`write_sentences`, N sentences.
+        tuple[Tensor, Tensor]: Words (N, num_words, W), those that stay first
+        and in their order, and the lengths (N,).
     """
     count, num_words, _ = words.shape
     if drop_prob == 0:
         return words, torch.full((count, ), num_words, device=words.device)
     kept = draw_kept(count, num_words, drop_prob, words.device)
-    region = torch.arange(count, device=words.device)
-    return write_sentences(words[kept], region.repeat_interleave(kept.sum(1)),
-                           count)
+    # Of one shape, whatever is dropped: nothing waits, and it compiles.
+    order = (~kept).byte().argsort(dim=1, stable=True)
+    return words.gather(1, order[..., None].expand_as(words)), kept.sum(1)
 
 
 def check_drop_prob(drop_prob: float) -> None:

@@ -180,7 +180,9 @@ def test_compiled(model):
                 module, backend='aot_eager', fullgraph=True, dynamic=True)
             for count in (5, 3, 1):
                 features = random_features(module, count)
+                torch.manual_seed(count)  # of the words that are dropped
                 found = compiled(features)
+                torch.manual_seed(count)
                 torch.testing.assert_close(found, module(features))
                 found.sum().backward()
 
