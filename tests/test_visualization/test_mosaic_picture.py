@@ -82,7 +82,7 @@ LOSS = dict(type='mmdet_clim.CLIMRegionLoss')
         type='mmdet_clim.RegionTagObjective',
         vocabulary=['dog'],
         regions='proposals'),
-    dict(type='mmdet_clim.BagOfRegionsObjective'),
+    dict(type='mmdet_clim.BagOfRegionsObjective', bags=dict(word_dim=8)),
 ])
 def test_rectangles_of_the_objectives(objective):
     built = MODELS.build(dict(objective, loss=LOSS, num_compositions=9))
