@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 import mmdet_clim  # noqa: F401
 from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
 
+PROMPT = 'a photo of {article} {}.'
 TEXT = dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1)
 CLIPS = {
     'ViT-B-16-quickgelu':
@@ -123,7 +124,8 @@ def small_config(repository, name, side):
 
 
 def shrink_detector(model):
-    """16 channels everywhere, and few RoIs."""
+    """16 channels everywhere, few RoIs, and one of ViLD's prompts."""
+    model.roi_head.bbox_head.classifier.templates = (PROMPT, )
     vit = 'norm_cfg' in model.backbone
     model.neck.in_channels = [32] * 4 if vit else [32, 64, 128, 256]
     model.neck.out_channels = 16

@@ -92,7 +92,7 @@ def trained(mim):
 
 
 def test_list_and_search_know_the_package(mim):
-    assert re.search(r'^mmdet[-_]clim +0\.1\.0', mim('list'), re.MULTILINE)
+    assert re.search(r'^mmdet[-_]clim +1\.0\.0', mim('list'), re.MULTILINE)
     found = mim('search', 'mmdet_clim', '--valid-config')
     assert CONFIG[:-3] in found
     found = mim('search', 'mmdet_clim', '--config',
