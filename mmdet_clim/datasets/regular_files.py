@@ -21,8 +21,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: Union[str, Path], mode: str = 'rb',
-                 **kwargs) -> IO:
+def open_regular(path: Union[str, Path], mode: str = 'rb', **kwargs) -> IO:
     """Open a file that lies on a disk, and nothing else.
 
     Args:

@@ -191,9 +191,9 @@ class _Checker:
         return kept
 
     def _check(self, key: Any, value: Any, where: str) -> None:
-        looked_up = key == 'type' or isinstance(value, str) and (
-            key in _LOOKED_UP
-            or key == 'vocabulary' and DATASET_NAME.fullmatch(value))
+        looked_up = key == 'type' or isinstance(
+            value, str) and (key in _LOOKED_UP or key == 'vocabulary'
+                             and DATASET_NAME.fullmatch(value))
         if looked_up and not self._is_known(value):
             raise _Refused(
                 f'{where} is {value!r}, expected the name of a component of '

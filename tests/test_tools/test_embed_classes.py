@@ -36,7 +36,8 @@ def bert(tmp_path):
     # COCO's classes, which it would otherwise not tell apart.
     words += sorted({
         word
-        for name in OVCocoDataset.METAINFO['classes'] for word in name.split()
+        for name in OVCocoDataset.METAINFO['classes']
+        for word in name.split()
     } - set(words))
     (folder / 'vocab.txt').write_text('\n'.join(words))
     BertTokenizer(str(folder / 'vocab.txt')).save_pretrained(folder)

@@ -91,7 +91,7 @@ class AtomicCheckpointHook(CheckpointHook):
     rank, beside rank 0's, and go back to it in a run of as many ranks.
 
     Args:
-        *args, **kwargs: Of :class:`mmengine.hooks.CheckpointHook`.
+        ``*args``, ``**kwargs``: Of :class:`mmengine.hooks.CheckpointHook`.
     """
 
     # Of the checkpoint that is being saved, by rank.

@@ -15,7 +15,7 @@ class DetectionsHook(DetVisualizationHook):
     once more, or fetch it where its name is an address.
 
     Args:
-        *args, **kwargs: Of mmdet's ``DetVisualizationHook``.
+        ``*args``, ``**kwargs``: Of mmdet's ``DetVisualizationHook``.
     """
 
     def after_val_iter(self, runner, batch_idx: int, data_batch: dict,

@@ -168,7 +168,7 @@ def _leave_clip_out(node: Any) -> None:
 class ObjectivePart(NamedTuple):
     """A part of an objective that learns and that published files hold.
 
-    Attributes:
+    Args:
         prefix (str): Of the names of its weights in the wrapper.
         weights (dict[str, Tensor]): By what follows the prefix.
     """

@@ -28,7 +28,7 @@ MAX_TEXTS = 64
 class ClassVectors(NamedTuple):
     """Class embeddings of a file.
 
-    Attributes:
+    Args:
         source (str): Their name in it; of a cascade, of its first head.
         vectors (Tensor): Shape (C, D).
     """

@@ -15,7 +15,7 @@ RAW_NAME = ('"a " and the name as the data set has it ("a alarm_clock"; '
 class Family(NamedTuple):
     """Checkpoints of one form.
 
-    Attributes:
+    Args:
         name (str): By which messages and ``meta['converted_from']`` call it.
         title (str): What it is.
         sign (str): Regular expression; one that begins a name in every such

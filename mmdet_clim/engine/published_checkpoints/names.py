@@ -12,7 +12,7 @@ Replacement = Union[str, Callable[[re.Match], str]]
 class Rule(NamedTuple):
     """What becomes of the weights whose name matches.
 
-    Attributes:
+    Args:
         pattern (str): Regular expression of the whole name.
         target (str or callable): Our name, as for ``re.sub``; it may hold
             places of :func:`translate`, such as ``{mask}``.

@@ -114,7 +114,8 @@ class SoftmaxPseudoWordClassifier(PseudoWordClassifier,
     ones (REFERENCE.md, section 3): :math:`\tau = 50`, which is not learned.
 
     Args:
-        *args, **kwargs: The arguments of both but ``learn_temperature``.
+        ``*args``, ``**kwargs``: The arguments of both but
+            ``learn_temperature``.
     """
 
     def __init__(self, *args, **kwargs) -> None:

@@ -96,8 +96,7 @@ def test_the_layers_that_classify_are_found(build, head_type, arguments,
 
 def test_a_head_is_pickled_and_copied(build):
     """As processes that are spawned get it; its type is made at run time."""
-    head = build('mmdet.FCOSHead', dict(feat_channels=8,
-                                        norm_cfg=None)).eval()
+    head = build('mmdet.FCOSHead', dict(feat_channels=8, norm_cfg=None)).eval()
     maps = tuple(torch.randn(1, 8, s, s) for s in (8, 4, 2, 1, 1))
     for again in (pickle.loads(pickle.dumps(head)), copy.deepcopy(head)):
         assert type(again) is type(head)

@@ -39,9 +39,8 @@ def test_shape_and_size_are_relative_to_the_tile():
     assert choose(boxes, scores) == ([boxes[0], boxes[3]], [0, 1])
     # Of a tile of ten times the area, it is too small.
     wide = torch.tensor([[0., 0., 1000., 100.]])
-    assert choose([*boxes[3:], [10., 10., 60., 60.]], [.97, .96], wide) == ([[
-        10., 10., 60., 60.
-    ]], [0])
+    assert choose([*boxes[3:], [10., 10., 60., 60.]], [.97, .96],
+                  wide) == ([[10., 10., 60., 60.]], [0])
 
 
 def test_boxes_are_clamped_to_the_tile_that_holds_most_of_them():
@@ -87,8 +86,10 @@ def test_at_most_so_many_at_random():
     assert seen <= {tuple(box) for box in every.tolist()}
     assert len(seen) > 12
     everything, _, _ = LikelyObjects(max_objects=None)(stage)
-    assert {tuple(box) for box in everything.tolist()
-            } == {tuple(box) for box in every.tolist()}
+    assert {tuple(box)
+            for box in everything.tolist()
+            } == {tuple(box)
+                  for box in every.tolist()}
     # Only the best few of a tile are looked at.
     _, _, owners = LikelyObjects(max_considered=2)(stage)
     assert owners.bincount().max() <= 2

@@ -75,10 +75,7 @@ def test_capitals_make_no_other_phrase(make):
     # build_vocabulary would refuse such names.
     names = ('Cat', 'TV', 'tv')
     objective = GroundingObjective(
-        'tags',
-        Vocabulary(names, names),
-        num_negatives=2,
-        num_compositions=0)
+        'tags', Vocabulary(names, names), num_negatives=2, num_compositions=0)
     sample.set_metainfo(dict(tags=[[1], [2], [], []]))
     phrases, _, positives = objective.targets(sample)
     assert phrases == ['TV', 'Cat']
