@@ -68,8 +68,10 @@ demo-seeds: setup
 demo-base: setup
 	@$(HIDE_GPU) $(ENV_PYTHON) tools/demo.py --base --work-dir work_dirs/demo_base
 
+# pytest alone lists the warnings, nearly all of which are of other packages.
 test: setup
-	@$(ENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(ENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		--disable-warnings
 
 docs: setup $(WITH_DOCS)
 	$(ENV_PYTHON) tools/misc/model_zoo.py
