@@ -44,6 +44,9 @@ def host(name, bert, folder):
     cfg.dump(folder / 'host.py')
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
+    # Else level_embed of the detection transformers is whatever the memory
+    # held.
+    model.init_weights()
     torch.save(dict(state_dict=model.state_dict()), folder / 'host.pth')
     return folder / 'host.py', folder / 'host.pth'
 
