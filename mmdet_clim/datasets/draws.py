@@ -4,8 +4,9 @@ from collections import deque
 from contextlib import contextmanager
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
 
+import numpy as np
 from mmengine.dataset import ClassBalancedDataset as _ClassBalancedDataset
-from torch.utils.data import get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from mmdet_clim.registry import DATASETS
 from mmdet_clim.seeds import seeded_generators
@@ -185,6 +186,10 @@ class DrawnSamples:
                 batch_size_contradiction(len(indices), first.batch_size))
         return [self[index] for index in indices]
 
+    def image_sizes(self) -> np.ndarray:
+        """Width and height of each sample's image; see :func:`image_sizes`."""
+        return _told_sizes(self)
+
     def _drawing_of(self,
                     draw: Draw,
                     source: int,
@@ -201,6 +206,29 @@ class DrawnSamples:
         return drawing.kept
 
 
+def image_sizes(dataset: Dataset) -> np.ndarray:
+    """The sizes of the images of a data set, without opening them.
+
+    Args:
+        dataset (Dataset): With ``get_data_info``.
+
+    Returns:
+        ndarray: (N, 2) int64, width and height in pixels, 0 where the
+        source does not say.
+    """
+    return dataset.image_sizes() if isinstance(
+        dataset, DrawnSamples) else _told_sizes(dataset)
+
+
+def _told_sizes(dataset: Any) -> np.ndarray:
+    """The sizes that ``get_data_info`` tells, one after the other."""
+    sizes = np.zeros((len(dataset), 2), dtype=np.int64)
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        sizes[index] = info.get('width') or 0, info.get('height') or 0
+    return sizes
+
+
 def batch_size_contradiction(loader: int, sampler: int) -> str:
     """The message of two batch sizes that differ."""
     return (f'train_dataloader.batch_size is {loader}, expected '
@@ -212,3 +240,6 @@ def batch_size_contradiction(loader: int, sampler: int) -> str:
 @DATASETS.register_module()
 class ClassBalancedDataset(DrawnSamples, _ClassBalancedDataset):
     """MMEngine's, whose samples depend on the draw alone."""
+
+    def image_sizes(self) -> np.ndarray:
+        return image_sizes(self.dataset)[self.repeat_indices]

@@ -132,13 +132,15 @@ def joined_captions(raw: Mapping, where: str) -> List[str]:
     """``captions`` and ``caption`` of one object, as one list.
 
     Args:
-        raw (Mapping): An object of the file; both keys are optional.
+        raw (Mapping): An object of the file; both keys are optional. Without
+            either, ``text`` is a caption, as Hugging Face names it.
         where (str): File and place, for the error.
 
     Raises:
         ValueError: If one of them has another type.
     """
     captions = typed_list(raw, 'captions', str, where)
-    if raw.get('caption') is not None:
-        captions.append(typed_value(raw, 'caption', str, where))
+    key = 'caption' if 'captions' in raw or 'caption' in raw else 'text'
+    if raw.get(key) is not None:
+        captions.append(typed_value(raw, key, str, where))
     return captions
