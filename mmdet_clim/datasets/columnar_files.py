@@ -41,6 +41,9 @@ def folder_files(folder: str) -> List[str]:
         files = typed_list(
             content if isinstance(content, dict) else {}, '_data_files', dict,
             str(state))
+        if not files:
+            raise ValueError(f"{state}: expected files under '_data_files', "
+                             'got none')
         return [
             str(Path(folder, typed_value(file, 'filename', str, str(state))))
             for file in files
@@ -123,7 +126,7 @@ def _rows(batch: pa.RecordBatch, path: str, first: int,
         for key in ('caption', 'text'):
             if isinstance(raw.get(key), list):
                 raw['captions'] = (raw.get('captions') or []) + raw.pop(key)
-        raw['file_name'] = named[row]
+        raw['image' if image == 'image' else 'file_name'] = named[row]
         if sizes[row] >= 0:
             raw.update(
                 file_name=str(first + row),
@@ -201,7 +204,7 @@ def arrow_rows(path: str) -> Iterator[dict]:
         ValueError: If it is no such file, is compressed, or lacks a column.
     """
     first = 0
-    with _errors_of(path, 'an Arrow file'), pa.memory_map(path) as file:
+    with _errors_of(path, 'an Arrow file'), _mapped(path) as file:
         whole = file.read_buffer()
         for batch in _arrow_batches(file):
             batch.validate(full=True)
@@ -210,6 +213,14 @@ def arrow_rows(path: str) -> Iterator[dict]:
             places = None if data is None else _places(data, whole, path)
             yield from _rows(batch, path, first, places)
             first += len(batch)
+
+
+def _mapped(path: str) -> pa.MemoryMappedFile:
+    try:
+        return pa.memory_map(path)
+    except OSError as error:
+        # An empty file cannot be mapped.
+        raise pa.ArrowInvalid(str(error)) from error
 
 
 def _arrow_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:

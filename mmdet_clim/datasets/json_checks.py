@@ -15,6 +15,9 @@ def as_id(value: Any) -> Optional[int]:
         value: An integer, or one that was written as text or as a float:
             ``7``, ``'7'``, ``'000007'``, ``7.0``.
     """
+    if type(value) is int:
+        # As most are.
+        return value if value in IDS else None
     if isinstance(value, str) and value.strip().isascii() \
             and value.strip().lstrip('-').isdecimal() and len(value) < 20:
         try:

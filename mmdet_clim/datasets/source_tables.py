@@ -65,6 +65,7 @@ _SCHEMA = pa.schema([
     ('shard_offset', pa.int64()),
     ('shard_size', pa.int64()),
 ])
+_CAPTIONS = _SCHEMA.names.index('captions')
 # A batch of a table ends with so many rows, or characters of captions.
 _BATCH_ROWS, _BATCH_TEXT = 1 << 14, 1 << 26
 _FACTS = b'facts'
@@ -185,6 +186,45 @@ class _SampleCleaner:
                            dict(zip(self.tag_numbers, self.tag_counts)))
 
 
+class _Batch:
+    """Rows that wait to be written, by column.
+
+    Lists of lists would be looked through by the garbage collector again and
+    again, so captions and tags lie in one list each.
+    """
+
+    def __init__(self) -> None:
+        self.columns: Dict[str, list] = {name: [] for name in _SCHEMA.names}
+        self.ends: Dict[str, List[int]] = dict(captions=[0], tags=[0])
+        self.text = 0
+
+    def __len__(self) -> int:
+        return len(self.columns['id'])
+
+    def add(self, row: tuple) -> None:
+        """A row, its values in the order of the columns."""
+        for (name, column), value in zip(self.columns.items(), row):
+            if name in self.ends:
+                column += value
+                self.ends[name].append(len(column))
+            else:
+                column.append(value)
+        self.text += sum(map(len, row[_CAPTIONS]))
+
+    def arrays(self) -> pa.RecordBatch:
+        """All of it, as Arrow has it."""
+        found = []
+        for field in _SCHEMA:
+            column = self.columns[field.name]
+            if field.name in self.ends:
+                ends = pa.array(self.ends[field.name], pa.int32())
+                values = pa.array(column, field.type.value_type)
+                found.append(pa.ListArray.from_arrays(ends, values))
+            else:
+                found.append(pa.array(column, field.type))
+        return pa.record_batch(found, _SCHEMA)
+
+
 def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
     """Write the table of a source.
 
@@ -195,33 +235,24 @@ def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
             which has no row.
     """
     clean = _SampleCleaner(source)
-    rows: List[tuple] = []
-    text = kept = 0
-    with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(file,
-                                                            _SCHEMA) as writer:
+    batch = _Batch()
+    kept = 0
+    with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(
+            file, _SCHEMA) as writer:
         for row in filter(None, map(clean, raw)):
-            rows.append(row)
-            text += sum(map(len, row[5]))
-            if len(rows) == _BATCH_ROWS or text > _BATCH_TEXT:
-                writer.write_batch(_batch(rows, source))
-                kept += len(rows)
-                rows, text = [], 0
-        writer.write_batch(_batch(rows, source))
-        if not kept + len(rows):
+            batch.add(row)
+            if len(batch) == _BATCH_ROWS or batch.text > _BATCH_TEXT:
+                writer.write_batch(batch.arrays())
+                kept += len(batch)
+                batch = _Batch()
+        writer.write_batch(batch.arrays())
+        if not kept + len(batch):
             raise ValueError(
                 f'ann_file={source!r}: expected at least one image with a '
                 f'caption, got none among {clean.seen} images')
         writer.write_batch(
-            _batch([], source),
+            _Batch().arrays(),
             custom_metadata={_FACTS: json.dumps(clean.facts())})
-
-
-def _batch(rows: List[tuple], source: str) -> pa.RecordBatch:
-    columns = zip(*rows) if rows else [()] * len(_SCHEMA)
-    return pa.record_batch([
-        pa.array(column, field.type)
-        for column, field in zip(columns, _SCHEMA)
-    ], _SCHEMA)
 
 
 def make_table(source: str) -> str:
