@@ -6,21 +6,20 @@ from glob import glob
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Sequence, Union
 
-import numpy as np
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
 from .columnar_files import folder_files
-from .draws import DrawnSamples
 from .replacing import ReplacesUnreadable
+from .rows import DatasetOfRows
 from .source_tables import SourceTable, TableSamples, make_table
 from .vocabulary import build_vocabulary
 
 
 @DATASETS.register_module()
-class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
+class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
     """Images with captions, and with tags where the source has them.
 
     Kinds of source, told apart by the suffix of ``ann_file``:
@@ -131,7 +130,6 @@ class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
             data_prefix=dict(data_prefix),
             filter_cfg=filter_cfg,
             report_every=report_every,
-            serialize_data=False,
             **kwargs)
 
     def load_data_list(self) -> TableSamples:
@@ -207,16 +205,6 @@ class ImageTextDataset(DrawnSamples, ReplacesUnreadable):
                 f'filter_cfg: expected {wanted} to leave an image of the '
                 f'{len(self.data_list)} of {list(self.ann_files)}, got none')
         return kept
-
-    def image_sizes(self) -> np.ndarray:
-        self.full_init()
-        return self.data_list.sizes()
-
-    def _get_unserialized_subset(self, indices: Union[Sequence[int], int]):
-        """Rows of the tables; MMEngine's would make a list of samples."""
-        if isinstance(indices, int):
-            return super()._get_unserialized_subset(indices)
-        return self.data_list[np.asarray(indices, dtype=np.int64)]
 
     def get_cat_ids(self, idx: int) -> List[int]:
         """Class indices of the tags, for MMEngine's class balancing."""

@@ -14,6 +14,7 @@ from .text_files import read_text, text_encoding
 MAX_VALUE_CHARS = 1 << 28
 _BLOCK = 1 << 20
 _BLANKS = re.compile(r'[ \t\n\r]*')
+_DELIMITERS = ',]} \t\n\r'
 # Beyond so many characters before the end of what was read, an error is one:
 # the longest word that can be cut off is "-Infinity".
 _CUT_OFF = 12
@@ -108,8 +109,10 @@ class _Window:
                 if whole or self._complete:
                     raise self.wrong(error.msg, error.pos) from error
             else:
-                # A number may go on.
-                if end < len(self._text) or self._complete:
+                # A number may go on behind the window.
+                if self._complete or end < len(
+                        self._text) and (self._text[end] in _DELIMITERS or
+                                         not isinstance(value, (int, float))):
                     self._place = end
                     return value
             if len(self._text) - self._place > MAX_VALUE_CHARS:

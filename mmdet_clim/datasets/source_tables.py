@@ -25,7 +25,6 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
-    Union,
 )
 
 import numpy as np
@@ -42,6 +41,7 @@ from .caption_sources import (
 from .columnar_files import parquet_images
 from .json_checks import typed_id, typed_list, typed_value
 from .made_once import made_once
+from .rows import Rows
 from .text_files import is_text, whole_characters
 
 #: What reads each kind of source, by its suffix.
@@ -237,8 +237,8 @@ def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
     clean = _SampleCleaner(source)
     batch = _Batch()
     kept = 0
-    with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(
-            file, _SCHEMA) as writer:
+    with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(file,
+                                                            _SCHEMA) as writer:
         for row in filter(None, map(clean, raw)):
             batch.add(row)
             if len(batch) == _BATCH_ROWS or batch.text > _BATCH_TEXT:
@@ -410,39 +410,22 @@ class SourceTable:
         return np.concatenate(found)
 
 
-class TableSamples:
+class TableSamples(Rows):
     """The rows of several tables, one after the other.
 
     Args:
         tables (Sequence[SourceTable]): The tables.
-        index (range | ndarray, optional): Which rows; all if None.
     """
 
-    def __init__(self,
-                 tables: Sequence[SourceTable],
-                 index: Union[range, np.ndarray, None] = None) -> None:
+    def __init__(self, tables: Sequence[SourceTable]) -> None:
         self.tables = list(tables)
         self._ends = list(accumulate(map(len, self.tables)))
-        self._index = range(self._ends[-1]) if index is None else index
+        super().__init__(self._ends[-1])
 
-    def __reduce__(self) -> tuple:
-        return type(self), (self.tables, self._index)
+    def row(self, number: int) -> Dict[str, Any]:
+        place = bisect_right(self._ends, number)
+        table = self.tables[place]
+        return table[number - self._ends[place] + len(table)]
 
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, index: Union[int, slice, np.ndarray]) -> Any:
-        """A sample; or those of a slice or of several indices."""
-        if isinstance(index, np.ndarray):
-            return TableSamples(self.tables, np.asarray(self._index)[index])
-        if isinstance(index, slice):
-            return TableSamples(self.tables, self._index[index])
-        row = int(self._index[index])
-        number = bisect_right(self._ends, row)
-        table = self.tables[number]
-        return table[row - self._ends[number] + len(table)]
-
-    def sizes(self) -> np.ndarray:
-        """Width and height of each image, (N, 2) int64, 0 if not told."""
-        return np.concatenate([t.sizes()
-                               for t in self.tables])[np.asarray(self._index)]
+    def all_sizes(self) -> np.ndarray:
+        return np.concatenate([table.sizes() for table in self.tables])

@@ -97,16 +97,17 @@ def test_a_source_that_is_wrong_leaves_nothing(tmp_path):
     for _ in range(2):
         with pytest.raises(ValueError, match="line 2: key 'caption' is 3"):
             ImageTextDataset(str(path))
-    assert not [p for p in (tmp_path / FOLDER).iterdir()
-                if p.suffix != '.lock']
+    assert not [
+        p for p in (tmp_path / FOLDER).iterdir() if p.suffix != '.lock'
+    ]
 
 
 def test_a_source_that_grows_while_it_is_read(tmp_path):
     path = tmp_path / 'a'
     path.write_text('x')
     with pytest.raises(RuntimeError, match='changed while it was read'):
-        made_once(path, 'b', lambda out: (out.write_text('x'),
-                                          path.write_text('xy')))
+        made_once(path, 'b', lambda out:
+                  (out.write_text('x'), path.write_text('xy')))
     assert made_once(path, 'b',
                      lambda out: out.write_text('z')).read_text() == 'z'
 
@@ -177,9 +178,10 @@ def test_rows_against_plain_python(tmp_path):
                     img_id=first + number,
                     img_path=raw['file_name'],
                     captions=raw['captions'],
-                    tags=sorted(CLASSES.index(t) for t in raw['tags']
-                                if t in CLASSES),
-                    size=[raw.get('width', 0), raw.get('height', 0)]))
+                    tags=sorted(
+                        CLASSES.index(t) for t in raw['tags'] if t in CLASSES),
+                    size=[raw.get('width', 0),
+                          raw.get('height', 0)]))
 
     def found(**kwargs):
         dataset = ImageTextDataset(files, vocabulary=CLASSES, **kwargs)
@@ -251,8 +253,8 @@ def test_images_within_columns(tmp_path, kind, no_reading):
     for _ in range(2):
         dataset = ImageTextDataset(str(path), pipeline=LOAD)
         samples = [dataset[i] for i in range(7)]
-        assert [s['img'].shape for s in samples
-                ] == [(4, value, 3) for value in values]
+        assert [s['img'].shape for s in samples] == [(4, value, 3)
+                                                     for value in values]
         assert [s['img'][0, 0, 0] for s in samples] == values
         assert [s['captions'] for s in samples] == [[f'of {v}']
                                                     for v in values]
