@@ -119,7 +119,7 @@ def open_boxes(path: str) -> dict:
 
 
 def open_boxes_by_mmdet(path: str) -> dict:
-    """mmdet's data set of a file of boxes."""
+    """The peer: a file of boxes by mmdet."""
     from mmdet.datasets import CocoDataset
     return dict(images=len(CocoDataset(ann_file=path)))
 

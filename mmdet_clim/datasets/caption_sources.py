@@ -7,7 +7,16 @@ the source says. One that cannot be used has a ``problem`` instead.
 """
 import tarfile
 from pathlib import PurePosixPath
-from typing import Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    TypeVar,
+)
 
 from .coco_annotations import CocoChecker
 from .columnar_files import arrow_rows, parquet_rows
@@ -21,6 +30,8 @@ from .json_checks import (
 from .json_files import parse_object, read_json
 from .regular_files import open_regular, read_regular
 from .text_files import MAX_LINE_BYTES, decode_text, is_text, read_lines
+
+T = TypeVar('T')
 
 #: What files of the formats that are read end in.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
@@ -177,37 +188,69 @@ def shard_samples(path: str) -> Iterator[dict]:
         return read_regular(path, *span, limit=MAX_LINE_BYTES)
 
     for number, (key, parts) in enumerate(members.items()):
-        suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
-        problem = _member_problem(key, parts, suffix)
-        raw: dict = {}
-        captions: List[str] = []
-        try:
-            if '.json' in parts and not problem:
-                raw = parse_object(read(parts['.json']), key)
-                captions = joined_captions(raw, key)
-                typed_list(raw, 'tags', str, key)
-            if '.txt' in parts and not problem and not captions:
-                captions = [decode_text(read(parts['.txt']), key)]
-        except (OSError, ValueError):
-            problem = 'images whose text or JSON cannot be read'
-        if problem:
-            yield {'where': key, 'problem': problem}
-        elif suffix is not None:
-            offset, size = parts[suffix]
-            yield {
-                'where': key,
-                'file_name': f'{key}{suffix}',
-                'id': number,
-                'own_id': False,
-                'height': raw.get('height'),
-                'width': raw.get('width'),
-                'captions': captions,
-                'url': raw.get('url'),
-                'tags': raw.get('tags'),
-                'shard_path': '',
-                'shard_offset': offset,
-                'shard_size': size,
-            }
+        raw = member_sample(key, parts, read)
+        if raw is None:
+            continue
+        if 'problem' not in raw:
+            offset, size = raw.pop('image')
+            raw.update(
+                id=number, shard_path='', shard_offset=offset, shard_size=size)
+        yield raw
+
+
+def member_sample(key: str, parts: Mapping[str, T],
+                  read: Callable[[T], bytes]) -> Optional[dict]:
+    """Raw sample of the members of a shard that have one key.
+
+    Args:
+        key (str): The key.
+        parts (Mapping[str, T]): By suffix, what a member is read by.
+        read (Callable[[T], bytes]): Reads a member.
+
+    Returns:
+        dict, optional: With ``image``, what the image is read by, and
+        without ``id``; None of members that are nothing of ours.
+    """
+    suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
+    problem = _member_problem(key, parts, suffix)
+    raw: dict = {}
+    captions: List[str] = []
+    try:
+        if '.json' in parts and not problem:
+            raw = parse_object(read(parts['.json']), key)
+            captions = joined_captions(raw, key)
+            typed_list(raw, 'tags', str, key)
+        if '.txt' in parts and not problem and not captions:
+            captions = [decode_text(read(parts['.txt']), key)]
+    except (OSError, ValueError):
+        problem = 'images whose text or JSON cannot be read'
+    if problem:
+        return {'where': key, 'problem': problem}
+    if suffix is None:
+        return None
+    return {
+        'where': key,
+        'file_name': f'{key}{suffix}',
+        'own_id': False,
+        'height': raw.get('height'),
+        'width': raw.get('width'),
+        'captions': captions,
+        'url': raw.get('url'),
+        'tags': raw.get('tags'),
+        'image': parts[suffix],
+    }
+
+
+def member_key(name: str) -> Tuple[str, str]:
+    """Key and suffix of a member, as webdataset has them.
+
+    Args:
+        name (str): Its path in the shard; the key ends at the first dot of
+            the file name.
+    """
+    path = PurePosixPath(name)
+    stem, dot, suffix = path.name.partition('.')
+    return str(path.parent / stem), (dot + suffix).lower()
 
 
 def _member_problem(key: str, parts: Mapping, suffix: Optional[str]) -> str:
@@ -230,13 +273,9 @@ def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
             fileobj=file, mode='r:') as shard:
         for member in shard:
             if member.isfile():
-                # webdataset: the key ends at the first dot of the file name.
-                name = PurePosixPath(member.name)
-                stem, dot, suffix = name.name.partition('.')
-                key = str(name.parent / stem)
-                members.setdefault(
-                    key, {})[(dot + suffix).lower()] = (member.offset_data,
-                                                        member.size)
+                key, suffix = member_key(member.name)
+                members.setdefault(key, {})[suffix] = (member.offset_data,
+                                                       member.size)
             # tarfile would keep every header it has seen.
             shard.members = []
     return members

@@ -2,7 +2,16 @@
 """Samples that depend on when they are drawn, and not on who draws them."""
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+)
 
 import numpy as np
 from mmengine.dataset import ClassBalancedDataset as _ClassBalancedDataset
@@ -44,6 +53,22 @@ class Draw(int):
         return self.iteration, self.slot
 
 
+class StreamPlace(NamedTuple):
+    """A place in what one worker of all ranks draws of a source.
+
+    Args:
+        source (int): Which source.
+        lane (int): Which worker, counted over all ranks.
+        lanes (int): Workers of all ranks.
+        position (int): Samples that it drew of the source before.
+    """
+
+    source: int
+    lane: int
+    lanes: int
+    position: int
+
+
 class Drawing:
     """The draw whose sample is being made, for the transforms that make it.
 
@@ -53,6 +78,8 @@ class Drawing:
             source in this stream, oldest first, the present one among them.
         recall (Callable): ``recall(draw, keeper)``: make the sample of an
             earlier draw again, for what ``keeper`` keeps of it.
+        stream_place (Callable): ``stream_place()``: where the sample is in
+            the stream of its worker.
         keeper (object, optional): The transform that a recalled sample is
             made for.
     """
@@ -61,10 +88,12 @@ class Drawing:
                  draw: Draw,
                  window: Callable[[int], List[Draw]],
                  recall: Callable[[Draw, object], Any],
+                 stream_place: Callable[[], 'StreamPlace'],
                  keeper: Optional[object] = None) -> None:
         self.draw = draw
         self.window = window
         self.recall = recall
+        self.stream_place = stream_place
         self.keeper = keeper
         self.kept: Any = None
 
@@ -195,8 +224,10 @@ class DrawnSamples:
                     source: int,
                     keeper: Optional[object] = None) -> Drawing:
         return Drawing(
-            draw, lambda count: self._stream.window(
-                count, source, self, self.sampler), self._recall, keeper)
+            draw, lambda count: self._stream.window(count, source, self, self.
+                                                    sampler),
+            self._recall, lambda: self.sampler.stream_place(
+                source, draw, self._stream.workers), keeper)
 
     def _recall(self, draw: Draw, keeper: object) -> Any:
         """What a transform keeps of an earlier draw, None if nothing."""

@@ -108,10 +108,15 @@ def _settled_stamp(source: Path) -> str:
     return _stamp(source)
 
 
+def cache_root() -> Path:
+    """The folder of what can be made again."""
+    root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    return Path(root, 'mmdet_clim')
+
+
 def _cache_folder(parent: Path) -> Path:
     """The folder of what is made of the files of a folder."""
-    root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    return Path(root, 'mmdet_clim', _digest(os.fsencode(parent)))
+    return cache_root() / _digest(os.fsencode(parent))
 
 
 def _can_be_written(folder: Path) -> bool:

@@ -26,7 +26,13 @@ from torch.utils.data import Dataset, Sampler
 from mmdet_clim.registry import DATA_SAMPLERS, DATASETS
 from mmdet_clim.seeds import seed_sequence
 
-from .draws import Draw, DrawnSamples, batch_size_contradiction, image_sizes
+from .draws import (
+    Draw,
+    DrawnSamples,
+    StreamPlace,
+    batch_size_contradiction,
+    image_sizes,
+)
 from .pass_order import KeyedPermutation, pass_order
 from .replacing import ReplacesUnreadable, use_own_loader
 from .unreadable import UnreadableImages, replaced
@@ -484,6 +490,33 @@ class MultiSourceSampler(Sampler):
             draws = self.draws(epoch * length + batch)
             found.extendleft(d for d in reversed(draws) if offset <= d < end)
         return list(found)[max(len(found) - count, 0):]
+
+    def stream_place(self, source: int, draw: Draw,
+                     workers: int) -> StreamPlace:
+        """Where a draw is among those of a source by the same worker.
+
+        Args:
+            source (int): Which source.
+            draw (Draw): One of this rank.
+            workers (int): Of each rank.
+        """
+        length = self.batches_per_epoch
+        epoch, batch = divmod(draw.iteration, length)
+        worker = batch % workers
+        counts = self._plan.counts
+        # What a worker draws repeats after so many of its batches.
+        period = len(counts) // math.gcd(len(counts), workers)
+        own = (worker + workers * np.arange(period)) % len(counts)
+        starts = np.concatenate([[0], counts[own, source].cumsum()])
+
+        def before(end: int) -> int:
+            periods, rest = divmod(-(-(end - worker) // workers), period)
+            return int(periods * starts[-1] + starts[rest])
+
+        inside = draw.slot - int(counts[batch % len(counts), :source].sum())
+        return StreamPlace(source, self.rank * workers + worker,
+                           self.world_size * workers,
+                           epoch * before(length) + before(batch) + inside)
 
     def batches(self) -> Iterator[List[Draw]]:
         """The batches of this rank to the end of the epoch."""

@@ -65,6 +65,7 @@ _SCHEMA = pa.schema([
     ('shard_offset', pa.int64()),
     ('shard_size', pa.int64()),
 ])
+COLUMNS = tuple(_SCHEMA.names)
 _CAPTIONS = _SCHEMA.names.index('captions')
 # A batch of a table ends with so many rows, or characters of captions.
 _BATCH_ROWS, _BATCH_TEXT = 1 << 14, 1 << 26
@@ -110,7 +111,7 @@ def image_key(path: str) -> int:
     return int.from_bytes(digest, 'big') >> 1
 
 
-class _SampleCleaner:
+class SampleCleaner:
     """Checks raw samples of one source and counts what it leaves out.
 
     Called with a raw sample, returns a row of the table, its values in the
@@ -178,6 +179,11 @@ class _SampleCleaner:
             numbers.append(number)
         return numbers
 
+    @property
+    def names(self) -> List[str]:
+        """The tags, by their numbers."""
+        return list(self.tag_numbers)
+
     def facts(self) -> SourceFacts:
         """What was counted."""
         return SourceFacts(self.seen, self.without_caption,
@@ -234,7 +240,7 @@ def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
         out (Path): The table. The facts are metadata of its last batch,
             which has no row.
     """
-    clean = _SampleCleaner(source)
+    clean = SampleCleaner(source)
     batch = _Batch()
     kept = 0
     with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(file,
