@@ -10,7 +10,7 @@ of old words falls by at most ``--most-lost``. The validation set is evaluated
 at 0, alpha and 1 only. Old words are the 48, new ones the 17, in one
 vocabulary of 65.
 
-    python tools/datasets/make_openmoji_coco.py --out data/choice \
+    python tools/datasets/make_openmoji_coco.py --out-dir data/choice \
         --train 10 --val 250 --captioned 10 --seed 100
     python benchmarks/forgetting.py --data data/openmoji_coco \
         --choice data/choice --out work_dirs/forgetting
