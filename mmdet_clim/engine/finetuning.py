@@ -289,14 +289,15 @@ def finetune_config(cfg: Config,
     if ema:
         new.custom_hooks.append(
             dict(type='EMAHook', momentum=min(0.5, 10 / iterations)))
-    new.optim_wrapper.paramwise_cfg = dict(
-        custom_keys={
-            part: dict(lr_mult=factor)
-            for part, factor in {
-                **LR_MULT,
-                **(lr_mult or {})
-            }.items()
-        })
+    factors = {**LR_MULT, **(lr_mult or {})}
+    new.model.frozen = [
+        part for part, factor in factors.items()
+        if not factor and (prompted or part != 'language_model')
+    ]
+    new.optim_wrapper.paramwise_cfg = dict(custom_keys={
+        part: dict(lr_mult=factor)
+        for part, factor in factors.items() if factor
+    })
     if data.val_boxes is None:
         _leave_out(new, 'test_dataloader')
         if best:
