@@ -55,7 +55,7 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
         raw (Mapping): An object of the file.
         key (str): One of its keys.
         kind (type): ``int``, ``str``, ``list`` or ``dict``; true and false
-            are no ``int``.
+            are no ``int``, nor is what takes more than 64 bits.
         where (str): File and place, for the error.
 
     Raises:
@@ -65,7 +65,8 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
         raise ValueError(f'{where}: key {key!r} is missing, expected '
                          f'{kind.__name__}')
     value = raw[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(
+            value, bool) or kind is int and value not in IDS:
         raise ValueError(f'{where}: key {key!r} is {value!r}, expected '
                          f'{kind.__name__}')
     return value

@@ -163,6 +163,9 @@ class SampleCleaner:
                 typed_value(raw, key, kind, where)
                 for key, kind in SHARD_KEYS.items()
             ]
+            if not is_text(place[0]):
+                raise ValueError(f"{where}: key 'shard_path' is "
+                                 f'{place[0]!r}, expected the path of a shard')
         if not kept:
             self.without_caption += 1
             return None
