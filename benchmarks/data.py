@@ -131,16 +131,21 @@ def open_captions(path: str) -> dict:
         samples_s=time.process_time() - drawn)
 
 
+#: mmdet's needs one.
+NO_IMAGES = dict(img='')
+
+
 def open_boxes(path: str) -> dict:
     """This package's data set of a file of boxes."""
     from mmdet_clim.datasets import OVCocoDataset
-    return dict(images=len(OVCocoDataset(ann_file=path)))
+    return dict(
+        images=len(OVCocoDataset(ann_file=path, data_prefix=NO_IMAGES)))
 
 
 def open_boxes_by_mmdet(path: str) -> dict:
     """The peer: a file of boxes by mmdet."""
     from mmdet.datasets import CocoDataset
-    return dict(images=len(CocoDataset(ann_file=path)))
+    return dict(images=len(CocoDataset(ann_file=path, data_prefix=NO_IMAGES)))
 
 
 def captions(arguments: argparse.Namespace, folder: Path) -> None:
