@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Options that several commands have, and a parser that knows old names."""
 import argparse
+import json
 import os
 import sys
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -213,4 +214,26 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--json',
         action='store_true',
-        help='print the result as JSON instead, in the last line')
+        help='print the result as JSON, in the last line')
+
+
+def print_result(args: argparse.Namespace,
+                 result: Any,
+                 text: Any = None) -> None:
+    """Print what a command found or made.
+
+    Args:
+        args (argparse.Namespace): With what :func:`add_json` adds.
+        result (Any): For other programs; paths are written as text.
+        text (Any, optional): The same for people; None if they have been
+            told already.
+    """
+    if args.json:
+        print(json.dumps(result, default=_plain))
+    elif text is not None:
+        print(text)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has in the place of a path or of a number of NumPy's."""
+    return value.item() if hasattr(value, 'item') else str(value)

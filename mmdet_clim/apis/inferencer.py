@@ -31,7 +31,6 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from mmengine.visualization import Visualizer
-from rich.progress import track
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.image_files import read_image_file
@@ -45,6 +44,7 @@ from mmdet_clim.engine.checkpoints import load_weights, read_checkpoint
 from mmdet_clim.engine.config_checks import check_parts
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.progress import track
 from mmdet_clim.visualization import detector_responses, own_reader
 
 from .vocabulary import (
@@ -116,7 +116,8 @@ class CLIMInferencer(DetInferencer):
             :func:`~mmdet_clim.datasets.build_vocabulary` reads. None keeps
             those of the config.
         device (str, optional): None takes an accelerator if there is one.
-        show_progress (bool): Whether to draw a progress bar.
+        show_progress (bool): Whether to draw a progress bar, where standard
+            error is a terminal.
         **kwargs: The other arguments of ``DetInferencer``.
 
     Raises:
@@ -133,7 +134,6 @@ class CLIMInferencer(DetInferencer):
     """
 
     palette: Any
-    show_progress: bool
 
     def __init__(self,
                  model: Union[str, Path, Config, None] = None,
@@ -152,7 +152,9 @@ class CLIMInferencer(DetInferencer):
         if model is None and weights is not None:
             model = config_of(None, weights)
         super().__init__(
-            model, weights, device, show_progress=show_progress, **kwargs)
+            model, weights, device, show_progress=False, **kwargs)
+        # mmdet's own bar knows no total, and is drawn into files too.
+        self._draws_bar = show_progress
         self._in_folder = False
         self._setter: Optional[VocabularySetter] = None
         self._reader: Optional[BaseRegionReader] = None
@@ -288,13 +290,9 @@ class CLIMInferencer(DetInferencer):
         writer = None
         predictions = []
         # One bar of all frames, and none of each.
-        shown, self.show_progress = self.show_progress, False
+        shown, self._draws_bar = self._draws_bar, False
         try:
-            for frame in track(
-                    frames,
-                    description='Inference',
-                    total=max(frames.frame_cnt, 0),
-                    disable=not shown):
+            for frame in _tracked(shown, frames, max(frames.frame_cnt, 0)):
                 found = self(
                     frame,
                     return_vis=out_file is not None,
@@ -313,7 +311,7 @@ class CLIMInferencer(DetInferencer):
                 writer.discard()
             raise
         finally:
-            self.show_progress = shown
+            self._draws_bar = shown
         if writer is not None:
             writer.finish()
         if not predictions:
@@ -402,7 +400,7 @@ class CLIMInferencer(DetInferencer):
         if chunk_size < 1:
             raise ValueError(
                 f'batch_size: expected at least 1, got {chunk_size}')
-        prepared = self._prepared(inputs)
+        prepared = self._prepared(_tracked(self._draws_bar, inputs))
         while True:
             batch = list(islice(prepared, chunk_size))
             if not batch:
@@ -595,6 +593,13 @@ def config_of(config: Union[str, Path, Config, None],
     # Those of configs may write to services on the network.
     cfg.visualizer = dict(type='mmdet.DetLocalVisualizer', name='visualizer')
     return cfg
+
+
+def _tracked(shown: bool,
+             inputs: Iterable,
+             total: Optional[int] = None) -> Iterable:
+    """The inputs, with a bar where one is wanted."""
+    return track(inputs, 'inference', total) if shown else inputs
 
 
 def _frames_of(path: Union[str, Path]) -> mmcv.VideoReader:

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 # In the place of what the page says.
 SMALL = {
@@ -14,8 +15,10 @@ SMALL = {
 }
 # What the page leaves to the defaults.
 MORE = {
-    'make_openmoji_coco.py': ['--workers', '1'],
-    'finetune.py': ['--batch-size', '3', '--workers', '0'],
+    'make_openmoji_coco.py': ['--workers', '1', '--json'],
+    'finetune.py': ['--batch-size', '3', '--workers', '0', '--json'],
+    'infer.py': ['--json'],
+    'embed_classes.py': ['--json'],
 }
 
 
@@ -36,7 +39,7 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     for name in ('configs', 'tools'):
         (tmp_path / name).symlink_to(repository / name)
     page = (repository / 'docs' / 'walk_through.md').read_text()
-    ran = []
+    ran, printed = [], []
     for language, text in blocks(page):
         if language == 'python':
             exec(text, {})
@@ -55,6 +58,8 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
                 *MORE.get(name, ()))
             assert code == 0, f'{line}\n{log}'
             ran.append(name)
+            # What other programs read is the last line.
+            printed.append(json.loads(log.splitlines()[-1]))
     assert ran == [
         'make_openmoji_coco.py', 'finetune.py', 'infer.py', 'finetune.py',
         'embed_classes.py', 'run_onnx.py'
@@ -73,3 +78,26 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     assert (second / 'detector.safetensors').is_file()
     assert not (second / 'report.html').exists()
     assert len(list((tmp_path / 'found' / 'vis').iterdir())) == 4
+    scenes, tuned, found, _, embedded, of_graph = printed
+    assert scenes == dict(out_dir='data/scenes', made=True)
+    assert tuned['files'] == {
+        kind: f'work_dirs/first/{name}'
+        for kind, name in dict(
+            config='detector.py',
+            checkpoint='detector.pth',
+            safetensors='detector.safetensors',
+            labels='pseudo_labels.json',
+            onnx='detector.onnx',
+            report='report.html').items()
+    }
+    assert tuned['metrics'] == json.loads(
+        (first / 'metrics.json').read_text())
+    assert found['out_dir'] == 'found' and found['videos'] == {}
+    for file, boxes in found['images'].items():
+        written = json.loads((tmp_path / 'found' / 'preds' /
+                              f'{Path(file).stem}.json').read_text())
+        kept = [score for score in written['scores'] if score >= .3]
+        assert [box['score'] for box in boxes] == kept
+    assert len(found['images']) == 4
+    assert embedded['names'] == 2 and embedded['width'] == 384
+    assert set(of_graph) == {'image', 'boxes', 'scores', 'names'}

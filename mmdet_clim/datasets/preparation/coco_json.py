@@ -16,7 +16,8 @@ from typing import (
 )
 
 import ijson
-from tqdm import tqdm
+
+from mmdet_clim.progress import progress
 
 from ..coco_annotations import CocoChecker
 from ..json_checks import typed_id
@@ -31,14 +32,15 @@ _STARTS, _ENDS = ('start_map', 'start_array'), ('end_map', 'end_array')
 class _CountedFile:
     """A file that shows in a progress bar how far it was read."""
 
-    def __init__(self, file: IO[bytes], bar: tqdm) -> None:
+    def __init__(self, file: IO[bytes],
+                 advance: Callable[[float], None]) -> None:
         self.file = file
-        self.bar = bar
+        self.advance = advance
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
         data = self.file.read(size)
-        self.bar.update(len(data))
+        self.advance(len(data))
         return data
 
 
@@ -89,20 +91,15 @@ class CocoFile:
 
     def _stream(self, title: str, read: Callable, *prefix: str) -> Iterator:
         """What ijson's ``read`` gives of the file, with a progress bar."""
-        with open_regular(self.path) as file, tqdm(
-                # None: drawn on a terminal only.
-                disable=None,
-                total=self.path.stat().st_size,
-                desc=f'{self.path.name}: {title}',
-                unit='B',
-                unit_scale=True,
-                leave=False,
-                delay=1) as bar:
+        with open_regular(self.path) as file, progress(
+                f'{self.path.name}: {title}',
+                self.path.stat().st_size,
+                in_bytes=True) as advance:
             if file.read(3) != codecs.BOM_UTF8:
                 file.seek(0)
             try:
                 yield from read(
-                    _CountedFile(file, bar),
+                    _CountedFile(file, advance),
                     *prefix,
                     use_float=True,
                     buf_size=1 << 20)
