@@ -81,7 +81,7 @@ def progress(title: str,
             BarColumn(),
             _Count(),
             TimeRemainingColumn(),
-            console=Console(stderr=True))
+            console=Console(file=sys.stderr))
         _display.start()
     display = _display
     task = display.add_task(

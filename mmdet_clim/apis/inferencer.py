@@ -286,7 +286,7 @@ class CLIMInferencer(DetInferencer):
             ValueError: If not one frame can be read, or the frames are too
                 large.
         """
-        frames = _frames_of(path)
+        frames = frames_of(path)
         writer = None
         predictions = []
         # One bar of all frames, and none of each.
@@ -303,7 +303,7 @@ class CLIMInferencer(DetInferencer):
                 predictions += found['predictions']
                 if out_file is not None:
                     image = found['visualization'][0]
-                    writer = writer or _VideoFile(
+                    writer = writer or VideoFile(
                         Path(out_file), frames.fps, image)
                     writer.write(image)
         except BaseException:
@@ -602,8 +602,16 @@ def _tracked(shown: bool,
     return track(inputs, 'inference', total) if shown else inputs
 
 
-def _frames_of(path: Union[str, Path]) -> mmcv.VideoReader:
-    """The frames of a video, if they are no larger than images may be."""
+def frames_of(path: Union[str, Path]) -> mmcv.VideoReader:
+    """The frames of a video, if they are no larger than images may be.
+
+    Args:
+        path (str or Path): The video.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no regular file, or the frames are too large.
+    """
     with open_regular(path):
         frames = mmcv.VideoReader(str(path))
     if frames.width * frames.height > MAX_PIXELS:
@@ -613,16 +621,27 @@ def _frames_of(path: Union[str, Path]) -> mmcv.VideoReader:
     return frames
 
 
-class _VideoFile:
-    """A video that has its name when it is finished."""
+class VideoFile:
+    """A video that has its name when it is finished.
+
+    Args:
+        path (Path): In ``.mp4``, or in ``.webm``, which browsers play.
+        fps (float): Frames per second.
+        image (np.ndarray): The first frame, (H, W, 3), for the size.
+
+    Raises:
+        ValueError: If it can not be written.
+    """
 
     def __init__(self, path: Path, fps: float, image: np.ndarray) -> None:
         self.path = path
-        self.unfinished = path.with_name(f'{path.stem}.{os.getpid()}.mp4')
+        self.unfinished = path.with_name(
+            f'{path.stem}.{os.getpid()}{path.suffix}')
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = image.shape[:2]
+        codec = 'VP80' if path.suffix == '.webm' else 'mp4v'
         self.writer = cv2.VideoWriter(
-            str(self.unfinished), cv2.VideoWriter.fourcc(*'mp4v'), fps,
+            str(self.unfinished), cv2.VideoWriter.fourcc(*codec), fps,
             (width, height))
         if not self.writer.isOpened():
             raise ValueError(f'out_file: {path} can not be written')
