@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 #: Set by ``clim`` to the words that a script was called by, as runpy has its
@@ -12,7 +14,10 @@ PROGRAM: List[str] = []
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, which takes options that were renamed, too.
+    """argparse's parser, for options that were renamed and packages' files.
+
+    ``PACKAGE::FILE`` is a file of the configs that a package installs, such as
+    ``mmdet_clim::openmoji/faster-rcnn_r18-c4_256_base.pth``.
 
     Args:
         renamed (Mapping[str, str], optional): Old names to new ones, such as
@@ -45,7 +50,32 @@ class Parser(argparse.ArgumentParser):
                     'old name will go with the next release',
                     file=sys.stderr)
                 words[number] = new + equals + value
+        words[:end] = [package_file(word) for word in words[:end]]
         return super().parse_known_args(words, namespace)
+
+
+def package_file(word: str) -> str:
+    """The path of ``PACKAGE::FILE`` in a command line.
+
+    Args:
+        word (str): Any word, or ``--option=word``.
+
+    Returns:
+        str: The path below the package's ``.mim/configs``, or the word as it
+        is where there is no such file.
+    """
+    option, equals, value = word.partition('=') if word.startswith(
+        '--') else ('', '', word)
+    package, separator, name = value.partition('::')
+    if not separator or not package.isidentifier():
+        return word
+    # Without an import, which would take seconds.
+    spec = find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        file = Path(folder, '.mim', 'configs', name)
+        if file.is_file():
+            return f'{option}{equals}{file}'
+    return word
 
 
 class KeyValues(argparse.Action):

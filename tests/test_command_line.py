@@ -191,6 +191,32 @@ def test_the_old_name_of_a_detector_s_config(repository, monkeypatch, capsys,
     assert '--config' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('word, expected', [
+    ('mmdet_clim::openmoji/demo_clim.py', 'mmdet_clim/.mim/configs/openmoji/'
+     'demo_clim.py'),
+    ('--config=mmdet_clim::openmoji/demo_clim.py',
+     'mmdet_clim/.mim/configs/openmoji/demo_clim.py'),
+    ('mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
+     'mmdet/.mim/configs/rtmdet/rtmdet_s_8xb32-300e_coco.py'),
+    ('mmdet_clim::openmoji/none.py', None),
+    ('mmdet_clim::', None),
+    ('no_such_package::a.py', None),
+    ('json::a.py', None),
+    ('a.b::c.py', None),
+    ('::', None),
+    ('a red car', None),
+])
+def test_files_of_packages(word, expected):
+    parser = Parser(prog='tool')
+    parser.add_argument('--config')
+    words = [word] if word.startswith('--') else ['--config', word]
+    found = parser.parse_args(words).config
+    if expected is None:
+        assert found == word
+    else:
+        assert found.endswith(expected) and Path(found).is_file()
+
+
 def test_a_missing_option_is_asked_for_by_its_new_name(capsys):
     with pytest.raises(SystemExit) as stop:
         renamed_parser().parse_args([])
