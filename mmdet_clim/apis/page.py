@@ -26,6 +26,12 @@ MAX_FILES = 200
 #: Uploads and pictures go after an hour; looked at every ten minutes.
 DELETE_EVERY, DELETE_AFTER = 600, 3600
 MAX_WAITING = 20
+#: As many pictures beside each other as there is room for, on a phone one.
+CSS = """
+#responses .grid-container, #pictures .grid-container {
+    grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr));
+}
+"""
 COLUMNS = ('word', 'score', 'x1', 'y1', 'x2', 'y2')
 
 
@@ -79,7 +85,7 @@ def build_page(find: WordFinder,
                 files = _downloads('files')
         responses = gr.Gallery(
             label='where the detector answers to each word, from cold to hot',
-            columns=4,
+            height='auto',
             format='png',
             interactive=False,
             buttons=['download', 'fullscreen'],
@@ -167,13 +173,16 @@ def _many(answers: '_Answers', words: gr.Textbox,
     message = _message('found_in_all')
     pictures = gr.Gallery(
         label='images with boxes',
-        columns=4,
+        height='auto',
         format='png',
         interactive=False,
         buttons=['download', 'fullscreen'],
         elem_id='pictures')
     video = gr.Video(
-        label='the last video', interactive=False, elem_id='video')
+        label='the last video',
+        height=480,
+        interactive=False,
+        elem_id='video')
     downloads = _downloads('all_files')
     button.click(
         answers.many, [files, folder, words, threshold],
@@ -245,8 +254,8 @@ class _Answers:
                     entries.append((path.name, found.entry))
             except (ValueError, OSError) as error:
                 left_out.append(f'{path.name} ({error})')
-        message = (f'{len(pictures)} images, {len(videos)} videos, '
-                   f'{_count_boxes(entries)} boxes.')
+        message = (f'Images: {len(pictures)}, videos: {len(videos)}, '
+                   f'boxes: {_count_boxes(entries)}.')
         if left_out:
             message += f' Left out: {"; ".join(left_out)}.'
         return (pictures, videos[-1] if videos else None, message,
@@ -307,6 +316,7 @@ def serve(page: gr.Blocks,
                 www_redirect=False),
             Middleware(NoAddresses),
         ]),
+        css=CSS,
         share=False,
         show_error=True,
         max_file_size=MAX_FILE_SIZE,

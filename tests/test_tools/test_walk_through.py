@@ -6,6 +6,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from mmdet_clim_cli.__main__ import COMMANDS, Group
+
 # In the place of what the page says.
 SMALL = {
     '--train': '8',
@@ -36,8 +38,6 @@ def small(words):
 
 def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ('configs', 'tools'):
-        (tmp_path / name).symlink_to(repository / name)
     page = (repository / 'docs' / 'walk_through.md').read_text()
     ran, printed = [], []
     for language, text in blocks(page):
@@ -45,17 +45,19 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
             exec(text, {})
             continue
         for line in text.replace('\\\n', ' ').splitlines():
-            if not line.startswith('python tools/'):
+            clim, *words = shlex.split(line)
+            if clim != 'clim':
                 subprocess.run(line, shell=True, check=True)
                 continue
-            _, tool, *words = shlex.split(line)
+            command = COMMANDS[words.pop(0)]
+            if isinstance(command, Group):
+                command = command.commands[words.pop(0)]
+            tool = command.script
             name = tool.rpartition('/')[2]
             if name == 'run_onnx.py':
                 # Eight scenes have other names than two hundred.
                 words[-1] = str(next(tmp_path.glob('data/scenes/val2017/*')))
-            code, log = run_tool(
-                tool.removeprefix('tools/'), *small(words),
-                *MORE.get(name, ()))
+            code, log = run_tool(tool, *small(words), *MORE.get(name, ()))
             assert code == 0, f'{line}\n{log}'
             ran.append(name)
             # What other programs read is the last line.
@@ -67,8 +69,8 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     first, second = tmp_path / 'work_dirs/first', tmp_path / 'work_dirs/second'
     # All that the table of the page lists, and nothing of it by accident.
     table = page[page.index('| file | for |'):page.index('Begin with')]
-    for name in re.findall(r'`(\w+\.\w+)`', table.replace('tools/', '')):
-        assert (first / name).is_file() or name in ('infer.py', 'test.py')
+    for name in re.findall(r'`(\w+\.\w+)`', table):
+        assert (first / name).is_file()
     assert '<h2>What it knew before</h2>' in (first /
                                               'report.html').read_text()
     labels = json.loads((first / 'pseudo_labels.json').read_text())
