@@ -64,8 +64,8 @@ def package_file(word: str) -> str:
         str: The path below the package's ``.mim/configs``, or the word as it
         is where there is no such file.
     """
-    option, equals, value = word.partition('=') if word.startswith(
-        '--') else ('', '', word)
+    option, equals, value = word.partition('=') if word.startswith('--') else (
+        '', '', word)
     package, separator, name = value.partition('::')
     if not separator or not package.isidentifier():
         return word

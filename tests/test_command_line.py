@@ -228,8 +228,8 @@ def test_one_name_per_idea(repository):
     """No tool offers a second name for what STYLE.md has one name for."""
     others = {
         '--classes', '--ckpt', '--cfg', '--output-dir', '--outdir',
-        '--num-workers', '--random-seed', '--load-from', '--gpu',
-        '--detector', '--num-images'
+        '--num-workers', '--random-seed', '--load-from', '--gpu', '--detector',
+        '--num-images'
     }
     for path in (repository / 'tools').rglob('*.py'):
         names = {

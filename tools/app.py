@@ -157,9 +157,9 @@ def main(argv: Optional[List[str]] = None) -> None:
             before = finder(args.before_config or args.config, args.before)
             model += f', before: {args.before}'
         serve(
-            build_page(find, model, args.score_thr, before), args.host,
-            args.port, [*_names_of(args.host), *args.allowed_host],
-            args.password)
+            build_page(find, model, args.score_thr,
+                       before), args.host, args.port,
+            [*_names_of(args.host), *args.allowed_host], args.password)
 
 
 if __name__ == '__main__':

@@ -131,9 +131,9 @@ def main(argv: Optional[List[str]] = None) -> None:
                 **options)['predictions']
             images.update(
                 (of['img_path'], _best(of, args.score_thr)) for of in found)
-    print_result(
-        args, dict(out_dir=args.out_dir, images=images, videos=videos),
-        args.out_dir)
+    print_result(args,
+                 dict(out_dir=args.out_dir, images=images,
+                      videos=videos), args.out_dir)
 
 
 def _best(found: dict, score_thr: float) -> List[dict]:

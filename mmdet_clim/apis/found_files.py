@@ -7,7 +7,6 @@ from typing import Any, Dict, List, Sequence, Tuple
 #: Names of the two files.
 JSON, COCO = 'found.json', 'found_coco.json'
 
-
 #: A file's name; of an image ``width``, ``height`` and ``boxes``, each with
 #: ``name``, ``score`` and ``bbox`` (xyxy pixels); of a video a list of them.
 Entry = Tuple[str, Any]
@@ -52,7 +51,9 @@ def coco_of(entries: Sequence[Entry], names: Sequence[str]) -> Dict:
     images: List[dict] = []
     annotations: List[dict] = []
     for file, of in entries:
-        frames = {file: of} if isinstance(of, dict) else {
+        frames = {
+            file: of
+        } if isinstance(of, dict) else {
             f'{file}#{number}': frame
             for number, frame in enumerate(of)
         }
@@ -64,8 +65,8 @@ def coco_of(entries: Sequence[Entry], names: Sequence[str]) -> Dict:
                     width=entry['width'],
                     height=entry['height']))
             for box in entry['boxes']:
-                x1, y1, x2, y2 = (round(float(side), 2)
-                                  for side in box['bbox'])
+                x1, y1, x2, y2 = (
+                    round(float(side), 2) for side in box['bbox'])
                 width, height = round(x2 - x1, 2), round(y2 - y1, 2)
                 annotations.append(
                     dict(

@@ -151,8 +151,7 @@ class CLIMInferencer(DetInferencer):
             check_parts(model, source, ('model', 'test_dataloader'))
         if model is None and weights is not None:
             model = config_of(None, weights)
-        super().__init__(
-            model, weights, device, show_progress=False, **kwargs)
+        super().__init__(model, weights, device, show_progress=False, **kwargs)
         # mmdet's own bar knows no total, and is drawn into files too.
         self._draws_bar = show_progress
         self._in_folder = False

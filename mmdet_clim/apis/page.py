@@ -73,8 +73,8 @@ def build_page(find: WordFinder,
                 button = gr.Button('Find', variant='primary', elem_id='find')
             with gr.Column():
                 picture = _picture('boxes', 'picture')
-                earlier = _picture('boxes before', 'before',
-                                   before is not None)
+                earlier = _picture('boxes before', 'before', before
+                                   is not None)
                 message = _message('message')
                 table = gr.Dataframe(
                     headers=list(COLUMNS),
@@ -129,8 +129,7 @@ def _picture(label: str, name: str, visible: bool = True) -> gr.Image:
 
 
 def _message(name: str) -> gr.Textbox:
-    return gr.Textbox(
-        label='result', interactive=False, lines=2, elem_id=name)
+    return gr.Textbox(label='result', interactive=False, lines=2, elem_id=name)
 
 
 def _downloads(name: str) -> gr.File:
@@ -179,10 +178,7 @@ def _many(answers: '_Answers', words: gr.Textbox,
         buttons=['download', 'fullscreen'],
         elem_id='pictures')
     video = gr.Video(
-        label='the last video',
-        height=480,
-        interactive=False,
-        elem_id='video')
+        label='the last video', height=480, interactive=False, elem_id='video')
     downloads = _downloads('all_files')
     button.click(
         answers.many, [files, folder, words, threshold],

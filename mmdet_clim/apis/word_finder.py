@@ -278,9 +278,9 @@ def read_words(words: str, score_thr: float) -> Dict[str, float]:
         raise ValueError(f'vocabulary: expected at most {MAX_NAMES} class '
                          f'names, got {len(names)}')
     return {
-        name: _score(
-            name, scores[int(number)] if number.strip().isdigit() else number)
-        if equals else score_thr
+        name:
+        _score(name, scores[int(number)] if number.strip().isdigit() else
+               number) if equals else score_thr
         for name, (_, equals, number) in zip(names, parts)
     }
 

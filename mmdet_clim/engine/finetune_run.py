@@ -251,8 +251,8 @@ class Finetuning:
         """
         processes = _join_processes(self.launcher)
         self.config, self.checkpoint = _on_first_process(
-            lambda: zero_shot_start(self.config, self.checkpoint, self.
-                                    work_dir))
+            lambda: zero_shot_start(self.config, self.checkpoint, self.work_dir
+                                    ))
         with ExitStack() as stack:
             plan = _on_first_process(lambda: self._begin(stack))
             if not plan.finished:

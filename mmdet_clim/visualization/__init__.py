@@ -23,10 +23,11 @@ from .response_maps import (
 from .rows import plot_rows
 
 __all__ = [
-    'MLflowVisBackend', 'ModelView', 'ReadRegion', 'SeenImage', 'best_of_images',
-    'cluster_colours', 'composed_boxes', 'detector_responses', 'draw_boxes',
-    'draw_detections', 'draw_mosaic', 'draw_nearest_regions',
-    'draw_nearest_texts', 'draw_responses', 'own_reader', 'pca_colours',
-    'picture_grid', 'plot_class_ap', 'plot_curves', 'plot_rows',
-    'response_rows', 'tower_responses', 'view_model'
+    'MLflowVisBackend', 'ModelView', 'ReadRegion', 'SeenImage',
+    'best_of_images', 'cluster_colours', 'composed_boxes',
+    'detector_responses', 'draw_boxes', 'draw_detections', 'draw_mosaic',
+    'draw_nearest_regions', 'draw_nearest_texts', 'draw_responses',
+    'own_reader', 'pca_colours', 'picture_grid', 'plot_class_ap',
+    'plot_curves', 'plot_rows', 'response_rows', 'tower_responses',
+    'view_model'
 ]

@@ -46,9 +46,10 @@ class MLflowVisBackend(_MLflowVisBackend):
                     file_path: Optional[str] = None,
                     **kwargs: Any) -> None:
         super().add_scalars(
-            {_accepted(name): value
-             for name, value in scalar_dict.items()}, step, file_path,
-            **kwargs)
+            {
+                _accepted(name): value
+                for name, value in scalar_dict.items()
+            }, step, file_path, **kwargs)
 
     def add_image(self,
                   name: str,

@@ -23,20 +23,16 @@ def test_images_and_a_video(tmp_path):
     # As a reader of COCO has it.
     read = COCO(str(coco))
     images = read.loadImgs(read.getImgIds())
-    assert [i['file_name'] for i in images
-            ] == ['ä.jpg', 'v.mp4#0', 'v.mp4#1', 'b.png']
+    assert [i['file_name']
+            for i in images] == ['ä.jpg', 'v.mp4#0', 'v.mp4#1', 'b.png']
     of_first = read.loadAnns(read.getAnnIds(imgIds=[images[0]['id']]))
-    assert [a['bbox'] for a in of_first] == [[1, 2, 3, 4.5],
-                                             [0, 0, 10.01, 1]]
+    assert [a['bbox'] for a in of_first] == [[1, 2, 3, 4.5], [0, 0, 10.01, 1]]
     assert [a['area'] for a in of_first] == [13.5, 10.01]
     assert [a['score'] for a in of_first] == [.5, .1235]
-    names = [
-        read.loadCats([a['category_id']])[0]['name'] for a in of_first
-    ]
+    names = [read.loadCats([a['category_id']])[0]['name'] for a in of_first]
     assert names == ['cat', 'a dog']
-    assert [
-        len(read.getAnnIds(imgIds=[i['id']])) for i in images
-    ] == [2, 0, 2, 0]
+    assert [len(read.getAnnIds(imgIds=[i['id']]))
+            for i in images] == [2, 0, 2, 0]
 
 
 def test_nothing_found():

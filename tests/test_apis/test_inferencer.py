@@ -13,8 +13,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from PIL import ExifTags, Image
 
-from mmdet_clim.apis import inferencer as inferencer_module
 from mmdet_clim.apis import CLIMInferencer, parse_names, set_vocabulary
+from mmdet_clim.apis import inferencer as inferencer_module
 from mmdet_clim.registry import MODELS
 
 CONFIGS = 'configs/openmoji'

@@ -6,8 +6,7 @@ import torch
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
-from mmdet_clim.apis import CLIMInferencer, WordFinder
-from mmdet_clim.apis import word_finder
+from mmdet_clim.apis import CLIMInferencer, WordFinder, word_finder
 from mmdet_clim.apis.word_finder import read_words
 from mmdet_clim.models.text_encoders import encode_classes
 from mmdet_clim.registry import MODELS
@@ -186,8 +185,8 @@ def test_two_words(find, inferencer, image):
     gap = cv2.resize((maps[0] - maps[1]).numpy(),
                      compared.difference.shape[1::-1])
     place = np.unravel_index(np.abs(gap).argmax(), gap.shape)
-    red, _, blue = np.int64(compared.difference[place]) - other.difference[
-        place]
+    red, _, blue = np.int64(
+        compared.difference[place]) - other.difference[place]
     assert (red - blue) * gap[place] > 0
     boxes = find(image, 'car, bear', 0).rows
     cars = sum(row[0] == 'car' for row in boxes)
@@ -216,8 +215,8 @@ def test_a_video(find, image, tmp_path, monkeypatch):
     assert {box['name'] for box in entries[0]['boxes']} == {'car'}
     drawn = cv2.VideoCapture(str(out))
     # VP8, which browsers play; mp4v they do not.
-    assert int(drawn.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(
-        *'VP80')
+    assert int(drawn.get(
+        cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*'VP80')
     shape = find(image, 'car', 0).picture.shape
     assert sum(drawn.read()[0] for _ in range(9)) == 3
     assert drawn.get(cv2.CAP_PROP_FRAME_WIDTH) == shape[1]
@@ -227,9 +226,8 @@ def test_a_video(find, image, tmp_path, monkeypatch):
     (tmp_path / 'no.avi').write_bytes(b'nothing')
     with pytest.raises(ValueError, match='not one frame can be read'):
         find.video(tmp_path / 'no.avi', 'car', .3, tmp_path / 'c.webm')
-    assert {p.name for p in tmp_path.iterdir()} == {
-        'in.avi', 'no.avi', 'out.webm'
-    }
+    assert {p.name
+            for p in tmp_path.iterdir()} == {'in.avi', 'no.avi', 'out.webm'}
 
 
 def test_images_that_are_none(inferencer, image, tmp_path):

@@ -150,12 +150,12 @@ def test_a_local_store_of_mlflow(run, openmoji_root, monkeypatch):
     # Losses of each branch, the metric that MLflow refuses as it is named,
     # and that of the validation.
     metrics = stored.data.metrics
-    for name in ('mosaic.caption.loss', 'mosaic.caption.recall_1',
-                 'loss_cls', 'ov_coco/novel_ap50'):
+    for name in ('mosaic.caption.loss', 'mosaic.caption.recall_1', 'loss_cls',
+                 'ov_coco/novel_ap50'):
         assert name in metrics, sorted(metrics)
     steps = [
-        of.step for of in client.get_metric_history(
-            stored.info.run_id, 'mosaic.caption.loss')
+        of.step for of in client.get_metric_history(stored.info.run_id,
+                                                    'mosaic.caption.loss')
     ]
     assert steps == [1, 2]
     assert stored.data.params['optim_wrapper.optimizer.type'] == 'AdamW'

@@ -106,9 +106,9 @@ def test_a_publisher_gives_one_address(repository):
     assert urls.pop('Paper').startswith('https://arxiv.org/')
     for url in urls.values():
         path = url.removeprefix('https://x/y')
-        assert path in ('/issues', *(f'/blob/main/{file}'
-                                     for file in ('CHANGELOG.md',
-                                                  'docs/index.md')))
+        assert path in ('/issues',
+                        *(f'/blob/main/{file}'
+                          for file in ('CHANGELOG.md', 'docs/index.md')))
         assert path == '/issues' or (repository / path[11:]).is_file()
 
 

@@ -148,8 +148,8 @@ def test_boxes_maps_and_scores(page, image):
     scores = [row[1] for row in table['data']]
     assert scores == sorted(scores, reverse=True) and len(scores) > 1
     assert {row[0] for row in table['data']} <= {'car', 'bear'}
-    assert [of['caption'].split(':')[0] for of in maps
-            ] == ['before, car', 'car', 'before, bear', 'bear']
+    assert [of['caption'].split(':')[0]
+            for of in maps] == ['before, car', 'car', 'before, bear', 'bear']
     assert message.startswith(f'{len(scores)} boxes')
     assert f' Before: {len(scores)} boxes' in message
     for url in (drawn['url'], *(of['image']['url'] for of in maps)):
@@ -180,8 +180,8 @@ def test_two_words_compared(page, image):
     assert max(decoded(difference['url']).shape) == 640
     assert decoded(both['url']).shape == decoded(difference['url']).shape
     assert 'More like car (hot) than bear (cold): ' in message
-    assert 'two different ones' in page.call('compare', file_of(upload),
-                                             'car', 'car', .3)
+    assert 'two different ones' in page.call('compare', file_of(upload), 'car',
+                                             'car', .3)
 
 
 def test_many_files_at_once(page, image, tmp_path):
@@ -208,8 +208,9 @@ def test_many_files_at_once(page, image, tmp_path):
     found = requests.get(plain['url']).json()
     assert [of['file'] for of in found] == [image.name, 'in.avi']
     assert len(found[1]['frames']) == 2
-    names = [of['file_name'] for of in requests.get(coco['url']).json()[
-        'images']]
+    names = [
+        of['file_name'] for of in requests.get(coco['url']).json()['images']
+    ]
     assert names == [image.name, 'in.avi#0', 'in.avi#1']
     for of in (drawn, again):
         name = of['url'].rpartition('/')[2]

@@ -137,6 +137,5 @@ def test_image_text(run, openmoji_root, tmp_path):
         assert json.loads(line)['height'] == image['height']
     assert 'tags per class, the most: ' in output
     table.write_text('nothing')
-    with pytest.raises(
-            SystemExit, match=r'^error: .*mine.csv: line 1: '):
+    with pytest.raises(SystemExit, match=r'^error: .*mine.csv: line 1: '):
         run('prepare_image_text', *arguments, '--overwrite')

@@ -92,8 +92,7 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
             onnx='detector.onnx',
             report='report.html').items()
     }
-    assert tuned['metrics'] == json.loads(
-        (first / 'metrics.json').read_text())
+    assert tuned['metrics'] == json.loads((first / 'metrics.json').read_text())
     assert found['out_dir'] == 'found' and found['videos'] == {}
     for file, boxes in found['images'].items():
         written = json.loads((tmp_path / 'found' / 'preds' /

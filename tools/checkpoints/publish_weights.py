@@ -58,9 +58,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     from mmdet_clim.engine.checkpoints import read_checkpoint, save_atomically
     save_atomically(publishable(read_checkpoint(args.input)), args.output)
     size = args.output.stat().st_size
-    print_result(
-        args, dict(output=args.output, bytes=size),
-        f'{args.output}: {size / 2**20:.1f} MiB')
+    print_result(args, dict(output=args.output, bytes=size),
+                 f'{args.output}: {size / 2**20:.1f} MiB')
 
 
 if __name__ == '__main__':

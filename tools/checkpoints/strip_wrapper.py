@@ -74,9 +74,8 @@ def main(argv: Optional[List[str]] = None) -> None:
         load_weights(MODELS.build(model), stripped, args.input)
     save_atomically(stripped, args.output)
     size = args.output.stat().st_size
-    print_result(
-        args, dict(output=args.output, bytes=size),
-        f'{args.output}: {size / 2**20:.1f} MiB')
+    print_result(args, dict(output=args.output, bytes=size),
+                 f'{args.output}: {size / 2**20:.1f} MiB')
 
 
 if __name__ == '__main__':

@@ -16,7 +16,6 @@ from typing import (
     Tuple,
 )
 
-
 from mmdet_clim.progress import progress, track
 
 from ..coco_annotations import CocoChecker

@@ -32,8 +32,8 @@ _STARTS, _ENDS = ('start_map', 'start_array'), ('end_map', 'end_array')
 class _CountedFile:
     """A file that shows in a progress bar how far it was read."""
 
-    def __init__(self, file: IO[bytes],
-                 advance: Callable[[float], None]) -> None:
+    def __init__(self, file: IO[bytes], advance: Callable[[float],
+                                                          None]) -> None:
         self.file = file
         self.advance = advance
 

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """tools/checkpoints/convert_published.py: from a file to a file."""
 import importlib.util
+import json
 import os
 import pickle
 
