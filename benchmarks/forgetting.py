@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--choice', type=Path, required=True)
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument(
-        '--detector',
+        '--config',
         type=Path,
         default=CONFIGS / 'faster-rcnn_r18-c4_256_base.py')
     parser.add_argument(
@@ -77,6 +77,7 @@ def parse_args() -> argparse.Namespace:
         help='captioned samples of a step; replay sees half as many boxed '
         'ones besides (default: %(default)s)')
     parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument('--freeze', nargs='+', default=())
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     parser.add_argument('--only-choice', action='store_true')
     parser.add_argument('--most-lost', type=float, default=1.0)
@@ -113,7 +114,7 @@ class Benchmark:
         args.out.mkdir(parents=True, exist_ok=True)
         self.names = args.out / 'names.txt'
         self.names.write_text('\n'.join(NOVEL_CLASSES))
-        cfg = Config.fromfile(args.detector)
+        cfg = Config.fromfile(args.config)
         data = OwnData(args.data / CAPTIONS, args.data / 'captioned2017',
                        list(NOVEL_CLASSES))
         old = words_to_keep(None, cfg)
@@ -134,7 +135,7 @@ class Benchmark:
         work_dir = args.out / f'{means}_seed{seed}'
         self._share_replay(means, work_dir)
         Finetuning(
-            detector=args.detector,
+            config=args.config,
             checkpoint=args.checkpoint,
             images=args.data / 'captioned2017',
             captions=args.data / CAPTIONS,
@@ -143,6 +144,7 @@ class Benchmark:
             iterations=args.iterations,
             batch_size=args.batch_size * (3 if means == 'replay' else 2) // 2,
             lr=args.lr,
+            freeze=args.freeze,
             seed=seed,
             workers=0,
             cfg_options=args.cfg_options,
