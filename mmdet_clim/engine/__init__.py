@@ -3,6 +3,7 @@
 from .captioned_views import captioned_views
 from .clim_config import add_clim, read_fragment
 from .cpu_processes import prepare_cpu_processes
+from .detection_sets_loop import DetectionSetsLoop
 from .fingerprint import (
     check_run,
     open_run,
@@ -27,7 +28,7 @@ from .steps import StepError, Steps
 from .training_runs import finish_training, resolve_run
 
 __all__ = [
-    'AtomicCheckpointHook', 'DetectionsHook', 'FittingPretrainedInit',
+    'AtomicCheckpointHook', 'DetectionSetsLoop', 'DetectionsHook', 'FittingPretrainedInit',
     'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
     'ResponseMapHook', 'ResumableTrainLoop', 'StepError', 'Steps',
     'UnreachedWeightsHook', 'UnreadableImagesHook', 'WeightAveragingHook',
