@@ -111,6 +111,9 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Make a sample of an image, named by its URL, and its boxes."""
         image = raw_data_info['raw_img_info']
+        if 'coco_url' in image:
+            # Files of minival have names without the folder beside it.
+            image = {k: v for k, v in image.items() if k != 'file_name'}
         image = dict(image, file_name=image_file_name(image))
         return super().parse_data_info(
             dict(

@@ -28,11 +28,11 @@ from .steps import StepError, Steps
 from .training_runs import finish_training, resolve_run
 
 __all__ = [
-    'AtomicCheckpointHook', 'DetectionSetsLoop', 'DetectionsHook', 'FittingPretrainedInit',
-    'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
-    'ResponseMapHook', 'ResumableTrainLoop', 'StepError', 'Steps',
-    'UnreachedWeightsHook', 'UnreadableImagesHook', 'WeightAveragingHook',
-    'add_clim', 'captioned_views', 'check_run', 'finish_training', 'open_run',
-    'prepare_cpu_processes', 'read_fingerprint', 'read_fragment',
-    'resolve_run', 'run_fingerprint', 'time_training'
+    'AtomicCheckpointHook', 'DetectionSetsLoop', 'DetectionsHook',
+    'FittingPretrainedInit', 'GridScheduleHook', 'IterationSeedHook',
+    'MosaicVisualizationHook', 'ResponseMapHook', 'ResumableTrainLoop',
+    'StepError', 'Steps', 'UnreachedWeightsHook', 'UnreadableImagesHook',
+    'WeightAveragingHook', 'add_clim', 'captioned_views', 'check_run',
+    'finish_training', 'open_run', 'prepare_cpu_processes', 'read_fingerprint',
+    'read_fragment', 'resolve_run', 'run_fingerprint', 'time_training'
 ]

@@ -1,11 +1,14 @@
 # Licensed under the Apache License, Version 2.0.
 """Which package computes the average precision."""
+import os
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Iterable, Optional
+from typing import Iterable, List, Optional
 
 #: Taken where it is installed and nothing else is asked for.
 FASTEST = 'hotcoco'
+# The process in which hotcoco has begun its threads.
+_begun_in: List[int] = []
 
 
 def choose_backend(backend: Optional[str], known: Iterable[str],
@@ -28,3 +31,14 @@ def choose_backend(backend: Optional[str], known: Iterable[str],
                          f'{backend!r}')
     import_module(backend)
     return backend
+
+
+def threads_are_here() -> bool:
+    """Whether hotcoco may be called, which happens at once.
+
+    Its threads begin with its first use and stay. A process that is forked
+    later has not got them, and would wait for them for ever.
+    """
+    if not _begun_in:
+        _begun_in.append(os.getpid())
+    return _begun_in[0] == os.getpid()

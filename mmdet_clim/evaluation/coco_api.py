@@ -8,6 +8,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from .backends import threads_are_here
+
 #: Detections of an image and a class that COCO evaluates.
 MAX_DETECTIONS = 100
 #: One range of areas that holds every object.
@@ -46,7 +48,13 @@ def faster_precision(ground_truth: dict, detections: List[dict],
 def hotcoco_precision(ground_truth: dict, detections: List[dict],
                       image_ids: Sequence[int], category_ids: Sequence[int],
                       ious: Sequence[float]) -> np.ndarray:
-    """Precision by hotcoco; as :func:`reference_precision`."""
+    """Precision by hotcoco; as :func:`reference_precision`.
+
+    In a process without its threads it is the reference that computes.
+    """
+    if not threads_are_here():
+        return reference_precision(ground_truth, detections, image_ids,
+                                   category_ids, ious)
     from hotcoco import COCO, COCOeval
     return _precision(COCO, COCOeval, ground_truth, detections, image_ids,
                       category_ids, ious)
@@ -82,7 +90,8 @@ def _precision(coco_type: Any, eval_type: Any, ground_truth: dict,
             found.createIndex()
         evaluation = eval_type(truth, found, 'bbox')
         params = evaluation.params
-        params.imgIds, params.catIds = list(image_ids), list(category_ids)
+        # hotcoco takes them as they come.
+        params.imgIds, params.catIds = sorted(image_ids), sorted(category_ids)
         params.iouThrs = np.asarray(ious)
         params.areaRng, params.areaRngLbl = AREA_RANGES, ['all']
         params.maxDets = [MAX_DETECTIONS]

@@ -274,8 +274,6 @@ class OVCocoMetric(CheckedCocoMetric):
         """Log AP50 and mAP of each group in percent."""
         rows = [['classes', 'evaluated', 'AP50', 'mAP']]
         for group, members in groups.items():
-            if not members:
-                continue
             rows.append([
                 group, f'{len(set(members) - set(absent))}/{len(members)}',
                 *(f'{100 * value:.1f}' if value == value else '-'

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Packages that compute AP against COCO's and LVIS's own."""
+import multiprocessing
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
 from mmdet_clim.evaluation import coco_api, lvis_api
-from mmdet_clim.evaluation.backends import choose_backend
+from mmdet_clim.evaluation.backends import choose_backend, threads_are_here
 from mmdet_clim.evaluation.lvis_detections import LVISDetections, evaluated
 
 SIDE = 40
@@ -114,7 +115,8 @@ CASES = dict(
 def test_coco(seed, most, coarse, ties):
     _, content, found = random_case(seed, most, coarse, ties)
     image_ids = [image['id'] for image in content['images']]
-    category_ids = [c['id'] for c in content['categories']]
+    # In another order than the file's.
+    category_ids = [c['id'] for c in content['categories']][::-1]
     results = {
         name:
         precision(
@@ -171,3 +173,31 @@ def test_an_absent_package_is_named_before_anything_is_read(monkeypatch):
     for metric in (OVCocoMetric, OVLVISMetric):
         with pytest.raises(ModuleNotFoundError, match='faster_coco_eval'):
             metric('no such file.json', backend='faster_coco_eval')
+
+
+def test_a_fork_does_not_wait_for_threads_that_it_has_not():
+    """The parent has used hotcoco; the child evaluates as well."""
+    content, coco, found = random_case(0, 20, False, False)
+    kept = evaluated(found, content, 'bbox', False)
+
+    def precisions():
+        return (lvis_api.hotcoco_precision(content, kept, 'bbox'),
+                coco_api.hotcoco_precision(
+                    coco, kept.as_dicts('bbox'),
+                    [i['id'] for i in coco['images']],
+                    [c['id'] for c in coco['categories']], IOUS))
+
+    def child(pipe):
+        pipe.send((threads_are_here(), precisions()))
+
+    wanted = precisions()
+    assert threads_are_here()
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context('fork').Process(
+        target=child, args=(theirs, ))
+    process.start()
+    here, got = ours.recv()
+    process.join()
+    assert not here
+    for one, other in zip(got, wanted):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
