@@ -452,8 +452,8 @@ class Finetuning:
         if file.exists() and not anew:
             return
         captions = json.loads(data.captions.read_text(encoding='utf-8'))
-        found = replayed_boxes(self._kept, captions['images'], data.images,
-                               inputs.boxes, self.replay)
+        found = replayed_boxes(self._kept, captions, data.images, inputs.boxes,
+                               self.replay)
         print_log(f'--replay: {len(found["annotations"])} boxes in '
                   f'{len(found["images"])} images')
         write_json(tags, replayed_tags(captions, found, data.images))
@@ -534,6 +534,10 @@ class Finetuning:
                     f'--lr-mult, --freeze: {part!r} is in the name of no '
                     f'weight of {type(detector).__name__}, expected a part '
                     f'such as {known}')
+        frozen = plan.train.model.frozen
+        if all(any(part in name for part in frozen) for name in weights):
+            raise ValueError(f'--freeze: expected a part that learns, got '
+                             f'{" ".join(frozen)}, which is all of them')
         if reads_texts(detector):
             if any(len(of) > 1 for of in self._kept.data.phrases.values()):
                 print_log(
