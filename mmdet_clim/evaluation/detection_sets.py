@@ -88,8 +88,8 @@ def _annotation_files(folder: Path, patterns: Sequence[str]) -> List[Path]:
 def _labelled(name: str, folder: Path,
               files: Sequence[Path]) -> List[Tuple[str, Path]]:
     """The files of one folder with the names of their data sets."""
-    if len(files) == 1:
-        return [(name, files[0])]
+    if len(files) < 2:
+        return [(name, file) for file in files]
     parts = [file.relative_to(folder).parts for file in files]
     least = min(map(len, parts))
     differing = next(
