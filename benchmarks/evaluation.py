@@ -18,16 +18,12 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
-import torch
-from mmdet.structures import DetDataSample
-from mmengine.evaluator import Evaluator
-from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 
-from mmdet_clim.evaluation import OVLVISMetric
+# What takes seconds to import is imported in the process that needs it.
 
 HEIGHT, WIDTH = 480, 640
 LVIS = 'lvis'
@@ -53,7 +49,7 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def ground_truth(rng: np.random.Generator, images: int, classes: int,
-                 count: int) -> Tuple[dict, List[DetDataSample]]:
+                 count: int, with_masks: bool) -> Tuple[dict, List[dict]]:
     """An LVIS file, and detections per image that are half right."""
     right = count // 2
     content = dict(
@@ -90,24 +86,21 @@ def ground_truth(rng: np.random.Generator, images: int, classes: int,
         ])
         found[:, 2:] = found[:, 2:].clip(2)
         masks = mask_utils.frPyObjects([polygon(box) for box in found], HEIGHT,
-                                       WIDTH)
+                                       WIDTH) if with_masks else []
         found[:, 2:] += found[:, :2]
         samples.append(
-            DetDataSample(
-                metainfo=dict(img_id=number),
-                pred_instances=InstanceData(
-                    bboxes=torch.from_numpy(found),
-                    scores=torch.from_numpy(rng.random(count)),
-                    labels=torch.from_numpy(
-                        np.concatenate([
-                            labels[source],
-                            rng.integers(0, classes, count - right)
-                        ])),
-                    masks=masks)))
+            dict(
+                img_id=number,
+                bboxes=found,
+                scores=rng.random(count),
+                labels=np.concatenate(
+                    [labels[source],
+                     rng.integers(0, classes, count - right)]),
+                masks=masks))
     return content, samples
 
 
-def by_lvis(content: dict, samples: List[DetDataSample],
+def by_lvis(content: dict, samples: List[dict],
             kinds: Sequence[str]) -> Dict[str, float]:
     """The package's own way from lists to numbers."""
     from lvis import LVIS, LVISEval, LVISResults
@@ -124,20 +117,19 @@ def by_lvis(content: dict, samples: List[DetDataSample],
     for kind in kinds:
         rows = []
         for sample in samples:
-            found = sample.pred_instances
-            corners = found.bboxes.numpy()
+            corners = sample['bboxes']
             boxes = np.concatenate(
                 [corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
-            shapes = dict(
-                box=('bbox', boxes.tolist()),
-                mask=('segmentation', found.masks))[kind]
+            shapes = ('bbox',
+                      boxes.tolist()) if kind == 'box' else ('segmentation',
+                                                             sample['masks'])
             rows += [{
-                'image_id': sample.img_id,
+                'image_id': sample['img_id'],
                 'category_id': label + 1,
                 'score': score,
                 shapes[0]: shape
-            } for label, score, shape in zip(found.labels.tolist(),
-                                             found.scores.tolist(), shapes[1])]
+            } for label, score, shape in zip(sample['labels'].tolist(
+            ), sample['scores'].tolist(), shapes[1])]
         evaluation = LVISEval(truth, LVISResults(truth, rows), IOU_TYPES[kind])
         evaluation.evaluate()
         evaluation.accumulate()
@@ -150,26 +142,54 @@ def by_lvis(content: dict, samples: List[DetDataSample],
     return metrics
 
 
+def metric_of(content: dict, backend: str, kinds: Sequence[str]) -> Any:
+    """An evaluator with ``OVLVISMetric`` on a file."""
+    import torch
+    from mmengine.evaluator import Evaluator
+
+    from mmdet_clim.evaluation import OVLVISMetric
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'lvis.json'
+        path.write_text(json.dumps(content))
+        evaluator = Evaluator(
+            OVLVISMetric(str(path), kinds=kinds, backend=backend))
+    evaluator.dataset_meta = dict(
+        classes=[c['name'] for c in content['categories']])
+    return evaluator
+
+
+def as_predicted(sample: dict) -> Any:
+    """The detections of an image as a detector gives them."""
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    return DetDataSample(
+        metainfo=dict(img_id=sample['img_id']),
+        pred_instances=InstanceData(
+            **({
+                'masks': sample['masks']
+            } if sample['masks'] else {}), **{
+                key: torch.from_numpy(sample[key])
+                for key in ('bboxes', 'scores', 'labels')
+            }))
+
+
 def measure(side: str, args: argparse.Namespace) -> dict:
     """Evaluate by one side: what it took and gave."""
-    torch.set_num_threads(1)
     content, samples = ground_truth(
-        np.random.default_rng(0), args.images, args.classes, args.detections)
+        np.random.default_rng(0), args.images, args.classes, args.detections,
+        'mask' in args.kinds)
+    if side != LVIS:
+        evaluator = metric_of(content, side, args.kinds)
+        instances = [as_predicted(sample) for sample in samples]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cpu, wall = time.process_time(), time.perf_counter()
     if side == LVIS:
-        cpu, wall = time.process_time(), time.perf_counter()
         metrics = by_lvis(content, samples, args.kinds)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'lvis.json'
-            path.write_text(json.dumps(content))
-            evaluator = Evaluator(
-                OVLVISMetric(str(path), kinds=args.kinds, backend=side))
-        evaluator.dataset_meta = dict(
-            classes=[c['name'] for c in content['categories']])
-        cpu, wall = time.process_time(), time.perf_counter()
-        evaluator.process(samples)
-        metrics = evaluator.evaluate(len(samples))
+        evaluator.process(instances)
+        metrics = evaluator.evaluate(len(instances))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return dict(cpu=cpu, wall=wall, mib=grown / 1024, metrics=metrics)

@@ -2,6 +2,7 @@
 """The test of one detector on many data sets with classes of their own."""
 import copy
 import logging
+import math
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -23,6 +24,7 @@ from mmdet_clim.evaluation.detection_sets import (
     sets_metrics,
     sets_table,
 )
+from mmdet_clim.models.detectors import CLIMDetector
 from mmdet_clim.registry import LOOPS
 from mmdet_clim_cli.mistakes import one_line
 
@@ -95,8 +97,9 @@ class DetectionSetsLoop(BaseLoop):
         self._fp16 = fp16
         model = runner.model.module if is_model_wrapper(
             runner.model) else runner.model
-        # CLIM's wrapper is for training.
-        self._detector = getattr(model, 'detector', model)
+        # The wrapper is for training.
+        self._detector = model.detector if isinstance(model,
+                                                      CLIMDetector) else model
         self._setter = None
 
     def run(self) -> Dict[str, float]:
@@ -213,6 +216,8 @@ class DetectionSetsLoop(BaseLoop):
                 for key, value in metrics.items()
             })
         runner.call_hook('after_test')
+        if not reasons and math.isnan(metrics['ap']):
+            reasons = [f'{of.ann_file}: expected boxes that are no crowds']
         if reasons:
             raise ValueError(reasons[0])
         return metrics

@@ -55,6 +55,8 @@ def find_sets(
         ValueError: If there is not one data set in it.
     """
     root = Path(root)
+    sets = [sets] if isinstance(sets, str) else sets
+    ann_files = [ann_files] if isinstance(ann_files, str) else ann_files
     if not root.is_dir():
         raise FileNotFoundError(f'root: {root} is no folder')
     found: Dict[str, DetectionSet] = {}
