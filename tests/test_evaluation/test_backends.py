@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
+from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.evaluation import coco_api, lvis_api
 from mmdet_clim.evaluation.backends import choose_backend, threads_are_here
 from mmdet_clim.evaluation.lvis_detections import LVISDetections, evaluated
@@ -110,29 +111,27 @@ CASES = dict(
     ties=st.booleans())
 
 
+def coco_precisions(content, found):
+    """By each package, of categories in another order than the file's."""
+    rows = found.as_dicts('bbox')
+    return {
+        name:
+        precision(content, [{
+            key: row[key]
+            for key in ('image_id', 'category_id', 'score', 'bbox')
+        } for row in rows], [image['id'] for image in content['images']],
+                  [c['id'] for c in content['categories']][::-1], IOUS)
+        for name, precision in coco_api.BACKENDS.items()
+    }
+
+
 @given(**CASES)
 @settings(max_examples=25, deadline=None)
 def test_coco(seed, most, coarse, ties):
     _, content, found = random_case(seed, most, coarse, ties)
-    image_ids = [image['id'] for image in content['images']]
-    # In another order than the file's.
-    category_ids = [c['id'] for c in content['categories']][::-1]
-    results = {
-        name:
-        precision(
-            content,
-            # Without what LVIS's format has more.
-            [{
-                key: row[key]
-                for key in ('image_id', 'category_id', 'score', 'bbox')
-            } for row in found.as_dicts('bbox')],
-            image_ids,
-            category_ids,
-            IOUS)
-        for name, precision in coco_api.BACKENDS.items()
-    }
+    results = coco_precisions(content, found)
     wanted = results.pop('pycocotools')
-    assert wanted.shape == (10, 101, len(category_ids))
+    assert wanted.shape == (10, 101, len(content['categories']))
     for name, got in results.items():
         np.testing.assert_allclose(
             got, wanted, rtol=0, atol=1e-9, err_msg=name)
@@ -150,6 +149,55 @@ def test_lvis(seed, most, coarse, ties, iou_type, fixed):
     }
     wanted = results.pop('lvis')
     assert wanted.shape == (10, 101, len(content['categories']))
+    for name, got in results.items():
+        np.testing.assert_allclose(
+            got, wanted, rtol=0, atol=1e-9, err_msg=name)
+
+
+def jittered(content):
+    """Detections of a file's own boxes, some of other classes, with ties."""
+    rng = np.random.default_rng(0)
+    count = 4 * len(content['images'])
+    source = [
+        content['annotations'][i]
+        for i in rng.integers(0, len(content['annotations']), count)
+    ]
+    boxes = np.array([a['bbox'] for a in source])
+    boxes += rng.normal(0, .05, (count, 4)) * boxes[:, 2:].repeat(2, 1)
+    categories = np.array([a['category_id'] for a in source])
+    wrong = rng.random(count) < .2
+    categories[wrong] = rng.choice([c['id'] for c in content['categories']],
+                                   wrong.sum())
+    return LVISDetections(
+        np.array([a['image_id'] for a in source]), categories,
+        rng.random(count).round(2), boxes)
+
+
+@pytest.mark.parametrize('name', [
+    'coco/tiny_coco/annotations/instances_val2017.json',
+    'lvis/lvis_val_100.json'
+])
+def test_real_files(repository, name):
+    file = repository.parent / 'shared' / 'real' / 'published' / name
+    if not file.is_file():
+        pytest.skip(f'{file} is absent')
+    is_lvis = name.startswith('lvis')
+    content = read_coco(file, lvis=is_lvis, need_names=False)
+    for number, annotation in enumerate(content['annotations'], 1):
+        annotation['id'] = number
+    content['categories'].sort(key=lambda category: category['id'])
+    found = jittered(content)
+    if is_lvis:
+        kept = evaluated(found, content, 'bbox', True)
+        results = {
+            name: precision(content, kept, 'bbox')
+            for name, precision in lvis_api.BACKENDS.items()
+        }
+        wanted = results['lvis']
+    else:
+        results = coco_precisions(content, found)
+        wanted = results['pycocotools']
+    assert .1 < wanted[wanted >= 0].mean() < .9
     for name, got in results.items():
         np.testing.assert_allclose(
             got, wanted, rtol=0, atol=1e-9, err_msg=name)
