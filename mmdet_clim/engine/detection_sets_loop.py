@@ -3,7 +3,16 @@
 import copy
 import logging
 import math
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from mmdet.models.detectors.glip import clean_label_name
@@ -100,7 +109,7 @@ class DetectionSetsLoop(BaseLoop):
         # The wrapper is for training.
         self._detector = model.detector if isinstance(model,
                                                       CLIMDetector) else model
-        self._setter = None
+        self._setter: Optional[Callable[[Vocabulary], Vocabulary]] = None
 
     def run(self) -> Dict[str, float]:
         """Test on all of them.
@@ -147,6 +156,7 @@ class DetectionSetsLoop(BaseLoop):
                              f'{names}, got {sorted(unknown)}')
         by_prompt = self._ask([_text(n, prompts.get(n, {})) for n in names])
         dataloader = copy.deepcopy(self._template)
+        pipeline = _pipeline(dataloader['dataset'])
         dataset = dict(
             type='mmdet_clim.CheckedCocoDataset',
             ann_file=str(of.ann_file),
@@ -155,14 +165,14 @@ class DetectionSetsLoop(BaseLoop):
                 classes=tuple(names), base_classes=(),
                 novel_classes=tuple(names)),
             test_mode=True,
-            pipeline=_pipeline(dataloader['dataset']))  # yapf: disable
+            pipeline=pipeline)  # yapf: disable
         if by_prompt:
             dataset['return_classes'] = True
             dataset['caption_prompt'] = {
                 clean_label_name(name): dict(text)
                 for name, text in prompts.items()
             } or None
-            pack = dataset['pipeline'][-1]
+            pack = pipeline[-1]
             keys = tuple(pack.get('meta_keys', _META_KEYS))
             pack['meta_keys'] = (*keys,
                                  *(key

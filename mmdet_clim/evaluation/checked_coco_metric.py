@@ -63,9 +63,9 @@ class CheckedCocoMetric(CocoMetric):
         self._coco_api.cat_img_map = self._coco_api.catToImgs
 
     @property
-    def ground_truth(self) -> Optional[dict]:
-        """The content of ``ann_file``, checked; None without one."""
-        return None if self._coco_api is None else self._coco_api.dataset
+    def ground_truth(self) -> dict:
+        """The content of ``ann_file``, checked."""
+        return self._coco_api.dataset
 
     def compute_metrics(self, results: List[Tuple[dict,
                                                   dict]]) -> Dict[str, float]:

@@ -39,8 +39,8 @@ class LVISDetections(NamedTuple):
         masks = self.masks
         if masks is not None:
             masks = [masks[row] for row in np.arange(len(masks))[rows]]
-        return LVISDetections(
-            *(values[rows] for values in self[:4]), masks=masks)
+        return LVISDetections(self.image_ids[rows], self.category_ids[rows],
+                              self.scores[rows], self.boxes[rows], masks)
 
     def areas(self, iou_type: str) -> np.ndarray:
         """Pixels of each box ('bbox') or mask ('segm'), shape (N, )."""
