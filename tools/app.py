@@ -37,6 +37,15 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='file, folder of `clim share`, or hf://USER/NAME, which is '
         f"downloaded (default: the demo's, in {DEMO_RUN})")
     parser.add_argument(
+        '--before',
+        metavar='CHECKPOINT',
+        help='an earlier state of the detector, whose boxes and maps are '
+        'shown beside its own')
+    parser.add_argument(
+        '--before-config',
+        metavar='CONFIG',
+        help='of --before (default: --config, or the one in it)')
+    parser.add_argument(
         '--score-thr',
         type=float,
         default=0.3,
@@ -87,9 +96,13 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         if args.checkpoint is None:
             parser.error(f'--checkpoint: there is none in {DEMO_RUN}; '
                          '`make demo` trains it, or give another')
-    elif not (args.checkpoint.startswith('hf://')
-              or Path(args.checkpoint).exists()):
-        parser.error(f'--checkpoint: {args.checkpoint} does not exist')
+    if args.before_config is not None and args.before is None:
+        parser.error('--before-config: expected --before beside it')
+    for name in ('checkpoint', 'before'):
+        file = vars(args)[name]
+        if not (file is None or file.startswith('hf://')
+                or Path(file).exists()):
+            parser.error(f'--{name}: {file} does not exist')
     return args
 
 
@@ -129,15 +142,23 @@ def main(argv: Optional[List[str]] = None) -> None:
         from mmdet_clim.apis import WordFinder
         from mmdet_clim.apis.page import build_page, serve
         from mmdet_clim.apis.sharing import load_detector
-        find = WordFinder(
-            load_detector(
-                args.config,
-                args.checkpoint,
-                device=args.device,
-                show_progress=False))
+
+        def finder(config: Optional[str], checkpoint: str) -> WordFinder:
+            return WordFinder(
+                load_detector(
+                    config,
+                    checkpoint,
+                    device=args.device,
+                    show_progress=False))
+
+        find = finder(args.config, args.checkpoint)
+        before, model = None, args.checkpoint
+        if args.before is not None:
+            before = finder(args.before_config or args.config, args.before)
+            model += f', before: {args.before}'
         serve(
-            build_page(find, args.checkpoint,
-                       args.score_thr), args.host, args.port,
+            build_page(find, model, args.score_thr,
+                       before), args.host, args.port,
             [*_names_of(args.host), *args.allowed_host], args.password)
 
 
