@@ -86,7 +86,8 @@ def _pieces(phrase: str, count_tokens: Callable[[str], int], room: int):
     if length <= room:
         yield phrase, length
         return
-    piece, used = [], end
+    piece: List[str] = []
+    used = end
     for word in phrase.split():
         for part in _parts(word, count_tokens, room - end):
             length = count_tokens(part)
