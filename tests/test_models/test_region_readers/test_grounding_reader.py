@@ -359,6 +359,7 @@ def test_a_shipped_config_trains_on_two_ranks(make, repository, small_bert,
     cfg = ConfigDict(cfg, text_encoder=text_encoder_cfg)
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(cfg)).train()
+    model.init_weights()
     batches = [
         make['collate'](boxes_sample(make, rank), make['mosaic'](rank))
         for rank in range(2)
