@@ -56,9 +56,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        default=0.3,
-        help='least score of a box that is drawn; the JSON has all '
-        '(%(default)s)')
+        help='least score of a box that is drawn, of every class; the JSON '
+        'has all (default: those of the classes in the thresholds.json that '
+        '`finetune` leaves beside CHECKPOINT; without, 0.3)')
     parser.add_argument(
         '--no-save-vis', action='store_true', help='draw nothing')
     parser.add_argument(
@@ -81,7 +81,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.batch_size < 1:
         parser.error('--batch-size: expected at least 1, got '
                      f'{args.batch_size}')
-    if not 0 <= args.score_thr <= 1:
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
     if names:
         try:
@@ -111,6 +111,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         args.config,
         args.checkpoint,
         vocabulary=args.vocabulary,
+        thresholds=None if args.score_thr is None else {},
         device=args.device)
     options = dict(texts=args.texts, custom_entities=args.custom_entities)
     for path in args.inputs:

@@ -20,9 +20,9 @@ from mmengine.registry import init_default_scope
 from PIL import ExifTags, Image
 
 from mmdet_clim.apis import CLIMInferencer, OnnxDetector, export_onnx
-from mmdet_clim.apis.onnx_export import onnx_graph
 from mmdet_clim.apis.onnx_image import OnnxImage
 from mmdet_clim.engine.finetuning import resize_scale
+from mmdet_clim.models.families import family_of
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.registry import MODELS, TRANSFORMS
 
@@ -522,12 +522,13 @@ def test_dense_heads_that_are_not_exported(name, change, message):
     model.test_cfg.update(change)
     detector = MODELS.build(model)
     with pytest.raises(TypeError, match=message):
-        onnx_graph(detector, SCALE)
+        family_of(detector).onnx_graph(detector, SCALE)
 
 
 def test_grounding_detectors_are_not_exported():
     with pytest.raises(TypeError, match='GLIP reads its classes as a text'):
-        onnx_graph(GLIP.__new__(GLIP), SCALE)
+        glip = GLIP.__new__(GLIP)
+        family_of(glip).onnx_graph(glip, SCALE)
 
 
 def test_two_stage_detectors_that_are_not_exported():

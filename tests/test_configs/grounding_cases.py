@@ -10,9 +10,12 @@ def shrink_by_size(model: ConfigDict, bert: str) -> ConfigDict:
         model (ConfigDict): Of a config of this package.
         bert (str): Folder of the language model.
     """
-    model.backbone.update(
-        embed_dims=4, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
-    assert model.backbone.with_cp
+    if 'ResNet' in model.backbone.type:
+        model.backbone.update(base_channels=4, init_cfg=None)
+    else:
+        model.backbone.update(
+            embed_dims=4, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
+        assert model.backbone.with_cp
     return _shrink_transformer(model, bert)
 
 

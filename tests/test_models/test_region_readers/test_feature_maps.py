@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """Which maps are a detector's; TridentNet's: see the readers' tests."""
+import pytest
 import torch
 from torch import nn
 
+from mmdet_clim.models.families import FAMILIES, DetectorFamily, family_of
 from mmdet_clim.models.region_readers import DenseFeatureReader
-from mmdet_clim.models.region_readers.features import feature_maps
 
 
 class Plain(nn.Module):
@@ -21,19 +22,38 @@ class Doubled(Plain):
         return (torch.cat([inputs, inputs]), )
 
 
-def test_a_family_says_how_to_get_its_maps():
-    images = torch.randn(2, 3, 8, 8)
-    assert feature_maps(Plain(), images)[0] is images
-    assert len(feature_maps(Doubled(), images)[0]) == 4
+class DoubledFamily(DetectorFamily):
+    """The first of its maps."""
 
-    @feature_maps.register
-    def _first(detector: Doubled, inputs):
-        return tuple(m[:len(inputs)] for m in detector.extract_feat(inputs))
+    detector_type = Doubled
+
+    def feature_maps(self, detector, inputs):
+        return [m[:len(inputs)] for m in detector.extract_feat(inputs)]
+
+
+@pytest.fixture
+def with_doubled():
+    FAMILIES.insert(0, DoubledFamily())
+    yield
+    FAMILIES.pop(0)
+
+
+def test_a_family_says_how_to_get_its_maps(with_doubled):
+    images = torch.randn(2, 3, 8, 8)
 
     class Heir(Doubled):
         pass
 
-    for detector in (Doubled(), Heir()):
+    for detector in (Plain(), Doubled(), Heir()):
         # Every reader follows.
         level, = DenseFeatureReader().extract_feat(detector, images).levels
         assert torch.equal(level, images)
+
+
+def test_no_family_is_hidden_by_one_before_it():
+    """From the special to the general: a later type heirs no earlier one."""
+    kinds = [family.detector_type for family in FAMILIES]
+    assert len(set(kinds)) == len(kinds)
+    for index, kind in enumerate(kinds):
+        assert not any(issubclass(kind, before) for before in kinds[:index])
+    assert family_of(nn.Linear(1, 1)) is FAMILIES[-1]
