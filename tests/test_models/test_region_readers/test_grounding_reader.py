@@ -206,6 +206,13 @@ def test_proposals_are_what_the_detector_predicts(build, make, path,
         torch.testing.assert_close(
             found.bboxes[:3], best.bboxes[:3], rtol=1e-3, atol=1e-2)
     assert all(map(torch.equal, feats.levels, before))
+    # The same from what the regions are read from.
+    alone = reader.propose(detector, feats)
+    reader.stages(detector, feats)
+    for found, one in zip(reader.propose(detector, feats), alone):
+        assert ('encoder' in feats.seen) == (path != GLIP)
+        torch.testing.assert_close(found.bboxes, one.bboxes)
+        torch.testing.assert_close(found.scores, one.scores)
 
 
 @pytest.mark.parametrize('source', ['query', 'encoder', 'neck'])
