@@ -4,33 +4,40 @@ r"""What a detector forgets that learns from captions, and what keeps it.
 A detector of OpenMoji's 48 base classes learns the 17 novel ones from captions
 alone, by ``tools/finetune.py``, as it comes (``tuned``) and with the means to
 keep old words. Of each, weights between the original's and the trained ones
-are evaluated on scenes drawn with another seed (``--choice``); by the first
-seed, alpha is chosen there: the best AP50 of new words among those whose AP50
+are evaluated on scenes drawn with another seed (``--choice``); with seed 0,
+alpha is chosen there: the best AP50 of new words among those whose AP50
 of old words falls by at most ``--most-lost``. The validation set is evaluated
 at 0, alpha and 1 only. Old words are the 48, new ones the 17, in one
 vocabulary of 65.
 
-    python tools/datasets/make_openmoji_coco.py --out data/choice \
+    python tools/datasets/make_openmoji_coco.py --out-dir data/choice \
         --train 10 --val 250 --captioned 10 --seed 100
     python benchmarks/forgetting.py --data data/openmoji_coco \
         --choice data/choice --out work_dirs/forgetting
 
-A run that was stopped goes on; seeds may be given to several processes.
+With ``--only-choice`` the validation set is left alone: settings are compared
+by the curve of seed 0. A run that was stopped goes on; seeds may be given to
+several processes.
 """
 import argparse
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 from mmdet_clim.datasets.ov_coco import NOVEL_CLASSES
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.engine.checkpoints import read_checkpoint
 from mmdet_clim.engine.finetune_keeping import KeptWords, words_to_keep
-from mmdet_clim.engine.finetune_run import Finetuning
+from mmdet_clim.engine.finetune_run import (
+    REPLAYED_BOXES,
+    REPLAYED_TAGS,
+    Finetuning,
+)
 from mmdet_clim.engine.finetuning import OwnData
 from mmdet_clim.engine.weight_interpolation import (
     ALPHAS,
@@ -63,8 +70,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--means', nargs='+', choices=MEANS, default=['tuned'])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--iterations', type=int, default=200)
-    parser.add_argument('--batch-size', type=int, default=4)
-    parser.add_argument('--lr', type=float, default=1e-3)
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=8,
+        help='captioned samples of a step; replay sees half as many boxed '
+        'ones besides (default: %(default)s)')
+    parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--only-choice', action='store_true')
     parser.add_argument('--most-lost', type=float, default=1.0)
     parser.add_argument(
         '--images',
@@ -118,6 +132,7 @@ class Benchmark:
         """The work dir of a training."""
         args = self.args
         work_dir = args.out / f'{means}_seed{seed}'
+        self._share_replay(means, work_dir)
         Finetuning(
             detector=args.detector,
             checkpoint=args.checkpoint,
@@ -126,14 +141,25 @@ class Benchmark:
             vocabulary=self.names,
             work_dir=work_dir,
             iterations=args.iterations,
-            batch_size=args.batch_size + 2 * (means == 'replay'),
+            batch_size=args.batch_size * (3 if means == 'replay' else 2) // 2,
             lr=args.lr,
             seed=seed,
             workers=0,
+            cfg_options=args.cfg_options,
+            leave=(),
             # Measured here, on boxes of both groups.
             keep=None if MEANS[means] else ['none'],
             **MEANS[means]).run()
         return work_dir
+
+    def _share_replay(self, means: str, work_dir: Path) -> None:
+        """What the original finds does not depend on the seed."""
+        found = self.args.out / f'{means}_seed0'
+        if not (found / REPLAYED_BOXES).exists() or work_dir.exists():
+            return
+        work_dir.mkdir()
+        for name in (REPLAYED_TAGS, REPLAYED_BOXES):
+            shutil.copy(found / name, work_dir)
 
     def points(self, split: str, work_dir: Path,
                alphas: List[float]) -> List[dict]:
@@ -175,7 +201,14 @@ class Benchmark:
             if not chosen.exists():
                 print(f'{means}: alpha is chosen by seed 0, which is not done')
                 continue
-            alpha = json.loads(chosen.read_text())['alpha']
+            point = json.loads(chosen.read_text())
+            for of in point['curve']:
+                print(f'{means} seed 0 choice alpha '
+                      f'{of["alpha"]:.2f}: old {100 * of["old_ap50"]:.1f} '
+                      f'new {100 * of["new_ap50"]:.1f}')
+            if args.only_choice:
+                continue
+            alpha = point['alpha']
             before = self.points('val', args.out, [0.0])
             for seed in args.seeds:
                 for point in before + self.points(

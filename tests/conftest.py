@@ -9,6 +9,7 @@ os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
 import json  # noqa: E402
 import multiprocessing  # noqa: E402
+import random  # noqa: E402
 import re  # noqa: E402
 import runpy  # noqa: E402
 import shutil  # noqa: E402
@@ -20,7 +21,9 @@ from collections import OrderedDict  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import numpy  # noqa: E402
 import pytest  # noqa: E402
+import torch  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Programs that tests start see this tree, as the tests themselves do.
@@ -35,6 +38,14 @@ def pytest_collection_modifyitems(items):
     """Run what takes long at the end, so that a failure shows early."""
     items.sort(key=lambda item: any(name in item.fixturenames
                                     for name in SLOW_FIXTURES))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Draw the same whichever tests ran before, fixtures too."""
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

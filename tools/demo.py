@@ -132,7 +132,10 @@ class Run(NamedTuple):
 
 
 def runs_of(args: argparse.Namespace) -> List[Run]:
-    """All trainings, in order; those of one seed first."""
+    """All trainings, in order; those of one seed first.
+
+    What only several seeds have comes last.
+    """
     if args.base:
         return [
             Run(Row(BASE, BASE), args.seeds[0], args.work_dir / 'base'),
@@ -143,7 +146,8 @@ def runs_of(args: argparse.Namespace) -> List[Run]:
     ]
     return [
         Run(row, seed, args.work_dir / f'seed{seed}' / row.config)
-        for seed in args.seeds for row in rows
+        for seeds_only in (False, True) for seed in args.seeds for row in rows
+        if row.seeds_only == seeds_only
     ]
 
 

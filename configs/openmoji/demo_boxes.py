@@ -1,11 +1,12 @@
 # `make demo`, row 1: boxes only, from the base detector. Made for a quarter of
-# an hour on two cores: the backbone is frozen, few regions are sampled, and
-# half the iterations of faster-rcnn_r18-c4_256_boxes.py at twice its rate.
+# an hour on two cores: the backbone is frozen, few regions are sampled, few
+# proposals are classified in a test, and half the iterations of
+# faster-rcnn_r18-c4_256_boxes.py at twice its rate.
 _base_ = './faster-rcnn_r18-c4_256_boxes.py'
 model = dict(
     backbone=dict(frozen_stages=3),
     train_cfg=dict(rcnn=dict(sampler=dict(num=16))),
-    test_cfg=dict(rpn=dict(max_per_img=100)))
+    test_cfg=dict(rpn=dict(max_per_img=50)))
 train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=4)
 

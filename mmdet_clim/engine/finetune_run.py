@@ -538,6 +538,10 @@ class Finetuning:
                     f'--lr-mult, --freeze: {part!r} is in the name of no '
                     f'weight of {type(detector).__name__}, expected a part '
                     f'such as {known}')
+        frozen = plan.train.model.frozen
+        if all(any(part in name for part in frozen) for name in weights):
+            raise ValueError(f'--freeze: expected a part that learns, got '
+                             f'{" ".join(frozen)}, which is all of them')
         if reads_texts(detector):
             if any(len(of) > 1 for of in self._kept.data.phrases.values()):
                 print_log(

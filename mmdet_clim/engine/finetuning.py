@@ -21,7 +21,9 @@ from .finetune_grounding import (
 # The balance of the demo (docs/openmoji_results.md): whole images and
 # mosaics beside boxes, weights and where biases start.
 CAPTION_WEIGHT = 0.05
-TAG_WEIGHT = 0.2
+TAG_WEIGHT = 0.3
+# The largest of all proposals of a tile is often a box around two objects.
+MAX_PROPOSALS = 3
 CAPTION_BIAS = -10.0
 TAG_BIAS = -12.0
 GRIDS = ((2, 2), (3, 3))
@@ -287,14 +289,15 @@ def finetune_config(cfg: Config,
     if ema:
         new.custom_hooks.append(
             dict(type='EMAHook', momentum=min(0.5, 10 / iterations)))
-    new.optim_wrapper.paramwise_cfg = dict(
-        custom_keys={
-            part: dict(lr_mult=factor)
-            for part, factor in {
-                **LR_MULT,
-                **(lr_mult or {})
-            }.items()
-        })
+    factors = {**LR_MULT, **(lr_mult or {})}
+    new.model.frozen = [
+        part for part, factor in factors.items()
+        if not factor and (prompted or part != 'language_model')
+    ]
+    new.optim_wrapper.paramwise_cfg = dict(custom_keys={
+        part: dict(lr_mult=factor)
+        for part, factor in factors.items() if factor
+    })
     if data.val_boxes is None:
         _leave_out(new, 'test_dataloader')
         if best:
@@ -426,6 +429,7 @@ def _texts(cfg: Config, data: OwnData) -> dict:
         clim_objectives=dict(
             caption=dict(
                 type='mmdet_clim.RegionCaptionObjective',
+                num_compositions=0,
                 loss=dict(
                     loss,
                     bias=CAPTION_BIAS if biased else None,
@@ -436,6 +440,7 @@ def _texts(cfg: Config, data: OwnData) -> dict:
                 vocabulary=data.vocabulary,
                 templates=classifier.get('templates', DEFAULT_TEMPLATES),
                 num_compositions=0,
+                max_proposals=MAX_PROPOSALS,
                 loss=dict(
                     loss,
                     bias=TAG_BIAS if biased else None,

@@ -134,9 +134,10 @@ def test_rows_for_several_seeds(repository, monkeypatch, capsys):
     assert rows('--long') == [(row, 0) for row in LONG_ROWS]
     base = 'faster-rcnn_r18-c4_256_base'
     assert rows('--base', '--seeds', '3') == [(base, 3)]
-    several = (*ROWS, 'demo_captions-tags_equal-views')
-    assert rows('--seeds', '1',
-                '2') == [(row, seed) for seed in (1, 2) for row in several]
+    assert rows('--seeds', '1', '2') == [
+        *((row, seed) for seed in (1, 2) for row in ROWS),
+        *(('demo_captions-tags_equal-views', seed) for seed in (1, 2))
+    ]
     for words, message in ((('--seeds', '1', '1'), 'expected different'),
                            (('--workers', '0'), 'at least 1, got 0'),
                            (('--cfg-options', 'lr'), "key=value, got 'lr'")):

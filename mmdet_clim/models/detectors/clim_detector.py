@@ -73,14 +73,19 @@ class CLIMDetector(BaseDetector):
             other statistics than the images at test time: a batch norm that
             follows them loses the detector (base AP50 94 to 31 in 300 steps
             in a trial). Set it to False only where that is wanted.
+        frozen (Sequence[str]): Parts of the names of the detector's weights
+            that stay as they are, such as ``backbone``. A learning rate of
+            zero would do that too, but compute their gradients and count
+            them where the norm of all is clipped.
         init_cfg (dict, optional): Config of the initialisation.
 
     Raises:
         ValueError: If there is no objective, a branch names one that does not
             exist, a part of the detector is checkpointed by fairscale
             (``num_cp``), a name would be mistaken for another loss, texts
-            and classes are embedded by two encoders of different spaces, or
-            an objective of ``boxes`` needs texts.
+            and classes are embedded by two encoders of different spaces,
+            an objective of ``boxes`` needs texts, or no weight is called as
+            ``frozen`` says.
         TypeError: If no region reader fits the detector, or an objective
             needs a text encoder and there is none.
     """
@@ -93,6 +98,7 @@ class CLIMDetector(BaseDetector):
                  branches: Optional[Mapping[str, Sequence[str]]] = None,
                  data_preprocessor: Optional[dict] = None,
                  norm_eval: bool = True,
+                 frozen: Sequence[str] = (),
                  init_cfg: Optional[dict] = None) -> None:
         branches = _check_branches(objectives, branches)
         detector = MODELS.build(detector)
@@ -102,6 +108,7 @@ class CLIMDetector(BaseDetector):
             or BranchDataPreprocessor(detector.data_preprocessor),
             init_cfg=init_cfg)
         self.detector = detector
+        _freeze(detector, frozen)
         classifiers = [
             m for m in detector.modules() if isinstance(m, ZeroShotClassifier)
         ]
@@ -286,6 +293,21 @@ def _check_branches(
             raise ValueError('objectives and branches: a name may not hold '
                              f'"loss" or a dot, got {name!r}')
     return branches
+
+
+def _freeze(detector: nn.Module, frozen: Sequence[str]) -> None:
+    """Have no gradient of the weights that are called so."""
+    weights = dict(detector.named_parameters())
+    for part in frozen:
+        named = [weight for name, weight in weights.items() if part in name]
+        if not named:
+            raise ValueError(
+                f'frozen: {part!r} is in the name of no weight of '
+                f'{type(detector).__name__}, expected a part such as '
+                f'{", ".join(dict.fromkeys(n.split(".")[0] for n in weights))}'
+            )
+        for weight in named:
+            weight.requires_grad_(False)
 
 
 def _without(cfg: Mapping, *keys: str) -> dict:

@@ -40,6 +40,27 @@ def test_names_and_gradients(clim_cfg, batch):
         assert param.grad.isfinite().all(), name
 
 
+def test_a_frozen_part(clim_cfg, batch):
+    """It has no gradient; what is behind it has the same one as before."""
+    model, frozen = (
+        MODELS.build(cfg).train()
+        for cfg in (clim_cfg, dict(clim_cfg, frozen=['backbone'])))
+    frozen.load_state_dict(model.state_dict())
+    for each in (model, frozen):
+        each.parse_losses(losses_of(each, batch))[0].backward()
+    others = dict(model.named_parameters())
+    for name, weight in frozen.named_parameters():
+        if name.startswith('detector.backbone.'):
+            assert weight.grad is None, name
+        else:
+            torch.testing.assert_close(weight.grad, others[name].grad)
+    with pytest.raises(
+            ValueError,
+            match="frozen: 'bakbone' is in the name "
+            'of no weight of .*, expected a part such as backbone'):
+        MODELS.build(dict(clim_cfg, frozen=['bakbone']))
+
+
 def test_mosaics_reach_backbone_and_projection_alone(clim_cfg, make):
     """Tile boxes are no objects: RPN and regressor learn nothing of them."""
     model = MODELS.build(clim_cfg).train()
