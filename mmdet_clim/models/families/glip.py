@@ -6,7 +6,7 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.text_conditioned import SEPARATOR, GroundingPrompt
+from mmdet_clim.models.grounding_prompts import SEPARATOR, GroundingPrompt
 
 from .text_conditioned import TextConditionedFamily
 

@@ -6,9 +6,8 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.text_conditioned.text_loss import text_loss
-
 from .text_conditioned import TextConditionedFamily
+from .text_loss import text_loss
 
 # mmdet's own of fine-tuning.
 ASSIGNER = dict(

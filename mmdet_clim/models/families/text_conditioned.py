@@ -9,9 +9,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.models.grounding_prompts import GroundingPrompt, pack_phrases
 from mmdet_clim.models.region_readers import ExtractedImages, GroundingReader
 from mmdet_clim.models.region_readers.encoder_maps import encoded_before
-from mmdet_clim.models.text_conditioned import GroundingPrompt, pack_phrases
 
 from .base import FAMILIES, DetectorFamily
 

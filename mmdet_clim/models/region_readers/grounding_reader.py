@@ -8,8 +8,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.models.families import family_of
+from mmdet_clim.models.grounding_prompts import SEPARATOR
 from mmdet_clim.models.host import upload
-from mmdet_clim.models.text_conditioned import SEPARATOR
 from mmdet_clim.registry import MODELS
 
 from .base import ReadingStage

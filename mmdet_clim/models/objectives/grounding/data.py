@@ -11,7 +11,7 @@ from mmdet_clim.models.families.text_conditioned import (
     GroundingDetector,
     TextConditionedFamily,
 )
-from mmdet_clim.models.text_conditioned import GroundingPrompt
+from mmdet_clim.models.grounding_prompts import GroundingPrompt
 
 # What is looked for where there is nothing to find.
 NOTHING = 'object'

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.families import family_of
+from mmdet_clim.models.grounding_prompts import clean_phrase
 from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_conditioned import clean_phrase
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Which maps are a detector's; TridentNet's: see the readers' tests."""
+"""Families of detectors: which maps are theirs, and in which order."""
 import pytest
 import torch
 from torch import nn
