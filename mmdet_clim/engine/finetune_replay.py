@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Old words that the original detector finds, to be learned again."""
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence, Set
 
 import torch
 from mmdet.structures.bbox import bbox_overlaps
@@ -16,15 +16,19 @@ from .finetune_keeping import KeptWords
 SAME_OBJECT = 0.5
 
 
-def replayed_boxes(kept: KeptWords, images: Sequence[Mapping], folder: Path,
+def replayed_boxes(kept: KeptWords, captions: Mapping, folder: Path,
                    given: Optional[OwnBoxes], score: float) -> dict:
     """Have the original detector box the old words in images.
 
+    What it does not know it takes for something that it knows, a cow for a
+    horse. So where a caption names a new word, it is believed those old words
+    alone that the caption names too.
+
     Args:
         kept (KeptWords): With the original detector.
-        images (list[dict]): ``file_name``, ``width`` and ``height`` of the
-            captioned ones.
-        folder (Path): Theirs.
+        captions (dict): As ``prepare_image_text`` writes them, with
+            categories in the order of ``kept.names``.
+        folder (Path): Of the captioned images.
         given (OwnBoxes, optional): The user's boxes. They stay; on their
             images the original looks for old words too, that are no
             background there.
@@ -35,13 +39,21 @@ def replayed_boxes(kept: KeptWords, images: Sequence[Mapping], folder: Path,
         ``kept.names``, and file names below ``/``.
     """
     number = {name: i for i, name in enumerate(kept.names)}
+    old = {number[name] for name in kept.old}
+    new = {number[name] for name in kept.new} - old
     entries: Dict[str, dict] = {}
     boxes: Dict[str, List[dict]] = {}
-    for folder_of, found in ((folder, images),
+    believed: Dict[str, Set[int]] = {}
+    label = {c['id']: i for i, c in enumerate(captions['categories'])}
+    for image in captions['images']:
+        named = {label[tag] for tag in image['pos_category_ids']}
+        if named & new:
+            believed[_path(folder, image)] = named & old
+    for folder_of, found in ((folder, captions['images']),
                              *([(given.images,
                                  given.content['images'])] if given else [])):
         for image in found:
-            path = str((folder_of / image_file_name(image)).absolute())
+            path = _path(folder_of, image)
             entries.setdefault(
                 path,
                 dict(
@@ -55,11 +67,10 @@ def replayed_boxes(kept: KeptWords, images: Sequence[Mapping], folder: Path,
     ordered = list(entries)
     looked_at = kept.detect(kept.original, [entries[path] for path in ordered],
                             Path('/'))
-    old = {number[name] for name in kept.old}
     annotations: List[dict] = []
     for path, detections in zip(ordered, looked_at):
         mine = boxes[path]
-        mine += _new_boxes(detections, mine, old, score)
+        mine += _new_boxes(detections, mine, believed.get(path, old), score)
         for box in mine:
             x, y, w, h = box['bbox']
             annotations.append(
@@ -99,13 +110,19 @@ def replayed_tags(captions: Mapping, replayed: Mapping, folder: Path) -> dict:
     ids = [category['id'] for category in captions['categories']]
     images = []
     for image in captions['images']:
-        path = str((folder / image['file_name']).absolute())
-        more = {ids[label] for label in found.get(place[path], ())}
+        more = {
+            ids[label]
+            for label in found.get(place[_path(folder, image)], ())
+        }
         images.append(
             dict(
                 image,
                 pos_category_ids=sorted({*image['pos_category_ids'], *more})))
     return dict(captions, images=images)
+
+
+def _path(folder: Path, image: Mapping) -> str:
+    return str((folder / image_file_name(image)).absolute())
 
 
 def _add_given(given: OwnBoxes, number: Mapping[str, int],
@@ -114,7 +131,7 @@ def _add_given(given: OwnBoxes, number: Mapping[str, int],
     content = given.content
     names = {c['id']: c['name'] for c in content['categories']}
     paths = {
-        image['id']: str((given.images / image_file_name(image)).absolute())
+        image['id']: _path(given.images, image)
         for image in content['images']
     }
     for box in content['annotations']:
@@ -127,9 +144,9 @@ def _add_given(given: OwnBoxes, number: Mapping[str, int],
                     iscrowd=box.get('iscrowd', 0)))
 
 
-def _new_boxes(found: InstanceData, given: Sequence[dict], old: set,
+def _new_boxes(found: InstanceData, given: Sequence[dict], believed: Set[int],
                score: float) -> List[dict]:
-    """Detections of old words on objects that have no box yet."""
+    """Detections of some words on objects that have no box yet."""
     known = torch.tensor([box['bbox'] for box in given]).reshape(-1, 4)
     known = torch.cat([known[:, :2], known[:, :2] + known[:, 2:]], 1)
     free = (bbox_overlaps(found.bboxes.float(), known.float())
@@ -139,7 +156,8 @@ def _new_boxes(found: InstanceData, given: Sequence[dict], old: set,
                                          found.labels.tolist(),
                                          found.scores.tolist(), free.tolist()):
         x1, y1, x2, y2 = box
-        if label in old and sure >= score and is_free and x2 > x1 and y2 > y1:
+        if (label in believed and sure >= score and is_free and x2 > x1
+                and y2 > y1):
             chosen.append(
                 dict(bbox=[x1, y1, x2 - x1, y2 - y1], category_id=label))
     return chosen

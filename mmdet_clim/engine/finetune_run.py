@@ -456,8 +456,8 @@ class Finetuning:
         if file.exists() and not anew:
             return
         captions = json.loads(data.captions.read_text(encoding='utf-8'))
-        found = replayed_boxes(self._kept, captions['images'], data.images,
-                               inputs.boxes, self.replay)
+        found = replayed_boxes(self._kept, captions, data.images, inputs.boxes,
+                               self.replay)
         print_log(f'--replay: {len(found["annotations"])} boxes in '
                   f'{len(found["images"])} images')
         write_json(tags, replayed_tags(captions, found, data.images))

@@ -273,17 +273,42 @@ def test_boxes_that_are_given_stay(options, openmoji_root, tmp_path):
     words = KeptWords(cfg, options['checkpoint'],
                       OwnData(tmp_path / 'c.json', openmoji_root, ['cat']),
                       words_to_keep(None, cfg), tmp_path, 0)
-    found = replayed_boxes(words, [], openmoji_root, given, 0.3)
+    captions = dict(
+        images=[],
+        categories=[dict(id=1 + i) for i in range(len(words.names))])
+    found = replayed_boxes(words, captions, openmoji_root, given, 0.3)
     number = {c['name']: c['id'] for c in found['categories']}
     names = {c['id']: c['name'] for c in given.content['categories']}
     wanted = [(a['bbox'], number[names[a['category_id']]])
               for a in given.content['annotations']]
     got = [(a['bbox'], a['category_id']) for a in found['annotations']]
     assert all(pair in got for pair in wanted)
-    alone = replayed_boxes(words, given.content['images'],
-                           openmoji_root / 'train2017', None, 0.3)
+    for image in given.content['images']:
+        image['pos_category_ids'] = []
+    captions['images'] = given.content['images']
+
+    def replayed():
+        return replayed_boxes(words, captions, openmoji_root / 'train2017',
+                              None, 0.3)['annotations']
+
+    alone = replayed()
     # Most of the objects have boxes already.
-    assert len(got) - len(wanted) < len(alone['annotations'])
+    assert len(got) - len(wanted) < len(alone)
+    # Where the new word is named, other old words may be mistakes for it.
+    first = alone[0]
+    image = captions['images'][first['image_id']]
+    image['pos_category_ids'] = [1]
+    assert {a['image_id']
+            for a in alone} - {a['image_id']
+                               for a in replayed()} == {first['image_id']}
+    image['pos_category_ids'] = [1, 1 + first['category_id']]
+    named = [a for a in replayed() if a['image_id'] == first['image_id']]
+    assert named == [
+        dict(a, id=named[0]['id'] + i) for i, a in enumerate(
+            a for a in alone
+            if (a['image_id'], a['category_id']) == (first['image_id'],
+                                                     first['category_id']))
+    ]
 
 
 def test_a_class_by_examples(options, openmoji_root, tmp_path):
