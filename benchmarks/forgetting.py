@@ -77,6 +77,7 @@ def parse_args() -> argparse.Namespace:
         help='captioned samples of a step; replay sees half as many boxed '
         'ones besides (default: %(default)s)')
     parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument('--freeze', nargs='+', default=())
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     parser.add_argument('--only-choice', action='store_true')
     parser.add_argument('--most-lost', type=float, default=1.0)
@@ -143,6 +144,7 @@ class Benchmark:
             iterations=args.iterations,
             batch_size=args.batch_size * (3 if means == 'replay' else 2) // 2,
             lr=args.lr,
+            freeze=args.freeze,
             seed=seed,
             workers=0,
             cfg_options=args.cfg_options,

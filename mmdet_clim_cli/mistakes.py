@@ -36,7 +36,6 @@ PARTS = dict(
 EXTRAS = dict(
     emoji='openmoji',
     gradio='app',
-    ijson='data',
     inflect='data',
     lvis='lvis',
     mmdet='mmdet',

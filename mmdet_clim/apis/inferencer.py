@@ -35,9 +35,9 @@ from mmengine.visualization import Visualizer
 from rich.progress import track
 from torch import Tensor, nn
 
+from mmdet_clim.datasets.caption_sources import IMAGE_SUFFIXES
 from mmdet_clim.datasets.class_names import compared_name
 from mmdet_clim.datasets.image_files import read_image_file
-from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
 from mmdet_clim.datasets.images import MAX_PIXELS
 from mmdet_clim.datasets.regular_files import open_regular
 from mmdet_clim.datasets.transforms import LoadImageText

@@ -12,12 +12,13 @@ from .multi_source import (
 )
 from .ov_coco import CheckedCocoDataset, OVCoco80Dataset, OVCocoDataset
 from .ov_lvis import OVLVISDataset
+from .shard_stream import ShardStreamDataset
 from .vocabulary import Vocabulary, build_vocabulary
 
 __all__ = [
     'CheckedCocoDataset', 'ClassBalancedDataset', 'CocoPanopticRegionDataset',
     'ImageTextDataset', 'MultiSourceBatchSampler', 'MultiSourceDataset',
     'MultiSourceSampler', 'OVCoco80Dataset', 'OVCocoDataset', 'OVLVISDataset',
-    'UnreadableImageError', 'Vocabulary', 'build_vocabulary', 'decode_image',
-    'read_image'
+    'ShardStreamDataset', 'UnreadableImageError', 'Vocabulary',
+    'build_vocabulary', 'decode_image', 'read_image'
 ]

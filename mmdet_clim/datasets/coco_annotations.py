@@ -30,6 +30,7 @@ from mmengine.logging import print_log
 from .images import image_size
 from .json_checks import IDS, LIMIT, as_id, as_number
 from .json_files import read_json
+from .json_stream import JSONObject
 from .regular_files import read_regular
 from .text_files import is_text
 
@@ -38,6 +39,8 @@ ROUNDING = 0.02
 COCO_URL = 'http://images.cocodataset.org/'
 
 Size = Tuple[int, int]
+#: The keys whose entries are checked.
+LISTS = ('categories', 'images', 'annotations')
 _ANNOTATION_KEYS = ('image_id', 'category_id', 'bbox')
 _NUMBERS = (int, float)
 
@@ -110,8 +113,9 @@ class CocoChecker:
         self._names: set = set()
         self._files: set = set()
         self._left_out: set = set()
-        #: Entries of images whose stated size may turn out wrong.
-        self._images: Dict[int, dict] = {}
+        #: Sizes other than stated, by image id, which a box showed.
+        self.corrected: Dict[int, Size] = {}
+        self._file_of: Dict[int, str] = {}
         self._compared: set = set()
         self._ids = array('q')
         self._next_id = 1
@@ -240,7 +244,7 @@ class CocoChecker:
                 return None
         self.sizes[image_id] = size
         if self.read_size is not None:
-            self._images[image_id] = entry
+            self._file_of[image_id] = image_file_name(entry)
         return entry
 
     def _stated_size(self, entry: dict, where: str) -> Optional[Size]:
@@ -462,9 +466,9 @@ class CocoChecker:
         if self.read_size is None or image_id in self._compared:
             return size
         self._compared.add(image_id)
-        entry = self._images[image_id]
+        name = self._file_of[image_id]
         try:
-            real = self.read_size(image_file_name(entry))
+            real = self.read_size(name)
         except (OSError, ValueError):
             return size
         if real == size:
@@ -475,10 +479,8 @@ class CocoChecker:
         exchanged = real == size[::-1]
         self._repair(
             'images whose width and height were exchanged' if exchanged else
-            'images whose stated size was not theirs, which a box shows',
-            f'{image_file_name(entry)}')
-        entry['width'], entry['height'] = real
-        self.sizes[image_id] = real
+            'images whose stated size was not theirs, which a box shows', name)
+        self.sizes[image_id] = self.corrected[image_id] = real
         return real
 
     def _check_masks(self, entry: dict, image_id: int, where: str) -> None:
@@ -662,12 +664,19 @@ def _start(content: Any, checker: CocoChecker) -> None:
     _listed(content, 'annotations', checker.file)
 
 
-def _end(content: dict, checker: CocoChecker, need_boxes: bool) -> dict:
+def _end(checker: CocoChecker, need_boxes: bool) -> None:
     """Check what can be said at the end, and log the line of counts."""
     checker.finish(need_boxes)
     report = checker.report()
     if report:
         print_log(report, 'current', logging.WARNING)
+
+
+def _correct_sizes(content: dict, checker: CocoChecker) -> dict:
+    """Write the sizes that turned out wrong into the entries."""
+    for entry in content['images'] if checker.corrected else ():
+        if entry['id'] in checker.corrected:
+            entry['width'], entry['height'] = checker.corrected[entry['id']]
     return content
 
 
@@ -694,7 +703,8 @@ def check_coco(content: Any,
         for number, entry in enumerate(content['annotations'])
     ]
     content['annotations'] = [entry for entry in kept if entry is not None]
-    return _end(content, checker, need_boxes)
+    _end(checker, need_boxes)
+    return _correct_sizes(content, checker)
 
 
 def file_sizes(folder: Union[str, Path]) -> Optional[Callable[[str], Size]]:
@@ -739,7 +749,82 @@ def read_coco(path: Union[str, Path],
     """
     read_size = None if images is None else file_sizes(images)
     checker = CocoChecker(shown or str(path), read_size=read_size, **options)
-    return check_coco(read_json(path), checker, need_boxes)
+    content: Dict[str, Any] = {key: [] for key in LISTS}
+
+    def keep(key: str, number: Optional[int], value: Any) -> None:
+        if number is None:
+            content[key] = value
+        else:
+            content[key].append(value)
+
+    stream_coco(path, checker, keep, need_boxes)
+    return _correct_sizes(content, checker)
+
+
+def stream_coco(path: Union[str, Path],
+                checker: CocoChecker,
+                keep: Callable[[str, Optional[int], Any], None],
+                need_boxes: bool = False) -> None:
+    """Read and check a JSON of boxes, of which one entry is in memory.
+
+    Args:
+        path (str | Path): The file.
+        checker (CocoChecker): A new one, for this file. What it repaired and
+            dropped is logged in one line.
+        keep (Callable): Gets each entry of ``categories``, ``images`` and
+            ``annotations`` that is left, with its key and position, the
+            annotations last; and other values with None for the position.
+        need_boxes (bool): Whether the file must hold a box.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be repaired; see :class:`CocoChecker`.
+    """
+    file = JSONObject(path)
+    if file.kind != 'dict':
+        _start(read_json(path), checker)
+    kinds: Dict[str, str] = {}
+    counts: Counter = Counter()
+    checks = dict(
+        categories=checker.category,
+        images=checker.image,
+        annotations=checker.annotation)
+    # COCO has its categories at the end: then annotations wait for a second
+    # reading.
+    waiting = False
+    for key, number, value in file.members():
+        if number is None:
+            kinds[key] = type(value).__name__
+            if key == 'annotations':
+                waiting = not (counts['categories'] and counts['images'])
+            elif key not in LISTS:
+                other = value
+                keep(key, None, other)
+        elif key not in LISTS:
+            other.append(value)
+        elif key != 'annotations' or not waiting:
+            counts[key] += 1
+            entry = checks[key](number, value)
+            if entry is not None:
+                keep(key, number, entry)
+    for key in ('categories', 'images', 'annotations'):
+        absent = key == 'annotations' and kinds.get(key,
+                                                    'NoneType') == 'NoneType'
+        if kinds.get(key) != 'list' and not absent:
+            raise ValueError(
+                f'{checker.file}: key {key!r} is '
+                f'{kinds.get(key, "NoneType")}, expected a list; the file has '
+                f'{sorted(kinds)[:20]}')
+        if not counts[key] and key != 'annotations':
+            raise ValueError(f'{checker.file}: key {key!r} is empty, expected '
+                             'at least one')
+    if waiting and kinds['annotations'] == 'list':
+        for key, number, value in file.members():
+            if key == 'annotations' and number is not None:
+                entry = checker.annotation(number, value)
+                if entry is not None:
+                    keep(key, number, entry)
+    _end(checker, need_boxes)
 
 
 def check_panoptic(content: Any, file: str) -> dict:
@@ -793,7 +878,8 @@ def check_panoptic(content: Any, file: str) -> dict:
                 kept.append(segment)
                 checker._kept += 1
         entry['segments_info'] = kept
-    return _end(content, checker, need_boxes=False)
+    _end(checker, need_boxes=False)
+    return content
 
 
 def read_detections(

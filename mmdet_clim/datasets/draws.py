@@ -2,10 +2,20 @@
 """Samples that depend on when they are drawn, and not on who draws them."""
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+)
 
+import numpy as np
 from mmengine.dataset import ClassBalancedDataset as _ClassBalancedDataset
-from torch.utils.data import get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from mmdet_clim.registry import DATASETS
 from mmdet_clim.seeds import seeded_generators
@@ -43,6 +53,22 @@ class Draw(int):
         return self.iteration, self.slot
 
 
+class StreamPlace(NamedTuple):
+    """A place in what one worker of all ranks draws of a source.
+
+    Args:
+        source (int): Which source.
+        lane (int): Which worker, counted over all ranks.
+        lanes (int): Workers of all ranks.
+        position (int): Samples that it drew of the source before.
+    """
+
+    source: int
+    lane: int
+    lanes: int
+    position: int
+
+
 class Drawing:
     """The draw whose sample is being made, for the transforms that make it.
 
@@ -52,6 +78,8 @@ class Drawing:
             source in this stream, oldest first, the present one among them.
         recall (Callable): ``recall(draw, keeper)``: make the sample of an
             earlier draw again, for what ``keeper`` keeps of it.
+        stream_place (Callable): ``stream_place()``: where the sample is in
+            the stream of its worker.
         keeper (object, optional): The transform that a recalled sample is
             made for.
     """
@@ -60,10 +88,12 @@ class Drawing:
                  draw: Draw,
                  window: Callable[[int], List[Draw]],
                  recall: Callable[[Draw, object], Any],
+                 stream_place: Callable[[], 'StreamPlace'],
                  keeper: Optional[object] = None) -> None:
         self.draw = draw
         self.window = window
         self.recall = recall
+        self.stream_place = stream_place
         self.keeper = keeper
         self.kept: Any = None
 
@@ -185,13 +215,19 @@ class DrawnSamples:
                 batch_size_contradiction(len(indices), first.batch_size))
         return [self[index] for index in indices]
 
+    def image_sizes(self) -> np.ndarray:
+        """Width and height of each sample's image; see :func:`image_sizes`."""
+        return _told_sizes(self)
+
     def _drawing_of(self,
                     draw: Draw,
                     source: int,
                     keeper: Optional[object] = None) -> Drawing:
         return Drawing(
-            draw, lambda count: self._stream.window(
-                count, source, self, self.sampler), self._recall, keeper)
+            draw, lambda count: self._stream.window(count, source, self, self.
+                                                    sampler),
+            self._recall, lambda: self.sampler.stream_place(
+                source, draw, self._stream.workers), keeper)
 
     def _recall(self, draw: Draw, keeper: object) -> Any:
         """What a transform keeps of an earlier draw, None if nothing."""
@@ -199,6 +235,29 @@ class DrawnSamples:
         with _drawing(drawing):
             super().__getitem__(int(draw))
         return drawing.kept
+
+
+def image_sizes(dataset: Dataset) -> np.ndarray:
+    """The sizes of the images of a data set, without opening them.
+
+    Args:
+        dataset (Dataset): With ``get_data_info``.
+
+    Returns:
+        ndarray: (N, 2) int64, width and height in pixels, 0 where the
+        source does not say.
+    """
+    return dataset.image_sizes() if isinstance(
+        dataset, DrawnSamples) else _told_sizes(dataset)
+
+
+def _told_sizes(dataset: Any) -> np.ndarray:
+    """The sizes that ``get_data_info`` tells, one after the other."""
+    sizes = np.zeros((len(dataset), 2), dtype=np.int64)
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        sizes[index] = info.get('width') or 0, info.get('height') or 0
+    return sizes
 
 
 def batch_size_contradiction(loader: int, sampler: int) -> str:
@@ -212,3 +271,6 @@ def batch_size_contradiction(loader: int, sampler: int) -> str:
 @DATASETS.register_module()
 class ClassBalancedDataset(DrawnSamples, _ClassBalancedDataset):
     """MMEngine's, whose samples depend on the draw alone."""
+
+    def image_sizes(self) -> np.ndarray:
+        return image_sizes(self.dataset)[self.repeat_indices]

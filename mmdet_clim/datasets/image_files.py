@@ -21,7 +21,8 @@ def read_image(
     Args:
         sample (dict): Holds ``img_path``, the file; or, for a member of an
             uncompressed tar, ``shard_path`` with ``shard_offset`` and
-            ``shard_size`` in bytes (``img_path`` then only names it).
+            ``shard_size`` in bytes; or ``img_bytes``, the encoded image
+            (``img_path`` then only names it).
         scale, max_pixels: See :func:`~mmdet_clim.datasets.decode_image`.
         backend_args (dict, optional): MMEngine's file backend of
             ``img_path``. Without it an address such as ``http://`` is
@@ -36,7 +37,9 @@ def read_image(
     """
     path = str(sample['img_path'])
     try:
-        if 'shard_path' in sample:
+        if 'img_bytes' in sample:
+            data = sample['img_bytes']
+        elif 'shard_path' in sample:
             data = read_regular(sample['shard_path'], sample['shard_offset'],
                                 sample['shard_size'])
         elif backend_args is not None:

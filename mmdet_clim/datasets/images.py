@@ -250,13 +250,9 @@ def _check_complete(data: bytes, header: ImageHeader, max_pixels: int) -> None:
             reason='cut short')
 
 
-def _reduction(header: ImageHeader, scale: Optional[Tuple[int, int]],
-               max_pixels: int) -> int:
-    """The divisor, 1, 2, 4 or 8, at which a file should be decoded."""
+def _reduction(header: ImageHeader, max_pixels: int) -> int:
+    """The divisor, 1, 2, 4 or 8, at which a file has to be decoded."""
     reduction = 1
-    if scale is not None:
-        factor = min(scale[0] / header.width, scale[1] / header.height)
-        reduction = next((r for r in (8, 4, 2) if factor * r <= 1), 1)
     if header.kind != 'JPEG':
         # Only JPEG decodes to a smaller size without the full one in memory.
         if header.width * header.height > max_pixels:
@@ -275,11 +271,20 @@ def _reduction(header: ImageHeader, scale: Optional[Tuple[int, int]],
     return reduction
 
 
-def _checked_header(data: bytes, scale: Optional[Tuple[int, int]],
-                    max_pixels: int) -> Tuple[ImageHeader, int]:
-    """Header of an image that can be decoded, and the divisor to do it at."""
+def _fitting_reduction(size: Tuple[int, int], scale: Tuple[int, int]) -> int:
+    """The largest divisor that leaves no less than fits ``scale``.
+
+    Args:
+        size, scale: (width, height) in pixels, of the upright image.
+    """
+    factor = min(scale[0] / size[0], scale[1] / size[1])
+    return next((r for r in (8, 4, 2) if factor * r <= 1), 1)
+
+
+def _checked_header(data: bytes, max_pixels: int) -> Tuple[ImageHeader, int]:
+    """Header of an image that can be decoded, and its least divisor."""
     header = read_header(data)
-    reduction = _reduction(header, scale, max_pixels)
+    reduction = _reduction(header, max_pixels)
     if header.kind == 'JPEG':
         _check_jpeg(data, header, max_pixels)
     else:
@@ -300,7 +305,7 @@ def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> Tuple[int, int]:
     Raises:
         UnreadableImageError: If it is no image, cut short, or too large.
     """
-    header, _ = _checked_header(data, None, max_pixels)
+    header, _ = _checked_header(data, max_pixels)
     return _upright_size(header, _orientation(data, header))
 
 
@@ -361,8 +366,11 @@ def decode_image(
     Raises:
         UnreadableImageError: If it is no image, cut short, or too large.
     """
-    header, reduction = _checked_header(data, scale, max_pixels)
+    header, reduction = _checked_header(data, max_pixels)
     orientation = _orientation(data, header)
+    size = _upright_size(header, orientation)
+    if scale is not None and header.kind == 'JPEG':
+        reduction = max(reduction, _fitting_reduction(size, scale))
     if header.kind == 'AVIF' or header.kind == 'TIFF' and _has_alpha(data):
         # OpenCV has AVIF in some builds, and darkens a TIFF by its alpha.
         with _opened(data) as opened:
@@ -380,7 +388,7 @@ def decode_image(
     # OpenCV turns a TIFF whatever the flags.
     if orientation in _UPRIGHT and header.kind != 'TIFF':
         image = _UPRIGHT[orientation](image)
-    full = _upright_size(header, orientation)[::-1]
+    full = size[::-1]
     if image.shape[:2] != tuple(-(-side // reduction) for side in full):
         raise UnreadableImageError(
             f'{image.shape[1]}x{image.shape[0]} pixels were decoded of '

@@ -15,6 +15,9 @@ def as_id(value: Any) -> Optional[int]:
         value: An integer, or one that was written as text or as a float:
             ``7``, ``'7'``, ``'000007'``, ``7.0``.
     """
+    if type(value) is int:
+        # As most are.
+        return value if value in IDS else None
     if isinstance(value, str) and value.strip().isascii() \
             and value.strip().lstrip('-').isdecimal() and len(value) < 20:
         try:
@@ -52,7 +55,7 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
         raw (Mapping): An object of the file.
         key (str): One of its keys.
         kind (type): ``int``, ``str``, ``list`` or ``dict``; true and false
-            are no ``int``.
+            are no ``int``, nor is what takes more than 64 bits.
         where (str): File and place, for the error.
 
     Raises:
@@ -62,7 +65,8 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
         raise ValueError(f'{where}: key {key!r} is missing, expected '
                          f'{kind.__name__}')
     value = raw[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(
+            value, bool) or kind is int and value not in IDS:
         raise ValueError(f'{where}: key {key!r} is {value!r}, expected '
                          f'{kind.__name__}')
     return value
@@ -132,13 +136,15 @@ def joined_captions(raw: Mapping, where: str) -> List[str]:
     """``captions`` and ``caption`` of one object, as one list.
 
     Args:
-        raw (Mapping): An object of the file; both keys are optional.
+        raw (Mapping): An object of the file; both keys are optional. Without
+            either, ``text`` is a caption, as Hugging Face names it.
         where (str): File and place, for the error.
 
     Raises:
         ValueError: If one of them has another type.
     """
     captions = typed_list(raw, 'captions', str, where)
-    if raw.get('caption') is not None:
-        captions.append(typed_value(raw, 'caption', str, where))
+    key = 'caption' if 'captions' in raw or 'caption' in raw else 'text'
+    if raw.get(key) is not None:
+        captions.append(typed_value(raw, key, str, where))
     return captions

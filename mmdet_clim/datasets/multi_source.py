@@ -14,7 +14,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
-    Tuple,
+    Union,
 )
 
 import numpy as np
@@ -26,7 +26,14 @@ from torch.utils.data import Dataset, Sampler
 from mmdet_clim.registry import DATA_SAMPLERS, DATASETS
 from mmdet_clim.seeds import seed_sequence
 
-from .draws import Draw, DrawnSamples, batch_size_contradiction
+from .draws import (
+    Draw,
+    DrawnSamples,
+    StreamPlace,
+    batch_size_contradiction,
+    image_sizes,
+)
+from .pass_order import KeyedPermutation, pass_order
 from .replacing import ReplacesUnreadable, use_own_loader
 from .unreadable import UnreadableImages, replaced
 
@@ -37,6 +44,8 @@ SMALLEST_SHARE = 1e-6
 LONGEST_EPOCH = 10**8
 # Batches after which a ratio of long numbers begins again.
 LONGEST_PERIOD = 10**5
+# Batches among which aspect groups are formed.
+GROUPED_BATCHES = 1 << 16
 
 
 class _ReplacingSources(ConcatDataset):
@@ -134,6 +143,9 @@ class MultiSourceDataset(DrawnSamples, _ReplacingSources):
 
     source_of = get_dataset_source
 
+    def image_sizes(self) -> np.ndarray:
+        return np.concatenate([image_sizes(d) for d in self.datasets])
+
 
 def _own_metainfo(dataset: Dataset) -> dict:
     """The meta information of a source, of the first of its own sources."""
@@ -202,9 +214,13 @@ class MultiSourceSampler(Sampler):
 
     *Aspect grouping*: a batch holds only wide (width >= height) or only tall
     images as far as the sources have them, on all ranks alike, known from
-    ``get_data_info``, without opening images. What is left over at the end
-    of an epoch forms mixed batches; a source that lacks a group gives what
-    it has.
+    :func:`~mmdet_clim.datasets.draws.image_sizes`, without opening images.
+    What is left over at the end of an epoch, or of 65,536 batches of it,
+    forms mixed batches; a source that lacks a group gives what it has.
+
+    *Memory* does not grow with a source of more than a million samples: its
+    order is computed where it is asked for, see
+    :class:`~mmdet_clim.datasets.pass_order.KeyedPermutation`.
 
     Args:
         dataset (Dataset): With ``cumulative_sizes``, such as
@@ -269,8 +285,8 @@ class MultiSourceSampler(Sampler):
         self._epoch_length = epoch_length
         self._is_tall = self._read_orientations() if aspect_grouping else None
         # By what they depend on, the last ones only.
-        self._passes: Dict[tuple, np.ndarray] = {}
-        self._epochs: Dict[tuple, list] = {}
+        self._passes: Dict[tuple, Union[np.ndarray, KeyedPermutation]] = {}
+        self._grouped: Dict[tuple, List[np.ndarray]] = {}
         self._batch_size: Optional[int] = None
         if batch_size is not None:
             self.batch_size = batch_size
@@ -289,7 +305,7 @@ class MultiSourceSampler(Sampler):
                              f'1, got {batch_size!r}')
         self._batch_size = batch_size
         self._known_plan = self._make_plan()
-        self._epochs.clear()
+        self._grouped.clear()
 
     @property
     def _plan(self) -> _Plan:
@@ -341,80 +357,88 @@ class MultiSourceSampler(Sampler):
             length = periods * len(table) + last + 1
         return _Plan(length, table, starts)
 
-    def _read_orientations(self) -> List[bool]:
+    def _read_orientations(self) -> np.ndarray:
         """True where an image is taller than wide, by global index."""
-        tall, unknown = [], 0
-        for index in range(sum(self._sizes)):
-            info = self.dataset.get_data_info(index)
-            height, width = info.get('height'), info.get('width')
-            unknown += height is None or width is None
-            tall.append((height or 0) > (width or height or 0))
+        width, height = image_sizes(self.dataset).T
+        known = (width > 0) & (height > 0)
+        unknown = len(known) - np.count_nonzero(known)
         if unknown:
             print_log(
-                f'aspect_grouping: {unknown} of {len(tall)} samples have no '
+                f'aspect_grouping: {unknown} of {len(known)} samples have no '
                 "'height' and 'width'; they count as wide",
                 logger='current',
                 level=logging.WARNING)
-        return tall
+        return known & (height > width)
 
-    def _pass(self, source: int, number: int) -> np.ndarray:
-        """The global indices of a source in the order of one pass."""
+    def _pass(self, source: int, number: int, start: int,
+              stop: int) -> np.ndarray:
+        """Global indices of a source, a part of those of one pass."""
+        size, offset = self._sizes[source], self._offsets[source]
+        if not self.shuffle:
+            return np.arange(offset + start, offset + stop)
         key = self.seed, source, number
         if key not in self._passes:
-            size, offset = self._sizes[source], self._offsets[source]
-            kind = np.int32 if offset + size < 2**31 else np.int64
-            order = np.arange(offset, offset + size, dtype=kind)
-            if self.shuffle:
-                np.random.default_rng(seed_sequence('order',
-                                                    *key)).shuffle(order)
-            _keep(self._passes, key, order, 2 * len(self._sizes))
-        return self._passes[key]
+            _keep(self._passes, key,
+                  pass_order(offset, size, seed_sequence('order', *key)),
+                  2 * len(self._sizes))
+        return self._passes[key][start:stop]
 
-    def _drawn(self, source: int, epoch: int) -> np.ndarray:
-        """What all ranks together draw of a source in an epoch."""
-        plan, size = self._plan, self._sizes[source]
-        need = self.world_size * int(plan.start(plan.length)[source])
-        if self._epoch_length is None and source == self._epoch_source:
-            # Starts afresh in each epoch.
-            order = self._pass(source, epoch)
-            return order if need == size else np.resize(order, need)
-        number, start = divmod(epoch * need, size)
-        parts = [self._pass(source, number)[start:start + need]]
-        while sum(map(len, parts)) < need:
-            number += 1
-            parts.append(self._pass(source, number))
-        return np.concatenate(parts)[:need]
+    def _drawn(self, source: int, epoch: int, start: int,
+               stop: int) -> np.ndarray:
+        """What all ranks together draw of a source in a part of an epoch.
 
-    def _epoch_batches(self, epoch: int) -> list:
-        """What is drawn by source, or with aspect groups by batch."""
-        key = self.seed, epoch
-        if key not in self._epochs:
-            drawn: list = [
-                self._drawn(source, epoch)
-                for source in range(len(self._sizes))
-            ]
-            if self._is_tall is not None:
-                plan = self._plan
-                drawn = list(
-                    _group_batches([indices.tolist() for indices in drawn],
-                                   self._is_tall,
-                                   [(plan.counts[k % len(plan.counts)] *
-                                     self.world_size).tolist()
-                                    for k in range(plan.length)]))
-            _keep(self._epochs, key, drawn, 2)
-        return self._epochs[key]
+        Args:
+            source, epoch: Of which.
+            start, stop (int): The part, in samples of this source.
 
-    def _global_batch(self, epoch: int, batch: int) -> Sequence[Sequence[int]]:
+        Returns:
+            ndarray: Global indices, (stop - start, ) int64.
+        """
+        # The epoch source starts afresh in each epoch.
+        afresh = self._epoch_length is None and source == self._epoch_source
+        if not afresh:
+            plan = self._plan
+            before = epoch * self.world_size * int(
+                plan.start(plan.length)[source])
+            start, stop = start + before, stop + before
+        parts = [np.empty(0, dtype=np.int64)]
+        while start < stop:
+            number, first = divmod(start, self._sizes[source])
+            last = min(first + stop - start, self._sizes[source])
+            parts.append(
+                self._pass(source, epoch if afresh else number, first, last))
+            start += last - first
+        return np.concatenate(parts)
+
+    def _global_batch(self, epoch: int, batch: int) -> List[List[int]]:
         """The indices of all ranks by source."""
-        drawn = self._epoch_batches(epoch)
-        if self._is_tall is not None:
-            return drawn[batch]
-        starts = self._plan.start(batch) * self.world_size
-        ends = self._plan.start(batch + 1) * self.world_size
+        starts = self._starts(batch)
+        ends = self._starts(batch + 1)
+        if self._is_tall is None:
+            return [
+                self._drawn(source, epoch, *span).tolist()
+                for source, span in enumerate(zip(starts, ends))
+            ]
+        first = batch - batch % GROUPED_BATCHES
+        key = self.seed, epoch, first
+        if key not in self._grouped:
+            last = min(first + GROUPED_BATCHES, self.batches_per_epoch)
+            edges = [self._starts(number) for number in range(first, last + 1)]
+            drawn = [
+                self._drawn(source, epoch, *span)
+                for source, span in enumerate(zip(edges[0], edges[-1]))
+            ]
+            _keep(self._grouped, key,
+                  _group_batches(drawn, self._is_tall, edges), 2)
+        before = self._starts(first)
         return [
-            indices[start:end].tolist()
-            for indices, start, end in zip(drawn, starts, ends)
+            indices[start - offset:end - offset].tolist() for indices, start,
+            end, offset in zip(self._grouped[key], starts, ends, before)
         ]
+
+    def _starts(self, batch: int) -> List[int]:
+        """Samples of each source, of all ranks, before a batch of an epoch."""
+        return (self._plan.start(batch) * self.world_size).tolist()
 
     def draws(self, iteration: int) -> List[Draw]:
         """What this rank draws in an iteration, counted from the start."""
@@ -466,6 +490,33 @@ class MultiSourceSampler(Sampler):
             draws = self.draws(epoch * length + batch)
             found.extendleft(d for d in reversed(draws) if offset <= d < end)
         return list(found)[max(len(found) - count, 0):]
+
+    def stream_place(self, source: int, draw: Draw,
+                     workers: int) -> StreamPlace:
+        """Where a draw is among those of a source by the same worker.
+
+        Args:
+            source (int): Which source.
+            draw (Draw): One of this rank.
+            workers (int): Of each rank.
+        """
+        length = self.batches_per_epoch
+        epoch, batch = divmod(draw.iteration, length)
+        worker = batch % workers
+        counts = self._plan.counts
+        # What a worker draws repeats after so many of its batches.
+        period = len(counts) // math.gcd(len(counts), workers)
+        own = (worker + workers * np.arange(period)) % len(counts)
+        starts = np.concatenate([[0], counts[own, source].cumsum()])
+
+        def before(end: int) -> int:
+            periods, rest = divmod(-(-(end - worker) // workers), period)
+            return int(periods * starts[-1] + starts[rest])
+
+        inside = draw.slot - int(counts[batch % len(counts), :source].sum())
+        return StreamPlace(source, self.rank * workers + worker,
+                           self.world_size * workers,
+                           epoch * before(length) + before(batch) + inside)
 
     def batches(self) -> Iterator[List[Draw]]:
         """The batches of this rank to the end of the epoch."""
@@ -561,41 +612,44 @@ def _keep(cache: dict, key: tuple, value, count: int) -> None:
     cache[key] = value
 
 
-def _group_batches(
-        drawn: Sequence[Sequence[int]], is_tall: Sequence[bool],
-        counts: Sequence[Sequence[int]]) -> Iterator[List[List[int]]]:
-    """Batches of one orientation, as far as the drawn indices allow.
+def _group_batches(drawn: Sequence[np.ndarray], is_tall: np.ndarray,
+                   edges: Sequence[Sequence[int]]) -> List[np.ndarray]:
+    """Put what is drawn in an order of batches of one orientation.
 
     Args:
-        drawn: Of each source, the indices of an epoch; as many as ``counts``
-            sums up to.
-        is_tall: By global index.
-        counts: Of each batch, the number of samples of each source.
+        drawn (Sequence[ndarray]): Of each source, its indices in the order
+            in which they were drawn.
+        is_tall (ndarray): By global index, bool.
+        edges (Sequence[Sequence[int]]): Of each batch, and behind the last
+            one, the number of samples of each source before it.
 
-    Yields:
-        list[list[int]]: Of each batch, the indices by source. Each drawn
-        index comes exactly once.
+    Returns:
+        list[ndarray]: The same indices; those of a batch have one
+        orientation as far as possible.
     """
-    queues: List[Dict[bool, Deque[Tuple[int, int]]]] = []
+    waiting, orders = [], []
     for indices in drawn:
-        queue: Dict[bool, Deque[Tuple[int, int]]] = {
-            False: deque(),
-            True: deque()
-        }
-        for position, index in enumerate(indices):
-            queue[is_tall[index]].append((position, index))
-        queues.append(queue)
+        tall = is_tall[indices]
+        waiting.append((np.flatnonzero(~tall), np.flatnonzero(tall)))
+        orders.append(np.empty(len(indices), dtype=np.int64))
+    taken = [[0, 0] for _ in drawn]
     # The source with the most samples says which group comes next: that of
     # its first waiting sample, unless too few of that group are left.
     lead = max(range(len(drawn)), key=lambda s: len(drawn[s]))
-    for count in counts:
-        groups = sorted(
-            (group for group in (False, True) if queues[lead][group]),
-            key=lambda group: queues[lead][group][0])
-        full = [g for g in groups if len(queues[lead][g]) >= count[lead]]
-        group = (full or groups or [False])[0]
-        batch = []
-        for source, number in enumerate(count):
-            own, other = queues[source][group], queues[source][not group]
-            batch.append([(own or other).popleft()[1] for _ in range(number)])
-        yield batch
+    for starts, ends in zip(edges, edges[1:]):
+        left = [len(w) - t for w, t in zip(waiting[lead], taken[lead])]
+        groups = sorted((g for g in (0, 1) if left[g]),
+                        key=lambda g: waiting[lead][g][taken[lead][g]])
+        full = [g for g in groups if left[g] >= ends[lead] - starts[lead]]
+        group = (full or groups or [0])[0]
+        for source, order in enumerate(orders):
+            place = starts[source] - edges[0][source]
+            need = ends[source] - starts[source]
+            for g in (group, 1 - group):
+                first = taken[source][g]
+                found = waiting[source][g][first:first + need]
+                order[place:place + len(found)] = found
+                taken[source][g] += len(found)
+                place += len(found)
+                need -= len(found)
+    return [indices[order] for indices, order in zip(drawn, orders)]

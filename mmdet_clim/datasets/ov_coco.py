@@ -1,20 +1,27 @@
 # Licensed under the Apache License, Version 2.0.
 """OV-COCO: 48 base and 17 novel classes of COCO."""
 import logging
-from collections import Counter, defaultdict
-from typing import Any, List
+from collections import Counter
+from typing import Any
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
-from .coco_annotations import clipped_box, read_coco
-from .draws import DrawnSamples
+from .coco_annotations import (
+    CocoChecker,
+    clipped_box,
+    file_sizes,
+    stream_coco,
+)
 from .images import UnreadableImageError
+from .packed_boxes import PackedBoxes
 from .palette import class_palette
 from .replacing import ReplacesUnreadable
+from .rows import DatasetOfRows
 
 # REFERENCE.md section 7, after Bansal et al., "Zero-Shot Object Detection",
 # ECCV 2018.
@@ -46,18 +53,19 @@ def _ov_coco_metainfo() -> dict:
 
 
 @DATASETS.register_module()
-class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
+class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
     """COCO annotations of the 65 OV-COCO classes.
 
     ``METAINFO`` holds ``classes``, ``base_classes``, ``novel_classes`` and
     ``palette``. Classes are matched by name: a class that the JSON lacks
     keeps its index (mmdet's ``CocoDataset`` would shift the later ones), and
     annotations of names that ``classes`` lacks are dropped with a warning
-    that counts them by name. The file is checked and repaired by
-    :func:`~mmdet_clim.datasets.coco_annotations.read_coco`: boxes are clipped
-    to their image, those entirely outside are dropped, and both are counted
-    and reported. In training, an image that is unreadable, or of another
-    size than the file says, is counted, reported and replaced by the next.
+    that counts them by name. The file is read entry by entry, checked and
+    repaired (:func:`~mmdet_clim.datasets.coco_annotations.stream_coco`):
+    boxes are clipped to their image, those entirely outside are dropped, and
+    both are counted and reported. In training, an image that is unreadable,
+    or of another size than the file says, is counted, reported and replaced
+    by the next.
 
     Args:
         strict_classes (bool): Raise instead of dropping annotations of
@@ -90,49 +98,59 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
         merged['palette'] = class_palette(len(merged['classes']), first)
         return merged
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> PackedBoxes:
         """Read the JSON.
 
         Returns:
-            list[dict]: One entry per image, as in mmdet.
+            PackedBoxes: One row per image, of which the sample is mmdet's.
         """
+        packed = PackedBoxes()
         with get_local_path(
                 self.ann_file, backend_args=self.backend_args) as path:
-            content = read_coco(
-                path,
-                self.data_prefix.get('img', ''),
-                shown=self.ann_file,
+            checker = CocoChecker(
+                self.ann_file,
                 lvis=self.LVIS,
+                read_size=file_sizes(self.data_prefix.get('img', '')),
                 clip=True,
                 skip_unreadable=not self.test_mode)
-        self._map_classes(content)
-        of_image = defaultdict(list)
-        self.cat_img_map = defaultdict(list)
-        for annotation in content['annotations']:
-            of_image[annotation['image_id']].append(annotation)
-            self.cat_img_map[annotation['category_id']].append(
-                annotation['image_id'])
-        data_list = [
-            self.parse_data_info(
-                dict(
-                    raw_img_info=dict(image, img_id=image['id']),
-                    raw_ann_info=of_image[image['id']]))
-            for image in content['images']
-        ]
-        known = sum(
-            len(self.cat_img_map[category]) for category in self.cat_ids)
-        kept = sum(len(sample['instances']) for sample in data_list)
-        if kept < known:
-            self._log(f'dropped {known - kept} boxes narrower than a pixel, '
-                      "or with a key 'ignore'")
-        if not self.test_mode and all(instance['ignore_flag']
-                                      for sample in data_list
-                                      for instance in sample['instances']):
-            crowds = f', but for {kept} of crowds' if kept else ''
+            stream_coco(path, checker, packed.keep)
+        packed.finish(checker)
+        self._map_classes(packed)
+        known = np.isin(packed.category_of, self.cat_ids)
+        kept = crowds = 0
+        for row in packed:
+            for instance in self.sample_of(row)['instances']:
+                kept += 1
+                crowds += instance['ignore_flag']
+        if kept < known.sum():
+            self._log(f'dropped {known.sum() - kept} boxes narrower than a '
+                      "pixel, or with a key 'ignore'")
+        if not self.test_mode and kept == crowds:
+            crowd = f', but for {kept} of crowds' if kept else ''
             raise ValueError(
                 f'{self.ann_file}: expected boxes of the {len(self.cat_ids)} '
-                f'classes to train on, got none that is left{crowds}')
-        return data_list
+                f'classes to train on, got none that is left{crowd}')
+        return packed
+
+    def load_proposals(self) -> None:
+        raise ValueError(f'{type(self).__name__}: proposal_file: proposals of '
+                         'a file are not supported')
+
+    def filter_data(self) -> PackedBoxes:
+        """As mmdet's, without a look at each sample."""
+        wanted = self.filter_cfg or {}
+        packed = self.data_list
+        if self.test_mode or not wanted:
+            return packed
+        kept = packed.sizes().min(1) >= wanted.get('min_size', 0)
+        if wanted.get('filter_empty_gt', False):
+            known = np.isin(packed.category_of, self.cat_ids)
+            kept &= np.bincount(
+                packed.image_of[known], minlength=len(packed)) > 0
+        return packed[np.flatnonzero(kept)]
+
+    def sample_of(self, row: dict) -> dict:
+        return self.parse_data_info(row)
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Make a sample of an image and its annotations.
@@ -189,9 +207,9 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
                 reason='of another size than the annotations say')
         return data
 
-    def _map_classes(self, content: dict) -> None:
+    def _map_classes(self, packed: PackedBoxes) -> None:
         """Set ``cat_ids`` and ``cat2label`` by name."""
-        names = {c['id']: c['name'] for c in content['categories']}
+        names = {c['id']: c['name'] for c in packed.categories}
         # Some of mmdet's own names end with a blank.
         index = {n.strip(): i for i, n in enumerate(self.metainfo['classes'])}
         self.cat2label = {
@@ -203,9 +221,13 @@ class OVCocoDataset(DrawnSamples, ReplacesUnreadable, CocoDataset):
             raise ValueError(
                 f'{self.ann_file}: none of its classes is known, expected '
                 f'some of {tuple(index)}, got {tuple(names.values())}')
-        dropped = Counter(names[a['category_id']]
-                          for a in content['annotations']
-                          if a['category_id'] not in self.cat2label)
+        dropped = Counter({
+            names[i]: n
+            for i, n in zip(
+                *map(np.ndarray.tolist,
+                     np.unique(packed.category_of, return_counts=True)))
+            if i not in self.cat2label
+        })
         if dropped:
             message = (f'{sum(dropped.values())} annotations of classes that '
                        f'the vocabulary lacks: {dict(dropped.most_common())}')

@@ -9,9 +9,10 @@ from mmengine.fileio import get_local_path
 
 from mmdet_clim.registry import DATASETS
 
-from .coco_annotations import CocoChecker, image_file_name
+from .coco_annotations import CocoChecker
 from .json_files import read_json
 from .ov_coco import OVCocoDataset
+from .packed_boxes import PackedBoxes
 from .palette import class_palette
 from .vocabulary import ClassesFromFile
 
@@ -108,20 +109,11 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
             raw_names=raw,
             palette=class_palette(len(names)))
 
-    def parse_data_info(self, raw_data_info: dict) -> dict:
-        """Make a sample of an image, named by its URL, and its boxes."""
-        image = raw_data_info['raw_img_info']
-        image = dict(image, file_name=image_file_name(image))
-        return super().parse_data_info(
-            dict(
-                raw_img_info=image,
-                raw_ann_info=raw_data_info['raw_ann_info']))
-
-    def _map_classes(self, content: dict) -> None:
+    def _map_classes(self, packed: PackedBoxes) -> None:
         """Set ``cat_ids`` and ``cat2label`` by the names for prompts."""
-        for category in content['categories']:
+        for category in packed.categories:
             category['name'] = class_name(category['name'])
-        super()._map_classes(content)
+        super()._map_classes(packed)
 
 
 @lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ _BLOCK = 1 << 16
 MAX_TEXT_BYTES, MAX_LINE_BYTES = 1 << 32, 1 << 24
 
 
-def _encoding(start: bytes) -> Tuple[str, int]:
+def text_encoding(start: bytes) -> Tuple[str, int]:
     """The encoding that a file's first bytes tell, and their mark's length.
 
     A file without a mark is UTF-8, or UTF-16 where every other of its first
@@ -49,7 +49,7 @@ def decode_text(data: bytes, where: str) -> str:
     Raises:
         ValueError: If it is no such text; the message names the line.
     """
-    encoding, length = _encoding(data)
+    encoding, length = text_encoding(data)
     try:
         text = data[length:].decode(encoding)
     except UnicodeDecodeError as error:
@@ -108,7 +108,8 @@ def read_text_bytes(path: Union[str, Path]) -> bytes:
             if not block:
                 break
             data += block
-            if b'\0' in block and _encoding(bytes(data[:64]))[0] == 'utf-8':
+            if b'\0' in block and text_encoding(bytes(
+                    data[:64]))[0] == 'utf-8':
                 line = data[:data.index(b'\0')].count(b'\n') + 1
                 raise ValueError(f'{path}: line {line}: expected text in '
                                  'UTF-8, got a NUL byte')
@@ -132,7 +133,7 @@ def read_lines(path: Union[str, Path]) -> Iterator[Tuple[int, str]]:
         ValueError: If it is no text; the message names file and line.
     """
     with open_regular(path) as file:
-        encoding, length = _encoding(file.read(64))
+        encoding, length = text_encoding(file.read(64))
         file.seek(length)
         if encoding == 'utf-8':
             lines = _split(file, str(path))

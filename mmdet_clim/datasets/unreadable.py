@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """What a data set does with a sample that cannot be read."""
 import logging
+from multiprocessing.context import get_spawning_popen
 from typing import Any, Callable, List, Optional
 
 import torch
@@ -50,6 +51,19 @@ class UnreadableImages:
         """
         if self._noted is None or len(self._noted) != size:
             self._noted = torch.zeros(size, dtype=torch.uint8).share_memory_()
+
+    def __getstate__(self) -> dict:
+        state = dict(vars(self))
+        # A process that is being started shares the notes, a copy does not.
+        if self._noted is not None and get_spawning_popen() is None:
+            state['_noted'] = len(self._noted)
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        if isinstance(self._noted, int):
+            size, self._noted = self._noted, None
+            self.watch(size)
 
     @property
     def indices(self) -> List[int]:

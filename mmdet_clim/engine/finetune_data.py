@@ -9,8 +9,8 @@ from typing import Any, Iterable, List, Optional, Sequence
 from mmengine.logging import print_log
 
 from mmdet_clim.datasets.box_formats import OwnBoxes
+from mmdet_clim.datasets.caption_sources import IMAGE_SUFFIXES
 from mmdet_clim.datasets.coco_annotations import image_file_name
-from mmdet_clim.datasets.image_text import IMAGE_SUFFIXES
 from mmdet_clim.datasets.preparation.files import whole_file
 
 

@@ -196,9 +196,11 @@ def test_json_lines_that_name_images_in_shards(tmp_path, write_image):
         assert sample[key] == from_tar[key]
     assert read_image(sample)[0].shape == (10, 20, 3)
 
-    path.write_text(json.dumps(dict(line, shard_offset='0')))
-    with pytest.raises(ValueError, match="'shard_offset' is '0'"):
-        ImageTextDataset(str(path))
+    for key, value in (('shard_offset', '0'), ('shard_size', 2**64),
+                       ('shard_path', 'a\ud800')):
+        path.write_text(json.dumps({**line, key: value}))
+        with pytest.raises(ValueError, match=f"line 1: key '{key}' is "):
+            ImageTextDataset(str(path))
 
 
 def test_a_compressed_shard_is_refused(tmp_path):
@@ -261,6 +263,8 @@ def test_without_a_vocabulary_there_are_no_tags(caption_file):
     ('file_name', '', ValueError),
     ('id', 'seven', ValueError),
     ('id', True, ValueError),
+    ('id', 2**63, ValueError),
+    ('height', 10**30, ValueError),
     ('captions', 'a dog', ValueError),
     ('captions', [1], ValueError),
     ('caption', ['x'], ValueError),

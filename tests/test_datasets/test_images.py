@@ -77,6 +77,18 @@ def test_cmyk_has_the_colours_that_pillow_sees():
     assert np.abs(image.reshape(-1, 3).mean(0) - (20, 60, 200)).max() < 6
 
 
+@pytest.mark.parametrize('scale, expected', [((480, 160), (160, 120)),
+                                             ((160, 480), (320, 240)),
+                                             ((60, 80), (80, 60))])
+def test_a_rotated_jpeg_is_reduced_by_its_upright_size(scale, expected):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored as 640x480, shown as 480x640
+    data = pillow_bytes(
+        Image.fromarray(textured(640, 480)), format='JPEG', exif=exif)
+    image, full = decode_image(data, scale)
+    assert image.shape[:2] == expected and full == (640, 480)
+
+
 def test_exif_rotation_is_applied_also_at_a_reduced_size():
     picture = Image.fromarray(textured(640, 480)[..., ::-1])
     exif = Image.Exif()

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Sources side by side: ratios, epochs, ranks, orientations."""
 import json
+import pickle
 from collections import Counter
-from itertools import islice
+from itertools import combinations, islice
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from mmdet_clim.datasets import (
     MultiSourceDataset,
     MultiSourceSampler,
 )
+from mmdet_clim.datasets.pass_order import KeyedPermutation
 from mmdet_clim.registry import DATA_SAMPLERS, DATASETS
+from mmdet_clim.seeds import seed_sequence
 
 
 class SizedSource(BaseDataset):
@@ -289,9 +292,50 @@ def test_the_first_index_of_many_needs_few_steps():
     sampler = MultiSourceSampler(Many(), 16, [1], seed=0)
     assert len(sampler) == 12 * 10**6
     assert len(sampler._plan.counts) == 1
-    first = next(iter(sampler))
-    assert 0 <= first < 12 * 10**6
-    assert sampler._drawn(0, 0).dtype == np.int32
+    batch = next(sampler.batches())
+    assert len(set(batch)) == 16 and max(batch) < 12 * 10**6
+    # Nothing is kept that grows with the source.
+    assert len(pickle.dumps(sampler._passes)) < 10**4
+    assert batch == sampler.draws(0) != sampler.draws(1)
+    sampler.start_at(700_000)
+    assert next(sampler.batches()) == sampler.draws(700_000)
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 5, 8, 1000, 1 << 16])
+def test_a_keyed_permutation_gives_each_number_once(size):
+    orders = [
+        KeyedPermutation(7, size, seed_sequence('order', seed))[:]
+        for seed in range(3)
+    ]
+    for order in orders:
+        assert sorted(order) == list(range(7, 7 + size))
+    if size > 100:
+        assert all((one != other).mean() > .98
+                   for one, other in combinations(orders, 2))
+    part = KeyedPermutation(7, size, seed_sequence('order', 1))[size // 3:]
+    assert part.tolist() == orders[1][size // 3:].tolist()
+
+
+def test_a_keyed_permutation_is_as_even_as_a_shuffle():
+    """Where a number lands, against chance; and neighbours come apart."""
+    size = 40_000
+    landed = np.zeros((20, 20), dtype=int)
+    for seed in range(10):
+        order = KeyedPermutation(0, size, seed_sequence('order', seed))[:]
+        np.add.at(landed, (np.arange(size) // 2000, order // 2000), 1)
+        assert abs(np.corrcoef(np.arange(size), order)[0, 1]) < .025
+        steps = np.diff(order)
+        assert np.unique(steps).size > .6 * size
+    # Chi-squared of 361 degrees of freedom, fewer as rows and columns add up.
+    assert ((landed - 1000)**2 / 1000).sum() < 361 + 5 * (2 * 361)**.5
+
+
+def test_a_source_of_fewer_is_shuffled_as_ever():
+    """The draws of the published recipes."""
+    sampler = MultiSourceSampler(sources(50), 5, seed=3)
+    order = np.arange(50)
+    np.random.default_rng(seed_sequence('order', 3, 0, 0)).shuffle(order)
+    assert list(sampler) == order.tolist()
 
 
 WIDE, TALL = (4, 3), (3, 4)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, List, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ..image_text import IMAGE_SUFFIXES
+from ..caption_sources import IMAGE_SUFFIXES
 from .entries import CocoEntries, extent, numbers
 
 # Label Studio puts eight digits before the name of an uploaded file.

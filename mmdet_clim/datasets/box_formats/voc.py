@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Iterable, List, Optional
 from xml.etree.ElementTree import Element
 
-from ..image_text import IMAGE_SUFFIXES
+from ..caption_sources import IMAGE_SUFFIXES
 from .entries import CocoEntries, numbers
 from .xml_files import read_xml
 

@@ -5,9 +5,9 @@ from typing import Any, List, Sequence
 
 import yaml
 
+from ..caption_sources import IMAGE_SUFFIXES
 from ..class_names import clean_names
 from ..coco_annotations import file_sizes
-from ..image_text import IMAGE_SUFFIXES
 from ..images import UnreadableImageError
 from ..preparation.files import linked_folders
 from ..text_files import read_lines, read_text

@@ -18,10 +18,11 @@ from typing import (
     TypeVar,
 )
 
+from ..caption_sources import SHARD_KEYS, shard_samples
 from ..coco_annotations import repeated_values
-from ..image_text import SHARD_KEYS, image_key, shard_samples
 from ..images import UnreadableImageError, image_size
 from ..regular_files import read_regular
+from ..source_tables import image_key
 from ..tags import TagFinder
 from ..text_files import is_text, whole_characters
 from .coco_json import write_coco
@@ -156,14 +157,14 @@ def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
 
     Yields:
         tuple[dict, bytes]: What the shard says of an image, see
-        :func:`~mmdet_clim.datasets.image_text.shard_samples`, named by the
-        shard's name without its folder; and the encoded image.
+        :func:`~mmdet_clim.datasets.caption_sources.shard_samples`, named
+        with the shard's name without its folder; and the encoded image.
     """
     name = Path(path).name
     try:
         if not is_text(name):
             raise ValueError('its name is not UTF-8')
-        members = list(shard_samples(path, 0))
+        members = list(shard_samples(path))
     except (OSError, ValueError) as error:
         part.drop('unreadable shards', f'{path!r} ({error})')
         return
@@ -171,7 +172,7 @@ def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
         if 'problem' in member:
             part.drop(member['problem'], f"{name}/{member['where']}")
             continue
-        file_name = member['file_name'].replace(path, name, 1)
+        file_name = f"{name}/{member['file_name']}"
         try:
             image = read_regular(path, member['shard_offset'],
                                  member['shard_size'])

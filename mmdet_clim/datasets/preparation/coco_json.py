@@ -1,45 +1,26 @@
 # Licensed under the Apache License, Version 2.0.
 """Reading and writing of COCO's and LVIS's JSON, one entry at a time."""
-import codecs
 import json
 from collections import Counter
 from pathlib import Path
 from typing import (
-    IO,
     Any,
     Callable,
     Collection,
     Dict,
     Iterator,
     Mapping,
+    Optional,
     Sequence,
+    Tuple,
 )
 
-import ijson
 from tqdm import tqdm
 
 from ..coco_annotations import CocoChecker
 from ..json_checks import typed_id
-from ..regular_files import open_regular
+from ..json_stream import JSONObject
 from .files import whole_file
-
-#: Of COCO's own files it is 6; recursive code fails at some hundred.
-MAX_DEPTH = 100
-_STARTS, _ENDS = ('start_map', 'start_array'), ('end_map', 'end_array')
-
-
-class _CountedFile:
-    """A file that shows in a progress bar how far it was read."""
-
-    def __init__(self, file: IO[bytes], bar: tqdm) -> None:
-        self.file = file
-        self.bar = bar
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        data = self.file.read(size)
-        self.bar.update(len(data))
-        return data
 
 
 class CocoFile:
@@ -64,18 +45,29 @@ class CocoFile:
         self.lvis = lvis
         # What checked each list that was read to its end.
         self._checkers: Dict[str, CocoChecker] = {}
+        self._header: Dict[str, Any] = {}
         if not self.path.is_file():
             raise FileNotFoundError(f'{path}: no such file')
-        kinds = self._top_level_kinds()
+        self._object = JSONObject(self.path)
+        kinds: Dict[str, str] = {}
+        for key, number, value in self._members('check'):
+            if number is None:
+                kinds[key] = type(value).__name__
+            if key in ('info', 'licenses'):
+                if number is None:
+                    self._header[key] = value
+                else:
+                    self._header[key].append(value)
+        if not kinds:
+            raise ValueError(f'{self.path}: expected a JSON object with keys, '
+                             'got an empty one')
         for key in required:
             if key not in kinds:
                 raise ValueError(f'{path}: key {key!r} is missing, expected a '
                                  f'list; the file has {sorted(kinds)}')
-            if kinds[key] != 'start_array':
-                raise ValueError(f'{path}: key {key!r} is a '
-                                 f'{kinds[key].replace("start_", "")}, '
+            if kinds[key] != 'list':
+                raise ValueError(f'{path}: key {key!r} is a {kinds[key]}, '
                                  'expected a list')
-        self.keys = frozenset(kinds)
 
     @property
     def repaired(self) -> Counter:
@@ -87,9 +79,9 @@ class CocoFile:
         """What was dropped from them."""
         return sum((c.dropped for c in self._checkers.values()), Counter())
 
-    def _stream(self, title: str, read: Callable, *prefix: str) -> Iterator:
-        """What ijson's ``read`` gives of the file, with a progress bar."""
-        with open_regular(self.path) as file, tqdm(
+    def _members(self, title: str) -> Iterator[Tuple[str, Optional[int], Any]]:
+        """The members of the file, with a progress bar."""
+        with tqdm(
                 # None: drawn on a terminal only.
                 disable=None,
                 total=self.path.stat().st_size,
@@ -98,43 +90,7 @@ class CocoFile:
                 unit_scale=True,
                 leave=False,
                 delay=1) as bar:
-            if file.read(3) != codecs.BOM_UTF8:
-                file.seek(0)
-            try:
-                yield from read(
-                    _CountedFile(file, bar),
-                    *prefix,
-                    use_float=True,
-                    buf_size=1 << 20)
-            except (ijson.JSONError, UnicodeDecodeError) as error:
-                raise ValueError(
-                    f'{self.path}: not valid JSON ({error})') from error
-
-    def _top_level_kinds(self) -> Dict[str, str]:
-        """The first event of each value of the outermost object."""
-        events = self._stream('check', ijson.basic_parse)
-        event, _ = next(events)
-        if event != 'start_map':
-            raise ValueError(f'{self.path}: expected a JSON object, got a '
-                             f'{event.replace("start_", "")}')
-        kinds: Dict[str, str] = {}
-        waiting, depth = None, 1
-        for event, value in events:
-            if waiting is not None:
-                kinds[waiting], waiting = event, None
-            elif depth == 1 and event == 'map_key':
-                waiting = value
-            if event in _STARTS:
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise ValueError(f'{self.path}: not valid JSON (nested '
-                                     'too deeply)')
-            elif event in _ENDS:
-                depth -= 1
-        if not kinds:
-            raise ValueError(f'{self.path}: expected a JSON object with keys, '
-                             'got an empty one')
-        return kinds
+            yield from self._object.members(bar.update)
 
     def entries(self, key: str) -> Iterator[dict]:
         """The objects of the list under a key, one after the other.
@@ -145,23 +101,17 @@ class CocoFile:
         Raises:
             ValueError: If an entry is no object.
         """
-        items = self._stream(key, ijson.items, f'{key}.item')
-        for number, item in enumerate(items):
+        for found, number, item in self._members(key):
+            if found != key or number is None:
+                continue
             if not isinstance(item, dict):
                 raise ValueError(f'{self.path}: {key}[{number}] is {item!r}, '
                                  'expected an object')
             yield item
 
-    def value(self, key: str) -> Any:
-        """The whole value of an outermost key, for small ones."""
-        return next(self._stream(key, ijson.items, key))
-
     def header(self) -> dict:
         """``info`` and ``licenses``, as far as the file has them."""
-        return {
-            key: self.value(key)
-            for key in ('info', 'licenses') if key in self.keys
-        }
+        return self._header
 
     def categories(self) -> Dict[int, dict]:
         """The entries of ``categories``, by id, in the file's order.

@@ -19,7 +19,7 @@ from typing import (
     Tuple,
 )
 
-from ..image_text import (
+from ..caption_sources import (
     IMAGE_SUFFIXES,
     OTHER_SUFFIXES,
     json_line_samples,
@@ -361,7 +361,7 @@ def json_entries(path: Path) -> Iterator[Entry]:
         ValueError: If a key is missing, a value has the wrong type, or a line
             is not valid JSON.
     """
-    for raw in _JSON[path.suffix.lower()](str(path), 0):
+    for raw in _JSON[path.suffix.lower()](str(path)):
         where = f"{path}: {raw['where']}"
         name = typed_value(raw, 'file_name', str, where)
         if not name:

@@ -18,8 +18,8 @@ from typing import (
 
 from mmengine.logging import print_log
 
+from ..caption_sources import IMAGE_SUFFIXES
 from ..coco_annotations import image_file_name
-from ..image_text import IMAGE_SUFFIXES
 from ..tables import TABLES, table_rows
 from ..text_files import is_text, read_lines
 from .files import linked_folders

@@ -23,6 +23,7 @@ from typing import (
 
 from tqdm import tqdm
 
+from ..source_tables import make_table
 from .captioned_images import Part, TagClasses, write_captioned_images
 from .files import write_json
 from .job import Job, run_job
@@ -200,4 +201,7 @@ def prepare_in_parts(tool: str, out: Path, source: str,
                                         source)
         return dict(tool=tool, **facts, files={out.name: counts})
 
-    return run_job(job, make_all, overwrite)
+    result = run_job(job, make_all, overwrite)
+    # The first training need not wait for it.
+    make_table(str(out))
+    return result

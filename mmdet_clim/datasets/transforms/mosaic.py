@@ -410,7 +410,8 @@ class MosaicCLIM(BaseTransform):
         """A tile with its image at full size and as mosaics use it."""
         image = tile.image
         if image is None:
-            image = read_image(tile.sample)[0]
+            # No tile is larger.
+            image = read_image(tile.sample, self.out_size)[0]
         size = image.shape[1::-1]
         by_size: Dict[Tuple[int, int], np.ndarray] = {}
         base = shrink(image, fit_size(size, self.tile_size))

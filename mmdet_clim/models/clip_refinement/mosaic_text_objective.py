@@ -5,7 +5,7 @@ import torch
 from mmdet.structures import SampleList
 from torch import Tensor
 
-from mmdet_clim.datasets.image_text import image_key
+from mmdet_clim.datasets.source_tables import image_key
 from mmdet_clim.models.backbones import DenseImageTower
 from mmdet_clim.models.losses.clim_region_loss import MAX_LEARNED_TEMPERATURE
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows

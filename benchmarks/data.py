@@ -1,0 +1,296 @@
+# Licensed under the Apache License, Version 2.0.
+"""What it takes to open large sources, and how fast a loader reads images.
+
+    python benchmarks/data.py captions --rows 1000000
+    python benchmarks/data.py boxes --megabytes 200
+    python benchmarks/data.py loader
+
+Each figure is of a process of its own: CPU seconds, and megabytes beyond its
+imports: what stays of the process alone (``RssAnon``, without the pages of
+mapped files) and the peak of all (``VmHWM``, with them). ``--peer``
+measures the same of mmdet's CocoDataset or loader, where it has the like.
+``--checkout FOLDER`` measures another version of this package.
+"""
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Dict, Optional
+
+os.environ['OMP_NUM_THREADS'] = '1'
+
+
+def memory() -> Dict[str, float]:
+    """Private and peak memory of this process in MB."""
+    status = Path('/proc/self/status').read_text(encoding='utf-8')
+    found = dict(re.findall(r'(RssAnon|VmHWM):\s+(\d+) kB', status))
+    return {key: int(value) / 1000 for key, value in found.items()}
+
+
+def run(function: Callable, argument: str, queue) -> None:
+    """Body of a process: what the function tells, time and memory."""
+    # What of the peak is the imports' own is no part of the figure.
+    Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
+    before = memory()
+    seconds, wall = time.process_time(), time.perf_counter()
+    told = function(argument)
+    after = memory()
+    queue.put(
+        dict(
+            told,
+            cpu=time.process_time() - seconds,
+            wall=time.perf_counter() - wall,
+            stays=after['RssAnon'] - before['RssAnon'],
+            peak=after['VmHWM'] - before['VmHWM']))
+
+
+def measure(title: str, function: Callable, argument: str) -> None:
+    """:func:`run` in a process of its own, printed in a line."""
+    # A fork, which has the imports already.
+    context = multiprocessing.get_context('fork')
+    queue = context.SimpleQueue()
+    process = context.Process(target=run, args=(function, argument, queue))
+    process.start()
+    process.join()
+    if process.exitcode:
+        print(f'  {title:44s} failed, exit code {process.exitcode}')
+        return
+    found = queue.get()
+    figures = ', '.join(
+        f'{key} {value:.4g}' if isinstance(value, float) else f'{key} {value}'
+        for key, value in found.items())
+    print(f'  {title:44s} {figures}', flush=True)
+
+
+def write_captions(path: Path, rows: int) -> None:
+    """JSON lines of one caption, with sizes and tags."""
+    with open(path, 'w', encoding='utf-8') as file:
+        for number in range(rows):
+            tags = '' if number % 3 else '"dog"'
+            file.write(
+                f'{{"id": {number}, "file_name": "{number // 10_000:05d}/'
+                f'{number:09d}.jpg", "height": 480, "width": 640, '
+                f'"captions": ["a photograph of thing number {number} that '
+                f'lies on a table"], "tags": [{tags}]}}\n')
+
+
+def repeat_table(path: Path, times: int) -> None:
+    """Put a longer table in the place of that of a source.
+
+    Opening 12 M rows is measured so in seconds, where reading them for the
+    first time takes minutes.
+    """
+    import pyarrow as pa
+    table, = path.parent.glob('.mmdet_clim/*.captions.arrow')
+    with pa.memory_map(str(table)) as file:
+        reader = pa.ipc.open_file(file)
+        last = reader.num_record_batches - 1
+        with pa.OSFile(f'{table}.longer',
+                       'wb') as out, pa.ipc.new_file(out,
+                                                     reader.schema) as writer:
+            for _ in range(times):
+                for number in range(last):
+                    writer.write_batch(reader.get_batch(number))
+            facts = reader.get_batch_with_custom_metadata(last)
+            writer.write_batch(
+                facts.batch, custom_metadata=facts.custom_metadata)
+    for rows in path.parent.glob('.mmdet_clim/*.npy'):
+        rows.unlink()
+    os.replace(f'{table}.longer', table)
+
+
+def open_captions(path: str) -> dict:
+    """Open a source for captions and for mosaics, and draw a batch of both."""
+    from mmdet_clim.datasets import (
+        ImageTextDataset,
+        MultiSourceDataset,
+        MultiSourceSampler,
+    )
+    seconds = time.process_time()
+    sources = [
+        ImageTextDataset(path, vocabulary=['dog', 'cat'], filter_cfg=wanted)
+        for wanted in (None, dict(tagged=True))
+    ]
+    opened = time.process_time()
+    data = MultiSourceDataset(sources)
+    sampler = MultiSourceSampler(data, 16, [1, 1], seed=0)
+    batch = next(sampler.batches()) if hasattr(sampler, 'batches') else sampler
+    drawn = time.process_time()
+    for index in batch:
+        data.get_data_info(int(index))
+    return dict(
+        rows=len(data),
+        open_s=opened - seconds,
+        index_s=drawn - opened,
+        samples_s=time.process_time() - drawn)
+
+
+def open_boxes(path: str) -> dict:
+    """This package's data set of a file of boxes."""
+    from mmdet_clim.datasets import OVCocoDataset
+    return dict(images=len(OVCocoDataset(ann_file=path)))
+
+
+def open_boxes_by_mmdet(path: str) -> dict:
+    """The peer: a file of boxes by mmdet."""
+    from mmdet.datasets import CocoDataset
+    return dict(images=len(CocoDataset(ann_file=path)))
+
+
+def captions(arguments: argparse.Namespace, folder: Path) -> None:
+    path = folder / 'captions.jsonl'
+    write_captions(path, arguments.rows)
+    print(f'{arguments.rows} captions, {path.stat().st_size / 1e6:.0f} MB')
+    measure('captions and mosaics, first use', open_captions, str(path))
+    if arguments.repeat > 1:
+        repeat_table(path, arguments.repeat)
+        measure('tagged rows found', open_captions, str(path))
+    measure('captions and mosaics, later', open_captions, str(path))
+
+
+def boxes(arguments: argparse.Namespace, folder: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parent))
+    from prepare_data import write_annotations
+    path = folder / 'instances.json'
+    write_annotations(path, arguments.megabytes)
+    print(f'boxes, {path.stat().st_size / 1e6:.0f} MB')
+    measure('OVCocoDataset', open_boxes, str(path))
+    if arguments.peer:
+        measure("mmdet's CocoDataset", open_boxes_by_mmdet, str(path))
+
+
+def write_images(folder: Path, count: int) -> None:
+    """JPEGs of 1024x768 with an edge here and there, as files and as a tar."""
+    import cv2
+    import numpy as np
+    draw = np.random.default_rng(0)
+    lines, boxes = [], []
+    (folder / 'images').mkdir()
+    with tarfile.open(folder / 'images.tar', 'w') as shard:
+        for number in range(count):
+            coarse = draw.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+            image = cv2.resize(coarse, (1024, 768))
+            file = folder / 'images' / f'{number}.jpg'
+            cv2.imwrite(str(file), image)
+            file.with_suffix('.txt').write_text('a caption', encoding='utf-8')
+            for path in (file, file.with_suffix('.txt')):
+                shard.add(path, path.name)
+            lines.append(
+                json.dumps(dict(file_name=file.name, caption='a caption')))
+            boxes.append(
+                dict(id=number, file_name=file.name, width=1024, height=768))
+    (folder / 'captions.jsonl').write_text('\n'.join(lines), encoding='utf-8')
+    content = dict(
+        images=boxes,
+        categories=[dict(id=1, name='person')],
+        annotations=[
+            dict(
+                id=i,
+                image_id=i,
+                category_id=1,
+                iscrowd=0,
+                area=100,
+                bbox=[1, 1, 10, 10]) for i in range(count)
+        ])
+    (folder / 'boxes.json').write_text(json.dumps(content), encoding='utf-8')
+
+
+SCALE = (400, 400)
+PLAIN = [
+    dict(type='mmdet.LoadImageFromFile'),
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(type='mmdet.Resize', scale=SCALE, keep_ratio=True)
+]
+REDUCED = [dict(type='mmdet_clim.LoadImageText', scale=SCALE), PLAIN[-1]]
+
+
+def load_all(dataset) -> dict:
+    """Samples per second and core of a loader without workers."""
+    from torch.utils.data import DataLoader
+    loader = DataLoader(dataset, batch_size=16, collate_fn=len)
+    seconds = time.process_time()
+    count = sum(loader)
+    return dict(samples_per_s=count / (time.process_time() - seconds))
+
+
+def boxes_by_mmdet(folder: str) -> dict:
+    from mmdet.datasets import CocoDataset
+    from mmdet.utils import register_all_modules
+    register_all_modules()
+    return load_all(
+        CocoDataset(
+            ann_file=f'{folder}/boxes.json',
+            metainfo=dict(classes=('person', )),
+            data_prefix=dict(img=f'{folder}/images'),
+            pipeline=PLAIN))
+
+
+def boxes_by_this(folder: str) -> dict:
+    from mmdet_clim.datasets import CheckedCocoDataset
+    return load_all(
+        CheckedCocoDataset(
+            ann_file=f'{folder}/boxes.json',
+            metainfo=dict(classes=('person', )),
+            data_prefix=dict(img=f'{folder}/images'),
+            pipeline=PLAIN))
+
+
+def captions_of_folder(folder: str) -> dict:
+    from mmdet_clim.datasets import ImageTextDataset
+    return load_all(
+        ImageTextDataset(
+            f'{folder}/captions.jsonl',
+            data_prefix=dict(img=f'{folder}/images'),
+            pipeline=REDUCED))
+
+
+def captions_of_tar(folder: str) -> dict:
+    from mmdet_clim.datasets import ImageTextDataset
+    return load_all(ImageTextDataset(f'{folder}/images.tar', pipeline=REDUCED))
+
+
+def loader(arguments: argparse.Namespace, folder: Path) -> None:
+    write_images(folder, arguments.images)
+    print(f'{arguments.images} JPEGs of 1024x768, resized to fit {SCALE}')
+    for title, function in (
+        ("mmdet's CocoDataset and transforms, folder", boxes_by_mmdet),
+        ('CheckedCocoDataset, the same transforms', boxes_by_this),
+        ('ImageTextDataset, LoadImageText(scale), folder', captions_of_folder),
+        ('ImageTextDataset, LoadImageText(scale), tar', captions_of_tar),
+    ):
+        measure(title, function, str(folder))
+
+
+def main(given: Optional[list] = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', choices=['captions', 'boxes', 'loader'])
+    parser.add_argument('--rows', type=int, default=1_000_000)
+    parser.add_argument(
+        '--repeat', type=int, default=1, help='rows of the later openings')
+    parser.add_argument('--megabytes', type=float, default=200)
+    parser.add_argument('--images', type=int, default=400)
+    parser.add_argument('--peer', action='store_true')
+    parser.add_argument(
+        '--checkout', default=str(Path(__file__).resolve().parents[1]))
+    arguments = parser.parse_args(given)
+    sys.path.insert(0, arguments.checkout)
+    import cv2
+
+    import mmdet_clim.datasets  # noqa: F401
+    cv2.setNumThreads(0)
+    with tempfile.TemporaryDirectory() as name:
+        dict(
+            captions=captions, boxes=boxes,
+            loader=loader)[arguments.what](arguments, Path(name))
+
+
+if __name__ == '__main__':
+    main()

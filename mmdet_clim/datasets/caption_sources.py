@@ -1,0 +1,281 @@
+# Licensed under the Apache License, Version 2.0.
+"""What each kind of source says of its captioned images, as it stands there.
+
+A raw sample holds ``file_name``, ``captions``, ``id`` (its place in the source
+where ``own_id`` is False) and ``where`` it stands, for errors; and what else
+the source says. One that cannot be used has a ``problem`` instead.
+"""
+import tarfile
+from pathlib import PurePosixPath
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    TypeVar,
+)
+
+from .coco_annotations import CocoChecker
+from .columnar_files import arrow_rows, parquet_rows
+from .json_checks import (
+    as_id,
+    joined_captions,
+    typed_id,
+    typed_list,
+    typed_value,
+)
+from .json_files import parse_object, read_json
+from .regular_files import open_regular, read_regular
+from .text_files import MAX_LINE_BYTES, decode_text, is_text, read_lines
+
+T = TypeVar('T')
+
+#: What files of the formats that are read end in.
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif',
+                  '.tiff', '.jfif', '.jpe', '.avif')
+#: The same of images whose formats are not read: they are counted.
+OTHER_SUFFIXES = ('.heic', '.heif', '.jp2', '.jxl', '.svg', '.psd', '.dng',
+                  '.cr2', '.nef', '.arw', '.raw', '.eps', '.pdf', '.ico',
+                  '.tga', '.ppm', '.exr', '.hdr', '.dcm')
+
+#: Where an image is within an uncompressed tar, offset and size in bytes.
+SHARD_KEYS = dict(shard_path=str, shard_offset=int, shard_size=int)
+
+#: What a .json of captions holds, for errors.
+_COCO_FORM = ('"images" and '
+              '"annotations": [{"image_id": 1, "caption": "a dog"}]')
+_LIST_FORM = '{"file_name": "a.jpg", "caption": "a dog"}'
+
+
+def json_samples(path: str) -> Iterator[dict]:
+    """Raw samples of a COCO-captions file or a list, tags as names."""
+    content = read_json(path)
+    if isinstance(content, list):
+        yield from _listed_samples(content, path)
+    elif isinstance(content, dict):
+        yield from _coco_samples(content, path)
+    else:
+        raise ValueError(
+            f'{path}: expected a JSON object with {_COCO_FORM}, or a list of '
+            f'{_LIST_FORM}, got {type(content).__name__}')
+
+
+def _listed_samples(content: list, path: str) -> List[dict]:
+    """Raw samples of a list of objects; those of one image are one."""
+    samples: Dict[str, dict] = {}
+    for number, entry in enumerate(content):
+        where = f'[{number}]'
+        if not isinstance(entry, dict):
+            raise ValueError(f'{path}: {where} is {entry!r}, expected an '
+                             f'object, {_LIST_FORM}')
+        raw = _object_sample(entry, number, path, where)
+        known = samples.setdefault(raw['file_name'], raw)
+        if known is not raw:
+            known['captions'] += raw['captions']
+            if known.get('tags') is not None or raw.get('tags') is not None:
+                known['tags'] = [
+                    tag for sample in (known, raw) for tag in typed_list(
+                        sample, 'tags', str, f"{path}: {sample['where']}")
+                ]
+    return list(samples.values())
+
+
+def _coco_samples(content: dict, path: str) -> Iterator[dict]:
+    """Raw samples of the object that a COCO-captions file is."""
+    if not isinstance(content.get('images'), list):
+        raise ValueError(f"{path}: key 'images' is "
+                         f"{type(content.get('images')).__name__}, expected a "
+                         f'list; a file of captions has {_COCO_FORM}')
+    checker = CocoChecker(path)
+    categories = typed_list(content, 'categories', dict, path)
+    for number, category in enumerate(categories):
+        checker.category(number, category)
+    names = checker.categories
+    captions: Dict[int, List[str]] = {}
+    annotations = typed_list(content, 'annotations', dict, path)
+    for number, annotation in enumerate(annotations):
+        if 'caption' in annotation:
+            where = f'{path}: annotations[{number}]'
+            image_id = typed_id(annotation, 'image_id', where)
+            captions.setdefault(image_id, []).append(
+                typed_value(annotation, 'caption', str, where))
+    listed = set()
+    for number, image in enumerate(content['images']):
+        where = f'images[{number}]'
+        if not isinstance(image, dict):
+            raise ValueError(
+                f'{path}: {where} is {image!r}, expected an object')
+        image_id = as_id(image.get('id'))
+        if image_id is not None and image_id in listed:
+            raise ValueError(f"{path}: {where}: key 'id' is {image_id}, "
+                             'expected one that no other image has')
+        ids = _tag_ids(image, f'{path}: {where}')
+        if ids and not names:
+            raise ValueError(f"{path}: {where} has 'pos_category_ids', "
+                             "expected top-level 'categories' that name them")
+        raw = dict(image, where=where, own_id=True)
+        raw['captions'] = joined_captions(image, f'{path}: {where}') \
+            + captions.get(image_id, [])
+        listed.add(image_id)
+        # None that are given are not the same as given, and none.
+        if image.get('tags') is not None or \
+                image.get('pos_category_ids') is not None:
+            raw['tags'] = typed_list(
+                image, 'tags', str, f'{path}: {where}') + [
+                    names.get(i, f'category id {i}') for i in ids
+                ]
+        yield raw
+    for image_id in captions:
+        if image_id not in listed:
+            raise ValueError(
+                f"{path}: annotations: key 'image_id' is {image_id}, expected "
+                f"one of the {len(listed)} ids under 'images'")
+
+
+def _tag_ids(image: Mapping, where: str) -> List[int]:
+    """``pos_category_ids`` of an image, also those written as text."""
+    ids = image.get('pos_category_ids')
+    if isinstance(ids, list):
+        ids = [i if as_id(i) is None else as_id(i) for i in ids]
+    return typed_list(
+        dict(pos_category_ids=ids), 'pos_category_ids', int, where)
+
+
+def json_line_samples(path: str) -> Iterator[dict]:
+    """Raw samples of a file with one JSON object per line."""
+    for number, line in read_lines(path):
+        if line.strip():
+            where = f'line {number}'
+            raw = parse_object(line, f'{path}: {where}')
+            yield _object_sample(raw, number - 1, path, where)
+
+
+def _object_sample(raw: dict, number: int, path: str, where: str) -> dict:
+    """Raw sample of one object with ``file_name`` and ``captions``."""
+    name_key = 'image' if 'file_name' not in raw and 'image' in raw else \
+        'file_name'
+    return {
+        'id': number,
+        **raw, 'own_id': 'id' in raw,
+        'file_name': typed_value(raw, name_key, str, f'{path}: {where}'),
+        'captions': joined_captions(raw, f'{path}: {where}'),
+        'where': where
+    }
+
+
+def column_samples(path: str) -> Iterator[dict]:
+    """Raw samples of a Parquet file, or of an ``.arrow`` of Hugging Face."""
+    rows = arrow_rows(path) if path.endswith('.arrow') else parquet_rows(path)
+    for number, raw in enumerate(rows):
+        yield _object_sample(raw, number, path, f'row {number}')
+
+
+def shard_samples(path: str) -> Iterator[dict]:
+    """Raw samples of a webdataset shard, images as offsets into it.
+
+    ``file_name`` is the name within the shard, and ``shard_path`` empty.
+    """
+    try:
+        members = _shard_members(path)
+    except tarfile.TarError as error:
+        raise ValueError(f'ann_file={path!r}: expected an uncompressed tar '
+                         f'({error})') from error
+
+    def read(span: Tuple[int, int]) -> bytes:
+        return read_regular(path, *span, limit=MAX_LINE_BYTES)
+
+    for number, (key, parts) in enumerate(members.items()):
+        raw = member_sample(key, parts, read)
+        if raw is None:
+            continue
+        if 'problem' not in raw:
+            offset, size = raw.pop('image')
+            raw.update(
+                id=number, shard_path='', shard_offset=offset, shard_size=size)
+        yield raw
+
+
+def member_sample(key: str, parts: Mapping[str, T],
+                  read: Callable[[T], bytes]) -> Optional[dict]:
+    """Raw sample of the members of a shard that have one key.
+
+    Args:
+        key (str): The key.
+        parts (Mapping[str, T]): By suffix, what a member is read by.
+        read (Callable[[T], bytes]): Reads a member.
+
+    Returns:
+        dict, optional: With ``image``, what the image is read by, and
+        without ``id``; None of members that are nothing of ours.
+    """
+    suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
+    problem = _member_problem(key, parts, suffix)
+    raw: dict = {}
+    captions: List[str] = []
+    try:
+        if '.json' in parts and not problem:
+            raw = parse_object(read(parts['.json']), key)
+            captions = joined_captions(raw, key)
+            typed_list(raw, 'tags', str, key)
+        if '.txt' in parts and not problem and not captions:
+            captions = [decode_text(read(parts['.txt']), key)]
+    except (OSError, ValueError):
+        problem = 'images whose text or JSON cannot be read'
+    if problem:
+        return {'where': key, 'problem': problem}
+    if suffix is None:
+        return None
+    return {
+        'where': key,
+        'file_name': f'{key}{suffix}',
+        'own_id': False,
+        'height': raw.get('height'),
+        'width': raw.get('width'),
+        'captions': captions,
+        'url': raw.get('url'),
+        'tags': raw.get('tags'),
+        'image': parts[suffix],
+    }
+
+
+def member_key(name: str) -> Tuple[str, str]:
+    """Key and suffix of a member, as webdataset has them.
+
+    Args:
+        name (str): Its path in the shard; the key ends at the first dot of
+            the file name.
+    """
+    path = PurePosixPath(name)
+    stem, dot, suffix = path.name.partition('.')
+    return str(path.parent / stem), (dot + suffix).lower()
+
+
+def _member_problem(key: str, parts: Mapping, suffix: Optional[str]) -> str:
+    """Why the members of a key are no sample, '' if they may be one."""
+    if not is_text(key):
+        return 'images whose name is not UTF-8'
+    if suffix is None:
+        for other in parts:
+            if other in OTHER_SUFFIXES:
+                return f'images of a format that is not read ({other})'
+        if '.txt' in parts:
+            return 'texts without an image'
+    return ''
+
+
+def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
+    """Offset and size in bytes of each member, by key and suffix."""
+    members: Dict[str, Dict[str, Tuple[int, int]]] = {}
+    with open_regular(path) as file, tarfile.open(
+            fileobj=file, mode='r:') as shard:
+        for member in shard:
+            if member.isfile():
+                key, suffix = member_key(member.name)
+                members.setdefault(key, {})[suffix] = (member.offset_data,
+                                                       member.size)
+            # tarfile would keep every header it has seen.
+            shard.members = []
+    return members

@@ -1,0 +1,128 @@
+# Licensed under the Apache License, Version 2.0.
+"""Files that are made of a source file once, for all who read it."""
+import hashlib
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import Callable, Union
+
+from filelock import FileLock, Timeout
+from mmengine.logging import print_log
+
+from mmdet_clim.files import atomic_path
+from mmdet_clim.version import __version__
+
+#: The folder of what is made, beside the source.
+FOLDER = '.mmdet_clim'
+#: Counted up whenever the same source gives another file.
+REVISION = 1
+# Two changes within a tick of the kernel's clock have one time.
+_TICK_NS = 20_000_000
+# What is left of the 255 bytes of a file name for that of the source.
+_NAME_BYTES = 150
+
+
+def made_once(source: Union[str, Path], name: str,
+              make: Callable[[Path], None]) -> Path:
+    """A file that is made of another one, if it was not made before.
+
+    It lies in ``.mmdet_clim/`` beside the source; where nothing can be
+    written there, below ``$XDG_CACHE_HOME/mmdet_clim`` (``~/.cache``). Size
+    and time of change of the source, and the version of this package, are a
+    part of its name: of a changed source another one is made, and the old one
+    removed. Of several processes one makes it, and the others wait.
+
+    Args:
+        source (str | Path): A local file.
+        name (str): What is made of it, with all that decides its content;
+            the name of a file.
+        make (Callable[[Path], None]): Writes it to the path that it gets.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileNotFoundError: If there is no source.
+        OSError: If no folder can be written to.
+        RuntimeError: If the source changes while it is read.
+    """
+    source = Path(os.path.abspath(source))
+    label = source.name
+    if len(os.fsencode(label)) > _NAME_BYTES:
+        label = _digest(os.fsencode(label))
+    stamp = _stamp(source)
+    folders = source.parent / FOLDER, _cache_folder(source.parent)
+    for folder in folders:
+        if (folder / f'{label}.{stamp}.{name}').is_file():
+            return folder / f'{label}.{stamp}.{name}'
+    folder = next(filter(_can_be_written, folders), None)
+    if folder is None:
+        raise OSError(
+            f'{source}: what is made of it can be written neither to '
+            f'{folders[0]} nor to {folders[1]}; set XDG_CACHE_HOME to a '
+            'folder that can be written to')
+    lock = FileLock(folder / f'{label}.{name}.lock')
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print_log(f'{source}: another process is reading it, waiting',
+                  'current')
+        lock.acquire()
+    try:
+        stamp = _settled_stamp(source)
+        made = folder / f'{label}.{stamp}.{name}'
+        if made.is_file():
+            return made
+        with atomic_path(made) as beside:
+            make(beside)
+            if _stamp(source) != stamp:
+                raise RuntimeError(f'{source}: changed while it was read; '
+                                   'start again when it is complete')
+        old = re.compile(
+            rf'\.?{re.escape(label)}\.(?!{stamp})[0-9a-f]{{16}}\..*')
+        for other in folder.iterdir():
+            if old.fullmatch(other.name):
+                other.unlink(missing_ok=True)
+        return made
+    finally:
+        lock.release()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _stamp(source: Path) -> str:
+    """What tells a source from a changed one."""
+    stat = source.stat()
+    return _digest(
+        repr((stat.st_size, stat.st_mtime_ns, __version__, REVISION)).encode())
+
+
+def _settled_stamp(source: Path) -> str:
+    """The same, once a further change would have another time."""
+    while 0 <= time.time_ns() - source.stat().st_mtime_ns < _TICK_NS:
+        time.sleep(_TICK_NS / 1e9)
+    return _stamp(source)
+
+
+def cache_root() -> Path:
+    """The folder of what can be made again."""
+    root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    return Path(root, 'mmdet_clim')
+
+
+def _cache_folder(parent: Path) -> Path:
+    """The folder of what is made of the files of a folder."""
+    return cache_root() / _digest(os.fsencode(parent))
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print_log(f'{folder}: {error.strerror}', 'current', logging.DEBUG)
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -1,0 +1,440 @@
+# Licensed under the Apache License, Version 2.0.
+"""The captioned images of a source as an Arrow table, mapped into memory.
+
+A source is read and checked once; what is left of it is a table beside it
+(:func:`~mmdet_clim.datasets.made_once.made_once`) that opens in milliseconds
+and that all data sets, workers and ranks of a machine share. It knows nothing
+of a vocabulary or of the folder of the images: tags stand in it by number,
+with their names at its end, and paths as the source has them.
+"""
+import hashlib
+import json
+import operator
+from bisect import bisect_right
+from collections import Counter
+from itertools import accumulate
+from pathlib import Path
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+)
+
+import numpy as np
+import pyarrow as pa
+from mmengine.fileio import join_path
+
+from .caption_sources import (
+    SHARD_KEYS,
+    column_samples,
+    json_line_samples,
+    json_samples,
+    shard_samples,
+)
+from .columnar_files import parquet_images
+from .json_checks import typed_id, typed_list, typed_value
+from .made_once import made_once
+from .rows import Rows
+from .text_files import is_text, whole_characters
+
+#: What reads each kind of source, by its suffix.
+READERS: Dict[str, Callable[[str], Iterator[dict]]] = {
+    '.json': json_samples,
+    '.jsonl': json_line_samples,
+    '.tar': shard_samples,
+    '.parquet': column_samples,
+    '.arrow': column_samples,
+}
+# Sizes that the source does not tell are 0, and places of images -1.
+_SCHEMA = pa.schema([
+    ('file_name', pa.string()),
+    ('id', pa.int64()),
+    ('own_id', pa.bool_()),
+    ('height', pa.int64()),
+    ('width', pa.int64()),
+    ('captions', pa.list_(pa.string())),
+    ('tags', pa.list_(pa.int32())),
+    ('shard_path', pa.string()),
+    ('shard_offset', pa.int64()),
+    ('shard_size', pa.int64()),
+])
+COLUMNS = tuple(_SCHEMA.names)
+_CAPTIONS = _SCHEMA.names.index('captions')
+# A batch of a table ends with so many rows, or characters of captions.
+_BATCH_ROWS, _BATCH_TEXT = 1 << 14, 1 << 26
+_FACTS = b'facts'
+
+
+class SourceFacts(NamedTuple):
+    """What a source held, of which some may have been left out.
+
+    Args:
+        seen (int): Images.
+        without_caption (int): Those left out because they have none.
+        empty_captions (int): Captions left out.
+        broken_captions (int): Captions of which characters were left out.
+        problems (dict[str, int]): Images left out by reason.
+        tags (dict[str, int]): Images by tag, in the order of their numbers.
+    """
+
+    seen: int
+    without_caption: int
+    empty_captions: int
+    broken_captions: int
+    problems: Dict[str, int]
+    tags: Dict[str, int]
+
+
+def image_key(path: str) -> int:
+    """A number for an image that holds in every source of a run.
+
+    The ids of two files both count from 1 or so, while a caption belongs to
+    a region where both are of one image. The path says so: it differs
+    between two images, and is the same where two sources read one image.
+
+    Args:
+        path (str): Where the image is; within a shard, the shard and the
+            member.
+
+    Returns:
+        int: 63 bits of a digest of the path.
+    """
+    data = path.encode('utf-8', 'surrogatepass')
+    digest = hashlib.blake2b(data, digest_size=8).digest()
+    return int.from_bytes(digest, 'big') >> 1
+
+
+class SampleCleaner:
+    """Checks raw samples of one source and counts what it leaves out.
+
+    Called with a raw sample, returns a row of the table, its values in the
+    order of ``_SCHEMA``, or None where the sample has no caption.
+
+    Args:
+        path (str): The source, for errors.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.seen = 0
+        self.without_caption = 0
+        self.empty_captions = 0
+        self.broken_captions = 0
+        self.problems: Counter = Counter()
+        self.tag_numbers: Dict[str, int] = {}
+        self.tag_counts: List[int] = []
+
+    def __call__(self, raw: Mapping) -> Optional[tuple]:
+        self.seen += 1
+        if 'problem' in raw:
+            self.problems[raw['problem']] += 1
+            return None
+        where = f"{self.path}: {raw.get('where', f'image {self.seen}')}"
+        name = typed_value(raw, 'file_name', str, where)
+        if not name or not is_text(name):
+            raise ValueError(f"{where}: key 'file_name' is {name!r}, expected "
+                             'the path of an image')
+        image_id = typed_id(raw, 'id', where)
+        sides = []
+        for key in ('height', 'width'):
+            side = 0
+            if raw.get(key) is not None:
+                side = typed_id(raw, key, where)
+                if side < 1:
+                    raise ValueError(f'{where}: key {key!r} is {side}, '
+                                     'expected at least 1')
+            sides.append(side)
+        captions = typed_list(raw, 'captions', str, where)
+        whole = list(map(whole_characters, captions))
+        self.broken_captions += sum(map(operator.ne, whole, captions))
+        kept = [c.strip() for c in whole if c.strip()]
+        self.empty_captions += len(captions) - len(kept)
+        tags = self._numbers(typed_list(raw, 'tags', str, where))
+        place: Sequence = (None, -1, -1)
+        if 'shard_path' in raw:
+            place = [
+                typed_value(raw, key, kind, where)
+                for key, kind in SHARD_KEYS.items()
+            ]
+            if not is_text(place[0]):
+                raise ValueError(f"{where}: key 'shard_path' is "
+                                 f'{place[0]!r}, expected the path of a shard')
+        if not kept:
+            self.without_caption += 1
+            return None
+        return (name, image_id, raw['own_id'], *sides, kept, tags, *place)
+
+    def _numbers(self, tags: List[str]) -> List[int]:
+        """The numbers of different tags."""
+        numbers = []
+        for tag in dict.fromkeys(tags):
+            number = self.tag_numbers.setdefault(tag, len(self.tag_counts))
+            if number == len(self.tag_counts):
+                self.tag_counts.append(0)
+            self.tag_counts[number] += 1
+            numbers.append(number)
+        return numbers
+
+    @property
+    def names(self) -> List[str]:
+        """The tags, by their numbers."""
+        return list(self.tag_numbers)
+
+    def facts(self) -> SourceFacts:
+        """What was counted."""
+        return SourceFacts(self.seen, self.without_caption,
+                           self.empty_captions, self.broken_captions,
+                           dict(self.problems),
+                           dict(zip(self.tag_numbers, self.tag_counts)))
+
+
+class _Batch:
+    """Rows that wait to be written, by column.
+
+    Lists of lists would be looked through by the garbage collector again and
+    again, so captions and tags lie in one list each.
+    """
+
+    def __init__(self) -> None:
+        self.columns: Dict[str, list] = {name: [] for name in _SCHEMA.names}
+        self.ends: Dict[str, List[int]] = dict(captions=[0], tags=[0])
+        self.text = 0
+
+    def __len__(self) -> int:
+        return len(self.columns['id'])
+
+    def add(self, row: tuple) -> None:
+        """A row, its values in the order of the columns."""
+        for (name, column), value in zip(self.columns.items(), row):
+            if name in self.ends:
+                column += value
+                self.ends[name].append(len(column))
+            else:
+                column.append(value)
+        self.text += sum(map(len, row[_CAPTIONS]))
+
+    def arrays(self) -> pa.RecordBatch:
+        """All of it, as Arrow has it."""
+        found = []
+        for field in _SCHEMA:
+            column = self.columns[field.name]
+            if field.name in self.ends:
+                ends = pa.array(self.ends[field.name], pa.int32())
+                values = pa.array(column, field.type.value_type)
+                found.append(pa.ListArray.from_arrays(ends, values))
+            else:
+                found.append(pa.array(column, field.type))
+        return pa.record_batch(found, _SCHEMA)
+
+
+def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
+    """Write the table of a source.
+
+    Args:
+        source (str): The source, for errors.
+        raw (Iterable[dict]): Its raw samples.
+        out (Path): The table. The facts are metadata of its last batch,
+            which has no row.
+    """
+    clean = SampleCleaner(source)
+    batch = _Batch()
+    kept = 0
+    with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(file,
+                                                            _SCHEMA) as writer:
+        for row in filter(None, map(clean, raw)):
+            batch.add(row)
+            if len(batch) == _BATCH_ROWS or batch.text > _BATCH_TEXT:
+                writer.write_batch(batch.arrays())
+                kept += len(batch)
+                batch = _Batch()
+        writer.write_batch(batch.arrays())
+        if not kept + len(batch):
+            raise ValueError(
+                f'ann_file={source!r}: expected at least one image with a '
+                f'caption, got none among {clean.seen} images')
+        writer.write_batch(
+            _Batch().arrays(),
+            custom_metadata={_FACTS: json.dumps(clean.facts())})
+
+
+def make_table(source: str) -> str:
+    """The table of a source, which is made if there is none.
+
+    Args:
+        source (str): A file of one of :data:`READERS`.
+
+    Returns:
+        str: The file of the table.
+
+    Raises:
+        ValueError: If the source is of no such kind, a value in it is wrong,
+            or no image has a caption.
+    """
+    read = READERS.get(Path(source).suffix)
+    if read is None:
+        raise ValueError(
+            f'ann_file={source!r}: expected .json (COCO captions or a list), '
+            '.jsonl (JSON lines), .tar (a webdataset shard), .parquet, '
+            '.arrow, or the folder of a Hugging Face dataset')
+    return str(
+        made_once(source, 'captions.arrow',
+                  lambda out: _write_table(source, read(source), out)))
+
+
+class SourceTable:
+    """The table of one source, mapped: it pickles as the paths of its files.
+
+    Args:
+        source (str): The source.
+        file (str): Its table; see :func:`make_table`.
+        folder (str): Where the files are that a JSON names.
+        first_id (int): Added to the ids of images that have none of their
+            own.
+        classes (Sequence[str]): The vocabulary of the tags.
+        rows (str, optional): A ``.npy`` of the rows that are left.
+    """
+
+    def __init__(self,
+                 source: str,
+                 file: str,
+                 folder: str = '',
+                 first_id: int = 0,
+                 classes: Sequence[str] = (),
+                 rows: Optional[str] = None) -> None:
+        self._arguments = source, file, folder, first_id, classes, rows
+        self.source = source
+        self.folder = folder
+        self.first_id = first_id
+        # The mapping lives as long as a batch of it.
+        reader = pa.ipc.open_file(pa.memory_map(file))
+        last = reader.num_record_batches - 1
+        self._batches = [reader.get_batch(number) for number in range(last)]
+        self._ends = list(accumulate(map(len, self._batches)))
+        facts = reader.get_batch_with_custom_metadata(last).custom_metadata
+        self.facts = SourceFacts(*json.loads(facts[_FACTS]))
+        index = {name: number for number, name in enumerate(classes)}
+        #: The class of each tag by its number, -1 where it is none.
+        self.class_of = np.array(
+            [index.get(tag, -1) for tag in self.facts.tags], dtype=np.int32)
+        self._rows = None if rows is None else np.load(rows, mmap_mode='r')
+        self._shard: Optional[str] = None
+
+    def __reduce__(self) -> tuple:
+        return type(self), self._arguments
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._rows is None else len(self._rows)
+
+    def __getitem__(self, index: int) -> dict:
+        """A row as a sample; see ``ImageTextDataset``."""
+        row = index if self._rows is None else int(self._rows[index])
+        number = bisect_right(self._ends, row)
+        batch = self._batches[number]
+        found, = batch.slice(row - self._ends[number] + len(batch),
+                             1).to_pylist()
+        sample = dict(
+            img_path=found['file_name'],
+            img_id=found['id'] + (not found['own_id']) * self.first_id,
+            captions=found['captions'],
+            tags=sorted(c for c in self.class_of[found['tags']].tolist()
+                        if c >= 0))
+        for key in ('height', 'width'):
+            if found[key]:
+                sample[key] = found[key]
+        if found['shard_offset'] >= 0:
+            sample.update((key, found[key]) for key in SHARD_KEYS)
+        self._complete_paths(sample)
+        sample['image_key'] = image_key(sample['img_path'])
+        return sample
+
+    def _complete_paths(self, sample: dict) -> None:
+        """Paths as they are opened, of those that the source has."""
+        if 'shard_path' in sample and not sample['shard_path']:
+            # The source holds the image itself.
+            if self._shard is None:
+                self._shard = parquet_images(self.source) if \
+                    self.source.endswith('.parquet') else self.source
+            sample['shard_path'] = self._shard
+            sample['img_path'] = f"{self.source}/{sample['img_path']}"
+            return
+        for key in {'img_path', 'shard_path'} & set(sample):
+            sample[key] = join_path(self.folder, sample[key])
+
+    def sizes(self) -> np.ndarray:
+        """Width and height of each image, (N, 2) int64, 0 if not told."""
+        sizes = np.concatenate([
+            np.stack([b.column(key).to_numpy()
+                      for key in ('width', 'height')], 1)
+            for b in self._batches
+        ])
+        return sizes if self._rows is None else sizes[self._rows]
+
+    def filtered(self, min_size: int,
+                 wanted: Optional[Sequence[bool]]) -> 'SourceTable':
+        """The table of some of the rows.
+
+        Args:
+            min_size (int): Rows with a known side shorter than this many
+                pixels are left out.
+            wanted (Sequence[bool], optional): By class, whether a row that
+                has it as a tag stays; without it, all do.
+        """
+        classes = None if wanted is None else tuple(self._arguments[4])
+        options = repr((min_size, wanted, classes)).encode()
+        key = hashlib.sha256(options).hexdigest()[:16]
+
+        def write(out: Path) -> None:
+            with open(out, 'wb') as file:
+                np.save(file, self._find_rows(min_size, wanted))
+
+        rows = made_once(self.source, f'rows-{key}.npy', write)
+        return SourceTable(*self._arguments[:-1], str(rows))
+
+    def _find_rows(self, min_size: int,
+                   wanted: Optional[Sequence[bool]]) -> np.ndarray:
+        """The numbers of the rows that a filter leaves, int64."""
+        of_tag = None
+        if wanted is not None:
+            of_tag = np.array([*wanted, False])[self.class_of]
+        found = []
+        for end, batch in zip(self._ends, self._batches):
+            keep = np.ones(len(batch), dtype=bool)
+            for key in ('height', 'width'):
+                side = batch.column(key).to_numpy()
+                keep &= (side == 0) | (side >= min_size)
+            if of_tag is not None:
+                tags = batch.column('tags')
+                before = np.concatenate(
+                    [[0], of_tag[tags.values.to_numpy()].cumsum()])
+                offsets = tags.offsets.to_numpy()
+                keep &= before[offsets[1:]] > before[offsets[:-1]]
+            found.append(np.flatnonzero(keep) + end - len(batch))
+        return np.concatenate(found)
+
+
+class TableSamples(Rows):
+    """The rows of several tables, one after the other.
+
+    Args:
+        tables (Sequence[SourceTable]): The tables.
+    """
+
+    def __init__(self, tables: Sequence[SourceTable]) -> None:
+        self.tables = list(tables)
+        self._ends = list(accumulate(map(len, self.tables)))
+        super().__init__(self._ends[-1])
+
+    def row(self, number: int) -> Dict[str, Any]:
+        place = bisect_right(self._ends, number)
+        table = self.tables[place]
+        return table[number - self._ends[place] + len(table)]
+
+    def all_sizes(self) -> np.ndarray:
+        return np.concatenate([table.sizes() for table in self.tables])
