@@ -4,7 +4,10 @@ from typing import Sequence
 
 from mmengine.config import Config, ConfigDict
 
-from mmdet_clim.models.families.text_conditioned import text_family
+from mmdet_clim.models.families.text_conditioned import (
+    TextConditionedFamily,
+    text_family,
+)
 from mmdet_clim.registry import MODELS
 
 # As configs/grounding: a caption tells of a whole tile, and has some ten
@@ -48,6 +51,13 @@ def reads_prompts(cfg: Config) -> bool:
     return text_family(detector_type(cfg)) is not None
 
 
+def _family(cfg: Config) -> TextConditionedFamily:
+    """That of a config whose detector reads its classes."""
+    family = text_family(detector_type(cfg))
+    assert family is not None
+    return family
+
+
 def set_prompts(cfg: Config, vocabulary: dict, boxed: bool) -> None:
     """Have the data sets of a grounding detector tell it their classes.
 
@@ -77,7 +87,7 @@ def set_prompts(cfg: Config, vocabulary: dict, boxed: bool) -> None:
                 vocabulary=vocabulary,
                 num_negatives=None if few else PROMPT_NAMES))
         dataset.pipeline = pipeline
-    text_family(detector_type(cfg)).complete(cfg.model)
+    _family(cfg).complete(cfg.model)
 
 
 def grounding_objectives(cfg: Config, vocabulary: dict) -> dict:
@@ -90,7 +100,7 @@ def grounding_objectives(cfg: Config, vocabulary: dict) -> dict:
     Returns:
         dict: Name to config of an objective.
     """
-    by_text = 'text' in text_family(detector_type(cfg)).matches
+    by_text = 'text' in _family(cfg).matches
     return dict(
         caption=dict(
             type='mmdet_clim.GroundingObjective',

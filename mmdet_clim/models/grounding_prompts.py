@@ -69,7 +69,8 @@ def pack_phrases(phrases: Sequence[str], count_tokens: Callable[[str], int],
     # The separator's and each phrase's are asked for more than once.
     count_tokens = lru_cache(maxsize=None)(count_tokens)
     room = limit - NUM_SPECIAL_TOKENS
-    prompts, used = [], room
+    prompts: List[GroundingPrompt] = []
+    used = room
     for index, phrase in enumerate(phrases):
         if not count_tokens(phrase):
             continue
@@ -89,7 +90,8 @@ def _pieces(phrase: str, count_tokens: Callable[[str], int], room: int):
     if length <= room:
         yield phrase, length
         return
-    piece, used = [], end
+    piece: List[str] = []
+    used = end
     for word in phrase.split():
         for part in _parts(word, count_tokens, room - end):
             length = count_tokens(part)

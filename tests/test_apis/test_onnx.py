@@ -561,3 +561,43 @@ def test_detections_are_compared_class_by_class(tools):
         boxes=np.array([[0., 0, 4, 4], [5., 5, 9, 9], [1, 1, 2, 2]]),
         scores=np.array([.6, .5, .4]))
     assert apart(dict(more), dict(expected, scores=[.6, .5])) == (0, 0)
+
+
+def test_least_scores_of_the_classes(tools, tmp_path, monkeypatch, capsys):
+    """What stands beside the graph, unless a score is given."""
+    run_onnx = tools['run_onnx']
+    model = tmp_path / 'model.onnx'
+    assert run_onnx.read_thresholds(model) == {}
+    for name in ('model.onnx', 'names.npz', 'image.npy'):
+        (tmp_path / name).touch()
+    found = dict(
+        boxes=np.arange(16.).reshape(4, 4),
+        scores=np.array([.9, .8, .5, .2]),
+        names=['cat', 'dog', 'cat', 'bus'])
+    monkeypatch.setattr(run_onnx, 'OnnxRunner', lambda file: lambda *_: found)
+    monkeypatch.setattr(run_onnx, 'read_embeddings', lambda file: ([], None))
+    monkeypatch.setattr(run_onnx, 'read_image', lambda file: None)
+
+    def printed(*options):
+        words = [
+            'run_onnx.py', model, tmp_path / 'names.npz',
+            tmp_path / 'image.npy', *options
+        ]
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+        run_onnx.main()
+        out = json.loads(capsys.readouterr().out)
+        return list(zip(out['names'], out['scores'], out['boxes']))
+
+    rows = list(zip(found['names'], found['scores'], found['boxes'].tolist()))
+    assert printed() == rows[:3]
+    thresholds = tmp_path / 'thresholds.json'
+    thresholds.write_text(
+        '{"cat": {"threshold": 0.9}, "bus": {"threshold": 0.1}, '
+        '"dog": {"threshold": null}}')
+    assert printed() == [rows[0], rows[1], rows[3]]
+    assert printed('--score-thr', '0.6') == rows[:2]
+    for wrong in ('[]', '{"cat": 1}', '{"cat": {}}', 'cat',
+                  '{"cat": {"threshold": 2}}', '{"cat": {"threshold": NaN}}'):
+        thresholds.write_text(wrong)
+        with pytest.raises(ValueError, match='thresholds.json: '):
+            run_onnx.read_thresholds(model)
