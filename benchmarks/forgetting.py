@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--choice', type=Path, required=True)
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument(
-        '--detector',
+        '--config',
         type=Path,
         default=CONFIGS / 'faster-rcnn_r18-c4_256_base.py')
     parser.add_argument(
@@ -114,7 +114,7 @@ class Benchmark:
         args.out.mkdir(parents=True, exist_ok=True)
         self.names = args.out / 'names.txt'
         self.names.write_text('\n'.join(NOVEL_CLASSES))
-        cfg = Config.fromfile(args.detector)
+        cfg = Config.fromfile(args.config)
         data = OwnData(args.data / CAPTIONS, args.data / 'captioned2017',
                        list(NOVEL_CLASSES))
         old = words_to_keep(None, cfg)
@@ -135,7 +135,7 @@ class Benchmark:
         work_dir = args.out / f'{means}_seed{seed}'
         self._share_replay(means, work_dir)
         Finetuning(
-            detector=args.detector,
+            config=args.config,
             checkpoint=args.checkpoint,
             images=args.data / 'captioned2017',
             captions=args.data / CAPTIONS,

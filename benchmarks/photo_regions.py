@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mmdet_clim.datasets import OVCocoDataset, build_vocabulary
 from mmdet_clim.datasets.image_files import read_image_file
@@ -40,6 +39,7 @@ from mmdet_clim.models.text_encoders import (
     build_text_encoder,
     encode_classes,
 )
+from mmdet_clim.progress import track
 from mmdet_clim.registry import MODELS
 
 CONFIG = Path(__file__).parents[1] / 'configs/coco_small/lite0_clim.py'
@@ -120,7 +120,7 @@ def collect(tower: ImageTower, root: Path) -> Dict:
     boxes = RandomBoxes(BOXES_PER_IMAGE)
     torch.manual_seed(0)
     vectors, of_boxes, crops, whose = [], [], [], []
-    for number, entry in enumerate(tqdm(entries, 'photographs')):
+    for number, entry in enumerate(track(entries, 'photographs')):
         image = collector.read(entry)
         sizes.append(tuple(image.shape[1:]))
         frame = collector.frame(image)[None]
@@ -144,7 +144,7 @@ def collect(tower: ImageTower, root: Path) -> Dict:
     for side, count in MOSAICS.items():
         tiles, members = [], []
         make = BatchMosaic(((side, side), ))
-        for _ in tqdm(range(count), f'mosaics of {side}x{side}'):
+        for _ in track(range(count), f'mosaics of {side}x{side}'):
             chosen = [rng.randrange(len(entries)) for _ in range(side**2)]
             images = torch.cat([captioned[i] for i in chosen]).float()
             tiles.append(
@@ -162,7 +162,7 @@ def collect_large(tower: ImageTower, root: Path) -> Dict:
     entries = _read(root, 'captions_train2017_tags.json')['images']
     rng = random.Random(1)
     tiles, members = [], []
-    for _ in tqdm(range(LARGE_MOSAICS), 'large mosaics of 2x2'):
+    for _ in track(range(LARGE_MOSAICS), 'large mosaics of 2x2'):
         chosen = [rng.randrange(len(entries)) for _ in range(4)]
         images = [collector.read(entries[i]) for i in chosen]
         above, below = (
@@ -199,7 +199,7 @@ def _evaluation(collector: Collector, root: Path) -> Dict:
         if not box.get('iscrowd'):
             of_image.setdefault(box['image_id'], []).append(box)
     vectors, labels, images = [], [], []
-    for entry in tqdm(content['images'], 'evaluation photographs'):
+    for entry in track(content['images'], 'evaluation photographs'):
         boxes = of_image.get(entry['id'], [])
         if not boxes:
             continue

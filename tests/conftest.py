@@ -251,6 +251,8 @@ def _run_script(path, args, log, env) -> None:
             kind._instance_dict = OrderedDict()
         # MMEngine formats every config that it logs, which takes seconds.
         yapf_api.FormatCode = config_module.FormatCode = _unformatted
+        # Python puts the folder of a script first.
+        sys.path.insert(0, str(Path(path).parent))
         try:
             runpy.run_path(str(path), run_name='__main__')
         except SystemExit as stop:

@@ -141,6 +141,18 @@ def test_the_command(capsys, monkeypatch):
     run_command(lambda: None)
 
 
+def test_ctrl_c(capsys):
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(interrupted)
+    # As a shell has it; nothing but one line is printed.
+    assert stop.value.code == 130
+    assert capsys.readouterr() == ('', 'interrupted\n')
+
+
 def test_packages_that_are_not_installed():
 
     def needs(name):

@@ -5,9 +5,12 @@ import ast
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmdet_clim import __version__
@@ -167,6 +170,53 @@ def test_old_names_of_options(capsys, words, out, inputs, warned):
     assert '--out ' not in renamed_parser().format_help()
 
 
+def test_the_old_name_of_a_detector_s_config(repository, monkeypatch, capsys,
+                                             tmp_path):
+    for name in ('a.py', 'a.pth', 'names.txt'):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    tool = runpy.run_path(str(repository / 'tools' / 'finetune.py'))
+    words = [
+        '--checkpoint', tmp_path / 'a.pth', '--images', tmp_path,
+        '--vocabulary', tmp_path / 'names.txt'
+    ]
+    for name in ('--config', '--detector'):
+        args = tool['parse_args'](
+            [str(word) for word in (name, tmp_path / 'a.py', *words)])
+        assert args.config == tmp_path / 'a.py'
+    warning, = capsys.readouterr().err.splitlines()
+    assert 'warning: --detector is called --config now' in warning
+    with pytest.raises(SystemExit):
+        tool['parse_args']([str(word) for word in words])
+    assert '--config' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('word, expected', [
+    ('mmdet_clim::openmoji/demo_clim.py', 'mmdet_clim/.mim/configs/openmoji/'
+     'demo_clim.py'),
+    ('--config=mmdet_clim::openmoji/demo_clim.py',
+     'mmdet_clim/.mim/configs/openmoji/demo_clim.py'),
+    ('mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
+     'mmdet/.mim/configs/rtmdet/rtmdet_s_8xb32-300e_coco.py'),
+    ('mmdet_clim::openmoji/none.py', None),
+    ('mmdet_clim::', None),
+    ('no_such_package::a.py', None),
+    ('json::a.py', None),
+    ('a.b::c.py', None),
+    ('::', None),
+    ('a red car', None),
+])
+def test_files_of_packages(word, expected):
+    parser = Parser(prog='tool')
+    parser.add_argument('--config')
+    words = [word] if word.startswith('--') else ['--config', word]
+    found = parser.parse_args(words).config
+    if expected is None:
+        assert found == word
+    else:
+        assert found.endswith(expected) and Path(found).is_file()
+
+
 def test_a_missing_option_is_asked_for_by_its_new_name(capsys):
     with pytest.raises(SystemExit) as stop:
         renamed_parser().parse_args([])
@@ -178,7 +228,8 @@ def test_one_name_per_idea(repository):
     """No tool offers a second name for what STYLE.md has one name for."""
     others = {
         '--classes', '--ckpt', '--cfg', '--output-dir', '--outdir',
-        '--num-workers', '--random-seed', '--load-from', '--gpu'
+        '--num-workers', '--random-seed', '--load-from', '--gpu', '--detector',
+        '--num-images'
     }
     for path in (repository / 'tools').rglob('*.py'):
         names = {
@@ -191,6 +242,56 @@ def test_one_name_per_idea(repository):
         assert not names & others, path
         # --out is a file, --out-dir a folder; not both for one thing.
         assert not {'--out', '--out-dir'} <= names, path
+
+
+#: Commands that print no result: why.
+WITHOUT_JSON = dict(
+    train='a run logs to its work dir, as JSON lines',
+    app='a service',
+    demo='table.json',
+    onnx='prints JSON as it is',
+    config='prints Python',
+    mosaics='pictures',
+    maps='pictures',
+    nearest='nearest.json',
+    detections='pictures')
+
+
+def test_results_are_printed_for_programs_too():
+    for words, command in commands():
+        text = script_of(command).read_text()
+        assert ('add_json(parser)' in text) != (words[-1]
+                                                in WITHOUT_JSON), words
+
+
+def test_a_result_as_json(capsys):
+    parser = argparse.ArgumentParser()
+    options.add_json(parser)
+    result = dict(file=Path('a/b'), mean=np.float32(.5), of=[np.int64(3)])
+    options.print_result(parser.parse_args(['--json']), result, 'text')
+    printed = capsys.readouterr().out
+    assert printed == '{"file": "a/b", "mean": 0.5, "of": [3]}\n'
+    options.print_result(parser.parse_args([]), result, 'text')
+    options.print_result(parser.parse_args([]), result)
+    assert capsys.readouterr().out == 'text\n'
+
+
+def test_mistakes_have_one_form(repository):
+    """``sys.exit`` of a text is status 1 and begins as docs/ says."""
+    for folder in ('tools', 'mmdet_clim'):
+        for path in (repository / folder).rglob('*.py'):
+            if 'misc' in path.parts:
+                # The set-up has a log and lines of its own.
+                continue
+            for call in ast.walk(ast.parse(path.read_text())):
+                if not (isinstance(call, ast.Call)
+                        and ast.unparse(call.func) == 'sys.exit'):
+                    continue
+                word = call.args[0]
+                if isinstance(word, ast.JoinedStr):
+                    word = word.values[0]
+                if isinstance(getattr(word, 'value', None), str):
+                    assert word.value.startswith('error: '), path
 
 
 def test_choices_of_the_help_are_those_of_the_package(repository):

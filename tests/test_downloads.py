@@ -2,6 +2,7 @@
 """Downloads, from a server of this process."""
 import hashlib
 import importlib.util
+import json
 import socket
 import threading
 import zipfile
@@ -211,6 +212,15 @@ def test_the_tool(tool, tmp_path, monkeypatch, capsys):
     assert 'is there, no checksum' in printed and '1 files' in printed
     tool.main(['cc3m', '--out-dir', str(out)])
     assert f'--output_folder {out}/cc3m ' in capsys.readouterr().out
+    tool.main(['coco', '--out-dir', str(out), '--json'])
+    printed, = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed['name'] == 'coco' and printed['licence'] == 'none'
+    assert printed['files'] == [
+        dict(path=f'{out}/coco/set.zip', fetched=False, checked=False)
+    ]
+    tool.main(['--list', 'glip_atss_swin-t_a', '--json'])
+    listed = json.loads(capsys.readouterr().out)
+    assert 'glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365' in listed
     tool.main(['--list', 'glip_atss_swin-t_a'])
     assert 'glip_atss_swin-t_a_fpn' in capsys.readouterr().out
     for words in ([], ['coco', '--list']):

@@ -37,11 +37,20 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='file, folder of `clim share`, or hf://USER/NAME, which is '
         f"downloaded (default: the demo's, in {DEMO_RUN})")
     parser.add_argument(
+        '--before',
+        metavar='CHECKPOINT',
+        help='an earlier state of the detector, whose boxes and maps are '
+        'shown beside its own')
+    parser.add_argument(
+        '--before-config',
+        metavar='CONFIG',
+        help='of --before (default: --config, or the one in it)')
+    parser.add_argument(
         '--score-thr',
         type=float,
-        default=0.3,
-        help='where the slider of the least score stands at first '
-        '(%(default)s)')
+        help='where the slider of the least score stands at first, for all '
+        'words (default: 0.3, for those that have no least score in the '
+        'thresholds.json that `finetune` leaves beside CHECKPOINT)')
     parser.add_argument(
         '--host',
         default='127.0.0.1',
@@ -63,7 +72,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--device', type=device_name, help='such as cuda:0 or cpu')
     args = parser.parse_args(argv)
-    if not 0 <= args.score_thr <= 1:
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
     if not 0 < args.port < 2**16:
         parser.error(f'--port: expected 1 to 65535, got {args.port}')
@@ -87,9 +96,13 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         if args.checkpoint is None:
             parser.error(f'--checkpoint: there is none in {DEMO_RUN}; '
                          '`make demo` trains it, or give another')
-    elif not (args.checkpoint.startswith('hf://')
-              or Path(args.checkpoint).exists()):
-        parser.error(f'--checkpoint: {args.checkpoint} does not exist')
+    if args.before_config is not None and args.before is None:
+        parser.error('--before-config: expected --before beside it')
+    for name in ('checkpoint', 'before'):
+        file = vars(args)[name]
+        if not (file is None or file.startswith('hf://')
+                or Path(file).exists()):
+            parser.error(f'--{name}: {file} does not exist')
     return args
 
 
@@ -129,15 +142,23 @@ def main(argv: Optional[List[str]] = None) -> None:
         from mmdet_clim.apis import WordFinder
         from mmdet_clim.apis.page import build_page, serve
         from mmdet_clim.apis.sharing import load_detector
-        find = WordFinder(
-            load_detector(
-                args.config,
-                args.checkpoint,
-                device=args.device,
-                show_progress=False))
+
+        def finder(config: Optional[str], checkpoint: str) -> WordFinder:
+            return WordFinder(
+                load_detector(
+                    config,
+                    checkpoint,
+                    thresholds=args.score_thr,
+                    device=args.device,
+                    show_progress=False))
+
+        find = finder(args.config, args.checkpoint)
+        before, model = None, args.checkpoint
+        if args.before is not None:
+            before = finder(args.before_config or args.config, args.before)
+            model += f', before: {args.before}'
         serve(
-            build_page(find, args.checkpoint,
-                       args.score_thr), args.host, args.port,
+            build_page(find, model, before), args.host, args.port,
             [*_names_of(args.host), *args.allowed_host], args.password)
 
 

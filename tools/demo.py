@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
-from mmdet_clim_cli.mistakes import is_mistake, one_line
+from mmdet_clim_cli.mistakes import INTERRUPTED, is_mistake, one_line
 from mmdet_clim_cli.options import Parser, key_value
 
 # Whatever takes seconds to import is imported where it is needed: for --help,
@@ -423,9 +423,10 @@ def main() -> None:
         mistakes = (OSError, RuntimeError, ValueError)
         if not isinstance(error, mistakes) and not is_mistake(error):
             raise
-        sys.exit(f'demo: {one_line(error)}')
+        sys.exit(f'error: {one_line(error)}')
     except KeyboardInterrupt:
-        sys.exit('demo: stopped; the same command goes on from here')
+        print('stopped; the same command goes on from here', file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser
+from mmdet_clim_cli.options import Parser, add_json, print_result
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -40,6 +40,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--out-dir',
         type=Path,
         help='(default: data for data sets, checkpoints for weights)')
+    add_json(parser)
     args = parser.parse_args(argv)
     if bool(args.names) == (args.list is not None):
         parser.error('expected names, or --list')
@@ -78,8 +79,13 @@ def unpack(archive: Path, folder: Path) -> int:
     return written
 
 
-def download(name: str, out_dir: Optional[Path]) -> None:
-    """Fetch what has a name, and say what to do with it."""
+def download(name: str, out_dir: Optional[Path]) -> dict:
+    """Fetch what has a name, and say what to do with it.
+
+    Returns:
+        dict: ``name``, ``licence`` and ``files``: of each its path, whether it
+        was fetched now, and whether its checksum was compared.
+    """
     from mmdet_clim.downloads import DATASETS, fetch, find_published
     found = find_published(name)
     folder = out_dir or Path('data' if found.name in
@@ -88,20 +94,23 @@ def download(name: str, out_dir: Optional[Path]) -> None:
     print(f'{found.name}: licence: {found.licence}')
     if found.advice:
         print(found.advice.format(folder=folder))
+    files = []
     for url in found.urls:
         path = folder / url.rpartition('/')[2]
         fresh = fetch(url, path, found.digest(url))
+        checked = bool(found.digest(url))
+        files.append(dict(path=path, fetched=fresh, checked=checked))
         print(f'{path}: {"fetched" if fresh else "is there"}' +
-              ('' if found.digest(url) else ', no checksum is published'))
+              ('' if checked else ', no checksum is published'))
         if path.suffix == '.zip':
-            print(f'{folder}: {unpack(path, folder)} files '
-                  'unpacked')
+            print(f'{folder}: {unpack(path, folder)} files unpacked')
         elif found.config is not None:
-            print(f'python tools/finetune.py --detector '
+            print(f'python tools/finetune.py --config '
                   f'{os.path.relpath(found.config)} --checkpoint {path} ...')
         elif found.name.startswith('detic'):
             print(f'python tools/checkpoints/convert_published.py {path} '
                   'converted.pth --config ...')
+    return dict(name=found.name, licence=found.licence, files=files)
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -113,9 +122,10 @@ def main(argv: Optional[List[str]] = None) -> None:
         names = names_with(args.list)
         if not names:
             sys.exit(f'error: --list: no name with {args.list!r}')
-        print('\n'.join(names))
-    for name in args.names:
-        download(name, args.out_dir)
+        print_result(args, names, '\n'.join(names))
+        return
+    fetched = [download(name, args.out_dir) for name in args.names]
+    print_result(args, fetched)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, List, Optional, Tuple
 import numpy as np
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser
+from mmdet_clim_cli.options import Parser, add_json, print_result
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         default=[],
         metavar='IMAGE',
         help='compare PyTorch and onnxruntime on these')
+    add_json(parser)
     args = parser.parse_args(argv)
     if args.out.suffix != '.onnx':
         parser.error(f'--out: expected a name in .onnx, got {args.out}')
@@ -102,25 +103,30 @@ def _farthest(these: dict, those: dict) -> Tuple[float, float]:
 
 
 def compare(find: CLIMInferencer, file: Path, embeddings: Path,
-            images: List[str]) -> bool:
-    """Print how far apart the detections of both are.
+            images: List[str]) -> List[dict]:
+    """How far apart the detections of both are.
 
     Returns:
-        bool: Whether that is at most ``MOST_APART`` on every image.
+        list[dict]: Of each image its file (``image``), how many
+        ``detections`` there are, and by how many ``pixels`` and how much
+        ``score`` they differ at most.
     """
     run = OnnxRunner(file)
     names, vectors = read_embeddings(embeddings)
-    near = True
+    found_apart = []
     for path in images:
         # Each side reads the file by itself.
         expected = find(path)['predictions'][0]
         expected['boxes'] = expected['bboxes']
         found = run(read_image(Path(path)), names, vectors)
         pixels, scores = apart(expected, found)
-        print(f'{path}: {len(expected["names"])} detections, apart by at most '
-              f'{pixels:.4f} pixels and {scores:.6f} of the score')
-        near = near and pixels <= MOST_APART[0] and scores <= MOST_APART[1]
-    return near
+        found_apart.append(
+            dict(
+                image=path,
+                detections=len(expected['names']),
+                pixels=pixels,
+                score=scores))
+    return found_apart
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -131,9 +137,23 @@ def main(argv: Optional[List[str]] = None) -> None:
         args.config, args.checkpoint, device='cpu', show_progress=False)
     embeddings = write_onnx(find.model, find.cfg, args.out, args.scale)
     names, _ = read_embeddings(embeddings)
-    print(f'{args.out}, {embeddings}: {len(names)} classes')
-    if not compare(find, args.out, embeddings, args.check):
-        sys.exit('export_onnx: expected detections at most '
+    compared = compare(find, args.out, embeddings, args.check)
+    lines = [f'{args.out}, {embeddings}: {len(names)} classes']
+    lines += [
+        f'{of["image"]}: {of["detections"]} detections, apart by at most '
+        f'{of["pixels"]:.4f} pixels and {of["score"]:.6f} of the score'
+        for of in compared
+    ]
+    print_result(
+        args,
+        dict(
+            model=args.out,
+            embeddings=embeddings,
+            classes=len(names),
+            compared=compared), '\n'.join(lines))
+    if any(of['pixels'] > MOST_APART[0] or of['score'] > MOST_APART[1]
+           for of in compared):
+        sys.exit('error: expected detections at most '
                  f'{MOST_APART[0]:g} pixel and {MOST_APART[1]:g} of the score '
                  'apart')
 

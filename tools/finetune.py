@@ -6,7 +6,7 @@ WORK_DIR/detector.py and detector.pth, which plain mmdet loads (with
 `custom_imports` of mmdet_clim), and evaluates them where there are boxes to
 evaluate on. The same command again goes on where a stopped run was.
 
-    python tools/finetune.py --detector CONFIG --checkpoint F \
+    python tools/finetune.py --config CONFIG --checkpoint F \
         --images photos --captions captions.csv --vocabulary names.txt
 """
 import argparse
@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import KeyValues, Parser, key_value
+from mmdet_clim_cli.options import (
+    KeyValues,
+    Parser,
+    add_json,
+    key_value,
+    print_result,
+)
 
 # Of mmdet_clim.engine.finetune_leaves, which takes seconds to import.
 LEAVES = ('safetensors', 'labels', 'onnx', 'report')
@@ -26,9 +32,11 @@ LEAVES = ('safetensors', 'labels', 'onnx', 'report')
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
+        renamed={'--detector': '--config'},
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--detector', type=Path, required=True, help='config')
+    parser.add_argument(
+        '--config', type=Path, required=True, help='of the detector')
     parser.add_argument('--checkpoint', type=Path, required=True)
     parser.add_argument(
         '--images', type=Path, required=True, help='folder of the images')
@@ -163,8 +171,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='what to leave beside the detector: its weights as safetensors, '
         'boxes of your images for a labelling tool, a graph for ONNX, a '
         'report (default: all)')
+    add_json(parser)
     args = parser.parse_args(argv)
-    for key in ('detector', 'checkpoint', 'images', 'captions', 'vocabulary',
+    for key in ('config', 'checkpoint', 'images', 'captions', 'vocabulary',
                 'synonyms', 'boxes', 'val_boxes', 'box_images', 'val_images',
                 'examples', 'example_images'):
         path = vars(args)[key]
@@ -298,11 +307,18 @@ def check_device(name: Optional[str]) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Prepare, train, leave a plain detector, and evaluate it."""
-    options = vars(args)
+    options = dict(vars(args))
+    del options['json']
     os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank')))
     check_device(options.pop('device'))
+    from mmengine.dist import is_main_process
+
     from mmdet_clim.engine.finetune_run import Finetuning
-    Finetuning(**options).run()
+    run = Finetuning(**options)
+    run.run()
+    if is_main_process():
+        # The log has it for people.
+        print_result(args, run.result())
 
 
 if __name__ == '__main__':

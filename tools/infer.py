@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, Dict, List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, device_name
+from mmdet_clim_cli.options import Parser, add_json, device_name, print_result
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument(
         '--device', type=device_name, help='such as cuda:0 or cpu')
+    add_json(parser)
     args = parser.parse_args(argv)
     from mmdet_clim.apis.inferencer import check_file_names
     from mmdet_clim.datasets.vocabulary import vocabulary_of_words
@@ -111,38 +112,51 @@ def main(argv: Optional[List[str]] = None) -> None:
         args.config,
         args.checkpoint,
         vocabulary=args.vocabulary,
-        thresholds=None if args.score_thr is None else {},
+        thresholds=args.score_thr,
         device=args.device)
     options = dict(texts=args.texts, custom_entities=args.custom_entities)
+    images: Dict[str, list] = {}
+    videos: Dict[str, list] = {}
     for path in args.inputs:
         if path.lower().endswith(VIDEO_SUFFIXES):
-            _video(find, Path(path), args, options)
+            frames = _video(find, Path(path), args, options)
+            videos[path] = [_best(find, of) for of in frames]
         else:
-            find(
+            found = find(
                 path,
                 batch_size=args.batch_size,
-                pred_score_thr=args.score_thr,
                 out_dir=str(args.out_dir),
                 no_save_vis=args.no_save_vis,
                 no_save_pred=args.no_save_pred,
-                **options)
-    print(args.out_dir)
+                **options)['predictions']
+            images.update((of['img_path'], _best(find, of)) for of in found)
+    print_result(args,
+                 dict(out_dir=args.out_dir, images=images,
+                      videos=videos), args.out_dir)
+
+
+def _best(find: CLIMInferencer, found: dict) -> List[dict]:
+    """The boxes that are drawn."""
+    return [
+        dict(name=name, score=score, bbox=box) for name, score, box in zip(
+            found['names'], found['scores'], found['bboxes'])
+        if score >= find.least_score(name)
+    ]
 
 
 def _video(find: CLIMInferencer, path: Path, args: argparse.Namespace,
-           options: dict) -> None:
+           options: dict) -> List[dict]:
+    """The predictions of each frame, which are written if they are to be."""
     found = find.video(
-        path,
-        None if args.no_save_vis else args.out_dir / 'vis' /
-        f'{path.stem}.mp4',
-        pred_score_thr=args.score_thr,
-        **options)
+        path, None if args.no_save_vis else args.out_dir / 'vis' /
+        f'{path.stem}.mp4', **options)
     if args.no_save_pred:
-        return
+        return found
     from mmdet_clim.datasets.preparation.files import write_json
     file = args.out_dir / 'preds' / f'{path.stem}.json'
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, found)
+    return found
 
 
 if __name__ == '__main__':

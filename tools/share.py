@@ -10,10 +10,10 @@ nothing of it. With --push it is uploaded too, privately unless --public.
 """
 import argparse
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser
+from mmdet_clim_cli.options import Parser, add_json, print_result
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -43,6 +43,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--public',
         action='store_true',
         help='where the repository is new, let everyone see it')
+    add_json(parser)
     args = parser.parse_args(argv)
     if args.checkpoint is None and args.push is None:
         parser.error('give --checkpoint, --push or both')
@@ -61,6 +62,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     # They take seconds to import.
     from mmdet_clim.apis import push_to_hub, save_pretrained
     from mmdet_clim.datasets.vocabulary import vocabulary_of_words
+    made: Dict[str, Any] = {}
     if args.checkpoint is not None:
         save_pretrained(
             args.out_dir,
@@ -70,9 +72,11 @@ def main(argv: Optional[List[str]] = None) -> None:
             and vocabulary_of_words(args.vocabulary),
             name=args.push and args.push.rpartition('/')[2],
             licence=args.licence)
-        print(args.out_dir)
+        made['folder'] = args.out_dir
     if args.push is not None:
-        print(push_to_hub(args.out_dir, args.push, private=not args.public))
+        made['address'] = push_to_hub(
+            args.out_dir, args.push, private=not args.public)
+    print_result(args, made, '\n'.join(map(str, made.values())))
 
 
 if __name__ == '__main__':

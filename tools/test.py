@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_cfg_options, add_launcher
+from mmdet_clim_cli.options import (
+    Parser,
+    add_cfg_options,
+    add_json,
+    add_launcher,
+    print_result,
+)
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -45,10 +50,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='seconds that --show shows an image')
     add_cfg_options(parser)
     add_launcher(parser)
-    parser.add_argument(
-        '--json',
-        action='store_true',
-        help='print the metrics as one line of JSON at the end')
+    add_json(parser)
     args = parser.parse_args(argv)
     if (args.checkpoint is None) == (args.checkpoint_option is None):
         parser.error('give one checkpoint, as CONFIG CHECKPOINT or as '
@@ -103,8 +105,8 @@ def main(argv: Optional[List[str]] = None) -> None:
             runner.test_evaluator.metrics.append(
                 DumpDetResults(out_file_path=args.out))
         metrics = runner.test()
-    if args.json:
-        print(json.dumps(metrics, default=float))
+    # MMEngine has logged them for people.
+    print_result(args, metrics)
 
 
 if __name__ == '__main__':

@@ -32,7 +32,6 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from mmengine.visualization import Visualizer
-from rich.progress import track
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.caption_sources import IMAGE_SUFFIXES
@@ -50,6 +49,7 @@ from mmdet_clim.evaluation.class_thresholds import (
 )
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.progress import track
 from mmdet_clim.visualization import detector_responses, own_reader
 
 from .vocabulary import (
@@ -122,12 +122,13 @@ class CLIMInferencer(DetInferencer):
             :func:`~mmdet_clim.datasets.build_vocabulary` reads. None keeps
             those of the config.
         device (str, optional): None takes an accelerator if there is one.
-        thresholds (dict[str, float], optional): Least scores of boxes that
-            are shown, by class name, for calls that name no
-            ``pred_score_thr``. None reads those that a fine-tuning left
-            beside the checkpoint in ``thresholds.json``, if it did. Classes
-            without one have 0.3.
-        show_progress (bool): Whether to draw a progress bar.
+        thresholds (dict[str, float] or float, optional): Least scores of
+            boxes that are shown, by class name or of all classes, for calls
+            that name no ``pred_score_thr``. None reads those that a
+            fine-tuning left beside the checkpoint in ``thresholds.json``, if
+            it did. Classes without one have 0.3.
+        show_progress (bool): Whether to draw a progress bar, where standard
+            error is a terminal.
         **kwargs: The other arguments of ``DetInferencer``.
 
     Raises:
@@ -144,14 +145,13 @@ class CLIMInferencer(DetInferencer):
     """
 
     palette: Any
-    show_progress: bool
 
     def __init__(self,
                  model: Union[str, Path, Config, None] = None,
                  weights: Optional[str] = None,
                  vocabulary: Any = None,
                  device: Optional[str] = None,
-                 thresholds: Optional[Mapping[str, float]] = None,
+                 thresholds: Union[Mapping[str, float], float, None] = None,
                  show_progress: bool = True,
                  **kwargs) -> None:
         if thresholds is None and weights is not None:
@@ -160,6 +160,10 @@ class CLIMInferencer(DetInferencer):
                 print_log(
                     f'{Path(weights).with_name(THRESHOLDS)}: the least scores '
                     f'of {len(thresholds)} classes', 'current')
+        #: Of boxes of the classes without one in `thresholds`.
+        self.score = SCORE
+        if isinstance(thresholds, (int, float)):
+            self.score, thresholds = thresholds, {}
         self.thresholds = {
             compared_name(name): value
             for name, value in (thresholds or {}).items()
@@ -173,8 +177,9 @@ class CLIMInferencer(DetInferencer):
             check_parts(model, source, ('model', 'test_dataloader'))
         if model is None and weights is not None:
             model = config_of(None, weights)
-        super().__init__(
-            model, weights, device, show_progress=show_progress, **kwargs)
+        super().__init__(model, weights, device, show_progress=False, **kwargs)
+        # mmdet's own bar knows no total, and is drawn into files too.
+        self._draws_bar = show_progress
         self._in_folder = False
         self._reader: Optional[BaseRegionReader] = None
         if vocabulary is not None:
@@ -300,17 +305,13 @@ class CLIMInferencer(DetInferencer):
             ValueError: If not one frame can be read, or the frames are too
                 large.
         """
-        frames = _frames_of(path)
+        frames = frames_of(path)
         writer = None
         predictions = []
         # One bar of all frames, and none of each.
-        shown, self.show_progress = self.show_progress, False
+        shown, self._draws_bar = self._draws_bar, False
         try:
-            for frame in track(
-                    frames,
-                    description='Inference',
-                    total=max(frames.frame_cnt, 0),
-                    disable=not shown):
+            for frame in _tracked(shown, frames, max(frames.frame_cnt, 0)):
                 found = self(
                     frame,
                     return_vis=out_file is not None,
@@ -321,7 +322,7 @@ class CLIMInferencer(DetInferencer):
                 predictions += found['predictions']
                 if out_file is not None:
                     image = found['visualization'][0]
-                    writer = writer or _VideoFile(
+                    writer = writer or VideoFile(
                         Path(out_file), frames.fps, image)
                     writer.write(image)
         except BaseException:
@@ -329,7 +330,7 @@ class CLIMInferencer(DetInferencer):
                 writer.discard()
             raise
         finally:
-            self.show_progress = shown
+            self._draws_bar = shown
         if writer is not None:
             writer.finish()
         if not predictions:
@@ -418,7 +419,7 @@ class CLIMInferencer(DetInferencer):
         if chunk_size < 1:
             raise ValueError(
                 f'batch_size: expected at least 1, got {chunk_size}')
-        prepared = self._prepared(inputs)
+        prepared = self._prepared(_tracked(self._draws_bar, inputs))
         while True:
             batch = list(islice(prepared, chunk_size))
             if not batch:
@@ -509,7 +510,7 @@ class CLIMInferencer(DetInferencer):
         Args:
             name (str): Of the class.
         """
-        return self.thresholds.get(compared_name(name), SCORE)
+        return self.thresholds.get(compared_name(name), self.score)
 
     def _shown(self, pred: DetDataSample,
                least: Optional[float]) -> DetDataSample:
@@ -646,8 +647,23 @@ def config_of(config: Union[str, Path, Config, None],
     return cfg
 
 
-def _frames_of(path: Union[str, Path]) -> mmcv.VideoReader:
-    """The frames of a video, if they are no larger than images may be."""
+def _tracked(shown: bool,
+             inputs: Iterable,
+             total: Optional[int] = None) -> Iterable:
+    """The inputs, with a bar where one is wanted."""
+    return track(inputs, 'inference', total) if shown else inputs
+
+
+def frames_of(path: Union[str, Path]) -> mmcv.VideoReader:
+    """The frames of a video, if they are no larger than images may be.
+
+    Args:
+        path (str or Path): The video.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no regular file, or the frames are too large.
+    """
     with open_regular(path):
         frames = mmcv.VideoReader(str(path))
     if frames.width * frames.height > MAX_PIXELS:
@@ -657,16 +673,27 @@ def _frames_of(path: Union[str, Path]) -> mmcv.VideoReader:
     return frames
 
 
-class _VideoFile:
-    """A video that has its name when it is finished."""
+class VideoFile:
+    """A video that has its name when it is finished.
+
+    Args:
+        path (Path): In ``.mp4``, or in ``.webm``, which browsers play.
+        fps (float): Frames per second.
+        image (np.ndarray): The first frame, (H, W, 3), for the size.
+
+    Raises:
+        ValueError: If it can not be written.
+    """
 
     def __init__(self, path: Path, fps: float, image: np.ndarray) -> None:
         self.path = path
-        self.unfinished = path.with_name(f'{path.stem}.{os.getpid()}.mp4')
+        self.unfinished = path.with_name(
+            f'{path.stem}.{os.getpid()}{path.suffix}')
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = image.shape[:2]
+        codec = 'VP80' if path.suffix == '.webm' else 'mp4v'
         self.writer = cv2.VideoWriter(
-            str(self.unfinished), cv2.VideoWriter.fourcc(*'mp4v'), fps,
+            str(self.unfinished), cv2.VideoWriter.fourcc(*codec), fps,
             (width, height))
         if not self.writer.isOpened():
             raise ValueError(f'out_file: {path} can not be written')

@@ -1,27 +1,45 @@
 # Licensed under the Apache License, Version 2.0.
-"""What a page or a service shows of one image: boxes, maps and a table."""
+"""What a page or a service shows of images and videos."""
+import re
 from pathlib import Path
 from threading import Lock
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from mmdet_clim.datasets.class_names import clean_names, split_names
+from mmdet_clim.datasets.class_names import (
+    clean_names,
+    compared_name,
+    split_names,
+)
 from mmdet_clim.datasets.images import decode_image, read_header
 from mmdet_clim.visualization import draw_boxes, draw_responses
 from mmdet_clim.visualization.canvas import enlarge
 
-from .inferencer import CLIMInferencer
+from .inferencer import CLIMInferencer, VideoFile, frames_of
 from .vocabulary import reads_texts
 
 #: Of an image; a photo of a camera has 12 to 24 million.
 MAX_PIXELS = 25_000_000
 #: Of a vocabulary; each name gets a picture.
 MAX_NAMES = 50
+#: Of a video: 40 seconds, which take a CPU minutes.
+MAX_FRAMES = 1000
 #: The longer side of a picture in pixels.
 SIDE = 640
+#: A word's own least score.
+_OWN_SCORE = re.compile(r'\s*=\s*([^\s,;|]*)')
 
 
 class Found(NamedTuple):
@@ -34,11 +52,30 @@ class Found(NamedTuple):
         rows (list[list]): Per box, best first: name, score, and x1, y1, x2,
             y2 in pixels of the image.
         message (str): The result in a sentence.
+        entry (dict): ``width`` and ``height`` of the image in pixels and
+            ``boxes``, of each ``name``, ``score`` and ``bbox`` (xyxy).
     """
 
     picture: np.ndarray
     responses: List[Tuple[np.ndarray, str]]
     rows: List[list]
+    message: str
+    entry: Dict[str, Any]
+
+
+class Compared(NamedTuple):
+    """Two words in one image.
+
+    Args:
+        difference (np.ndarray, optional): The image, (h, w, 3), uint8, RGB,
+            hot where the detector answers more to the first word and cold
+            where it answers more to the second.
+        picture (np.ndarray): The image with the boxes of both.
+        message (str): The result in a sentence or two.
+    """
+
+    difference: Optional[np.ndarray]
+    picture: np.ndarray
     message: str
 
 
@@ -64,37 +101,144 @@ class WordFinder:
         self.max_pixels = max_pixels
         self._lock = Lock()
 
-    def __call__(self, path: Union[str, Path, None], words: str,
-                 score_thr: float) -> Found:
+    def __call__(self,
+                 path: Union[str, Path, None],
+                 words: str,
+                 score_thr: float,
+                 with_maps: bool = True) -> Found:
         """Find words in an image.
 
         Args:
             path (str or Path): File of the image.
-            words (str): Names, one per line or with commas between them.
-            score_thr (float): Boxes that score less are left out.
+            words (str): Names, one per line or with commas between them;
+                ``cat = 0.5`` has a least score of its own.
+            score_thr (float): Boxes of other words that score less are left
+                out, where fine-tuning left no least score of the word.
+            with_maps (bool): Whether to ask for response maps.
 
         Raises:
             ValueError: If there is no image, it can not be read or is too
                 large, or the names are no vocabulary. The message is for the
                 user.
         """
-        names = split_words(words)
+        wanted = self._wanted(words, score_thr)
         image = self._read(path)
-        with self._lock:
-            found = self.find(image, vocabulary=names)['predictions'][0]
-            maps, why_none = self._responses(image)
         rgb = image[..., ::-1]
-        boxes = [
-            box
-            for box in zip(found['names'], found['scores'], found['bboxes'])
-            if box[1] >= score_thr
-        ]
-        rows = [[name, round(score, 3), *(round(x, 1) for x in box)]
-                for name, score, box in boxes]
-        sentences = [_summary(names, rows), why_none]
+        with self._lock:
+            entry = self._entry(image, wanted)
+            maps, why_none = self._responses(image) if with_maps else (None,
+                                                                       None)
+        rows = [[
+            box['name'],
+            round(box['score'], 3), *(round(x, 1) for x in box['bbox'])
+        ] for box in entry['boxes']]
+        sentences = [_summary(list(wanted), rows), why_none]
         return Found(
-            _drawn(rgb, boxes), _laid_over(rgb, names, maps), rows,
-            ' '.join(filter(None, sentences)))
+            _drawn(rgb, entry['boxes']), _laid_over(rgb, list(wanted), maps),
+            rows, ' '.join(filter(None, sentences)), entry)
+
+    def compare(self, path: Union[str, Path, None], first: str, second: str,
+                score_thr: float) -> Compared:
+        """Which of two words the detector answers to more, and where.
+
+        Args:
+            path (str or Path): File of the image.
+            first, second (str): A word each.
+            score_thr (float): Boxes that score less are left out.
+
+        Raises:
+            ValueError: As of a call, or if either is not one word.
+        """
+        wanted: Dict[str, float] = {}
+        for text in (first, second):
+            words = self._wanted(text, score_thr)
+            if len(words) > 1:
+                raise ValueError('words: expected two to compare, got '
+                                 f'{[*wanted, *words]}')
+            if set(words) & set(wanted):
+                raise ValueError('words: expected two different ones, got '
+                                 f'{list(words)[0]!r} twice')
+            wanted.update(words)
+        image = self._read(path)
+        rgb = image[..., ::-1]
+        with self._lock:
+            entry = self._entry(image, wanted)
+            maps, why_none = self._responses(image)
+        names = [box['name'] for box in entry['boxes']]
+        first, second = wanted
+        message = (f'Boxes: {names.count(first)} of {first}, '
+                   f'{names.count(second)} of {second}.')
+        difference = None
+        if maps is None:
+            message += f' {why_none}'
+        else:
+            gap = maps[0] - maps[1]
+            most = max(gap.abs().max().item(), 1e-6)
+            small, _ = enlarge(rgb, SIDE)
+            difference, = draw_responses(
+                np.asarray(small), gap[None], (-most, most))
+            message += (f' More like {first} (hot) than {second} (cold): '
+                        f'{100 * (gap > 0).float().mean():.0f} % of the '
+                        'image; cosines differ by '
+                        f'{gap.min():+.2f} to {gap.max():+.2f}.')
+        return Compared(difference, _drawn(rgb, entry['boxes']), message)
+
+    def video(self, path: Union[str, Path], words: str, score_thr: float,
+              out_file: Union[str, Path]) -> List[dict]:
+        """Find words in each frame of a video.
+
+        Args:
+            path (str or Path): The video.
+            words, score_thr: As of a call.
+            out_file (str or Path): Where the drawn video goes, as ``.webm``
+                or ``.mp4``.
+
+        Returns:
+            list[dict]: Of each frame an entry, as :class:`Found` has it.
+
+        Raises:
+            ValueError: As of a call, or if there are more than
+                ``MAX_FRAMES`` frames or none that can be read.
+        """
+        wanted = self._wanted(words, score_thr)
+        frames = frames_of(path)
+        entries: List[dict] = []
+        writer = None
+        try:
+            for frame in frames:
+                if len(entries) == MAX_FRAMES:
+                    raise ValueError('video: expected at most '
+                                     f'{MAX_FRAMES} frames, got more')
+                with self._lock:
+                    entries.append(self._entry(frame, wanted))
+                picture = _drawn(frame[..., ::-1], entries[-1]['boxes'])
+                writer = writer or VideoFile(
+                    Path(out_file), frames.fps, picture)
+                writer.write(picture)
+        except BaseException:
+            if writer is not None:
+                writer.discard()
+            raise
+        if writer is None:
+            raise ValueError('video: expected one, got a file of which not '
+                             'one frame can be read')
+        writer.finish()
+        return entries
+
+    def _wanted(self, words: str, score_thr: float) -> Dict[str, float]:
+        """Names and the least score of each: its own, its class's, or one."""
+        return read_words(words, score_thr, self.find.thresholds)
+
+    def _entry(self, image: np.ndarray, wanted: Dict[str, float]) -> dict:
+        """The boxes of an image (H, W, 3) in BGR."""
+        found = self.find(image, vocabulary=list(wanted))['predictions'][0]
+        boxes = [
+            dict(name=name, score=score, bbox=box) for name, score, box in zip(
+                found['names'], found['scores'], found['bboxes'])
+            if score >= wanted[name]
+        ]
+        height, width = image.shape[:2]
+        return dict(width=width, height=height, boxes=boxes)
 
     def _read(self, path: Union[str, Path, None]) -> np.ndarray:
         """The image (H, W, 3) in BGR."""
@@ -118,36 +262,72 @@ class WordFinder:
             return None, f'No response maps: {error}.'
 
 
-def split_words(words: str) -> List[str]:
-    """Names from what a user typed.
+def read_words(
+        words: str,
+        score_thr: float,
+        chosen: Optional[Mapping[str, float]] = None) -> Dict[str, float]:
+    """Names from what a user typed, and the least score of each.
 
     Args:
         words (str): One per line or with commas between them; also as
-            Grounding DINO separates them.
+            Grounding DINO separates them. Behind a name and ``=``, a least
+            score of its own.
+        score_thr (float): The least score of the others.
+        chosen (dict[str, float], optional): Least scores of classes, as
+            ``CLIMInferencer.thresholds``, that go before ``score_thr``.
 
     Raises:
-        ValueError: If there is none, one is given twice, or there are more
-            than ``MAX_NAMES``.
+        ValueError: If there is none, one is given twice, there are more than
+            ``MAX_NAMES``, or a score is not from 0 to 1.
 
     Example:
-        >>> split_words('cat, traffic light')
-        ['cat', 'traffic light']
+        >>> read_words('cat, traffic light = 0.5', 0.3)
+        {'cat': 0.3, 'traffic light': 0.5}
     """
-    names = clean_names(split_names(words))
+    scores: List[str] = []
+
+    def put_by(match: re.Match) -> str:
+        # The point of a number would end a name.
+        scores.append(match[1])
+        return f'={len(scores) - 1}'
+
+    parts = [
+        name.partition('=')
+        for name in split_names(_OWN_SCORE.sub(put_by, words))
+    ]
+    names = clean_names([name for name, _, _ in parts])
     if len(names) > MAX_NAMES:
         raise ValueError(f'vocabulary: expected at most {MAX_NAMES} class '
                          f'names, got {len(names)}')
-    return names
+    found = {}
+    for name, (_, equals, number) in zip(names, parts):
+        if equals:
+            text = scores[int(number)] if number.strip().isdigit() else number
+            found[name] = _score(name, text)
+        else:
+            found[name] = (chosen or {}).get(compared_name(name), score_thr)
+    return found
 
 
-def _drawn(image: np.ndarray, boxes: list) -> np.ndarray:
-    """Boxes (name, score, xyxy) on an RGB image."""
-    names = sorted({name for name, _, _ in boxes})
+def _score(name: str, text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.
+    if not 0 <= score <= 1:
+        raise ValueError(f'{name}: expected a least score from 0 to 1 behind '
+                         f'"=", got {text!r}')
+    return score
+
+
+def _drawn(image: np.ndarray, boxes: List[dict]) -> np.ndarray:
+    """Boxes on an RGB image."""
+    names = sorted({box['name'] for box in boxes})
     instances = InstanceData(
-        bboxes=torch.tensor([box for _, _, box in boxes]).view(-1, 4),
-        labels=torch.tensor([names.index(name) for name, _, _ in boxes],
+        bboxes=torch.tensor([box['bbox'] for box in boxes]).view(-1, 4),
+        labels=torch.tensor([names.index(box['name']) for box in boxes],
                             dtype=torch.long),
-        scores=torch.tensor([score for _, score, _ in boxes]))
+        scores=torch.tensor([box['score'] for box in boxes]))
     return draw_boxes(image, instances, names, score_thr=0, side=SIDE)
 
 

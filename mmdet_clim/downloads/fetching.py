@@ -3,14 +3,13 @@
 import hashlib
 import json
 import shutil
-import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Iterator, Optional
 from urllib.parse import unquote, urlsplit
 
 import requests
-from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
+
+from mmdet_clim.progress import progress
 
 BLOCK = 1 << 16
 #: Seconds without an answer.
@@ -107,18 +106,11 @@ def _shown(answer: requests.Response, name: str, begun: int,
            total: Optional[int]) -> Iterator[bytes]:
     """The blocks of an answer, with a bar of progress on a terminal."""
     blocks = answer.iter_content(BLOCK)
-    with ExitStack() as stack:
-        bar = None
-        if sys.stderr.isatty():
-            bar = stack.enter_context(
-                Progress(*Progress.get_default_columns()[:2], DownloadColumn(),
-                         TimeRemainingColumn()))
-            task = bar.add_task(name, total=total, completed=begun)
+    with progress(name, total, begun, in_bytes=True) as advance:
         try:
             for block in blocks:
                 yield block
-                if bar is not None:
-                    bar.advance(task, len(block))
+                advance(len(block))
         except requests.exceptions.ChunkedEncodingError:
             # Cut off: what has come is kept, the sizes say that more is to.
             if total is None:

@@ -67,7 +67,7 @@ def zero_shot_start(detector: Path, checkpoint: Path,
     try:
         cfg = Config.fromfile(detector)
     except OSError as error:
-        raise ValueError(f'--detector: {detector}: {error}') from error
+        raise ValueError(f'--config: {detector}: {error}') from error
     if not is_closed_set(cfg):
         return detector, checkpoint
     config, weights = work_dir / 'start.py', work_dir / 'start.pth'

@@ -1,19 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
 """What a fine-tuning leaves beside the detector."""
-import sys
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from mmengine.logging import print_log
-from rich.progress import track
 
 from mmdet_clim.apis import CLIMInferencer, write_onnx
 from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.datasets.vocabulary import Vocabulary
 from mmdet_clim.evaluation.run_log import read_scalars
+from mmdet_clim.progress import track
 from mmdet_clim.visualization.report import Section, write_report
 from mmdet_clim_cli.mistakes import one_line
 
@@ -116,10 +115,7 @@ class Leaves:
 
     def _labels(self, path: Path) -> None:
         captioned = dict(self._captioned)
-        captioned['images'] = track(
-            captioned['images'],
-            'boxes proposed',
-            disable=not sys.stderr.isatty())
+        captioned['images'] = track(captioned['images'], 'boxes proposed')
         content, counts = propose_labels(captioned, self.images,
                                          self.vocabulary.names,
                                          partial(_detect,

@@ -154,7 +154,7 @@ class Finetuning:
     """The options of ``tools/finetune.py``, and what it does with them.
 
     Args:
-        detector (Path): Config of a detector that classifies by text.
+        config (Path): Of a detector that classifies by text.
         checkpoint (Path): Its weights.
         images (Path): Folder of the captioned images.
         vocabulary (Path): The class names.
@@ -200,7 +200,7 @@ class Finetuning:
             ``LEAVES``. It is no part of what makes a run another one.
     """
 
-    detector: Path
+    config: Path
     checkpoint: Path
     images: Path
     vocabulary: Path
@@ -250,9 +250,9 @@ class Finetuning:
                 detector fails, which is written by then.
         """
         processes = _join_processes(self.launcher)
-        self.detector, self.checkpoint = _on_first_process(
-            lambda: zero_shot_start(self.detector, self.checkpoint, self.
-                                    work_dir))
+        self.config, self.checkpoint = _on_first_process(
+            lambda: zero_shot_start(self.config, self.checkpoint, self.work_dir
+                                    ))
         with ExitStack() as stack:
             plan = _on_first_process(lambda: self._begin(stack))
             if not plan.finished:
@@ -268,10 +268,27 @@ class Finetuning:
         if is_main_process():
             print_log('\n'.join([self._describe(plan), *left]))
 
+    def result(self) -> Dict[str, Any]:
+        """What a finished run has left in its work dir.
+
+        Returns:
+            dict: ``files``, of each kind that is there its path, and
+            ``metrics``, by name, empty without boxes to evaluate on.
+        """
+        names = dict(config='detector.py', checkpoint='detector.pth', **LEAVES)
+        metrics = self.work_dir / 'metrics.json'
+        return dict(
+            files={
+                kind: self.work_dir / name
+                for kind, name in names.items()
+                if (self.work_dir / name).exists()
+            },
+            metrics=read_json(metrics) if metrics.exists() else {})
+
     def _begin(self, stack: ExitStack) -> Plan:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs_read = self._inputs()
-        cfg = Config.fromfile(self.detector)
+        cfg = Config.fromfile(self.config)
         if self._lacks_masks(inputs) and leave_out_masks(cfg):
             print_log(
                 '--boxes: there are boxes without a mask, so the masks of '

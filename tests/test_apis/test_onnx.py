@@ -263,9 +263,14 @@ def test_the_tools(repository, openmoji_root, run_tool, tmp_path):
     code, log = run_tool('export_onnx.py',
                          folder / 'faster-rcnn_r18-c4_256_boxes.py',
                          folder / 'faster-rcnn_r18-c4_256_base.pth', '--out',
-                         tmp_path / 'model.onnx', '--check', image)
+                         tmp_path / 'model.onnx', '--check', image, '--json')
     assert code == 0, log
-    assert 'apart by at most 0.00' in log
+    written = json.loads(log.splitlines()[-1])
+    assert written['model'] == str(tmp_path / 'model.onnx')
+    assert written['embeddings'] == str(tmp_path / 'model.npz')
+    compared, = written['compared']
+    assert compared['image'] == str(image) and compared['detections'] > 0
+    assert 0 <= compared['pixels'] < .01 and 0 <= compared['score'] < 1e-3
     np.save(tmp_path / 'image.npy', cv2.imread(str(image)))
     # Isolated, and nothing of torch: the way it runs elsewhere.
     script = ('import runpy, sys; sys.argv = sys.argv[1:]; '

@@ -254,9 +254,10 @@ def test_the_tool(run_tool, base, tmp_path):
     config, checkpoint = base
     code, log = run_tool('share.py', '--checkpoint', checkpoint, '--config',
                          config, '--vocabulary', 'cat', 'fire truck',
-                         '--out-dir', tmp_path / 'emoji')
+                         '--out-dir', tmp_path / 'emoji', '--json')
     assert code == 0, log
-    assert log.splitlines()[-1] == str(tmp_path / 'emoji')
+    assert json.loads(
+        log.splitlines()[-1]) == dict(folder=str(tmp_path / 'emoji'))
     names = json.loads((tmp_path / 'emoji/vocabulary.json').read_text())
     assert names['names'] == ['cat', 'fire truck']
     assert (tmp_path / 'emoji/README.md').read_text().count('# emoji') == 1

@@ -6,8 +6,8 @@ import torch
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
-from mmdet_clim.apis import CLIMInferencer, WordFinder
-from mmdet_clim.apis.word_finder import split_words
+from mmdet_clim.apis import CLIMInferencer, WordFinder, word_finder
+from mmdet_clim.apis.word_finder import read_words
 from mmdet_clim.models.text_encoders import encode_classes
 from mmdet_clim.registry import MODELS
 from mmdet_clim.visualization.detections import BASE_COLOUR
@@ -125,11 +125,121 @@ def test_words_that_are_no_vocabulary(find, image, words, message):
         find(image, words, .3)
 
 
-def test_words():
-    assert split_words('cat') == ['cat']
-    assert split_words('U.S. mail box, cat\r\ndog') == [
-        'U.S. mail box', 'cat', 'dog'
+@pytest.mark.parametrize('words, expected', [
+    ('cat', dict(cat=.3)),
+    ('U.S. mail box, cat\r\ndog', {
+        'U.S. mail box': .3,
+        'cat': .3,
+        'dog': .3
+    }),
+    ('cat = 0.5, dog', dict(cat=.5, dog=.3)),
+    ('cat=1\r\nred dog=.25\ncow', {
+        'cat': 1.,
+        'red dog': .25,
+        'cow': .3
+    }),
+    ('cat = 0.5 . dog .', dict(cat=.5, dog=.3)),
+    ('cat = 0', dict(cat=0.)),
+])
+def test_words(words, expected):
+    found = read_words(words, .3)
+    assert found == expected and list(found) == list(expected)
+
+
+@pytest.mark.parametrize('words, message', [
+    ('cat = high', "cat: expected a least score from 0 to 1 .*'high'"),
+    ('dog, cat = 1.5', "cat: expected .*'1.5'"),
+    ('cat =', "cat: expected .*''"),
+    ('cat = nan', 'cat: expected'),
+    ('cat = 0.5 or so', 'cat: expected'),
+    ('cat = dog = 0.5', 'cat: expected'),
+    ('cat = 0.5, cat = 0.6', 'given twice'),
+    ('= 0.5', 'name 1'),
+])
+def test_scores_that_are_none(words, message):
+    with pytest.raises(ValueError, match=message):
+        read_words(words, .3)
+
+
+def test_a_threshold_for_a_word(find, image):
+    everything = find(image, 'car, bear', 0).entry['boxes']
+    cars = [box['score'] for box in everything if box['name'] == 'car']
+    least = sum(cars[:2]) / 2
+    found = find(image, f'car = {least}, bear', 0)
+    assert found.entry['boxes'] == [
+        box for box in everything if box['name'] == 'bear' or box is next(
+            box for box in everything if box['name'] == 'car')
     ]
+    height, width = cv2.imread(str(image)).shape[:2]
+    assert (found.entry['width'], found.entry['height']) == (width, height)
+
+
+def test_thresholds_of_a_fine_tuning(find, image, monkeypatch):
+    """They go before the slider, and after what stands behind a word."""
+    everything = find(image, 'car, bear', 0).rows
+    monkeypatch.setattr(find.find, 'thresholds', {'car': 1., 'bear': 0.})
+    assert find(image, 'Car, bear',
+                .9).rows == [row for row in everything if row[0] == 'bear']
+    assert find(image, 'car = 0, bear = 1',
+                .9).rows == [row for row in everything if row[0] == 'car']
+    assert read_words('cat = 0.5, dog, cow', .3, {'dog': .7}) == dict(
+        cat=.5, dog=.7, cow=.3)
+
+
+def test_two_words(find, inferencer, image):
+    compared = find.compare(image, 'car', ' bear ', 0)
+    maps = inferencer.responses(str(image))
+    assert inferencer.model.dataset_meta['classes'] == ('car', 'bear')
+    share = 100 * (maps[0] > maps[1]).float().mean()
+    assert f'than bear (cold): {share:.0f} % of the image' in compared.message
+    # Hot is red and cold is blue; the other way round the other way round.
+    other = find.compare(image, 'bear', 'car', 0)
+    gap = cv2.resize((maps[0] - maps[1]).numpy(),
+                     compared.difference.shape[1::-1])
+    place = np.unravel_index(np.abs(gap).argmax(), gap.shape)
+    red, _, blue = np.int64(
+        compared.difference[place]) - other.difference[place]
+    assert (red - blue) * gap[place] > 0
+    boxes = find(image, 'car, bear', 0).rows
+    cars = sum(row[0] == 'car' for row in boxes)
+    assert compared.message.startswith(
+        f'Boxes: {cars} of car, {len(boxes) - cars} of bear.')
+    np.testing.assert_array_equal(compared.picture,
+                                  find(image, 'car, bear', 0).picture)
+    for first, second, message in (('car', 'car', "'car' twice"),
+                                   ('car', 'bear, cat', 'expected two to'),
+                                   ('', 'car', 'at least one')):
+        with pytest.raises(ValueError, match=message):
+            find.compare(image, first, second, 0)
+
+
+def test_a_video(find, image, tmp_path, monkeypatch):
+    frame = cv2.imread(str(image))
+    video = cv2.VideoWriter(
+        str(tmp_path / 'in.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5,
+        frame.shape[1::-1])
+    for _ in range(3):
+        video.write(frame)
+    video.release()
+    out = tmp_path / 'out.webm'
+    entries = find.video(tmp_path / 'in.avi', 'car = 0, bear = 1', .3, out)
+    assert len(entries) == 3
+    assert {box['name'] for box in entries[0]['boxes']} == {'car'}
+    drawn = cv2.VideoCapture(str(out))
+    # VP8, which browsers play; mp4v they do not.
+    assert int(drawn.get(
+        cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*'VP80')
+    shape = find(image, 'car', 0).picture.shape
+    assert sum(drawn.read()[0] for _ in range(9)) == 3
+    assert drawn.get(cv2.CAP_PROP_FRAME_WIDTH) == shape[1]
+    monkeypatch.setattr(word_finder, 'MAX_FRAMES', 2)
+    with pytest.raises(ValueError, match='at most 2 frames'):
+        find.video(tmp_path / 'in.avi', 'car', .3, tmp_path / 'b.webm')
+    (tmp_path / 'no.avi').write_bytes(b'nothing')
+    with pytest.raises(ValueError, match='not one frame can be read'):
+        find.video(tmp_path / 'no.avi', 'car', .3, tmp_path / 'c.webm')
+    assert {p.name
+            for p in tmp_path.iterdir()} == {'in.avi', 'no.avi', 'out.webm'}
 
 
 def test_images_that_are_none(inferencer, image, tmp_path):

@@ -122,6 +122,49 @@ def test_pictures_of_a_training(run, openmoji_root):
             'responses'} <= set(events.Tags()['images'])
 
 
+def test_a_local_store_of_mlflow(run, openmoji_root, monkeypatch):
+    mlflow = pytest.importorskip(
+        'mlflow',
+        reason='MLflow brings some twenty packages that nothing else needs; '
+        'docs/tracking.md tells how to install and try it')
+    monkeypatch.delenv('MLFLOW_ALLOW_FILE_STORE', raising=False)
+    folder = run([
+        dict(
+            type='mmdet_clim.MosaicVisualizationHook',
+            interval=2,
+            num=1,
+            side=128)
+    ],
+                 visualizer=dict(vis_backends=[
+                     dict(
+                         type='mmdet_clim.MLflowVisBackend',
+                         exp_name='clim',
+                         run_name='captions',
+                         tracked_config_keys=['optim_wrapper'])
+                 ]),
+                 **{'default_hooks.logger.interval': 1})
+    client = mlflow.MlflowClient(f'file://{folder}')
+    experiment = client.get_experiment_by_name('clim')
+    stored, = client.search_runs([experiment.experiment_id])
+    assert stored.info.run_name == 'captions'
+    # Losses of each branch, the metric that MLflow refuses as it is named,
+    # and that of the validation.
+    metrics = stored.data.metrics
+    for name in ('mosaic.caption.loss', 'mosaic.caption.recall_1', 'loss_cls',
+                 'ov_coco/novel_ap50'):
+        assert name in metrics, sorted(metrics)
+    steps = [
+        of.step for of in client.get_metric_history(stored.info.run_id,
+                                                    'mosaic.caption.loss')
+    ]
+    assert steps == [1, 2]
+    assert stored.data.params['optim_wrapper.optimizer.type'] == 'AdamW'
+    files = {of.path for of in client.list_artifacts(stored.info.run_id)}
+    assert {'mosaic_0_0.png', 'config.py'} <= files
+    path = client.download_artifacts(stored.info.run_id, 'mosaic_0_0.png')
+    assert cv2.imread(path).shape == (128, 256, 3)
+
+
 def unwrap(cfg):
     """The plain detector, which takes each tile for a box."""
     cfg.model = cfg.model.detector

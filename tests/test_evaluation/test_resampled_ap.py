@@ -110,7 +110,7 @@ def test_nothing_found_and_nothing_there(drawn):
         ResampledAP(dict(content, images=[]))
 
 
-def test_the_command(drawn, tmp_path, monkeypatch, repository):
+def test_the_command(drawn, tmp_path, monkeypatch, repository, capsys):
     content, found = drawn
     (tmp_path / 'a.json').write_text(json.dumps(content))
     worse = [dict(f, category_id=3) for f in found]
@@ -135,6 +135,10 @@ def test_the_command(drawn, tmp_path, monkeypatch, repository):
     assert gap['mean'] == two['ap50']['chosen']['mean'] > 0
     assert gap['low'] <= gap['mean'] <= gap['high']
     assert one['differences'] == {}
+    assert '    minus one: ' in capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--json'])
+    runpy.run_path(tool, run_name='__main__')
+    assert json.loads(capsys.readouterr().out) == [one, two]
     monkeypatch.setattr(sys, 'argv', [*sys.argv, '--group', 'cow'])
-    with pytest.raises(SystemExit, match=r"no class \['cow'\]"):
+    with pytest.raises(SystemExit, match=r"^error: .*no class \['cow'\]"):
         runpy.run_path(tool, run_name='__main__')

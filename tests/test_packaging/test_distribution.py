@@ -55,11 +55,15 @@ def test_metadata_forces_no_openmmlab_distribution(wheel):
     extras = set(metadata.get_all('Provides-Extra'))
     assert {'mim', 'mmdet', 'openmoji', 'tests'} <= extras
     assert metadata['Author'] == 'The mmdet_clim contributors'
-    assert metadata['Home-page'].startswith('https://')
-    # On PyPI, nothing else leads anywhere.
-    targets = re.findall(r'\]\(([^)]+)\)', metadata.get_payload())
-    assert len(targets) > 40
-    assert {target.partition('://')[0] for target in targets} == {'https'}
+    # No address is claimed that nobody has registered.
+    assert metadata['Home-page'] is None
+    assert metadata.get_all('Project-URL') == [
+        'Paper, https://arxiv.org/abs/2312.11376'
+    ]
+    # On PyPI, a link within the repository leads nowhere.
+    text = metadata.get_payload()
+    assert 'from captions to a detector' in text
+    assert re.findall(r'\]\((?!https://)', text) == []
 
 
 @pytest.mark.parametrize('text, expected', [
@@ -75,6 +79,37 @@ def test_metadata_forces_no_openmmlab_distribution(wheel):
 def test_links_of_the_description(repository, text, expected):
     setup = runpy.run_path(str(repository / 'setup.py'))
     assert setup['description'](text, 'https://x/y') == expected
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('[a](docs/a.md#b) and ![c](d.png)', 'a and c'),
+    ('[![a](b.png)](c.md)', 'a'),
+    ('[![a](https://x/b.png)](c.md)', '![a](https://x/b.png)'),
+    ('[![a](b.png)](https://x)', '[a](https://x)'),
+    ('[a](https://z) [b](#c) [d](mailto:e)',
+     '[a](https://z) [b](#c) [d](mailto:e)'),
+    ("`f(a)[b] (c)` and `f('x')['y']`", "`f(a)[b] (c)` and `f('x')['y']`"),
+    ('', ''),
+])
+def test_links_of_a_description_without_an_address(repository, text, expected):
+    setup = runpy.run_path(str(repository / 'setup.py'))
+    for none in (None, ''):
+        assert setup['description'](text, none) == expected
+
+
+def test_a_publisher_gives_one_address(repository):
+    """The one of setup.cfg; all others follow from it."""
+    setup = runpy.run_path(str(repository / 'setup.py'))
+    for none in (None, ''):
+        assert list(setup['project_urls'](none)) == ['Paper']
+    urls = setup['project_urls']('https://x/y')
+    assert urls.pop('Paper').startswith('https://arxiv.org/')
+    for url in urls.values():
+        path = url.removeprefix('https://x/y')
+        assert path in ('/issues',
+                        *(f'/blob/main/{file}'
+                          for file in ('CHANGELOG.md', 'docs/index.md')))
+        assert path == '/issues' or (repository / path[11:]).is_file()
 
 
 def test_the_release_has_one_version(repository):

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The detector comes out of its wrapper, and nothing else does."""
 import importlib.util
+import json
 import os
 import pickle
 import sys
@@ -58,9 +59,13 @@ def save(path, **changes):
     return wrapper
 
 
-def test_the_plain_detector_loads_strictly(tool, tmp_path, monkeypatch):
+def test_the_plain_detector_loads_strictly(tool, tmp_path, monkeypatch,
+                                           capsys):
     wrapper = save(tmp_path / 'in.pth')
-    strip(tool, monkeypatch, tmp_path / 'in.pth', tmp_path / 'a' / 'out.pth')
+    out = tmp_path / 'a' / 'out.pth'
+    strip(tool, monkeypatch, tmp_path / 'in.pth', out, '--json')
+    assert json.loads(capsys.readouterr().out) == dict(
+        output=str(out), bytes=out.stat().st_size)
     stripped = torch.load(tmp_path / 'a' / 'out.pth', weights_only=True)
     assert sorted(stripped) == ['meta', 'state_dict']
     assert stripped['meta'] == dict(

@@ -88,7 +88,7 @@ def test_a_table_of_two_rows(repository, openmoji_root, run_tool, tmp_path,
                          '--out-dir', out, '--cfg-options', *SHORT,
                          'optim_wrapper.optimizer.lr=0.5')
     assert code == 1
-    assert ('ablation: ' in log.splitlines()[-1]
+    assert (log.splitlines()[-1].startswith('error: ')
             and 'optim_wrapper.optimizer.lr is 0.001, wanted 0.5'
             in log.splitlines()[-1])
 

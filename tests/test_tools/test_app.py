@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The page, asked as a program asks it and as a user does."""
 import json
+import os
 import shutil
 import socket
 import time
@@ -22,6 +23,8 @@ from mmdet_clim.visualization.detections import BASE_COLOUR
 pytest.importorskip('gradio', reason='gradio is not installed')
 
 CONFIGS = 'configs/openmoji'
+#: Pixels across of a phone.
+PHONE = 390
 BROWSER, DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
 # As root in a container, and nothing that Chromium asks of its makers.
 BROWSER_FLAGS = ('--headless', '--no-sandbox', '--disable-gpu',
@@ -60,17 +63,24 @@ class Page:
         return path
 
     def ask(self, path, words, score_thr):
-        """What the page's function answers, or its error."""
-        image = dict(path=path, meta=dict(_type='gradio.FileData'))
-        call = f'{self.url}/gradio_api/call/find'
-        event = requests.post(
-            call, json=dict(data=[path and image, words, score_thr])).json()
+        """What the page finds in an image, or its error."""
+        return self.call('find', path and file_of(path), words, score_thr)
+
+    def call(self, name, *data):
+        """What a function of the page answers, or its error."""
+        call = f'{self.url}/gradio_api/call/{name}'
+        event = requests.post(call, json=dict(data=data)).json()
         if 'error' in event:
             return event['error']
         answer = requests.get(f'{call}/{event["event_id"]}').text
         kind, data = answer.strip().split('\n\n')[-1].splitlines()
         answer = json.loads(data.removeprefix('data: '))
         return answer['error'] if kind == 'event: error' else answer
+
+
+def file_of(path):
+    """An upload, as a call names it."""
+    return dict(path=path, meta=dict(_type='gradio.FileData'))
 
 
 @pytest.fixture(scope='module')
@@ -114,9 +124,13 @@ def start_page(repository, start_tool, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def page(start_page):
-    """The page, and what became of its uploads."""
-    with start_page() as running:
+def page(start_page, repository):
+    """The page, and what became of its uploads.
+
+    Before and after are one checkpoint, so that both must find the same.
+    """
+    with start_page('--before', repository / CONFIGS /
+                    'faster-rcnn_r18-c4_256_base.pth') as running:
         yield running
     # Whatever was uploaded lay in one folder of the app's own.
     assert len(running.folders) <= 1
@@ -128,20 +142,84 @@ def page(start_page):
 def test_boxes_maps_and_scores(page, image):
     upload = page.upload(image.name, image.read_bytes())
     assert Path(upload).read_bytes() == image.read_bytes()
-    drawn, maps, table, message = page.ask(upload, 'car, bear', 0)
+    drawn, maps, table, message, files, before = page.ask(
+        upload, 'car, bear', 0)
     assert table['headers'] == ['word', 'score', 'x1', 'y1', 'x2', 'y2']
     scores = [row[1] for row in table['data']]
     assert scores == sorted(scores, reverse=True) and len(scores) > 1
     assert {row[0] for row in table['data']} <= {'car', 'bear'}
-    assert [of['caption'].split(':')[0] for of in maps] == ['car', 'bear']
+    assert [of['caption'].split(':')[0]
+            for of in maps] == ['before, car', 'car', 'before, bear', 'bear']
     assert message.startswith(f'{len(scores)} boxes')
+    assert f' Before: {len(scores)} boxes' in message
     for url in (drawn['url'], *(of['image']['url'] for of in maps)):
         assert url.startswith(page.url)
         assert max(decoded(url).shape) == 640
-    # The threshold.
+    np.testing.assert_array_equal(
+        decoded(drawn['url']), decoded(before['url']))
+    # The same as files.
+    plain, coco = (requests.get(of['url']).json() for of in files)
+    entry, = plain
+    assert entry['file'] == image.name
+    assert [[box['name'], round(box['score'], 3)]
+            for box in entry['boxes']] == [row[:2] for row in table['data']]
+    assert [a['score'] for a in coco['annotations']
+            ] == [round(box['score'], 4) for box in entry['boxes']]
+    # The threshold, of all and of a word.
     least = (scores[0] + scores[1]) / 2
-    _, _, table, _ = page.ask(upload, 'car, bear', least)
+    table = page.ask(upload, 'car, bear', least)[2]
     assert [row[1] for row in table['data']] == scores[:1]
+    table = page.ask(upload, 'car = 1, bear = 0', least)[2]
+    assert {row[0] for row in table['data']} == {'bear'}
+
+
+def test_two_words_compared(page, image):
+    upload = page.upload(image.name, image.read_bytes())
+    difference, both, message = page.call('compare', file_of(upload), 'car',
+                                          'bear', .3)
+    assert max(decoded(difference['url']).shape) == 640
+    assert decoded(both['url']).shape == decoded(difference['url']).shape
+    assert 'More like car (hot) than bear (cold): ' in message
+    assert 'two different ones' in page.call('compare', file_of(upload), 'car',
+                                             'car', .3)
+
+
+def test_many_files_at_once(page, image, tmp_path):
+    frame = cv2.imread(str(image))
+    video = cv2.VideoWriter(
+        str(tmp_path / 'in.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5,
+        frame.shape[1::-1])
+    for _ in range(2):
+        video.write(frame)
+    video.release()
+    (tmp_path / 'no.mp4').write_bytes(b'nothing')
+    (tmp_path / 'notes.txt').write_text('notes')
+    files = [
+        file_of(page.upload(path.name, path.read_bytes()))
+        for path in (image, *sorted(tmp_path.iterdir()))
+    ]
+    pictures, drawn, message, downloads = page.call('find_all', files[:2],
+                                                    files[2:], 'car', 0)
+    assert message.startswith('Images: 1, videos: 1, boxes: ')
+    assert 'no.mp4 (' in message and 'notes.txt (' in message
+    picture, = pictures
+    assert picture['caption'].startswith(f'{image.name}: ')
+    plain, coco, again = downloads
+    found = requests.get(plain['url']).json()
+    assert [of['file'] for of in found] == [image.name, 'in.avi']
+    assert len(found[1]['frames']) == 2
+    names = [
+        of['file_name'] for of in requests.get(coco['url']).json()['images']
+    ]
+    assert names == [image.name, 'in.avi#0', 'in.avi#1']
+    for of in (drawn, again):
+        name = of['url'].rpartition('/')[2]
+        assert name == 'in.webm'
+        assert requests.get(of['url']).content[:4] == b'\x1aE\xdf\xa3'
+    for none in (None, []):
+        assert 'expected 1 to 200 files, got 0' in page.call(
+            'find_all', none, None, 'car', 0)
+    assert 'given twice' in page.call('find_all', files, None, 'car, car', 0)
 
 
 def test_what_is_wrong_is_said_and_survived(page, image):
@@ -163,13 +241,15 @@ def test_what_is_wrong_is_said_and_survived(page, image):
     for scheme in ('http', 'https'):
         address = f'{scheme}://example.com/cat.jpg'
         assert 'expected an upload' in page.ask(address, 'cat', .3)
-        file = dict(path=address, meta=dict(_type='gradio.FileData'))
+        file = file_of(address)
         assert 'expected an upload' in page.ask(upload, file, .3)
+        assert 'expected an upload' in page.call('find_all', [file], None,
+                                                 'cat', .3)
         assert 'expected an upload' in page.ask(upload, 'cat', file)
     refused = page.post('huge.png', bytes(21 * 2**20))
     assert refused.status_code == 413
     assert 'exceeded maximum' in refused.text
-    assert page.ask(upload, 'cat', .3)[1][0]['caption'].startswith('cat:')
+    assert page.ask(upload, 'cat', .3)[1][1]['caption'].startswith('cat:')
 
 
 def test_no_address_is_fetched_in_any_way(page, image):
@@ -191,7 +271,7 @@ def test_no_address_is_fetched_in_any_way(page, image):
     with HTTPServer(('127.0.0.1', 0), Count) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f'http://127.0.0.1:{server.server_port}/cat.jpg'
-        file = dict(path=address, meta=dict(_type='gradio.FileData'))
+        file = file_of(address)
         for value in (file, [file], dict(background=file),
                       dict(file, path='HTTP' + address[4:])):
             for name in ('call/find', 'run/find', 'queue/join', 'api/find'):
@@ -211,7 +291,7 @@ def test_no_address_is_fetched_in_any_way(page, image):
                                  body).status_code == 400
         server.shutdown()
     assert asked == []
-    assert page.ask(upload, 'cat', .3)[1][0]['caption'].startswith('cat:')
+    assert page.ask(upload, 'cat', .3)[1][1]['caption'].startswith('cat:')
 
 
 @pytest.mark.parametrize('name, status', [('127.0.0.1', 200),
@@ -314,8 +394,10 @@ def use(driver, page, image):
     assert {row[0] for row in found} <= {'car', 'bear'}
     assert all(float(row[1]) >= .01 for row in found)
     assert count_box_pixels(shown) == 0 < count_box_pixels(drawn)
-    page.until(lambda: len(all_of('#responses .thumbnail-item img')) == 2)
+    page.until(lambda: len(all_of('#responses .thumbnail-item img')) == 4)
     assert 'bear: cosine' in seen('#responses').text
+    assert count_box_pixels(seen('#before img').get_attribute('src')) > 0
+    page.until(lambda: seen('#files').text.count('.json') == 2)
     words.send_keys('\ncar')
     seen('#find').click()
     message = page.until(
@@ -325,7 +407,29 @@ def use(driver, page, image):
     words.clear()
     words.send_keys('person')
     seen('#find').click()
-    page.until(lambda: len(all_of('#responses .thumbnail-item img')) == 1)
+    page.until(lambda: len(all_of('#responses .thumbnail-item img')) == 2)
+    # The other two parts, on a phone.
+    driver.execute_cdp_cmd(
+        'Emulation.setDeviceMetricsOverride',
+        dict(width=PHONE, height=800, deviceScaleFactor=1, mobile=True))
+    click = 'arguments[0].scrollIntoView(); arguments[0].click()'
+    driver.execute_script(click, seen('#two_words button'))
+    for name, word in (('first', 'car'), ('second', 'bear')):
+        seen(f'#{name} textarea, #{name} input').send_keys(word)
+    driver.execute_script(click, seen('#compare'))
+    seen('#difference img')
+    driver.execute_script(click, seen('#many button'))
+    seen('#several input[type=file]').send_keys(str(image))
+    page.until(lambda: '.jpg' in seen('#several').text)
+    driver.execute_script(click, seen('#find_all'))
+    seen('#pictures .thumbnail-item img')
+    page.until(lambda: seen('#all_files').text.count('.json') == 2)
+    # Nothing is cut off, and nothing has to be scrolled sideways.
+    assert driver.execute_script(
+        'return document.documentElement.scrollWidth') <= PHONE
+    folder = os.environ.get('MMDET_CLIM_SCREENSHOTS')
+    if folder:
+        driver.save_screenshot(f'{folder}/page.png')
 
 
 def decoded(url):
@@ -357,6 +461,9 @@ def test_what_is_asked_for_is_checked(run_tool, monkeypatch, tmp_path):
         ((), '`make demo` trains it'),
         (('--config', 'x.py'), 'give its --checkpoint'),
         (('--checkpoint', 'x.pth'), 'x.pth does not exist'),
+        (('--checkpoint', __file__, '--before', 'x.pth'), '--before: x.pth'),
+        (('--checkpoint', __file__, '--before-config', 'x.py'),
+         'expected --before'),
         (('--score-thr', '2'), 'expected 0 to 1, got 2.0'),
         (('--port', '99999'), 'expected 1 to 65535, got 99999'),
         (('--host', '0.0.0.0'), 'give --password-file'),

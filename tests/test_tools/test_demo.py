@@ -114,12 +114,12 @@ def test_other_settings_are_refused(demo, run_tool):
     assert code == 1
     last = log.splitlines()[-1]
     assert last.startswith(
-        f'demo: {work_dir(folder, "demo_boxes")}: holds another')
+        f'error: {work_dir(folder, "demo_boxes")}: holds another')
     assert 'optim_wrapper.optimizer.lr is 0.002, wanted 0.5' in last
     assert '--overwrite' in last
     code, log = run_tool(*arguments[:5], '--train', 25, *arguments[7:])
     assert code == 1
-    assert 'demo: data: FileExistsError' in log and 'wanted 25' in log
+    assert 'error: data: FileExistsError' in log and 'wanted 25' in log
 
 
 def test_rows_for_several_seeds(repository, monkeypatch, capsys):

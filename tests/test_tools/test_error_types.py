@@ -75,7 +75,7 @@ def test_a_mistake_is_one_line(error_types, files, tmp_path, name, content,
     (tmp_path / name).write_text(content)
     code, text = error_types(*files)
     assert code == 1
-    assert text.strip().splitlines()[-1].startswith('error_types: ')
+    assert text.strip().splitlines()[-1].startswith('error: ')
     assert message in text and 'Traceback' not in text
 
 

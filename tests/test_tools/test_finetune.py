@@ -67,7 +67,7 @@ def options(detector, own, openmoji_root):
     names, table = own
     annotations = openmoji_root / 'annotations'
     return dict(
-        detector=detector[0],
+        config=detector[0],
         checkpoint=detector[1],
         images=openmoji_root / 'captioned2017',
         captions=table,
@@ -365,7 +365,7 @@ def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path,
         'finetune.py',
         *command(
             dict(
-                detector=detector[0],
+                config=detector[0],
                 checkpoint=detector[1],
                 vocabulary=names,
                 images=folder,
@@ -489,10 +489,9 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(checkpoint=tmp_path / 'x.pth'),
          "none of ['x'] ... is a weight of FasterRCNN"),
         (dict(checkpoint=other), 'other.txt is '),
-        (dict(detector=other), 'other.txt'),
-        (dict(detector=tmp_path / 'broken.py'), 'broken.py: SyntaxError'),
-        (dict(detector=tmp_path / 'empty.py'),
-         "config with 'test_dataloader'"),
+        (dict(config=other), 'other.txt'),
+        (dict(config=tmp_path / 'broken.py'), 'broken.py: SyntaxError'),
+        (dict(config=tmp_path / 'empty.py'), "config with 'test_dataloader'"),
             *([(dict(amp=True), '--amp: expected an accelerator')] *
               (get_device() == 'cpu')),
         (dict(freeze=['backbon3']), "'backbon3' is in the name of no weight"),

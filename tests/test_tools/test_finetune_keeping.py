@@ -59,7 +59,7 @@ def options(repository, openmoji_root, tmp_path_factory):
     cfg.dump(folder / 'detector.py')
     annotations = openmoji_root / 'annotations'
     return dict(
-        detector=folder / 'detector.py',
+        config=folder / 'detector.py',
         checkpoint=repository / WEIGHTS,
         images=openmoji_root / 'captioned2017',
         captions=annotations / 'captions_captioned2017_tags.json',
@@ -269,7 +269,7 @@ def test_boxes_that_are_given_stay(options, openmoji_root, tmp_path):
     given.content['annotations'] = [
         a for a in given.content['annotations'] if a['image_id'] in kept
     ]
-    cfg = Config.fromfile(options['detector'])
+    cfg = Config.fromfile(options['config'])
     words = KeptWords(cfg, options['checkpoint'],
                       OwnData(tmp_path / 'c.json', openmoji_root, ['cat']),
                       words_to_keep(None, cfg), tmp_path, 0)
@@ -317,7 +317,7 @@ def test_a_class_by_examples(options, openmoji_root, tmp_path):
     boxes = read_boxes(annotations / 'instances_train2017_base.json',
                        openmoji_root / 'train2017')
     boxes.file = None
-    cfg = Config.fromfile(options['detector'])
+    cfg = Config.fromfile(options['config'])
     data = OwnData(tmp_path / 'c.json', openmoji_root, ['person', 'unicorn'])
     kept = KeptWords(cfg, options['checkpoint'], data, ['dog'], tmp_path, 0)
     content = boxes.content

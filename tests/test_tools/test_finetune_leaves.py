@@ -57,7 +57,7 @@ def test_all_that_is_left(closed_set, openmoji_root, tmp_path, repository,
     annotations = openmoji_root / 'annotations'
     work_dir = tmp_path / 'out'
     options = dict(
-        detector=closed_set / 'fcos.py',
+        config=closed_set / 'fcos.py',
         checkpoint=closed_set / 'fcos.pth',
         images=openmoji_root / 'train2017',
         tags='boxes',

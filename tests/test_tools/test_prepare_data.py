@@ -72,6 +72,9 @@ def test_ov_coco(run, openmoji_root, tmp_path):
     assert output.endswith('made\n')
     assert run('prepare_ov_coco',
                tmp_path).endswith('was made before, complete\n')
+    again = json.loads(run('prepare_ov_coco', tmp_path, '--json'))
+    assert again['made'] is False
+    assert again['files'][CAPTIONS_TAGS]['images'] == len(found)
 
 
 def test_ov_lvis_and_cc3m(run, lvis_root, tmp_path):
@@ -134,6 +137,5 @@ def test_image_text(run, openmoji_root, tmp_path):
         assert json.loads(line)['height'] == image['height']
     assert 'tags per class, the most: ' in output
     table.write_text('nothing')
-    with pytest.raises(
-            SystemExit, match=r'^prepare_image_text: .*mine.csv: line 1: '):
+    with pytest.raises(SystemExit, match=r'^error: .*mine.csv: line 1: '):
         run('prepare_image_text', *arguments, '--overwrite')

@@ -4,6 +4,9 @@ import json
 import re
 import shlex
 import subprocess
+from pathlib import Path
+
+from mmdet_clim_cli.__main__ import COMMANDS, Group
 
 # In the place of what the page says.
 SMALL = {
@@ -14,8 +17,10 @@ SMALL = {
 }
 # What the page leaves to the defaults.
 MORE = {
-    'make_openmoji_coco.py': ['--workers', '1'],
-    'finetune.py': ['--batch-size', '3', '--workers', '0'],
+    'make_openmoji_coco.py': ['--workers', '1', '--json'],
+    'finetune.py': ['--batch-size', '3', '--workers', '0', '--json'],
+    'infer.py': ['--json'],
+    'embed_classes.py': ['--json'],
 }
 
 
@@ -33,28 +38,30 @@ def small(words):
 
 def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ('configs', 'tools'):
-        (tmp_path / name).symlink_to(repository / name)
     page = (repository / 'docs' / 'walk_through.md').read_text()
-    ran = []
+    ran, printed = [], []
     for language, text in blocks(page):
         if language == 'python':
             exec(text, {})
             continue
         for line in text.replace('\\\n', ' ').splitlines():
-            if not line.startswith('python tools/'):
+            clim, *words = shlex.split(line)
+            if clim != 'clim':
                 subprocess.run(line, shell=True, check=True)
                 continue
-            _, tool, *words = shlex.split(line)
+            command = COMMANDS[words.pop(0)]
+            if isinstance(command, Group):
+                command = command.commands[words.pop(0)]
+            tool = command.script
             name = tool.rpartition('/')[2]
             if name == 'run_onnx.py':
                 # Eight scenes have other names than two hundred.
                 words[-1] = str(next(tmp_path.glob('data/scenes/val2017/*')))
-            code, log = run_tool(
-                tool.removeprefix('tools/'), *small(words),
-                *MORE.get(name, ()))
+            code, log = run_tool(tool, *small(words), *MORE.get(name, ()))
             assert code == 0, f'{line}\n{log}'
             ran.append(name)
+            # What other programs read is the last line.
+            printed.append(json.loads(log.splitlines()[-1]))
     assert ran == [
         'make_openmoji_coco.py', 'finetune.py', 'infer.py', 'finetune.py',
         'embed_classes.py', 'run_onnx.py'
@@ -62,8 +69,8 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     first, second = tmp_path / 'work_dirs/first', tmp_path / 'work_dirs/second'
     # All that the table of the page lists, and nothing of it by accident.
     table = page[page.index('| file | for |'):page.index('Begin with')]
-    for name in re.findall(r'`(\w+\.\w+)`', table.replace('tools/', '')):
-        assert (first / name).is_file() or name in ('infer.py', 'test.py')
+    for name in re.findall(r'`(\w+\.\w+)`', table):
+        assert (first / name).is_file()
     assert '<h2>What it knew before</h2>' in (first /
                                               'report.html').read_text()
     labels = json.loads((first / 'pseudo_labels.json').read_text())
@@ -73,3 +80,25 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     assert (second / 'detector.safetensors').is_file()
     assert not (second / 'report.html').exists()
     assert len(list((tmp_path / 'found' / 'vis').iterdir())) == 4
+    scenes, tuned, found, _, embedded, of_graph = printed
+    assert scenes == dict(out_dir='data/scenes', made=True)
+    assert tuned['files'] == {
+        kind: f'work_dirs/first/{name}'
+        for kind, name in dict(
+            config='detector.py',
+            checkpoint='detector.pth',
+            safetensors='detector.safetensors',
+            labels='pseudo_labels.json',
+            onnx='detector.onnx',
+            report='report.html').items()
+    }
+    assert tuned['metrics'] == json.loads((first / 'metrics.json').read_text())
+    assert found['out_dir'] == 'found' and found['videos'] == {}
+    for file, boxes in found['images'].items():
+        written = json.loads((tmp_path / 'found' / 'preds' /
+                              f'{Path(file).stem}.json').read_text())
+        kept = [score for score in written['scores'] if score >= .3]
+        assert [box['score'] for box in boxes] == kept
+    assert len(found['images']) == 4
+    assert embedded['names'] == 2 and embedded['width'] == 384
+    assert set(of_graph) == {'image', 'boxes', 'scores', 'names'}

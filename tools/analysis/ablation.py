@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_cfg_options
+from mmdet_clim_cli.options import Parser, add_cfg_options, add_json
 
 TOOLS = Path(__file__).resolve().parents[1]
 
@@ -36,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     add_cfg_options(parser, 'settings for every training', default={})
     parser.add_argument(
         '--overwrite', action='store_true', help='begin every training anew')
+    add_json(parser)
     args = parser.parse_args()
     for config in args.configs:
         if not config.is_file():
@@ -74,7 +75,7 @@ def main() -> None:
             with steps.step(name, Path(cfg.work_dir, 'output.log')) as report:
                 finish_training(cfg, args.overwrite, report)
     except (OSError, RuntimeError) as error:
-        sys.exit(f'ablation: {error}')
+        sys.exit(f'error: {error}')
     rows = []
     for config in args.configs:
         rows += ['--run', config.stem]
@@ -82,7 +83,7 @@ def main() -> None:
     subprocess.run([
         sys.executable,
         str(TOOLS / 'analysis' / 'compare_runs.py'), *rows, '--out-dir',
-        str(args.out_dir)
+        str(args.out_dir), *(['--json'] if args.json else [])
     ],
                    check=True)
 

@@ -22,7 +22,7 @@ from typing import Dict, List
 import numpy as np
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_runs
+from mmdet_clim_cli.options import Parser, add_json, add_runs, print_result
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +42,7 @@ def parse_args() -> argparse.Namespace:
         help='classes that are a group more, beside base and novel')
     parser.add_argument('--resamples', type=int, default=1000)
     parser.add_argument('--out', type=Path, required=True, help='a .json')
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -80,7 +81,7 @@ def main() -> None:
             for name, files in args.run.items()
         }
     except (OSError, ValueError, KeyError) as error:
-        sys.exit(f'bootstrap_ap: {error}')
+        sys.exit(f'error: {error}')
     rows: List[dict] = []
     for name, values in of_run.items():
         means = {
@@ -108,11 +109,18 @@ def main() -> None:
                 for group, members in groups.items()
             }
         rows.append(row)
-        print(name, json.dumps(row['ap50']))
-        for other, gaps in row['differences'].items():
-            print(f'    minus {other}:', json.dumps(gaps))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, rows, indent=1)
+    print_result(args, rows, '\n'.join(map(_described, rows)))
+
+
+def _described(row: dict) -> str:
+    """The lines of a run: its AP50, and the differences to those before."""
+    return '\n'.join([
+        f'{row["name"]} {json.dumps(row["ap50"])}',
+        *(f'    minus {other}: {json.dumps(gaps)}'
+          for other, gaps in row['differences'].items())
+    ])
 
 
 def _interval(values: np.ndarray) -> Dict[str, float]:

@@ -11,13 +11,12 @@ The metrics of a run have it where ``classwise`` was set:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_json, add_runs
+from mmdet_clim_cli.options import Parser, add_json, add_runs, print_result
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -108,14 +107,14 @@ def main() -> None:
         }
         rows = compare_class_ap(runs, vocabulary_of(args, runs), gain)
     except (OSError, ValueError) as error:
-        sys.exit(f'class_ap: {error}')
+        sys.exit(f'error: {error}')
     names = list(runs)
     of, over = gain or (names[-1], names[0])
     args.out_dir.mkdir(parents=True, exist_ok=True)
     write_json(args.out_dir / 'class_ap.json', rows, indent=1)
     plot_class_ap(rows, args.out_dir / 'class_ap.png', args.kind, args.num,
                   f'{of} minus {over}')
-    print(json.dumps(rows) if args.json else args.out_dir / 'class_ap.png')
+    print_result(args, rows, args.out_dir / 'class_ap.png')
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_json, add_runs
+from mmdet_clim_cli.options import Parser, add_json, add_runs, print_result
 
 
 def parse_args() -> argparse.Namespace:
@@ -111,7 +111,7 @@ def main() -> None:
     panels = [('loss', 'training loss')]
     panels += [(prefix + key, head) for key, head, *_ in columns[:2]]
     plot_curves(curves, args.out_dir / 'curves.png', panels)
-    print(json.dumps(rows) + '\n' if args.json else table, end='')
+    print_result(args, rows, table.rstrip('\n'))
 
 
 if __name__ == '__main__':

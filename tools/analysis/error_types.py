@@ -15,7 +15,6 @@ classes, or one row of all classes.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Dict, List
 import numpy as np
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_json
+from mmdet_clim_cli.options import Parser, add_json, print_result
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def main() -> None:
              for category in categories})
         groups = class_split(categories, args.base, args.detections)
     except (OSError, ValueError) as error:
-        sys.exit(f'error_types: {error}')
+        sys.exit(f'error: {error}')
     found = error_types(content['annotations'], detections, args.iou)
     ids = {category['name']: category['id'] for category in categories}
     rows = {}
@@ -99,7 +98,7 @@ def main() -> None:
         ]
         rows[group] = row(classes) if classes else None
     if args.json:
-        print(json.dumps(dict(iou=args.iou, rows=rows)))
+        print_result(args, dict(iou=args.iou, rows=rows))
         return
     heads = ['', *COLUMNS, *ERROR_TYPES]
     print(f'IoU {args.iou}. AP over classes; the types are those of as many '

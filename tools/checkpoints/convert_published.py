@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_cfg_options
+from mmdet_clim_cli.options import (
+    Parser,
+    add_cfg_options,
+    add_json,
+    print_result,
+)
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -57,6 +62,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         metavar='PATTERN',
         help='names in IN to leave out')
     add_cfg_options(parser)
+    add_json(parser)
     args = parser.parse_args(argv)
     if args.class_vectors and args.class_vectors.suffix != '.npz':
         parser.error(
@@ -92,12 +98,13 @@ def main(argv: Optional[List[str]] = None) -> None:
         save_atomically(dict(state_dict=done.state_dict), args.output)
         report(args, done)
         print(f'use it as pretrained={str(args.output)!r} of model={name!r}')
-        return
-    convert_detector(args, cfg, weights)
+    else:
+        done = convert_detector(args, cfg, weights)
+    print_summary(args, done, family.name)
 
 
 def convert_detector(args: argparse.Namespace, cfg: Config,
-                     weights: dict) -> None:
+                     weights: dict) -> Conversion:
     """Convert the checkpoint of a detector, and its class vectors."""
     from mmdet_clim.engine.checkpoints import save_atomically
     from mmdet_clim.engine.published_checkpoints import (
@@ -151,7 +158,7 @@ def convert_detector(args: argparse.Namespace, cfg: Config,
         args.output)
     report(args, done)
     if vectors is None:
-        return
+        return done
     print(f'class vectors: {vectors.source} '
           f'{tuple(vectors.vectors.shape)}; prompts: {done.family.prompts}')
     if args.class_vectors:
@@ -166,6 +173,7 @@ def convert_detector(args: argparse.Namespace, cfg: Config,
     except ValueError as error:
         print('class embeddings of the file and of the config are not '
               f'compared: {error}')
+    return done
 
 
 def report(args: argparse.Namespace, done: Conversion) -> None:
@@ -180,6 +188,23 @@ def report(args: argparse.Namespace, done: Conversion) -> None:
                          ('ignored', done.ignored), ('missing', done.missing)):
         if names:
             print(f'{title}: {len(names)}\n  ' + '\n  '.join(names))
+
+
+def print_summary(args: argparse.Namespace, done: Conversion,
+                  family: str) -> None:
+    """Print the same for other programs."""
+    print_result(
+        args,
+        dict(
+            output=args.output,
+            family=family,
+            converted=len(done.converted),
+            unused={
+                str(reason): list(names)
+                for reason, names in done.unused.items()
+            },
+            ignored=list(done.ignored),
+            missing=list(done.missing)))
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import List, Mapping, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser
+from mmdet_clim_cli.options import Parser, add_json, print_result
 
 KEPT_META = ('cfg', 'dataset_meta', 'seed', 'iter', 'mmengine_version')
 
@@ -52,11 +52,14 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_argument('input', type=Path, help='checkpoint of a run')
     parser.add_argument('output', type=Path, help='file to write')
+    add_json(parser)
     args = parser.parse_args(argv)
     # It takes seconds to import.
     from mmdet_clim.engine.checkpoints import read_checkpoint, save_atomically
     save_atomically(publishable(read_checkpoint(args.input)), args.output)
-    print(f'{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB')
+    size = args.output.stat().st_size
+    print_result(args, dict(output=args.output, bytes=size),
+                 f'{args.output}: {size / 2**20:.1f} MiB')
 
 
 if __name__ == '__main__':

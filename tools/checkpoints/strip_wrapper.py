@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, Mapping, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser
+from mmdet_clim_cli.options import Parser, add_json, print_result
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         '--config',
         help="the plain detector's config, kept in the result; the weights "
         'have to fit it')
+    add_json(parser)
     args = parser.parse_args(argv)
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
@@ -72,7 +73,9 @@ def main(argv: Optional[List[str]] = None) -> None:
         model = config.model.get('detector', config.model)
         load_weights(MODELS.build(model), stripped, args.input)
     save_atomically(stripped, args.output)
-    print(f'{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB')
+    size = args.output.stat().st_size
+    print_result(args, dict(output=args.output, bytes=size),
+                 f'{args.output}: {size / 2**20:.1f} MiB')
 
 
 if __name__ == '__main__':

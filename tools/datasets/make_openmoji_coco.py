@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_workers
+from mmdet_clim_cli.options import Parser, add_json, add_workers, print_result
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,6 +46,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='replace a data set of other parameters, and draw that of the '
         'same ones again')
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -63,9 +64,10 @@ def main() -> None:
         made = build_dataset(args.out_dir, parameters, args.workers,
                              args.overwrite)
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'make_openmoji_coco: {error}')
-    print(f'{args.out_dir}: ' +
-          ('made' if made else 'was made before, complete'))
+        sys.exit(f'error: {error}')
+    print_result(
+        args, dict(out_dir=args.out_dir, made=made), f'{args.out_dir}: ' +
+        ('made' if made else 'was made before, complete'))
 
 
 if __name__ == '__main__':

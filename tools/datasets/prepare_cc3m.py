@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_overwrite, add_workers
+from mmdet_clim_cli.options import Parser, add_json, add_overwrite, add_workers
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,6 +43,7 @@ def parse_args() -> argparse.Namespace:
         '--out', type=Path, required=True, help='.jsonl or .json')
     add_workers(parser)
     add_overwrite(parser)
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -62,7 +63,7 @@ def main() -> None:
             workers=args.workers,
             overwrite=args.overwrite)
 
-    print(report('prepare_cc3m', prepare))
+    report(args, prepare)
 
 
 if __name__ == '__main__':

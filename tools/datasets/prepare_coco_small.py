@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_overwrite
+from mmdet_clim_cli.options import Parser, add_json, add_overwrite
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +41,7 @@ def parse_args() -> argparse.Namespace:
         help='split the training photographs once more, to choose settings '
         'without those for evaluation')
     add_overwrite(parser)
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -49,11 +50,9 @@ def main() -> None:
     args = parse_args()
     from mmdet_clim.datasets.preparation.coco_small import prepare_coco_small
     from mmdet_clim.datasets.preparation.command import report
-    print(
-        report(
-            'prepare_coco_small',
-            lambda: prepare_coco_small(args.source, args.out_dir, args.seed,
-                                       args.development, args.overwrite)))
+    report(
+        args, lambda: prepare_coco_small(args.source, args.out_dir, args.seed,
+                                         args.development, args.overwrite))
 
 
 if __name__ == '__main__':

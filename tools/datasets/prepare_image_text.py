@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_overwrite, add_workers
+from mmdet_clim_cli.options import Parser, add_json, add_overwrite, add_workers
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,6 +50,7 @@ def parse_args() -> argparse.Namespace:
         'tags are found in the captions')
     add_workers(parser)
     add_overwrite(parser)
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -76,7 +77,7 @@ def main() -> None:
             workers=args.workers,
             overwrite=args.overwrite)
 
-    print(report('prepare_image_text', prepare))
+    report(args, prepare)
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_overwrite
+from mmdet_clim_cli.options import Parser, add_json, add_overwrite
 
 #: Keys of ``mmdet_clim.datasets.preparation.ov_coco.PARTS``.
 PARTS = ('train', 'val', 'captions')
@@ -36,6 +36,7 @@ def parse_args() -> argparse.Namespace:
         default=PARTS,
         help='what to make; all if not given')
     add_overwrite(parser)
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -49,7 +50,7 @@ def main() -> None:
         return prepare_ov_coco(annotations, args.out_dir or annotations,
                                tuple(args.parts), args.overwrite)
 
-    print(report('prepare_ov_coco', prepare))
+    report(args, prepare)
 
 
 if __name__ == '__main__':

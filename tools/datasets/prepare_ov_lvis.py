@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_overwrite
+from mmdet_clim_cli.options import Parser, add_json, add_overwrite
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,6 +27,7 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         help='folder of the files to make; that of the input if not given')
     add_overwrite(parser)
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -39,7 +40,7 @@ def main() -> None:
         out = args.out_dir or args.train.parent
         return prepare_ov_lvis(args.train, out, args.overwrite)
 
-    print(report('prepare_ov_lvis', prepare))
+    report(args, prepare)
 
 
 if __name__ == '__main__':

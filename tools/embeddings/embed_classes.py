@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Optional, Sequence
 import numpy as np
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, device_name
+from mmdet_clim_cli.options import Parser, add_json, device_name, print_result
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def parse_args() -> argparse.Namespace:
         help='where to encode, such as cuda')
     parser.add_argument(
         '--out', required=True, type=Path, help='the .npz file to write')
+    add_json(parser)
     args = parser.parse_args()
     if args.out.suffix != '.npz':
         parser.error(f'--out must end in .npz, got {args.out}')
@@ -156,6 +157,14 @@ def main() -> None:
         f'{args.out}: {len(vocabulary)} names, width {vectors.shape[1]}, '
         f'{len(templates)} templates, encoder {name}',
         logger='current')
+    print_result(
+        args,
+        dict(
+            out=args.out,
+            names=len(vocabulary),
+            width=vectors.shape[1],
+            templates=len(templates),
+            encoder=name))
 
 
 if __name__ == '__main__':

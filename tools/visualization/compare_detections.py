@@ -239,7 +239,7 @@ def main() -> None:
     try:
         number = compare(args)
     except ValueError as error:
-        sys.exit(f'compare_detections: {error}')
+        sys.exit(f'error: {error}')
     print(f'{args.out}: {number} images, {len(args.found)} detectors')
 
 

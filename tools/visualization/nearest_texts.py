@@ -46,7 +46,10 @@ class CaptionedImage(NamedTuple):
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
-        renamed={'--out': '--out-dir'},
+        renamed={
+            '--out': '--out-dir',
+            '--num-images': '--num'
+        },
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='of a detector or a CLIMOnCLIP')
@@ -69,7 +72,7 @@ def parse_args() -> argparse.Namespace:
         help='further texts, or files of names; the first ones of '
         'nearest_regions.png')
     parser.add_argument(
-        '--num-images', type=int, default=100, help='(%(default)s)')
+        '--num', type=int, default=100, help='images (%(default)s)')
     parser.add_argument(
         '--regions',
         type=int,
@@ -90,7 +93,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir', type=Path, required=True, help='folder of the results')
     args = parser.parse_args()
-    for name in ('num_images', 'regions', 'top', 'rows', 'size'):
+    for name in ('num', 'regions', 'top', 'rows', 'size'):
         value = vars(args)[name]
         if value < 1:
             parser.error(f'--{name.replace("_", "-")}: expected at least 1, '
@@ -109,7 +112,7 @@ def load_images(args: argparse.Namespace) -> List[CaptionedImage]:
         pipeline=[dict(type='mmdet_clim.LoadImageText')])
     order = np.random.default_rng(args.seed).permutation(len(dataset))
     images = []
-    for index in order[:args.num_images].tolist():
+    for index in order[:args.num].tolist():
         sample = dataset[index]
         pixels = mmcv.imrescale(sample['img'], (args.size, args.size))
         height, width = sample['ori_shape']

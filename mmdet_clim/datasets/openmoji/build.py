@@ -144,7 +144,7 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
         VAL: parameters.val,
         WEB: parameters.captioned
     }
-    # Fresh processes: a fork of one with threads (tqdm's, OpenCV's) may hang.
+    # Fresh processes: a fork of one with threads (a bar's, OpenCV's) may hang.
     context = multiprocessing.get_context('spawn')
     with nullcontext() if workers == 1 else ProcessPoolExecutor(
             workers,

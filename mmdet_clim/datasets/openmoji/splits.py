@@ -9,7 +9,8 @@ from typing import Callable, Dict, Iterable, List, Optional, Tuple
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
+
+from mmdet_clim.progress import track
 
 from .captions import write_captions
 from .classes import SceneClass, coco_classes
@@ -210,7 +211,7 @@ Watch = Callable[[Iterable, int, str], Iterable]
 
 def progress_bar(made: Iterable, total: int, folder: str) -> Iterable:
     """Watch the images of a split with a progress bar."""
-    return tqdm(made, total=total, desc=folder, unit='image', disable=None)
+    return track(made, folder, total)
 
 
 def draw_split(parameters: DatasetParameters,

@@ -16,7 +16,7 @@ from typing import (
     Tuple,
 )
 
-from tqdm import tqdm
+from mmdet_clim.progress import progress, track
 
 from ..coco_annotations import CocoChecker
 from ..json_files import read_json
@@ -79,20 +79,15 @@ class RowFile:
         self.offsets = array('q')
         self._near: Optional[Tuple[int, List[Row]]] = None
         position = 0
-        with open(path, 'rb') as file, tqdm(
-                # None: drawn on a terminal only.
-                disable=None,
-                total=path.stat().st_size,
-                desc=f'{path.name}: check',
-                unit='B',
-                unit_scale=True) as bar:
+        with open(path, 'rb') as file, progress(
+                f'{path.name}: check', path.stat().st_size,
+                in_bytes=True) as advance:
             number = -1
             for number, line in enumerate(file):
                 if number % STRIDE == 0:
+                    advance(position - (self.offsets or [0])[-1])
                     self.offsets.append(position)
-                    bar.update(position - bar.n)
                 position += len(line)
-            bar.update(position - bar.n)
         self.count = number + 1
         if not self.count:
             raise ValueError(f'{path}: expected lines of a caption, a tab and '
@@ -392,7 +387,7 @@ def prepare_cc3m(tsv: Path,
         names = (
             image_name(file_name, row) for row in rows.rows(0, rows.count))
         inputs[f'images below {images}'] = images_stamp(
-            Path(images), tqdm(names, 'images: check', rows.count, delay=1))
+            Path(images), track(names, 'images: check', rows.count))
     else:
         worker = ShardWorker(rows, classes)
         tasks = [str(path) for path in find_shards(shards)]

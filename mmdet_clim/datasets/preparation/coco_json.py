@@ -15,7 +15,7 @@ from typing import (
     Tuple,
 )
 
-from tqdm import tqdm
+from mmdet_clim.progress import progress
 
 from ..coco_annotations import CocoChecker
 from ..json_checks import typed_id
@@ -81,16 +81,11 @@ class CocoFile:
 
     def _members(self, title: str) -> Iterator[Tuple[str, Optional[int], Any]]:
         """The members of the file, with a progress bar."""
-        with tqdm(
-                # None: drawn on a terminal only.
-                disable=None,
-                total=self.path.stat().st_size,
-                desc=f'{self.path.name}: {title}',
-                unit='B',
-                unit_scale=True,
-                leave=False,
-                delay=1) as bar:
-            yield from self._object.members(bar.update)
+        with progress(
+                f'{self.path.name}: {title}',
+                self.path.stat().st_size,
+                in_bytes=True) as advance:
+            yield from self._object.members(advance)
 
     def entries(self, key: str) -> Iterator[dict]:
         """The objects of the list under a key, one after the other.

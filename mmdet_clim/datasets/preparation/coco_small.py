@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Set, Tuple
 
 import cv2
-from tqdm import tqdm
 
 from mmdet_clim.files import atomic_path
+from mmdet_clim.progress import track
 from mmdet_clim.seeds import seed_sequence
 
 from ..coco_words import OTHER_PHRASES, coco_words
@@ -203,8 +203,7 @@ def _make_smaller(photographs: Photographs, out: Path) -> Photographs:
     if longest <= LONG_SIDE:
         return photographs
     smaller, boxes = {}, {}
-    for number, entry in tqdm(
-            every.items(), desc='photographs', unit='image', disable=None):
+    for number, entry in track(every.items(), 'photographs'):
         size = entry['width'], entry['height']
         factor = min(1., LONG_SIDE / max(size))
         new = tuple(max(1, round(side * factor)) for side in size)

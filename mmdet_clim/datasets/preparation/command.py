@@ -1,20 +1,21 @@
 # Licensed under the Apache License, Version 2.0.
 """What the commands of ``tools/datasets/prepare_*.py`` have in common."""
 import sys
+from argparse import Namespace
 from typing import Callable, Dict, Tuple
+
+from mmdet_clim_cli.options import print_result
 
 from .counts import describe_summary
 
 
-def report(name: str, prepare: Callable[[], Tuple[Dict, bool]]) -> str:
+def report(args: Namespace, prepare: Callable[[], Tuple[Dict, bool]]) -> None:
     """Prepare, and say what there is.
 
     Args:
-        name (str): The command's name.
+        args (Namespace): The command line, with what
+            :func:`~mmdet_clim_cli.options.add_json` adds.
         prepare (Callable): Returns the summary, and whether it did anything.
-
-    Returns:
-        str: To print.
 
     Raises:
         SystemExit: With the error's message, if the input is wrong.
@@ -22,6 +23,8 @@ def report(name: str, prepare: Callable[[], Tuple[Dict, bool]]) -> str:
     try:
         summary, made = prepare()
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'{name}: {error}')
-    return f'{describe_summary(summary)}\n' + ('made' if made else
-                                               'was made before, complete')
+        # Of a worker process, too.
+        sys.exit(f'error: {error}')
+    print_result(
+        args, dict(summary, made=made), f'{describe_summary(summary)}\n' +
+        ('made' if made else 'was made before, complete'))

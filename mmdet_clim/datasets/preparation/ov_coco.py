@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Collection, Dict, FrozenSet, Iterator, List, Tuple
 
-from tqdm import tqdm
+from mmdet_clim.progress import track
 
 from ..coco_words import OTHER_PHRASES, coco_words
 from ..json_checks import typed_value
@@ -294,7 +294,7 @@ def prepare_ov_coco(annotations: Path,
                 'annotations there')
     files: Dict = {}
     made = False
-    for part in tqdm(parts, desc='OV-COCO', unit='part', disable=None):
+    for part in track(parts, 'OV-COCO'):
         sources, outputs = PARTS[part]
         paths = [annotations / name for name in sources]
         job = Job(

@@ -21,7 +21,7 @@ from typing import (
     Tuple,
 )
 
-from tqdm import tqdm
+from mmdet_clim.progress import progress
 
 from ..source_tables import make_table
 from .captioned_images import Part, TagClasses, write_captioned_images
@@ -128,16 +128,13 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
         raise ValueError(f'workers: expected a positive number, got {workers}')
     folder.mkdir(exist_ok=True)
     paths = []
-    # Fresh processes: a fork of one with threads (tqdm's) may hang.
+    # Fresh processes: a fork of one with threads (a bar's) may hang.
     context = multiprocessing.get_context('spawn')
     with nullcontext() if workers == 1 else ProcessPoolExecutor(
             workers, mp_context=context, initializer=_set_make,
-            initargs=(make, )) as pool, tqdm(
-                # None: drawn on a terminal only.
-                disable=None,
-                desc=title,
-                unit='part',
-                total=len(tasks) if isinstance(tasks, Sized) else None) as bar:
+            initargs=(make, )) as pool, progress(
+                title,
+                len(tasks) if isinstance(tasks, Sized) else None) as advance:
         running: Deque[Future] = deque()
         try:
             for number, task in enumerate(tasks):
@@ -145,19 +142,19 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
                 digest = hashlib.sha256(repr(task).encode()).hexdigest()
                 paths.append((path, digest))
                 if _read_part(path, digest) is not None:
-                    bar.update()
+                    advance(1)
                 elif pool is None:
                     _make_part(make, task, path, digest)
-                    bar.update()
+                    advance(1)
                 else:
                     running.append(
                         pool.submit(_make_part_here, task, path, digest))
                 while len(running) > 2 * workers:
                     running.popleft().result()
-                    bar.update()
+                    advance(1)
             while running:
                 running.popleft().result()
-                bar.update()
+                advance(1)
         finally:
             for future in running:
                 future.cancel()

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """tools/checkpoints/convert_published.py: from a file to a file."""
+import json
 import os
 import pickle
 
@@ -53,13 +54,18 @@ def test_options_of_the_command(convert, small_configs, published, tmp_path,
         convert(*args)
     assert sorted(os.listdir(tmp_path)) == ['c.py', 'in.pth']
     convert(*args, '--ignore', 'extra', '--allow-missing', '*.hidden.bias',
-            '--cfg-options', 'model.roi_head.bbox_head.classifier.bias=None')
+            '--cfg-options', 'model.roi_head.bbox_head.classifier.bias=None',
+            '--json')
     state = torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']
     assert 'roi_head.bbox_head.fc_reg.hidden.weight' in state
     assert 'roi_head.bbox_head.fc_reg.hidden.bias' not in state
     printed = capsys.readouterr().out
     assert 'ignored: 1\n  extra' in printed
     assert 'missing: 1\n  roi_head.bbox_head.fc_reg.hidden.bias' in printed
+    written = json.loads(printed.splitlines()[-1])
+    assert written['output'] == str(tmp_path / 'out.pth')
+    assert written['converted'] > 200 and written['ignored'] == ['extra']
+    assert written['missing'] == ['roi_head.bbox_head.fc_reg.hidden.bias']
 
 
 def test_class_vectors_are_kept(convert, small_configs, detectors, published,
