@@ -21,7 +21,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 os.environ['OMP_NUM_THREADS'] = '1'
 
@@ -39,7 +39,8 @@ def run(function: Callable, argument: str, queue) -> None:
     Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
     before = memory()
     seconds, wall = time.process_time(), time.perf_counter()
-    told = function(argument)
+    # What was opened is held until memory is looked at.
+    told, _held = function(argument)
     after = memory()
     queue.put(
         dict(
@@ -105,7 +106,7 @@ def repeat_table(path: Path, times: int) -> None:
     os.replace(f'{table}.longer', table)
 
 
-def open_captions(path: str) -> dict:
+def open_captions(path: str) -> Tuple[dict, Any]:
     """Open a source for captions and for mosaics, and draw a batch of both."""
     from mmdet_clim.datasets import (
         ImageTextDataset,
@@ -128,19 +129,25 @@ def open_captions(path: str) -> dict:
         rows=len(data),
         open_s=opened - seconds,
         index_s=drawn - opened,
-        samples_s=time.process_time() - drawn)
+        samples_s=time.process_time() - drawn), data
 
 
-def open_boxes(path: str) -> dict:
+#: mmdet's needs one.
+NO_IMAGES = dict(img='')
+
+
+def open_boxes(path: str) -> Tuple[dict, Any]:
     """This package's data set of a file of boxes."""
     from mmdet_clim.datasets import OVCocoDataset
-    return dict(images=len(OVCocoDataset(ann_file=path)))
+    data = OVCocoDataset(ann_file=path, data_prefix=NO_IMAGES)
+    return dict(images=len(data)), data
 
 
-def open_boxes_by_mmdet(path: str) -> dict:
+def open_boxes_by_mmdet(path: str) -> Tuple[dict, Any]:
     """The peer: a file of boxes by mmdet."""
     from mmdet.datasets import CocoDataset
-    return dict(images=len(CocoDataset(ann_file=path)))
+    data = CocoDataset(ann_file=path, data_prefix=NO_IMAGES)
+    return dict(images=len(data)), data
 
 
 def captions(arguments: argparse.Namespace, folder: Path) -> None:
@@ -210,16 +217,16 @@ PLAIN = [
 REDUCED = [dict(type='mmdet_clim.LoadImageText', scale=SCALE), PLAIN[-1]]
 
 
-def load_all(dataset) -> dict:
+def load_all(dataset) -> Tuple[dict, Any]:
     """Samples per second and core of a loader without workers."""
     from torch.utils.data import DataLoader
     loader = DataLoader(dataset, batch_size=16, collate_fn=len)
     seconds = time.process_time()
     count = sum(loader)
-    return dict(samples_per_s=count / (time.process_time() - seconds))
+    return dict(samples_per_s=count / (time.process_time() - seconds)), dataset
 
 
-def boxes_by_mmdet(folder: str) -> dict:
+def boxes_by_mmdet(folder: str) -> Tuple[dict, Any]:
     from mmdet.datasets import CocoDataset
     from mmdet.utils import register_all_modules
     register_all_modules()
@@ -231,7 +238,7 @@ def boxes_by_mmdet(folder: str) -> dict:
             pipeline=PLAIN))
 
 
-def boxes_by_this(folder: str) -> dict:
+def boxes_by_this(folder: str) -> Tuple[dict, Any]:
     from mmdet_clim.datasets import CheckedCocoDataset
     return load_all(
         CheckedCocoDataset(
@@ -241,7 +248,7 @@ def boxes_by_this(folder: str) -> dict:
             pipeline=PLAIN))
 
 
-def captions_of_folder(folder: str) -> dict:
+def captions_of_folder(folder: str) -> Tuple[dict, Any]:
     from mmdet_clim.datasets import ImageTextDataset
     return load_all(
         ImageTextDataset(
@@ -250,7 +257,7 @@ def captions_of_folder(folder: str) -> dict:
             pipeline=REDUCED))
 
 
-def captions_of_tar(folder: str) -> dict:
+def captions_of_tar(folder: str) -> Tuple[dict, Any]:
     from mmdet_clim.datasets import ImageTextDataset
     return load_all(ImageTextDataset(f'{folder}/images.tar', pipeline=REDUCED))
 

@@ -140,9 +140,9 @@ def _of_mmdet() -> Iterator[Tuple[str, Published]]:
     spec = find_spec('mmdet')
     if spec is None or spec.origin is None:
         return
-    root = Path(spec.origin).parent
+    package = Path(spec.origin).parent
     # Of a source tree, they are beside the package.
-    root = next((place for place in (root / '.mim', root.parent)
+    root = next((place for place in (package / '.mim', package.parent)
                  if (place / 'model-index.yml').is_file()), None)
     if root is None:
         return

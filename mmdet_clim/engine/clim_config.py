@@ -2,7 +2,7 @@
 """CLIM put on a config from the command line, with no file edited."""
 import copy
 from pathlib import Path
-from typing import Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -240,7 +240,8 @@ def _mixed_loader(cfg: Config, fragment: Config,
         # They make the batches of one set.
         if key not in ('sampler', 'batch_sampler', 'drop_last', 'dataset')
     }
-    sampler = dict(type='mmdet_clim.MultiSourceSampler', source_ratio=ratio)
+    sampler: Dict[str, Any] = dict(
+        type='mmdet_clim.MultiSourceSampler', source_ratio=ratio)
     if loader.get('sampler', {}).get('aspect_grouping'):
         sampler['aspect_grouping'] = True
     return ConfigDict({

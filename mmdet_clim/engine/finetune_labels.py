@@ -33,8 +33,11 @@ def propose_labels(captioned: Mapping,
     """
     known = {c['id']: c['name'] for c in captioned['categories']}
     ids = {name: number for number, name in enumerate(names, 1)}
-    images, annotations = [], []
-    named, found, boxes = Counter(), Counter(), Counter()
+    images: List[dict] = []
+    annotations: List[dict] = []
+    named: Counter = Counter()
+    found: Counter = Counter()
+    boxes: Counter = Counter()
     for entry in captioned['images']:
         wanted = {known[i] for i in entry.get('pos_category_ids', ())}
         try:

@@ -8,6 +8,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     Tuple,
     Union,
 )
@@ -52,7 +53,8 @@ def match_detections(before: InstanceData,
     ious = ious.masked_fill(~same, 0)
     first, second = (ious >= max(least_iou, 1e-9)).nonzero(as_tuple=True)
     order = ious[first, second].argsort(descending=True, stable=True)
-    pairs, taken = [], (set(), set())
+    pairs = []
+    taken: Tuple[Set[int], Set[int]] = (set(), set())
     for i, j in zip(first[order].tolist(), second[order].tolist()):
         if i not in taken[0] and j not in taken[1]:
             taken[0].add(i)

@@ -61,8 +61,9 @@ class FeatureCache:
         if missing:
             computed = [m.half().cpu() for m in compute(images[missing])]
             for place, i in enumerate(missing):
-                found[i] = [m[place].clone() for m in computed]
-                self._write(files[i], found[i])
+                maps = [m[place].clone() for m in computed]
+                self._write(files[i], maps)
+                found[i] = maps
         return tuple(
             torch.stack(level).to(images.device, torch.float32)
             for level in zip(*found))

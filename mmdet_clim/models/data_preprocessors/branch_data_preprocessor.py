@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from collections import defaultdict
-from typing import Union
+from typing import Dict, Union
 
 from mmengine.model import BaseDataPreprocessor
 from torch import nn
@@ -54,7 +54,8 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
         """
         if not training:
             return self.preprocessor(data, training)
-        branches = defaultdict(lambda: dict(inputs=[], data_samples=[]))
+        branches: Dict[str, Dict[str, list]] = defaultdict(
+            lambda: dict(inputs=[], data_samples=[]))
         for image, sample in zip(data['inputs'], data['data_samples']):
             branch = branches[sample.get('branch', BOXES_BRANCH)]
             branch['inputs'].append(image)

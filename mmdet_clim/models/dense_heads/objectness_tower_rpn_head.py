@@ -16,6 +16,8 @@ class ObjectnessTowerRPNHead(RPNHead):
     shape the features (REFERENCE.md, section 3: BARON with an FPN).
     """
 
+    rpn_cls: nn.Module
+
     def _init_layers(self) -> None:
         super()._init_layers()
         width = self.feat_channels

@@ -230,7 +230,7 @@ class CenterNet2RoIHead(CascadeRoIHead):
         rois = bbox2roi([proposals.bboxes for proposals in rpn_results_list])
         for stage in range(self.num_stages):
             rois, scores = refine_rois(self, stage, x, rois, metas)
-        outputs = (scores, rois)
+        outputs: tuple = (scores, rois)
         if self.with_mask:
             outputs += (self._mask_forward(0, x, rois)['mask_preds'], )
         return outputs
