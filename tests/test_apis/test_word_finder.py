@@ -174,6 +174,18 @@ def test_a_threshold_for_a_word(find, image):
     assert (found.entry['width'], found.entry['height']) == (width, height)
 
 
+def test_thresholds_of_a_fine_tuning(find, image, monkeypatch):
+    """They go before the slider, and after what stands behind a word."""
+    everything = find(image, 'car, bear', 0).rows
+    monkeypatch.setattr(find.find, 'thresholds', {'car': 1., 'bear': 0.})
+    assert find(image, 'Car, bear',
+                .9).rows == [row for row in everything if row[0] == 'bear']
+    assert find(image, 'car = 0, bear = 1',
+                .9).rows == [row for row in everything if row[0] == 'car']
+    assert read_words('cat = 0.5, dog, cow', .3, {'dog': .7}) == dict(
+        cat=.5, dog=.7, cow=.3)
+
+
 def test_two_words(find, inferencer, image):
     compared = find.compare(image, 'car', ' bear ', 0)
     maps = inferencer.responses(str(image))
