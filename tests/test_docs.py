@@ -11,8 +11,12 @@ from mmengine.registry import Registry, init_default_scope
 from mmengine.structures import InstanceData
 
 from mmdet_clim import registry
+from mmdet_clim.models.families import FAMILIES, family_of
 from mmdet_clim.models.objectives import TilesAlone
-from mmdet_clim.models.region_readers import build_region_reader
+from mmdet_clim.models.region_readers import (
+    DenseFeatureReader,
+    build_region_reader,
+)
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 from mmdet_clim.registry import MODELS
 
@@ -55,6 +59,17 @@ def test_a_detector_of_your_own(repository):
     cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py').model
     cfg.backbone.init_cfg = None
     detector = MODELS.build(cfg)
+    try:
+        family = family_of(detector)
+        assert type(build_region_reader(
+            None, detector, 6)).__name__ == type(family).readers[0].__name__
+        with pytest.raises(TypeError, match='no part of a graph'):
+            family.onnx_graph(detector, (8, 8))
+        level, = family.feature_maps(detector, torch.rand(1, 3, 128, 256))
+        assert level.shape == (1, 256, 1, 2)
+    finally:
+        FAMILIES.remove(family)
+    assert family_of(detector).readers == (DenseFeatureReader, )
     reader = build_region_reader(found['model']['region_reader'], detector, 6)
     feats = reader.extract_feat(detector, torch.rand(1, 3, 128, 256))
     assert len(reader.propose(detector, feats)[0]) == 0

@@ -48,9 +48,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        default=0.3,
-        help='where the slider of the least score stands at first '
-        '(%(default)s)')
+        help='where the slider of the least score stands at first, for all '
+        'words (default: 0.3, for those that have no least score in the '
+        'thresholds.json that `finetune` leaves beside CHECKPOINT)')
     parser.add_argument(
         '--host',
         default='127.0.0.1',
@@ -72,7 +72,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--device', type=device_name, help='such as cuda:0 or cpu')
     args = parser.parse_args(argv)
-    if not 0 <= args.score_thr <= 1:
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
     if not 0 < args.port < 2**16:
         parser.error(f'--port: expected 1 to 65535, got {args.port}')
@@ -148,6 +148,7 @@ def main(argv: Optional[List[str]] = None) -> None:
                 load_detector(
                     config,
                     checkpoint,
+                    thresholds=args.score_thr,
                     device=args.device,
                     show_progress=False))
 
@@ -157,8 +158,7 @@ def main(argv: Optional[List[str]] = None) -> None:
             before = finder(args.before_config or args.config, args.before)
             model += f', before: {args.before}'
         serve(
-            build_page(find, model, args.score_thr,
-                       before), args.host, args.port,
+            build_page(find, model, before), args.host, args.port,
             [*_names_of(args.host), *args.allowed_host], args.password)
 
 

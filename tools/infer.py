@@ -56,9 +56,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        default=0.3,
-        help='least score of a box that is drawn; the JSON has all '
-        '(%(default)s)')
+        help='least score of a box that is drawn, of every class; the JSON '
+        'has all (default: those of the classes in the thresholds.json that '
+        '`finetune` leaves beside CHECKPOINT; without, 0.3)')
     parser.add_argument(
         '--no-save-vis', action='store_true', help='draw nothing')
     parser.add_argument(
@@ -82,7 +82,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.batch_size < 1:
         parser.error('--batch-size: expected at least 1, got '
                      f'{args.batch_size}')
-    if not 0 <= args.score_thr <= 1:
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
     if names:
         try:
@@ -112,6 +112,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         args.config,
         args.checkpoint,
         vocabulary=args.vocabulary,
+        thresholds=args.score_thr,
         device=args.device)
     options = dict(texts=args.texts, custom_entities=args.custom_entities)
     images: Dict[str, list] = {}
@@ -119,29 +120,27 @@ def main(argv: Optional[List[str]] = None) -> None:
     for path in args.inputs:
         if path.lower().endswith(VIDEO_SUFFIXES):
             frames = _video(find, Path(path), args, options)
-            videos[path] = [_best(of, args.score_thr) for of in frames]
+            videos[path] = [_best(find, of) for of in frames]
         else:
             found = find(
                 path,
                 batch_size=args.batch_size,
-                pred_score_thr=args.score_thr,
                 out_dir=str(args.out_dir),
                 no_save_vis=args.no_save_vis,
                 no_save_pred=args.no_save_pred,
                 **options)['predictions']
-            images.update(
-                (of['img_path'], _best(of, args.score_thr)) for of in found)
+            images.update((of['img_path'], _best(find, of)) for of in found)
     print_result(args,
                  dict(out_dir=args.out_dir, images=images,
                       videos=videos), args.out_dir)
 
 
-def _best(found: dict, score_thr: float) -> List[dict]:
+def _best(find: CLIMInferencer, found: dict) -> List[dict]:
     """The boxes that are drawn."""
     return [
         dict(name=name, score=score, bbox=box) for name, score, box in zip(
             found['names'], found['scores'], found['bboxes'])
-        if score >= score_thr
+        if score >= find.least_score(name)
     ]
 
 
@@ -149,11 +148,8 @@ def _video(find: CLIMInferencer, path: Path, args: argparse.Namespace,
            options: dict) -> List[dict]:
     """The predictions of each frame, which are written if they are to be."""
     found = find.video(
-        path,
-        None if args.no_save_vis else args.out_dir / 'vis' /
-        f'{path.stem}.mp4',
-        pred_score_thr=args.score_thr,
-        **options)
+        path, None if args.no_save_vis else args.out_dir / 'vis' /
+        f'{path.stem}.mp4', **options)
     if args.no_save_pred:
         return found
     from mmdet_clim.datasets.preparation.files import write_json

@@ -24,6 +24,8 @@ import numpy as np
 
 #: Of the arrays in a file of embeddings; compressed, 4 MB can hold 4 GB.
 MAX_ARRAY_BYTES = 1 << 30
+#: Least score of a box of a class that has none of its own.
+SCORE = 0.3
 
 
 class OnnxRunner:
@@ -121,6 +123,38 @@ def read_embeddings(
                          f'({type(error).__name__}: {error})') from error
 
 
+def read_thresholds(model: Path) -> Dict[str, float]:
+    """The least scores of classes that a fine-tuning left beside a graph.
+
+    Args:
+        model (Path): Of the graph; ``thresholds.json`` is its neighbour.
+
+    Returns:
+        dict: By class name; empty without such a file.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    file = model.with_name('thresholds.json')
+    if not file.is_file():
+        return {}
+    try:
+        chosen = json.loads(file.read_text(encoding='utf-8'))
+        least = {
+            name: float(of['threshold'])
+            for name, of in chosen.items() if of['threshold'] is not None
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{file}: expected an object of class names, each '
+                         'with a threshold '
+                         f'({type(error).__name__}: {error})') from error
+    for name, score in least.items():
+        if not 0 <= score <= 1:
+            raise ValueError(f'{file}: {name!r}: threshold is {score}, '
+                             'expected a number from 0 to 1')
+    return least
+
+
 def _array(archive: ZipFile, name: str) -> np.ndarray:
     """A member, read when neither it nor its header says too much."""
     size = archive.getinfo(name).file_size
@@ -203,23 +237,33 @@ def main() -> None:
     parser.add_argument('model', type=Path)
     parser.add_argument('embeddings', type=Path, help='.npz')
     parser.add_argument('images', type=Path, nargs='+')
-    parser.add_argument('--score-thr', type=float, default=0.3)
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        help='least score of a box, of every class (default: that of the '
+        'class in the thresholds.json beside the model, or 0.3)')
     args = parser.parse_args()
     for file in (args.model, args.embeddings, *args.images):
         if not file.is_file():
             parser.error(f'{file} does not exist')
     run = OnnxRunner(args.model)
     names, vectors = read_embeddings(args.embeddings)
+    own = read_thresholds(args.model) if args.score_thr is None else {}
+    other = SCORE if args.score_thr is None else args.score_thr
     for file in args.images:
         found = run(read_image(file), names, vectors)
-        kept = found['scores'] >= args.score_thr
+        kept = found['scores'] >= np.array(
+            [own.get(name, other) for name in found['names']])
         print(
             json.dumps(
                 dict(
                     image=str(file),
                     boxes=found['boxes'][kept].tolist(),
                     scores=found['scores'][kept].tolist(),
-                    names=found['names'][:int(kept.sum())])))
+                    names=[
+                        name for name, is_kept in zip(found['names'], kept)
+                        if is_kept
+                    ])))
 
 
 if __name__ == '__main__':

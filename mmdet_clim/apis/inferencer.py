@@ -12,6 +12,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     Tuple,
@@ -34,30 +35,39 @@ from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.caption_sources import IMAGE_SUFFIXES
+from mmdet_clim.datasets.class_names import compared_name
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.datasets.images import MAX_PIXELS
 from mmdet_clim.datasets.regular_files import open_regular
 from mmdet_clim.datasets.transforms import LoadImageText
-from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.engine.checkpoint_config import checkpoint_config
 from mmdet_clim.engine.checkpoints import load_weights, read_checkpoint
 from mmdet_clim.engine.config_checks import check_parts
+from mmdet_clim.evaluation.class_thresholds import (
+    THRESHOLDS,
+    thresholds_beside,
+)
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.unset_weights import (
+    not_a_number_in_new_memory,
+    set_what_was_left_unset,
+)
 from mmdet_clim.progress import track
 from mmdet_clim.visualization import detector_responses, own_reader
 
 from .vocabulary import (
     TakesVocabulary,
-    VocabularySetter,
-    check_prompt,
     parse_names,
     reads_texts,
+    set_vocabulary,
 )
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 LOADERS = ('LoadImageFromFile', 'mmcv.LoadImageFromFile',
            'mmdet.LoadImageFromFile')
+#: Least score of a box that is shown, of classes that have no own.
+SCORE = 0.3
 #: What a loader or a resize raises of a file that is no image for them.
 UNREADABLE = (OSError, ValueError, AssertionError, cv2.error)
 
@@ -116,6 +126,11 @@ class CLIMInferencer(DetInferencer):
             :func:`~mmdet_clim.datasets.build_vocabulary` reads. None keeps
             those of the config.
         device (str, optional): None takes an accelerator if there is one.
+        thresholds (dict[str, float] or float, optional): Least scores of
+            boxes that are shown, by class name or of all classes, for calls
+            that name no ``pred_score_thr``. None reads those that a
+            fine-tuning left beside the checkpoint in ``thresholds.json``, if
+            it did. Classes without one have 0.3.
         show_progress (bool): Whether to draw a progress bar, where standard
             error is a terminal.
         **kwargs: The other arguments of ``DetInferencer``.
@@ -123,8 +138,8 @@ class CLIMInferencer(DetInferencer):
     Raises:
         KeyError: If the config lacks the model or the test data.
         ValueError: If the vocabulary is not one, no weight of the
-            checkpoint is one of the detector's, or its config is more than
-            data.
+            checkpoint is one of the detector's, its config is more than
+            data, or ``thresholds.json`` has something else.
         TypeError: If a vocabulary is given and the detector neither
             classifies by text nor reads a text.
 
@@ -140,8 +155,23 @@ class CLIMInferencer(DetInferencer):
                  weights: Optional[str] = None,
                  vocabulary: Any = None,
                  device: Optional[str] = None,
+                 thresholds: Union[Mapping[str, float], float, None] = None,
                  show_progress: bool = True,
                  **kwargs) -> None:
+        if thresholds is None and weights is not None:
+            thresholds = thresholds_beside(weights)
+            if thresholds:
+                print_log(
+                    f'{Path(weights).with_name(THRESHOLDS)}: the least scores '
+                    f'of {len(thresholds)} classes', 'current')
+        #: Of boxes of the classes without one in `thresholds`.
+        self.score = SCORE
+        if isinstance(thresholds, (int, float)):
+            self.score, thresholds = thresholds, {}
+        self.thresholds = {
+            compared_name(name): value
+            for name, value in (thresholds or {}).items()
+        }
         source: Union[str, Path] = 'config'
         if isinstance(model, (str, Path)):
             source, model = model, Config.fromfile(str(model))
@@ -155,7 +185,6 @@ class CLIMInferencer(DetInferencer):
         # mmdet's own bar knows no total, and is drawn into files too.
         self._draws_bar = show_progress
         self._in_folder = False
-        self._setter: Optional[VocabularySetter] = None
         self._reader: Optional[BaseRegionReader] = None
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
@@ -187,14 +216,7 @@ class CLIMInferencer(DetInferencer):
                 precomputed text encoder, or the names are more than a
                 grounding detector reads at once.
         """
-        if reads_texts(self.model):
-            names = build_vocabulary(vocabulary).names
-            check_prompt(self.model, names)
-            self._take(names)
-            return
-        if self._setter is None:
-            self._setter = VocabularySetter(self.model)
-        self._take(self._setter(vocabulary).names)
+        self._take(set_vocabulary(self.model, vocabulary).names)
 
     def __call__(self,
                  inputs: InputsType,
@@ -215,7 +237,8 @@ class CLIMInferencer(DetInferencer):
                 grounding detector reads a sentence here, or such names with
                 ``custom_entities=True``.
             **kwargs: The other arguments of ``DetInferencer``, such as
-                ``batch_size``, ``pred_score_thr`` and ``out_dir``.
+                ``batch_size`` and ``out_dir``; ``pred_score_thr``, the least
+                score of a box that is drawn, is ``thresholds`` by default.
 
         Returns:
             dict: ``predictions``, a dict per image with ``labels``,
@@ -231,6 +254,7 @@ class CLIMInferencer(DetInferencer):
                 ``texts`` are given, there is not one text per image, the
                 names are no vocabulary, or a grounding detector has neither.
         """
+        kwargs.setdefault('pred_score_thr', None)
         self._in_folder = isinstance(inputs,
                                      (str, Path)) and Path(inputs).is_dir()
         inputs = self._inputs_to_list(inputs)
@@ -265,7 +289,7 @@ class CLIMInferencer(DetInferencer):
     def video(self,
               path: Union[str, Path],
               out_file: Union[str, Path, None] = None,
-              pred_score_thr: float = 0.3,
+              pred_score_thr: Optional[float] = None,
               **kwargs) -> List[dict]:
         """Find the classes in a video, frame by frame.
 
@@ -273,7 +297,7 @@ class CLIMInferencer(DetInferencer):
             path (str or Path): The video.
             out_file (str or Path, optional): Where the drawn video goes, as
                 ``.mp4``.
-            pred_score_thr (float): Least score of a box that is drawn.
+            pred_score_thr (float, optional): As of a call.
             **kwargs: As of a call.
 
         Returns:
@@ -435,7 +459,7 @@ class CLIMInferencer(DetInferencer):
                   show: bool = False,
                   wait_time: float = 0,
                   draw_pred: bool = True,
-                  pred_score_thr: float = 0.3,
+                  pred_score_thr: Optional[float] = None,
                   no_save_vis: bool = False,
                   img_out_dir: str = '') -> Optional[List[np.ndarray]]:
         """Draw the boxes on the images.
@@ -447,7 +471,8 @@ class CLIMInferencer(DetInferencer):
             show (bool): Whether to show them in windows.
             wait_time (float): Seconds that a window stays.
             draw_pred (bool): Whether to draw the boxes.
-            pred_score_thr (float): Least score of a box that is drawn.
+            pred_score_thr (float, optional): Least score of a box that is
+                drawn; None for that of its class.
             no_save_vis (bool): Whether to write none.
             img_out_dir (str): They go to ``vis/`` in this folder; '' for
                 none.
@@ -471,16 +496,57 @@ class CLIMInferencer(DetInferencer):
             self.visualizer.add_datasample(
                 name,
                 image[..., ::-1],
-                pred,
+                self._shown(pred, pred_score_thr),
                 draw_gt=False,
                 draw_pred=draw_pred,
                 show=show,
                 wait_time=wait_time,
-                pred_score_thr=pred_score_thr,
+                # What scores less is left out already.
+                pred_score_thr=-1.0,
                 out_file=str(Path(folder, 'vis', name)) if folder else None)
             pictures.append(self.visualizer.get_image())
             self.num_visualized_imgs += 1
         return pictures
+
+    def least_score(self, name: str) -> float:
+        """Least score of a box of a class, where a call tells none.
+
+        Args:
+            name (str): Of the class.
+        """
+        return self.thresholds.get(compared_name(name), self.score)
+
+    def _shown(self, pred: DetDataSample,
+               least: Optional[float]) -> DetDataSample:
+        """A prediction without boxes that score less than they have to."""
+        found = pred.get('pred_instances')
+        if found is None:
+            return pred
+        scores = found.scores
+        if least is None:
+            names = self._names_of(pred) or [''] * len(scores)
+            limits = scores.new_tensor([self.least_score(n) for n in names])
+            kept = scores >= limits
+        else:
+            kept = scores >= least
+        shown = pred.clone()
+        shown.pred_instances = found[kept]
+        return shown
+
+    def _names_of(self, pred: DetDataSample) -> Optional[List[str]]:
+        """The class of each box, None if it has no name."""
+        found = pred.get('pred_instances', {})
+        if isinstance(pred.get('text'), tuple):
+            # Of these, a grounding detector would give cleaned names.
+            classes = pred.text
+        elif 'label_names' in found:
+            # It splits its text without trimming.
+            return [name.strip() for name in found.label_names]
+        else:
+            classes = self.model.dataset_meta['classes']
+        if not classes or 'labels' not in found:
+            return None
+        return [classes[label] for label in found.labels.tolist()]
 
     def pred2dict(self,
                   data_sample: DetDataSample,
@@ -492,18 +558,9 @@ class CLIMInferencer(DetInferencer):
             pred_out_dir (str): Folder of ``preds/IMAGE.json``; empty for none.
         """
         result = super().pred2dict(data_sample)
-        classes = self.model.dataset_meta['classes']
-        if isinstance(data_sample.get('text'), tuple):
-            # Of these, a grounding detector would give cleaned names.
-            classes = data_sample.text
-        elif 'label_names' in data_sample.get('pred_instances', ()):
-            # It splits its text without trimming.
-            classes = None
-            result['names'] = [
-                name.strip() for name in data_sample.pred_instances.label_names
-            ]
-        if classes is not None and 'labels' in result:
-            result['names'] = [classes[label] for label in result['labels']]
+        names = self._names_of(data_sample)
+        if names is not None:
+            result['names'] = names
         result['ori_shape'] = list(data_sample.ori_shape)
         # Of an image in memory, mmdet has None here.
         path = data_sample.get('img_path')
@@ -541,7 +598,12 @@ class CLIMInferencer(DetInferencer):
             read_checkpoint(weights, mmap=True)
         self._weights = weights
         # MMEngine would read the file itself, and no safetensors.
-        return super()._init_model(cfg, None, device)
+        if weights is not None:
+            return super()._init_model(cfg, None, device)
+        with not_a_number_in_new_memory():
+            model = super()._init_model(cfg, None, device)
+        set_what_was_left_unset(model)
+        return model
 
     def _load_weights_to_model(self, model: nn.Module,
                                checkpoint: Optional[dict], cfg) -> None:

@@ -3,50 +3,19 @@
 import json
 import os
 from pathlib import Path
-from typing import Optional, Tuple, Union
+from typing import Optional, Tuple
 
 import numpy as np
 import torch
 from mmcv.transforms import Pad
-from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmengine.config import Config
 from torch import nn
 
 from mmdet_clim.engine.finetuning import resize_scale
+from mmdet_clim.models.families import family_of
 from mmdet_clim.registry import TRANSFORMS
 
-from .onnx_dense import OnnxDenseDetector
-from .onnx_detector import OnnxDetector
 from .onnx_operators import roi_align_of_onnx
-from .vocabulary import reads_texts
-
-
-def onnx_graph(detector: nn.Module,
-               scale: Tuple[int, int],
-               padding: Optional[Pad] = None
-               ) -> Union[OnnxDetector, OnnxDenseDetector]:
-    """The graph of a detector's family.
-
-    Args:
-        detector (nn.Module): Two-stage, or with a dense head.
-        scale (tuple[int, int]): Sides in pixels that an image is resized
-            into.
-        padding (Pad, optional): That of the test pipeline.
-
-    Raises:
-        TypeError: If the detector can not be exported.
-    """
-    if reads_texts(detector):
-        raise TypeError(
-            f'export: {type(detector).__name__} reads its classes as a text, '
-            'with the image; only detectors that compare embeddings have a '
-            'vocabulary to leave open')
-    if isinstance(detector, TwoStageDetector):
-        return OnnxDetector(detector, scale, padding)
-    if isinstance(detector, SingleStageDetector):
-        return OnnxDenseDetector(detector, scale, padding)
-    raise TypeError('export: expected a two-stage detector or one with a '
-                    f'dense head, got {type(detector).__name__}')
 
 
 def write_onnx(detector: nn.Module,
@@ -56,7 +25,7 @@ def write_onnx(detector: nn.Module,
     """Write a detector as a graph, and the embeddings of its classes.
 
     Args:
-        detector (nn.Module): As :func:`onnx_graph` takes it.
+        detector (nn.Module): Of a family that can be exported.
         cfg (Config): Its config, whose test pipeline says how an image is
             prepared.
         file (Path): Of the graph, in ``.onnx``.
@@ -77,7 +46,8 @@ def write_onnx(detector: nn.Module,
     ]
     export_onnx(detector, scale or resize_scale(cfg), file,
                 padding[0] if padding else None)
-    classifier = onnx_graph(detector, (1, 1)).classifiers[0]
+    classifier = family_of(detector).onnx_graph(detector,
+                                                (1, 1)).classifiers[0]
     embeddings = file.with_suffix('.npz')
     unfinished = file.with_suffix('.tmp.npz')
     np.savez(
@@ -101,7 +71,7 @@ def export_onnx(detector: nn.Module,
     ``labels`` (n,), best first.
 
     Args:
-        detector (nn.Module): As :func:`onnx_graph` takes it.
+        detector (nn.Module): Of a family that can be exported.
         scale (tuple[int, int]): Sides in pixels that an image is resized
             into.
         file (Path): It never holds half of a graph.
@@ -115,7 +85,7 @@ def export_onnx(detector: nn.Module,
     import onnx  # noqa: F401
 
     # The exporter gives a module back its mode, and its parts with it.
-    graph = onnx_graph(detector, scale, padding).eval()
+    graph = family_of(detector).onnx_graph(detector, scale, padding).eval()
     classifiers = graph.classifiers
     if any(c.vocabulary.phrases is not None for c in classifiers):
         raise TypeError(

@@ -37,14 +37,12 @@ COLUMNS = ('word', 'score', 'x1', 'y1', 'x2', 'y2')
 
 def build_page(find: WordFinder,
                model: str,
-               score_thr: float,
                before: Optional[WordFinder] = None) -> gr.Blocks:
     """The page of one detector, or of one before and after a training.
 
     Args:
         find (WordFinder): What answers.
         model (str): What the page calls the detector.
-        score_thr (float): Where the slider stands at first.
         before (WordFinder, optional): An earlier state of the detector, whose
             boxes are shown beside those of ``find``.
     """
@@ -66,9 +64,11 @@ def build_page(find: WordFinder,
                 threshold = gr.Slider(
                     0,
                     1,
-                    score_thr,
+                    find.find.score,
                     step=0.01,
-                    label='least score of a box',
+                    label='least score of a box' +
+                    (' of a word without one of its fine-tuning'
+                     if find.find.thresholds else ''),
                     elem_id='threshold')
                 button = gr.Button('Find', variant='primary', elem_id='find')
             with gr.Column():

@@ -5,6 +5,7 @@
 ``config.py``          the plain detector and its test pipeline, as literals
 ``model.safetensors``  its weights
 ``vocabulary.json``    its classes: ``names`` and ``base_names``
+``thresholds.json``    least scores by class, where a fine-tuning chose some
 ``files/``             files that the config names, such as embeddings
 ``README.md``          the model card
 =====================  ====================================================
@@ -28,6 +29,10 @@ from mmdet_clim.engine.checkpoint_config import (
 )
 from mmdet_clim.engine.config_checks import check_parts
 from mmdet_clim.engine.safetensors_files import save_safetensors
+from mmdet_clim.evaluation.class_thresholds import (
+    THRESHOLDS,
+    thresholds_beside,
+)
 
 from .inferencer import CLIMInferencer, config_of
 from .model_card import model_card
@@ -103,6 +108,9 @@ def save_pretrained(folder: Union[str, Path],
                 state_dict=find.model.cpu().state_dict(),
                 meta=dict(dataset_meta=dict(classes=list(found.names)))),
             beside / WEIGHTS)
+        if thresholds_beside(checkpoint):
+            shutil.copyfile(
+                Path(checkpoint).with_name(THRESHOLDS), beside / THRESHOLDS)
         source = config if isinstance(config, (str, Path)) else None
         (beside / CARD).write_text(
             model_card(name or folder.name,
@@ -194,7 +202,9 @@ def push_to_hub(folder: Union[str, Path],
         api.upload_folder(
             repo_id=repository,
             folder_path=str(folder),
-            allow_patterns=[CONFIG, WEIGHTS, VOCABULARY, CARD, f'{FILES}/*'],
+            allow_patterns=[
+                CONFIG, WEIGHTS, VOCABULARY, THRESHOLDS, CARD, f'{FILES}/*'
+            ],
             commit_message='Upload a detector of mmdet_clim'))
 
 
@@ -244,7 +254,9 @@ def _folder_of(source: Union[str, Path], revision: Optional[str],
             revision=revision,
             token=token,
             # Whatever else is there is neither fetched nor read.
-            allow_patterns=[CONFIG, WEIGHTS, VOCABULARY, f'{FILES}/*']))
+            allow_patterns=[
+                CONFIG, WEIGHTS, VOCABULARY, THRESHOLDS, f'{FILES}/*'
+            ]))
 
 
 def _vocabulary_of(find: CLIMInferencer) -> Vocabulary:

@@ -3,13 +3,26 @@
 import re
 from pathlib import Path
 from threading import Lock
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from mmdet_clim.datasets.class_names import clean_names, split_names
+from mmdet_clim.datasets.class_names import (
+    clean_names,
+    compared_name,
+    split_names,
+)
 from mmdet_clim.datasets.images import decode_image, read_header
 from mmdet_clim.visualization import draw_boxes, draw_responses
 from mmdet_clim.visualization.canvas import enlarge
@@ -100,7 +113,7 @@ class WordFinder:
             words (str): Names, one per line or with commas between them;
                 ``cat = 0.5`` has a least score of its own.
             score_thr (float): Boxes of other words that score less are left
-                out.
+                out, where fine-tuning left no least score of the word.
             with_maps (bool): Whether to ask for response maps.
 
         Raises:
@@ -108,7 +121,7 @@ class WordFinder:
                 large, or the names are no vocabulary. The message is for the
                 user.
         """
-        wanted = read_words(words, score_thr)
+        wanted = self._wanted(words, score_thr)
         image = self._read(path)
         rgb = image[..., ::-1]
         with self._lock:
@@ -138,7 +151,7 @@ class WordFinder:
         """
         wanted: Dict[str, float] = {}
         for text in (first, second):
-            words = read_words(text, score_thr)
+            words = self._wanted(text, score_thr)
             if len(words) > 1:
                 raise ValueError('words: expected two to compare, got '
                                  f'{[*wanted, *words]}')
@@ -187,7 +200,7 @@ class WordFinder:
             ValueError: As of a call, or if there are more than
                 ``MAX_FRAMES`` frames or none that can be read.
         """
-        wanted = read_words(words, score_thr)
+        wanted = self._wanted(words, score_thr)
         frames = frames_of(path)
         entries: List[dict] = []
         writer = None
@@ -211,6 +224,10 @@ class WordFinder:
                              'one frame can be read')
         writer.finish()
         return entries
+
+    def _wanted(self, words: str, score_thr: float) -> Dict[str, float]:
+        """Names and the least score of each: its own, its class's, or one."""
+        return read_words(words, score_thr, self.find.thresholds)
 
     def _entry(self, image: np.ndarray, wanted: Dict[str, float]) -> dict:
         """The boxes of an image (H, W, 3) in BGR."""
@@ -245,7 +262,10 @@ class WordFinder:
             return None, f'No response maps: {error}.'
 
 
-def read_words(words: str, score_thr: float) -> Dict[str, float]:
+def read_words(
+        words: str,
+        score_thr: float,
+        chosen: Optional[Mapping[str, float]] = None) -> Dict[str, float]:
     """Names from what a user typed, and the least score of each.
 
     Args:
@@ -253,6 +273,8 @@ def read_words(words: str, score_thr: float) -> Dict[str, float]:
             Grounding DINO separates them. Behind a name and ``=``, a least
             score of its own.
         score_thr (float): The least score of the others.
+        chosen (dict[str, float], optional): Least scores of classes, as
+            ``CLIMInferencer.thresholds``, that go before ``score_thr``.
 
     Raises:
         ValueError: If there is none, one is given twice, there are more than
@@ -277,12 +299,14 @@ def read_words(words: str, score_thr: float) -> Dict[str, float]:
     if len(names) > MAX_NAMES:
         raise ValueError(f'vocabulary: expected at most {MAX_NAMES} class '
                          f'names, got {len(names)}')
-    return {
-        name:
-        _score(name, scores[int(number)] if number.strip().isdigit() else
-               number) if equals else score_thr
-        for name, (_, equals, number) in zip(names, parts)
-    }
+    found = {}
+    for name, (_, equals, number) in zip(names, parts):
+        if equals:
+            text = scores[int(number)] if number.strip().isdigit() else number
+            found[name] = _score(name, text)
+        else:
+            found[name] = (chosen or {}).get(compared_name(name), score_thr)
+    return found
 
 
 def _score(name: str, text: str) -> float:

@@ -144,7 +144,7 @@ def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
                          'none')
     same: Dict[str, List[str]] = {}
     for name in cleaned:
-        same.setdefault(_compared(name), []).append(name)
+        same.setdefault(compared_name(name), []).append(name)
     twice = [found for found in same.values() if len(found) > 1]
     exact = [found[0] for found in twice if len(set(found)) == 1]
     if exact:
@@ -159,7 +159,7 @@ def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
 def _clean(name: str, where: str) -> str:
     """One name, checked."""
     bare = ' '.join(name.strip('\ufeff\u200b').split(' ')).strip()
-    if not _compared(bare):
+    if not compared_name(bare):
         raise ValueError(f'{where}: every class name must be a non-empty '
                          f'string, got {name!r}')
     if len(bare) > LONGEST:
@@ -197,8 +197,12 @@ def _is_balanced(name: str) -> bool:
     return not waiting
 
 
-def _compared(name: str) -> str:
-    """What two names share that are one for a reader."""
+def compared_name(name: str) -> str:
+    """What two names share that are one for a reader.
+
+    Args:
+        name (str): Case, white space and invisible characters do not count.
+    """
     name = unicodedata.normalize('NFKC', name).casefold()
     return ' '.join(''.join(
         c for c in name if unicodedata.category(c) != 'Cf').split())

@@ -171,10 +171,7 @@ def zero_shot_config(cfg: Config, names: Sequence[str]) -> Config:
     heads = roi_head.bbox_head if many else [roi_head.bbox_head]
     heads = [_zero_shot_box_head(head, vocabulary) for head in heads]
     roi_head.bbox_head = heads if many else heads[0]
-    for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head',
-                'semantic_head', 'semantic_roi_extractor'):
-        roi_head.pop(key, None)
-    _without_masks(cfg.get('train_dataloader'))
+    leave_out_masks(cfg)
     if str(roi_head.type).endswith('MaskScoringRoIHead'):
         roi_head.type = 'mmdet.StandardRoIHead'
     for split in ('test', 'val'):
@@ -183,6 +180,26 @@ def zero_shot_config(cfg: Config, names: Sequence[str]) -> Config:
         if isinstance(evaluator, dict) and 'metric' in evaluator:
             evaluator.metric = 'bbox'
     return cfg
+
+
+def leave_out_masks(cfg: Config) -> bool:
+    """Take the mask heads off a two-stage detector.
+
+    Args:
+        cfg (Config): Of a plain or a wrapped detector. It is changed.
+
+    Returns:
+        bool: Whether there were any.
+    """
+    roi_head = cfg.model.get('detector', cfg.model).get('roi_head') or {}
+    found = [
+        roi_head.pop(key)
+        for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head',
+                    'semantic_head', 'semantic_roi_extractor')
+        if key in roi_head
+    ]
+    _without_masks(cfg.get('train_dataloader'))
+    return bool(found)
 
 
 def _without_masks(part: Any) -> None:

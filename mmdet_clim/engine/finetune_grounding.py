@@ -2,9 +2,12 @@
 """What a fine-tuning asks of detectors that read their classes as a text."""
 from typing import Sequence
 
-from mmdet.models.detectors import GLIP, GroundingDINO
 from mmengine.config import Config, ConfigDict
 
+from mmdet_clim.models.families.text_conditioned import (
+    TextConditionedFamily,
+    text_family,
+)
 from mmdet_clim.registry import MODELS
 
 # As configs/grounding: a caption tells of a whole tile, and has some ten
@@ -17,25 +20,6 @@ PROMPT_TRANSFORMS = ('RandomSamplingNegPos', 'BaseClassPrompt')
 PROMPT_KEYS = ('text', 'custom_entities')
 META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor',
              'flip', 'flip_direction')
-# What the configs of pretrained detectors leave out, which only test: mmdet's
-# own of fine-tuning.
-DINO_ASSIGNER = dict(
-    type='mmdet.HungarianAssigner',
-    match_costs=[
-        dict(type='mmdet.BinaryFocalLossCost', weight=2.0),
-        dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
-        dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
-    ])
-GLIP_LOSSES = dict(
-    loss_cls=dict(
-        type='mmdet.FocalLoss',
-        use_sigmoid=True,
-        gamma=2.0,
-        alpha=0.25,
-        loss_weight=1.0),
-    loss_bbox=dict(type='mmdet.GIoULoss', loss_weight=2.0),
-    loss_centerness=dict(
-        type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0))
 
 
 def detector_type(cfg: Config) -> type:
@@ -64,7 +48,14 @@ def reads_prompts(cfg: Config) -> bool:
     Args:
         cfg (Config): Of a plain detector.
     """
-    return issubclass(detector_type(cfg), (GLIP, GroundingDINO))
+    return text_family(detector_type(cfg)) is not None
+
+
+def _family(cfg: Config) -> TextConditionedFamily:
+    """That of a config whose detector reads its classes."""
+    family = text_family(detector_type(cfg))
+    assert family is not None
+    return family
 
 
 def set_prompts(cfg: Config, vocabulary: dict, boxed: bool) -> None:
@@ -96,7 +87,7 @@ def set_prompts(cfg: Config, vocabulary: dict, boxed: bool) -> None:
                 vocabulary=vocabulary,
                 num_negatives=None if few else PROMPT_NAMES))
         dataset.pipeline = pipeline
-    _complete(cfg)
+    _family(cfg).complete(cfg.model)
 
 
 def grounding_objectives(cfg: Config, vocabulary: dict) -> dict:
@@ -109,8 +100,7 @@ def grounding_objectives(cfg: Config, vocabulary: dict) -> dict:
     Returns:
         dict: Name to config of an objective.
     """
-    # GLIP has no queries that a text could choose from.
-    by_text = issubclass(detector_type(cfg), GroundingDINO)
+    by_text = 'text' in _family(cfg).matches
     return dict(
         caption=dict(
             type='mmdet_clim.GroundingObjective',
@@ -126,18 +116,6 @@ def grounding_objectives(cfg: Config, vocabulary: dict) -> dict:
             num_compositions=0,
             match='text' if by_text else 'box',
             box_weight=0.0))
-
-
-def _complete(cfg: Config) -> None:
-    """Add what training needs and a config that only tests leaves out."""
-    model = cfg.model
-    if issubclass(detector_type(cfg), GroundingDINO):
-        if not (model.get('train_cfg') or {}).get('assigner'):
-            model.train_cfg = dict(
-                model.get('train_cfg') or {}, assigner=DINO_ASSIGNER)
-    else:
-        for key, loss in GLIP_LOSSES.items():
-            model.bbox_head.setdefault(key, loss)
 
 
 def _pack_prompts(pipeline: Sequence[ConfigDict]) -> None:

@@ -29,8 +29,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
+from mmdet_clim.apis.vocabulary import reads_texts, set_vocabulary
 from mmdet_clim.datasets.box_formats import OwnBoxes
+from mmdet_clim.datasets.class_names import compared_name
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.datasets.vocabulary import (
@@ -44,7 +45,10 @@ from mmdet_clim.evaluation.agreement import (
     of_labels,
     unnamed_detections,
 )
-from mmdet_clim.evaluation.class_thresholds import class_thresholds
+from mmdet_clim.evaluation.class_thresholds import (
+    THRESHOLDS,
+    class_thresholds,
+)
 from mmdet_clim.files import atomic_path
 from mmdet_clim.registry import DATASETS, MODELS
 from mmdet_clim.visualization.detections import draw_detections
@@ -64,7 +68,7 @@ SCORE = 0.3
 IMAGES = 100
 PICTURES = 6
 #: What is written to the work dir.
-REPORT, THRESHOLDS, PICTURE = 'kept.json', 'thresholds.json', 'kept.png'
+REPORT, PICTURE = 'kept.json', 'kept.png'
 LISTED = 'looked_at.json'
 
 
@@ -135,12 +139,8 @@ def joined_names(new: Sequence[str], old: Sequence[str]) -> List[str]:
         old (Sequence[str]): The words to keep. Case and white space tell no
             two names apart.
     """
-    known = {_bare(name) for name in new}
-    return [*new, *(name for name in old if _bare(name) not in known)]
-
-
-def _bare(name: str) -> str:
-    return ' '.join(name.lower().split())
+    known = {compared_name(name) for name in new}
+    return [*new, *(name for name in old if compared_name(name) not in known)]
 
 
 class KeptWords:
@@ -161,8 +161,10 @@ class KeptWords:
     def __init__(self, cfg: Config, checkpoint: Path, data: OwnData,
                  old: Sequence[str], work_dir: Path, workers: int) -> None:
         self.names = joined_names(data.names, old)
-        wanted = {_bare(name) for name in old}
-        self.old = [name for name in self.names if _bare(name) in wanted]
+        wanted = {compared_name(name) for name in old}
+        self.old = [
+            name for name in self.names if compared_name(name) in wanted
+        ]
         self.new = list(data.names)
         self.data = data
         self.checkpoint = checkpoint
@@ -197,10 +199,10 @@ class KeptWords:
         load_weights(model, self.checkpoint)
         if reads_texts(model):
             try:
-                check_prompt(model, self.names)
+                set_vocabulary(model, self.names)
             except ValueError:
                 model.test_cfg.chunked_size = CHUNK
-                check_prompt(model, self.names)
+                set_vocabulary(model, self.names)
                 self._read_in_parts = True
         return model.to(get_device()).eval()
 

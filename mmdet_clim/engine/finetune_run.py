@@ -33,7 +33,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import Tensor, distributed
 
-from mmdet_clim.apis.vocabulary import check_prompt, reads_texts
+from mmdet_clim.apis.vocabulary import reads_texts, set_vocabulary
 from mmdet_clim.datasets.box_formats import OwnBoxes, read_boxes
 from mmdet_clim.datasets.coco_annotations import read_detections
 from mmdet_clim.datasets.json_files import read_json
@@ -49,6 +49,7 @@ from mmdet_clim.datasets.preparation.own_tags import (
     tagged_images,
 )
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.evaluation.class_thresholds import THRESHOLDS
 from mmdet_clim.registry import MODELS
 from mmdet_clim_cli.mistakes import one_line
 
@@ -58,7 +59,7 @@ from .checkpoints import (
     save_atomically,
     strip_state_dict,
 )
-from .closed_set import zero_shot_start
+from .closed_set import leave_out_masks, zero_shot_start
 from .config_checks import check_files, check_options, named_in_config
 from .cpu_processes import prepare_cpu_processes
 from .finetune_data import (
@@ -74,7 +75,6 @@ from .finetune_keeping import (
     CHUNK,
     PICTURE,
     REPORT,
-    THRESHOLDS,
     KeptWords,
     words_to_keep,
 )
@@ -289,6 +289,10 @@ class Finetuning:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs_read = self._inputs()
         cfg = Config.fromfile(self.config)
+        if self._lacks_masks(inputs) and leave_out_masks(cfg):
+            print_log(
+                '--boxes: there are boxes without a mask, so the masks of '
+                'the detector are left out', 'current')
         data = self._data(inputs)
         self._kept = KeptWords(
             cfg, self.checkpoint,
@@ -562,11 +566,18 @@ class Finetuning:
                     f'{type(detector).__name__} reads the first; captions are '
                     'searched for all', 'current', 30)
             try:
-                check_prompt(detector,
-                             plain.test_dataloader.dataset.metainfo.classes)
+                set_vocabulary(
+                    detector,
+                    list(plain.test_dataloader.dataset.metainfo.classes))
             except ValueError:
                 plan.in_parts = True
                 self._read_in_parts(plan)
+
+    def _lacks_masks(self, inputs: Inputs) -> bool:
+        """Whether boxes are trained on of which some have no mask."""
+        boxes = inputs.boxes.content['annotations'] if inputs.boxes else []
+        return self.replay is not None or not all(
+            box.get('segmentation') for box in boxes)
 
     def _read_in_parts(self, plan: Plan) -> None:
         """Have a grounding detector find names that are too many at once."""

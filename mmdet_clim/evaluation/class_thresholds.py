@@ -1,13 +1,20 @@
 # Licensed under the Apache License, Version 2.0.
 """The score from which on each class is best believed."""
+from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 
+from mmdet_clim.datasets.class_names import clean_names
+from mmdet_clim.datasets.json_checks import as_number
+from mmdet_clim.datasets.json_files import read_json
+
 from .agreement import SAME_IOU
 
+#: What a fine-tuning writes beside the weights that it leaves.
+THRESHOLDS = 'thresholds.json'
 Chosen = Dict[str, Union[int, float, None]]
 
 
@@ -45,6 +52,43 @@ def class_thresholds(detections: Sequence[InstanceData],
         name: _best(np.array(scores[i]), np.array(right[i], bool), boxes[i])
         for i, name in enumerate(names)
     }
+
+
+def thresholds_beside(checkpoint: Union[str, Path]) -> Dict[str, float]:
+    """The thresholds that a fine-tuning chose for its classes.
+
+    Args:
+        checkpoint (str or Path): File of the weights, beside which
+            ``thresholds.json`` may lie.
+
+    Returns:
+        dict[str, float]: By class name; of classes that have none, and where
+        there is no such file, nothing.
+
+    Raises:
+        ValueError: If the file is not of the form that
+            :func:`class_thresholds` gives, or a threshold is no score.
+    """
+    file = Path(checkpoint).with_name(THRESHOLDS)
+    if not file.is_file():
+        return {}
+    chosen = read_json(file)
+    if not isinstance(chosen, dict) or not all(
+            isinstance(of, dict) and 'threshold' in of
+            for of in chosen.values()):
+        raise ValueError(f'{file}: expected an object of class names, each '
+                         'with an object that has a threshold')
+    clean_names(chosen, str(file))
+    thresholds = {
+        name: of['threshold']
+        for name, of in chosen.items() if of['threshold'] is not None
+    }
+    for name, value in thresholds.items():
+        number = None if isinstance(value, str) else as_number(value)
+        if number is None or not 0 <= number <= 1:
+            raise ValueError(f'{file}: {name!r}: threshold is {value!r}, '
+                             'expected null or a number from 0 to 1')
+    return thresholds
 
 
 def _right(found: InstanceData, real: InstanceData) -> List[bool]:

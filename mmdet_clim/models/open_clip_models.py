@@ -3,7 +3,6 @@
 import difflib
 import logging
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
@@ -11,6 +10,8 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmdet_clim.datasets.json_files import read_json
+
+from .other_packages import errors_alone
 
 #: Prefixes with which open_clip finds weights itself.
 SELF_CONTAINED = ('local-dir:', 'hf-hub:')
@@ -63,7 +64,8 @@ def create_clip(model: str, pretrained: Optional[str],
             logger='current',
             level=logging.WARNING)
     try:
-        with _no_retries_told():
+        # The error of a download says enough; each try would say it again.
+        with errors_alone('huggingface_hub'):
             return open_clip.create_model(name, pretrained, weights_only=True)
     except Exception as error:
         if _is_of_network(error) and not Path(str(pretrained)).is_file():
@@ -110,18 +112,6 @@ def model_name(model: str) -> str:
         raise ValueError(f'model={model!r}: open_clip has another model of '
                          f'the name {path.stem!r}; rename the file')
     return path.stem
-
-
-@contextmanager
-def _no_retries_told():
-    """The error of a download says enough; each try would say it again."""
-    logger = logging.getLogger('huggingface_hub')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _is_of_network(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,9 @@ from PIL import ExifTags, Image
 from mmdet_clim.apis import CLIMInferencer, parse_names, set_vocabulary
 from mmdet_clim.apis import inferencer as inferencer_module
 from mmdet_clim.registry import MODELS
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
+from infer import main as infer  # noqa: E402  isort: skip
 
 CONFIGS = 'configs/openmoji'
 
@@ -345,6 +349,103 @@ def test_names_in_one_string():
     assert parse_names('cat') == ['cat']
     with pytest.raises(ValueError, match="separated by ' . '"):
         parse_names(' . ')
+
+
+@pytest.fixture
+def tuned(base, tmp_path):
+    """A checkpoint, and the least scores that a fine-tuning left beside it."""
+    folder = tmp_path / 'tuned'
+    folder.mkdir()
+    (folder / 'detector.pth').symlink_to(base[1])
+
+    def leave(**thresholds):
+        (folder / 'thresholds.json').write_text(
+            json.dumps({
+                name: dict(threshold=value, f1=value, boxes=3)
+                for name, value in thresholds.items()
+            }))
+        return str(folder / 'detector.pth')
+
+    return leave
+
+
+def test_each_class_has_its_least_score(base, find, images, tuned, tmp_path):
+    """Of those beside the checkpoint; what is drawn is worked out by hand."""
+    image = str(images[0])
+    every = find(image)['predictions'][0]
+    best = every['names'][0]
+    # A box that scores as much as it has to is drawn.
+    limit = dict.fromkeys(every['names'], 1.0)
+    limit[best] = every['scores'][0]
+    limit.pop(every['names'][-1], None)  # of no file: 0.3
+    limit[f' {best.upper()} '] = limit.pop(best)
+    checkpoint = tuned(**limit, unknown=None)
+    own = CLIMInferencer(
+        base[0], checkpoint, device='cpu', show_progress=False)
+    found = own(image, return_vis=True)
+    assert found['predictions'][0] == every
+    wanted = [
+        i for i, (name,
+                  score) in enumerate(zip(every['names'], every['scores']))
+        if score >= limit.get(f' {name.upper()} ', limit.get(name, .3))
+    ]
+    assert 0 in wanted and len(wanted) < sum(s >= .01 for s in every['scores'])
+    shown = own(image, return_datasamples=True)['predictions'][0]
+    shown.pred_instances = shown.pred_instances[wanted]
+    own.visualizer.add_datasample(
+        'by hand',
+        cv2.imread(image)[..., ::-1],
+        shown,
+        draw_gt=False,
+        pred_score_thr=0)
+    np.testing.assert_array_equal(found['visualization'][0],
+                                  own.visualizer.get_image())
+    # A score that is given counts for all classes.
+    for score in (.01, .5):
+        np.testing.assert_array_equal(
+            own(image, return_vis=True, pred_score_thr=score)['visualization'],
+            find(image, return_vis=True,
+                 pred_score_thr=score)['visualization'])
+
+
+def drawn(checkpoint, base, image, out, *options):
+    """The picture of tools/infer.py."""
+    infer([
+        image, '--config', base[0], '--checkpoint', checkpoint, '--out-dir',
+        str(out), '--device', 'cpu', *options
+    ])
+    return cv2.imread(str(next((out / 'vis').iterdir())))
+
+
+def test_the_tool_takes_the_least_scores(base, find, images, tuned, tmp_path):
+    image = str(images[0])
+    names = set(find(image)['predictions'][0]['names'])
+    with_none = drawn(
+        tuned(**dict.fromkeys(names, 1.0)), base, image, tmp_path / 'none')
+    np.testing.assert_allclose(with_none, cv2.imread(image), atol=60)
+    plain = drawn(base[1], base, image, tmp_path / 'plain')
+    assert np.abs(plain.astype(int) - with_none).max() > 60
+    given = drawn(
+        str(tuned(cat=7)), base, image, tmp_path / 'given', '--score-thr',
+        '0.3')
+    np.testing.assert_array_equal(given, plain)
+
+
+@pytest.mark.parametrize('content, message', [
+    ('[]', 'expected an object of class names'),
+    ('{"cat": 0.5}', 'expected an object of class names'),
+    ('{"cat": {}}', 'expected an object of class names'),
+    ('{"cat": {"threshold": 1.5}}', "'cat': threshold is 1.5, expected null"),
+    ('{"cat": {"threshold": NaN}}', "'cat': threshold is nan, expected null"),
+    ('{"cat": {"threshold": "1"}}', "'cat': threshold is '1', expected null"),
+    ('{"cat": {"threshold": true}}', "'cat': threshold is True, expected"),
+    ('{"cat": {"threshold": 1}, "Cat": {"threshold": 0}}', 'differ in more'),
+    ('{"cat": ', 'not valid JSON'),
+])
+def test_least_scores_that_are_none(base, tmp_path, content, message):
+    (tmp_path / 'thresholds.json').write_text(content)
+    with pytest.raises(ValueError, match='thresholds.json.*' + message):
+        CLIMInferencer(base[0], str(tmp_path / 'detector.pth'), device='cpu')
 
 
 def test_the_tool(run_tool, base, images, tmp_path, warnings_in):

@@ -20,9 +20,9 @@ from mmengine.registry import init_default_scope
 from PIL import ExifTags, Image
 
 from mmdet_clim.apis import CLIMInferencer, OnnxDetector, export_onnx
-from mmdet_clim.apis.onnx_export import onnx_graph
 from mmdet_clim.apis.onnx_image import OnnxImage
 from mmdet_clim.engine.finetuning import resize_scale
+from mmdet_clim.models.families import family_of
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.registry import MODELS, TRANSFORMS
 
@@ -527,12 +527,13 @@ def test_dense_heads_that_are_not_exported(name, change, message):
     model.test_cfg.update(change)
     detector = MODELS.build(model)
     with pytest.raises(TypeError, match=message):
-        onnx_graph(detector, SCALE)
+        family_of(detector).onnx_graph(detector, SCALE)
 
 
 def test_grounding_detectors_are_not_exported():
     with pytest.raises(TypeError, match='GLIP reads its classes as a text'):
-        onnx_graph(GLIP.__new__(GLIP), SCALE)
+        glip = GLIP.__new__(GLIP)
+        family_of(glip).onnx_graph(glip, SCALE)
 
 
 def test_two_stage_detectors_that_are_not_exported():
@@ -565,3 +566,43 @@ def test_detections_are_compared_class_by_class(tools):
         boxes=np.array([[0., 0, 4, 4], [5., 5, 9, 9], [1, 1, 2, 2]]),
         scores=np.array([.6, .5, .4]))
     assert apart(dict(more), dict(expected, scores=[.6, .5])) == (0, 0)
+
+
+def test_least_scores_of_the_classes(tools, tmp_path, monkeypatch, capsys):
+    """What stands beside the graph, unless a score is given."""
+    run_onnx = tools['run_onnx']
+    model = tmp_path / 'model.onnx'
+    assert run_onnx.read_thresholds(model) == {}
+    for name in ('model.onnx', 'names.npz', 'image.npy'):
+        (tmp_path / name).touch()
+    found = dict(
+        boxes=np.arange(16.).reshape(4, 4),
+        scores=np.array([.9, .8, .5, .2]),
+        names=['cat', 'dog', 'cat', 'bus'])
+    monkeypatch.setattr(run_onnx, 'OnnxRunner', lambda file: lambda *_: found)
+    monkeypatch.setattr(run_onnx, 'read_embeddings', lambda file: ([], None))
+    monkeypatch.setattr(run_onnx, 'read_image', lambda file: None)
+
+    def printed(*options):
+        words = [
+            'run_onnx.py', model, tmp_path / 'names.npz',
+            tmp_path / 'image.npy', *options
+        ]
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+        run_onnx.main()
+        out = json.loads(capsys.readouterr().out)
+        return list(zip(out['names'], out['scores'], out['boxes']))
+
+    rows = list(zip(found['names'], found['scores'], found['boxes'].tolist()))
+    assert printed() == rows[:3]
+    thresholds = tmp_path / 'thresholds.json'
+    thresholds.write_text(
+        '{"cat": {"threshold": 0.9}, "bus": {"threshold": 0.1}, '
+        '"dog": {"threshold": null}}')
+    assert printed() == [rows[0], rows[1], rows[3]]
+    assert printed('--score-thr', '0.6') == rows[:2]
+    for wrong in ('[]', '{"cat": 1}', '{"cat": {}}', 'cat',
+                  '{"cat": {"threshold": 2}}', '{"cat": {"threshold": NaN}}'):
+        thresholds.write_text(wrong)
+        with pytest.raises(ValueError, match='thresholds.json: '):
+            run_onnx.read_thresholds(model)

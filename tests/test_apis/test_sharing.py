@@ -115,8 +115,11 @@ def test_a_wrapped_checkpoint_leaves_the_plain_detector(
     }
     checkpoint['meta']['cfg'] = Config.fromfile(config).pretty_text
     torch.save(checkpoint, tmp_path / 'wrapped.pth')
+    (tmp_path / 'thresholds.json').write_text('{"cat": {"threshold": 0.25}}')
     folder = save_pretrained(tmp_path / 'made', tmp_path / 'wrapped.pth')
     found = from_pretrained(folder, device='cpu', show_progress=False)
+    # What fine-tuning chose for its classes is theirs wherever they are.
+    assert found.least_score('Cat') == .25 and found.least_score('dog') == .3
     known = from_pretrained(shared, device='cpu', show_progress=False)
     same(found(image), known(image))
     assert 'objectives' not in (folder / 'config.py').read_text()
@@ -215,7 +218,8 @@ def test_the_hub_is_asked_for_these_files_alone(shared, monkeypatch, image):
     assert find(image)['predictions']
     assert asked['repo_id'] == 'user/name'
     assert sorted(asked['allow_patterns']) == [
-        'config.py', 'files/*', 'model.safetensors', 'vocabulary.json'
+        'config.py', 'files/*', 'model.safetensors', 'thresholds.json',
+        'vocabulary.json'
     ]
 
 

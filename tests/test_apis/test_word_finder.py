@@ -174,6 +174,18 @@ def test_a_threshold_for_a_word(find, image):
     assert (found.entry['width'], found.entry['height']) == (width, height)
 
 
+def test_thresholds_of_a_fine_tuning(find, image, monkeypatch):
+    """They go before the slider, and after what stands behind a word."""
+    everything = find(image, 'car, bear', 0).rows
+    monkeypatch.setattr(find.find, 'thresholds', {'car': 1., 'bear': 0.})
+    assert find(image, 'Car, bear',
+                .9).rows == [row for row in everything if row[0] == 'bear']
+    assert find(image, 'car = 0, bear = 1',
+                .9).rows == [row for row in everything if row[0] == 'car']
+    assert read_words('cat = 0.5, dog, cow', .3, {'dog': .7}) == dict(
+        cat=.5, dog=.7, cow=.3)
+
+
 def test_two_words(find, inferencer, image):
     compared = find.compare(image, 'car', ' bear ', 0)
     maps = inferencer.responses(str(image))
@@ -263,8 +275,6 @@ def test_a_detector_without_words(repository, inferencer, image, monkeypatch):
 def test_a_grounding_detector_has_boxes_alone(repository, image):
     config = repository / CONFIGS / 'mm-grounding-dino_r18_160_boxes.py'
     inferencer = CLIMInferencer(str(config), device='cpu', show_progress=False)
-    # Without a checkpoint, mmdet has it as the memory was, at times NaN.
-    torch.nn.init.normal_(inferencer.model.level_embed)
     find = WordFinder(inferencer)
     found = find(image, 'cat, traffic light', 0)
     assert {row[0] for row in found.rows} <= {'cat', 'traffic light'}

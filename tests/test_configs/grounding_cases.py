@@ -10,10 +10,18 @@ def shrink_by_size(model: ConfigDict, bert: str) -> ConfigDict:
         model (ConfigDict): Of a config of this package.
         bert (str): Folder of the language model.
     """
-    model.backbone.update(
-        embed_dims=4, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
-    assert model.backbone.with_cp
-    return _shrink_transformer(model, bert)
+    channels = list(model.neck.in_channels)
+    _shrink_transformer(model, bert)
+    if 'ResNet' in model.backbone.type:
+        factor = model.backbone.base_channels // 4
+        model.backbone.update(base_channels=4, init_cfg=None)
+        model.neck.in_channels = [count // factor for count in channels]
+        model.language_model.pop('package')  # a name takes its place
+    else:
+        model.backbone.update(
+            embed_dims=4, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
+        assert model.backbone.with_cp
+    return model
 
 
 def shrink(model: ConfigDict, bert: str) -> ConfigDict:

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Files beside a detector: proposed boxes, safetensors, reports."""
 import json
+import os
 import re
 from collections import Counter
 
@@ -93,6 +94,62 @@ def test_boxes_that_a_caption_names(folder, tmp_path):
     for images, name in ((folder, 'zebra'), (tmp_path / 'other', 'cat')):
         with pytest.raises(ValueError, match='--tags boxes: expected boxes'):
             boxed_images(again.content, folder, images, [name])
+
+
+def as_fiftyone(content, folder):
+    """What FiftyOne 1.22's ``COCODetectionDatasetImporter`` makes of a file.
+
+    Of each image, by its path: its size, and of each detection the label, the
+    confidence, the box as shares of the image and what else it is told.
+    """
+    paths = {
+        os.path.normpath(path.relative_to(folder)): path
+        for path in folder.rglob('*') if path.is_file()
+    }
+    classes = {c['id']: c['name'] for c in content['categories']}
+    by_name = {c['name']: c for c in content['categories']}
+    images = {image['id']: image for image in content['images']}
+    # It would drop those that are there twice without a word.
+    assert len(classes) == len(by_name) == len(content['categories'])
+    assert len(images) == len(content['images'])
+    assert {a['image_id'] for a in content['annotations']} <= set(images)
+    samples = {}
+    for number in sorted(images):
+        image = images[number]
+        width, height = image['width'], image['height']
+        detections = []
+        for box in content['annotations']:
+            if box['image_id'] == number:
+                # Other keys become attributes of its detections.
+                assert set(box) == {
+                    'id', 'image_id', 'category_id', 'bbox', 'segmentation',
+                    'score', 'area', 'iscrowd'
+                } and not box['segmentation']
+                x, y, w, h = box['bbox']
+                label = classes[box['category_id']]
+                detections.append(
+                    (label, box['score'],
+                     [x / width, y / height, w / width,
+                      h / height], by_name[label].get('supercategory')))
+        samples[paths[os.path.normpath(image['file_name'])]] = ((width,
+                                                                 height),
+                                                                detections)
+    return samples
+
+
+def test_fiftyone_reads_the_proposed_boxes(folder, tmp_path):
+    content, _ = propose_labels(CAPTIONED, folder, NAMES, find)
+    (tmp_path / 'labels.json').write_text(json.dumps(content))
+    read = as_fiftyone(
+        json.loads((tmp_path / 'labels.json').read_text()), folder)
+    assert read == {
+        folder / 'a.png':
+        ((40, 30), [('cat', .9, [1 / 40, 2 / 30, 10 / 40, 20 / 30], '')]),
+        folder / 'b/c.png':
+        ((20, 50), [('cat', .9, [1 / 20, 2 / 50, 10 / 20, 20 / 50], ''),
+                    ('dog', .8, [0, 0, 6 / 20, 1], '')]),
+        folder / 'd.png': ((9, 8), []),
+    }
 
 
 def test_no_boxes_and_no_tags(folder):

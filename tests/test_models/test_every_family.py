@@ -16,7 +16,7 @@ from mmengine.registry import MODELS
 from torch import distributed
 
 from mmdet_clim.models.losses import FeatureQueue
-from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.roi_heads import ZeroShotClassifier, ZeroShotMixin
 
 sys.path.insert(0, str(Path(__file__).parent))
 from golden_cases import CASES, build_case  # noqa: E402  isort: skip
@@ -173,18 +173,33 @@ def test_scores_of_another_dtype(model, dtype):
 
 
 def test_compiled(model):
-    """Each classifier is one graph, for any number of regions."""
-    for module in model.modules():
-        if isinstance(module, ZeroShotClassifier):
-            compiled = torch.compile(
-                module, backend='aot_eager', fullgraph=True, dynamic=True)
-            for count in (5, 3, 1):
-                features = random_features(module, count)
+    """A classifier, and what embeds regions for it, are one graph each.
+
+    For any number of regions, with the gradients that they have without.
+    """
+    parts = [(part, part, lambda n, part=part: random_features(part, n))
+             for part in model.modules()
+             if isinstance(part, ZeroShotClassifier)]
+    parts += [(head, head.embed, lambda n, head=head: torch.randn(
+        n, head.in_channels, *head.roi_feat_size)) for head in model.modules()
+              if isinstance(head, ZeroShotMixin)]
+    for part, call, inputs in parts:
+        compiled = torch.compile(
+            call, backend='aot_eager', fullgraph=True, dynamic=True)
+        weights = [p for p in part.parameters() if p.requires_grad]
+        for count in (5, 3, 1):
+            features = inputs(count)
+            found = []
+            for run in (compiled, call):
                 torch.manual_seed(count)  # of the words that are dropped
-                found = compiled(features)
-                torch.manual_seed(count)
-                torch.testing.assert_close(found, module(features))
-                found.sum().backward()
+                out = run(features)
+                found.append((out,
+                              torch.autograd.grad(
+                                  out.square().sum(),
+                                  weights,
+                                  allow_unused=True,
+                                  materialize_grads=True)))
+            torch.testing.assert_close(*found)
 
 
 def random_features(module, count=5):

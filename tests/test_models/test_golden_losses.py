@@ -4,9 +4,10 @@
 ``golden_losses.json`` holds, per case, each loss and metric of two steps and
 two numbers of the gradients: their norm, and their sum weighted by cosines.
 They were recorded before objectives got a context of their branch, but for
-three: 'mm_text', whose queries were matched twice then, 'glip', whose
-proposals are now of the maps that are there, dropped blocks and all, and
-'c4_words', which reads and weights bags as published now.
+four: 'mm_text', whose queries were matched twice then, 'glip' and
+'mm_encoder', whose proposals are now of the maps and of the encoder's output
+that are there, dropped blocks and all, and 'c4_words', which reads and weights
+bags as published now.
 All that is random is fixed, so the order in which objectives draw does not
 matter. After a change that is meant to change values, write them anew with
 ``GOLDEN_WRITE=c4,glip pytest tests/test_models/test_golden_losses.py``.

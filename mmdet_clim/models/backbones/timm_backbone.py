@@ -2,14 +2,10 @@
 """Any network of timm that gives feature maps, as a backbone."""
 import difflib
 import hashlib
-import importlib.util
-import logging
-from contextlib import contextmanager
 from pathlib import Path
 from typing import (
     Any,
     Dict,
-    Iterator,
     List,
     Mapping,
     Optional,
@@ -23,6 +19,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmdet_clim.models.frozen_tower import FrozenTower
+from mmdet_clim.models.other_packages import errors_alone, package_folder
 from mmdet_clim.registry import MODELS
 
 from .feature_cache import FeatureCache
@@ -171,12 +168,7 @@ def find_weight_file(package: str) -> Path:
         FileNotFoundError: If the package is missing or has no such file.
         ValueError: If it has several.
     """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            f'package={package!r} is not an installed Python package '
-            f'(pip install {package.replace("_", "-")})')
-    root = Path(spec.submodule_search_locations[0])
+    root = package_folder(package)
     files = sorted(f for f in root.rglob('*') if f.suffix in WEIGHT_SUFFIXES)
     if not files:
         raise FileNotFoundError(f'package={package!r}: expected a file that '
@@ -206,7 +198,8 @@ def _create(model: str, out_indices: Optional[Sequence[int]],
         model_args['pretrained_cfg_overlay'] = dict(
             source='', state_dict=weights)
     try:
-        with _no_head_told():
+        # Of weights of the head, which feature maps do not need.
+        with errors_alone('timm.models._builder'):
             return timm.create_model(
                 model,
                 features_only=True,
@@ -218,18 +211,6 @@ def _create(model: str, out_indices: Optional[Sequence[int]],
             'network that gives these feature maps '
             f'({str(error).strip().partition(chr(10))[0] or "no reason given"}'
             ')') from error
-
-
-@contextmanager
-def _no_head_told() -> Iterator[None]:
-    """Timm warns of weights of the head, which feature maps do not need."""
-    logger = logging.getLogger('timm.models._builder')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _named_weights(model: str, checkpoint: str) -> Dict[str, Tensor]:

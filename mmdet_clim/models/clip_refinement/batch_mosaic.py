@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Grid = Tuple[int, int]
+# Rows of a mosaic that a CPU resizes at a time, from images laid out in memory
+# that it has had before; and rows on either side that these follow from.
+BAND, HALO = 64, 2
 
 
 class MosaicBatch(NamedTuple):
@@ -153,17 +156,35 @@ def _tile(images: Tensor, rows: int, cols: int, size: Tuple[int,
                                                             int]) -> Tensor:
     """(rows * cols, 3, h, w) to one mosaic (3, H, W) of ``size``."""
     channels, height, width = images.shape[1:]
-    tiled = images.view(rows, cols, channels, height, width)
-    tiled = tiled.permute(2, 0, 3, 1, 4)
-    tiled = tiled.reshape(1, channels, rows * height, cols * width)
     # Where nothing shrinks, torch's antialiasing is another bicubic kernel.
     shrinks = rows * height > size[0] or cols * width > size[1]
-    return F.interpolate(
-        tiled,
-        size=size,
-        mode='bicubic',
-        align_corners=False,
-        antialias=shrinks)[0]
+    scale, rest = divmod(rows * height, size[0])
+    # Where a band of the mosaic is of whole rows of the images.
+    band = BAND if images.device.type == 'cpu' and not rest else size[0]
+    mosaic = images.new_empty(channels, *size)
+    for top in range(0, size[0], band):
+        stop = min(top + band, size[0])
+        first, last = max(top - HALO, 0), min(stop + HALO, size[0])
+        laid_out = _lay_out(images, cols, first * scale,
+                            rows * height if rest else last * scale)
+        mosaic[:, top:stop] = F.interpolate(
+            laid_out[None],
+            size=(last - first, size[1]),
+            mode='bicubic',
+            align_corners=False,
+            antialias=shrinks)[0, :, top - first:stop - first]
+    return mosaic
+
+
+def _lay_out(images: Tensor, cols: int, top: int, stop: int) -> Tensor:
+    """Rows ``top`` to ``stop`` of images beside and below each other."""
+    height = images.shape[2]
+    return torch.cat([
+        torch.cat(
+            list(images[row * cols:(row + 1) * cols, :,
+                        max(top - row * height, 0):stop - row * height]), 2)
+        for row in range(top // height, -(-stop // height))
+    ], 1)
 
 
 def _tile_boxes(filled: Tensor, rows: int, cols: int, height: int,

@@ -70,10 +70,17 @@ class BaseClassSigmoidLoss(nn.Module):
     def get_accuracy(self, cls_score: Tensor,
                      labels: Tensor) -> Dict[str, Tensor]:
         """Accuracy in percent over the proposals that hold an object."""
-        foreground = labels < cls_score.shape[1]
+        foreground = labels < len(self.classes)
         return {
             'acc_classes': accuracy(cls_score[foreground], labels[foreground])
         }
+
+    def proposal_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss (N,) of each proposal, of float32 logits."""
+        targets = F.one_hot(labels, logits.shape[1] + 1)[:, :-1]
+        loss = F.binary_cross_entropy_with_logits(
+            logits, targets.to(logits), reduction='none')
+        return (loss * self.step_weights(labels)).sum(1)
 
     def forward(self,
                 cls_score: Tensor,
@@ -84,7 +91,8 @@ class BaseClassSigmoidLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            cls_score (Tensor): Logits, shape (N, C).
+            cls_score (Tensor): Logits, as many as :meth:`get_cls_channels`
+                says.
             labels (Tensor): Class indices, shape (N,); C is the background.
             label_weights (Tensor, optional): One weight per proposal, (N,).
             avg_factor (float, optional): Divisor of the sum. Defaults to N.
@@ -94,11 +102,8 @@ class BaseClassSigmoidLoss(nn.Module):
         Returns:
             Tensor: The loss.
         """
-        cls_score = cls_score.float()
-        targets = F.one_hot(labels, cls_score.shape[1] + 1)[:, :-1]
-        loss = F.binary_cross_entropy_with_logits(
-            cls_score, targets.to(cls_score), reduction='none')
-        loss = (loss * self.step_weights(labels)).sum(1) * self.loss_weight
+        loss = self.loss_weight * self.proposal_losses(cls_score.float(),
+                                                       labels)
         if label_weights is not None:
             loss = loss * label_weights
         if reduction_override == 'none':

@@ -1,8 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional
-
 import torch.nn.functional as F
-from mmdet.models.losses import accuracy
 from torch import Tensor
 
 from mmdet_clim.registry import MODELS
@@ -47,43 +44,11 @@ class BaseClassSoftmaxLoss(BaseClassSigmoidLoss):
         """Logits (N, C + 1) to scores that sum to 1."""
         return cls_score.float().softmax(1)
 
-    def get_accuracy(self, cls_score: Tensor,
-                     labels: Tensor) -> Dict[str, Tensor]:
-        """Accuracy in percent over the proposals that hold an object."""
-        foreground = labels < cls_score.shape[1] - 1
-        return {
-            'acc_classes': accuracy(cls_score[foreground], labels[foreground])
-        }
-
-    def forward(self,
-                cls_score: Tensor,
-                labels: Tensor,
-                label_weights: Optional[Tensor] = None,
-                avg_factor: Optional[float] = None,
-                reduction_override: Optional[str] = None) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            cls_score (Tensor): Logits, shape (N, C + 1), the background last.
-            labels (Tensor): Class indices, shape (N,); C is the background.
-            label_weights (Tensor, optional): One weight per proposal, (N,).
-            avg_factor (float, optional): Divisor of the sum. Defaults to N.
-            reduction_override (str, optional): 'none' for one value per
-                proposal (N,), 'sum' for the sum, 'mean' for the average.
-
-        Returns:
-            Tensor: The loss. A proposal labelled with a novel class has none.
-        """
+    def proposal_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See the base class; one labelled with a novel class has none."""
         weights = F.pad(
             self.step_weights(labels), (0, 1), value=self.background_weight)
         absent = F.pad(self.class_weights == 0, (0, 1))
-        logits = cls_score.float().masked_fill(absent, ABSENT_LOGIT)
-        loss = F.cross_entropy(logits, labels, reduction='none')
-        loss = loss * weights[labels] * self.loss_weight
-        if label_weights is not None:
-            loss = loss * label_weights
-        if reduction_override == 'none':
-            return loss
-        if reduction_override == 'sum':
-            return loss.sum()
-        return loss.sum() / (avg_factor or max(len(loss), 1))
+        loss = F.cross_entropy(
+            logits.masked_fill(absent, ABSENT_LOGIT), labels, reduction='none')
+        return loss * weights[labels]

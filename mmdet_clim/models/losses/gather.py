@@ -81,24 +81,17 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     Returns:
         Tensor: A new tensor; ``value`` itself where there is one rank.
     """
-    if get_world_size() == 1:
-        return value
-    total = value.detach().clone()
-    distributed.all_reduce(total)
-    return total
+    return _reduced(value, distributed.ReduceOp.SUM)
 
 
 def max_over_ranks(value: Tensor) -> Tensor:
-    """Elementwise maximum over ranks, without gradient.
+    """Elementwise maximum over ranks; see :func:`sum_over_ranks`."""
+    return _reduced(value, distributed.ReduceOp.MAX)
 
-    Args:
-        value (Tensor): Of one shape on every rank.
 
-    Returns:
-        Tensor: A new tensor; ``value`` itself where there is one rank.
-    """
+def _reduced(value: Tensor, operation: distributed.ReduceOp) -> Tensor:
     if get_world_size() == 1:
         return value
-    largest = value.detach().clone()
-    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
-    return largest
+    reduced = value.detach().clone()
+    distributed.all_reduce(reduced, op=operation)
+    return reduced

@@ -4,22 +4,15 @@ from typing import Optional
 from mmengine.logging import print_log
 from torch import nn
 
+from mmdet_clim.models.families import family_of
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader
-from .cascade_reader import CascadeReader
-from .dense_feature_reader import DenseFeatureReader
-from .grounding_reader import GroundingReader
-from .two_stage_reader import TwoStageReader
-
-# The families of detectors, from the most special to the one that any feature
-# maps are enough for: a new one is a file with its reader and a line here.
-READERS = (TwoStageReader, CascadeReader, GroundingReader, DenseFeatureReader)
 
 
 def build_region_reader(cfg: Optional[dict], detector: nn.Module,
                         dim: int) -> BaseRegionReader:
-    """Build the configured reader, or the first that fits the detector.
+    """Build the configured reader, or the first of the detector's family.
 
     Args:
         cfg (dict, optional): Config of the reader.
@@ -28,7 +21,7 @@ def build_region_reader(cfg: Optional[dict], detector: nn.Module,
 
     Raises:
         TypeError: If the configured reader cannot read this detector, or none
-            of the known ones can; the message gives each one's reason.
+            of its family can; the message gives each one's reason.
     """
     if cfg is not None:
         reader = MODELS.build(cfg)
@@ -36,7 +29,7 @@ def build_region_reader(cfg: Optional[dict], detector: nn.Module,
         reader.prepare(detector, dim)
         return reader
     reasons = []
-    for reader_type in READERS:
+    for reader_type in family_of(detector).readers:
         reader = reader_type()
         try:
             reader.check(detector)

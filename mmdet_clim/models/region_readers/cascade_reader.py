@@ -2,21 +2,19 @@
 from functools import partial
 from typing import List
 
-from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.roi_heads import ZeroShotMixin, refine_boxes
+from mmdet_clim.models.roi_heads import refine_boxes
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, ReadingStage
+from .base import ReadingStage
 from .features import ExtractedImages, aligned_levels, as_weights
-from .rpn_proposals import rpn_proposals
+from .two_stage_reader import TwoStageReader
 
 
 @MODELS.register_module()
-class CascadeReader(BaseRegionReader):
+class CascadeReader(TwoStageReader):
     """Read the regions of a cascade, such as CenterNet2, in every stage.
 
     Each stage embeds regions with its own box head. Proposals are refined
@@ -25,26 +23,7 @@ class CascadeReader(BaseRegionReader):
     CenterNet2). The weights of the stages are those of the detector's losses.
     """
 
-    def check(self, detector: nn.Module) -> None:
-        """Raise a TypeError that says what this detector lacks."""
-        if not isinstance(detector, TwoStageDetector):
-            raise TypeError('CascadeReader reads an mmdet.TwoStageDetector, '
-                            f'got {type(detector).__name__}')
-        if not (detector.with_rpn
-                and isinstance(detector.roi_head, CascadeRoIHead)):
-            raise TypeError('CascadeReader needs an rpn_head and an '
-                            'mmdet.CascadeRoIHead')
-        for stage, head in enumerate(detector.roi_head.bbox_head):
-            if not isinstance(head, ZeroShotMixin):
-                raise TypeError(
-                    f'CascadeReader needs box heads that embed regions, '
-                    'mmdet_clim.ZeroShotConvFCBBoxHead, got '
-                    f'{type(head).__name__} in stage {stage}')
-
-    def propose(self, detector: nn.Module,
-                feats: ExtractedImages) -> List[InstanceData]:
-        """First-stage proposals, as many as training draws from."""
-        return rpn_proposals(detector, feats)
+    roi_head_type = CascadeRoIHead
 
     def stages(self, detector: nn.Module,
                feats: ExtractedImages) -> List[ReadingStage]:

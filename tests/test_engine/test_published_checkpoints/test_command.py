@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """tools/checkpoints/convert_published.py: from a file to a file."""
-import importlib.util
 import json
 import os
 import pickle
@@ -10,15 +9,6 @@ import torch
 from mmengine.config import Config
 
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
-
-
-@pytest.fixture(scope='module')
-def convert(repository):
-    path = repository / 'tools' / 'checkpoints' / 'convert_published.py'
-    spec = importlib.util.spec_from_file_location('convert_published', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *args: module.main([*map(str, args)])
 
 
 def write_config(small_configs, kind, path, wrapped=False):

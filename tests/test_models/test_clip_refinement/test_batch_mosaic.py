@@ -63,6 +63,36 @@ def test_a_mosaic_is_its_images_laid_out_and_resized():
     ]
 
 
+@pytest.mark.parametrize(
+    'grid, image, size',
+    [
+        ((2, 2), (140, 30), None),  # bands of 64, 64 and 12 rows
+        ((3, 1), (70, 24), (20, 70)),
+        ((2, 3), (100, 9), (50, 200)),  # as high as it was, and wider
+        ((3, 2), (50, 8), (16, 149)),  # rows that fall between
+    ])
+def test_a_mosaic_of_many_rows_is_resized_as_a_whole(grid, image, size):
+    """Whatever part of it is at work at a time."""
+    rows, cols = grid
+    torch.manual_seed(0)
+    images = torch.rand(rows * cols, 3, *image)
+    mosaic, = BatchMosaic((grid, ), size=size)(images,
+                                               [image] * (rows * cols)).mosaics
+    whole = torch.cat([
+        torch.cat(list(images[row * cols:(row + 1) * cols]), 2)
+        for row in range(rows)
+    ], 1)
+    height, width = image if size is None else size[::-1]
+    shrinks = height < whole.shape[1] or width < whole.shape[2]
+    torch.testing.assert_close(
+        mosaic,
+        F.interpolate(
+            whole[None],
+            size=(height, width),
+            mode='bicubic',
+            antialias=shrinks)[0])
+
+
 def test_tiles_of_one_colour_stay_in_their_regions():
     images = torch.arange(9.).view(9, 1, 1, 1).expand(9, 3, 48, 48)
     mosaics, rois = BatchMosaic(((3, 3), ))(images, [(48, 48)] * 9)

@@ -7,11 +7,11 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.text_conditioned import (
+from mmdet_clim.models.families.text_conditioned import (
     GroundingDetector,
-    GroundingPrompt,
-    TextAdapter,
+    TextConditionedFamily,
 )
+from mmdet_clim.models.grounding_prompts import GroundingPrompt
 
 # What is looked for where there is nothing to find.
 NOTHING = 'object'
@@ -44,16 +44,16 @@ def grounding_samples(prompts: Sequence[GroundingPrompt], boxes: Tensor,
     return samples
 
 
-def nothing_to_find(adapter: TextAdapter, detector: GroundingDetector,
+def nothing_to_find(family: TextConditionedFamily, detector: GroundingDetector,
                     metainfo: dict) -> DetDataSample:
     """An image with a prompt and without a box.
 
     Args:
-        adapter (TextAdapter): Of the detector.
+        family (TextConditionedFamily): Of the detector.
         detector (GLIP or GroundingDINO): The detector.
         metainfo (dict): Of the image.
     """
-    prompt, = adapter.prompts(detector, [NOTHING])
+    prompt, = family.prompts(detector, [NOTHING])
     device = next(detector.parameters()).device
     return _sample(prompt, [], torch.zeros(0, 4, device=device), metainfo)
 

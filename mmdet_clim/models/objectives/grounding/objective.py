@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.connected_zero import connected_zero
+from mmdet_clim.models.families import family_of
+from mmdet_clim.models.grounding_prompts import clean_phrase
 from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_conditioned import clean_phrase, text_adapter
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
@@ -103,13 +104,13 @@ class GroundingObjective(BaseObjective):
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
               text_encoder: Optional[BaseTextEncoder]) -> None:
         """Raise a TypeError unless the detector takes grounding data."""
-        adapter = text_adapter(detector)
-        if adapter is None:
+        family = family_of(detector)
+        if not family.reads_texts:
             raise TypeError(
                 'GroundingObjective trains a GLIP or a Grounding DINO, which '
                 'have a GroundingReader, got a detector with a '
                 f'{type(reader).__name__}')
-        if self.match not in adapter.matches:
+        if self.match not in family.matches:
             raise TypeError(f'match={self.match!r}: expected a Grounding DINO,'
                             ' got a GLIP, which has no queries')
 
@@ -121,12 +122,12 @@ class GroundingObjective(BaseObjective):
             were.
         """
         detector, feats = context.detector, context.feats
-        adapter = text_adapter(detector)
+        family = family_of(detector)
         samples, images = [], []
         for image, data_sample in enumerate(context.data_samples):
             phrases, boxes, positives = self.targets(data_sample)
             found = grounding_samples(
-                adapter.prompts(detector, phrases), boxes, positives,
+                family.prompts(detector, phrases), boxes, positives,
                 dict(data_sample.metainfo, batch_input_shape=feats.size))
             samples.extend(found)
             images.extend([image] * len(found))
@@ -139,7 +140,7 @@ class GroundingObjective(BaseObjective):
             images = [0]
             samples = [
                 nothing_to_find(
-                    adapter, detector,
+                    family, detector,
                     dict(
                         context.data_samples[0].metainfo,
                         batch_input_shape=feats.size))
@@ -149,7 +150,7 @@ class GroundingObjective(BaseObjective):
         zero = connected_zero(
             [context.reader] if every_part else [context.reader, detector])
         levels = tuple(level[images] for level in feats.levels)
-        losses = adapter.losses(detector, levels, samples, self.match)
+        losses = family.losses(detector, levels, samples, self.match)
         text_loss = _total(losses, lambda key: 'loss_cls' in key, zero)
         box_loss = _total(losses, lambda key: 'loss_cls' not in key, zero)
         if not told:

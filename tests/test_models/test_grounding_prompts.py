@@ -3,8 +3,8 @@ import pytest
 import torch
 from mmdet.models.detectors.glip import create_positive_map
 
+from mmdet_clim.models.grounding_prompts import clean_phrase, pack_phrases
 from mmdet_clim.models.objectives.grounding import grounding_samples
-from mmdet_clim.models.text_conditioned import clean_phrase, pack_phrases
 from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
 
 

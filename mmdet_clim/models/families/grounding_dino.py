@@ -1,21 +1,39 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 from mmdet.models.detectors import GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .base import TextAdapter
+from .text_conditioned import TextConditionedFamily
 from .text_loss import text_loss
 
+# mmdet's own of fine-tuning.
+ASSIGNER = dict(
+    type='mmdet.HungarianAssigner',
+    match_costs=[
+        dict(type='mmdet.BinaryFocalLossCost', weight=2.0),
+        dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
+        dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
+    ])
 
-class GroundingDINOAdapter(TextAdapter):
+
+class GroundingDINOFamily(TextConditionedFamily):
     """Grounding DINO and MM-Grounding-DINO."""
 
     detector_type = GroundingDINO
-    sources = ('encoder', 'query', 'neck')
     matches = ('box', 'text')
+
+    def sources(self, detector: GroundingDINO) -> Tuple[str, ...]:
+        """See the base class."""
+        return ('encoder', 'query', 'neck')
+
+    def complete(self, model: dict) -> None:
+        """See the base class."""
+        if not (model.get('train_cfg') or {}).get('assigner'):
+            model['train_cfg'] = dict(
+                model.get('train_cfg') or {}, assigner=ASSIGNER)
 
     def encode(self, detector: GroundingDINO,
                prompts: Sequence[str]) -> Dict[str, Tensor]:

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Phrases put together into the prompts of a grounding detector."""
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Callable, Dict, List, Sequence
 
 # Between phrases: Grounding DINO lets no token look past it.
@@ -65,8 +66,11 @@ def pack_phrases(phrases: Sequence[str], count_tokens: Callable[[str], int],
     Raises:
         ValueError: If a prompt has no room for a single character.
     """
+    # The separator's and each phrase's are asked for more than once.
+    count_tokens = lru_cache(maxsize=None)(count_tokens)
     room = limit - NUM_SPECIAL_TOKENS
-    prompts, used = [], room
+    prompts: List[GroundingPrompt] = []
+    used = room
     for index, phrase in enumerate(phrases):
         if not count_tokens(phrase):
             continue

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 
 import mmdet_clim  # noqa: F401
-from mmdet_clim.models.text_conditioned import text_loss as module
+from mmdet_clim.models.families import text_loss as module
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'test_configs'))
 from grounding_cases import shrink  # noqa: E402  isort: skip

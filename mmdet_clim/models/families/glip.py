@@ -6,16 +6,33 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .base import TextAdapter
-from .prompts import SEPARATOR, GroundingPrompt
+from mmdet_clim.models.grounding_prompts import SEPARATOR, GroundingPrompt
+
+from .text_conditioned import TextConditionedFamily
+
+# mmdet's own of fine-tuning.
+LOSSES = dict(
+    loss_cls=dict(
+        type='mmdet.FocalLoss',
+        use_sigmoid=True,
+        gamma=2.0,
+        alpha=0.25,
+        loss_weight=1.0),
+    loss_bbox=dict(type='mmdet.GIoULoss', loss_weight=2.0),
+    loss_centerness=dict(
+        type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0))
 
 
-class GLIPAdapter(TextAdapter):
+class GLIPFamily(TextConditionedFamily):
     """GLIP: regions of the neck, and an anchor is matched by its box."""
 
     detector_type = GLIP
-    sources = ('neck', )
     matches = ('box', )
+
+    def complete(self, model: dict) -> None:
+        """See the base class."""
+        for key, loss in LOSSES.items():
+            model['bbox_head'].setdefault(key, loss)
 
     def prompts(self, detector: GLIP,
                 phrases: Sequence[str]) -> List[GroundingPrompt]:

@@ -1,0 +1,46 @@
+# Licensed under the Apache License, Version 2.0.
+from typing import List, Optional, Sequence, Tuple
+
+from mmcv.transforms import Pad
+from mmdet.models.detectors import SingleStageDetector
+from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
+from mmdet_clim.models.region_readers import ExtractedImages
+
+from .any_detector import AnyDetector
+
+
+class DenseHeadFamily(AnyDetector):
+    """One head on all positions: RetinaNet, FCOS, ATSS, RTMDet, YOLOX."""
+
+    detector_type = SingleStageDetector
+
+    def fits(self, detector: nn.Module) -> bool:
+        """See the base class; MaskFormer has no such head."""
+        return super().fits(detector) and detector.with_bbox
+
+    def sources(self, detector: SingleStageDetector) -> Tuple[str, ...]:
+        """See the base class."""
+        head = detector.bbox_head
+        if isinstance(head, ZeroShotDenseMixin) and all(
+                isinstance(layer.projection, nn.Conv2d)
+                for layer in head.class_layers):
+            return ('classifier', 'neck')
+        return ('neck', )
+
+    def predict(self, detector: SingleStageDetector, feats: ExtractedImages,
+                levels: Sequence[Tensor],
+                samples: SampleList) -> List[InstanceData]:
+        """See the base class."""
+        return detector.bbox_head.predict(levels, samples, rescale=False)
+
+    def onnx_graph(self,
+                   detector: SingleStageDetector,
+                   scale: Tuple[int, int],
+                   padding: Optional[Pad] = None) -> nn.Module:
+        """See the base class."""
+        from mmdet_clim.apis.onnx_dense import OnnxDenseDetector
+        return OnnxDenseDetector(detector, scale, padding)

@@ -1,0 +1,21 @@
+# Licensed under the Apache License, Version 2.0.
+"""The families of detectors: a new one is a file and a line here."""
+from .any_detector import AnyDetector
+from .base import FAMILIES
+from .dense_head import DenseHeadFamily
+from .glip import GLIPFamily
+from .grounding_dino import GroundingDINOFamily
+from .transformer import TransformerFamily
+from .trident import TridentFamily
+from .two_stage import TwoStageFamily
+
+# From the most special one: a detector is of the first that it fits.
+FAMILIES += [
+    GroundingDINOFamily(),
+    GLIPFamily(),
+    TridentFamily(),
+    TwoStageFamily(),
+    TransformerFamily(),
+    DenseHeadFamily(),
+    AnyDetector(),
+]

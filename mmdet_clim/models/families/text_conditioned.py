@@ -1,0 +1,208 @@
+# Licensed under the Apache License, Version 2.0.
+from abc import abstractmethod
+from typing import Dict, List, NoReturn, Optional, Sequence, Tuple, Union
+
+from mmcv.transforms import Pad
+from mmdet.models.detectors import GLIP, GroundingDINO
+from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
+from mmdet_clim.models.grounding_prompts import GroundingPrompt, pack_phrases
+from mmdet_clim.models.region_readers import ExtractedImages, GroundingReader
+from mmdet_clim.models.region_readers.encoder_maps import encoded_before
+
+from .base import FAMILIES, DetectorFamily
+
+GroundingDetector = Union[GLIP, GroundingDINO]
+
+
+class TextConditionedFamily(DetectorFamily):
+    """Detectors that look at an image for the sake of a text.
+
+    Attributes:
+        matches (tuple[str]): How grounding data can be matched; see
+            ``GroundingObjective``.
+    """
+
+    readers = (GroundingReader, )
+    reads_texts = True
+    matches: Tuple[str, ...]
+
+    def set_vocabulary(self,
+                       detector: GroundingDetector,
+                       vocabulary,
+                       embeddings: None = None) -> Vocabulary:
+        """See that the detector can read these classes at once.
+
+        It holds none: they are handed to it with each image.
+
+        Args:
+            detector (GLIP or GroundingDINO): The detector.
+            vocabulary: See the base class.
+            embeddings (None): There are none.
+
+        Raises:
+            ValueError: If two are the same for its language model, or their
+                tokens are more than it reads, so that it would never find the
+                last ones.
+        """
+        vocabulary = build_vocabulary(vocabulary)
+        tokenizer = detector.language_model.tokenizer
+        read: Dict[tuple, str] = {}
+        for name in vocabulary.names:
+            other = read.setdefault(tuple(tokenizer(name)['input_ids']), name)
+            if other != name:
+                raise ValueError(
+                    'vocabulary: the language model can not tell these '
+                    'classes apart, their tokens are the same: '
+                    f'{other!r} and {name!r}')
+        if detector.test_cfg.get('chunked_size', -1) > 0:
+            return vocabulary
+        names = list(vocabulary.names)
+        tokenized = detector.get_tokens_and_prompts(names, True)[0]
+        tokens = tokenized.input_ids.shape[1]
+        most = detector.language_model.max_tokens
+        if tokens > most:
+            raise ValueError(
+                f'vocabulary: expected names of at most {most} tokens '
+                f'together, got {tokens} of {len(names)} names; '
+                'model.test_cfg.chunked_size has them read a few at a time')
+        return vocabulary
+
+    def onnx_graph(self,
+                   detector: GroundingDetector,
+                   scale: Tuple[int, int],
+                   padding: Optional[Pad] = None) -> NoReturn:
+        """Words and pixels are fused: there is no vocabulary to leave open."""
+        raise TypeError(
+            f'export: {type(detector).__name__} reads its classes as a text, '
+            'with the image; only detectors that compare embeddings have a '
+            'vocabulary to leave open')
+
+    @abstractmethod
+    def complete(self, model: dict) -> None:
+        """Add what training needs and configs that only test leave out.
+
+        Args:
+            model (dict): Config of the detector, which is changed.
+        """
+
+    def encode(self, detector: GroundingDetector,
+               prompts: Sequence[str]) -> Dict[str, Tensor]:
+        """Prompts to what the detector's layers take of them.
+
+        Args:
+            detector (GLIP or GroundingDINO): With a ``language_model``.
+            prompts (Sequence[str]): N texts.
+        """
+        return detector.language_model(list(prompts))
+
+    def max_tokens(self, detector: GroundingDetector) -> int:
+        """Tokens of the longest prompt, special ones included."""
+        return detector.language_model.max_tokens
+
+    def prompts(self, detector: GroundingDetector,
+                phrases: Sequence[str]) -> List[GroundingPrompt]:
+        """Phrases to prompts that the detector's language model takes whole.
+
+        Args:
+            detector (GLIP or GroundingDINO): With a ``language_model``.
+            phrases (Sequence[str]): Captions or class names, clean.
+        """
+        tokenizer = detector.language_model.tokenizer
+        return pack_phrases(phrases,
+                            lambda text: len(tokenizer.tokenize(text)),
+                            self.max_tokens(detector))
+
+    def predict_prompt(self, detector: GroundingDetector,
+                       feats: ExtractedImages,
+                       prompt: str) -> List[InstanceData]:
+        """Boxes that fit one prompt, in pixels of the network input.
+
+        As the detector's own ``predict``, from what a reader has seen of the
+        images and the prompt already.
+
+        Args:
+            detector (GLIP or GroundingDINO): In evaluation mode.
+            feats (ExtractedImages): The images. Of this prompt are, if there,
+                ``seen['prompt']``, ``['encoder']`` and ``['decoder']``.
+            prompt (str): What is looked for.
+        """
+        samples = feats.samples()
+        positive, text, *_ = detector.get_tokens_positive_and_prompts(
+            (prompt, ), True, None, None)
+        if not isinstance(text, str):
+            # By test_cfg.chunked_size, of which one prompt is one chunk.
+            (positive, ), (text, ) = positive, text
+        for sample in samples:
+            sample.token_positive_map = positive
+        if 'decoder' in feats.seen:
+            return detector.bbox_head.predict(
+                **feats.seen['decoder'],
+                rescale=False,
+                batch_data_samples=samples)
+        texts = feats.seen.get('prompt')
+        if texts is None:
+            texts = self.encode(detector, [text] * len(samples))
+        # Copies, as a head may write into what it gets.
+        levels = tuple(level.detach().clone() for level in feats.levels)
+        with encoded_before(detector, feats):
+            return self.predict_of_texts(detector, levels, texts, samples)
+
+    @abstractmethod
+    def predict_of_texts(self, detector: GroundingDetector,
+                         levels: Sequence[Tensor], texts: Dict[str, Tensor],
+                         samples: SampleList) -> List[InstanceData]:
+        """The boxes, with encoded texts and ``token_positive_map``."""
+
+    def losses(self,
+               detector: GroundingDetector,
+               levels: Sequence[Tensor],
+               samples: SampleList,
+               match: str = 'box') -> Dict[str, Tensor]:
+        """The detector's own losses on grounding data.
+
+        Args:
+            detector (GLIP or GroundingDINO): The detector.
+            levels (Sequence[Tensor]): The neck's maps (N, C, H, W).
+            samples (list[DetDataSample]): N samples with ``text``, with
+                ``tokens_positive``: per box a list of ``[begin, end]``
+                characters, and ``gt_instances``: ``bboxes`` (n, 4), absolute
+                xyxy, and ``labels`` (n,), which number the boxes.
+            match (str): One of :attr:`matches`.
+
+        Returns:
+            dict: As the detector's head names them.
+
+        Raises:
+            ValueError: If there are more boxes than the detector tells apart.
+        """
+        for sample in samples:
+            boxes = sample.gt_instances
+            tokens = detector.language_model.tokenizer([sample.text],
+                                                       return_tensors='pt')
+            _, positive = detector.get_positive_map(tokens,
+                                                    sample.tokens_positive)
+            boxes.positive_maps = positive.bool().float().to(boxes.bboxes)
+        texts = self.encode(detector, [sample.text for sample in samples])
+        return self.losses_of_texts(detector, levels, texts, samples, match)
+
+    @abstractmethod
+    def losses_of_texts(self, detector: GroundingDetector,
+                        levels: Sequence[Tensor], texts: Dict[str, Tensor],
+                        samples: SampleList, match: str) -> Dict[str, Tensor]:
+        """The losses, with encoded texts and ``positive_maps`` (n, T)."""
+
+
+def text_family(kind: type) -> Optional[TextConditionedFamily]:
+    """The family of a class of detectors, None if it reads no texts.
+
+    Args:
+        kind (type): Of a config, say.
+    """
+    return next(
+        (family
+         for family in FAMILIES if isinstance(family, TextConditionedFamily)
+         and issubclass(kind, family.detector_type)), None)
