@@ -18,6 +18,8 @@ from mmdet_clim.version import __version__
 FOLDER = '.mmdet_clim'
 #: Counted up whenever the same source gives another file.
 REVISION = 1
+# Of a source that takes more than a few seconds.
+_LARGE = 50_000_000
 # Two changes within a tick of the kernel's clock have one time.
 _TICK_NS = 20_000_000
 # What is left of the 255 bytes of a file name for that of the source.
@@ -77,6 +79,11 @@ def made_once(source: Union[str, Path], name: str,
         made = folder / f'{label}.{stamp}.{name}'
         if made.is_file():
             return made
+        size = source.stat().st_size
+        if size > _LARGE:
+            print_log(
+                f'{source}: reading its {size / 1e6:.0f} MB, which is done '
+                f'once; what is made of it goes to {folder}', 'current')
         with atomic_path(made) as beside:
             make(beside)
             if _stamp(source) != stamp:

@@ -102,6 +102,23 @@ def test_a_source_that_is_wrong_leaves_nothing(tmp_path):
     ]
 
 
+def test_a_large_source_says_so_once(tmp_path, monkeypatch):
+    texts = []
+    monkeypatch.setattr('mmdet_clim.datasets.made_once.print_log',
+                        lambda text, *_: texts.append(text))
+    path = write_lines(tmp_path / 'a.jsonl', 5)
+    ImageTextDataset(path)
+    assert texts == []
+    monkeypatch.setattr('mmdet_clim.datasets.made_once._LARGE', 10)
+    for _ in range(2):
+        ImageTextDataset(
+            write_lines(tmp_path /
+                        'b.jsonl', 9) if not texts else str(tmp_path /
+                                                            'b.jsonl'))
+    text, = texts
+    assert 'b.jsonl: reading its 0 MB' in text and FOLDER in text
+
+
 def test_a_source_that_grows_while_it_is_read(tmp_path):
     path = tmp_path / 'a'
     path.write_text('x')
