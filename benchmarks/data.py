@@ -210,7 +210,7 @@ def write_images(folder: Path, count: int) -> None:
 
 SCALE = (400, 400)
 PLAIN = [
-    dict(type='mmdet.LoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),
     dict(type='mmdet.Resize', scale=SCALE, keep_ratio=True)
 ]

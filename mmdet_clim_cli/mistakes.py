@@ -36,6 +36,7 @@ PARTS = dict(
 EXTRAS = dict(
     emoji='openmoji',
     gradio='app',
+    hotcoco='evaluation',
     inflect='data',
     lvis='lvis',
     mmdet='mmdet',

@@ -2,9 +2,10 @@
 """What all tests share: one thread, fast tests first, tiny data, a wheel."""
 import os
 
-# Before torch and OpenCV are imported. Tests fork this process, and a fork of
-# a process with several threads can hang.
+# Before torch, OpenCV and hotcoco are imported. Tests fork this process, and a
+# fork of a process with several threads can hang.
 os.environ['OMP_NUM_THREADS'] = '1'
+os.environ['RAYON_NUM_THREADS'] = '1'
 os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
 import json  # noqa: E402

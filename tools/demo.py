@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import runpy
 import shlex
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
+from mmdet_clim_cli.calls import call
 from mmdet_clim_cli.mistakes import INTERRUPTED, is_mistake, one_line
 from mmdet_clim_cli.options import Parser, key_value
 
@@ -29,6 +29,7 @@ from mmdet_clim_cli.options import Parser, key_value
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'openmoji'
+TOOLS = ROOT / 'tools'
 BASE = 'faster-rcnn_r18-c4_256_base'
 
 
@@ -278,11 +279,11 @@ class Demo:
     def draw(self) -> None:
         """Mosaics as the model saw them, and what the rows find."""
         first = [run for run in self.runs if run.seed == self.args.seeds[0]]
-        call('visualization/browse_mosaics.py',
+        call(TOOLS / 'visualization/browse_mosaics.py',
              CONFIGS / f'{self.clim_row.config}.py', '--out-dir',
              self.args.work_dir / 'mosaics', '--num', 8)
         call(
-            'visualization/compare_detections.py',
+            TOOLS / 'visualization/compare_detections.py',
             CONFIGS / f'{self.clim_row.config}.py',
             *(x for run in first
               for x in ('--found', run.row.name, f'{run.found}.bbox.json')),
@@ -294,7 +295,7 @@ class Demo:
         for run in self.runs:
             dirs.setdefault(run.row.name, []).append(run.work_dir)
         call(
-            'analysis/compare_runs.py',
+            TOOLS / 'analysis/compare_runs.py',
             *(x for name, places in dirs.items()
               for x in ('--run', name, *places)), '--out-dir',
             self.args.work_dir)
@@ -334,26 +335,12 @@ def command(script: str, *words) -> str:
     python = Path(sys.executable)
     return shlex.join(
         str(_from_here(Path(word)) if isinstance(word, Path) else word)
-        for word in (python, ROOT / 'tools' / script, *words))
+        for word in (python, TOOLS / script, *words))
 
 
 def _from_here(path: Path) -> Path:
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def call(script: str, *words) -> None:
-    """Run one of the project's own tools in this process."""
-    file = ROOT / 'tools' / script
-    before = sys.argv
-    sys.argv = [str(file), *map(str, words)]
-    try:
-        runpy.run_path(str(file), run_name='__main__')
-    except SystemExit as stop:
-        if stop.code:
-            raise RuntimeError(f'{file.name}: {stop.code}') from stop
-    finally:
-        sys.argv = before
 
 
 @contextmanager
@@ -386,8 +373,8 @@ def run_steps(demo: Demo, steps) -> None:
                 checkpoints[run] = demo.train(run)
     if args.base:
         with steps.step('weights', args.work_dir / 'demo.log'):
-            call('checkpoints/publish_weights.py', *checkpoints.values(),
-                 CONFIGS / f'{BASE}.pth')
+            call(TOOLS / 'checkpoints/publish_weights.py',
+                 *checkpoints.values(), CONFIGS / f'{BASE}.pth')
         return
     with steps.step('pictures', args.work_dir / 'demo.log'):
         demo.draw()

@@ -96,6 +96,10 @@ def main(argv: Optional[List[str]] = None) -> None:
     check_parts(cfg, args.config,
                 ('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     check_files(cfg, ['test'], args.checkpoint)
+    if args.out is not None and 'root' in cfg.test_cfg:
+        raise ValueError('--out: expected a config of one data set; '
+                         'test_cfg.outfile_prefix keeps the detections of '
+                         'each of several')
     prepare_cpu_processes(cfg)
     with named_in_config(cfg):
         runner = build_runner(cfg)

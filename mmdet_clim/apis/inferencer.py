@@ -49,6 +49,10 @@ from mmdet_clim.evaluation.class_thresholds import (
 )
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from mmdet_clim.models.unset_weights import (
+    not_a_number_in_new_memory,
+    set_what_was_left_unset,
+)
 from mmdet_clim.progress import track
 from mmdet_clim.visualization import detector_responses, own_reader
 
@@ -594,7 +598,12 @@ class CLIMInferencer(DetInferencer):
             read_checkpoint(weights, mmap=True)
         self._weights = weights
         # MMEngine would read the file itself, and no safetensors.
-        return super()._init_model(cfg, None, device)
+        if weights is not None:
+            return super()._init_model(cfg, None, device)
+        with not_a_number_in_new_memory():
+            model = super()._init_model(cfg, None, device)
+        set_what_was_left_unset(model)
+        return model
 
     def _load_weights_to_model(self, model: nn.Module,
                                checkpoint: Optional[dict], cfg) -> None:

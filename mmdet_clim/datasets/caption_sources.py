@@ -8,6 +8,7 @@ the source says. One that cannot be used has a ``problem`` instead.
 import tarfile
 from pathlib import PurePosixPath
 from typing import (
+    Any,
     Callable,
     Dict,
     Iterator,
@@ -94,7 +95,7 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
     for number, category in enumerate(categories):
         checker.category(number, category)
     names = checker.categories
-    captions: Dict[int, List[str]] = {}
+    captions: Dict[Optional[int], List[str]] = {}
     annotations = typed_list(content, 'annotations', dict, path)
     for number, annotation in enumerate(annotations):
         if 'caption' in annotation:
@@ -108,9 +109,9 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
         if not isinstance(image, dict):
             raise ValueError(
                 f'{path}: {where} is {image!r}, expected an object')
-        image_id = as_id(image.get('id'))
-        if image_id is not None and image_id in listed:
-            raise ValueError(f"{path}: {where}: key 'id' is {image_id}, "
+        own_id = as_id(image.get('id'))
+        if own_id is not None and own_id in listed:
+            raise ValueError(f"{path}: {where}: key 'id' is {own_id}, "
                              'expected one that no other image has')
         ids = _tag_ids(image, f'{path}: {where}')
         if ids and not names:
@@ -118,8 +119,8 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
                              "expected top-level 'categories' that name them")
         raw = dict(image, where=where, own_id=True)
         raw['captions'] = joined_captions(image, f'{path}: {where}') \
-            + captions.get(image_id, [])
-        listed.add(image_id)
+            + captions.get(own_id, [])
+        listed.add(own_id)
         # None that are given are not the same as given, and none.
         if image.get('tags') is not None or \
                 image.get('pos_category_ids') is not None:
@@ -128,10 +129,10 @@ def _coco_samples(content: dict, path: str) -> Iterator[dict]:
                     names.get(i, f'category id {i}') for i in ids
                 ]
         yield raw
-    for image_id in captions:
-        if image_id not in listed:
+    for own_id in captions:
+        if own_id not in listed:
             raise ValueError(
-                f"{path}: annotations: key 'image_id' is {image_id}, expected "
+                f"{path}: annotations: key 'image_id' is {own_id}, expected "
                 f"one of the {len(listed)} ids under 'images'")
 
 
@@ -269,6 +270,7 @@ def _member_problem(key: str, parts: Mapping, suffix: Optional[str]) -> str:
 def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
     """Offset and size in bytes of each member, by key and suffix."""
     members: Dict[str, Dict[str, Tuple[int, int]]] = {}
+    shard: Any
     with open_regular(path) as file, tarfile.open(
             fileobj=file, mode='r:') as shard:
         for member in shard:

@@ -182,7 +182,8 @@ def parquet_images(path: str) -> str:
                 path, 'a Parquet file'), parquet.ParquetFile(path) as file:
             image, _ = _choose(file.schema_arrow, path)
             for batch in file.iter_batches(_ROWS, columns=[image]):
-                for value in _encoded(batch.column(image))[0]:
+                data, _ = _encoded(batch.column(image))
+                for value in data or ():
                     if value.is_valid:
                         images.write(value.as_buffer())
 

@@ -33,6 +33,12 @@ class Draw(int):
         batch_size (int): Samples in that batch.
     """
 
+    seed: int
+    rank: int
+    iteration: int
+    slot: int
+    batch_size: int
+
     def __new__(cls, index: int, seed: int, rank: int, iteration: int,
                 slot: int, batch_size: int) -> 'Draw':
         draw = super().__new__(cls, index)

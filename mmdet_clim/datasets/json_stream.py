@@ -13,7 +13,7 @@ from .text_files import read_text, text_encoding
 #: Of one value that is not a list, and of one entry of a list.
 MAX_VALUE_CHARS = 1 << 28
 _BLOCK = 1 << 20
-_BLANKS = re.compile(r'[ \t\n\r]*')
+_NO_BLANK = re.compile(r'[^ \t\n\r]')
 _DELIMITERS = ',]} \t\n\r'
 # Beyond so many characters before the end of what was read, an error is one:
 # the longest word that can be cut off is "-Infinity".
@@ -79,9 +79,10 @@ class _Window:
     def ahead(self) -> str:
         """The next character that is no blank, '' at the end."""
         while True:
-            self._place = _BLANKS.match(self._text, self._place).end()
-            if self._place < len(self._text):
-                return self._text[self._place]
+            found = _NO_BLANK.search(self._text, self._place)
+            self._place = len(self._text) if found is None else found.start()
+            if found is not None:
+                return found.group()
             if self._complete:
                 return ''
             self._read(_BLOCK)

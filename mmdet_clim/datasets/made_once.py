@@ -57,8 +57,10 @@ def made_once(source: Union[str, Path], name: str,
     for folder in folders:
         if (folder / f'{label}.{stamp}.{name}').is_file():
             return folder / f'{label}.{stamp}.{name}'
-    folder = next(filter(_can_be_written, folders), None)
-    if folder is None:
+    for folder in folders:
+        if _can_be_written(folder):
+            break
+    else:
         raise OSError(
             f'{source}: what is made of it can be written neither to '
             f'{folders[0]} nor to {folders[1]}; set XDG_CACHE_HOME to a '

@@ -71,7 +71,7 @@ class PackedBoxes(Rows):
         self.image_of = np.asarray(self.image_of)
         self.category_of = np.asarray(self.category_of)
         self._order = np.argsort(self.image_of, kind='stable').astype(np.int32)
-        self._edges = np.searchsorted(
+        self._edges: Any = np.searchsorted(
             self.image_of, np.arange(len(self._ids) + 1), sorter=self._order)
         self.index = range(len(self._ids))
 

@@ -26,9 +26,10 @@ def class_palette(
     """
     if count < 0:
         raise ValueError(f'count: expected at least 0, got {count}')
-    colours = [tuple(int(value) for value in colour) for colour in first]
+    colours = [(int(red), int(green), int(blue)) for red, green, blue in first]
     for number in range(len(colours), count):
         hue, saturation = number * GOLDEN % 1, 0.55 + number % 3 * 0.2
-        rgb = colorsys.hsv_to_rgb(hue, saturation, 0.95)
-        colours.append(tuple(round(255 * value) for value in rgb))
+        red, green, blue = colorsys.hsv_to_rgb(hue, saturation, 0.95)
+        colours.append(
+            (round(255 * red), round(255 * green), round(255 * blue)))
     return colours

@@ -36,7 +36,8 @@ class KeyedPermutation:
 
     def __getitem__(self, part: slice) -> np.ndarray:
         """The numbers at the places of a slice, int64."""
-        places = np.arange(*part.indices(self.size), dtype=np.uint64)
+        places: np.ndarray = np.arange(
+            *part.indices(self.size), dtype=np.uint64)
         found = self._permuted(places)
         beyond = np.flatnonzero(found >= self.size)
         while len(beyond):

@@ -94,13 +94,14 @@ def _opened(shard: str) -> Iterator[IO[bytes]]:
         with subprocess.Popen(
                 shard[len(PIPE):], shell=True,
                 stdout=subprocess.PIPE) as process:
+            output: Any = process.stdout
             try:
-                yield process.stdout
+                yield output
                 # What a tar has behind its end.
-                while process.stdout.read(1 << 16):
+                while output.read(1 << 16):
                     pass
             finally:
-                process.stdout.close()
+                output.close()
         if process.returncode:
             raise OSError(f'{shard}: exit status {process.returncode}')
     elif '://' in shard:
@@ -121,7 +122,9 @@ def shard_contents(shard: str) -> Iterator[dict]:
         OSError: If it cannot be opened, or ends early.
         tarfile.TarError: If it is no tar, or a broken one.
     """
-    key, parts = None, {}
+    key: Optional[str] = None
+    parts: Dict[str, bytes] = {}
+    tar: Any
     with _opened(shard) as file, tarfile.open(fileobj=file, mode='r|*') as tar:
         for member in tar:
             # tarfile would keep every header it has seen.

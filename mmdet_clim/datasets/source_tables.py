@@ -403,9 +403,9 @@ class SourceTable:
         of_tag = None
         if wanted is not None:
             of_tag = np.array([*wanted, False])[self.class_of]
-        found = []
+        found: List[np.ndarray] = []
         for end, batch in zip(self._ends, self._batches):
-            keep = np.ones(len(batch), dtype=bool)
+            keep: np.ndarray = np.ones(len(batch), dtype=bool)
             for key in ('height', 'width'):
                 side = batch.column(key).to_numpy()
                 keep &= (side == 0) | (side >= min_size)

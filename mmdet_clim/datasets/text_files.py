@@ -4,7 +4,7 @@ import codecs
 import os
 import re
 from pathlib import Path
-from typing import BinaryIO, Iterator, Tuple, Union
+from typing import IO, Iterator, Tuple, Union
 
 from .regular_files import open_regular
 
@@ -153,7 +153,7 @@ def read_lines(path: Union[str, Path]) -> Iterator[Tuple[int, str]]:
             yield number, text
 
 
-def _split(file: BinaryIO, where: str) -> Iterator[bytes]:
+def _split(file: IO[bytes], where: str) -> Iterator[bytes]:
     """Lines of a file of bytes, ended by LF, CR LF or CR."""
     rest, number = b'', 1
     while True:

@@ -3,6 +3,7 @@
 from .captioned_views import captioned_views
 from .clim_config import add_clim, read_fragment
 from .cpu_processes import prepare_cpu_processes
+from .detection_sets_loop import DetectionSetsLoop
 from .fingerprint import (
     check_run,
     open_run,
@@ -27,11 +28,11 @@ from .steps import StepError, Steps
 from .training_runs import finish_training, resolve_run
 
 __all__ = [
-    'AtomicCheckpointHook', 'DetectionsHook', 'FittingPretrainedInit',
-    'GridScheduleHook', 'IterationSeedHook', 'MosaicVisualizationHook',
-    'ResponseMapHook', 'ResumableTrainLoop', 'StepError', 'Steps',
-    'UnreachedWeightsHook', 'UnreadableImagesHook', 'WeightAveragingHook',
-    'add_clim', 'captioned_views', 'check_run', 'finish_training', 'open_run',
-    'prepare_cpu_processes', 'read_fingerprint', 'read_fragment',
-    'resolve_run', 'run_fingerprint', 'time_training'
+    'AtomicCheckpointHook', 'DetectionSetsLoop', 'DetectionsHook',
+    'FittingPretrainedInit', 'GridScheduleHook', 'IterationSeedHook',
+    'MosaicVisualizationHook', 'ResponseMapHook', 'ResumableTrainLoop',
+    'StepError', 'Steps', 'UnreachedWeightsHook', 'UnreadableImagesHook',
+    'WeightAveragingHook', 'add_clim', 'captioned_views', 'check_run',
+    'finish_training', 'open_run', 'prepare_cpu_processes', 'read_fingerprint',
+    'read_fragment', 'resolve_run', 'run_fingerprint', 'time_training'
 ]

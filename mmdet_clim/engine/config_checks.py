@@ -366,6 +366,12 @@ def check_files(cfg: Config, splits: Sequence[str],
     if weights is not None and _is_missing(weights):
         missing.append(f'checkpoint: {weights}')
     for split in splits:
+        loop = cfg.get(f'{split}_cfg') or {}
+        if str(loop.get('type')).rpartition('.')[2] == 'DetectionSetsLoop':
+            # It says of each data set whether it is there.
+            missing += _missing_below('', loop.get('root'),
+                                      f'{split}_cfg.root')
+            continue
         for part in ('dataloader', 'evaluator'):
             key = f'{split}_{part}'
             if cfg.get(key) is not None:

@@ -69,7 +69,7 @@ def choose_point(curve: Sequence[Mapping[str, Optional[float]]],
     kept: List[Mapping[str, Optional[float]]] = [
         point for point in curve
         # Beyond the rounding of a fraction.
-        if point['old_ap50'] >= least - 1e-9
+        if (point['old_ap50'] or 0.0) >= least - 1e-9
     ]
     return max(
         kept, key=lambda point: (point['new_ap50'] or 0.0, point['alpha']))

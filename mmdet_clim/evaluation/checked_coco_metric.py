@@ -62,6 +62,11 @@ class CheckedCocoMetric(CocoMetric):
         self._coco_api.img_ann_map = self._coco_api.imgToAnns
         self._coco_api.cat_img_map = self._coco_api.catToImgs
 
+    @property
+    def ground_truth(self) -> dict:
+        """The content of ``ann_file``, checked."""
+        return self._coco_api.dataset
+
     def compute_metrics(self, results: List[Tuple[dict,
                                                   dict]]) -> Dict[str, float]:
         """Evaluate the collected detections.

@@ -1,50 +1,30 @@
 # Licensed under the Apache License, Version 2.0.
-"""LVIS evaluation on data in memory, by ``lvis`` or by faster-coco-eval.
+"""LVIS evaluation on data in memory, by one of several packages.
 
-Both get the same lists of annotations and give the same average precision;
-what LVIS says of detections (at most 300 per image, none without area) is
-done to these lists before.
+All get the same detections and give the same average precision; which of them
+LVIS counts (:func:`~mmdet_clim.evaluation.lvis_detections.evaluated`) is
+decided before.
 """
 from types import FunctionType, ModuleType
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict
 
 import numpy as np
 
-#: Detections of an image that LVIS evaluates, those with the best scores.
-MAX_DETECTIONS = 300
+from .backends import threads_are_here
+from .lvis_detections import LVISDetections
+
 #: One range of areas that holds every object.
 AREA_RANGES = [[0, 1e10]]
 
 
-def limit_detections(detections: Sequence[dict]) -> List[dict]:
-    """Keep the best of each image and number them from 1.
-
-    Args:
-        detections (list[dict]): In LVIS's result format with ``area``.
-
-    Returns:
-        list[dict]: At most 300 per image by score (the earlier where scores
-        are equal), of those the ones with an area.
-    """
-    by_image: Dict[int, List[dict]] = {}
-    for detection in detections:
-        by_image.setdefault(detection['image_id'], []).append(detection)
-    kept: List[dict] = []
-    for of_image in by_image.values():
-        of_image = sorted(of_image, key=lambda d: -d['score'])
-        kept.extend(d for d in of_image[:MAX_DETECTIONS] if d['area'] > 0)
-    return [dict(d, id=number) for number, d in enumerate(kept, start=1)]
-
-
-def lvis_precision(ground_truth: dict, detections: List[dict],
+def lvis_precision(ground_truth: dict, detections: LVISDetections,
                    iou_type: str) -> np.ndarray:
     """Precision by the ``lvis`` package, LVIS's own implementation.
 
     Args:
         ground_truth (dict): ``images``, ``categories``, ``annotations`` as in
             LVIS v1.
-        detections (list[dict]): What :func:`limit_detections` gives; they are
-            written to.
+        detections (LVISDetections): All of them are evaluated.
         iou_type (str): 'bbox' or 'segm'.
 
     Returns:
@@ -72,7 +52,9 @@ def lvis_precision(ground_truth: dict, detections: List[dict],
 
     evaluation = _Evaluation(
         _Dataset(_copy(ground_truth)),
-        _Results(dict(ground_truth, annotations=detections)), iou_type)
+        _Results(
+            dict(ground_truth, annotations=detections.as_dicts(iou_type))),
+        iou_type)
     evaluation.params.area_rng = AREA_RANGES
     evaluation.params.area_rng_lbl = ['all']
     evaluation.evaluate()
@@ -80,27 +62,57 @@ def lvis_precision(ground_truth: dict, detections: List[dict],
     return evaluation.eval['precision'][..., 0]
 
 
-def faster_precision(ground_truth: dict, detections: List[dict],
+def faster_precision(ground_truth: dict, detections: LVISDetections,
                      iou_type: str) -> np.ndarray:
     """Precision by faster-coco-eval; as :func:`lvis_precision`."""
     from faster_coco_eval import COCO, COCOeval_faster
     ground_truth_api, detections_api = COCO(), COCO()
     ground_truth_api.dataset = _copy(ground_truth)
-    detections_api.dataset = dict(ground_truth, annotations=detections)
+    detections_api.dataset = dict(
+        ground_truth, annotations=detections.as_dicts(iou_type))
     ground_truth_api.createIndex()
     detections_api.createIndex()
     evaluation = COCOeval_faster(
         ground_truth_api, detections_api, iou_type, lvis_style=True)
     params = evaluation.params
     params.areaRng, params.areaRngLbl = AREA_RANGES, ['all']
-    params.maxDets = [MAX_DETECTIONS]
+    # They are limited already.
+    params.maxDets = [max(len(detections.scores), 1)]
     evaluation.evaluate()
     evaluation.accumulate()
     return np.asarray(evaluation.eval['precision'])[..., 0, 0]
 
 
-BACKENDS: Dict[str, Callable[[dict, List[dict], str], np.ndarray]] = dict(
-    faster_coco_eval=faster_precision, lvis=lvis_precision)
+def hotcoco_precision(ground_truth: dict, detections: LVISDetections,
+                      iou_type: str) -> np.ndarray:
+    """Precision by hotcoco; as :func:`lvis_precision`.
+
+    In a process without its threads it is faster-coco-eval that computes.
+    """
+    if not threads_are_here():
+        return faster_precision(ground_truth, detections, iou_type)
+    from hotcoco import COCO, LVISeval
+    truth = COCO(ground_truth)
+    rows = np.column_stack(
+        (detections.image_ids, detections.boxes, detections.scores,
+         detections.category_ids)).astype(float)
+    found = truth.load_res(
+        rows, segmentation=detections.masks if iou_type == 'segm' else None)
+    # Without its own limits, per image and here per class in an image.
+    evaluation = LVISeval(truth, found.cap_detections_per_image(None),
+                          iou_type)
+    evaluation.params.area_rng = AREA_RANGES
+    evaluation.params.area_rng_lbl = ['all']
+    evaluation.params.max_dets = [max(len(detections.scores), 1)]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval['precision'][:, :, :, 0, 0]
+
+
+BACKENDS: Dict[str, Callable[[dict, LVISDetections, str], np.ndarray]] = dict(
+    hotcoco=hotcoco_precision,
+    faster_coco_eval=faster_precision,
+    lvis=lvis_precision)
 
 
 def _copy(ground_truth: dict) -> dict:

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
-from mmdet.datasets.api_wrappers import COCO, COCOeval
+from mmdet.datasets.api_wrappers import COCO
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
 from mmdet_clim.registry import METRICS
 
+from .backends import choose_backend
 from .checked_coco_metric import CheckedCocoMetric
 from .class_split import write_split
+from .coco_api import BACKENDS
 
 PROTOCOLS = ('all_images', 'detic')
-BACKENDS = ('pycocotools', 'faster_coco_eval')
 
 
 @METRICS.register_module()
@@ -54,8 +55,9 @@ class OVCocoMetric(CheckedCocoMetric):
             least one annotation of a base or novel class, as in Detic's val
             file; detections on the others are not counted as false
             positives. Defaults to 'all_images'.
-        backend (str): ``'pycocotools'`` or ``'faster_coco_eval'`` (the same
-            numbers in C++, an optional package). Defaults to 'pycocotools'.
+        backend (str, optional): ``'hotcoco'``, ``'faster_coco_eval'`` or
+            ``'pycocotools'``, which give the same numbers. None for hotcoco
+            where it is installed, else pycocotools. Defaults to None.
         classwise (bool): Also return and log the AP50 of each class.
             Defaults to False.
         outfile_prefix (str, optional): Keeps the detections in
@@ -69,6 +71,7 @@ class OVCocoMetric(CheckedCocoMetric):
     Raises:
         ValueError: If ``protocol`` or ``backend`` is unknown, or ``ann_file``
             cannot be repaired.
+        ModuleNotFoundError: If the package of ``backend`` is not installed.
 
     The metainfo of the dataset must hold ``classes``, ``base_classes`` and
     ``novel_classes``; one of the latter two may be empty. Predictions are
@@ -81,7 +84,7 @@ class OVCocoMetric(CheckedCocoMetric):
     def __init__(self,
                  ann_file: Optional[str] = None,
                  protocol: str = 'all_images',
-                 backend: str = 'pycocotools',
+                 backend: Optional[str] = None,
                  classwise: bool = False,
                  outfile_prefix: Optional[str] = None,
                  backend_args: Optional[dict] = None,
@@ -90,9 +93,8 @@ class OVCocoMetric(CheckedCocoMetric):
         if protocol not in PROTOCOLS:
             raise ValueError(f'protocol: expected one of {PROTOCOLS}, '
                              f'got {protocol!r}')
-        if backend not in BACKENDS:
-            raise ValueError(f'backend: expected one of {BACKENDS}, '
-                             f'got {backend!r}')
+        # Before the file is read.
+        self.backend = choose_backend(backend, BACKENDS, 'pycocotools')
         super().__init__(
             ann_file=ann_file,
             metric='bbox',
@@ -102,7 +104,6 @@ class OVCocoMetric(CheckedCocoMetric):
             collect_device=collect_device,
             prefix=prefix)
         self.protocol = protocol
-        self.backend = backend
 
     def compute_metrics(self, results: List[Tuple[dict,
                                                   dict]]) -> Dict[str, float]:
@@ -260,38 +261,9 @@ class OVCocoMetric(CheckedCocoMetric):
             np.ndarray: Shape (C, 10), NaN where a category has no ground
             truth.
         """
-        if self.backend == 'faster_coco_eval':
-            # an optional package
-            from faster_coco_eval import COCO as FasterCOCO
-            from faster_coco_eval import COCOeval_faster
-            coco_type, eval_type = FasterCOCO, COCOeval_faster
-        else:
-            coco_type, eval_type = COCO, COCOeval
-        with redirect_stdout(io.StringIO()):
-            ground_truth = self._coco_api
-            if not isinstance(ground_truth, coco_type):
-                ground_truth = coco_type(ground_truth.dataset)
-            ground_truth.dataset.setdefault('annotations', [])
-            if detections:
-                predictions = ground_truth.loadRes(detections)
-            else:
-                # loadRes refuses an empty list
-                predictions = coco_type()
-                predictions.dataset = dict(
-                    ground_truth.dataset, annotations=[])
-                predictions.createIndex()
-            evaluation = eval_type(ground_truth, predictions, 'bbox')
-            params = evaluation.params
-            params.imgIds = list(image_ids)
-            params.catIds = list(category_ids)
-            params.iouThrs = self.iou_thrs
-            params.areaRng, params.areaRngLbl = [[0, 1e10]], ['all']
-            params.maxDets = [100]
-            evaluation.evaluate()
-            evaluation.accumulate()
-        # (IoU, recall, category, area, max detections) -> (IoU, category)
-        precision = np.asarray(evaluation.eval['precision'])[:, :, :, 0,
-                                                             0].mean(axis=1)
+        precision = BACKENDS[self.backend](self._coco_api.dataset, detections,
+                                           image_ids, category_ids,
+                                           self.iou_thrs).mean(axis=1)
         ap = np.where(precision < 0, np.nan, precision).T
         # the backends sort the categories by id
         return ap[np.argsort(np.argsort(category_ids))]
@@ -308,5 +280,5 @@ class OVCocoMetric(CheckedCocoMetric):
                   for value in (metrics[f'{group}_ap50'],
                                 metrics[f'{group}_map']))
             ])
-        logger.info(f'OV-COCO, protocol {self.protocol!r}, {num_images} '
+        logger.info(f'Box AP, protocol {self.protocol!r}, {num_images} '
                     f'images\n{AsciiTable(rows).table}')

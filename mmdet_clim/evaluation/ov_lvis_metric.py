@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Box and mask AP of rare, common and frequent OV-LVIS classes."""
-import json
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
@@ -9,15 +8,17 @@ from mmdet.structures.mask import encode_mask_results
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
-from pycocotools import mask as mask_utils
 from terminaltables import AsciiTable
 
 from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.datasets.json_checks import typed_ids
 from mmdet_clim.datasets.ov_lvis import class_name
+from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.registry import METRICS
 
-from .lvis_api import BACKENDS, limit_detections
+from .backends import choose_backend
+from .lvis_api import BACKENDS
+from .lvis_detections import LVISDetections, evaluated
 from .unreadable import without_unreadable
 
 #: Kind of AP -> the IoU type that the packages call it.
@@ -48,10 +49,17 @@ class OVLVISMetric(BaseMetric):
         ann_file (str): LVIS annotation file of the val images. Classes are
             found in it by name, and their frequency group is the file's.
         kinds (Sequence[str]): Out of 'box' and 'mask'.
-        backend (str): ``'faster_coco_eval'`` (C++), or ``'lvis'``, LVIS's own
-            package, which is optional, gives the same numbers, and on the
-            whole of LVIS needs long and many gigabytes.
+        backend (str, optional): ``'hotcoco'``, ``'faster_coco_eval'``, or
+            ``'lvis'``, LVIS's own package, which on the whole of LVIS needs
+            long and many gigabytes. All give the same numbers. None for
+            hotcoco where it is installed, else faster-coco-eval.
         classwise (bool): Also return the AP of each class.
+        fixed_ap (bool): The AP of Dave et al., "Evaluating Large-Vocabulary
+            Object Detectors: The Devil is in the Details" (2021): counted are
+            the 10,000 best detections of each class over all images, and
+            there is no limit per image, so that a class does not gain by
+            silence of the others. The detector has to leave more than 300
+            detections of an image for that (``max_per_img``).
         outfile_prefix (str, optional): Keeps the detections in
             ``{outfile_prefix}.{box,mask}.json``.
         backend_args (dict, optional): File backend of ``ann_file``.
@@ -61,6 +69,7 @@ class OVLVISMetric(BaseMetric):
     Raises:
         ValueError: If ``kinds`` or ``backend`` is unknown, or the file is not
             in LVIS's format or cannot be repaired.
+        ModuleNotFoundError: If the package of ``backend`` is not installed.
 
     The metainfo of the dataset must hold ``classes``. Predictions are
     ``pred_instances`` with ``bboxes`` (N, 4) in xyxy pixels of the original
@@ -74,8 +83,9 @@ class OVLVISMetric(BaseMetric):
     def __init__(self,
                  ann_file: str,
                  kinds: Sequence[str] = ('box', 'mask'),
-                 backend: str = 'faster_coco_eval',
+                 backend: Optional[str] = None,
                  classwise: bool = False,
+                 fixed_ap: bool = False,
                  outfile_prefix: Optional[str] = None,
                  backend_args: Optional[dict] = None,
                  collect_device: str = 'cpu',
@@ -84,13 +94,11 @@ class OVLVISMetric(BaseMetric):
         if not kinds or set(kinds) - set(IOU_TYPES):
             raise ValueError(f'kinds: expected some of {tuple(IOU_TYPES)}, '
                              f'got {kinds!r}')
-        if backend not in BACKENDS:
-            raise ValueError(f'backend: expected one of {tuple(BACKENDS)}, '
-                             f'got {backend!r}')
         self.ann_file = ann_file
         self.kinds = tuple(kinds)
-        self.backend = backend
+        self.backend = choose_backend(backend, BACKENDS, 'faster_coco_eval')
         self.classwise = classwise
+        self.fixed_ap = fixed_ap
         self.outfile_prefix = outfile_prefix
         with get_local_path(ann_file, backend_args=backend_args) as path:
             self._ground_truth = _read_ground_truth(path, ann_file, 'mask'
@@ -144,15 +152,18 @@ class OVLVISMetric(BaseMetric):
         category_of_label = self._match_classes(logger)
         self._check_images(results, logger)
         metrics: Dict[str, float] = {}
+        found = _detections(results, category_of_label, 'mask' in self.kinds)
         for kind in self.kinds:
-            detections = _detections(results, category_of_label, kind)
+            iou_type = IOU_TYPES[kind]
             if self.outfile_prefix:
                 file = Path(f'{self.outfile_prefix}.{kind}.json')
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(detections))
+                write_json(file, found.as_dicts(iou_type))
             precision = BACKENDS[self.backend](self._ground_truth,
-                                               limit_detections(detections),
-                                               IOU_TYPES[kind])
+                                               evaluated(
+                                                   found, self._ground_truth,
+                                                   iou_type, self.fixed_ap),
+                                               iou_type)
             metrics.update(self._summarise(kind, precision))
         self._log_table(metrics, logger)
         return metrics
@@ -274,13 +285,12 @@ def _read_ground_truth(path: str, shown: str, with_masks: bool) -> dict:
 
 
 def _detections(results: Sequence[dict], category_of_label: np.ndarray,
-                kind: str) -> List[dict]:
-    """Detections in LVIS's result format with their area.
+                with_masks: bool) -> LVISDetections:
+    """All detections of classes that the file has.
 
-    Boxes are xywh pixels. A class that the file lacks has no ground truth:
-    its detections count neither for nor against any class.
+    A class that it lacks has no ground truth: its detections count neither
+    for nor against any class.
     """
-    detections: List[dict] = []
     for result in results:
         labels = result['labels']
         if labels.size and not 0 <= labels.min() <= labels.max() < len(
@@ -289,50 +299,18 @@ def _detections(results: Sequence[dict], category_of_label: np.ndarray,
                 f'labels: image {result["img_id"]!r} has labels '
                 f'{labels.min()}..{labels.max()}, expected indices into the '
                 f'{len(category_of_label)} classes of dataset_meta')
-        categories = category_of_label[labels]
-        kept = np.flatnonzero(categories >= 0)
-        if not kept.size:
-            continue
-        shapes = _boxes(result['bboxes'][kept]) if kind == 'box' else _masks(
-            [result['masks'][number] for number in kept])
-        detections.extend(
-            dict(
-                image_id=result['img_id'],
-                category_id=category,
-                score=score,
-                **shape) for category, score, shape in zip(
-                    categories[kept].tolist(), result['scores'][kept].astype(
-                        float).tolist(), shapes))
-    return detections
-
-
-def _boxes(xyxy: np.ndarray) -> List[dict]:
-    """Boxes (N, 4) as xywh pixels, with their areas."""
-    corners, sizes = np.split(xyxy.astype(float), [2], axis=1)
-    sizes = sizes - corners
-    return [
-        dict(bbox=box, area=area) for box, area in zip(
-            np.concatenate([corners, sizes], 1).tolist(),
-            sizes.prod(1).tolist())
-    ]
-
-
-def _masks(encodings: List[dict]) -> List[dict]:
-    """Run-length encodings as JSON can hold them, with their areas."""
-    # pycocotools counts the masks of one call in eight bits.
-    areas = np.concatenate([
-        mask_utils.area(encodings[start:start + 255])
-        for start in range(0, len(encodings), 255)
-    ]).tolist()
-    return [
-        dict(segmentation=_text_encoding(encoding), area=area)
-        for encoding, area in zip(encodings, areas)
-    ]
-
-
-def _text_encoding(encoding: dict) -> dict:
-    """The same run lengths, as text."""
-    counts = encoding['counts']
-    if isinstance(counts, bytes):
-        counts = counts.decode()
-    return dict(size=list(encoding['size']), counts=counts)
+    counts = [len(result['labels']) for result in results]
+    labels, scores, corners = (np.concatenate([
+        empty, *(result[key] for result in results)
+    ]) for key, empty in (('labels', np.zeros(0, np.int64)), ('scores',
+                                                              np.zeros(0)),
+                          ('bboxes', np.zeros((0, 4)))))
+    categories = category_of_label[labels]
+    boxes = corners.astype(float)
+    boxes[:, 2:] -= boxes[:, :2]
+    found = LVISDetections(
+        np.repeat([result['img_id'] for result in results],
+                  counts).astype(np.int64), categories, scores.astype(float),
+        boxes, [mask for result in results
+                for mask in result['masks']] if with_masks else None)
+    return found.select(categories >= 0)

@@ -141,6 +141,8 @@ def test_preparation_counts_them(odd_files):
     assert '"images": 1' in text
     written = (odd_files / 'out.jsonl').read_text().splitlines()
     assert [json.loads(line)['file_name'] for line in written] == ['good.png']
+    # What a training reads of it is there already.
+    assert list(odd_files.glob('.mmdet_clim/out.jsonl.*.captions.arrow'))
 
 
 @pytest.mark.parametrize('name', ['large', 'pipe', 'folder', 'zero'])

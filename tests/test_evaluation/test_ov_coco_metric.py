@@ -21,6 +21,7 @@ from mmdet_clim.evaluation import CheckedCocoMetric, OVCocoMetric
 # label order differs from the order of the category ids
 CLASSES = ('dog', 'person', 'car', 'cat', 'bus')
 CATEGORY_IDS = dict(person=1, car=3, bus=6, cat=17, dog=18)
+BACKENDS = ['pycocotools', 'faster_coco_eval', 'hotcoco']
 ONE_BOX = {(1, 'cat'): [[0, 0, 9, 9]]}
 META = dict(
     classes=CLASSES,
@@ -148,7 +149,7 @@ def plain_coco(ann_file: str, samples) -> np.ndarray:
     return evaluation.stats[:2]
 
 
-@pytest.mark.parametrize('backend', ['pycocotools', 'faster_coco_eval'])
+@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('seed', [0, 1])
 def test_equals_separate_files(tmp_path, backend, seed):
     boxes, samples = random_case(seed)
@@ -233,7 +234,7 @@ def test_other_classes_do_not_bring_an_image_in(tmp_path):
     assert result['ov_coco/all_ap50'] == pytest.approx(1)
 
 
-@pytest.mark.parametrize('backend', ['pycocotools', 'faster_coco_eval'])
+@pytest.mark.parametrize('backend', BACKENDS)
 def test_no_detections_is_zero(tmp_path, backend):
     boxes, _ = random_case(0)
     ann_file = write_coco(tmp_path / 'a.json', boxes, 12)
@@ -396,7 +397,7 @@ def edited(ann_file: str, edit, key: str = 'annotations') -> str:
     return str(path)
 
 
-@pytest.mark.parametrize('backend', ['pycocotools', 'faster_coco_eval'])
+@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize(
     'edit', [
         lambda n, a: a.update(id=n),

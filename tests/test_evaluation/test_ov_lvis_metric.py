@@ -12,13 +12,10 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 
 from mmdet_clim.evaluation import OVLVISMetric
-from mmdet_clim.evaluation.lvis_api import (
-    faster_precision,
-    limit_detections,
-    lvis_precision,
-)
+from mmdet_clim.evaluation.lvis_api import BACKENDS as PRECISIONS
+from mmdet_clim.evaluation.lvis_detections import LVISDetections, evaluated
 
-BACKENDS = ['lvis', 'faster_coco_eval']
+BACKENDS = ['lvis', 'faster_coco_eval', 'hotcoco']
 # Label order differs from the order of the ids; blanks for underscores.
 CLASSES = ('cow', 'bat (animal)', 'bus', 'cup', 'yak')
 CATEGORIES = [
@@ -217,7 +214,8 @@ def test_backends_agree(tmp_path, seed):
     ]
     assert 0 < results[0]['ov_lvis/mask_apr'] < 1
     assert 0 < results[0]['ov_lvis/box_ap'] < 1
-    assert results[0] == pytest.approx(results[1], abs=1e-6)
+    for other in results[1:]:
+        assert results[0] == pytest.approx(other, abs=1e-9)
     assert len(results[0]) == 2 * (6 + len(CLASSES))
 
 
@@ -281,41 +279,88 @@ def test_one_image_and_encoded_masks(tmp_path, backend):
     assert np.isnan(result['ov_lvis/box_apf'])
 
 
-@pytest.mark.parametrize('precision', [lvis_precision, faster_precision])
-def test_300_best_detections_with_an_area(precision):
-    ground_truth = dict(
+def of_one_class(scores, boxes, images=None):
+    count = len(scores)
+    return LVISDetections(
+        np.array(images or [1] * count), np.full(count, 4), np.array(scores),
+        np.array(boxes, float))
+
+
+def one_object(num_images=1):
+    """An object of class 4 in the first image."""
+    return dict(
         images=[
             dict(
-                id=1,
+                id=i,
                 height=9,
                 width=9,
-                neg_category_ids=[],
+                neg_category_ids=[] if i == 1 else [4],
                 not_exhaustive_category_ids=[])
+            for i in range(1, num_images + 1)
         ],
         categories=CATEGORIES[:2],
         annotations=[
             dict(id=1, image_id=1, category_id=4, bbox=[0, 0, 5, 5], area=25)
         ])
 
-    def detection(score, box):
-        return dict(
-            image_id=1,
-            category_id=4,
-            score=score,
-            bbox=box,
-            area=box[2] * box[3])
 
-    empty = [detection(.9, [0, 0, 0, 5])] * 100
-    wrong = [detection(.8, [6, 6, 3, 3])] * 199
-    right = [detection(.1, [0, 0, 5, 5])] * 2
-    kept = limit_detections(right + wrong + empty)
-    assert [d['id'] for d in kept] == list(range(1, 201))
-    assert kept[-1]['bbox'] == [0, 0, 5, 5]
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_300_best_detections_with_an_area(backend):
+    right, wrong, empty = [0, 0, 5, 5], [6, 6, 3, 3], [0, 0, 0, 5]
+    found = of_one_class([.1] * 2 + [.8] * 199 + [.9] * 100,
+                         [right] * 2 + [wrong] * 199 + [empty] * 100)
+    kept = evaluated(found, one_object(), 'bbox', fixed=False)
+    assert [d['id'] for d in kept.as_dicts('bbox')] == list(range(1, 201))
+    assert kept.boxes[-1].tolist() == right
     # The right one comes last of 200 that have an area.
-    values = precision(ground_truth, kept, 'bbox')
+    values = PRECISIONS[backend](one_object(), kept, 'bbox')
     assert values.shape == (10, 101, 2)
     np.testing.assert_allclose(values[:, :, 0], 1 / 200)
     assert (values[:, :, 1] == -1).all()
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_fixed_ap_has_no_limit_per_image_and_one_per_class(backend):
+    """The right one is the 400th of its image, and the 10,000th of all."""
+    right, wrong = [0, 0, 5, 5], [6, 6, 3, 3]
+    for others, value in ((9600, 1 / 10000), (9601, 0)):
+        found = of_one_class([.5] * 399 + [.4] + [.9] * others,
+                             [wrong] * 399 + [right] + [wrong] * others,
+                             [1] * 400 + [2] * others)
+        truth = one_object(2)
+        assert len(evaluated(found, truth, 'bbox', fixed=False).scores) == 600
+        kept = evaluated(found, truth, 'bbox', fixed=True)
+        assert len(kept.scores) == 10000
+        np.testing.assert_allclose(
+            PRECISIONS[backend](truth, kept, 'bbox')[:, :, 0], value)
+
+
+def test_fixed_ap_of_the_metric(tmp_path):
+    """An image whose 300 best are of another class."""
+    ann_file = write(
+        tmp_path, {(1, 'cow'): [[0, 0, 9, 9]]}, 1, negative={1: ['cup']})
+    samples = [
+        sample(
+            1,
+            [('cup', .9, [20, 20, 5, 5])] * 300 + [('cow', .1, [0, 0, 9, 9])],
+            encoded=True)
+    ]
+    for fixed, value in ((False, 0), (True, 1)):
+        result = run(OVLVISMetric(ann_file, fixed_ap=fixed), samples)
+        for kind in ('box', 'mask'):
+            assert result[f'ov_lvis/{kind}_ap'] == pytest.approx(value)
+
+
+def test_what_is_counted_is_annotated(tmp_path):
+    """Classes of no box and not known to be absent are left out."""
+    truth = one_object(3)
+    truth['images'][2]['neg_category_ids'] = [7, 999]
+    found = LVISDetections(
+        np.array([1, 1, 2, 2, 3, 3]), np.array([4, 7, 4, 7, 4, 7]),
+        np.full(6, .5), np.ones((6, 4)))
+    kept = evaluated(found, truth, 'bbox', fixed=False)
+    assert list(zip(kept.image_ids, kept.category_ids)) == [(1, 4), (2, 4),
+                                                            (3, 7)]
 
 
 def test_boxes_alone_need_no_masks(tmp_path):

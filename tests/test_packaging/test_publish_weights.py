@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """tools/checkpoints/publish_weights.py: a small file of a run's weights."""
+import re
+
 import pytest
 import torch
 
@@ -19,11 +21,11 @@ def checkpoint(tmp_path):
     return file
 
 
-def test_weights_are_halved_and_the_rest_is_dropped(repository, run_python,
-                                                    checkpoint, tmp_path):
+def test_weights_are_halved_and_the_rest_is_dropped(run_tool, checkpoint,
+                                                    tmp_path):
     out = tmp_path / 'new' / 'weights.pth'
-    run_python(repository / 'tools/checkpoints/publish_weights.py', checkpoint,
-               out)
+    code, log = run_tool('checkpoints/publish_weights.py', checkpoint, out)
+    assert code == 0, log
     published = torch.load(out, weights_only=True)
     assert set(published) == {'state_dict', 'meta'}
     assert published['meta'] == dict(seed=4, iter=7, cfg='a = 1')
@@ -37,12 +39,13 @@ def test_weights_are_halved_and_the_rest_is_dropped(repository, run_python,
     assert module.weight.tolist() == [1, 1, 1]
 
 
-def test_a_weight_beyond_half_precision_is_named(repository, run_python,
-                                                 checkpoint, tmp_path):
+def test_a_weight_beyond_half_precision_is_named(run_tool, checkpoint,
+                                                 tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     content['state_dict']['weight'][1] = 1e5
     torch.save(content, checkpoint)
-    with pytest.raises(RuntimeError, match='weight: expected .* got 100000'):
-        run_python(repository / 'tools/checkpoints/publish_weights.py',
-                   checkpoint, tmp_path / 'out.pth')
+    code, log = run_tool('checkpoints/publish_weights.py', checkpoint,
+                         tmp_path / 'out.pth')
+    assert code == 1
+    assert re.search('weight: expected .* got 100000', log.splitlines()[-1])
     assert not (tmp_path / 'out.pth').exists()

@@ -8,10 +8,10 @@ stopped: the same command can be given with further configs or seeds.
         --seeds 0 1 2 --out-dir work_dirs/ablation
 """
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
+from mmdet_clim_cli.calls import call
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, add_cfg_options, add_json
 
@@ -80,12 +80,8 @@ def main() -> None:
     for config in args.configs:
         rows += ['--run', config.stem]
         rows += [str(_work_dir(args, config, seed)) for seed in args.seeds]
-    subprocess.run([
-        sys.executable,
-        str(TOOLS / 'analysis' / 'compare_runs.py'), *rows, '--out-dir',
-        str(args.out_dir), *(['--json'] if args.json else [])
-    ],
-                   check=True)
+    call(TOOLS / 'analysis' / 'compare_runs.py', *rows, '--out-dir',
+         args.out_dir, *(['--json'] if args.json else []))
 
 
 def _work_dir(args: argparse.Namespace, config: Path, seed: int) -> Path:

@@ -21,7 +21,6 @@ import json
 import logging
 import tempfile
 import traceback
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Dict, List, Tuple
@@ -43,6 +42,10 @@ from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import nn
 
+from mmdet_clim.models.unset_weights import (
+    not_a_number_in_new_memory,
+    set_what_was_left_unset,
+)
 from mmdet_clim_cli.mistakes import run_command
 
 FAMILIES = {
@@ -400,36 +403,6 @@ def collate(samples: list) -> dict:
     return dict(inputs=list(images), data_samples=list(data_samples))
 
 
-@contextmanager
-def not_a_number_in_new_memory():
-    """Have PyTorch fill memory that nobody has written to yet.
-
-    It would hold what was there before, and that depends on all that the
-    process and others did; so does the training of weights that stay so.
-    """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-def set_what_was_left_unset(model: nn.Module) -> str:
-    """Draw the weights that only a checkpoint would set.
-
-    Args:
-        model (nn.Module): Built within :func:`not_a_number_in_new_memory`,
-            and initialised.
-
-    Returns:
-        str: The parts that hold such weights.
-    """
-    unset = {n: p for n, p in model.named_parameters() if p.isnan().any()}
-    for parameter in unset.values():
-        nn.init.normal_(parameter, std=.01)
-    return parts(unset)
-
-
 @torch.no_grad()
 def calibrate(model: nn.Module) -> None:
     """Batch norms that fit random weights: some networks overflow without."""
@@ -588,7 +561,7 @@ def examine(path: str, folder: Path) -> dict:
         with not_a_number_in_new_memory():
             model = MODELS.build(wrap(detector, encoder, grounding))
         model.init_weights()
-        unset = set_what_was_left_unset(model)
+        unset = parts(set_what_was_left_unset(model))
         if unset:
             found['unset'] = unset
         calibrate(model)

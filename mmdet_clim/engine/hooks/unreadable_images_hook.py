@@ -47,7 +47,8 @@ class UnreadableImagesHook(Hook):
         for number, (part,
                      notes) in enumerate(unreadable_images(loader.dataset)):
             indices = notes.indices
-            key = f'{kind} {number}'
+            # Of a test on several data sets, each is of another file.
+            key = f'{kind} {number} {getattr(part, "ann_file", "")}'
             if len(indices) == self._said.get(key, 0):
                 continue
             self._said[key] = len(indices)

@@ -22,6 +22,8 @@ class NormRPNHead(RPNHead):
             is none that a norm could follow.
     """
 
+    rpn_conv: nn.Module
+
     def __init__(self, *args, norm_cfg: dict, **kwargs) -> None:
         self.norm_cfg = norm_cfg
         super().__init__(*args, **kwargs)

@@ -391,6 +391,8 @@ def test_the_probe_leaves_no_trace(request, name, source):
     if name == 'detr':
         cfg.encoder.layer_cfg.ffn_cfg.ffn_drop = .5
     detector = MODELS.build(cfg).train()
+    # Else level_embed is whatever the memory held.
+    detector.init_weights()
     detector.backbone.layer1.eval()
     modes = [m.training for m in detector.modules()]
     learned = [p.requires_grad for p in detector.parameters()]

@@ -392,6 +392,7 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
                 objective.vocabulary = list(CLASSES)  # LVIS's are in a file
         torch.manual_seed(0)
         models[file.stem] = MODELS.build(copy.deepcopy(cfg)).train()
+        models[file.stem].init_weights()
         batches[file.stem] = [
             make['collate'](boxes_sample(make, rank),
                             *[make['mosaic'](rank)] * wrapped)
