@@ -4,7 +4,6 @@ import copy
 import logging
 import math
 from typing import (
-    Callable,
     Dict,
     List,
     Mapping,
@@ -109,7 +108,6 @@ class DetectionSetsLoop(BaseLoop):
         # The wrapper is for training.
         self._detector = model.detector if isinstance(model,
                                                       CLIMDetector) else model
-        self._setter: Optional[Callable[[Vocabulary], Vocabulary]] = None
 
     def run(self) -> Dict[str, float]:
         """Test on all of them.
@@ -184,18 +182,9 @@ class DetectionSetsLoop(BaseLoop):
     def _ask(self, texts: List[str]) -> bool:
         """Have the detector look for these; whether it reads a prompt."""
         # It imports this package.
-        from mmdet_clim.apis.vocabulary import (
-            VocabularySetter,
-            check_prompt,
-            reads_texts,
-        )
-        if reads_texts(self._detector):
-            check_prompt(self._detector, texts)
-            return True
-        if self._setter is None:
-            self._setter = VocabularySetter(self._detector)
-        self._setter(Vocabulary(tuple(texts), tuple(texts)))
-        return False
+        from mmdet_clim.apis.vocabulary import reads_texts, set_vocabulary
+        set_vocabulary(self._detector, Vocabulary(tuple(texts), tuple(texts)))
+        return reads_texts(self._detector)
 
     @torch.no_grad()
     def _test(self, of: DetectionSet, loop: TestLoop) -> Dict[str, float]:
