@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from typing import (
+    Any,
     Dict,
     List,
     Mapping,
@@ -106,8 +107,8 @@ class DetectionSetsLoop(BaseLoop):
         model = runner.model.module if is_model_wrapper(
             runner.model) else runner.model
         # The wrapper is for training.
-        self._detector = model.detector if isinstance(model,
-                                                      CLIMDetector) else model
+        self._detector: Any = model.detector if isinstance(
+            model, CLIMDetector) else model
         self._chunked_size = (getattr(self._detector, 'test_cfg', None)
                               or {}).get('chunked_size', -1)
 
