@@ -97,7 +97,8 @@ def hotcoco_precision(ground_truth: dict, detections: LVISDetections,
         (detections.image_ids, detections.boxes, detections.scores,
          detections.category_ids)).astype(float)
     found = truth.load_res(
-        rows, segmentation=detections.masks if iou_type == 'segm' else None)
+        rows,
+        segmentation=detections.mask_list() if iou_type == 'segm' else None)
     # Without its own limits, per image and here per class in an image.
     evaluation = LVISeval(truth, found.cap_detections_per_image(None),
                           iou_type)

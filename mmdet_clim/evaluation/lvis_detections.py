@@ -21,14 +21,14 @@ class LVISDetections(NamedTuple):
         category_ids (np.ndarray): Shape (N, ).
         scores (np.ndarray): Shape (N, ), float64.
         boxes (np.ndarray): Shape (N, 4), xywh pixels, float64.
-        masks (list[dict], optional): N run-length encodings.
+        masks (np.ndarray, optional): Shape (N, ), run-length encodings.
     """
 
     image_ids: np.ndarray
     category_ids: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray
-    masks: Optional[List[dict]] = None
+    masks: Optional[np.ndarray] = None
 
     def select(self, rows: np.ndarray) -> 'LVISDetections':
         """Some of them.
@@ -36,17 +36,19 @@ class LVISDetections(NamedTuple):
         Args:
             rows (np.ndarray): Their indices, or N flags.
         """
-        masks = self.masks
-        if masks is not None:
-            masks = [masks[row] for row in np.arange(len(masks))[rows]]
+        masks = None if self.masks is None else self.masks[rows]
         return LVISDetections(self.image_ids[rows], self.category_ids[rows],
                               self.scores[rows], self.boxes[rows], masks)
+
+    def mask_list(self) -> List[dict]:
+        """The masks in a list; none where there are none."""
+        return [] if self.masks is None else self.masks.tolist()
 
     def areas(self, iou_type: str) -> np.ndarray:
         """Pixels of each box ('bbox') or mask ('segm'), shape (N, )."""
         if iou_type == 'bbox':
             return self.boxes[:, 2:].prod(1)
-        masks = self.masks or []
+        masks = self.mask_list()
         return np.concatenate([
             np.zeros(0), *(mask_utils.area(masks[start:start + _MASKS_AT_ONCE])
                            for start in range(0, len(masks), _MASKS_AT_ONCE))
@@ -58,7 +60,7 @@ class LVISDetections(NamedTuple):
         key = 'bbox'
         if iou_type == 'segm':
             key, shapes = 'segmentation', list(
-                map(_text_encoding, self.masks or []))
+                map(_text_encoding, self.mask_list()))
         columns = zip(self.image_ids.tolist(), self.category_ids.tolist(),
                       self.scores.tolist(), shapes,
                       self.areas(iou_type).tolist())

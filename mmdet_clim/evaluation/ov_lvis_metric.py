@@ -130,9 +130,10 @@ class OVLVISMetric(BaseMetric):
                         f'pred_instances, got {sorted(pred.keys())}; for a '
                         "detector without masks use kinds=('box', )")
                 masks = pred['masks']
-                result['masks'] = masks if isinstance(
-                    masks, list) else encode_mask_results(
-                        masks.detach().cpu().numpy())
+                if not isinstance(masks, list):
+                    masks = encode_mask_results(masks.detach().cpu().numpy())
+                # Into a list MMEngine would look for tensors.
+                result['masks'] = np.array(masks, dtype=object)
             self.results.append(result)
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
@@ -311,6 +312,7 @@ def _detections(results: Sequence[dict], category_of_label: np.ndarray,
     found = LVISDetections(
         np.repeat([result['img_id'] for result in results],
                   counts).astype(np.int64), categories, scores.astype(float),
-        boxes, [mask for result in results
-                for mask in result['masks']] if with_masks else None)
+        boxes,
+        np.concatenate([np.zeros(0, object), *(r['masks'] for r in results)])
+        if with_masks else None)
     return found.select(categories >= 0)

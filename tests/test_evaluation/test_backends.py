@@ -100,7 +100,7 @@ def random_case(seed, most, coarse, ties):
         masks.append(mask_utils.encode(mask))
     return content, coco, LVISDetections(images, categories,
                                          scores.round(1) if ties else scores,
-                                         boxes, masks)
+                                         boxes, np.array(masks, dtype=object))
 
 
 # Most detections of an image: beyond COCO's 100 and LVIS's 300 of them.
