@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from typing import (
+    Any,
     Dict,
     List,
     Mapping,
@@ -106,8 +107,10 @@ class DetectionSetsLoop(BaseLoop):
         model = runner.model.module if is_model_wrapper(
             runner.model) else runner.model
         # The wrapper is for training.
-        self._detector = model.detector if isinstance(model,
-                                                      CLIMDetector) else model
+        self._detector: Any = model.detector if isinstance(
+            model, CLIMDetector) else model
+        self._chunked_size = (getattr(self._detector, 'test_cfg', None)
+                              or {}).get('chunked_size', -1)
 
     def run(self) -> Dict[str, float]:
         """Test on all of them.
@@ -152,8 +155,9 @@ class DetectionSetsLoop(BaseLoop):
         if unknown:
             raise ValueError(f'{of.ann_file}: prompts: expected some of '
                              f'{names}, got {sorted(unknown)}')
-        by_prompt = self._ask([_text(n, prompts.get(n, {})) for n in names])
         dataloader = copy.deepcopy(self._template)
+        by_prompt = self._ask([_text(n, prompts.get(n, {})) for n in names],
+                              dataloader)
         pipeline = _pipeline(dataloader['dataset'])
         dataset = dict(
             type='mmdet_clim.CheckedCocoDataset',
@@ -179,12 +183,27 @@ class DetectionSetsLoop(BaseLoop):
         return TestLoop(self.runner, dataloader, Evaluator([metric]),
                         self._fp16)
 
-    def _ask(self, texts: List[str]) -> bool:
+    def _ask(self, texts: List[str], dataloader: dict) -> bool:
         """Have the detector look for these; whether it reads a prompt."""
-        # It imports this package.
+        # They import this package.
         from mmdet_clim.apis.vocabulary import reads_texts, set_vocabulary
-        set_vocabulary(self._detector, Vocabulary(tuple(texts), tuple(texts)))
-        return reads_texts(self._detector)
+
+        from .finetune_keeping import CHUNK
+        vocabulary = Vocabulary(tuple(texts), tuple(texts))
+        if not reads_texts(self._detector):
+            set_vocabulary(self._detector, vocabulary)
+            return False
+        options = self._detector.test_cfg
+        options.chunked_size = self._chunked_size
+        try:
+            set_vocabulary(self._detector, vocabulary)
+        except ValueError:
+            options.chunked_size = CHUNK
+            set_vocabulary(self._detector, vocabulary)
+        if options.chunked_size > 0:
+            # mmdet's limit.
+            dataloader['batch_size'] = 1
+        return True
 
     @torch.no_grad()
     def _test(self, of: DetectionSet, loop: TestLoop) -> Dict[str, float]:

@@ -10,6 +10,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmdet_clim.models.unset_weights import (
+    not_a_number_in_new_memory,
+    set_what_was_left_unset,
+)
 from mmdet_clim.registry import MODELS
 
 from .checkpoints import load_weights
@@ -30,7 +34,10 @@ def time_training(cfg: Config, most: float = 2.) -> Dict[str, float]:
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     began = time.monotonic()
-    model = MODELS.build(cfg.model).to(get_device()).train()
+    with not_a_number_in_new_memory():
+        model = MODELS.build(cfg.model)
+    set_what_was_left_unset(model)
+    model.to(get_device()).train()
     if cfg.get('load_from'):
         load_weights(model, cfg.load_from, needs_all=False)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
