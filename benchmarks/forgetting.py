@@ -215,7 +215,7 @@ class Benchmark:
             for seed in args.seeds:
                 for point in before + self.points(
                         'val', args.out / f'{means}_seed{seed}',
-                        sorted({alpha, 1.0})):
+                        sorted({alpha, 1.0} - {0.0})):
                     print(f'{means} seed {seed} alpha {point["alpha"]:.2f}: '
                           f'old {100 * point["old_ap50"]:.1f} '
                           f'new {100 * point["new_ap50"]:.1f}')
