@@ -488,9 +488,9 @@ def test_a_graph_that_is_far_from_pytorch(c4, images, tools, tmp_path):
     vectors = head.fc_cls.class_embeddings.numpy()
     for order, near in ((names, True), (names[::-1], False)):
         np.savez(tmp_path / 'x.npz', names=np.array(order), vectors=vectors)
-        compared, = tools['export_onnx'].compare(
-            c4, tmp_path / 'c4.onnx', tmp_path / 'x.npz',
-            [str(tmp_path / 'image.png')])
+        compared, = tools['export_onnx'].compare(c4, tmp_path / 'c4.onnx',
+                                                 tmp_path / 'x.npz',
+                                                 [str(tmp_path / 'image.png')])
         assert compared['image'].endswith('image.png')
         assert compared['detections'] > 0
         pixels, score = tools['export_onnx'].MOST_APART
