@@ -143,7 +143,7 @@ def test_wrong_detections(config, run_tool, content, message):
                          config.parent / 'a.png')
     assert code == 1
     last = log.splitlines()[-1]
-    assert last.startswith('compare_detections: --found:')
+    assert last.startswith('error: --found:')
     assert 'wrong.json' in last and message in last
 
 
