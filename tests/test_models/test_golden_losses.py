@@ -99,6 +99,8 @@ def test_losses_and_gradients_are_as_they_were(name, request, make, batch,
     if CASES[name].needs_text and mmdet.__version__ == '3.5.1':
         pytest.skip('see test_grounding_reader.py')
     register_all_modules()
+    # Made now: it draws, whichever test is the first to ask for it.
+    request.getfixturevalue('small_bert')
     torch.manual_seed(0)
     model = MODELS.build(
         ConfigDict(build_case(name, request.getfixturevalue, Config)))

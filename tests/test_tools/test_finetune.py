@@ -644,11 +644,12 @@ def test_learning_rates_of_parts(detector, tmp_path):
     wanted = {
         'detector.backbone.conv1.weight': 0.1,
         'detector.rpn_head.rpn_conv.weight': 0.1,
-        'detector.roi_head.shared_head.layer3.0.conv1.weight': 0.0,
         'detector.roi_head.bbox_head.fc_reg.out.weight': 1.0,
         'objectives.tag.region_loss.bias': 1.0,
     }
     parameters = dict(model.named_parameters())
+    for name, weight in parameters.items():
+        assert weight.requires_grad == ('shared_head' not in name), name
     assert {name: of[id(parameters[name])] for name in wanted} == wanted
 
 

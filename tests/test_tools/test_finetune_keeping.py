@@ -390,7 +390,7 @@ def test_what_can_not_be_kept(options, tmp_path, changed, message):
 ])
 def test_options_that_are_none(options, capsys, words, message):
     given = [
-        str(word) for key in ('detector', 'checkpoint', 'images', 'vocabulary')
+        str(word) for key in ('config', 'checkpoint', 'images', 'vocabulary')
         for word in (f'--{key}', options[key])
     ]
     with pytest.raises(SystemExit):

@@ -94,10 +94,21 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     }
     assert tuned['metrics'] == json.loads((first / 'metrics.json').read_text())
     assert found['out_dir'] == 'found' and found['videos'] == {}
+    # Each class from the score on that the fine-tuning chose.
+    least = {
+        name: of['threshold']
+        for name, of in json.loads((first /
+                                    'thresholds.json').read_text()).items()
+        if of['threshold'] is not None
+    }
+    assert least
     for file, boxes in found['images'].items():
         written = json.loads((tmp_path / 'found' / 'preds' /
                               f'{Path(file).stem}.json').read_text())
-        kept = [score for score in written['scores'] if score >= .3]
+        kept = [
+            score for score, name in zip(written['scores'], written['names'])
+            if score >= least.get(name, .3) - 1e-7
+        ]
         assert [box['score'] for box in boxes] == kept
     assert len(found['images']) == 4
     assert embedded['names'] == 2 and embedded['width'] == 384
