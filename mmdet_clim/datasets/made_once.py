@@ -99,6 +99,33 @@ def made_once(source: Union[str, Path], name: str,
         lock.release()
 
 
+def checked_once(file: Union[str, Path], check: Callable[[], None]) -> None:
+    """Check a file, unless this user's cache knows that it has passed.
+
+    What lies beside data may have come with it. The cache has not; and a file
+    that is put in the place of another one has another time of change of its
+    inode, which no archive brings along.
+
+    Args:
+        file (str | Path): The file.
+        check (Callable[[], None]): Raises if it is not as it should be.
+    """
+    path = os.path.realpath(file)
+    stat = os.stat(path)
+    mark = cache_root() / 'checked' / _digest(
+        repr((path, stat.st_ino, stat.st_size, stat.st_mtime_ns,
+              stat.st_ctime_ns)).encode('utf-8', 'surrogateescape'))
+    if mark.is_file():
+        return
+    check()
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError:
+        # Then the next process checks it again.
+        return
+
+
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 

@@ -31,6 +31,8 @@ import numpy as np
 import pyarrow as pa
 from mmengine.fileio import join_path
 
+from mmdet_clim_cli.mistakes import one_line
+
 from .caption_sources import (
     SHARD_KEYS,
     column_samples,
@@ -40,7 +42,7 @@ from .caption_sources import (
 )
 from .columnar_files import parquet_images
 from .json_checks import typed_id, typed_list, typed_value
-from .made_once import made_once
+from .made_once import checked_once, made_once
 from .rows import Rows
 from .text_files import is_text, whole_characters
 
@@ -312,19 +314,38 @@ class SourceTable:
         self.source = source
         self.folder = folder
         self.first_id = first_id
-        # The mapping lives as long as a batch of it.
-        reader = pa.ipc.open_file(pa.memory_map(file))
-        last = reader.num_record_batches - 1
-        self._batches = [reader.get_batch(number) for number in range(last)]
+        try:
+            # The mapping lives as long as a batch of it.
+            reader = pa.ipc.open_file(pa.memory_map(file))
+            last = reader.num_record_batches - 1
+            self._batches = [reader.get_batch(n) for n in range(last)]
+            checked_once(file, self._check)
+            facts = reader.get_batch_with_custom_metadata(last).custom_metadata
+            self.facts = SourceFacts(*json.loads(facts[_FACTS]))
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError,
+                IndexError) as error:
+            raise ValueError(
+                f'{file}: expected the table of {source!r} as it was made '
+                f'({type(error).__name__}: {one_line(error)}); remove it, and '
+                'it is made anew') from error
         self._ends = list(accumulate(map(len, self._batches)))
-        facts = reader.get_batch_with_custom_metadata(last).custom_metadata
-        self.facts = SourceFacts(*json.loads(facts[_FACTS]))
         index = {name: number for number, name in enumerate(classes)}
         #: The class of each tag by its number, -1 where it is none.
         self.class_of = np.array(
             [index.get(tag, -1) for tag in self.facts.tags], dtype=np.int32)
         self._rows = None if rows is None else np.load(rows, mmap_mode='r')
         self._shard: Optional[str] = None
+
+    def _check(self) -> None:
+        """Raise if it is not as :func:`make_table` writes it.
+
+        It lies beside data that may be a stranger's, and pyarrow does not
+        look whether places are within the file.
+        """
+        for batch in self._batches:
+            if batch.schema != _SCHEMA:
+                raise ValueError(f'columns {batch.schema.names}')
+            batch.validate(full=True)
 
     def __reduce__(self) -> tuple:
         return type(self), self._arguments

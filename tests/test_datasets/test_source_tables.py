@@ -357,3 +357,43 @@ def test_compressed_images_of_arrow_are_refused(tmp_path):
         writer.write_table(table)
     with pytest.raises(ValueError, match='compressed'):
         ImageTextDataset(str(tmp_path / 'a.arrow'))
+
+
+#: Characters of a caption, a number that is nowhere else in a table.
+LONG = 12345
+
+
+def outside_of_the_file(data):
+    """The first caption ends far behind all of them."""
+    place = data.rindex(np.array([0, LONG], np.int32).tobytes())
+    ends = np.array([0, 1 << 30], np.int32).tobytes()
+    return data[:place] + ends + data[place + len(ends):]
+
+
+def other_columns(data):
+    """A table of names alone."""
+    sink = pa.BufferOutputStream()
+    batch = pa.record_batch(dict(file_name=['a.jpg']))
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+        writer.write_batch(
+            batch.slice(0, 0),
+            custom_metadata=dict(facts=json.dumps([1, 0, 0, 0, {}, {}])))
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize('damage', [
+    lambda data: b'', lambda data: data[:len(data) // 2],
+    lambda data: b'{}' + data, lambda data: data[:-1] + b'x', other_columns,
+    outside_of_the_file
+])
+def test_a_table_that_came_with_the_data(tmp_path, damage):
+    """It is one of this package's, whole, or refused in one line."""
+    path = write_lines(tmp_path / 'a.jsonl', 20, captions=['x' * LONG])
+    expected = infos(ImageTextDataset(path))
+    table, = (tmp_path / FOLDER).glob('*.captions.arrow')
+    table.write_bytes(damage(table.read_bytes()))
+    with pytest.raises(ValueError, match='expected the table of .*remove it'):
+        infos(ImageTextDataset(path))
+    table.unlink()
+    assert infos(ImageTextDataset(path)) == expected
