@@ -193,8 +193,7 @@ def test_opencv_without_libgl(tmp_path, import_with):
         'object file: No such file or directory")')
     # The server has the real one.
     line = last_line(
-        import_with(
-            tmp_path, prelude='import sys; del sys.modules["cv2"]'))
+        import_with(tmp_path, prelude='import sys; del sys.modules["cv2"]'))
     assert 'OpenCV does not load (libGL.so.1: cannot open' in line
     assert line.endswith('opencv-python-headless`.')
 
