@@ -127,7 +127,9 @@ def _demo_checkpoint() -> Optional[str]:
     if not DEMO_RUN.is_dir():
         return None
     from mmengine.runner import find_latest_checkpoint
-    return find_latest_checkpoint(str(DEMO_RUN))
+    found = find_latest_checkpoint(str(DEMO_RUN))
+    # Of this name in the folder, wherever that was when it was written.
+    return str(DEMO_RUN / Path(found).name) if found else None
 
 
 def main(argv: Optional[List[str]] = None) -> None:

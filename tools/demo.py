@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 from mmdet_clim_cli.calls import call
 from mmdet_clim_cli.mistakes import INTERRUPTED, is_mistake, one_line
-from mmdet_clim_cli.options import Parser, key_value
+from mmdet_clim_cli.options import Parser, add_seeds, key_value, whole
 
 # Whatever takes seconds to import is imported where it is needed: for --help,
 # and for the processes that draw the data, which read this file again.
@@ -74,7 +75,7 @@ def parse_args() -> argparse.Namespace:
         '--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument(
         '--data-root', type=Path, default=Path('data/openmoji_coco'))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    add_seeds(parser, default=[0])
     parser.add_argument(
         '--long',
         action='store_true',
@@ -85,14 +86,14 @@ def parse_args() -> argparse.Namespace:
         help=f'train {BASE} with the first seed and write its weights beside '
         'its config')
     parser.add_argument(
-        '--train', type=int, default=4000, help='training scenes')
+        '--train', type=whole(1), default=4000, help='training scenes')
     parser.add_argument(
-        '--captioned', type=int, default=4000, help='captioned scenes')
+        '--captioned', type=whole(1), default=4000, help='captioned scenes')
     parser.add_argument(
-        '--val', type=int, default=500, help='validation scenes')
+        '--val', type=whole(1), default=500, help='validation scenes')
     parser.add_argument(
         '--workers',
-        type=int,
+        type=whole(1),
         default=os.cpu_count() or 1,
         help='processes that draw the scenes')
     parser.add_argument(
@@ -107,10 +108,10 @@ def parse_args() -> argparse.Namespace:
         default=[],
         help='settings for every training, as tools/train.py takes them')
     args = parser.parse_args()
-    if len(set(args.seeds)) < len(args.seeds):
-        parser.error(f'--seeds: expected different ones, got {args.seeds}')
-    if args.workers < 1:
-        parser.error(f'--workers: expected at least 1, got {args.workers}')
+    if set("'\\\n") & set(str(args.data_root)):
+        # MMEngine writes it between quotes into the text of the configs.
+        parser.error("--data-root: expected a path without ' and \\, which "
+                     f'configs can not hold, got {args.data_root}')
     return args
 
 
@@ -232,7 +233,7 @@ class Demo:
         iterations = cfg.train_cfg.max_iters - self._done(run)
         return dict(
             start=seconds['start'],
-            iteration=iterations * seconds['iteration'],
+            iteration=max(0, iterations) * seconds['iteration'],
             validation=batches * seconds['validation'])
 
     def _done(self, run: Run) -> int:
@@ -240,7 +241,9 @@ class Demo:
         last = run.work_dir / 'last_checkpoint'
         if self.args.overwrite or not last.exists():
             return 0
-        return int(Path(last.read_text().strip()).stem.rpartition('_')[2])
+        # Cut short, it names none: the run goes on from the last whole one.
+        found = re.search(r'_(\d+)\.pth\s*$', last.read_text(errors='replace'))
+        return int(found[1]) if found else 0
 
     def draw_data(self, report) -> None:
         """Make OpenMoji-COCO, or find it made."""

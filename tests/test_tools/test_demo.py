@@ -140,7 +140,29 @@ def test_rows_for_several_seeds(repository, monkeypatch, capsys):
     ]
     for words, message in ((('--seeds', '1', '1'), 'expected different'),
                            (('--workers', '0'), 'at least 1, got 0'),
-                           (('--cfg-options', 'lr'), "key=value, got 'lr'")):
+                           (('--val', '0'), 'at least 1, got 0'),
+                           (('--captioned', 'x'),
+                            'at least 1, got x'), (('--seeds', '-1'),
+                                                   '0 to 4294967295, got -1'),
+                           (('--data-root', "it's"), "without ' and"),
+                           (('--data-root', 'a\\b'),
+                            "without ' and"), (('--cfg-options', 'lr'),
+                                               "key=value, got 'lr'")):
         with pytest.raises(SystemExit):
             rows(*words)
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('written, done', [('iter_100.pth', 100),
+                                           ('/x_1/iter_20.pth\n', 20), ('', 0),
+                                           ('iter_', 0), ('\0\0', 0)])
+def test_a_checkpoint_name_that_is_cut_short(repository, monkeypatch, tmp_path,
+                                             written, done):
+    tool = runpy.run_path(str(repository / 'tools' / 'demo.py'))
+    monkeypatch.setattr(sys, 'argv', ['demo.py', '--work-dir', str(tmp_path)])
+    demo = tool['Demo'](tool['parse_args']())
+    run = demo.runs[0]
+    assert demo._done(run) == 0
+    run.work_dir.mkdir(parents=True)
+    (run.work_dir / 'last_checkpoint').write_text(written)
+    assert demo._done(run) == done

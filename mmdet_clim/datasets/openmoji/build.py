@@ -136,6 +136,26 @@ def _publish(folder: Path, out: Path) -> None:
         shutil.rmtree(old)
 
 
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that draw, until the block ends.
+
+    Where it ends with an error or is interrupted, what they have not begun is
+    not drawn.
+    """
+    with ProcessPoolExecutor(
+            workers,
+            # A fork of one with threads (a bar's, OpenCV's) may hang.
+            mp_context=multiprocessing.get_context('spawn'),
+            initializer=cv2.setNumThreads,
+            initargs=(1, )) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
 def _fill(folder: Path, parameters: DatasetParameters, workers: int,
           watch: Watch) -> None:
     """Draw all splits and write their annotations."""
@@ -144,13 +164,7 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
         VAL: parameters.val,
         WEB: parameters.captioned
     }
-    # Fresh processes: a fork of one with threads (a bar's, OpenCV's) may hang.
-    context = multiprocessing.get_context('spawn')
-    with nullcontext() if workers == 1 else ProcessPoolExecutor(
-            workers,
-            mp_context=context,
-            initializer=cv2.setNumThreads,
-            initargs=(1, )) as pool:
+    with nullcontext() if workers == 1 else _processes(workers) as pool:
         drawn = {
             split.folder: draw_split(parameters, folder, split, count, pool,
                                      watch)
