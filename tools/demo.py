@@ -181,17 +181,18 @@ class Demo:
 
     def expect(self) -> Dict[str, Dict[str, float]]:
         """The steps that are left, with the seconds that they will take."""
+        from mmdet_clim.datasets.openmoji import is_finished
         root = self.args.data_root
         plan = dict(data=dict(scene=1.))
         with ExitStack() as stack:
-            if not (root / 'openmoji_coco.json').exists():
+            if is_finished(root, self.parameters(), self.args.overwrite):
+                self.check()
+            else:
                 root = Path(
                     stack.enter_context(tempfile.TemporaryDirectory()), 'coco')
                 # The processes that draw import for some seconds first.
                 plan['data']['scene'] = 10 + self._time_drawing(root) * sum(
                     self.scenes.values()) / self.args.workers
-            else:
-                self.check()
             stack.enter_context(root_of_data(root))
             times: Dict[str, Dict[str, float]] = {}
             for run in self.runs:
@@ -201,6 +202,11 @@ class Demo:
         if self.args.base:
             return dict(plan, weights=dict(file=1.))
         return dict(plan, pictures=dict(picture=15.), table=dict(file=5.))
+
+    def parameters(self):
+        """Of the data."""
+        from mmdet_clim.datasets.openmoji import DatasetParameters
+        return DatasetParameters(seed=0, **self.scenes)
 
     def _time_drawing(self, folder: Path) -> float:
         """Seconds that a process takes for a scene."""
@@ -246,10 +252,7 @@ class Demo:
 
     def draw_data(self, report) -> None:
         """Make OpenMoji-COCO, or find it made."""
-        from mmdet_clim.datasets.openmoji import (
-            DatasetParameters,
-            build_dataset,
-        )
+        from mmdet_clim.datasets.openmoji import build_dataset
         total, done = sum(self.scenes.values()), 0
 
         def watch(made: Iterable, total_of_split: int, desc: str) -> Iterator:
@@ -261,7 +264,7 @@ class Demo:
 
         build_dataset(
             self.args.data_root,
-            DatasetParameters(seed=0, **self.scenes),
+            self.parameters(),
             workers=self.args.workers,
             overwrite=self.args.overwrite,
             watch=watch)

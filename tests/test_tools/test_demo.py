@@ -119,7 +119,17 @@ def test_other_settings_are_refused(demo, run_tool):
     assert '--overwrite' in last
     code, log = run_tool(*arguments[:5], '--train', 25, *arguments[7:])
     assert code == 1
-    assert 'error: data: FileExistsError' in log and 'wanted 25' in log
+    # At once, before anything is timed.
+    last = log.splitlines()[-1]
+    assert last.startswith(f'error: {folder / "data"}: holds a data set of ')
+    assert 'train 24 (wanted 25)' in last and log.count('== demo') == 1
+    lost = next((folder / 'data' / 'val2017').iterdir())
+    image = lost.read_bytes()
+    lost.unlink()
+    code, log = run_tool(*arguments)
+    lost.write_bytes(image)
+    assert code == 1
+    assert 'files were lost or changed' in log.splitlines()[-1]
 
 
 def test_rows_for_several_seeds(repository, monkeypatch, capsys):

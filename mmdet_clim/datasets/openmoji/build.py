@@ -72,9 +72,16 @@ def _files(folder: Path) -> Dict[str, Dict[str, int]]:
     }
 
 
-def _is_finished(out: Path, parameters: DatasetParameters,
-                 overwrite: bool) -> bool:
+def is_finished(out: Path,
+                parameters: DatasetParameters,
+                overwrite: bool = False) -> bool:
     """Whether the folder holds this very data set, whole.
+
+    Args:
+        out (Path): The folder, which may not exist.
+        parameters (DatasetParameters): Of the data set.
+        overwrite (bool): Whether another one may be replaced, and this one
+            is not wanted as it is.
 
     Raises:
         FileExistsError: If it holds something else that must not be lost.
@@ -211,7 +218,7 @@ def build_dataset(out: Path,
     if workers < 1:
         raise ValueError(f'workers: expected a positive number, got {workers}')
     out = Path(out).absolute()
-    if _is_finished(out, parameters, overwrite):
+    if is_finished(out, parameters, overwrite):
         return False
     with _partial_folder(out) as folder:
         _fill(folder, parameters, workers, watch)
