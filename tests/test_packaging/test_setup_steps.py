@@ -16,9 +16,12 @@ from pathlib import Path
 import pytest
 
 
-def make(repository, *args):
-    return subprocess.run(['make', '--dry-run', *args],
+def make(repository, *args, options=('--dry-run', )):
+    """Not as a part of the make that runs the tests."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith('MAKE')}
+    return subprocess.run(['make', *options, *args],
                           cwd=repository,
+                          env=env,
                           capture_output=True,
                           text=True)
 
@@ -64,11 +67,12 @@ def test_finished_steps_are_not_done_again(repository, tmp_path):
 
 @pytest.mark.parametrize('python', ['', '/no/python', 'python2.7', 'false'])
 def test_a_python_that_is_none(repository, tmp_path, python):
-    done = subprocess.run(
-        ['make', 'setup', f'PYTHON={python}', f'VENV={tmp_path / "venv"}'],
-        cwd=repository,
-        capture_output=True,
-        text=True)
+    done = make(
+        repository,
+        'setup',
+        f'PYTHON={python}',
+        f'VENV={tmp_path / "venv"}',
+        options=())
     assert done.returncode == 2
     assert done.stdout == (
         f'PYTHON={python}: expected CPython 3.10-3.12; give its path\n')

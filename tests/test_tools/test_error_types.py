@@ -93,9 +93,3 @@ def test_splits_that_a_file_tells():
     assert class_split(coco[:9]) == dict(all=[c['name'] for c in coco[:9]])
     with pytest.raises(ValueError, match="got \\['x'\\]"):
         class_split(coco, ['x'])
-
-
-@pytest.mark.parametrize('iou', ['0', '1.5', '-1', 'nan'])
-def test_an_overlap_that_is_none(error_types, files, iou):
-    code, text = error_types(*files, '--iou', iou)
-    assert code == 2 and 'expected more than 0, at most 1' in text

@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
         help='seed for the choice of samples')
     parser.add_argument(
         '--side',
-        type=int,
+        type=whole(1),
         default=960,
         help='longer side of a drawn sample in pixels')
     add_cfg_options(parser)
