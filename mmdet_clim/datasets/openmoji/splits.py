@@ -19,6 +19,8 @@ from .scenes import BOXED, CAPTIONED, SceneStyle, draw_scene
 
 #: Room for the image ids of one split: ids differ between the splits.
 MAX_IMAGES = 1_000_000
+#: Images that a process draws before it can be stopped.
+CHUNK = 4
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def draw_split(parameters: DatasetParameters,
     (folder / split.folder).mkdir(parents=True)
     make = partial(_make_image, parameters, folder, split)
     made = map(make, range(count)) if pool is None else pool.map(
-        make, range(count), chunksize=16)
+        make, range(count), chunksize=CHUNK)
     drawn = DrawnSplit(split, [], [])
     for image, annotations in watch(made, count, split.folder):
         drawn.images.append(image)
