@@ -25,8 +25,6 @@ class Draw(int):
     """An index of a data set, with the place of its sample in the training.
 
     Args:
-        index (int): The index.
-        seed (int): Of the run.
         rank (int): Which process draws it.
         iteration (int): The batch, counted from the start of the training.
         slot (int): The place in the batch.
@@ -63,7 +61,6 @@ class StreamPlace(NamedTuple):
     """A place in what one worker of all ranks draws of a source.
 
     Args:
-        source (int): Which source.
         lane (int): Which worker, counted over all ranks.
         lanes (int): Workers of all ranks.
         position (int): Samples that it drew of the source before.
@@ -79,7 +76,6 @@ class Drawing:
     """The draw whose sample is being made, for the transforms that make it.
 
     Args:
-        draw (Draw): Which one.
         window (Callable): ``window(count)``: the last ``count`` draws of this
             source in this stream, oldest first, the present one among them.
         recall (Callable): ``recall(draw, keeper)``: make the sample of an

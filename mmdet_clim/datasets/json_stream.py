@@ -36,7 +36,6 @@ class _Window:
     """The part of a text that is being decoded, by Python's own decoder.
 
     Args:
-        file (TextIO): The text.
         path (str): Its file, for errors.
         on_read (Callable[[int], Any]): Gets the number of characters of each
             block that is read.

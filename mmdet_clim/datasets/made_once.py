@@ -43,9 +43,6 @@ def made_once(source: Union[str, Path], name: str,
             the name of a file.
         make (Callable[[Path], None]): Writes it to the path that it gets.
 
-    Returns:
-        Path: The file.
-
     Raises:
         FileNotFoundError: If there is no source.
         OSError: If no folder can be written to.
@@ -114,7 +111,6 @@ def checked_once(file: Union[str, Path], check: Callable[[], None]) -> None:
     inode, which no archive brings along.
 
     Args:
-        file (str | Path): The file.
         check (Callable[[], None]): Raises if it is not as it should be.
     """
     path = os.path.realpath(file)

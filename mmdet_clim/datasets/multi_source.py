@@ -59,9 +59,6 @@ class _ReplacingSources(ConcatDataset):
     def __getitem__(self, idx: int) -> Any:
         """The sample of a global index, or the next of its source.
 
-        Args:
-            idx (int): The global index.
-
         Raises:
             NoReadableImageError: If many samples in a row cannot be read.
         """
@@ -471,10 +468,7 @@ class MultiSourceSampler(Sampler):
         """Draws of a source by the worker of an iteration before it.
 
         Args:
-            source (int): Which source.
-            iteration (int): Before which.
             workers (int): Of each rank.
-            count (int): The number of draws, fewer at the start.
 
         Returns:
             list[Draw]: The last ones, oldest first.
@@ -502,7 +496,6 @@ class MultiSourceSampler(Sampler):
         """Where a draw is among those of a source by the same worker.
 
         Args:
-            source (int): Which source.
             draw (Draw): One of this rank.
             workers (int): Of each rank.
         """

@@ -181,12 +181,6 @@ class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
     def prepare_data(self, idx: int) -> Any:
         """The sample of this index, after a look at the image's size.
 
-        Args:
-            idx (int): The index of the sample.
-
-        Returns:
-            Any: What the pipeline makes of it.
-
         Raises:
             UnreadableImageError: If the image is unreadable, or has another
                 size than the annotations say: their boxes would lie

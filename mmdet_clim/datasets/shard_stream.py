@@ -398,7 +398,6 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
 
         Args:
             seed, source (int): Of the run; and which of its sources it is.
-            number (int): Of the pass.
         """
         if not self.shuffle:
             return self.shards
@@ -407,11 +406,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         return [self.shards[i] for i in order]
 
     def contents(self, shard: str) -> Iterator[dict]:
-        """The samples of a shard, in its order.
-
-        Args:
-            shard (str): One of ``shards``.
-        """
+        """The samples of a shard, in its order."""
         clean = SampleCleaner(shard)
         number = 0
         try:

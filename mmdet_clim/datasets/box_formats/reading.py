@@ -27,7 +27,6 @@ class OwnBoxes:
 
     Args:
         content (dict): As a COCO JSON holds it.
-        images (Path): Folder of the images.
         file (Path, optional): The file, where it is a COCO JSON itself.
         notes (str): What was repaired and left out, in one line.
     """

@@ -48,7 +48,6 @@ class Row:
 
     Args:
         number (int): From 0.
-        caption (str): Its text.
         url (str): Where the image was.
     """
 
@@ -59,9 +58,6 @@ class Row:
 
 class RowFile:
     """CC3M's TSV, ``caption<TAB>url`` a line, read from any row on.
-
-    Args:
-        path (Path): The file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -95,7 +91,6 @@ class RowFile:
 
         Args:
             first (int): Number of the first row.
-            count (int): How many.
 
         Raises:
             ValueError: If a line is not a caption, a tab and a URL in UTF-8.
@@ -207,7 +202,6 @@ class ShardWorker:
 
     Args:
         rows (RowFile): The captions.
-        classes (TagClasses): For the tags.
     """
 
     rows: RowFile

@@ -53,7 +53,6 @@ class Photographs:
         train, val (dict[int, dict]): Entries of the images.
         boxes (dict[int, list[dict]]): Annotations of both.
         captions (dict[int, list[str]]): At least of training photographs.
-        split (ClassSplit): The classes.
         dropped, noted (dict): What was dropped and repaired, with counts.
     """
 
@@ -73,9 +72,7 @@ def held_out(image_ids: Iterable[int], purpose: str, seed: int) -> Set[int]:
     Whether an image is does not depend on which others there are.
 
     Args:
-        image_ids (Iterable[int]): All of them.
         purpose (str): Draws of another purpose have nothing to do with these.
-        seed (int): Of the draw.
     """
     limit = EVALUATION_SHARE * 2**32
     return {
@@ -200,10 +197,6 @@ def development(photographs: Photographs, seed: int) -> Photographs:
     """The training photographs alone, a part of them for evaluation.
 
     To choose settings on; the photographs for evaluation are left out.
-
-    Args:
-        photographs (Photographs): All of them.
-        seed (int): Of the draw.
     """
     chosen = held_out(photographs.train, 'coco_small development', seed)
     return _move(replace(photographs, val={}), chosen)
@@ -326,7 +319,6 @@ def prepare_coco_small(source: Path,
             photographs that are split already, see :func:`read_photographs`.
         out (Path): Gets ``images`` (a link, where they are small already) and
             ``annotations``.
-        seed (int): Of the split.
         for_development (bool): Split the training photographs once more, to
             choose settings on; the photographs for evaluation are left out.
         overwrite (bool): Replace files of other origin.
