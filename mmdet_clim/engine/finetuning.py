@@ -264,11 +264,6 @@ def finetune_config(cfg: Config,
         _sources(data, scale, whole_images=not prompted),
         **(_prompts if prompted else _texts)(plain, data))
     if distil:
-        if prompted:
-            raise TypeError(
-                '--distil: expected a detector that classifies regions by '
-                f'text, got {detector_type(plain).__name__}; --replay and '
-                '--blend keep its words')
         fragment['clim_objectives']['old_words'] = _old_words(
             plain, checkpoint, old_words, distil)
     boxed = max(ratio[0], 1)
@@ -453,14 +448,17 @@ def _old_words(cfg: Config, checkpoint: Path, old_words: Sequence[str],
     """The objective that keeps the original's responses."""
     if not old_words:
         raise ValueError('--distil: expected words to --keep, got none')
-    classifier = next(classifying_parts(cfg.model)).classifier
-    return dict(
+    objective = dict(
         type='mmdet_clim.OldWordsObjective',
-        detector=cfg.model,
+        # Detection transformers write into their configs.
+        detector=copy.deepcopy(cfg.model),
         checkpoint=str(checkpoint.absolute()),
         vocabulary=list(old_words),
-        templates=classifier.get('templates', DEFAULT_TEMPLATES),
         loss_weight=weight)
+    for owner in classifying_parts(cfg.model):
+        objective['templates'] = owner.classifier.get('templates',
+                                                      DEFAULT_TEMPLATES)
+    return objective
 
 
 def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:

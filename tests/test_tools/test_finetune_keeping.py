@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 from mmdet_clim.datasets.box_formats import read_boxes
 from mmdet_clim.datasets.ov_coco import BASE_CLASSES, NOVEL_CLASSES
@@ -24,11 +23,7 @@ from mmdet_clim.engine.finetune_keeping import (
 )
 from mmdet_clim.engine.finetune_replay import replayed_boxes
 from mmdet_clim.engine.finetune_run import Finetuning
-from mmdet_clim.engine.finetuning import (
-    OwnData,
-    finetune_config,
-    plain_config,
-)
+from mmdet_clim.engine.finetuning import OwnData, plain_config
 from mmdet_clim.models.text_encoders import load_vectors
 from mmdet_clim.registry import MODELS
 from mmdet_clim_cli.mistakes import is_mistake, one_line
@@ -398,14 +393,3 @@ def test_options_that_are_none(options, capsys, words, message):
     assert message in capsys.readouterr().err
     assert parse_args([*given, '--replay']).replay == 0.5
     assert parse_args([*given, '--blend', '0.5']).blend == 0.5
-
-
-def test_a_detector_that_reads_prompts_is_not_distilled(tmp_path):
-    init_default_scope('mmdet')
-    cfg = Config.fromstring(
-        "_base_ = ['mmdet::mm_grounding_dino/"
-        "grounding_dino_swin-t_pretrain_obj365.py']", '.py')
-    data = OwnData(tmp_path / 'c.json', tmp_path, ['cat'])
-    with pytest.raises(TypeError, match='^--distil: .* --replay and --blend'):
-        finetune_config(
-            cfg, tmp_path / 'w.pth', data, old_words=['dog'], distil=1.0)

@@ -6,7 +6,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_clim.models.objectives.old_words import divergence
+from mmdet_clim.models.objectives.old_words.responses import divergence
 from mmdet_clim.models.region_readers import build_region_reader
 from mmdet_clim.registry import MODELS
 
