@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Weights between an original detector and what it was tuned to."""
 from collections import OrderedDict
-from typing import List, Mapping, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 from torch import Tensor
 

@@ -6,7 +6,10 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_clim.models.objectives.old_words.responses import divergence
+from mmdet_clim.models.objectives.old_words.responses import (
+    Responses,
+    divergence,
+)
 from mmdet_clim.models.region_readers import build_region_reader
 from mmdet_clim.registry import MODELS
 
@@ -22,6 +25,32 @@ def test_the_divergence():
     none = divergence(logits[:0], wanted[:0])
     assert none == 0
     none.backward()
+
+
+def test_the_divergence_of_words_of_tokens():
+    """That of a word is the mean of its tokens'."""
+    wanted = torch.tensor([[0.5, -2.0, 1.0]])
+    logits = torch.tensor([[1.0, -1.0, 0.0]])
+    words = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    of_tokens = [
+        divergence(logits[:, i:i + 1], wanted[:, i:i + 1]) for i in range(3)
+    ]
+    torch.testing.assert_close(
+        divergence(logits, wanted, words),
+        (of_tokens[0] + of_tokens[1]) / 2 + of_tokens[2])
+    assert Responses(logits, wanted, words, weight=2.).loss() == \
+        2 * divergence(logits, wanted, words)
+
+
+def test_what_is_of_one_mind():
+    """Of places in which the original is surer than even, one of two."""
+    words = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    wanted = torch.tensor([[3., 3., 0.], [-3., 0., 1.], [3., -3.5, -1.]])
+    # Of the last no word has more than 0.5: it is not sure.
+    logits = torch.tensor([[1., 2., 1.5], [-3., 0., 1.], [-3., -3., 3.]])
+    assert Responses(logits, wanted, words).kept() == 100 / 2
+    assert Responses(logits, wanted - 9, words).kept() == 100
+    assert Responses(logits[:0], wanted[:0], words).kept() == 100
 
 
 @pytest.fixture
