@@ -8,6 +8,7 @@ from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 
+from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 
 from .clim_config import PREFIX, add_clim
@@ -144,6 +145,8 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
             'such as mmdet_clim.ZeroShotBBoxHead, or a GLIP or Grounding '
             f'DINO, got {detector_type(cfg).__name__} without')
     for owner in owners:
+        if 'clip_temperature' in (cfg.model.get('roi_head') or {}):
+            _keep_what_was_base(cfg.model.roi_head, owner, data)
         owner.vocabulary = data.vocabulary
         if data.examples is not None:
             owner.classifier.text_encoder = _with_examples(
@@ -188,6 +191,18 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     if not owners:
         set_prompts(cfg, data.vocabulary, data.boxes is not None)
     return cfg
+
+
+def _keep_what_was_base(roi_head: ConfigDict, owner: ConfigDict,
+                        data: OwnData) -> None:
+    """Tell an F-ViT, which trusts CLIP in classes without boxes, of which.
+
+    Without boxes all classes count as base, which it would take for boxes.
+    """
+    known = build_vocabulary(
+        roi_head.get('trained_vocabulary') or owner.vocabulary).base_names
+    roi_head.trained_vocabulary = list(
+        dict.fromkeys([*known, *data.base_names]))
 
 
 def _with_examples(classifier: ConfigDict, data: OwnData) -> ConfigDict:

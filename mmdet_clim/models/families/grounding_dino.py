@@ -1,13 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmdet.models.detectors import GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .queries import Queries, beginning_at
 from .text_conditioned import TextConditionedFamily
 from .text_loss import text_loss
 
@@ -19,20 +18,6 @@ ASSIGNER = dict(
         dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
         dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
     ])
-
-
-@dataclass
-class Queries:
-    """Where a decoder's queries begin.
-
-    Args:
-        tokens (Tensor): Shape (N, Q), the places of the encoder's map that
-            were chosen.
-        references (Tensor): Shape (N, Q, 4), relative cxcywh.
-    """
-
-    tokens: Tensor
-    references: Tensor
 
 
 class GroundingDINOFamily(TextConditionedFamily):
@@ -84,12 +69,11 @@ class GroundingDINOFamily(TextConditionedFamily):
         The places are queries; there are logits of where the encoder chose
         them, and of what the decoder's last layer made of them.
         """
-        with _beginning_at(detector, places) as chosen:
+        with beginning_at(detector, places) as chosen:
             outputs = detector.forward_transformer(levels, texts, samples)
             scores, _ = detector.bbox_head(**outputs)
         encoded, places = chosen
-        index = places.tokens[..., None].expand(-1, -1, encoded.shape[2])
-        return [encoded.gather(1, index), scores[-1]], places
+        return [places.of(encoded), scores[-1]], places
 
     def losses_of_texts(self, detector: GroundingDINO,
                         levels: Sequence[Tensor], texts: Dict[str, Tensor],
@@ -113,39 +97,3 @@ class GroundingDINOFamily(TextConditionedFamily):
         if match == 'text':
             return dict(loss_cls=text_loss(head, samples, **outputs))
         return head.loss(**outputs, batch_data_samples=samples)
-
-
-@contextmanager
-def _beginning_at(detector: GroundingDINO,
-                  places: Optional[Queries]) -> Iterator[list]:
-    """Have the decoder's queries begin where others did, or see where.
-
-    Yields:
-        list: In the end, the encoder's logits (N, S, T) of all its places,
-        and the :class:`Queries`.
-    """
-    chosen: list = []
-    choose = detector.pre_decoder
-    classify = detector.bbox_head.cls_branches[detector.decoder.num_layers]
-
-    def pre_decoder(*args, **kwargs):
-        handle = classify.register_forward_hook(
-            lambda module, inputs, logits: chosen.append(logits))
-        try:
-            of_decoder, of_head = choose(*args, **kwargs)
-        finally:
-            handle.remove()
-        began = places
-        if began is None:
-            # As the detector has chosen them.
-            tokens = chosen[0].amax(2).topk(detector.num_queries, dim=1)[1]
-            began = Queries(tokens, of_decoder['reference_points'])
-        chosen.append(began)
-        return dict(of_decoder, reference_points=began.references), of_head
-
-    detector.pre_decoder = pre_decoder
-    try:
-        yield chosen
-    finally:
-        # The method of the class again.
-        del detector.pre_decoder

@@ -186,5 +186,6 @@ def test_words_that_one_prompt_has_no_room_for(build, make, monkeypatch):
     for _ in range(8):
         loss = model.branch_loss('mosaic', images, samples)['mosaic.old.loss']
         assert loss.item() == pytest.approx(0, abs=1e-5)
-    assert {text for texts in asked
+    assert {text
+            for texts in asked
             for text in texts} == {'traffic light. ', 'cat. '}

@@ -371,8 +371,7 @@ def test_a_rank_whose_mosaics_have_no_tags(build, make, path, changes,
 
 def test_old_words_on_two_ranks(build, make, small_bert, tmp_path):
     """Both keep them, and learn the same."""
-    model = build(
-        MM_48_17, objectives=dict(names=MATCHED_BY_TEXT)).train()
+    model = build(MM_48_17, objectives=dict(names=MATCHED_BY_TEXT)).train()
     for name in set(model.objectives) - {'names'}:
         del model.objectives[name]
     file = tmp_path / 'original.pth'

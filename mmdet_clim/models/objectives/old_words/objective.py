@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.families import family_of
+from mmdet_clim.models.families.transformer import TransformerFamily
 from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.text_encoders import (
@@ -20,7 +21,7 @@ from mmdet_clim.registry import MODELS
 
 from ..base import BaseObjective
 from ..context import BranchContext
-from .prompts import prompt_responses
+from .places import prompt_responses, query_responses
 from .regions import classifiers_of, region_responses
 from .responses import Responses
 
@@ -43,11 +44,12 @@ class OldWordsObjective(BaseObjective):
 
     - regions that the original proposes, which both read, in a detector
       that compares them with texts;
-    - positions of a GLIP, or queries of a Grounding DINO, which begin where
-      those of the original do, with the old words as the prompt. A word's
-      divergence is the mean of its tokens'. A Grounding DINO is compared where
-      its encoder chooses queries, too. Words that one prompt has no room for
-      are drawn a prompt at a time.
+    - queries of a DETR or DINO with a zero-shot head. Those of a DINO begin
+      where the original's do, and it is compared where its encoder chooses
+      them, too;
+    - queries of a Grounding DINO, likewise, or positions of a GLIP, with the
+      old words as the prompt. A word's divergence is the mean of its tokens'.
+      Words that one prompt has no room for are drawn a prompt at a time.
 
     Args:
         detector (dict): Config of the plain detector.
@@ -90,7 +92,7 @@ class OldWordsObjective(BaseObjective):
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
               text_encoder: Optional[BaseTextEncoder]) -> None:
         """Raise a TypeError unless regions are read as they are classified."""
-        if family_of(detector).reads_texts:
+        if family_of(detector).reads_texts or _by_queries(detector):
             return
         if not classifiers_of(detector) or list(reader.parameters()):
             raise TypeError(
@@ -115,6 +117,9 @@ class OldWordsObjective(BaseObjective):
     def _responses(self, context: BranchContext) -> List[Responses]:
         """What both detectors say, in each stage or layer."""
         teacher = self.teacher(context.images.device)
+        if _by_queries(teacher):
+            return query_responses(teacher, context, self.classes,
+                                   self.num_regions)
         if not family_of(teacher).reads_texts:
             return region_responses(teacher, context, self.classes,
                                     self.num_regions)
@@ -139,3 +144,10 @@ class OldWordsObjective(BaseObjective):
             load_weights(model, Path(self.checkpoint))
             self._teacher = (model.eval().requires_grad_(False), )
         return self._teacher[0].to(device)
+
+
+def _by_queries(detector: nn.Module) -> bool:
+    """Whether queries of a DETR-like detector are compared."""
+    family = family_of(detector)
+    return isinstance(family,
+                      TransformerFamily) and family.compares_queries(detector)

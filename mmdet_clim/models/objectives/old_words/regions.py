@@ -28,8 +28,7 @@ def classifiers_of(detector: nn.Module) -> List[ZeroShotClassifier]:
 
 
 def region_responses(teacher: nn.Module, context: BranchContext,
-                     classes: ClassTexts,
-                     num_regions: int) -> List[Responses]:
+                     classes: ClassTexts, num_regions: int) -> List[Responses]:
     """What both detectors read in regions that the original proposes.
 
     Args:
@@ -47,7 +46,8 @@ def region_responses(teacher: nn.Module, context: BranchContext,
                                     context.data_samples)
         rois = _regions(reader.propose(teacher, feats), num_regions)
         before = [
-            stage.read_as_text(rois) for stage in reader.stages(teacher, feats)
+            stage.read_as_text(rois)
+            for stage in reader.stages(teacher, feats)
         ]
         texts = classes(_encoder(teacher, context)).to(rois.device)
         wanted = _log_odds(teacher, before, texts)

@@ -69,8 +69,7 @@ def divergence(logits: Tensor,
     if not len(logits):
         return logits.sum()
     target = wanted.sigmoid()
-    each = F.binary_cross_entropy_with_logits(
-        logits, target, reduction='none')
+    each = F.binary_cross_entropy_with_logits(logits, target, reduction='none')
     each = each - F.binary_cross_entropy_with_logits(
         wanted, target, reduction='none')
     if words is not None:
