@@ -498,10 +498,9 @@ class KeptWords:
             read_image_file(self.data.images /
                             images[i]['file_name'])[..., ::-1] for i in chosen
         ]
-        nothing = InstanceData(
-            bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
         picture = draw_detections(
-            pictures, [nothing] * len(chosen), {
+            pictures,
+            None, {
                 when: [side[i][side[i].scores >= SCORE] for i in chosen]
                 for when, side in (('before', before), ('after', after))
             },

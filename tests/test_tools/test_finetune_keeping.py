@@ -33,6 +33,8 @@ from finetune import parse_args  # noqa: E402  isort: skip
 
 CONFIG = 'configs/openmoji/faster-rcnn_r18-c4_256_base.py'
 SIDE = 128
+# Captioned images that the original and others look at.
+COUNT = 10
 WEIGHTS = 'configs/openmoji/faster-rcnn_r18-c4_256_base.pth'
 
 
@@ -53,11 +55,15 @@ def options(repository, openmoji_root, tmp_path_factory):
         proposals.max_per_img = 30
     cfg.dump(folder / 'detector.py')
     annotations = openmoji_root / 'annotations'
+    captions = json.loads(
+        (annotations / 'captions_captioned2017_tags.json').read_text())
+    captions['images'] = captions['images'][:COUNT]
+    (folder / 'captions.json').write_text(json.dumps(captions))
     return dict(
         config=folder / 'detector.py',
         checkpoint=repository / WEIGHTS,
         images=openmoji_root / 'captioned2017',
-        captions=annotations / 'captions_captioned2017_tags.json',
+        captions=folder / 'captions.json',
         vocabulary=names,
         val_boxes=annotations / 'instances_val2017.json',
         val_images=openmoji_root / 'val2017',
@@ -139,7 +145,7 @@ def test_what_is_kept_is_reported(whole_run, options, openmoji_root):
             ]
             wanted = sum(values) / len(values) if values else None
             assert found[f'{group}_ap50'][when] == pytest.approx(wanted)
-    assert found['images'] == 24
+    assert found['images'] == COUNT
     assert 0 < found['agreement']['found_again'] <= 1
     absent = found['not_named']
     for when in ('before', 'after'):
@@ -168,6 +174,12 @@ def test_the_best_and_the_blended(whole_run, options):
     best, = whole_run.glob('best_*.pth')
     blend = read(whole_run, 'blend.json')
     assert [p['alpha'] for p in blend['curve']] == [0, .25, .5, .75, 1]
+    # A bound is above what is lost on the images; the original loses nothing.
+    first, *others = blend['curve']
+    assert first['lost_at_most'] == 0
+    for point in others:
+        assert point['lost_at_most'] >= \
+            first['old_ap50'] - point['old_ap50'] - 1e-9
     found = read(whole_run, 'kept.json')
     assert blend['curve'][0]['old_ap50'] == found['old_ap50']['before']
     tuned = strip_state_dict(weights(best))
@@ -220,6 +232,8 @@ def test_the_same_command_again(whole_run, options, capsys):
     told = capsys.readouterr().out
     assert 'was made before, complete' in told
     assert 'old words AP50 ' in told and 'is found again' in told
+    last = read(whole_run, 'blend.json')['curve'][-1]
+    assert f'{100 * last["lost_at_most"]:.1f} points at 1\n' in told
     assert (whole_run / 'detector.pth').stat().st_mtime_ns == before
 
 

@@ -160,7 +160,7 @@ def test_the_queries_of_a_detr(clim_cfg, detr_cfg, tmp_path):
             templates=('{}', ),
             num_regions=4))
     clim_cfg.branches = dict(mosaic=['old'])
-    clim_cfg.detector = detr_cfg
+    clim_cfg.detector = copy.deepcopy(detr_cfg)
     model = MODELS.build(clim_cfg)
     model.detector.load_state_dict(original.state_dict())
     model.train()

@@ -37,10 +37,7 @@ def prompt_responses(teacher: nn.Module, context: BranchContext,
     told, words = _words(teacher, prompt)
 
     def ask(detector, levels, places):
-        texts = {
-            key: value.expand(len(samples), *value.shape[1:])
-            for key, value in family.encode(detector, [prompt.text]).items()
-        }
+        texts = family.encode(detector, [prompt.text] * len(samples))
         layers, places = family.token_logits(detector, levels, texts, samples,
                                              places)
         return [layer[..., told].float() for layer in layers], places
