@@ -15,23 +15,26 @@ Each way runs in a child process of its own. The peak is the child's
 compared with the plain way's, relative to the largest value; of mosaics, the
 inner half of each tile of the 2x2 and the 4x4 one, as 1024 is not a multiple
 of 3 and the joint resize sees the neighbour at an edge. The times are CPU
-seconds of the process, the least of ``--repeats``.
+seconds: of features the least of ``--repeats`` of the child, of mosaics the
+median of ``--repeats`` in one process, in which the two ways take turns.
 
 The published refinement of CLIP makes its mosaics of images of 224 pixels:
 
     python benchmarks/dense_features.py
-    python benchmarks/dense_features.py --image-size 224
+    python benchmarks/dense_features.py --mosaics --repeats 9
+    python benchmarks/dense_features.py --mosaics --repeats 9 --image-size 224
 """
 import argparse
 import json
 import logging
 import resource
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Dict
+from typing import Callable, Dict, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +50,7 @@ FEATURES = dict(
     weightless='the same, need_weights=False',
     tower='DenseImageTower')
 MOSAICS = dict(each='each image resized by itself', batch='BatchMosaic')
+TURNS = 'turns'
 GRIDS = ((2, 2), (3, 3), (4, 4))
 
 
@@ -109,26 +113,42 @@ def inner_tiles(mosaic: Tensor, side: int) -> Tensor:
     return tiles[:, :, inner, :, inner]
 
 
-def measure_mosaics(args: argparse.Namespace) -> Dict[str, float]:
-    """Time one way of tiling in this process; write tiles to compare."""
+def timed(make: Callable[[], Tensor]) -> Tuple[float, Tensor]:
+    start = time.process_time()
+    made = make()
+    return time.process_time() - start, made
+
+
+def mosaic_ways(args: argparse.Namespace) -> Dict[str, Callable[[], Tensor]]:
+    """The two ways of tiling the same images."""
     torch.manual_seed(0)
     count = sum(rows * cols for rows, cols in GRIDS)
     side = args.image_size or args.size
     images = torch.rand(count, 3, side, side)
     mosaic = BatchMosaic(GRIDS, size=(args.size, args.size))
-    sizes = [images.shape[-2:]] * count
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
+    return dict(
+        each=lambda: plain_mosaics(images, args.size, args.size),
+        batch=lambda: mosaic(images, [(side, side)] * count).mosaics)
+
+
+def time_mosaics(args: argparse.Namespace) -> Dict[str, float]:
+    """Median seconds of each way, which take turns."""
+    ways = mosaic_ways(args)
+    seconds: Dict[str, list] = {way: [] for way in ways}
     for _ in range(args.repeats):
-        start = time.process_time()
-        if args.child == 'batch':
-            made = mosaic(images, sizes).mosaics
-        else:
-            made = plain_mosaics(images, args.size, args.size)
-        seconds.append(time.process_time() - start)
+        for way, make in ways.items():
+            seconds[way].append(timed(make)[0])
+    return {way: statistics.median(taken) for way, taken in seconds.items()}
+
+
+def measure_mosaics(args: argparse.Namespace) -> Dict[str, float]:
+    """One way of tiling in this process; write tiles to compare."""
+    make = mosaic_ways(args)[args.child]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds, made = timed(make)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     torch.save([inner_tiles(made[0], 2), inner_tiles(made[2], 4)], args.out)
-    return dict(seconds=min(seconds), mebibytes=peak / 1024)
+    return dict(seconds=seconds, mebibytes=peak / 1024)
 
 
 def measure_features(args: argparse.Namespace) -> Dict[str, float]:
@@ -158,7 +178,7 @@ def measure_features(args: argparse.Namespace) -> Dict[str, float]:
 
 
 def run_child(args: argparse.Namespace, way: str,
-              out: Path) -> Dict[str, float]:
+              out: Path = Path()) -> Dict[str, float]:
     command = [
         sys.executable, __file__, '--child', way, '--out',
         str(out), '--model', args.model, '--size',
@@ -181,8 +201,12 @@ def difference(path: Path, reference: Path) -> float:
                for a, b in zip(ours, theirs))
 
 
-def compare(args: argparse.Namespace, ways: Dict[str, str]) -> None:
-    """Print one table, whose first row is the plain way."""
+def compare(args: argparse.Namespace, ways: Dict[str, str],
+            seconds: Dict[str, float]) -> None:
+    """Print one table, whose first row is the plain way.
+
+    The times are the children's where ``seconds`` has none.
+    """
     print(f'{"":32}{"CPU s":>9}{"of plain":>10}{"MiB":>9}{"of plain":>10}'
           f'{"difference":>12}')
     with TemporaryDirectory() as folder:
@@ -190,13 +214,14 @@ def compare(args: argparse.Namespace, ways: Dict[str, str]) -> None:
         for way, label in ways.items():
             out = Path(folder) / f'{way}.pt'
             row = run_child(args, way, out)
+            row['seconds'] = seconds.get(way, row['seconds'])
             reference, plain = reference or out, plain or row
             # What is smaller than the peak of building the model shows as 0.
             share = '-'
             if plain['mebibytes']:
                 share = f'{row["mebibytes"] / plain["mebibytes"]:.2f}'
             print(
-                f'{label:32}{row["seconds"]:9.2f}'
+                f'{label:32}{row["seconds"]:9.3f}'
                 f'{row["seconds"] / plain["seconds"]:10.2f}'
                 f'{row["mebibytes"]:9.0f}{share:>10}'
                 f'{difference(out, reference):12.1e}',
@@ -212,11 +237,15 @@ def parse_args() -> argparse.Namespace:
         '--image-size',
         type=int,
         help='pixels of the images of the mosaics (default: as --size)')
+    parser.add_argument(
+        '--mosaics', action='store_true', help='no features, mosaics alone')
     parser.add_argument('--trained-blocks', type=int, default=6)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--repeats', type=int, default=1)
     parser.add_argument(
-        '--child', choices=[*FEATURES, *MOSAICS], help=argparse.SUPPRESS)
+        '--child',
+        choices=[*FEATURES, *MOSAICS, TURNS],
+        help=argparse.SUPPRESS)
     parser.add_argument('--out', type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -225,16 +254,20 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
     if args.child:
-        mosaics = args.child in MOSAICS
-        row = measure_mosaics(args) if mosaics else measure_features(args)
-        print(json.dumps(row))
+        measure = {
+            TURNS: time_mosaics,
+            **dict.fromkeys(FEATURES, measure_features)
+        }
+        print(json.dumps(measure.get(args.child, measure_mosaics)(args)))
         return
-    print(f'{args.model}, one image of {args.size} pixels, backward through '
-          f'{args.trained_blocks} blocks, {args.threads} thread(s)\n')
-    compare(args, FEATURES)
+    if not args.mosaics:
+        print(f'{args.model}, one image of {args.size} pixels, backward '
+              f'through {args.trained_blocks} blocks, {args.threads} '
+              'thread(s)\n')
+        compare(args, FEATURES, {})
     print(f'\nMosaics of {args.size} pixels of 29 images of '
           f'{args.image_size or args.size}\n')
-    compare(args, MOSAICS)
+    compare(args, MOSAICS, run_child(args, TURNS))
 
 
 if __name__ == '__main__':

@@ -181,7 +181,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='who started the processes of a distributed run')
+        help='launcher of the processes of a distributed run')
     # torch.distributed.launch passes it; MMEngine reads the environment.
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='(launcher)')
@@ -198,7 +198,7 @@ def add_workers(parser: argparse.ArgumentParser, what: str = 'file') -> None:
         '--workers',
         type=int,
         default=os.cpu_count(),
-        help=f'processes; the {what} does not depend on it')
+        help=f'number of processes; does not change the {what}')
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -210,8 +210,7 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace files of other origin, inputs or options, and make '
-        'those of the same again')
+        help='replace existing files, whatever they were made from')
 
 
 def add_runs(parser: argparse.ArgumentParser, what: str) -> None:
@@ -231,8 +230,8 @@ def add_runs(parser: argparse.ArgumentParser, what: str) -> None:
         required=True,
         default=argparse.SUPPRESS,
         metavar=('NAME', 'WORK_DIR'),
-        help=f'{what}: its name, then the work dir of each seed; give the '
-        'option once for each')
+        help=f'{what}: its name, then the work dir of each seed; repeat the '
+        'option for each')
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -244,7 +243,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--json',
         action='store_true',
-        help='print the result as JSON, in the last line')
+        help='print the result as JSON in the last line')
 
 
 def print_result(args: argparse.Namespace,

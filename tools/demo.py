@@ -1,12 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
-"""Show what CLIM adds: train, evaluate, draw and compare, with no download.
+"""Show the effect of CLIM: train, evaluate, draw and compare, offline.
 
-From one detector trained on base boxes of OpenMoji-COCO, runs of the same
+Starting from a detector trained on base boxes of OpenMoji-COCO, runs of equal
 length: boxes only; boxes, captions and tags of whole images; the same with
-CLIM mosaics. With several seeds there may be more rows. What is finished is
-not done again, and what was stopped goes on where it stopped. The weights of
-the first detector come with the package; ``--base`` trains them anew instead
-and does nothing else.
+CLIM mosaics. With several seeds there may be more rows. Finished runs are not
+repeated, and interrupted ones are resumed. The weights of the first detector
+are part of the package; ``--base`` only trains these again.
 """
 import argparse
 import json
@@ -94,18 +93,18 @@ def parse_args() -> argparse.Namespace:
         '--workers',
         type=int,
         default=os.cpu_count() or 1,
-        help='processes that draw the scenes')
+        help='number of processes that draw the scenes')
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='begin anew whatever the work dir holds, and replace data of '
-        'other parameters')
+        help='start from scratch, whatever the work dir contains, and replace '
+        'data that were drawn with other parameters')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         type=key_value,
         default=[],
-        help='settings for every training, as tools/train.py takes them')
+        help='settings for every training, as for tools/train.py')
     args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f'--seeds: expected different ones, got {args.seeds}')

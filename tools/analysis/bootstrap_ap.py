@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 r"""Intervals of AP50 and of its differences, by a bootstrap over images.
 
-What a run found is the file that OVCocoMetric writes with outfile_prefix:
+The detections of a run are written by OVCocoMetric with outfile_prefix:
 
     python tools/test.py CONFIG CHECKPOINT --work-dir work_dirs/clim \
         --cfg-options test_evaluator.outfile_prefix=work_dirs/clim/found
@@ -10,8 +10,8 @@ What a run found is the file that OVCocoMetric writes with outfile_prefix:
         --run 'boxes' work_dirs/boxes/found.bbox.json \
         --run 'CLIM' work_dirs/clim/found.bbox.json --out work_dirs/ap.json
 
-Several files of a run are its seeds, whose AP is averaged. The intervals are
-of the images that were drawn, not of seeds.
+Several files of a run are its seeds, whose AP is averaged. The intervals
+reflect the choice of images, not of seeds.
 """
 import argparse
 import json
@@ -32,16 +32,20 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--annotations', type=Path, required=True, help='what was evaluated')
+        '--annotations',
+        type=Path,
+        required=True,
+        help='annotations that were used for evaluation')
     add_runs(parser, 'a run and what it found, a file per seed')
     parser.add_argument(
         '--group',
         dest='classes',
         nargs='+',
         metavar='NAME',
-        help='classes that are a group more, beside base and novel')
+        help='an additional group of classes, beside base and novel')
     parser.add_argument('--resamples', type=int, default=1000)
-    parser.add_argument('--out', type=Path, required=True, help='a .json')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='.json file to write')
     add_json(parser)
     return parser.parse_args()
 

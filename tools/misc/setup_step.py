@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Run one step of the set-up, and show one line of it.
 
-What the step's command prints goes to the log. On a terminal, the line shows
-how far the step is and how long the set-up will still take; elsewhere it is
-written when the step has ended, and now and then before. Where the command
+The output of the step's command goes to the log. On a terminal, the line shows
+the progress of the step and the remaining time of the set-up; otherwise it is
+printed when the step has ended, and from time to time before. If the command
 fails, the end of the log is shown.
 
 Called by make with the Python that makes the environment: only the standard
@@ -236,8 +236,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'step', choices=[name for plan in PLANS.values() for name in plan])
-    parser.add_argument('title', help='that the line begins with')
-    parser.add_argument('log', type=Path, help='file of the output')
+    parser.add_argument('title', help='text that the line begins with')
+    parser.add_argument('log', type=Path, help='file for the output')
     parser.add_argument('command', nargs='+')
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Draw training samples as the model gets them: mosaics with their texts and
-the rectangles of several tiles that the config's objectives draw (dashed),
+the rectangles of several tiles that the config's objectives sample (dashed),
 captioned images, and images with boxes.
 """
 from __future__ import annotations
@@ -26,17 +26,18 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__, renamed={'--out': '--out-dir'})
     parser.add_argument('config', help='path of a training config')
     parser.add_argument(
-        '--out-dir', type=Path, required=True, help='folder of the PNGs')
+        '--out-dir', type=Path, required=True, help='folder for the PNGs')
     parser.add_argument(
-        '--num', type=int, default=4, help='samples of each source')
+        '--num', type=int, default=4, help='number of samples of each source')
     parser.add_argument(
         '--warm-up',
         type=int,
         default=64,
-        help='samples of each source to read before the first is drawn, so '
-        'that the cache of mosaic partners holds images as in a running '
-        'training')
-    parser.add_argument('--seed', type=int, default=0, help='which samples')
+        help='number of samples of each source to load before the first is '
+        'drawn, so that the cache of mosaic partners is filled as in a '
+        'running training')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='seed for the choice of samples')
     parser.add_argument(
         '--side',
         type=int,

