@@ -470,7 +470,9 @@ def _old_words(cfg: Config, checkpoint: Path, old_words: Sequence[str],
         checkpoint=str(checkpoint.absolute()),
         vocabulary=list(old_words),
         loss_weight=weight)
-    for owner in classifying_parts(cfg.model):
+    for owner in classifying_parts(objective['detector']):
+        # Dense heads and DINO look where their own classes are.
+        owner.vocabulary = list(old_words)
         objective['templates'] = owner.classifier.get('templates',
                                                       DEFAULT_TEMPLATES)
     return objective

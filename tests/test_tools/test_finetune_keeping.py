@@ -218,6 +218,9 @@ def test_what_the_original_found_is_trained_on(whole_run, openmoji_root):
     assert list(source.metainfo.base_classes) == names[3:]
     assert cfg.train_dataloader.sampler.source_ratio == [1, 1, 1]
     assert set(cfg.model.objectives) == {'caption', 'tag', 'old_words'}
+    # The original looks for what it knew.
+    original = cfg.model.objectives.old_words.detector
+    assert original.roi_head.bbox_head.vocabulary == list(BASE_CLASSES)
 
 
 def test_the_same_command_again(whole_run, options, capsys):
