@@ -72,8 +72,8 @@ class GroundingDINOFamily(TextConditionedFamily):
         with beginning_at(detector, places) as chosen:
             outputs = detector.forward_transformer(levels, texts, samples)
             scores, _ = detector.bbox_head(**outputs)
-        encoded, places = chosen
-        return [places.of(encoded), scores[-1]], places
+        encoded, began = chosen
+        return [began.of(encoded), scores[-1]], began
 
     def losses_of_texts(self, detector: GroundingDINO,
                         levels: Sequence[Tensor], texts: Dict[str, Tensor],

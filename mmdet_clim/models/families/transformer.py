@@ -88,9 +88,9 @@ class TransformerFamily(AnyDetector):
         of_layers = [(classifier, last[-1] if last.dim() == 4 else last)]
         if not chosen:
             return of_layers, None
-        places = chosen[-1]
+        began: Queries = chosen[-1]
         classifier, encoded = seen[0]
-        return [(classifier, places.of(encoded)), *of_layers], places
+        return [(classifier, began.of(encoded)), *of_layers], began
 
 
 def _is_dino(detector: DetectionTransformer) -> bool:

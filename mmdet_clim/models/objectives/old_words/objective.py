@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.families import family_of
+from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
 from mmdet_clim.models.families.transformer import TransformerFamily
 from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
 from mmdet_clim.models.region_readers import BaseRegionReader
@@ -92,7 +93,10 @@ class OldWordsObjective(BaseObjective):
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
               text_encoder: Optional[BaseTextEncoder]) -> None:
         """Raise a TypeError unless regions are read as they are classified."""
-        if family_of(detector).reads_texts or _by_queries(detector):
+        family = family_of(detector)
+        if family.reads_texts or isinstance(
+                family,
+                TransformerFamily) and family.compares_queries(detector):
             return
         if not classifiers_of(detector) or list(reader.parameters()):
             raise TypeError(
@@ -117,19 +121,22 @@ class OldWordsObjective(BaseObjective):
     def _responses(self, context: BranchContext) -> List[Responses]:
         """What both detectors say, in each stage or layer."""
         teacher = self.teacher(context.images.device)
-        if _by_queries(teacher):
-            return query_responses(teacher, context, self.classes,
-                                   self.num_regions)
-        if not family_of(teacher).reads_texts:
-            return region_responses(teacher, context, self.classes,
+        family = family_of(teacher)
+        if isinstance(family, TextConditionedFamily):
+            if not self._prompts:
+                self._prompts = family.prompts(teacher, [
+                    clean_phrase(clean_label_name(name))
+                    for name in self.classes.vocabulary.names
+                ])
+            prompt = self._prompts[torch.randint(len(self._prompts), ())]
+            return prompt_responses(family, teacher, context, prompt,
                                     self.num_regions)
-        if not self._prompts:
-            self._prompts = family_of(teacher).prompts(teacher, [
-                clean_phrase(clean_label_name(name))
-                for name in self.classes.vocabulary.names
-            ])
-        prompt = self._prompts[torch.randint(len(self._prompts), ())]
-        return prompt_responses(teacher, context, prompt, self.num_regions)
+        if isinstance(family, TransformerFamily) \
+                and family.compares_queries(teacher):
+            return query_responses(family, teacher, context, self.classes,
+                                   self.num_regions)
+        return region_responses(teacher, context, self.classes,
+                                self.num_regions)
 
     def teacher(self, device: torch.device) -> nn.Module:
         """The original detector, built when first asked for.
@@ -144,10 +151,3 @@ class OldWordsObjective(BaseObjective):
             load_weights(model, Path(self.checkpoint))
             self._teacher = (model.eval().requires_grad_(False), )
         return self._teacher[0].to(device)
-
-
-def _by_queries(detector: nn.Module) -> bool:
-    """Whether queries of a DETR-like detector are compared."""
-    family = family_of(detector)
-    return isinstance(family,
-                      TransformerFamily) and family.compares_queries(detector)

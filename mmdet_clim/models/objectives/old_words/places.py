@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.families import family_of
+from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
+from mmdet_clim.models.families.transformer import TransformerFamily
 from mmdet_clim.models.grounding_prompts import GroundingPrompt
 from mmdet_clim.models.region_readers.dense_feature_reader import evaluating
 
@@ -18,12 +19,13 @@ from .responses import Responses
 Ask = Callable[[nn.Module, Tuple[Tensor, ...], Any], Tuple[List[Tensor], Any]]
 
 
-def prompt_responses(teacher: nn.Module, context: BranchContext,
-                     prompt: GroundingPrompt,
+def prompt_responses(family: TextConditionedFamily, teacher: nn.Module,
+                     context: BranchContext, prompt: GroundingPrompt,
                      num_regions: int) -> List[Responses]:
     """What two grounding detectors say of a prompt's words.
 
     Args:
+        family (TextConditionedFamily): Theirs.
         teacher (GLIP or GroundingDINO): The original.
         context (BranchContext): With the detector that learns.
         prompt (GroundingPrompt): Of old words.
@@ -32,7 +34,6 @@ def prompt_responses(teacher: nn.Module, context: BranchContext,
     Returns:
         list[Responses]: One of each layer that the family looks at.
     """
-    family = family_of(teacher)
     samples = context.feats.samples()
     told, words = _words(teacher, prompt)
 
@@ -46,11 +47,13 @@ def prompt_responses(teacher: nn.Module, context: BranchContext,
                           words.to(context.images.device))
 
 
-def query_responses(teacher: nn.Module, context: BranchContext,
-                    classes: ClassTexts, num_regions: int) -> List[Responses]:
+def query_responses(family: TransformerFamily, teacher: nn.Module,
+                    context: BranchContext, classes: ClassTexts,
+                    num_regions: int) -> List[Responses]:
     """What the queries of two DETR-like detectors say of old words.
 
     Args:
+        family (TransformerFamily): Theirs.
         teacher (DetectionTransformer): The original.
         context (BranchContext): With the detector that learns.
         classes (ClassTexts): The old words.
@@ -59,7 +62,6 @@ def query_responses(teacher: nn.Module, context: BranchContext,
     Returns:
         list[Responses]: Of a DINO's encoder, and of the decoder.
     """
-    family = family_of(teacher)
     samples = context.feats.samples()
     texts = classes(context.text_encoder).to(context.images.device)
 
