@@ -201,8 +201,8 @@ def _keep_what_was_base(roi_head: ConfigDict, owner: ConfigDict,
     """
     known = build_vocabulary(
         roi_head.get('trained_vocabulary') or owner.vocabulary).base_names
-    roi_head.trained_vocabulary = list(
-        dict.fromkeys([*known, *data.base_names]))
+    boxed = () if data.boxes is None else data.base_names
+    roi_head.trained_vocabulary = list(dict.fromkeys([*known, *boxed]))
 
 
 def _with_examples(classifier: ConfigDict, data: OwnData) -> ConfigDict:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Weights between an original detector and what it was tuned to."""
 from collections import OrderedDict
-from typing import Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 from torch import Tensor
 
@@ -44,8 +44,8 @@ def interpolate(original: Mapping[str, Tensor], tuned: Mapping[str, Tensor],
     return mixed
 
 
-def choose_point(curve: Sequence[Mapping[str, Optional[float]]],
-                 most_lost: float) -> Mapping[str, Optional[float]]:
+def choose_point(curve: Sequence[Mapping[str, Any]],
+                 most_lost: float) -> Mapping[str, Any]:
     """The point with the best new AP that surely loses little of the old one.
 
     What a few images say of a loss is uncertain: counted is not the loss on

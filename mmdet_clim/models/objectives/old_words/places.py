@@ -103,11 +103,14 @@ def _in_the_surest(teacher: nn.Module,
     # boxes.
     with evaluating(context.detector):
         found, _ = ask(context.detector, levels, places)
-    best = best[..., None].expand(-1, -1, wanted[-1].shape[2])
+
+    def of_best(layer: Tensor) -> Tensor:
+        index = best[..., None].expand(-1, -1, layer.shape[2])
+        return layer.gather(1, index).flatten(0, 1)
+
     return [
-        Responses(*(layer.gather(1, best).flatten(0, 1)
-                    for layer in layers), words)
-        for layers in zip(found, wanted)
+        Responses(of_best(after), of_best(before), words)
+        for after, before in zip(found, wanted)
     ]
 
 

@@ -57,8 +57,8 @@ def region_responses(teacher: nn.Module, context: BranchContext,
         after = [stage.read_as_text(rois) for stage in stages]
     found = _log_odds(context.detector, after, texts)
     return [
-        Responses(*logits, weight=stage.weight)
-        for stage, *logits in zip(stages, found, wanted)
+        Responses(learned, known, weight=stage.weight)
+        for stage, learned, known in zip(stages, found, wanted)
     ]
 
 
