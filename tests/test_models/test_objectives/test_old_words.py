@@ -189,7 +189,7 @@ def test_the_queries_of_a_detr(clim_cfg, detr_cfg, tmp_path):
                 detector.extract_feat(images), metas))
         sides.append(scores[-1])
     wanted = sum(
-        divergence(after[[place]], before[[place]]).item()
+        divergence(after[place][None], before[place][None]).item()
         for before, after in zip(*sides)
         for place in before.amax(1).argsort(descending=True)[:4]) / 8
     assert wanted > 1e-3
