@@ -256,8 +256,7 @@ class TileBatch:
                             batch_first=True)
 
     def each_tag(self) -> Tuple[Tensor, Tensor, Tensor]:
-        """Every tag of every tile: image, tile and class, (R,), on the host.
-        """
+        """Image, tile and class of every tag, (R,), on the host."""
         rows = [(image, tile, tag)
                 for image, sample in enumerate(self.data_samples)
                 for tile, tags in enumerate(sample.tags)
