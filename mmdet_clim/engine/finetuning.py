@@ -16,6 +16,7 @@ from .finetune_grounding import (
     grounding_objectives,
     reads_prompts,
     set_prompts,
+    tokenize_prompts,
 )
 
 # The balance of the demo (docs/openmoji_results.md): whole images and
@@ -263,6 +264,9 @@ def finetune_config(cfg: Config,
     fragment = dict(
         _sources(data, scale, whole_images=not prompted),
         **(_prompts if prompted else _texts)(plain, data))
+    if prompted:
+        fragment['clim_mosaic_dataset']['pipeline'].append(
+            tokenize_prompts(plain, fragment['clim_objectives']))
     if distil:
         if prompted:
             raise TypeError(
