@@ -3,6 +3,7 @@ import torch
 from mmengine.dist import all_reduce, broadcast
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .base_class_sigmoid_loss import BaseClassSigmoidLoss
@@ -46,9 +47,7 @@ class FederatedClassLoss(BaseClassSigmoidLoss):
                  loss_weight: float = 1.0,
                  gather: bool = False) -> None:
         super().__init__(loss_weight)
-        if num_sampled < 1:
-            raise ValueError('num_sampled: expected at least 1, got '
-                             f'{num_sampled}')
+        check_range(1, num_sampled=num_sampled)
         self.num_sampled = num_sampled
         self.power = power
         self.gather = gather

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.roi_heads import ZeroShotClassifier
@@ -57,12 +58,8 @@ class OldWordsObjective(BaseObjective):
                  loss_weight: float = 1.0,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_regions < 1:
-            raise ValueError('num_regions: expected a positive count, got '
-                             f'{num_regions}')
-        if loss_weight < 0:
-            raise ValueError('loss_weight: expected at least 0, got '
-                             f'{loss_weight}')
+        check_range(1, num_regions=num_regions)
+        check_range(0, loss_weight=loss_weight)
         self.detector_cfg = detector
         self.checkpoint = checkpoint
         self.classes = ClassTexts(vocabulary, templates)

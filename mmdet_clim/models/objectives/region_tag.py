@@ -3,6 +3,7 @@ from typing import Dict, Optional
 
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
@@ -59,9 +60,7 @@ class RegionTagObjective(BaseRegionObjective):
                  refine_regions: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_compositions < 0:
-            raise ValueError('num_compositions: expected a count >= 0, got '
-                             f'{num_compositions}')
+        check_range(0, num_compositions=num_compositions)
         check_region_kind(regions)
         self.region_loss = build_region_loss(loss)
         self.classes = ClassTexts(vocabulary, templates)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.frozen_tower import FrozenTower
 from mmdet_clim.models.host import upload
 
@@ -45,11 +46,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
                  cache_size: int = 65536,
                  batch_size: int = 256):
         super().__init__(tower)
-        if cache_size < 0:
-            raise ValueError(
-                f'cache_size must not be negative, got {cache_size}')
-        if batch_size < 1:
-            raise ValueError(f'batch_size must be positive, got {batch_size}')
+        check_range(0, cache_size=cache_size)
+        check_range(1, batch_size=batch_size)
         self.cache_size = cache_size
         self.batch_size = batch_size
         # Text to its row in the table, least recently used first.

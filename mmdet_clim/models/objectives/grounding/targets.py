@@ -11,6 +11,7 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
 from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
 
@@ -57,11 +58,8 @@ class GroundingTargets:
                 f'match: expected one of {MATCHES}, got {match!r}')
         if texts == 'tags' and vocabulary is None:
             raise ValueError("vocabulary: texts='tags' needs one, got None")
-        for key, value in dict(
-                num_negatives=num_negatives,
-                num_compositions=num_compositions).items():
-            if value < 0:
-                raise ValueError(f'{key}: expected a count >= 0, got {value}')
+        check_range(
+            0, num_negatives=num_negatives, num_compositions=num_compositions)
         if match == 'text' and num_compositions:
             raise ValueError("num_compositions: expected 0 with match='text', "
                              f'got {num_compositions}')
