@@ -2,7 +2,6 @@
 """Any network of timm that gives feature maps, as a backbone."""
 import difflib
 import hashlib
-from pathlib import Path
 from typing import (
     Any,
     Dict,
@@ -19,7 +18,11 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmdet_clim.models.frozen_tower import FrozenTower
-from mmdet_clim.models.other_packages import errors_alone, package_folder
+from mmdet_clim.models.other_packages import (
+    errors_alone,
+    package_folder,
+    the_only_one,
+)
 from mmdet_clim.registry import MODELS
 
 from .feature_cache import FeatureCache
@@ -104,7 +107,12 @@ class TimmBackbone(BaseModule):
             raise ValueError('cache_dir: only maps of a frozen network can be '
                              'kept, expected frozen=True')
         if package is not None:
-            checkpoint = str(find_weight_file(package))
+            files = package_folder(package).rglob('*')
+            checkpoint = str(
+                the_only_one(package,
+                             (f for f in files if f.suffix in WEIGHT_SUFFIXES),
+                             f'files that end in {WEIGHT_SUFFIXES}',
+                             'checkpoint'))
         network = _create(model, out_indices, checkpoint, pretrained,
                           dict(model_args or {}))
         self.out_channels: List[int] = network.feature_info.channels()
@@ -153,32 +161,6 @@ class TimmBackbone(BaseModule):
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         # mmcv's RoIAlign reads the memory as if it were contiguous.
         return tuple(m.contiguous() for m in maps)
-
-
-def find_weight_file(package: str) -> Path:
-    """Find the one file of weights inside an installed package.
-
-    Args:
-        package (str): Import name. The package is not imported.
-
-    Returns:
-        Path: Its file that ends in .pth or .pt.
-
-    Raises:
-        FileNotFoundError: If the package is missing or has no such file.
-        ValueError: If it has several.
-    """
-    root = package_folder(package)
-    files = sorted(f for f in root.rglob('*') if f.suffix in WEIGHT_SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f'package={package!r}: expected a file that '
-                                f'ends in {WEIGHT_SUFFIXES} under {root}, '
-                                'found none')
-    if len(files) > 1:
-        raise ValueError(f'package={package!r} holds several files of '
-                         'weights, give one of them as checkpoint: '
-                         f'{[str(f) for f in files]}')
-    return files[0]
 
 
 def _create(model: str, out_indices: Optional[Sequence[int]],

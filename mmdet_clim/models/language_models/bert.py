@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmdet_clim.models.host import upload
-from mmdet_clim.models.text_encoders.base import report_once, unknown_texts
+from mmdet_clim.models.text_encoders.base import ReadsInPart, unknown_texts
 from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
 from mmdet_clim.registry import MODELS
 
@@ -26,7 +26,7 @@ IS_CHANGED = int(transformers.__version__.split('.')[0]) >= CHANGED_IN
 
 
 @MODELS.register_module()
-class BertLanguageModel(BertModel):
+class BertLanguageModel(ReadsInPart, BertModel):
     """The BERT of GLIP and Grounding DINO, also with transformers 5.
 
     mmdet 3.3's ``BertModel`` was written for transformers 4. Where a later
@@ -59,7 +59,6 @@ class BertLanguageModel(BertModel):
         super().__init__(name=name, **kwargs)
         self.frozen = frozen
         self._seen: Set[str] = set()
-        self.num_unknown = self.num_truncated = 0
         if frozen:
             self.requires_grad_(False)
 
@@ -93,7 +92,7 @@ class BertLanguageModel(BertModel):
         else:
             of_caption = dict(zip(captions, ids))
             read = [of_caption[caption].tolist() for caption in distinct]
-        self._report(distinct, read)
+        self._look_at(distinct, read)
         features = self._encode(read)
         rows = [distinct.index(caption) for caption in captions]
         return {key: value[rows] for key, value in features.items()}
@@ -128,35 +127,24 @@ class BertLanguageModel(BertModel):
             embedded = embedded * mask.unsqueeze(-1).to(embedded)
         return dict(embedded=embedded, masks=mask, hidden=states[-1], **more)
 
-    def _report(self, captions: Sequence[str],
-                ids: Sequence[Sequence[int]]) -> None:
-        """Say the first time that a caption is not read whole."""
+    def _look_at(self, captions: Sequence[str],
+                 ids: Sequence[Sequence[int]]) -> None:
+        """Report captions that are new and not read whole."""
         new = {
             caption: row
             for caption, row in zip(captions, ids) if caption not in self._seen
         }
         if len(self._seen) < MAX_SEEN:
             self._seen.update(new)
-        unknown = unknown_texts(self.tokenizer, list(new), list(new.values()))
-        full = [
-            caption for caption, row in new.items()
-            if len(row) == self.max_tokens
-        ]
-        cut = [
-            caption for caption in full
-            if len(self.tokenizer.tokenize(caption)) > self.max_tokens - 2
-        ]
-        name = type(self).__name__
-        if unknown and not self.num_unknown:
-            report_once(
-                f'{name}: texts with characters that the language model has '
-                'no tokens for are read without them', unknown, 'num_unknown')
-        if cut and not self.num_truncated:
-            report_once(
-                f'{name}: texts longer than the limit of {self.max_tokens} '
-                'tokens are cut off there', cut, 'num_truncated')
-        self.num_unknown += len(unknown)
-        self.num_truncated += len(cut)
+        self._report(
+            cut=[
+                caption for caption, row in new.items()
+                if len(row) == self.max_tokens
+                and len(self.tokenizer.tokenize(caption)) > self.max_tokens - 2
+            ],
+            unknown=unknown_texts(self.tokenizer, list(new),
+                                  list(new.values())),
+            limit=self.max_tokens)
 
     def _states(self, ids: Tensor, mask: Tensor,
                 position_ids: Optional[Tensor]) -> Sequence[Tensor]:
