@@ -12,11 +12,6 @@ import pickle
 import re
 import sys
 import warnings
-from importlib.machinery import (
-    EXTENSION_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-)
 from pathlib import Path
 from typing import Callable
 
@@ -71,6 +66,27 @@ def check_torch() -> None:
             f'torch {torch.__version__} runs code that a checkpoint may '
             'hold: `pip install "torch>=2.6"`, and build mmcv for it, '
             f'{INSTALL_MMCV}.')
+
+
+def check_opencv() -> None:
+    """Check that OpenCV loads, if it is installed.
+
+    mmengine requires ``opencv-python``, whose libraries need libGL, which a
+    machine without a display may lack.
+
+    Raises:
+        ImportError: One of its libraries is missing.
+    """
+    if importlib.util.find_spec('cv2') is None:
+        return
+    try:
+        importlib.import_module('cv2')
+    except ImportError as error:
+        raise ImportError(
+            f'OpenCV does not load ({error}): replace it by its build for '
+            'machines without a display, `pip uninstall -y opencv-python && '
+            'pip install --force-reinstall --no-deps '
+            'opencv-python-headless`.') from error
 
 
 def check_mmcv() -> None:
@@ -177,22 +193,20 @@ def declare_torchvision_operators() -> None:
     PyPI only has a CUDA build of torchvision. Beside a CPU-only torch its
     library does not load, and the import stops because operators that it
     describes do not exist. Declaring their schemas lets it go on; calling
-    one of them still fails with an error of its own. Does nothing where
-    torchvision is missing, is imported already, or loads its library.
+    one of them still fails with an error of its own. Does nothing if
+    torchvision is missing, is imported already, or loads its library, which
+    is ``_C`` up to torchvision 0.28 and ``_C_stable`` later: declaring an
+    operator before its library loads would end the process.
     """
     spec = importlib.util.find_spec('torchvision')
     if spec is None or 'torchvision' in sys.modules:
         return
-    finder = FileFinder(
-        str(_folder_of('torchvision')),
-        (ExtensionFileLoader, EXTENSION_SUFFIXES))
-    library = finder.find_spec('_C')
-    if library is not None and library.origin is not None:
+    for library in sorted(_folder_of('torchvision').glob('_C*.so')):
         try:
-            torch.ops.load_library(library.origin)
-            return
+            torch.ops.load_library(str(library))
         except OSError:
-            pass
+            # Its dependencies are missing: torchvision can not load it either.
+            continue
     for name, schema in TORCHVISION_SCHEMAS.items():
         if name not in _declared_torchvision_operators():
             torch.library.define(f'torchvision::{name}',

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """``clim COMMAND ...``: the tools of mmdet_clim under one name.
 
-A command is a script of ``tools/``, in the tree or in the installed package,
-and gets the words behind its name: ``clim train CONFIG`` is ``python
+A command is a script in ``tools/``, in the tree or in the installed package,
+and gets the arguments after its name: ``clim train CONFIG`` is ``python
 tools/train.py CONFIG``, and ``mim train mmdet_clim CONFIG`` runs it too.
 """
 import argparse
@@ -32,26 +32,27 @@ class Group(NamedTuple):
 COMMANDS: Dict[str, Union[Command, Group]] = dict(
     train=Command('train.py', 'train a detector that a config describes'),
     test=Command('test.py', 'evaluate a checkpoint'),
-    infer=Command('infer.py', 'find your own words in images or videos'),
-    app=Command('app.py', 'a page on this machine that does the same'),
-    finetune=Command('finetune.py',
-                     'from captioned images to a detector of your words'),
+    infer=Command('infer.py', 'detect your own classes in images or videos'),
+    app=Command('app.py', 'the same as a web page on this machine'),
+    finetune=Command(
+        'finetune.py', 'train a detector for your classes from captioned '
+        'images'),
     download=Command('download.py',
-                     'fetch weights and data sets that others publish'),
-    demo=Command('demo.py', 'show what CLIM adds, with no download'),
-    export=Command('export_onnx.py', 'write a detector as ONNX'),
-    onnx=Command('run_onnx.py', 'find words in images by such a file'),
+                     'download published weights and data sets'),
+    demo=Command('demo.py', 'show the effect of CLIM, without a download'),
+    export=Command('export_onnx.py', 'export a detector to ONNX'),
+    onnx=Command('run_onnx.py', 'run an exported detector on images'),
     embed=Command('embeddings/embed_classes.py',
                   'write the embeddings of class names to a file'),
     convert=Command('checkpoints/convert_published.py',
                     'convert a published checkpoint of Detic, BARON, ...'),
     strip=Command('checkpoints/strip_wrapper.py',
-                  'take the plain detector out of a checkpoint'),
+                  'remove the CLIM wrapper from a checkpoint'),
     share=Command('share.py',
                   'save a detector as a folder, or push it to the Hub'),
     publish=Command('checkpoints/publish_weights.py',
                     'reduce a checkpoint to its weights'),
-    config=Command('misc/print_config.py', 'print a config as a run sees it'),
+    config=Command('misc/print_config.py', 'print a resolved config'),
     prepare=Group(
         dict([
             ('captions',
@@ -66,17 +67,17 @@ COMMANDS: Dict[str, Union[Command, Group]] = dict(
             ('openmoji',
              Command('datasets/make_openmoji_coco.py',
                      'draw OpenMoji-COCO, which needs no download')),
-        ]), 'make the files that data sets read'),
+        ]), 'prepare annotation files for training'),
     visualize=Group(
         dict(
             mosaics=Command('visualization/browse_mosaics.py',
                             'training samples, as the model gets them'),
             maps=Command('visualization/response_maps.py',
-                         'where models answer to texts'),
+                         'where models respond to texts'),
             nearest=Command('visualization/nearest_texts.py',
-                            'captions nearest to regions, and back'),
+                            'captions nearest to regions, and vice versa'),
             detections=Command('visualization/compare_detections.py',
-                               'what several detectors found')),
+                               'detections of several detectors')),
         'draw data, detections and features'),
     analyze=Group(
         dict(
@@ -85,11 +86,12 @@ COMMANDS: Dict[str, Union[Command, Group]] = dict(
             classes=Command('analysis/class_ap.py', 'AP of each class'),
             intervals=Command('analysis/bootstrap_ap.py',
                               'intervals of AP50 over images'),
-            errors=Command('analysis/error_types.py',
-                           'what keeps AP50 down: places or classes'),
+            errors=Command(
+                'analysis/error_types.py', 'what limits AP50: localisation or '
+                'classification'),
             ablation=Command('analysis/ablation.py',
                              'train a list of configs with several seeds')),
-        'compare runs and their numbers'),
+        'compare runs and their results'),
 )
 
 
@@ -102,13 +104,13 @@ def _parser(prog: str, commands: Mapping[str, Union[Command, Group]],
         prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f'commands:\n{listed}\n\n`{prog} COMMAND --help` says what a '
-        'command takes.')
+        epilog=f'commands:\n{listed}\n\n`{prog} COMMAND --help` lists the '
+        'options of a command.')
     parser.add_argument(
         'command',
         choices=tuple(commands),
         metavar='COMMAND',
-        help='followed by its own arguments')
+        help='see below; its arguments follow')
     return parser
 
 

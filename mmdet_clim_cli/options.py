@@ -6,7 +6,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 #: Set by ``clim`` to the words that a script was called by, as runpy has its
 #: own first word for a script.
@@ -109,6 +109,57 @@ class _Runs(argparse.Action):
         runs[name] = work_dirs
 
 
+def whole(least: int, most: Optional[int] = None) -> Callable[[str], int]:
+    """Make a ``type`` of argparse: whole numbers of a range.
+
+    Args:
+        least (int): The lowest.
+        most (int, optional): The highest.
+    """
+    wanted = f'at least {least}' if most is None else f'{least} to {most}'
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least or most is not None and number > most:
+            raise argparse.ArgumentTypeError(
+                f'expected a whole number, {wanted}, got {text}')
+        return number
+
+    return read
+
+
+class _Seeds(argparse.Action):
+    """Seeds that differ: one that is named twice would count twice."""
+
+    def __call__(self,
+                 parser: argparse.ArgumentParser,
+                 namespace: argparse.Namespace,
+                 values: Any,
+                 option_string: Optional[str] = None) -> None:
+        if len(set(values)) < len(values):
+            parser.error(f'--seeds: expected different ones, got {values}')
+        setattr(namespace, self.dest, values)
+
+
+def add_seeds(parser: argparse.ArgumentParser, default: Sequence[int]) -> None:
+    """Add ``--seeds``, of trainings.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+        default (Sequence[int]): Where the option is not given.
+    """
+    # NumPy takes no others.
+    parser.add_argument(
+        '--seeds',
+        type=whole(0, 2**32 - 1),
+        nargs='+',
+        action=_Seeds,
+        default=list(default))
+
+
 def key_value(text: str) -> str:
     """Check a setting of ``--cfg-options``; a ``type`` of argparse.
 
@@ -181,7 +232,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='who started the processes of a distributed run')
+        help='launcher of the processes of a distributed run')
     # torch.distributed.launch passes it; MMEngine reads the environment.
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='(launcher)')
@@ -198,7 +249,7 @@ def add_workers(parser: argparse.ArgumentParser, what: str = 'file') -> None:
         '--workers',
         type=int,
         default=os.cpu_count(),
-        help=f'processes; the {what} does not depend on it')
+        help=f'number of processes; does not change the {what}')
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -210,8 +261,7 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace files of other origin, inputs or options, and make '
-        'those of the same again')
+        help='replace existing files, whatever they were made from')
 
 
 def add_runs(parser: argparse.ArgumentParser, what: str) -> None:
@@ -231,8 +281,8 @@ def add_runs(parser: argparse.ArgumentParser, what: str) -> None:
         required=True,
         default=argparse.SUPPRESS,
         metavar=('NAME', 'WORK_DIR'),
-        help=f'{what}: its name, then the work dir of each seed; give the '
-        'option once for each')
+        help=f'{what}: its name, then the work dir of each seed; repeat the '
+        'option for each')
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -244,7 +294,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--json',
         action='store_true',
-        help='print the result as JSON, in the last line')
+        help='print the result as JSON in the last line')
 
 
 def print_result(args: argparse.Namespace,

@@ -8,6 +8,7 @@ os.environ['OMP_NUM_THREADS'] = '1'
 os.environ['RAYON_NUM_THREADS'] = '1'
 os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
+import gc  # noqa: E402
 import json  # noqa: E402
 import multiprocessing  # noqa: E402
 import random  # noqa: E402
@@ -31,14 +32,34 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ['PYTHONPATH'] = os.pathsep.join(
     [str(REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])])
 # Tests that ask for one of these train or start other programs: they take
-# long.
-SLOW_FIXTURES = ('openmoji_root', 'source_tree', 'wheel', 'installed_package')
+# long. A file of the first kind takes longest.
+SLOW_FIXTURES = (('source_tree', 'wheel', 'installed_package'),
+                 ('openmoji_root', ))
+# What a loader's workers are waited for that do not end, here those of a
+# training that is garbage: they are told after the queue to them has closed.
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = .2
 
 
 def pytest_collection_modifyitems(items):
-    """Run what takes long at the end, so that a failure shows early."""
-    items.sort(key=lambda item: any(name in item.fixturenames
-                                    for name in SLOW_FIXTURES))
+    """Run what takes long at the end, so that a failure shows early.
+
+    Of that, the long files come first, so that no worker of pytest-xdist is
+    left with one of them when the others are done.
+    """
+
+    def place(item):
+        for number, names in enumerate(SLOW_FIXTURES, 1):
+            if any(name in item.fixturenames for name in names):
+                return number
+        return 0
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish():
+    """Leave what is imported out of each garbage collection, and of forks'."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

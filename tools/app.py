@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
-r"""A local page: an image and one's own words in, boxes and maps out.
+r"""Serve a local web page: boxes and maps for your own words in an image.
 
-Without CONFIG and CHECKPOINT, the detector that `make demo` trained with CLIM.
+Without CONFIG and CHECKPOINT, it uses the detector that `make demo` trained.
 
     python tools/app.py --checkpoint iter_600.pth
 """
@@ -31,7 +31,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--config', help='of the detector (default: the one in CHECKPOINT)')
+        '--config',
+        help='config of the detector (default: the one in CHECKPOINT)')
     parser.add_argument(
         '--checkpoint',
         help='file, folder of `clim share`, or hf://USER/NAME, which is '
@@ -39,38 +40,45 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--before',
         metavar='CHECKPOINT',
-        help='an earlier state of the detector, whose boxes and maps are '
-        'shown beside its own')
+        help='an earlier checkpoint of the detector, whose boxes and maps are '
+        'shown beside the current ones')
     parser.add_argument(
         '--before-config',
         metavar='CONFIG',
-        help='of --before (default: --config, or the one in it)')
+        help='config of --before (default: --config, or the one in the '
+        'checkpoint)')
     parser.add_argument(
         '--score-thr',
         type=float,
-        help='where the slider of the least score stands at first, for all '
-        'words (default: 0.3, for those that have no least score in the '
-        'thresholds.json that `finetune` leaves beside CHECKPOINT)')
+        help='initial position of the score slider, for all words (default: '
+        'the thresholds in thresholds.json beside CHECKPOINT, written by '
+        '`finetune`; 0.3 for other words)')
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on; one that others in the network reach, '
-        'such as 0.0.0.0, asks for --password-file (%(default)s)')
+        help='address to listen on; one that is reachable from the network, '
+        'such as 0.0.0.0, requires --password-file (%(default)s)')
     parser.add_argument(
         '--allowed-host',
         nargs='+',
         default=[],
         metavar='NAME',
-        help='what browsers call this machine, beside its own name and '
-        'address: a request for another host is refused')
+        help='further host names of this machine; requests for others are '
+        'refused')
     parser.add_argument(
         '--password-file',
         type=Path,
-        help='file whose first line is the password of the page, with any '
-        'user name')
-    parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
+        help='file whose first line is the password of the page; any user '
+        'name is accepted')
     parser.add_argument(
-        '--device', type=device_name, help='such as cuda:0 or cpu')
+        '--port',
+        type=int,
+        default=7860,
+        help='port to listen on (%(default)s)')
+    parser.add_argument(
+        '--device',
+        type=device_name,
+        help='such as cuda:0 or cpu (default: an accelerator if there is one)')
     args = parser.parse_args(argv)
     if args.score_thr is not None and not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
@@ -81,7 +89,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         if not args.password_file.is_file():
             parser.error(f'--password-file: {args.password_file} does not '
                          'exist')
-        lines = args.password_file.read_text().splitlines()
+        try:
+            lines = args.password_file.read_text('utf-8').splitlines()
+        except (OSError, ValueError) as error:
+            parser.error(f'--password-file: {args.password_file} can not be '
+                         f'read ({error})')
         args.password = lines[0].strip() if lines else ''
         if not args.password:
             parser.error(f'--password-file: {args.password_file} has no '
@@ -127,7 +139,9 @@ def _demo_checkpoint() -> Optional[str]:
     if not DEMO_RUN.is_dir():
         return None
     from mmengine.runner import find_latest_checkpoint
-    return find_latest_checkpoint(str(DEMO_RUN))
+    found = find_latest_checkpoint(str(DEMO_RUN))
+    # Of this name in the folder, wherever that was when it was written.
+    return str(DEMO_RUN / Path(found).name) if found else None
 
 
 def main(argv: Optional[List[str]] = None) -> None:

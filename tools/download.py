@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
-r"""Fetch weights of detectors and data sets that others publish.
+r"""Download published weights of detectors, and data sets.
 
-A stopped download goes on with the same command; where a SHA-256 is published,
-it is compared. Archives are unpacked.
+The same command resumes an interrupted download; if a SHA-256 is published, it
+is verified. Archives are unpacked.
 
     python tools/download.py coco
     python tools/download.py grounding_dino_swin-t_pretrain_obj365_goldg
@@ -35,11 +35,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         nargs='?',
         const='',
         metavar='WORD',
-        help='only say which names there are, with a word in them')
+        help='only list the names that contain this word')
     parser.add_argument(
         '--out-dir',
         type=Path,
-        help='(default: data for data sets, checkpoints for weights)')
+        help='where to write (default: data for data sets, checkpoints for '
+        'weights)')
     add_json(parser)
     args = parser.parse_args(argv)
     if bool(args.names) == (args.list is not None):

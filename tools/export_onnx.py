@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
-"""Export a detector to ONNX, its classes being an input.
+"""Export a detector to ONNX, with its classes as an input.
 
-Beside OUT.onnx comes OUT.npz with the embeddings of the config's classes;
-tools/embeddings/embed_classes.py makes such files of other vocabularies, and
-tools/run_onnx.py needs nothing but the two. The graph is compared with
-PyTorch on the images given; the exit status is 1 where boxes are more than a
-pixel or scores more than a thousandth apart.
+Writes OUT.onnx, and OUT.npz with the embeddings of the config's classes;
+tools/embeddings/embed_classes.py makes such files for other vocabularies, and
+tools/run_onnx.py needs only these two. With --check, the graph is compared
+with PyTorch on the given images; the exit status is 1 if boxes differ by more
+than a pixel or scores by more than a thousandth.
 
     python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx \
         --check street.jpg
@@ -39,19 +39,20 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('checkpoint')
-    parser.add_argument('--out', type=Path, required=True, help='the .onnx')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='.onnx file to write')
     parser.add_argument(
         '--scale',
         type=int,
         nargs=2,
-        help='sides in pixels that images are resized into (default: those '
-        "of the config's test pipeline)")
+        help='size in pixels that images are resized to (default: that of the '
+        "config's test pipeline)")
     parser.add_argument(
         '--check',
         nargs='+',
         default=[],
         metavar='IMAGE',
-        help='compare PyTorch and onnxruntime on these')
+        help='compare PyTorch and onnxruntime on these images')
     add_json(parser)
     args = parser.parse_args(argv)
     if args.out.suffix != '.onnx':

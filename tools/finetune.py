@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
-r"""From captioned images and a trained detector to a detector of one's words.
+r"""Train a detector for your classes from captioned images.
 
-Checks the data, writes the resolved config, trains with CLIM, leaves
-WORK_DIR/detector.py and detector.pth, which plain mmdet loads (with
-`custom_imports` of mmdet_clim), and evaluates them where there are boxes to
-evaluate on. The same command again goes on where a stopped run was.
+Checks the data, writes the resolved config, trains with CLIM, writes
+WORK_DIR/detector.py and detector.pth, which plain mmdet can load (with
+`custom_imports` of mmdet_clim), and evaluates them if there are boxes for
+evaluation. The same command resumes an interrupted run.
 
     python tools/finetune.py --config CONFIG --checkpoint F \
         --images photos --captions captions.csv --vocabulary names.txt
@@ -23,6 +23,7 @@ from mmdet_clim_cli.options import (
     add_json,
     key_value,
     print_result,
+    whole,
 )
 
 # Of mmdet_clim.engine.finetune_leaves, which takes seconds to import.
@@ -36,7 +37,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--config', type=Path, required=True, help='of the detector')
+        '--config', type=Path, required=True, help='config of the detector')
     parser.add_argument('--checkpoint', type=Path, required=True)
     parser.add_argument(
         '--images', type=Path, required=True, help='folder of the images')
@@ -44,37 +45,39 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--captions',
         type=Path,
         help='.json (COCO captions, or a list of objects with file_name and '
-        'caption), .jsonl, .csv or .tsv that names images below --images '
-        '(default: a .txt beside each image)')
+        'caption), .jsonl, .csv or .tsv with file names relative to '
+        '--images (default: a .txt beside each image)')
     parser.add_argument(
         '--tags',
         type=Path,
-        help="instead of captions, class names: .csv or .tsv with a column of "
-        "images and one of tags (or a column of 0 and 1 for each class), "
-        "'folders' where each image is in a folder of its class, or 'boxes' "
-        'for the classes of --boxes')
+        help='class names instead of captions: .csv or .tsv with a column of '
+        'images and one of tags (or a column of 0 and 1 for each class), '
+        "'folders' if the images are in folders named by class, or "
+        "'boxes' for the classes of --boxes")
     parser.add_argument(
         '--vocabulary',
         type=Path,
         required=True,
-        help='file of class names: .txt with a name a line, .json, .yaml, .csv'
-    )
+        help='file of class names: .txt with one name per line, .json, .yaml, '
+        '.csv')
     parser.add_argument(
         '--synonyms',
         type=Path,
-        help='JSON file of other words: {"couch": ["sofa"]}')
+        help='JSON file of synonyms: {"couch": ["sofa"]}')
     parser.add_argument(
         '--boxes',
         type=Path,
-        help='boxes of some classes: COCO JSON, YOLO data.yaml, a folder of '
-        'Pascal VOC, CVAT for images, or Label Studio JSON')
+        help='boxes of some of the classes: COCO JSON, YOLO data.yaml, a '
+        'folder of Pascal VOC, CVAT for images, or Label Studio JSON')
     parser.add_argument(
-        '--val-boxes', type=Path, help='boxes to evaluate on, likewise')
+        '--val-boxes',
+        type=Path,
+        help='boxes for evaluation, in the same formats')
     parser.add_argument(
         '--box-images',
         type=Path,
         help='folder of the images of --boxes (default: that of YOLO and '
-        'Pascal VOC; of a file, --images)')
+        'Pascal VOC; for a single file, --images)')
     parser.add_argument(
         '--val-images',
         type=Path,
@@ -82,8 +85,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--examples',
         type=Path,
-        help='boxes that show some of the classes, likewise: their mean '
-        'embedding is mixed with that of the name')
+        help='example boxes of some of the classes, in the same formats: '
+        'their mean embedding is mixed with that of the name')
     parser.add_argument(
         '--example-images',
         type=Path,
@@ -92,19 +95,20 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--example-weight',
         type=float,
         default=0.5,
-        help='of what boxes show, beside the name: 0 to 1 (%(default)s)')
+        help='weight of the example boxes relative to the name, 0 to 1 '
+        '(%(default)s)')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/finetune'))
     parser.add_argument(
         '--iterations',
         type=int,
-        help='of the training (default: each captioned image is seen five '
-        'times, in 200 to 20000)')
+        help='length of the training (default: each captioned image is seen '
+        'five times, in 200 to 20000 iterations)')
     parser.add_argument(
         '--batch-size',
         type=int,
         default=8,
-        help='samples of a step of one process (%(default)s)')
+        help='samples per step and process (%(default)s)')
     parser.add_argument('--lr', type=float, default=1e-4)
     parser.add_argument(
         '--lr-mult',
@@ -113,32 +117,32 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         type=key_value,
         default={},
         metavar='PART=FACTOR',
-        help='learning rates of parts, by a part of their names in the '
-        'detector, such as neck=0.5 (beside backbone=0.1, rpn_head=0.1 and '
+        help="learning rate factors, by a part of the weights' names, such as "
+        'neck=0.5 (in addition to backbone=0.1, rpn_head=0.1 and '
         'language_model=0)')
     parser.add_argument(
         '--freeze',
         nargs='+',
         default=(),
         metavar='PART',
-        help='parts that stay as they are, such as backbone')
-    parser.add_argument('--seed', type=int, default=0)
+        help='parts that are not trained, such as backbone')
+    parser.add_argument('--seed', type=whole(0, 2**32 - 1), default=0)
     parser.add_argument(
         '--workers',
         type=int,
         default=2,
-        help='processes that prepare captions, and that load data for each '
-        'training process (%(default)s)')
+        help='number of processes that prepare captions, and that load data '
+        'for each training process (%(default)s)')
     parser.add_argument(
         '--device',
         type=_device,
-        help='cpu, cuda or such as cuda:1 (default: an accelerator if there '
-        'is one)')
+        help='cpu, cuda, cuda:1, ... (default: an accelerator if there is one)'
+    )
     parser.add_argument(
         '--ema',
         action='store_true',
-        help='leave the exponential mean of the weights, over about the last '
-        'tenth of the training')
+        help='keep the exponential moving average of the weights, over about '
+        'the last tenth of the training')
     _add_keeping(parser)
     parser.add_argument(
         '--amp', action='store_true', help='train with mixed precision')
@@ -147,29 +151,28 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         nargs='+',
         action=KeyValues,
         type=key_value,
-        help="settings that override the training's config, which the work "
-        'dir has as finetune.py, as key=value; lists as key="[a,b]" or '
-        'key=a,b, nested ones as key="[(a,b),(c,d)]", without white space')
+        help='settings that override the config of the training (finetune.py '
+        'in the work dir), as key=value; lists as key="[a,b]" or key=a,b, '
+        'nested ones as key="[(a,b),(c,d)]", without white space')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='who started the processes of a distributed run')
+        help='launcher of the processes of a distributed run')
     # torch.distributed.launch passes it; MMEngine reads the environment.
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='(launcher)')
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='begin anew, whatever the work dir has of other data or options '
-        'or of the same')
+        help='start from scratch, whatever the work dir contains')
     parser.add_argument(
         '--leave',
         nargs='*',
         choices=LEAVES,
         default=LEAVES,
-        help='what to leave beside the detector: its weights as safetensors, '
-        'boxes of your images for a labelling tool, a graph for ONNX, a '
+        help='what to write in addition to the detector: its weights as '
+        'safetensors, pseudo-labels of your images, an ONNX graph, a '
         'report (default: all)')
     add_json(parser)
     args = parser.parse_args(argv)
@@ -213,50 +216,53 @@ def _add_keeping(parser: argparse.ArgumentParser) -> None:
         '--keep',
         nargs='+',
         metavar='NAME',
-        help='words that are compared with the original detector, and that '
-        'the options below keep: names or a file of them, coco, lvis, all '
-        "(of the detector's vocabulary) or none (default: those that it was "
-        'trained on boxes of)')
+        help='classes that the detector should not forget, which are compared '
+        'with the original detector: names or a file of them, coco, lvis, '
+        'all (of its vocabulary) or none (default: those that it was '
+        'trained on with boxes)')
     parser.add_argument(
         '--distil',
         type=float,
         default=0.0,
         metavar='WEIGHT',
-        help="of the original's responses to words to keep, on the same "
-        'mosaics (%(default)s)')
+        help="weight of the distillation loss: the original's scores of the "
+        'classes to keep are targets, on the same mosaics (%(default)s)')
     parser.add_argument(
         '--replay',
         type=float,
         nargs='?',
         const=0.5,
         metavar='SCORE',
-        help='train on the words to keep that the original finds in your '
-        'images with at least this score (without a number: %(const)s)')
+        help="also train on the original's detections of the classes to keep "
+        'in your images with at least this score (without a number: '
+        '%(const)s)')
     parser.add_argument(
         '--blend',
         type=_blend,
         default=1.0,
         metavar='ALPHA',
-        help='leave ALPHA of the tuned weights and 1 - ALPHA of the original '
-        'ones, or auto: the best for your names that loses little of the '
-        'words to keep, on --val-boxes (%(default)s)')
+        help='use ALPHA of the trained weights and 1 - ALPHA of the original '
+        'ones; auto: the ALPHA that is best for your classes and loses '
+        'little on those to keep, on --val-boxes (%(default)s)')
     parser.add_argument(
         '--most-lost',
         type=float,
         default=1.0,
         metavar='POINTS',
-        help='of AP50 of the words to keep, with --blend auto (%(default)s)')
+        help='points of AP50 that the classes to keep may lose with --blend '
+        'auto (%(default)s)')
     parser.add_argument(
         '--best',
         action='store_true',
-        help='evaluate every tenth of the training, and leave the best')
+        help='evaluate after every tenth of the training, and keep the best '
+        'detector')
     parser.add_argument(
         '--alike',
         type=float,
         default=0.9,
         metavar='COSINE',
-        help='of embeddings of names from which on they are pointed out '
-        'before training (%(default)s)')
+        help='cosine of two names from which on a warning is given before '
+        'training (%(default)s)')
 
 
 def _blend(text: str):

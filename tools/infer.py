@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
-r"""Find one's own words in images or videos.
+r"""Detect your own classes in images or videos.
 
-Boxes are drawn, and written as JSON.
+Draws the boxes, and writes them as JSON.
 
     python tools/infer.py street.jpg photos/ --checkpoint iter_600.pth \
         --vocabulary cat "fire truck" --out-dir found
@@ -28,7 +28,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         'inputs', nargs='+', help='images, folders of images, or videos')
     parser.add_argument(
-        '--config', help='of the detector (default: the one in CHECKPOINT)')
+        '--config',
+        help='config of the detector (default: the one in CHECKPOINT)')
     parser.add_argument(
         '--checkpoint',
         required=True,
@@ -47,25 +48,28 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--custom-entities',
         action='store_true',
-        help='take --texts as names and not as a sentence')
+        help='take --texts as names instead of a sentence')
     parser.add_argument(
         '--out-dir',
         type=Path,
         default=Path('outputs'),
-        help='gets vis/ with drawn boxes and preds/ with JSON (%(default)s)')
+        help='folder for vis/ with drawn boxes and preds/ with JSON '
+        '(%(default)s)')
     parser.add_argument(
         '--score-thr',
         type=float,
-        help='least score of a box that is drawn, of every class; the JSON '
-        'has all (default: those of the classes in the thresholds.json that '
-        '`finetune` leaves beside CHECKPOINT; without, 0.3)')
+        help='minimum score of the boxes that are drawn, for all classes; the '
+        'JSON has all boxes (default: the thresholds in thresholds.json '
+        'beside CHECKPOINT, written by `finetune`; otherwise 0.3)')
     parser.add_argument(
-        '--no-save-vis', action='store_true', help='draw nothing')
+        '--no-save-vis', action='store_true', help='do not write pictures')
     parser.add_argument(
-        '--no-save-pred', action='store_true', help='write no JSON')
+        '--no-save-pred', action='store_true', help='do not write JSON')
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument(
-        '--device', type=device_name, help='such as cuda:0 or cpu')
+        '--device',
+        type=device_name,
+        help='such as cuda:0 or cpu (default: an accelerator if there is one)')
     add_json(parser)
     args = parser.parse_args(argv)
     from mmdet_clim.apis.inferencer import check_file_names

@@ -235,14 +235,17 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', type=Path)
-    parser.add_argument('embeddings', type=Path, help='.npz')
+    parser.add_argument(
+        'embeddings', type=Path, help='.npz of the class embeddings')
     parser.add_argument('images', type=Path, nargs='+')
     parser.add_argument(
         '--score-thr',
         type=float,
-        help='least score of a box, of every class (default: that of the '
-        'class in the thresholds.json beside the model, or 0.3)')
+        help='minimum score of a box, for all classes (default: that of the '
+        'class in thresholds.json beside the model, or 0.3)')
     args = parser.parse_args()
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
     for file in (args.model, args.embeddings, *args.images):
         if not file.is_file():
             parser.error(f'{file} does not exist')

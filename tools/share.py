@@ -2,8 +2,8 @@
 r"""Save a detector as a folder of data, and push it to the Hugging Face Hub.
 
 The folder has config, weights (safetensors), vocabulary and a model card.
-`clim infer --checkpoint FOLDER` and `from_pretrained` load it, and run
-nothing of it. With --push it is uploaded too, privately unless --public.
+`clim infer --checkpoint FOLDER` and `from_pretrained` load it without running
+code in it. With --push it is uploaded too, privately unless --public.
 
     python tools/share.py --checkpoint iter_600.pth --out-dir street_detector
     python tools/share.py --out-dir street_detector --push USER/NAME
@@ -23,9 +23,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--checkpoint',
-        help='of a training; without it, --out-dir is pushed as it is')
+        help='checkpoint of a training; without it, an existing --out-dir is '
+        'pushed')
     parser.add_argument(
-        '--config', help='of the detector (default: the one in CHECKPOINT)')
+        '--config',
+        help='config of the detector (default: the one in CHECKPOINT)')
     parser.add_argument(
         '--vocabulary',
         nargs='+',
@@ -34,15 +36,16 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'detector)')
     parser.add_argument(
         '--licence',
-        help='of the weights, an identifier such as apache-2.0, for the card')
+        help='licence of the weights for the model card, an identifier such '
+        'as apache-2.0')
     parser.add_argument(
-        '--out-dir', type=Path, required=True, help='the folder')
+        '--out-dir', type=Path, required=True, help='folder to write')
     parser.add_argument(
-        '--push', metavar='USER/NAME', help='upload the folder to there')
+        '--push',
+        metavar='USER/NAME',
+        help='repository to upload the folder to')
     parser.add_argument(
-        '--public',
-        action='store_true',
-        help='where the repository is new, let everyone see it')
+        '--public', action='store_true', help='make a new repository public')
     add_json(parser)
     args = parser.parse_args(argv)
     if args.checkpoint is None and args.push is None:

@@ -30,13 +30,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--checkpoint',
         dest='checkpoint_option',
         metavar='CHECKPOINT',
-        help='the same, by name')
+        help='the same as an option')
     parser.add_argument(
         '--work-dir',
-        help='where the metrics go '
-        '(default: work_dirs/CONFIG_NAME)')
+        help='folder for the metrics (default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
-        '--out', help='write the predictions to this .pkl file as well')
+        '--out', help='also write the predictions to this .pkl file')
     parser.add_argument(
         '--show', action='store_true', help='show the detections in windows')
     parser.add_argument(
@@ -47,7 +46,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--wait-time',
         type=float,
         default=2,
-        help='seconds that --show shows an image')
+        help='seconds for which --show shows an image')
     add_cfg_options(parser)
     add_launcher(parser)
     add_json(parser)

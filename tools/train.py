@@ -22,12 +22,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--clim',
         metavar='FRAGMENT',
-        help='put CLIM on the config: a file that defines clim_* names, such '
-        'as configs/_base_/clim/*.py, or package::path')
+        help='apply CLIM to the config: a file that defines clim_* names, '
+        'such as configs/_base_/clim/*.py, or package::path')
     parser.add_argument(
         '--work-dir',
-        help='where logs and checkpoints go '
-        '(default: work_dirs/CONFIG_NAME, with --clim '
+        help='folder for logs and checkpoints (default: '
+        'work_dirs/CONFIG_NAME, or with --clim '
         'work_dirs/CONFIG_NAME_FRAGMENT_NAME)')
     parser.add_argument(
         '--amp', action='store_true', help='train with mixed precision')
@@ -39,8 +39,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint, or from the latest one of the '
-        'work dir if no path is given')
+        help='resume from this checkpoint, or from the latest one of the work '
+        'dir if no path is given')
     add_cfg_options(
         parser, 'settings that override the config, with --clim the wrapped '
         'one (model.detector.*) and the fragment (clim_*)')

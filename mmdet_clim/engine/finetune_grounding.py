@@ -129,7 +129,8 @@ def tokenize_prompts(cfg: Config, objectives: dict) -> dict:
         type='mmdet_clim.TokenizePrompts',
         detector=cfg.model.type,
         language_model=cfg.model.language_model,
-        objectives=objectives)
+        # Others that come to them later have no prompts of mosaics.
+        objectives=dict(objectives))
 
 
 def _pack_prompts(pipeline: Sequence[ConfigDict]) -> None:

@@ -33,8 +33,7 @@ OBJECTIVES = {
 }
 # One of each kind: the others are made of the same parts.
 RECIPES = [(name.format(kind), OBJECTIVES[kind]) for name, kinds in (
-    (f'{C4}_90k_ov-coco_{{}}', ('captions', 'distillation',
-                                'captions-distillation_clim')),
+    (f'{C4}_90k_ov-coco_{{}}', ('captions-distillation_clim', )),
     (f'{FPN}_90k_ov-coco_{{}}', ('base', 'captions-distillation')),
     (f'{FPN}_45k_ov-coco_{{}}', ('distillation_clim', )),
     (f'{LVIS}_45k_ov-lvis_{{}}', ('captions_clim', 'distillation')),
@@ -194,7 +193,6 @@ def test_two_iterations(files, repository, tmp_path, name, expected):
 
 @pytest.mark.parametrize('name, ratio, expected, width', [
     ('boxes', None, [], 384),
-    ('captions', [1, 1], [BAG], 384),
     ('captions_clim', [1, 1, 1], [BAG, MOSAIC], 384),
     ('captions-distillation', [1, 1], [BAG, CROPS], 64),
 ])

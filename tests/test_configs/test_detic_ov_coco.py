@@ -15,11 +15,10 @@ from mmengine.registry import MODELS
 BASE = 'detic_r50-caffe-c4_90k_ov-coco_base'
 SECOND_STAGE_NAME = 'detic_r50-caffe-c4_45k_ov-coco'
 ABLATION_NAME = 'detic_r50-c4_ov-coco'
-# Config, samples per source, losses beside the detector's own.
+# Config, samples per source, losses beside the detector's own. The two
+# between them are made of the same parts.
 SECOND_STAGE = [
     ('captions', [1, 1], ['captions.caption']),
-    ('captions_clim', [1, 1, 1], ['captions.caption', 'mosaic.caption']),
-    ('captions-tags', [1, 1], ['captions.caption', 'captions.tag']),
     ('captions-tags_clim', [1, 1, 1],
      ['captions.caption', 'captions.tag', 'mosaic.caption', 'mosaic.tag']),
 ]

@@ -1,9 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from torch.utils.data import _utils
 
 from mmdet_clim.engine import finish_training, resolve_run
 from mmdet_clim.evaluation import last_metrics, read_scalars
@@ -108,6 +110,21 @@ def test_two_runs_in_one_process(run, tmp_path):
             (2, pytest.approx(2 - 2 * factor**2)),
             (4, pytest.approx(2 - 2 * factor**4)),
         ]
+
+
+def test_the_processes_that_load_end_by_themselves(run, monkeypatch):
+    """Torch would wait so long for each, then kill it."""
+    monkeypatch.setattr(_utils, 'MP_STATUS_CHECK_INTERVAL', 60)
+    others = set(multiprocessing.active_children())
+    seen = set()
+    run(report=lambda *_: seen.update(multiprocessing.active_children()),
+        **{
+            f'{part}_dataloader.{key}': value
+            for part in ('train', 'val')
+            for key, value in (('num_workers', 1), ('persistent_workers',
+                                                    True))
+        })
+    assert [process.exitcode for process in seen - others] == [0, 0]
 
 
 def test_done_once_and_not_taken_for_another(run, tmp_path):

@@ -4,10 +4,12 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import mmdet
 import pytest
+import torch
 from mmengine.logging import MMLogger
 
 from mmdet_clim import stack
@@ -185,6 +187,17 @@ def test_mmcv_that_mmdet_refuses(tmp_path, import_with):
     assert 'install mmcv 2.1.0' in line
 
 
+def test_opencv_without_libgl(tmp_path, import_with):
+    write_package(
+        tmp_path, 'cv2', 'raise ImportError("libGL.so.1: cannot open shared '
+        'object file: No such file or directory")')
+    # The server has the real one.
+    line = last_line(
+        import_with(tmp_path, prelude='import sys; del sys.modules["cv2"]'))
+    assert 'OpenCV does not load (libGL.so.1: cannot open' in line
+    assert line.endswith('opencv-python-headless`.')
+
+
 def test_operators_of_another_torch(tmp_path, import_with):
     write_package(tmp_path, 'mmcv', '__version__ = "2.1.0"')
     (tmp_path / 'mmcv' /
@@ -235,3 +248,25 @@ def test_operators_are_declared_where_no_library_loads(tmp_path, import_with):
             'import torchvision')
     done = import_with(tmp_path, code)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('name', ['_C.so', '_C_stable.so'])
+def test_libraries_of_torchvision_load_before_operators_are_declared(
+        tmp_path, monkeypatch, name):
+    """torchvision 0.29 has another library than the ones before.
+
+    One that loads after its operators were declared ends the process.
+    """
+    write_package(tmp_path, 'torchvision', '')
+    (tmp_path / 'torchvision' / name).touch()
+    (tmp_path / 'torchvision' / 'image.so').touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'torchvision', raising=False)
+    steps = []
+    monkeypatch.setattr(torch.ops, 'load_library',
+                        lambda path: steps.append(Path(path).name))
+    monkeypatch.setattr(torch.library, 'define',
+                        lambda name, schema: steps.append(name))
+    monkeypatch.setattr(stack, '_declared_torchvision_operators', set)
+    stack.declare_torchvision_operators()
+    assert steps == [name, 'torchvision::nms', 'torchvision::qnms']

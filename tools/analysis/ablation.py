@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 r"""Train a list of configs with several seeds and compare them in one table.
 
-What is finished is not done again, and what was stopped goes on where it
-stopped: the same command can be given with further configs or seeds.
+Finished runs are not repeated, and interrupted ones are resumed: the same
+command can be run again with further configs or seeds.
 
     python tools/analysis/ablation.py configs/openmoji/ablation/*.py \
         --seeds 0 1 2 --out-dir work_dirs/ablation
@@ -13,7 +13,12 @@ from pathlib import Path
 
 from mmdet_clim_cli.calls import call
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_cfg_options, add_json
+from mmdet_clim_cli.options import (
+    Parser,
+    add_cfg_options,
+    add_json,
+    add_seeds,
+)
 
 TOOLS = Path(__file__).resolve().parents[1]
 
@@ -25,8 +30,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'configs', type=Path, nargs='+', help='a row of the table each')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+        'configs', type=Path, nargs='+', help='one row of the table each')
+    add_seeds(parser, default=[0, 1, 2])
     parser.add_argument(
         '--out-dir',
         type=Path,
@@ -35,7 +40,9 @@ def parse_args() -> argparse.Namespace:
         'curves.png')
     add_cfg_options(parser, 'settings for every training', default={})
     parser.add_argument(
-        '--overwrite', action='store_true', help='begin every training anew')
+        '--overwrite',
+        action='store_true',
+        help='start every training from scratch')
     add_json(parser)
     args = parser.parse_args()
     for config in args.configs:

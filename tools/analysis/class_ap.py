@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
-r"""Draw the AP of each class in several runs, and what one run gains.
+r"""Draw the AP of each class in several runs, and the gain between two runs.
 
-The metrics of a run have it where ``classwise`` was set:
+The metrics of a run contain it if ``classwise`` was set:
 
     python tools/test.py CONFIG CHECKPOINT --work-dir work_dirs/clim \
         --cfg-options test_evaluator.classwise=True
@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_json, add_runs, print_result
+from mmdet_clim_cli.options import (
+    Parser,
+    add_json,
+    add_runs,
+    print_result,
+    whole,
+)
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -37,7 +43,8 @@ def parse_args() -> argparse.Namespace:
         '--gain',
         nargs=2,
         metavar=('NAME', 'OVER'),
-        help='the runs of the second panel (default: the last over the first)')
+        help='the two runs of the second panel (default: the last and the '
+        'first)')
     parser.add_argument(
         '--kind',
         choices=KINDS,
@@ -46,18 +53,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--annotations',
         type=Path,
-        help='LVIS annotations, which say what classes are rare; for the AP '
-        'of OV-LVIS')
+        help='LVIS annotations with the class frequencies, for AP of OV-LVIS')
     parser.add_argument(
         '--base',
         nargs='+',
         metavar='NAME',
-        help='the base classes, of AP50 (default: those of OV-COCO)')
+        help='the base classes, for AP50 (default: those of OV-COCO)')
     parser.add_argument(
         '--num',
-        type=int,
+        type=whole(1),
         default=80,
-        help='draw no more classes, those that change most (%(default)s)')
+        help='draw at most this many classes, those that change most '
+        '(%(default)s)')
     parser.add_argument(
         '--out-dir',
         type=Path,

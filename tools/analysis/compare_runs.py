@@ -2,10 +2,10 @@
 """Compare finished runs: a table as Markdown, JSON and plot, and curves.
 
 A run is a work dir of tools/train.py, or of tools/test.py for a model that was
-only tested. With several seeds of each row, given in the same order, the
-differences of rows within a seed follow, with a 95 % interval (t
-distribution). Work dirs with a fingerprint.json, which tools/demo.py and
-ablation.py write, say how many captioned views a row sees per step.
+only tested. With several seeds of each row, given in the same order, the table
+also has the differences between rows, paired by seed, with a 95 % interval (t
+distribution). For work dirs with a fingerprint.json, which tools/demo.py and
+ablation.py write, it has the number of captioned views per step.
 """
 import argparse
 import json

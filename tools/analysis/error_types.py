@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-r"""Say what keeps base and novel AP50 down: places, classes, or both.
+r"""Show what limits base and novel AP50: localisation, classification or both.
 
 The detections are what ``OVCocoMetric(outfile_prefix=...)`` writes:
 
@@ -8,9 +8,10 @@ The detections are what ``OVCocoMetric(outfile_prefix=...)`` writes:
     python tools/analysis/error_types.py work_dirs/found.bbox.json \
         data/openmoji_coco/annotations/instances_val2017.json
 
-The metric leaves the split of the classes beside them (found.split.json).
-Without it: --base, LVIS's frequency, OV-COCO's split of a file with all of its
-classes, or one row of all classes.
+The metric writes the split of the classes beside them (found.split.json).
+Without that file, the split is taken from --base, LVIS's frequencies, or
+OV-COCO if the file has all of its classes; otherwise there is one row for all
+classes.
 """
 from __future__ import annotations
 
@@ -46,14 +47,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('detections', type=Path, help='COCO results, JSON')
     parser.add_argument('annotations', type=Path, help='COCO annotations')
     parser.add_argument(
-        '--iou', type=float, default=0.5, help='of a correct detection')
+        '--iou',
+        type=float,
+        default=0.5,
+        help='minimum IoU of a correct detection')
     parser.add_argument(
         '--base',
         nargs='+',
         metavar='NAME',
         help='the base classes; the others are novel')
     add_json(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0 < args.iou <= 1:
+        parser.error(f'--iou: expected more than 0, at most 1, got {args.iou}')
+    return args
 
 
 def row(classes: List[ClassErrors]) -> Dict[str, float]:

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """Convert a published checkpoint for a config of this package.
 
-Takes checkpoints of Detic (of Detectron2 and of MMDetection), of CLIM on it,
-of BARON, F-ViT and F-VLM, and of CLIPs that CLIM or CLIPSelf refined; which
-it is shows in its names. Names that are unknown, missing or of another shape
-are listed, and nothing is written.
+Supports checkpoints of Detic (of Detectron2 and of MMDetection), of CLIM on
+it, of BARON, F-ViT and F-VLM, and of CLIPs refined by CLIM or CLIPSelf; the
+family is recognised by the names of the weights. Weights that are unknown,
+missing or of another shape are listed, and nothing is written.
 
     python tools/checkpoints/convert_published.py clim.pth ours.pth \
         --config configs/detic/ov_coco/detic_r50-caffe-c4_90k_ov-coco_base.py
@@ -37,30 +37,32 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'input', type=Path, metavar='IN', help='.pth, or .pkl of Detectron2')
-    parser.add_argument('output', type=Path, metavar='OUT', help='.pth')
+    parser.add_argument(
+        'output', type=Path, metavar='OUT', help='.pth to write')
     parser.add_argument(
         '--config',
         required=True,
-        help='of the detector, wrapped or not; for a CLIP, one that names it')
+        help='config of the detector, wrapped or not; for a CLIP, one that '
+        'uses it')
     parser.add_argument(
         '--class-vectors',
         type=Path,
         metavar='FILE.npz',
-        help="write IN's own embeddings of the classes, with their names, "
-        'for PrecomputedTextEncoder')
+        help='also write the class embeddings in IN, with their names, for '
+        'PrecomputedTextEncoder')
     parser.add_argument(
         '--allow-missing',
         action='append',
         default=[],
         metavar='PATTERN',
-        help='our names that IN may lack, such as "*.logit_bias"; they are '
-        'left out of OUT')
+        help='weights of the detector that IN may lack, such as '
+        '"*.logit_bias"; they are left out of OUT')
     parser.add_argument(
         '--ignore',
         action='append',
         default=[],
         metavar='PATTERN',
-        help='names in IN to leave out')
+        help='weights in IN to leave out')
     add_cfg_options(parser)
     add_json(parser)
     args = parser.parse_args(argv)

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-"""Write the weights of a run as a small file to hand on.
+"""Write the weights of a run as a small file for publication.
 
 The optimizer, the schedules and the log are dropped, floating-point weights
 are stored in half precision, and of the meta data the config, the classes,
-the seed and the iteration stay. The file loads as any other checkpoint does.
+the seed and the iteration are kept. The file loads like any other checkpoint.
 """
 from pathlib import Path
 from typing import List, Mapping, Optional

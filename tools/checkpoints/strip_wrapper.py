@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-"""Take the detector out of a checkpoint of ``CLIMDetector``.
+"""Extract the plain detector from a checkpoint of ``CLIMDetector``.
 
-The result loads in the plain detector's config and predicts the same. It
-keeps the meta data of the run and drops the objectives with their queues,
-the optimizer, the schedules and the log.
+The result loads in the config of the plain detector and gives the same
+predictions. The meta data of the run are kept; the objectives with their
+queues, the optimizer, the schedules and the log are dropped.
 """
 from __future__ import annotations
 
@@ -50,12 +50,14 @@ def strip_checkpoint(checkpoint: Mapping,
 def main(argv: Optional[List[str]] = None) -> None:
     """Strip one checkpoint."""
     parser = Parser(description=__doc__)
-    parser.add_argument('input', type=Path, help='of CLIMDetector')
-    parser.add_argument('output', type=Path, help='for the plain detector')
+    parser.add_argument(
+        'input', type=Path, help='checkpoint of a CLIMDetector')
+    parser.add_argument(
+        'output', type=Path, help='checkpoint of the plain detector to write')
     parser.add_argument(
         '--config',
-        help="the plain detector's config, kept in the result; the weights "
-        'have to fit it')
+        help='config of the plain detector, stored in the result; the weights '
+        'must match it')
     add_json(parser)
     args = parser.parse_args(argv)
     from mmengine.config import Config

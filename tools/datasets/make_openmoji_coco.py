@@ -29,23 +29,24 @@ def parse_args() -> argparse.Namespace:
         '--train', type=int, required=True, help='training scenes with boxes')
     parser.add_argument(
         '--val', type=int, required=True, help='scenes for evaluation')
-    parser.add_argument(
-        '--seed', type=int, required=True, help='of all randomness')
+    parser.add_argument('--seed', type=int, required=True, help='random seed')
     parser.add_argument(
         '--captioned',
         type=int,
-        help='captioned scenes of one or two large objects; as many as '
-        '--train if not given')
+        help='captioned scenes with one or two large objects (default: as '
+        'many as --train)')
     parser.add_argument(
-        '--size', type=int, default=256, help='long side of images, pixels')
+        '--size',
+        type=int,
+        default=256,
+        help='longer side of the images in pixels')
     parser.add_argument(
         '--vocabulary', choices=('coco', 'lvis'), default='coco')
     add_workers(parser, 'data set')
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace a data set of other parameters, and draw that of the '
-        'same ones again')
+        help='replace an existing data set, whatever its parameters')
     add_json(parser)
     return parser.parse_args()
 

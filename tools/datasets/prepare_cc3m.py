@@ -1,10 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 r"""Make a file of CC3M's images with captions, sizes and LVIS tags.
 
-From the official TSV (a caption, a tab and a URL a line) and the images that
-were downloaded: a folder, or webdataset shards whose keys are row numbers.
-Missing and unreadable images are counted by reason. A killed run goes on
-where it stopped.
+Reads the official TSV (a caption, a tab and a URL per line) and the downloaded
+images: a folder, or webdataset shards whose keys are row numbers. Missing and
+unreadable images are counted by reason. An interrupted run resumes.
 
 Example:
     python tools/datasets/prepare_cc3m.py Train_GCC-training.tsv \\
@@ -31,16 +30,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--file-name',
         default='{row}.jpg',
-        help='what an image is called in the folder: {row} from 0, {crc32} '
-        "of the URL, {shard} of 10000 rows, such as '{row:09d}.jpg'; "
-        '{row}.jpg if not given')
+        help='format of file names in the folder: {row} counts from 0, '
+        '{crc32} is that of the URL, {shard} counts 10000 rows, such as '
+        "'{row:09d}.jpg' (default: {row}.jpg)")
     parser.add_argument(
         '--categories',
         type=Path,
         required=True,
-        help="LVIS's lvis_v1_train.json, or prepare_ov_lvis's cat_info")
+        help="LVIS's lvis_v1_train.json, or the cat_info written by "
+        'prepare_ov_lvis')
     parser.add_argument(
-        '--out', type=Path, required=True, help='.jsonl or .json')
+        '--out', type=Path, required=True, help='.jsonl or .json to write')
     add_workers(parser)
     add_overwrite(parser)
     add_json(parser)

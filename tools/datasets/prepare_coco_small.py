@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 r"""Make the data of configs/coco_small out of COCO's val2017.
 
-The 5,000 photographs of val2017 are split once more, three in ten for
-evaluation, and made smaller: 256 pixels along the longer side. Training ones
-have boxes of the 48 base classes, and captions with the classes that they
-name; those for evaluation boxes of all 65. A killed run goes on where it
-stopped. Photographs that are split already are taken as they are.
+The 5,000 photographs of val2017 are split, three in ten for evaluation, and
+resized to 256 pixels along the longer side. Those for training have boxes of
+the 48 base classes, and captions with the classes that they name; those for
+evaluation have boxes of all 65. An interrupted run resumes. Photographs with
+an existing split are used as they are.
 
 Example:
     python tools/datasets/prepare_coco_small.py data/coco \\
@@ -34,11 +34,12 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         default=Path('data/coco_small'),
         help='folder of images/ and annotations/')
-    parser.add_argument('--seed', type=int, default=0, help='of the split')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='random seed of the split')
     parser.add_argument(
         '--development',
         action='store_true',
-        help='split the training photographs once more, to choose settings '
+        help='split the training photographs again, to choose settings '
         'without those for evaluation')
     add_overwrite(parser)
     add_json(parser)

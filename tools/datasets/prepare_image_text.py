@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 r"""Make a file for ImageTextDataset of your own captioned images.
 
-From a folder of images with text files of the same names (a caption a line),
-a table (.csv, .tsv), JSON (.json: COCO captions or a list; .jsonl: lines) or
-webdataset shards (.tar). With class names, the tags are the classes that the
-captions name. A killed run goes on where it stopped.
+Reads a folder of images with text files of the same names (one caption per
+line), a table (.csv, .tsv), JSON (.json: COCO captions or a list; .jsonl:
+lines) or webdataset shards (.tar). With class names, the tags are the classes
+that occur in the captions. An interrupted run resumes.
 
 Example:
     python tools/datasets/prepare_image_text.py data/mine \\
@@ -26,28 +26,31 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'source', help="a folder, a file, or shards, a quoted path with '*'")
     parser.add_argument(
-        '--out', type=Path, required=True, help='.json, or .jsonl for many')
+        '--out',
+        type=Path,
+        required=True,
+        help='.json to write, or .jsonl for many images')
     parser.add_argument(
         '--images',
         type=Path,
-        help='folder of the images that a table or JSON names; that of the '
-        'file if not given')
+        help='folder of the images listed in a table or JSON (default: that '
+        'of the file)')
     parser.add_argument(
         '--vocabulary',
         type=Path,
-        help='file of class names: .txt with a name a line, .json, .yaml, .csv'
-    )
+        help='file of class names: .txt with one name per line, .json, .yaml, '
+        '.csv')
     parser.add_argument(
         '--synonyms',
         type=Path,
-        help='JSON file of other words: {"couch": ["sofa"]}')
+        help='JSON file of synonyms: {"couch": ["sofa"]}')
     parser.add_argument('--image-column', default='file_name')
     parser.add_argument('--caption-column', default='caption')
     parser.add_argument(
         '--tags-column',
         default='',
-        help='column with class names, parted by semicolons; without it the '
-        'tags are found in the captions')
+        help='column with class names, separated by semicolons (default: find '
+        'the tags in the captions)')
     add_workers(parser)
     add_overwrite(parser)
     add_json(parser)

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 r"""Make OV-COCO's annotation files out of COCO 2017's.
 
-Training boxes of the 48 base classes on every image; val files of base, novel
-and all classes, with every image and with Detic's images; captions per image
-with the classes that they name. A killed run goes on where it stopped.
+Writes training boxes of the 48 base classes with all images; val files of
+base, novel and all classes, with all images and with Detic's images; captions
+per image with the classes that they name. An interrupted run resumes.
 
 Example:
     python tools/datasets/prepare_ov_coco.py data/coco
@@ -24,17 +24,17 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'coco', type=Path, help="COCO's folder, which holds annotations/")
+        'coco', type=Path, help="COCO's folder, which contains annotations/")
     parser.add_argument(
         '--out-dir',
         type=Path,
-        help='folder of the files to make; COCO/annotations if not given')
+        help='folder to write to (default: COCO/annotations)')
     parser.add_argument(
         '--parts',
         nargs='+',
         choices=PARTS,
         default=PARTS,
-        help='what to make; all if not given')
+        help='what to make (default: all)')
     add_overwrite(parser)
     add_json(parser)
     return parser.parse_args()

@@ -1,9 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 r"""Make OV-LVIS's annotation files out of LVIS v1's training file.
 
-The training file without boxes of rare classes, the categories with their
-frequencies and counts, and the class names. A killed run goes on where it
-stopped.
+Writes the training file without boxes of rare classes, the categories with
+their frequencies and counts, and the class names. An interrupted run resumes.
 
 Example:
     python tools/datasets/prepare_ov_lvis.py \\
@@ -25,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir',
         type=Path,
-        help='folder of the files to make; that of the input if not given')
+        help='folder to write to (default: that of the input)')
     add_overwrite(parser)
     add_json(parser)
     return parser.parse_args()

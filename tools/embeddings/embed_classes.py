@@ -10,7 +10,7 @@ Example::
         --open-clip ViT-B-32 --checkpoint clip.pt --templates vild \
         --out names_clip.npz
 
-The file holds ``names``, ``vectors`` (float32, unit length), ``templates``
+The file contains ``names``, ``vectors`` (float32, unit length), ``templates``
 and ``encoder``; ``mmdet_clim.PrecomputedTextEncoder`` reads it.
 """
 from __future__ import annotations
@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--vocabulary',
         required=True,
-        help='a file of class names (.txt, .json, .yaml, .csv), names with '
-        'commas between them, or a dataset type such as '
+        help='a file of class names (.txt, .json, .yaml, .csv), names '
+        'separated by commas, or a dataset type such as '
         'mmdet_clim.OVCocoDataset')
     encoder = parser.add_mutually_exclusive_group(required=True)
     encoder.add_argument(
@@ -50,21 +50,20 @@ def parse_args() -> argparse.Namespace:
         '--sentence',
         metavar='PATH_OR_PACKAGE',
         help='a folder with a transformers sentence encoder, or an installed '
-        'package that holds one')
+        'package that contains one')
     parser.add_argument(
         '--checkpoint',
         help='weights of --open-clip: a file, or a tag that is downloaded')
     parser.add_argument(
         '--templates',
-        help='a text file with one template per line, {} where the name '
-        'goes and {article} where "a" or "an" does; or vild, for the 63 of '
-        'ViLD; or imagenet, for the 80 of CLIP; one general template when '
-        'left out')
+        help='a text file with one template per line, {} for the name and '
+        '{article} for "a" or "an"; or vild, for the 63 of ViLD; or '
+        'imagenet, for the 80 of CLIP (default: one general template)')
     parser.add_argument(
         '--device',
         type=device_name,
         default='cpu',
-        help='where to encode, such as cuda')
+        help='device of the text encoder, such as cuda')
     parser.add_argument(
         '--out', required=True, type=Path, help='the .npz file to write')
     add_json(parser)

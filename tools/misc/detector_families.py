@@ -638,7 +638,7 @@ def main() -> None:
         '--results',
         type=Path,
         required=True,
-        help='JSON file: what was found so far')
+        help='JSON file of the results so far')
     parser.add_argument(
         '--families',
         nargs='+',
@@ -647,7 +647,9 @@ def main() -> None:
         default=list(FAMILIES),
         help='families to try')
     parser.add_argument(
-        '--docs', type=Path, help='page whose table to write, nothing tried')
+        '--docs',
+        type=Path,
+        help='only write the table to this page, without running anything')
     args = parser.parse_args()
     results = {}
     if args.results.exists():

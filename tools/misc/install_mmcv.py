@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
-"""See to mmcv with operators that work with this Python's torch.
+"""Install mmcv with operators that work with this Python's torch.
 
-Takes the one that is installed, where its operators agree with their
-formulas; a wheel from PIP_FIND_LINKS, where one fits; else one that is built
-from the source, and a build that was stopped goes on with the files it still
-lacks. Where CUDA operators can be built, others do not fit. Leaves
-BUILD_FOLDER/cpu-only where the operators do not know CUDA.
+Keeps an installed mmcv if its operators give the right results; otherwise
+installs a suitable wheel from PIP_FIND_LINKS, or builds one from source, where
+an interrupted build continues with the missing files. If CUDA operators can be
+built, a version without them is replaced. Writes BUILD_FOLDER/cpu-only if the
+operators do not support CUDA.
 """
 import argparse
 import importlib.util
@@ -26,12 +26,13 @@ FAILED = re.compile(r'^FAILED: (?:\[.*?\] )?(\S+)')
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('version', help='of mmcv')
-    parser.add_argument('build', type=Path, help='folder of the build')
+    parser.add_argument('version', help='version of mmcv')
+    parser.add_argument('build', type=Path, help='folder for the build')
     parser.add_argument(
         '--distribution',
         default='mmcv',
-        help='that provides mmcv, such as onedl-mmcv (%(default)s)')
+        help='distribution that provides mmcv, such as onedl-mmcv '
+        '(%(default)s)')
     return parser.parse_args()
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Print a config as a run sees it: bases merged, options applied."""
+"""Print a resolved config: bases merged, options applied."""
 from typing import List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
@@ -13,8 +13,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument(
         '--clim',
         metavar='FRAGMENT',
-        help='with CLIM put on it, as tools/train.py --clim does')
-    parser.add_argument('--save-path', help='write it to this .py file too')
+        help='apply CLIM to the config, like tools/train.py --clim')
+    parser.add_argument('--save-path', help='also write it to this .py file')
     add_cfg_options(parser)
     args = parser.parse_args(argv)
     if args.save_path is not None and not args.save_path.endswith('.py'):

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Draw training samples as the model gets them: mosaics with their texts and
-the rectangles of several tiles that the config's objectives draw (dashed),
+the rectangles of several tiles that the config's objectives sample (dashed),
 captioned images, and images with boxes.
 """
 from __future__ import annotations
@@ -10,11 +10,11 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_cfg_options
+from mmdet_clim_cli.options import Parser, add_cfg_options, whole
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -26,20 +26,24 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__, renamed={'--out': '--out-dir'})
     parser.add_argument('config', help='path of a training config')
     parser.add_argument(
-        '--out-dir', type=Path, required=True, help='folder of the PNGs')
+        '--out-dir', type=Path, required=True, help='folder for the PNGs')
     parser.add_argument(
-        '--num', type=int, default=4, help='samples of each source')
+        '--num', type=int, default=4, help='number of samples of each source')
     parser.add_argument(
         '--warm-up',
         type=int,
         default=64,
-        help='samples of each source to read before the first is drawn, so '
-        'that the cache of mosaic partners holds images as in a running '
-        'training')
-    parser.add_argument('--seed', type=int, default=0, help='which samples')
+        help='number of samples of each source to load before the first is '
+        'drawn, so that the cache of mosaic partners is filled as in a '
+        'running training')
+    parser.add_argument(
+        '--seed',
+        type=whole(0, 2**32 - 1),
+        default=0,
+        help='seed for the choice of samples')
     parser.add_argument(
         '--side',
-        type=int,
+        type=whole(1),
         default=960,
         help='longer side of a drawn sample in pixels')
     add_cfg_options(parser)
@@ -124,7 +128,7 @@ def main() -> None:
             file = args.out_dir / f'{source}_{branch}_{number}.png'
             picture = draw_sample(sample, part.metainfo, objectives[branch],
                                   args.side)
-            cv2.imwrite(str(file), picture[..., ::-1])
+            Image.fromarray(picture).save(file)
             logger.info(f'{file}: sample {index} of source {source}')
 
 

@@ -1,12 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
-r"""Draw what several detectors found in the same validation images.
+r"""Draw the detections of several detectors in the same validation images.
 
 The images are the first by id with an object of a novel class of at least
-LEAST_SIDE pixels on both sides. Of each class, each detector's best detections
-are drawn, as many as the class has objects in all validation images: so AP,
-which ranks the detections of a class, decides what is seen, scores of two
-detectors need not mean the same, and none may draw more boxes than another.
-Wrong ones (IoU below 0.5 with every free object of their class) are dashed.
+LEAST_SIDE pixels on both sides. For each class and detector, the best
+detections are drawn, as many as the class has objects in all validation
+images. Like AP, this depends on the ranking of the detections of a class, so
+scores need not be comparable, and all detectors have equally many boxes.
+Wrong ones (IoU below 0.5 with every unmatched object of their class) are
+dashed.
 
 The detections are what ``OVCocoMetric(outfile_prefix=...)`` writes:
 
@@ -24,7 +25,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, Mapping, Sequence, Tuple
 
-import cv2
+from PIL import Image
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser
@@ -40,23 +41,24 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'config', help='whose val_dataloader has the images and objects')
+        'config',
+        help='config whose val_dataloader has the images and objects')
     parser.add_argument(
         '--found',
         nargs=2,
         action='append',
         required=True,
         metavar=('NAME', 'FILE'),
-        help='a detector and its detections in all validation images, COCO '
-        'results; give the option once for each')
+        help='a detector and its detections in all validation images, as COCO '
+        'results; repeat the option for each')
     parser.add_argument(
         '--out', type=Path, required=True, help='the PNG to write')
-    parser.add_argument('--num', type=int, default=10, help='images')
+    parser.add_argument('--num', type=int, default=10, help='number of images')
     parser.add_argument(
         '--least-side',
         type=float,
         default=48,
-        help='of a novel object, pixels of the file')
+        help='minimum side of a novel object, in pixels of the image file')
     parser.add_argument(
         '--side',
         type=int,
@@ -229,7 +231,7 @@ def compare(args: argparse.Namespace) -> int:
         note='dashed: wrong. Of each class the best detections, as many as '
         f'it has objects in all {len(infos)} images; scores in percent')
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(args.out), picture[..., ::-1])
+    Image.fromarray(picture).save(args.out)
     return len(chosen)
 
 

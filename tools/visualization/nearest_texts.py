@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 r"""Show the captions nearest to regions, and the regions nearest to captions.
 
-The regions are the model's best proposals of captioned images, or given boxes
-(a CLIP proposes none). Writes nearest_texts.png, nearest_regions.png and, with
-all regions and texts, nearest.json.
+The regions are the model's best proposals in captioned images, or given boxes
+(a CLIP has no proposals). Writes nearest_texts.png, nearest_regions.png and,
+with all regions and texts, nearest.json.
 
     python tools/visualization/nearest_texts.py CONFIG CHECKPOINT \
         --captions captions.json --images photos --out-dir work_dirs/nearest
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple
 import numpy as np
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, device_name
+from mmdet_clim_cli.options import Parser, device_name, whole
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -52,46 +52,57 @@ def parse_args() -> argparse.Namespace:
         },
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='of a detector or a CLIMOnCLIP')
+    parser.add_argument('config', help='config of a detector or a CLIMOnCLIP')
     parser.add_argument('checkpoint')
     parser.add_argument(
         '--captions',
         required=True,
-        help='what ImageTextDataset reads: .json, .jsonl or .tar')
+        help='any source of ImageTextDataset: .json, .jsonl or .tar')
     parser.add_argument(
-        '--images', default='', help='folder that its file names are below')
+        '--images',
+        default='',
+        help='folder that its file names are relative to')
     parser.add_argument(
         '--boxes',
         type=Path,
-        help='COCO annotations of the same images, to be read instead of '
-        'proposals')
+        help='COCO annotations of the same images, whose boxes are used '
+        'instead of proposals')
     parser.add_argument(
         '--texts',
         nargs='+',
         default=[],
-        help='further texts, or files of names; the first ones of '
+        help='further texts, or files of names, which come first in '
         'nearest_regions.png')
     parser.add_argument(
-        '--num', type=int, default=100, help='images (%(default)s)')
+        '--num', type=int, default=100, help='number of images (%(default)s)')
     parser.add_argument(
         '--regions',
         type=int,
         default=5,
         help='proposals per image, best first (%(default)s)')
     parser.add_argument(
-        '--top', type=int, default=4, help='nearest of each (%(default)s)')
+        '--top',
+        type=int,
+        default=4,
+        help='number of nearest texts or regions of each (%(default)s)')
     parser.add_argument(
-        '--rows', type=int, default=8, help='of a picture (%(default)s)')
+        '--rows',
+        type=int,
+        default=8,
+        help='number of rows of a picture (%(default)s)')
     parser.add_argument(
         '--size',
         type=int,
         default=640,
-        help='longer side in pixels at which the model sees an image '
-        '(%(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='which images')
+        help="longer side of the model's input in pixels (%(default)s)")
+    parser.add_argument(
+        '--seed',
+        type=whole(0, 2**32 - 1),
+        default=0,
+        help='seed for the choice of images')
     parser.add_argument('--device', type=device_name, default='cpu')
     parser.add_argument(
-        '--out-dir', type=Path, required=True, help='folder of the results')
+        '--out-dir', type=Path, required=True, help='folder for the results')
     args = parser.parse_args()
     for name in ('num', 'regions', 'top', 'rows', 'size'):
         value = vars(args)[name]

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-r"""Draw where detectors or CLIPs answer to texts, and what their features are.
+r"""Draw where detectors or CLIPs respond to texts, and their features.
 
-One row of pictures per model (before and after CLIM, say) and image; columns:
-the image, a map per text on a scale that the column shares, and the features'
-main directions (PCA) and clusters (k-means) as colours.
+One row of pictures per model (such as before and after CLIM) and image. The
+columns are the image, a map per text with a common scale per column, and the
+principal components (PCA) and clusters (k-means) of the features as colours.
 
     python tools/visualization/response_maps.py photo.jpg \
         --model before CONFIG CHECKPOINT --model after CONFIG CHECKPOINT \
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, NamedTuple, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, device_name
+from mmdet_clim_cli.options import Parser, device_name, whole
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -44,23 +44,26 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         action='append',
         required=True,
         metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
-        help='a detector, wrapped or not, or a CLIMOnCLIP; give the option '
-        'once for each')
+        help='name, config and checkpoint of a detector, wrapped or not, or a '
+        'CLIMOnCLIP; repeat the option for each')
     parser.add_argument(
         '--texts',
         nargs='+',
         required=True,
-        help='class names or sentences, embedded as they are, or files of '
-        'names')
+        help='class names or sentences, embedded without a template, or files '
+        'of names')
     parser.add_argument(
         '--out', type=Path, required=True, help='the PNG to write')
     parser.add_argument(
         '--size',
-        type=int,
+        type=whole(1),
         default=640,
-        help='longer side in pixels at which a model sees an image '
-        '(%(default)s)')
-    parser.add_argument('--clusters', type=int, default=6, help='of k-means')
+        help="longer side of the model's input in pixels (%(default)s)")
+    parser.add_argument(
+        '--clusters',
+        type=whole(1),
+        default=6,
+        help='number of clusters of k-means')
     parser.add_argument('--device', type=device_name, default='cpu')
     return parser.parse_args(argv)
 

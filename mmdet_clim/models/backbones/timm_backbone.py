@@ -2,6 +2,7 @@
 """Any network of timm that gives feature maps, as a backbone."""
 import difflib
 import hashlib
+from pathlib import Path
 from typing import (
     Any,
     Dict,
@@ -107,12 +108,7 @@ class TimmBackbone(BaseModule):
             raise ValueError('cache_dir: only maps of a frozen network can be '
                              'kept, expected frozen=True')
         if package is not None:
-            files = package_folder(package).rglob('*')
-            checkpoint = str(
-                the_only_one(package,
-                             (f for f in files if f.suffix in WEIGHT_SUFFIXES),
-                             f'files that end in {WEIGHT_SUFFIXES}',
-                             'checkpoint'))
+            checkpoint = str(find_weight_file(package))
         network = _create(model, out_indices, checkpoint, pretrained,
                           dict(model_args or {}))
         self.out_channels: List[int] = network.feature_info.channels()
@@ -161,6 +157,22 @@ class TimmBackbone(BaseModule):
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         # mmcv's RoIAlign reads the memory as if it were contiguous.
         return tuple(m.contiguous() for m in maps)
+
+
+def find_weight_file(package: str) -> Path:
+    """Find the one file of weights inside an installed package.
+
+    Args:
+        package (str): Import name. The package is not imported.
+
+    Raises:
+        FileNotFoundError: If the package is missing or has no such file.
+        ValueError: If it has several.
+    """
+    files = package_folder(package).rglob('*')
+    return the_only_one(package,
+                        (f for f in files if f.suffix in WEIGHT_SUFFIXES),
+                        f'files that end in {WEIGHT_SUFFIXES}', 'checkpoint')
 
 
 def _create(model: str, out_indices: Optional[Sequence[int]],

@@ -7,6 +7,7 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .queries import Queries, beginning_at
 from .text_conditioned import TextConditionedFamily
 from .text_loss import text_loss
 
@@ -63,6 +64,24 @@ class GroundingDINOFamily(TextConditionedFamily):
             **detector.forward_transformer(levels, texts, samples),
             rescale=False,
             batch_data_samples=samples)
+
+    def token_logits(
+            self,
+            detector: GroundingDINO,
+            levels: Sequence[Tensor],
+            texts: Dict[str, Tensor],
+            samples: SampleList,
+            places: Optional[Queries] = None) -> Tuple[List[Tensor], Queries]:
+        """See the base class.
+
+        The places are queries; there are logits of where the encoder chose
+        them, and of what the decoder's last layer made of them.
+        """
+        with beginning_at(detector, places) as chosen:
+            outputs = detector.forward_transformer(levels, texts, samples)
+            scores, _ = detector.bbox_head(**outputs)
+        encoded, began = chosen
+        return [began.of(encoded), scores[-1]], began
 
     def losses_of_texts(self, detector: GroundingDINO,
                         levels: Sequence[Tensor], texts: Dict[str, Tensor],
