@@ -74,8 +74,7 @@ class CLIMOnCLIP(BaseModel):
             images are padded to.
         vocabulary (optional): The classes of regions at test time, anything
             that ``build_vocabulary`` reads.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``.
+        templates (str or Sequence[str]): See ``resolve_templates``.
         region_ways (Sequence[str]): How regions are read at test time:
             'roi', 'mask' (where masks are annotated), 'crop'.
         temperature (float, optional): The factor on the cosine of the

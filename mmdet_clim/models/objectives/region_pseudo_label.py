@@ -33,9 +33,8 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
             all classes.
         vocabulary: Anything that ``build_vocabulary`` reads: the classes
             which the tags index.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``; those of the detector's
-            classifier.
+        templates (str or Sequence[str]): See ``resolve_templates``; those
+            of the detector's classifier.
         max_proposals (int): Proposals per tile.
         min_overlap (float): Least share of a proposal's area in its tile.
         min_similarity (float): Least cosine of a proposal and its label.

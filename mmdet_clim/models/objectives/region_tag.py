@@ -41,9 +41,8 @@ class RegionTagObjective(BaseRegionObjective):
             all classes.
         vocabulary: Anything that ``build_vocabulary`` reads: the classes
             which the tags index.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``; those of the detector's
-            classifier.
+        templates (str or Sequence[str]): See ``resolve_templates``; those
+            of the detector's classifier.
         num_compositions (int): Rectangles per mosaic.
         regions (str): ``'proposals'`` or ``'best'`` as above, or
             ``'tiles'``: the tile boxes themselves.
