@@ -17,6 +17,7 @@ from .finetune_grounding import (
     grounding_objectives,
     reads_prompts,
     set_prompts,
+    tokenize_prompts,
 )
 
 # The balance of the demo (docs/openmoji_results.md): whole images and
@@ -278,6 +279,9 @@ def finetune_config(cfg: Config,
     fragment = dict(
         _sources(data, scale, whole_images=not prompted),
         **(_prompts if prompted else _texts)(plain, data))
+    if prompted:
+        fragment['clim_mosaic_dataset']['pipeline'].append(
+            tokenize_prompts(plain, fragment['clim_objectives']))
     if distil:
         fragment['clim_objectives']['old_words'] = _old_words(
             plain, checkpoint, old_words, distil)

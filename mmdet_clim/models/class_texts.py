@@ -26,8 +26,7 @@ class ClassTexts(Constants):
 
     Args:
         vocabulary: Anything that ``build_vocabulary`` reads.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``.
+        templates (str or Sequence[str]): See ``resolve_templates``.
     """
 
     def __init__(self,
