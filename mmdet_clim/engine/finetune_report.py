@@ -131,12 +131,13 @@ def _class_section(evaluated: Evaluated, vocabulary: Vocabulary) -> Section:
                                            for which in (BEFORE, AFTER)),
               _number(row['gain'], '+.1f')) for row in rows]
     for group in ('base', 'novel', 'all'):
-        values = [
+        before, after = (
             evaluated.metrics[which].get(f'ov_coco/{group}_ap50')
-            for which in (BEFORE, AFTER)
-        ]
-        known = [None if v is None else 100 * v for v in values]
-        gain = None if None in known else known[1] - known[0]
+            for which in (BEFORE, AFTER))
+        known = [None if v is None else 100 * v for v in (before, after)]
+        gain = None
+        if before is not None and after is not None:
+            gain = 100 * (after - before)
         table.append((f'mean of {group} classes', '', '', *map(_number, known),
                       _number(gain, '+.1f')))
     text = ('AP50 in percent, of the detector that the training began with, '

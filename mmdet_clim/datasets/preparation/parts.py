@@ -19,6 +19,7 @@ from typing import (
     Sequence,
     Sized,
     Tuple,
+    cast,
 )
 
 from mmdet_clim.progress import progress
@@ -72,7 +73,7 @@ def _set_make(make: Callable[[Any], Part]) -> None:
 
 def _make_part_here(task: Any, path: Path, digest: str) -> None:
     """Make a part in a worker process."""
-    _make_part(_make, task, path, digest)
+    _make_part(cast(Callable[[Any], Part], _make), task, path, digest)
 
 
 def _make_part(make: Callable[[Any], Part], task: Any, path: Path,
@@ -101,7 +102,7 @@ class PartFiles:
 
     def __iter__(self) -> Iterator[Part]:
         for path, digest in self.files:
-            yield _read_part(path, digest)
+            yield cast(Part, _read_part(path, digest))
 
 
 def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
