@@ -144,7 +144,7 @@ def draw_background(rng: np.random.Generator, height: int,
     kind = ('plain', 'gradient', 'cloudy', 'striped',
             'checkered')[rng.choice(5, p=(0.2, 0.25, 0.3, 0.13, 0.12))]
     if kind == 'plain':
-        blend = np.zeros((height, width, 1), np.float32)
+        blend: np.ndarray = np.zeros((height, width, 1), np.float32)
     elif kind == 'gradient':
         blend = ((along - along.min()) / np.ptp(along))[..., None]
         blend = blend * rng.uniform(0.4, 1)
