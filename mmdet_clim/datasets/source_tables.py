@@ -25,6 +25,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    cast,
 )
 
 import numpy as np
@@ -353,7 +354,7 @@ class SourceTable:
 
     def _check_rows(self) -> None:
         """Raise if they are not rows of the table, in ascending order."""
-        rows = self._rows
+        rows = cast(np.ndarray, self._rows)
         if rows.dtype != np.int64 or rows.ndim != 1 or len(rows) and not (
                 rows[0] >= 0 and rows[-1] < self._ends[-1] and
             (rows[1:] > rows[:-1]).all()):
@@ -408,7 +409,8 @@ class SourceTable:
                 1)
             if self._rows is not None:
                 start = end - len(batch)
-                first, last = np.searchsorted(self._rows, [start, end])
+                first, last = np.searchsorted(self._rows,
+                                              [start, end]).tolist()
                 sizes = sizes[self._rows[first:last] - start]
             yield sizes
 
