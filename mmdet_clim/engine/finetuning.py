@@ -4,7 +4,7 @@ import copy
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, cast
 
 from mmengine.config import Config, ConfigDict
 
@@ -211,7 +211,7 @@ def _with_examples(classifier: ConfigDict, data: OwnData) -> ConfigDict:
     return ConfigDict(
         type='mmdet_clim.ExampleTextEncoder',
         encoder=classifier.text_encoder,
-        file=str(data.examples.absolute()),
+        file=str(cast(Path, data.examples).absolute()),
         templates=classifier.get('templates', DEFAULT_TEMPLATES),
         weight=data.example_weight)
 

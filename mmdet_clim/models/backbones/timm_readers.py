@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Dense features of towers that open_clip has from timm."""
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple, cast
 
 from open_clip.timm_model import TimmModel
 from timm.layers import Format, PatchDropout, PatchEmbed
@@ -109,7 +109,7 @@ class TimmViTReader(TimmReader):
 
     def dense(self, encoded: EncodedImages) -> Tensor:
         """Embeddings (N, D, h, w): the head applied to each position."""
-        positions = encoded.positions
+        positions = cast(Tensor, encoded.positions)
         # As often as there are class and register tokens, which some heads
         # take and others leave out.
         repeated = positions.flatten(0, 1)[:, None].expand(

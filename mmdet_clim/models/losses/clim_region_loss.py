@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive loss between regions and texts."""
 import math
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import List, NamedTuple, Optional, Tuple, Union, cast
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +112,7 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
          bias: Optional[Tensor], pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
     grads = _Gradients(regions, texts, temperature, bias is not None)
     value = torch.zeros_like(temperature, dtype=torch.float64)
+    divisor = cast(Tensor, pairs.row_divisor)
     for rows in _row_slices(pairs):
         targets = pairs.targets[rows]
         # softplus(-logit) for a positive, softplus(logit) for a negative
@@ -119,13 +120,12 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
         if bias is not None:
             logits += bias
         logits = torch.where(targets, -logits, logits)
-        positive = -1 / pairs.row_divisor
+        positive = -1 / divisor
         if pairs.positive_reduction == 'mean':
             count = targets.sum(1, keepdim=True).clamp_(min=1)
             positive = positive / count
         weights = torch.where(targets, positive.to(logits),
-                              (pairs.negative_weight /
-                               pairs.row_divisor).to(logits))
+                              (pairs.negative_weight / divisor).to(logits))
         if pairs.silent is not None:
             weights = weights.masked_fill(pairs.silent[rows], 0)
         value += F.softplus(logits).mul_(weights.abs()).sum()

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -168,8 +168,8 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
                 self._rows.move_to_end(text)
         if missing:
             self._remember(missing, self._encode_all(missing))
-        return self._table[self._upload_rows(
-            [self._rows[text] for text in texts])]
+        table = cast(Tensor, self._table)
+        return table[self._upload_rows([self._rows[text] for text in texts])]
 
     def _encode_all(self, texts: List[str]) -> Tensor:
         """Embeddings of distinct texts, in their order."""

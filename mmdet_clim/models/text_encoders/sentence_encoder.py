@@ -52,7 +52,7 @@ class SentenceTextEncoder(BaseTextEncoder):
         if (path is None) == (package is None):
             raise ValueError('expected either path or package, got '
                              f'path={path!r}, package={package!r}')
-        folder = Path(path) if package is None else find_weights(package)
+        folder = Path(str(path)) if package is None else find_weights(package)
         if not (folder / 'config.json').is_file():
             raise FileNotFoundError(
                 f'path={str(folder)!r}: expected a folder with config.json, '
