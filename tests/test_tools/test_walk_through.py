@@ -68,7 +68,7 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     ]
     first, second = tmp_path / 'work_dirs/first', tmp_path / 'work_dirs/second'
     # All that the table of the page lists, and nothing of it by accident.
-    table = page[page.index('| file | for |'):page.index('Begin with')]
+    table = page[page.index('| file | for |'):page.index('Start with')]
     for name in re.findall(r'`(\w+\.\w+)`', table):
         assert (first / name).is_file()
     assert '<h2>What it knew before</h2>' in (first /

@@ -19,6 +19,8 @@ from .scenes import BOXED, CAPTIONED, SceneStyle, draw_scene
 
 #: Room for the image ids of one split: ids differ between the splits.
 MAX_IMAGES = 1_000_000
+#: Images that a process draws before it can be stopped.
+CHUNK = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,6 @@ class Split:
     """One image folder.
 
     Args:
-        folder (str): Its name.
         number (int): Distinguishes its random numbers and its image ids.
         style (SceneStyle): How full and how large its scenes are.
         most_captions (int): A scene has from one to so many.
@@ -99,7 +100,6 @@ class DrawnSplit:
     """What the images of a split show.
 
     Args:
-        split (Split): Which one.
         images (list[dict]): COCO's image entries, with ``captions``.
         annotations (list[dict]): COCO's annotations, without ids.
     """
@@ -223,9 +223,7 @@ def draw_split(parameters: DatasetParameters,
     """Draw all images of a split.
 
     Args:
-        parameters (DatasetParameters): What to draw.
         folder (Path): The split's folder is made in it.
-        split (Split): Which one.
         count (int): How many images.
         pool (Executor | None): Processes to share the work; None draws in
             this one.
@@ -234,7 +232,7 @@ def draw_split(parameters: DatasetParameters,
     (folder / split.folder).mkdir(parents=True)
     make = partial(_make_image, parameters, folder, split)
     made = map(make, range(count)) if pool is None else pool.map(
-        make, range(count), chunksize=16)
+        make, range(count), chunksize=CHUNK)
     drawn = DrawnSplit(split, [], [])
     for image, annotations in watch(made, count, split.folder):
         drawn.images.append(image)
