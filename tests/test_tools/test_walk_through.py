@@ -12,7 +12,7 @@ from mmdet_clim_cli.__main__ import COMMANDS, Group
 SMALL = {
     '--train': '8',
     '--val': '4',
-    '--captioned': '20',
+    '--captioned': '24',
     '--iterations': '1',
 }
 # What the page leaves to the defaults.
@@ -74,7 +74,7 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     assert '<h2>What it knew before</h2>' in (first /
                                               'report.html').read_text()
     labels = json.loads((first / 'pseudo_labels.json').read_text())
-    assert len(labels['images']) == 20
+    assert len(labels['images']) == 24
     # A detector of one step still proposes what captions name.
     assert {a['category_id'] for a in labels['annotations']}
     assert (second / 'detector.safetensors').is_file()
