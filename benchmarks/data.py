@@ -125,11 +125,16 @@ def open_captions(path: str) -> Tuple[dict, Any]:
     drawn = time.process_time()
     for index in batch:
         data.get_data_info(int(index))
+    sampled = time.process_time()
+    grouped = MultiSourceSampler(
+        data, 16, [1, 1], seed=0, aspect_grouping=True)
+    next(iter(grouped))
     return dict(
         rows=len(data),
         open_s=opened - seconds,
         index_s=drawn - opened,
-        samples_s=time.process_time() - drawn), data
+        samples_s=sampled - drawn,
+        grouped_index_s=time.process_time() - sampled), (data, grouped)
 
 
 #: mmdet's needs one.

@@ -28,8 +28,8 @@ import numpy as np
 from mmdet_clim.datasets import ImageTextDataset
 from mmdet_clim.datasets.coco_annotations import (
     CocoChecker,
+    PanopticChecker,
     check_coco,
-    check_panoptic,
     read_coco,
     read_detections,
 )
@@ -329,7 +329,7 @@ class Fuzzer:
         content = damage(content, rng)
 
         def read() -> bool:
-            found = check_panoptic(content, 'x.json')
+            found = check_coco(content, PanopticChecker('x.json'))
             for entry in found['annotations']:
                 for segment in entry['segments_info']:
                     assert min(segment['bbox'][2:]) > 0 < segment['area']

@@ -23,6 +23,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f'.{path.name}.writing')
+    # A link that came with a folder would be written through.
+    beside.unlink(missing_ok=True)
     try:
         yield beside
         with open(beside, 'rb+') as written:

@@ -24,7 +24,6 @@ def read_arrays(path: Union[str, Path],
     so.
 
     Args:
-        path (str or Path): The file.
         names (Collection[str]): The arrays that it must have. Others are not
             read.
         limit (int): The most bytes of them all.
@@ -118,7 +117,6 @@ def load_stored(path: Union[str, Path], mmap: bool = False) -> Any:
     """``torch.load`` of a file on a disk, which may hold nothing but data.
 
     Args:
-        path (str or Path): The checkpoint.
         mmap (bool): Whether to leave tensors in the file.
 
     Returns:

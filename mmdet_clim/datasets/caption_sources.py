@@ -29,6 +29,7 @@ from .json_checks import (
     typed_value,
 )
 from .json_files import parse_object, read_json
+from .json_stream import JSONObject
 from .regular_files import open_regular, read_regular
 from .text_files import MAX_LINE_BYTES, decode_text, is_text, read_lines
 
@@ -53,21 +54,23 @@ _LIST_FORM = '{"file_name": "a.jpg", "caption": "a dog"}'
 
 def json_samples(path: str) -> Iterator[dict]:
     """Raw samples of a COCO-captions file or a list, tags as names."""
-    content = read_json(path)
-    if isinstance(content, list):
-        yield from _listed_samples(content, path)
-    elif isinstance(content, dict):
-        yield from _coco_samples(content, path)
+    file = JSONObject(path)
+    if file.kind == 'list':
+        yield from _listed_samples(file, path)
+    elif file.kind == 'dict':
+        yield from _coco_samples(file, path)
     else:
+        # It may be no JSON at all.
+        read_json(path)
         raise ValueError(
             f'{path}: expected a JSON object with {_COCO_FORM}, or a list of '
-            f'{_LIST_FORM}, got {type(content).__name__}')
+            f'{_LIST_FORM}, got {file.kind}')
 
 
-def _listed_samples(content: list, path: str) -> List[dict]:
+def _listed_samples(file: JSONObject, path: str) -> List[dict]:
     """Raw samples of a list of objects; those of one image are one."""
     samples: Dict[str, dict] = {}
-    for number, entry in enumerate(content):
+    for number, entry in file.entries(''):
         where = f'[{number}]'
         if not isinstance(entry, dict):
             raise ValueError(f'{path}: {where} is {entry!r}, expected an '
@@ -84,27 +87,35 @@ def _listed_samples(content: list, path: str) -> List[dict]:
     return list(samples.values())
 
 
-def _coco_samples(content: dict, path: str) -> Iterator[dict]:
-    """Raw samples of the object that a COCO-captions file is."""
-    if not isinstance(content.get('images'), list):
-        raise ValueError(f"{path}: key 'images' is "
-                         f"{type(content.get('images')).__name__}, expected a "
-                         f'list; a file of captions has {_COCO_FORM}')
+def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
+    """Raw samples of the object that a COCO-captions file is.
+
+    Captions and names of tags come first, whatever the order of the file.
+    """
     checker = CocoChecker(path)
-    categories = typed_list(content, 'categories', dict, path)
-    for number, category in enumerate(categories):
-        checker.category(number, category)
     names = checker.categories
     captions: Dict[Optional[int], List[str]] = {}
-    annotations = typed_list(content, 'annotations', dict, path)
-    for number, annotation in enumerate(annotations):
-        if 'caption' in annotation:
+    kinds: Dict[str, str] = {}
+    for key, number, entry in file.members():
+        if number is None:
+            kinds[key] = type(entry).__name__
+        elif key == 'categories':
+            checker.category(number, entry)
+        elif key == 'annotations':
             where = f'{path}: annotations[{number}]'
-            image_id = typed_id(annotation, 'image_id', where)
-            captions.setdefault(image_id, []).append(
-                typed_value(annotation, 'caption', str, where))
+            if not isinstance(entry, dict):
+                raise ValueError(f'{where} is {entry!r}, expected an object')
+            if 'caption' in entry:
+                image_id = typed_id(entry, 'image_id', where)
+                captions.setdefault(image_id, []).append(
+                    typed_value(entry, 'caption', str, where))
+    for key in ('images', 'categories', 'annotations'):
+        kind = kinds.get(key, 'NoneType')
+        if kind != 'list' and (key == 'images' or kind != 'NoneType'):
+            raise ValueError(f'{path}: key {key!r} is {kind}, expected a '
+                             f'list; a file of captions has {_COCO_FORM}')
     listed = set()
-    for number, image in enumerate(content['images']):
+    for number, image in file.entries('images'):
         where = f'images[{number}]'
         if not isinstance(image, dict):
             raise ValueError(

@@ -30,7 +30,7 @@ from mmengine.logging import print_log
 from .images import image_size
 from .json_checks import IDS, LIMIT, as_id, as_number
 from .json_files import read_json
-from .json_stream import JSONObject
+from .json_stream import JSONContent, JSONObject
 from .regular_files import read_regular
 from .text_files import is_text
 
@@ -39,8 +39,6 @@ ROUNDING = 0.02
 COCO_URL = 'http://images.cocodataset.org/'
 
 Size = Tuple[int, int]
-#: The keys whose entries are checked.
-LISTS = ('categories', 'images', 'annotations')
 _ANNOTATION_KEYS = ('image_id', 'category_id', 'bbox')
 _NUMBERS = (int, float)
 
@@ -88,6 +86,9 @@ class CocoChecker:
         skip_unreadable (bool): Leave out images without a size that cannot
             be read, instead of raising.
     """
+
+    #: The keys whose entries are checked, the annotations last.
+    LISTS: Tuple[str, ...] = ('categories', 'images', 'annotations')
 
     def __init__(self,
                  file: str,
@@ -320,18 +321,12 @@ class CocoChecker:
             return entry
         where = f'{where} (id {annotation_id})'
         image_id = self._own_id(entry, 'image_id', where)
-        category_id = self._own_id(entry, 'category_id', where)
-        if category_id not in self.categories:
-            self._refuse(
-                where, 'category_id', category_id,
-                f'one of the {len(self.categories)} ids under '
-                "'categories'")
+        self._check_category(entry, where)
+        if image_id in self._left_out:
+            self._drop('boxes of images that are left out', where)
+            return None
         if image_id not in self.sizes:
-            if image_id in self._left_out:
-                self._drop('boxes of images that are left out', where)
-                return None
-            self._refuse(where, 'image_id', image_id,
-                         f"one of the {len(self.sizes)} ids under 'images'")
+            self._refuse_image(image_id, where)
         self._check_crowd(entry, where)
         self._check_masks(entry, image_id, where)
         if not self.place_box(entry, image_id, where):
@@ -369,6 +364,17 @@ class CocoChecker:
             return False
         self._farthest = max(self._farthest, right, bottom)
         return True
+
+    def _refuse_image(self, image_id: int, where: str) -> NoReturn:
+        self._refuse(where, 'image_id', image_id,
+                     f"one of the {len(self.sizes)} ids under 'images'")
+
+    def _check_category(self, entry: dict, where: str) -> None:
+        category_id = self._own_id(entry, 'category_id', where)
+        if category_id not in self.categories:
+            self._refuse(
+                where, 'category_id', category_id,
+                f"one of the {len(self.categories)} ids under 'categories'")
 
     def _check_crowd(self, entry: dict, where: str) -> None:
         """``iscrowd`` as 0 or 1."""
@@ -631,82 +637,6 @@ def _decoded_runs(text: str) -> Optional[List[int]]:
     return None if shift else runs
 
 
-def _listed(content: Mapping, key: str, file: str) -> list:
-    """The list under a key of the file."""
-    value = content.get(key)
-    if not isinstance(value, list):
-        raise ValueError(
-            f'{file}: key {key!r} is {type(value).__name__}, expected a list; '
-            f'the file has {sorted(content)[:20]}')
-    return value
-
-
-def _start(content: Any, checker: CocoChecker) -> None:
-    """Check what the layouts of detection and panoptic have in common."""
-    if isinstance(content, list):
-        raise ValueError(
-            f'{checker.file}: expected annotations, an object with images, '
-            'annotations and categories; got a list, as of detections')
-    if not isinstance(content, dict):
-        raise ValueError(
-            f'{checker.file}: expected an object with images, annotations and '
-            f'categories, got {type(content).__name__}')
-    if content.get('annotations') is None:
-        content['annotations'] = []
-    for key, check in (('categories', checker.category), ('images',
-                                                          checker.image)):
-        entries = _listed(content, key, checker.file)
-        if not entries:
-            raise ValueError(f'{checker.file}: key {key!r} is empty, expected '
-                             'at least one')
-        kept = [check(number, entry) for number, entry in enumerate(entries)]
-        content[key] = [entry for entry in kept if entry is not None]
-    _listed(content, 'annotations', checker.file)
-
-
-def _end(checker: CocoChecker, need_boxes: bool) -> None:
-    """Check what can be said at the end, and log the line of counts."""
-    checker.finish(need_boxes)
-    report = checker.report()
-    if report:
-        print_log(report, 'current', logging.WARNING)
-
-
-def _correct_sizes(content: dict, checker: CocoChecker) -> dict:
-    """Write the sizes that turned out wrong into the entries."""
-    for entry in content['images'] if checker.corrected else ():
-        if entry['id'] in checker.corrected:
-            entry['width'], entry['height'] = checker.corrected[entry['id']]
-    return content
-
-
-def check_coco(content: Any,
-               checker: CocoChecker,
-               need_boxes: bool = False) -> dict:
-    """Check a file of boxes that is in memory.
-
-    Args:
-        content: What the JSON holds; it is changed in place.
-        checker (CocoChecker): A new one, for this file.
-        need_boxes (bool): Whether it must hold a box.
-
-    Returns:
-        dict: The content, repaired. What was repaired and dropped is logged
-        in one line.
-
-    Raises:
-        ValueError: If it cannot be repaired; see :class:`CocoChecker`.
-    """
-    _start(content, checker)
-    kept = [
-        checker.annotation(number, entry)
-        for number, entry in enumerate(content['annotations'])
-    ]
-    content['annotations'] = [entry for entry in kept if entry is not None]
-    _end(checker, need_boxes)
-    return _correct_sizes(content, checker)
-
-
 def file_sizes(folder: Union[str, Path]) -> Optional[Callable[[str], Size]]:
     """What reads the size of an image below a folder.
 
@@ -739,9 +669,7 @@ def read_coco(path: Union[str, Path],
             and ``skip_unreadable`` of :class:`CocoChecker`.
 
     Returns:
-        dict: ``images``, ``annotations``, ``categories`` and what else the
-        file holds, repaired. What was repaired and dropped is logged in one
-        line.
+        dict: As of :func:`check_coco`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -749,7 +677,22 @@ def read_coco(path: Union[str, Path],
     """
     read_size = None if images is None else file_sizes(images)
     checker = CocoChecker(shown or str(path), read_size=read_size, **options)
-    content: Dict[str, Any] = {key: [] for key in LISTS}
+    return check_coco(Path(path), checker, need_boxes)
+
+
+def check_coco(source: Any,
+               checker: CocoChecker,
+               need_boxes: bool = False) -> dict:
+    """Check annotations, of which all that is left comes into memory.
+
+    Args:
+        source, checker, need_boxes: As of :func:`stream_coco`.
+
+    Returns:
+        dict: ``images``, ``annotations``, ``categories`` and what else the
+        file holds, repaired.
+    """
+    content: Dict[str, Any] = {key: [] for key in checker.LISTS}
 
     def keep(key: str, number: Optional[int], value: Any) -> None:
         if number is None:
@@ -757,38 +700,49 @@ def read_coco(path: Union[str, Path],
         else:
             content[key].append(value)
 
-    stream_coco(path, checker, keep, need_boxes)
-    return _correct_sizes(content, checker)
+    stream_coco(source, checker, keep, need_boxes)
+    for entry in content['images'] if checker.corrected else ():
+        if entry['id'] in checker.corrected:
+            entry['width'], entry['height'] = checker.corrected[entry['id']]
+    return content
 
 
-def stream_coco(path: Union[str, Path],
+def stream_coco(source: Any,
                 checker: CocoChecker,
                 keep: Callable[[str, Optional[int], Any], None],
                 need_boxes: bool = False) -> None:
-    """Read and check a JSON of boxes, of which one entry is in memory.
+    """Check annotations, of which one entry is in memory.
 
     Args:
-        path (str | Path): The file.
+        source (Path | Any): A JSON; or what one holds, of which entries are
+            changed in place.
         checker (CocoChecker): A new one, for this file. What it repaired and
             dropped is logged in one line.
-        keep (Callable): Gets each entry of ``categories``, ``images`` and
-            ``annotations`` that is left, with its key and position, the
-            annotations last; and other values with None for the position.
+        keep (Callable): Gets each entry of the checker's ``LISTS`` that is
+            left, with its key and position, the annotations last; and other
+            values with None for the position.
         need_boxes (bool): Whether the file must hold a box.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be repaired; see :class:`CocoChecker`.
     """
-    file = JSONObject(path)
+    file = JSONObject(source) if isinstance(source,
+                                            Path) else JSONContent(source)
     if file.kind != 'dict':
-        _start(read_json(path), checker)
+        if isinstance(source, Path):
+            # It may be no JSON at all.
+            read_json(source)
+        got = 'a list, as of detections' if file.kind == 'list' else file.kind
+        raise ValueError(f'{checker.file}: expected an object with '
+                         f'{", ".join(checker.LISTS)}; got {got}')
     kinds: Dict[str, str] = {}
     counts: Counter = Counter()
     checks = dict(
         categories=checker.category,
         images=checker.image,
         annotations=checker.annotation)
+    *first, _ = checker.LISTS
     # COCO has its categories at the end: then annotations wait for a second
     # reading.
     waiting = False
@@ -796,90 +750,143 @@ def stream_coco(path: Union[str, Path],
         if number is None:
             kinds[key] = type(value).__name__
             if key == 'annotations':
-                waiting = not (counts['categories'] and counts['images'])
-            elif key not in LISTS:
+                waiting = not all(counts[of] for of in first)
+            elif key not in checker.LISTS:
                 other = value
                 keep(key, None, other)
-        elif key not in LISTS:
+        elif key not in checker.LISTS:
             other.append(value)
         elif key != 'annotations' or not waiting:
             counts[key] += 1
             entry = checks[key](number, value)
             if entry is not None:
                 keep(key, number, entry)
-    for key in ('categories', 'images', 'annotations'):
-        absent = key == 'annotations' and kinds.get(key,
-                                                    'NoneType') == 'NoneType'
-        if kinds.get(key) != 'list' and not absent:
+    # Without any, tools write null or nothing.
+    if kinds.get('annotations', 'NoneType') == 'NoneType':
+        kinds['annotations'] = 'list'
+    for key in checker.LISTS:
+        if kinds.get(key) != 'list':
             raise ValueError(
-                f'{checker.file}: key {key!r} is '
-                f'{kinds.get(key, "NoneType")}, expected a list; the file has '
-                f'{sorted(kinds)[:20]}')
-        if not counts[key] and key != 'annotations':
+                f'{checker.file}: key {key!r} is {kinds.get(key, "missing")}, '
+                f'expected a list; the file has {sorted(kinds)[:20]}')
+        if not counts[key] and key in first:
             raise ValueError(f'{checker.file}: key {key!r} is empty, expected '
                              'at least one')
-    if waiting and kinds['annotations'] == 'list':
+    if waiting:
         for key, number, value in file.members():
             if key == 'annotations' and number is not None:
                 entry = checker.annotation(number, value)
                 if entry is not None:
                     keep(key, number, entry)
-    _end(checker, need_boxes)
+    checker.finish(need_boxes)
+    report = checker.report()
+    if report:
+        print_log(report, 'current', logging.WARNING)
 
 
-def check_panoptic(content: Any, file: str) -> dict:
-    """Check a file in COCO's panoptic layout.
+class PanopticChecker(CocoChecker):
+    """Checks files in COCO's panoptic layout.
+
+    An annotation is left with those of its segments that have a box.
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self._known: set = set()
+
+    def category(self, number: int, entry: Any) -> dict:
+        super().category(number, entry)
+        where = f'categories[{number}]'
+        self._require(entry, ('isthing', ), where)
+        if entry['isthing'] not in (0, 1):
+            self._refuse(where, 'isthing', entry['isthing'], '0 or 1')
+        return entry
+
+    def annotation(self, number: int, entry: Any) -> dict:
+        where = f'annotations[{number}]'
+        self._require(entry, ('image_id', 'segments_info'), where)
+        image_id = self._own_id(entry, 'image_id', where)
+        if image_id not in self.sizes or image_id in self._known:
+            self._refuse(where, 'image_id', image_id,
+                         "one of the ids under 'images', each once")
+        self._known.add(image_id)
+        segments = entry['segments_info']
+        if not isinstance(segments, list):
+            self._refuse(where, 'segments_info', segments, 'a list')
+        ids: set = set()
+        entry['segments_info'] = [
+            segment
+            for position, segment in enumerate(segments) if self._segment(
+                segment, image_id, ids, f'{where}: segments_info[{position}]')
+        ]
+        return entry
+
+    def _segment(self, segment: Any, image_id: int, ids: set,
+                 where: str) -> bool:
+        """Check a segment, and whether it has a box.
+
+        Args:
+            segment: The segment.
+            image_id (int): Its image.
+            ids (set[int]): Of the segments of the image before it.
+            where (str): For messages.
+        """
+        self._seen += 1
+        self._require(segment, ('id', 'category_id', 'bbox'), where)
+        segment_id = self._own_id(segment, 'id', where)
+        if segment_id in ids:
+            self._refuse(where, 'id', segment_id,
+                         'one that no other segment of the image has')
+        ids.add(segment_id)
+        self._check_category(segment, where)
+        self._check_crowd(segment, where)
+        kept = self.place_box(segment, image_id, where)
+        self._kept += kept
+        return kept
+
+
+class CaptionChecker(CocoChecker):
+    """Checks files of COCO's captions, whose annotations are texts."""
+
+    LISTS = ('images', 'annotations')
+
+    def annotation(self, number: int, entry: Any) -> dict:
+        where = f'annotations[{number}]'
+        self._require(entry, ('image_id', 'caption'), where)
+        image_id = self._own_id(entry, 'image_id', where)
+        if image_id not in self.sizes:
+            self._refuse_image(image_id, where)
+        if not isinstance(entry['caption'], str):
+            self._refuse(where, 'caption', entry['caption'], 'a text')
+        return entry
+
+    def finish(self, need_boxes: bool = False) -> None:
+        """Nothing: there may be images without a caption."""
+
+
+def read_categories(path: Union[str, Path]) -> Dict[int, dict]:
+    """Read and check the categories of a file alone.
 
     Args:
-        content: What the JSON holds; it is changed in place.
-        file (str): The file, for messages.
+        path (str | Path): A JSON of annotations, or of nothing but a list of
+            categories.
 
     Returns:
-        dict: The content, repaired: segments without a box are left out.
+        dict[int, dict]: The entries by id, in the file's order.
 
     Raises:
-        ValueError: If a key is missing or wrong, an image has two entries,
-            or an entry has two segments of one id.
+        FileNotFoundError: If there is no such file.
+        ValueError: If there is none, or one is wrong.
     """
-    checker = CocoChecker(file)
-    _start(content, checker)
-    for number, entry in enumerate(content['categories']):
-        where = f'categories[{number}]'
-        checker._require(entry, ('isthing', ), where)
-        if entry['isthing'] not in (0, 1):
-            checker._refuse(where, 'isthing', entry['isthing'], '0 or 1')
-    known = set()
-    for number, entry in enumerate(content['annotations']):
-        where = f'annotations[{number}]'
-        checker._require(entry, ('image_id', 'segments_info'), where)
-        image_id = checker._own_id(entry, 'image_id', where)
-        if image_id not in checker.sizes or image_id in known:
-            checker._refuse(where, 'image_id', image_id,
-                            "one of the ids under 'images', each once")
-        known.add(image_id)
-        segments = _listed(entry, 'segments_info', f'{file}: {where}')
-        kept = []
-        ids = set()
-        for position, segment in enumerate(segments):
-            place = f'{where}: segments_info[{position}]'
-            checker._seen += 1
-            checker._require(segment, ('id', 'category_id', 'bbox'), place)
-            segment_id = checker._own_id(segment, 'id', place)
-            category_id = checker._own_id(segment, 'category_id', place)
-            if category_id not in checker.categories:
-                checker._refuse(place, 'category_id', category_id,
-                                "one of the ids under 'categories'")
-            if segment_id in ids:
-                checker._refuse(place, 'id', segment_id,
-                                'one that no other segment of the image has')
-            ids.add(segment_id)
-            checker._check_crowd(segment, place)
-            if checker.place_box(segment, image_id, place):
-                kept.append(segment)
-                checker._kept += 1
-        entry['segments_info'] = kept
-    _end(checker, need_boxes=False)
-    return content
+    checker = CocoChecker(str(path))
+    found = {
+        checker.category(number, entry)['id']: entry
+        for number, entry in JSONObject(path).entries('categories')
+    }
+    if not found:
+        raise ValueError(f"{path}: expected a list of categories, or one "
+                         "under 'categories', got none")
+    return found
 
 
 def read_detections(

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """COCO panoptic annotations as named regions, things and stuff."""
 import re
+from pathlib import Path
 from typing import List, Optional, Sequence
 
 from mmdet.datasets import CocoPanopticDataset
@@ -8,8 +9,7 @@ from mmdet.datasets.api_wrappers import COCOPanoptic
 
 from mmdet_clim.registry import DATASETS
 
-from .coco_annotations import check_panoptic
-from .json_files import read_json
+from .coco_annotations import PanopticChecker, check_coco
 from .replacing import ReplacesUnreadable
 
 # COCO's own marks of merged and remaining classes; no one writes captions
@@ -39,8 +39,8 @@ class _SpokenPanoptic(COCOPanoptic):
 
     def __init__(self, annotation_file: str) -> None:
         super().__init__()
-        self.dataset = check_panoptic(
-            read_json(annotation_file), annotation_file)
+        self.dataset = check_coco(
+            Path(annotation_file), PanopticChecker(annotation_file))
         self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 

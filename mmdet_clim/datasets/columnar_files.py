@@ -105,8 +105,6 @@ def _rows(batch: pa.RecordBatch, path: str, first: int,
     """The objects of some rows, as a JSON line would hold them.
 
     Args:
-        batch (RecordBatch): The rows.
-        path (str): The file.
         first (int): The number of the first one.
         places (tuple[ndarray, ndarray], optional): Offset and size of each
             image that the file holds; a size of -1 for none.
@@ -139,9 +137,6 @@ def _rows(batch: pa.RecordBatch, path: str, first: int,
 def parquet_rows(path: str) -> Iterator[dict]:
     """The rows of a Parquet file, as JSON lines would hold them.
 
-    Args:
-        path (str): The file.
-
     Yields:
         dict: Where the row holds its image, with an empty ``shard_path`` and
         ``shard_offset`` and ``shard_size`` in :func:`parquet_images`.
@@ -169,9 +164,6 @@ def parquet_rows(path: str) -> Iterator[dict]:
 
 def parquet_images(path: str) -> str:
     """The images that a Parquet file holds, one after the other in a file.
-
-    Args:
-        path (str): The Parquet file.
 
     Returns:
         str: That file; it is made if there is none.
@@ -244,7 +236,6 @@ def _places(data: pa.Array, whole: pa.Buffer,
     Args:
         data (BinaryArray | LargeBinaryArray): Of the file, mapped.
         whole (Buffer): All of the file, mapped.
-        path (str): The file, for the error.
     """
     kind = np.int64 if pa.types.is_large_binary(data.type) else np.int32
     _, ends, values = data.buffers()

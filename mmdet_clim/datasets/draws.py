@@ -25,8 +25,6 @@ class Draw(int):
     """An index of a data set, with the place of its sample in the training.
 
     Args:
-        index (int): The index.
-        seed (int): Of the run.
         rank (int): Which process draws it.
         iteration (int): The batch, counted from the start of the training.
         slot (int): The place in the batch.
@@ -63,7 +61,6 @@ class StreamPlace(NamedTuple):
     """A place in what one worker of all ranks draws of a source.
 
     Args:
-        source (int): Which source.
         lane (int): Which worker, counted over all ranks.
         lanes (int): Workers of all ranks.
         position (int): Samples that it drew of the source before.
@@ -79,7 +76,6 @@ class Drawing:
     """The draw whose sample is being made, for the transforms that make it.
 
     Args:
-        draw (Draw): Which one.
         window (Callable): ``window(count)``: the last ``count`` draws of this
             source in this stream, oldest first, the present one among them.
         recall (Callable): ``recall(draw, keeper)``: make the sample of an
@@ -221,7 +217,7 @@ class DrawnSamples:
                 batch_size_contradiction(len(indices), first.batch_size))
         return [self[index] for index in indices]
 
-    def image_sizes(self) -> np.ndarray:
+    def image_sizes(self) -> Iterator[np.ndarray]:
         """Width and height of each sample's image; see :func:`image_sizes`."""
         return _told_sizes(self)
 
@@ -243,27 +239,27 @@ class DrawnSamples:
         return drawing.kept
 
 
-def image_sizes(dataset: Dataset) -> np.ndarray:
-    """The sizes of the images of a data set, without opening them.
+def image_sizes(dataset: Dataset) -> Iterator[np.ndarray]:
+    """The sizes of the images of a data set in parts, without opening them.
 
     Args:
         dataset (Dataset): With ``get_data_info``.
 
-    Returns:
-        ndarray: (N, 2) int64, width and height in pixels, 0 where the
+    Yields:
+        ndarray: (n, 2) int64, width and height in pixels, 0 where the
         source does not say.
     """
     return dataset.image_sizes() if isinstance(
         dataset, DrawnSamples) else _told_sizes(dataset)
 
 
-def _told_sizes(dataset: Any) -> np.ndarray:
+def _told_sizes(dataset: Any) -> Iterator[np.ndarray]:
     """The sizes that ``get_data_info`` tells, one after the other."""
     sizes = np.zeros((len(dataset), 2), dtype=np.int64)
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         sizes[index] = info.get('width') or 0, info.get('height') or 0
-    return sizes
+    yield sizes
 
 
 def batch_size_contradiction(loader: int, sampler: int) -> str:
@@ -278,5 +274,5 @@ def batch_size_contradiction(loader: int, sampler: int) -> str:
 class ClassBalancedDataset(DrawnSamples, _ClassBalancedDataset):
     """MMEngine's, whose samples depend on the draw alone."""
 
-    def image_sizes(self) -> np.ndarray:
-        return image_sizes(self.dataset)[self.repeat_indices]
+    def image_sizes(self) -> Iterator[np.ndarray]:
+        yield np.concatenate([*image_sizes(self.dataset)])[self.repeat_indices]

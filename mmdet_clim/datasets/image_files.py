@@ -65,9 +65,6 @@ def read_image(
 def read_image_file(path: Union[str, Path]) -> np.ndarray:
     """Read the image of a file.
 
-    Args:
-        path (str or Path): The file.
-
     Returns:
         ndarray: The image (H, W, 3), uint8, BGR.
 

@@ -52,11 +52,8 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
     """The value of a key, which must be there and of one type.
 
     Args:
-        raw (Mapping): An object of the file.
-        key (str): One of its keys.
         kind (type): ``int``, ``str``, ``list`` or ``dict``; true and false
             are no ``int``, nor is what takes more than 64 bits.
-        where (str): File and place, for the error.
 
     Raises:
         ValueError: If the key is missing or the value has another type.
@@ -75,11 +72,6 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
 def typed_id(raw: Mapping, key: str, where: str) -> int:
     """The integer under a key, also one that was written as text.
 
-    Args:
-        raw (Mapping): An object of the file.
-        key (str): One of its keys.
-        where (str): File and place, for the error.
-
     Raises:
         ValueError: If the key is missing or the value is no integer.
     """
@@ -89,12 +81,6 @@ def typed_id(raw: Mapping, key: str, where: str) -> int:
 
 def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
     """The list under a key, empty if absent, with entries of one type.
-
-    Args:
-        raw (Mapping): An object of the file.
-        key (str): One of its keys.
-        kind (type): Of the entries.
-        where (str): File and place, for the error.
 
     Raises:
         ValueError: If the value is no list or an entry has another type.
@@ -116,9 +102,7 @@ def typed_ids(raw: Mapping, key: str, where: str) -> List[int]:
     """The list of integers under a key, also of ones written as text.
 
     Args:
-        raw (Mapping): An object of the file.
         key (str): One of its keys; null counts as an empty list.
-        where (str): File and place, for the error.
 
     Raises:
         ValueError: If it is no list, or an entry is no integer.
@@ -138,7 +122,6 @@ def joined_captions(raw: Mapping, where: str) -> List[str]:
     Args:
         raw (Mapping): An object of the file; both keys are optional. Without
             either, ``text`` is a caption, as Hugging Face names it.
-        where (str): File and place, for the error.
 
     Raises:
         ValueError: If one of them has another type.

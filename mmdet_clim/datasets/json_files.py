@@ -16,7 +16,6 @@ def parse_json(text: Union[str, bytes],
     Args:
         text (str | bytes): The JSON; bytes of a file may be of UTF-16 or
             begin with a mark.
-        where (str): File and place, for the error.
         unique_keys (bool): Whether no object may have a key twice, of which
             otherwise the last counts.
 
@@ -46,10 +45,6 @@ def _unique(pairs: List[Tuple[str, Any]]) -> dict:
 def parse_object(text: Union[str, bytes], where: str) -> dict:
     """Parse a JSON object, naming the place where it is none.
 
-    Args:
-        text (str | bytes): The JSON.
-        where (str): File and place, for the error.
-
     Raises:
         ValueError: If it is not valid JSON, or no object.
     """
@@ -62,9 +57,6 @@ def parse_object(text: Union[str, bytes], where: str) -> dict:
 
 def read_json(path: Union[str, Path]) -> Any:
     """Read a JSON file as a whole.
-
-    Args:
-        path (str | Path): The file.
 
     Raises:
         FileNotFoundError: If there is none.

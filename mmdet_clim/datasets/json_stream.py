@@ -2,10 +2,13 @@
 """JSON objects that are larger than the memory, entry after entry."""
 import io
 import json
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Tuple, Union
+
+from mmdet_clim.progress import progress
 
 from .regular_files import open_regular
 from .text_files import read_text, text_encoding
@@ -33,7 +36,6 @@ class _Window:
     """The part of a text that is being decoded, by Python's own decoder.
 
     Args:
-        file (TextIO): The text.
         path (str): Its file, for errors.
         on_read (Callable[[int], Any]): Gets the number of characters of each
             block that is read.
@@ -96,6 +98,11 @@ class _Window:
         self._place += 1
         return found
 
+    def end(self) -> None:
+        """Raise if anything comes next."""
+        if self.ahead():
+            raise self.wrong('expected nothing after the whole value')
+
     def value(self) -> Any:
         """The next value as a whole."""
         self.ahead()
@@ -123,6 +130,28 @@ class _Window:
             self._read(max(_BLOCK, len(self._text)))
 
 
+class JSONContent:
+    """What a JSON file holds, in memory, with the members of a `JSONObject`.
+
+    Args:
+        content: Any value.
+    """
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+        self.kind = type(content).__name__
+
+    def members(self) -> Iterator[Tuple[str, Optional[int], Any]]:
+        """See :meth:`JSONObject.members`."""
+        for key, value in self.content.items():
+            if isinstance(value, list):
+                yield key, None, []
+                for number, entry in enumerate(value):
+                    yield key, number, entry
+            else:
+                yield key, None, value
+
+
 class JSONObject:
     """The members of the object that a JSON file holds.
 
@@ -137,20 +166,13 @@ class JSONObject:
 
     def __init__(self, path: Union[str, Path]) -> None:
         self.path = str(path)
-        with _opened(self.path, lambda count: None) as window:
+        with _opened(self.path) as window:
             found = window.ahead()
         #: The Python type of what the file holds: 'dict' for an object.
         self.kind = _KINDS.get(found, 'int')
 
-    def members(
-        self,
-        on_read: Callable[[int], Any] = lambda count: None
-    ) -> Iterator[Tuple[str, Optional[int], Any]]:
+    def members(self) -> Iterator[Tuple[str, Optional[int], Any]]:
         """Its members, in the order of the file.
-
-        Args:
-            on_read (Callable[[int], Any]): Gets the number of characters of
-                each block that is read, for a progress bar.
 
         Yields:
             tuple: Of a list, first the key, None and an empty list, then for
@@ -165,7 +187,7 @@ class JSONObject:
             raise ValueError(f'{self.path}: expected a JSON object, got '
                              f'{self.kind}')
         seen = set()
-        with _opened(self.path, on_read) as window:
+        with _opened(self.path) as window:
             window.take('{')
             end = window.ahead()
             while end != '}':
@@ -185,8 +207,26 @@ class JSONObject:
                 end = window.take(',}')
             if not seen:
                 window.take('}')
-            if window.ahead():
-                raise window.wrong('expected nothing after the object')
+            window.end()
+
+    def entries(self, key: str) -> Iterator[Tuple[int, Any]]:
+        """The entries of one list.
+
+        Args:
+            key (str): Of the object. Where the file is no object but a list,
+                it is that one.
+
+        Yields:
+            tuple[int, Any]: Number and entry.
+        """
+        if self.kind == 'list':
+            with _opened(self.path) as window:
+                yield from enumerate(_entries(window))
+                window.end()
+            return
+        for found, number, entry in self.members():
+            if found == key and number is not None:
+                yield number, entry
 
 
 def _entries(window: _Window) -> Iterator[Any]:
@@ -202,11 +242,14 @@ def _entries(window: _Window) -> Iterator[Any]:
 
 
 @contextmanager
-def _opened(path: str, on_read: Callable[[int], Any]) -> Iterator[_Window]:
-    """A window at the start of a file."""
-    with open_regular(path) as file:
+def _opened(path: str) -> Iterator[_Window]:
+    """A window at the start of a file, with a progress bar."""
+    with open_regular(path) as file, progress(
+            f'{Path(path).name}: read',
+            os.fstat(file.fileno()).st_size,
+            in_bytes=True) as advance:
         encoding, length = text_encoding(file.read(64))
         file.seek(length)
         # Ends of lines are blanks, and are left as they are.
         yield _Window(
-            io.TextIOWrapper(file, encoding, newline=''), path, on_read)
+            io.TextIOWrapper(file, encoding, newline=''), path, advance)

@@ -31,7 +31,8 @@ def made_once(source: Union[str, Path], name: str,
     """A file that is made of another one, if it was not made before.
 
     It lies in ``.mmdet_clim/`` beside the source; where nothing can be
-    written there, below ``$XDG_CACHE_HOME/mmdet_clim`` (``~/.cache``). Size
+    written there, or that is a link, which may have come with the data, below
+    ``$XDG_CACHE_HOME/mmdet_clim`` (``~/.cache``). Size
     and time of change of the source, and the version of this package, are a
     part of its name: of a changed source another one is made, and the old one
     removed. Of several processes one makes it, and the others wait.
@@ -41,9 +42,6 @@ def made_once(source: Union[str, Path], name: str,
         name (str): What is made of it, with all that decides its content;
             the name of a file.
         make (Callable[[Path], None]): Writes it to the path that it gets.
-
-    Returns:
-        Path: The file.
 
     Raises:
         FileNotFoundError: If there is no source.
@@ -55,7 +53,13 @@ def made_once(source: Union[str, Path], name: str,
     if len(os.fsencode(label)) > _NAME_BYTES:
         label = _digest(os.fsencode(label))
     stamp = _stamp(source)
-    folders = source.parent / FOLDER, _cache_folder(source.parent)
+    folders = [source.parent / FOLDER, _cache_folder(source.parent)]
+    if folders[0].is_symlink():
+        print_log(
+            f'{folders[0]}: is a link, which is not followed; what is '
+            f'made of {source.name} goes to {folders[1]}', 'current',
+            logging.WARNING)
+        del folders[0]
     for folder in folders:
         if (folder / f'{label}.{stamp}.{name}').is_file():
             return folder / f'{label}.{stamp}.{name}'
@@ -65,7 +69,7 @@ def made_once(source: Union[str, Path], name: str,
     else:
         raise OSError(
             f'{source}: what is made of it can be written neither to '
-            f'{folders[0]} nor to {folders[1]}; set XDG_CACHE_HOME to a '
+            f'{" nor to ".join(map(str, folders))}; set XDG_CACHE_HOME to a '
             'folder that can be written to')
     lock = FileLock(folder / f'{label}.{name}.lock')
     try:
@@ -107,7 +111,6 @@ def checked_once(file: Union[str, Path], check: Callable[[], None]) -> None:
     inode, which no archive brings along.
 
     Args:
-        file (str | Path): The file.
         check (Callable[[], None]): Raises if it is not as it should be.
     """
     path = os.path.realpath(file)

@@ -44,8 +44,8 @@ SMALLEST_SHARE = 1e-6
 LONGEST_EPOCH = 10**8
 # Batches after which a ratio of long numbers begins again.
 LONGEST_PERIOD = 10**5
-# Batches among which aspect groups are formed.
-GROUPED_BATCHES = 1 << 16
+# Batches among which aspect groups are formed: of 4096, one or two are mixed.
+GROUPED_BATCHES = 1 << 12
 
 
 class _ReplacingSources(ConcatDataset):
@@ -58,9 +58,6 @@ class _ReplacingSources(ConcatDataset):
 
     def __getitem__(self, idx: int) -> Any:
         """The sample of a global index, or the next of its source.
-
-        Args:
-            idx (int): The global index.
 
         Raises:
             NoReadableImageError: If many samples in a row cannot be read.
@@ -143,8 +140,9 @@ class MultiSourceDataset(DrawnSamples, _ReplacingSources):
 
     source_of = get_dataset_source
 
-    def image_sizes(self) -> np.ndarray:
-        return np.concatenate([image_sizes(d) for d in self.datasets])
+    def image_sizes(self) -> Iterator[np.ndarray]:
+        for dataset in self.datasets:
+            yield from image_sizes(dataset)
 
 
 def _own_metainfo(dataset: Dataset) -> dict:
@@ -215,7 +213,7 @@ class MultiSourceSampler(Sampler):
     *Aspect grouping*: a batch holds only wide (width >= height) or only tall
     images as far as the sources have them, on all ranks alike, known from
     :func:`~mmdet_clim.datasets.draws.image_sizes`, without opening images.
-    What is left over at the end of an epoch, or of 65,536 batches of it,
+    What is left over at the end of an epoch, or of 4,096 batches of it,
     forms mixed batches; a source that lacks a group gives what it has.
 
     *Memory* does not grow with a source of more than a million samples: its
@@ -359,16 +357,21 @@ class MultiSourceSampler(Sampler):
 
     def _read_orientations(self) -> np.ndarray:
         """True where an image is taller than wide, by global index."""
-        width, height = image_sizes(self.dataset).T
-        known = (width > 0) & (height > 0)
-        unknown = len(known) - np.count_nonzero(known)
+        is_tall: np.ndarray = np.zeros(len(self.dataset), dtype=bool)
+        start = unknown = 0
+        for sizes in image_sizes(self.dataset):
+            width, height = sizes.T
+            known = (width > 0) & (height > 0)
+            unknown += len(sizes) - np.count_nonzero(known)
+            is_tall[start:start + len(sizes)] = known & (height > width)
+            start += len(sizes)
         if unknown:
             print_log(
-                f'aspect_grouping: {unknown} of {len(known)} samples have no '
-                "'height' and 'width'; they count as wide",
+                f'aspect_grouping: {unknown} of {len(is_tall)} samples have '
+                "no 'height' and 'width'; they count as wide",
                 logger='current',
                 level=logging.WARNING)
-        return known & (height > width)
+        return is_tall
 
     def _pass(self, source: int, number: int, start: int,
               stop: int) -> np.ndarray:
@@ -465,10 +468,7 @@ class MultiSourceSampler(Sampler):
         """Draws of a source by the worker of an iteration before it.
 
         Args:
-            source (int): Which source.
-            iteration (int): Before which.
             workers (int): Of each rank.
-            count (int): The number of draws, fewer at the start.
 
         Returns:
             list[Draw]: The last ones, oldest first.
@@ -496,7 +496,6 @@ class MultiSourceSampler(Sampler):
         """Where a draw is among those of a source by the same worker.
 
         Args:
-            source (int): Which source.
             draw (Draw): One of this rank.
             workers (int): Of each rank.
         """

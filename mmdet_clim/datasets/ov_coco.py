@@ -2,6 +2,7 @@
 """OV-COCO: 48 base and 17 novel classes of COCO."""
 import logging
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
                 read_size=file_sizes(self.data_prefix.get('img', '')),
                 clip=True,
                 skip_unreadable=not self.test_mode)
-            stream_coco(path, checker, packed.keep)
+            stream_coco(Path(path), checker, packed.keep)
         packed.finish(checker)
         self._map_classes(packed)
         known = np.isin(packed.category_of, self.cat_ids)
@@ -142,7 +143,8 @@ class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
         packed = self.data_list
         if self.test_mode or not wanted:
             return packed
-        kept = packed.sizes().min(1) >= wanted.get('min_size', 0)
+        sizes = np.concatenate([*packed.sizes()])
+        kept = sizes.min(1) >= wanted.get('min_size', 0)
         if wanted.get('filter_empty_gt', False):
             known = np.isin(packed.category_of, self.cat_ids)
             kept &= np.bincount(
@@ -178,12 +180,6 @@ class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
 
     def prepare_data(self, idx: int) -> Any:
         """The sample of this index, after a look at the image's size.
-
-        Args:
-            idx (int): The index of the sample.
-
-        Returns:
-            Any: What the pipeline makes of it.
 
         Raises:
             UnreadableImageError: If the image is unreadable, or has another

@@ -9,8 +9,7 @@ from mmengine.fileio import get_local_path
 
 from mmdet_clim.registry import DATASETS
 
-from .coco_annotations import CocoChecker
-from .json_files import read_json
+from .coco_annotations import read_categories
 from .ov_coco import OVCocoDataset
 from .packed_boxes import PackedBoxes
 from .palette import class_palette
@@ -123,16 +122,9 @@ def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
     Several heads, objectives and datasets of one model ask for the same file;
     ``stamp`` tells a changed file from the one that was read.
     """
-    content = read_json(path)
-    categories = content
-    if isinstance(content, dict):
-        categories = content.get('categories')
-    if not isinstance(categories, list) or not categories:
-        raise ValueError(f"{path}: expected a list of LVIS categories, or a "
-                         "dict with 'categories'")
-    checker = CocoChecker(path)
-    for number, category in enumerate(categories):
-        checker.category(number, category)
+    found = read_categories(path)
+    categories = [found[number] for number in sorted(found)]
+    for category in categories:
         missing = {'frequency', 'image_count'} - set(category)
         if missing or category['frequency'] not in FREQUENCIES \
                 or type(category['image_count']) is not int:
@@ -140,7 +132,6 @@ def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
                 f"{path}: category {category['name']!r}: expected "
                 "'id', 'name', 'image_count' (an integer) and 'frequency' "
                 f'out of {FREQUENCIES}, got {category}')
-    categories = sorted(categories, key=lambda category: category['id'])
     names = Counter(class_name(c['name']) for c in categories)
     twice: List[str] = [n for n, k in names.items() if k > 1]
     if twice:

@@ -2,7 +2,7 @@
 """Images with their annotations, packed as they come out of a file."""
 import pickle
 from array import array
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import numpy as np
 
@@ -93,8 +93,8 @@ class PackedBoxes(Rows):
                     image_id=image_id) for place in own.tolist()
             ])
 
-    def all_sizes(self) -> np.ndarray:
-        return self._sizes
+    def all_sizes(self) -> Iterator[np.ndarray]:
+        yield self._sizes
 
 
 class _Blobs:

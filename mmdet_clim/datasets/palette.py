@@ -13,7 +13,6 @@ def class_palette(
     """Colours for classes, whatever their number.
 
     Args:
-        count (int): Number of classes.
         first (Sequence): Colours that are kept, RGB from 0 to 255; more than
             ``count`` are left as they are.
 

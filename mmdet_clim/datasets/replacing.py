@@ -34,7 +34,6 @@ class ReplacesUnreadable(BaseDataset):
     address is fetched.
 
     Args:
-        *args, **kwargs: Of the data set.
         report_every (int): The first unreadable images are reported, then
             one of each this many.
     """
@@ -52,12 +51,6 @@ class ReplacesUnreadable(BaseDataset):
 
     def __getitem__(self, idx: int) -> Any:
         """The sample of this index, or what stands for it.
-
-        Args:
-            idx (int): The index of the sample.
-
-        Returns:
-            Any: What the pipeline makes of it.
 
         Raises:
             NoReadableImageError: If ``max_refetch`` further samples cannot
@@ -133,9 +126,6 @@ def use_own_loader(dataset: Dataset) -> None:
 
     In the place of MMCV's ``LoadImageFromFile``, where that is asked for what
     both can do. Data sets within this one are changed as well.
-
-    Args:
-        dataset (Dataset): It is changed.
     """
     for part in _with_inner(dataset):
         transforms = getattr(
@@ -151,9 +141,6 @@ def use_own_loader(dataset: Dataset) -> None:
 
 def unreadable_images(dataset: Dataset) -> Iterator[tuple]:
     """Of a data set and those within it, what could not be read.
-
-    Args:
-        dataset (Dataset): Any.
 
     Yields:
         tuple[Dataset, UnreadableImages]: One that notes it, and its notes.

@@ -2,7 +2,7 @@
 """Samples that are made of packed rows when they are asked for."""
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Sequence, Union
+from typing import Any, Dict, Iterator, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -27,8 +27,9 @@ class Rows(ABC):
         """A row; or those of a slice or an array of numbers."""
         if isinstance(index, (slice, np.ndarray)):
             some = copy.copy(self)
-            some.index = self.index[index] if isinstance(
-                index, slice) else np.asarray(self.index)[index]
+            rows = np.arange(len(self)) if isinstance(self.index,
+                                                      range) else self.index
+            some.index = rows[index]
             return some
         return self.row(int(self.index[index]))
 
@@ -41,16 +42,23 @@ class Rows(ABC):
         # Nothing changes them.
         return copy.copy(self)
 
-    def sizes(self) -> np.ndarray:
-        """Width and height of each image, (N, 2) int64, 0 if not told."""
-        return self.all_sizes()[np.asarray(self.index)]
+    def sizes(self) -> Iterator[np.ndarray]:
+        """Width and height of each image, in parts.
+
+        Yields:
+            ndarray: (n, 2) int64, 0 where the source does not say.
+        """
+        if isinstance(self.index, range):
+            yield from self.all_sizes()
+        else:
+            yield np.concatenate([*self.all_sizes()])[self.index]
 
     @abstractmethod
     def row(self, number: int) -> Dict[str, Any]:
         """A new dict of a row, by its number among all."""
 
     @abstractmethod
-    def all_sizes(self) -> np.ndarray:
+    def all_sizes(self) -> Iterator[np.ndarray]:
         """The sizes of all rows; see :meth:`sizes`."""
 
 
@@ -76,7 +84,7 @@ class DatasetOfRows(DrawnSamples, BaseDataset):
         """The sample that a row is made into."""
         return row
 
-    def image_sizes(self) -> np.ndarray:
+    def image_sizes(self) -> Iterator[np.ndarray]:
         self.full_init()
         return self.data_list.sizes()
 

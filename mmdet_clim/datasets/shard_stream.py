@@ -344,8 +344,8 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
     def __len__(self) -> int:
         return self.num_samples
 
-    def image_sizes(self) -> np.ndarray:
-        return np.zeros((len(self), 2), dtype=np.int64)
+    def image_sizes(self) -> Iterator[np.ndarray]:
+        yield np.zeros((len(self), 2), dtype=np.int64)
 
     def __getitem__(self, index: int) -> Any:
         """The next sample of this worker.
@@ -398,7 +398,6 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
 
         Args:
             seed, source (int): Of the run; and which of its sources it is.
-            number (int): Of the pass.
         """
         if not self.shuffle:
             return self.shards
@@ -407,11 +406,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         return [self.shards[i] for i in order]
 
     def contents(self, shard: str) -> Iterator[dict]:
-        """The samples of a shard, in its order.
-
-        Args:
-            shard (str): One of ``shards``.
-        """
+        """The samples of a shard, in its order."""
         clean = SampleCleaner(shard)
         number = 0
         try:

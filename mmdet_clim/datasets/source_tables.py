@@ -322,18 +322,22 @@ class SourceTable:
             checked_once(file, self._check)
             facts = reader.get_batch_with_custom_metadata(last).custom_metadata
             self.facts = SourceFacts(*json.loads(facts[_FACTS]))
+            self._ends = list(accumulate(map(len, self._batches)))
+            self._rows: Optional[np.ndarray] = None
+            if rows is not None:
+                file = rows
+                self._rows = np.load(file, mmap_mode='r')
+                checked_once(file, self._check_rows)
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError,
                 IndexError) as error:
             raise ValueError(
                 f'{file}: expected the table of {source!r} as it was made '
                 f'({type(error).__name__}: {one_line(error)}); remove it, and '
                 'it is made anew') from error
-        self._ends = list(accumulate(map(len, self._batches)))
         index = {name: number for number, name in enumerate(classes)}
         #: The class of each tag by its number, -1 where it is none.
         self.class_of = np.array(
             [index.get(tag, -1) for tag in self.facts.tags], dtype=np.int32)
-        self._rows = None if rows is None else np.load(rows, mmap_mode='r')
         self._shard: Optional[str] = None
 
     def _check(self) -> None:
@@ -346,6 +350,14 @@ class SourceTable:
             if batch.schema != _SCHEMA:
                 raise ValueError(f'columns {batch.schema.names}')
             batch.validate(full=True)
+
+    def _check_rows(self) -> None:
+        """Raise if they are not rows of the table, in ascending order."""
+        rows = self._rows
+        if rows.dtype != np.int64 or rows.ndim != 1 or len(rows) and not (
+                rows[0] >= 0 and rows[-1] < self._ends[-1] and
+            (rows[1:] > rows[:-1]).all()):
+            raise ValueError('no ascending rows')
 
     def __reduce__(self) -> tuple:
         return type(self), self._arguments
@@ -388,14 +400,17 @@ class SourceTable:
         for key in {'img_path', 'shard_path'} & set(sample):
             sample[key] = join_path(self.folder, sample[key])
 
-    def sizes(self) -> np.ndarray:
-        """Width and height of each image, (N, 2) int64, 0 if not told."""
-        sizes = np.concatenate([
-            np.stack([b.column(key).to_numpy()
-                      for key in ('width', 'height')], 1)
-            for b in self._batches
-        ])
-        return sizes if self._rows is None else sizes[self._rows]
+    def sizes(self) -> Iterator[np.ndarray]:
+        """Width and height of each image, as of ``Rows.sizes``."""
+        for end, batch in zip(self._ends, self._batches):
+            sizes = np.stack(
+                [batch.column(key).to_numpy() for key in ('width', 'height')],
+                1)
+            if self._rows is not None:
+                start = end - len(batch)
+                first, last = np.searchsorted(self._rows, [start, end])
+                sizes = sizes[self._rows[first:last] - start]
+            yield sizes
 
     def filtered(self, min_size: int,
                  wanted: Optional[Sequence[bool]]) -> 'SourceTable':
@@ -457,5 +472,6 @@ class TableSamples(Rows):
         table = self.tables[place]
         return table[number - self._ends[place] + len(table)]
 
-    def all_sizes(self) -> np.ndarray:
-        return np.concatenate([table.sizes() for table in self.tables])
+    def all_sizes(self) -> Iterator[np.ndarray]:
+        for table in self.tables:
+            yield from table.sizes()

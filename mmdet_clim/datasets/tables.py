@@ -26,7 +26,6 @@ def table_rows(lines: Iterable[Tuple[int, str]],
         lines (Iterable[tuple[int, str]]): Each line with its number, as
             :func:`~.text_files.read_lines` gives them.
         suffix (str): ``.csv`` or ``.tsv``.
-        where (str): The file, for the error.
         skip_blanks (bool): Whether blanks after a comma are left out.
 
     Yields:

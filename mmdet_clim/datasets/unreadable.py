@@ -44,11 +44,7 @@ class UnreadableImages:
         self._noted: Optional[torch.Tensor] = None
 
     def watch(self, size: int) -> None:
-        """Note samples by their index from now on, in all processes.
-
-        Args:
-            size (int): Samples of the data set.
-        """
+        """Note samples by their index from now on, in all processes."""
         if self._noted is None or len(self._noted) != size:
             self._noted = torch.zeros(size, dtype=torch.uint8).share_memory_()
 
@@ -106,7 +102,6 @@ def replaced(read: Callable[[int], Any], index: int, size: int, tries: int,
             in any transform, for instance in a resize that it is too thin
             for.
         index (int): The sample that is asked for.
-        size (int): Samples of the data set.
         tries (int): At most so many in a row.
         unreadable (UnreadableImages): Notes those that are replaced.
 
@@ -133,12 +128,7 @@ def replaced(read: Callable[[int], Any], index: int, size: int, tries: int,
 
 
 def describe(error: Exception, index: int) -> str:
-    """An error in a line, with the number of the sample.
-
-    Args:
-        error (Exception): What reading raised.
-        index (int): Of the sample.
-    """
+    """An error in a line, with the number of the sample."""
     if isinstance(error, UnreadableImageError):
         return f'sample {index}, {error}'
     lines = str(error).strip().splitlines() or ['']

@@ -286,9 +286,6 @@ class ClassesFromFile(metaclass=ABCMeta):
     def read_metainfo(cls, ann_file: Union[str, Path]) -> dict:
         """Read ``classes`` and what else belongs into the metainfo.
 
-        Args:
-            ann_file (str): The file.
-
         Returns:
             dict: ``classes``, and where the file tells them
             ``base_classes``, ``novel_classes`` and ``image_counts`` (one per

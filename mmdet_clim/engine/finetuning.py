@@ -8,6 +8,7 @@ from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 
+from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 
 from .clim_config import PREFIX, add_clim
@@ -144,6 +145,8 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
             'such as mmdet_clim.ZeroShotBBoxHead, or a GLIP or Grounding '
             f'DINO, got {detector_type(cfg).__name__} without')
     for owner in owners:
+        if 'clip_temperature' in (cfg.model.get('roi_head') or {}):
+            _keep_what_was_base(cfg.model.roi_head, owner, data)
         owner.vocabulary = data.vocabulary
         if data.examples is not None:
             owner.classifier.text_encoder = _with_examples(
@@ -188,6 +191,18 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     if not owners:
         set_prompts(cfg, data.vocabulary, data.boxes is not None)
     return cfg
+
+
+def _keep_what_was_base(roi_head: ConfigDict, owner: ConfigDict,
+                        data: OwnData) -> None:
+    """Tell an F-ViT, which trusts CLIP in classes without boxes, of which.
+
+    Without boxes all classes count as base, which it would take for boxes.
+    """
+    known = build_vocabulary(
+        roi_head.get('trained_vocabulary') or owner.vocabulary).base_names
+    boxed = () if data.boxes is None else data.base_names
+    roi_head.trained_vocabulary = list(dict.fromkeys([*known, *boxed]))
 
 
 def _with_examples(classifier: ConfigDict, data: OwnData) -> ConfigDict:
@@ -264,11 +279,6 @@ def finetune_config(cfg: Config,
         _sources(data, scale, whole_images=not prompted),
         **(_prompts if prompted else _texts)(plain, data))
     if distil:
-        if prompted:
-            raise TypeError(
-                '--distil: expected a detector that classifies regions by '
-                f'text, got {detector_type(plain).__name__}; --replay and '
-                '--blend keep its words')
         fragment['clim_objectives']['old_words'] = _old_words(
             plain, checkpoint, old_words, distil)
     boxed = max(ratio[0], 1)
@@ -453,14 +463,19 @@ def _old_words(cfg: Config, checkpoint: Path, old_words: Sequence[str],
     """The objective that keeps the original's responses."""
     if not old_words:
         raise ValueError('--distil: expected words to --keep, got none')
-    classifier = next(classifying_parts(cfg.model)).classifier
-    return dict(
+    objective = dict(
         type='mmdet_clim.OldWordsObjective',
-        detector=cfg.model,
+        # Detection transformers write into their configs.
+        detector=copy.deepcopy(cfg.model),
         checkpoint=str(checkpoint.absolute()),
         vocabulary=list(old_words),
-        templates=classifier.get('templates', DEFAULT_TEMPLATES),
         loss_weight=weight)
+    for owner in classifying_parts(objective['detector']):
+        # Dense heads and DINO look where their own classes are.
+        owner.vocabulary = list(old_words)
+        objective['templates'] = owner.classifier.get('templates',
+                                                      DEFAULT_TEMPLATES)
+    return objective
 
 
 def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:

@@ -11,7 +11,8 @@ from pycocotools import mask as mask_utils
 
 from mmdet_clim.datasets import OVCocoDataset, UnreadableImageError
 from mmdet_clim.datasets.coco_annotations import (
-    check_panoptic,
+    PanopticChecker,
+    check_coco,
     read_coco,
     read_detections,
 )
@@ -195,7 +196,7 @@ def gone(key, name):
     (entry('categories', name=' '), r"categories\[0\]: key 'name' is ' '"),
     (entry('categories', name='\udfff'), r"categories\[0\]: key 'name' is"),
     (entry('categories', name=None), r"categories\[0\]: key 'name' is None"),
-    (lambda c: c.pop('images'), "'images' is NoneType, expected a list"),
+    (lambda c: c.pop('images'), "'images' is missing, expected a list"),
     (lambda c: c.update(annotations={}), "'annotations' is dict, expected"),
     (lambda c: c['categories'].clear(), "'categories' is empty"),
     (lambda c: c['images'].append([]), r'images\[2\] is \[\], expected an'),
@@ -217,7 +218,7 @@ def test_the_rest_is_refused_with_file_entry_and_reason(
 @pytest.mark.parametrize('text, message', [
     ('[]', 'got a list, as of detections'),
     ('3', 'got int'),
-    ('{}', "'categories' is NoneType"),
+    ('{}', "'categories' is missing"),
     ('{"images": [', 'not valid JSON'),
     ('[' * 10**5, 'nested too deeply'),
 ])
@@ -401,7 +402,7 @@ def test_panoptic_files(tmp_path, warnings_logged):
         ]
         return content
 
-    found = check_panoptic(panoptic(), 'p.json')['annotations']
+    found = check_coco(panoptic(), PanopticChecker('p.json'))['annotations']
     assert found[0]['segments_info'] == [
         dict(id=3, category_id=1, bbox=[0, 0, 9, 9], area=81, iscrowd=0)
     ]
@@ -421,7 +422,7 @@ def test_panoptic_files(tmp_path, warnings_logged):
         content = panoptic()
         edit(content)
         with pytest.raises(ValueError, match=message):
-            check_panoptic(content, 'p.json')
+            check_coco(content, PanopticChecker('p.json'))
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -6,7 +6,11 @@ import shutil
 import pytest
 
 from mmdet_clim.datasets import ImageTextDataset, OVCocoDataset
-from mmdet_clim.datasets.coco_annotations import check_panoptic, read_coco
+from mmdet_clim.datasets.coco_annotations import (
+    PanopticChecker,
+    check_coco,
+    read_coco,
+)
 from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.datasets.preparation.cc3m import RowFile
 from mmdet_clim.evaluation import OVCocoMetric, OVLVISMetric
@@ -37,7 +41,7 @@ def test_published_files_are_left_as_they_are(real, monkeypatch):
     panoptic = (
         real / 'published' / 'panopticapi' / 'sample_data' /
         'panoptic_examples.json')
-    content = check_panoptic(read_json(panoptic), str(panoptic))
+    content = check_coco(panoptic, PanopticChecker(str(panoptic)))
     assert content == json.loads(panoptic.read_text())
     assert not said
 

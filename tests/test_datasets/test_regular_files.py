@@ -12,8 +12,8 @@ from mmdet_clim.datasets import (
     UnreadableImageError,
     read_image,
 )
+from mmdet_clim.datasets.coco_annotations import read_coco
 from mmdet_clim.datasets.json_files import read_json
-from mmdet_clim.datasets.preparation.coco_json import CocoFile
 from mmdet_clim.datasets.preparation.own_captions import prepare_image_text
 from mmdet_clim.datasets.regular_files import read_regular
 from mmdet_clim.datasets.text_files import read_lines, read_text
@@ -149,7 +149,7 @@ def test_preparation_counts_them(odd_files):
 def test_texts_that_are_no_files(odd_files, name):
     path = '/dev/zero' if name == 'zero' else str(odd_files / f'{name}.jpg')
     for read in (read_text, read_json, lambda p: list(read_lines(p)),
-                 lambda p: CocoFile(p, ('images', ))):
+                 read_coco):
         with pytest.raises((ValueError, OSError), match=name):
             read(path)
 
@@ -170,8 +170,7 @@ def test_a_line_without_an_end(tmp_path):
 def test_deep_json_is_one_line(tmp_path, text):
     path = tmp_path / 'deep.json'
     path.write_text(text)
-    for read in (read_json, lambda p: CocoFile(p, ('images', )),
-                 lambda p: ImageTextDataset(str(p))):
+    for read in (read_json, read_coco, lambda p: ImageTextDataset(str(p))):
         with pytest.raises(ValueError, match='deep.json') as caught:
             read(path)
         assert '\n' not in str(caught.value) and len(str(caught.value)) < 400

@@ -272,7 +272,7 @@ def test_members_that_are_no_samples(tmp_path):
     assert [s['captions'] for s in samples] == [['x'], ['last'], ['last']]
     assert samples[0]['tags'] == [1] and samples[0]['width'] == 3
     assert dataset.metainfo['classes'] == ('dog', 'cat')
-    assert dataset.image_sizes().tolist() == [[0, 0]] * 3
+    assert next(dataset.image_sizes()).tolist() == [[0, 0]] * 3
 
 
 def test_arguments_that_do_not_fit(shards, tmp_path):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 
 import cv2
@@ -202,7 +203,7 @@ def test_rows_against_plain_python(tmp_path):
 
     def found(**kwargs):
         dataset = ImageTextDataset(files, vocabulary=CLASSES, **kwargs)
-        sizes = dataset.image_sizes().tolist()
+        sizes = np.concatenate([*dataset.image_sizes()]).tolist()
         return [
             dict({k: i[k]
                   for k in ('img_id', 'img_path', 'captions', 'tags')},
@@ -397,3 +398,47 @@ def test_a_table_that_came_with_the_data(tmp_path, damage):
         infos(ImageTextDataset(path))
     table.unlink()
     assert infos(ImageTextDataset(path)) == expected
+
+
+@pytest.mark.parametrize('rows', [
+    np.array([3, 20]),
+    np.array([-1, 3]),
+    np.array([4, 4]),
+    np.array([0., 1.]),
+    np.array([[0, 1]]),
+    np.array(['a', 'b'], object)
+])
+def test_rows_that_came_with_the_data(tmp_path, rows):
+    """Those of the filter are rows of the table, or refused in one line."""
+    path = write_lines(tmp_path / 'a.jsonl', 20)
+    wanted = dict(filter_cfg=dict(min_size=20))
+    expected = infos(ImageTextDataset(path, **wanted))
+    file, = (tmp_path / FOLDER).glob('*.rows-*.npy')
+    np.save(file, rows)
+    with pytest.raises(ValueError, match='rows-.*npy: expected .*remove it'):
+        ImageTextDataset(path, **wanted)
+    file.unlink()
+    assert infos(ImageTextDataset(path, **wanted)) == expected
+
+
+def test_links_that_came_with_the_data(tmp_path, monkeypatch):
+    """Nothing is written where they lead to."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    data, other = tmp_path / 'data', tmp_path / 'other'
+    for folder in (data, other):
+        folder.mkdir()
+    path = write_lines(data / 'a.jsonl', 5)
+    (data / FOLDER).symlink_to(other)
+    assert len(infos(ImageTextDataset(path))) == 5
+    assert len(list((tmp_path / 'cache').rglob('*.captions.arrow'))) == 1
+    (data / FOLDER).unlink()
+    shutil.rmtree(tmp_path / 'cache')
+    assert len(ImageTextDataset(path)) == 5
+    # What is written beside the table before it is renamed.
+    table, = (data / FOLDER).glob('*.captions.arrow')
+    table.unlink()
+    (other / 'own').write_text('kept')
+    (data / FOLDER / f'.{table.name}.writing').symlink_to(other / 'own')
+    assert len(ImageTextDataset(path)) == 5
+    assert [p.name for p in other.iterdir()] == ['own']
+    assert (other / 'own').read_text() == 'kept'

@@ -10,9 +10,7 @@ def read_cvat(file: Path, root: Element, folder: Path) -> CocoEntries:
     """Read an export; polygons count as the boxes around them.
 
     Args:
-        file (Path): The XML.
         root (Element): What it holds, ``<annotations>``.
-        folder (Path): Of the images.
 
     Raises:
         ValueError: If something is missing, or it is an export of a video.

@@ -30,12 +30,8 @@ class CocoEntries:
         """Add an image.
 
         Args:
-            path (Path): Its file.
             size (tuple[int, int], optional): Width and height; not known if
                 one of them is 0.
-
-        Returns:
-            int: Its id.
         """
         # Of one elsewhere, the absolute path, which a join keeps.
         name = Path(os.path.relpath(path, self.folder))
@@ -55,8 +51,6 @@ class CocoEntries:
         """Add a box.
 
         Args:
-            image (int): The id of its image.
-            name (str): Its class.
             box (Sequence[float]): x, y, width, height in pixels.
             ignore (bool): Whether it is neither to be found nor a mistake.
         """
@@ -93,10 +87,6 @@ def extent(points: Sequence[Sequence[float]]) -> List[float]:
 
 def numbers(values: Sequence[str], where: str) -> List[float]:
     """Numbers that stand as text.
-
-    Args:
-        values (Sequence[str]): The texts.
-        where (str): File and place, for the error.
 
     Raises:
         ValueError: If one of them is none, or not finite.

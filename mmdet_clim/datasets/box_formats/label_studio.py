@@ -14,11 +14,7 @@ _UPLOADED = re.compile(r'^[0-9a-f]{8}-')
 
 
 def is_label_studio(content: Any) -> bool:
-    """Whether a JSON is an export of Label Studio.
-
-    Args:
-        content: What it holds.
-    """
+    """Whether a JSON is an export of Label Studio."""
     return isinstance(content, list) and bool(content) and all(
         isinstance(task, dict) and (isinstance(task.get(
             'data'), dict) or 'annotator' in task or 'annotation_id' in task)
@@ -31,11 +27,6 @@ def read_label_studio(file: Path, tasks: list, folder: Path) -> CocoEntries:
     Of several annotations of a task, the last one counts that was not
     cancelled; a task without one is left out, as nobody has looked at it.
     Rectangles that are turned and polygons count as the boxes around them.
-
-    Args:
-        file (Path): The JSON.
-        tasks (list): What it holds.
-        folder (Path): Of the images.
 
     Raises:
         ValueError: If a task names no image, or a region is none; the message

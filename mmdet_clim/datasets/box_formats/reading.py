@@ -2,10 +2,11 @@
 """Which layout a source of boxes has."""
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, List, Optional
 
 from ..coco_annotations import CocoChecker, check_coco, file_sizes
 from ..json_files import read_json
+from ..json_stream import JSONObject
 from .cvat import read_cvat
 from .entries import CocoEntries
 from .label_studio import is_label_studio, read_label_studio
@@ -26,7 +27,6 @@ class OwnBoxes:
 
     Args:
         content (dict): As a COCO JSON holds it.
-        images (Path): Folder of the images.
         file (Path, optional): The file, where it is a COCO JSON itself.
         notes (str): What was repaired and left out, in one line.
     """
@@ -68,7 +68,8 @@ def read_boxes(source: Path,
     files = [source]
     if source.is_dir():
         source, files = _file_of(source)
-    content = file = None
+    content: Any = None
+    file = None
     if source.suffix.lower() in YAML_SUFFIXES:
         entries = read_yolo(source, split)
         if images is not None:
@@ -81,7 +82,9 @@ def read_boxes(source: Path,
         else:
             entries = read_voc(files, folder)
     else:
-        content = read_json(source)
+        content = source
+        if JSONObject(source).kind == 'list':
+            content = read_json(source)
         if is_label_studio(content):
             entries, content = read_label_studio(source, content, folder), None
         else:

@@ -19,7 +19,6 @@ def read_voc(files: Iterable[Path], folder: Path) -> CocoEntries:
     ignored in training and evaluation, as crowds are.
 
     Args:
-        files (Iterable[Path]): The XML files.
         folder (Path): Of the images; an image is looked for in it, beside its
             XML and in ``JPEGImages`` beside the XML's folder.
 

@@ -12,9 +12,6 @@ from ..regular_files import read_regular
 def read_xml(path: Path) -> Element:
     """The root of an XML file.
 
-    Args:
-        path (Path): The file.
-
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If it is no XML, or declares entities.

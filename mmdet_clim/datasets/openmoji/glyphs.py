@@ -37,7 +37,6 @@ def render_glyph(glyph: Glyph, size: int) -> np.ndarray:
     """Draw a glyph and cut it to its visible part.
 
     Args:
-        glyph (Glyph): What to draw.
         size (int): Side of the full square drawing, in pixels.
 
     Returns:
@@ -62,7 +61,6 @@ def glyph_at(glyph: Glyph, length: float) -> np.ndarray:
     """The smallest cached rendering whose long side is at least ``length``.
 
     Args:
-        glyph (Glyph): What to draw.
         length (float): Wanted long side in pixels.
 
     Returns:

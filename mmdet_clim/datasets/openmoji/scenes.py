@@ -44,7 +44,6 @@ class SceneObject:
     """One drawn object.
 
     Args:
-        cls (SceneClass): Its class.
         glyph (Glyph): Its drawing.
         mask (np.ndarray): ``(H, W)`` bool, the visible pixels.
         full_area (int): Pixels of the whole drawing, also those that are
@@ -128,7 +127,6 @@ def draw_background(rng: np.random.Generator, height: int,
     """Draw a plain, graded, cloudy, striped or chequered background.
 
     Args:
-        rng (np.random.Generator): Source of all randomness.
         height (int): In pixels.
         width (int): In pixels.
 
@@ -233,8 +231,6 @@ def _transform(rng: np.random.Generator, glyph: Glyph,
     """Jitter, flip, rotate and scale a drawing.
 
     Args:
-        rng (np.random.Generator): Source of all randomness.
-        glyph (Glyph): What to draw.
         length (float): Long side before the rotation, in pixels.
     """
     drawing = _shift_colours(rng, glyph_at(glyph, length))
@@ -292,7 +288,6 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[SceneClass],
     """Draw one scene.
 
     Args:
-        rng (np.random.Generator): Source of all randomness.
         classes (Sequence[SceneClass]): Classes to draw from, each with a
             glyph.
         weights (np.ndarray): ``(C,)`` float, the chance of each class; the

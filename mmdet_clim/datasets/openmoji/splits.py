@@ -28,7 +28,6 @@ class Split:
     """One image folder.
 
     Args:
-        folder (str): Its name.
         number (int): Distinguishes its random numbers and its image ids.
         style (SceneStyle): How full and how large its scenes are.
         most_captions (int): A scene has from one to so many.
@@ -101,7 +100,6 @@ class DrawnSplit:
     """What the images of a split show.
 
     Args:
-        split (Split): Which one.
         images (list[dict]): COCO's image entries, with ``captions``.
         annotations (list[dict]): COCO's annotations, without ids.
     """
@@ -225,9 +223,7 @@ def draw_split(parameters: DatasetParameters,
     """Draw all images of a split.
 
     Args:
-        parameters (DatasetParameters): What to draw.
         folder (Path): The split's folder is made in it.
-        split (Split): Which one.
         count (int): How many images.
         pool (Executor | None): Processes to share the work; None draws in
             this one.

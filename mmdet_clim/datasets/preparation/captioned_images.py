@@ -84,7 +84,6 @@ class Part:
 
         Args:
             reason (str): In the plural: 'missing images'.
-            what (str): Which one.
         """
         self.dropped[reason] += 1
         self.example = self.example or f'{what}: {reason}'
@@ -124,7 +123,6 @@ def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
     """The images of a folder that are there.
 
     Args:
-        folder (Path): The folder.
         entries (Iterable[tuple[str, T]]): The name of each image below the
             folder, and anything that is known of it.
         part (Part): Counts the images that can not be read.
@@ -152,7 +150,6 @@ def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
     """The images of a webdataset shard.
 
     Args:
-        path (str): The shard.
         part (Part): Counts a shard that can not be read.
 
     Yields:
@@ -258,7 +255,6 @@ def write_captioned_images(path: Path, parts: Iterable[Part],
             better one for millions of images.
         parts (Iterable[Part]): The images; it is iterated more than once.
         classes (TagClasses, optional): The classes of the tags.
-        where (str): The source, for errors.
 
     Returns:
         dict: Counts of the file.
@@ -290,9 +286,6 @@ def write_captioned_images(path: Path, parts: Iterable[Part],
 
 def check_output(out: Path) -> None:
     """Raise if the file to write has a suffix that no dataset reads.
-
-    Args:
-        out (Path): The file.
 
     Raises:
         ValueError: Unless it is one of ``SUFFIXES``.

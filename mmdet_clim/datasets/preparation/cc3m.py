@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Conceptual Captions (CC3M): captions, sizes and LVIS tags."""
-import codecs
 import zlib
 from array import array
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import (
     Any,
     Callable,
     Dict,
+    Iterable,
     Iterator,
     List,
     Optional,
@@ -18,23 +18,20 @@ from typing import (
 
 from mmdet_clim.progress import progress, track
 
-from ..coco_annotations import CocoChecker
-from ..json_files import read_json
+from ..coco_annotations import read_categories
 from ..ov_lvis import class_name
-from ..regular_files import open_regular
 from .captioned_images import (
     Part,
     TagClasses,
     check_output,
     find_shards,
-    read_files,
     read_shard,
     shard_place,
 )
-from .coco_json import CocoFile
 from .job import file_stamp, images_stamp
 from .ov_lvis import check_frequencies, lvis_words
-from .parts import PART_SIZE, prepare_in_parts
+from .own_captions import Entry, EntryWorker
+from .parts import PART_SIZE, in_parts, prepare_in_parts
 
 #: What is noted of shards in the summary.
 NOT_THE_ROW = ('images with another caption or URL than the row of their key '
@@ -51,7 +48,6 @@ class Row:
 
     Args:
         number (int): From 0.
-        caption (str): Its text.
         url (str): Where the image was.
     """
 
@@ -62,9 +58,6 @@ class Row:
 
 class RowFile:
     """CC3M's TSV, ``caption<TAB>url`` a line, read from any row on.
-
-    Args:
-        path (Path): The file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -98,7 +91,6 @@ class RowFile:
 
         Args:
             first (int): Number of the first row.
-            count (int): How many.
 
         Raises:
             ValueError: If a line is not a caption, a tab and a URL in UTF-8.
@@ -189,57 +181,12 @@ def read_lvis_classes(path: Path) -> TagClasses:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file, expected LVIS '
                                 'annotations or category info')
-    with open_regular(path) as file:
-        is_list = file.read(64).lstrip(codecs.BOM_UTF8).lstrip()[:1] == b'['
-    if is_list:
-        checker = CocoChecker(str(path))
-        entries = [
-            checker.category(number, entry)
-            for number, entry in enumerate(read_json(path))
-        ]
-        categories = {entry['id']: entry for entry in entries}
-    else:
-        categories = CocoFile(path, ('categories', )).categories()
+    categories = read_categories(path)
     check_frequencies(categories, str(path))
     ids = sorted(categories)
     return TagClasses(
         tuple(class_name(categories[i]['name']) for i in ids), tuple(ids),
         tuple(lvis_words(categories[i], f'{path}: category {i}') for i in ids))
-
-
-def _sample(row: Row, file_name: str, classes: TagClasses) -> dict:
-    """A row as a sample, with its tags."""
-    return dict(
-        id=row.number,
-        file_name=file_name,
-        captions=[row.caption],
-        tags=classes.find([row.caption]))
-
-
-@dataclass(frozen=True)
-class FolderWorker:
-    """Finds the images of rows in a folder.
-
-    Args:
-        rows (RowFile): The captions.
-        classes (TagClasses): For the tags.
-        folder (Path): Of the images.
-        template (str): Of their names; see :func:`image_name`.
-    """
-
-    rows: RowFile
-    classes: TagClasses
-    folder: Path
-    template: str
-
-    def __call__(self, task: Tuple[int, int]) -> Part:
-        """The part of ``(first row, number of rows)``."""
-        part = Part()
-        named = ((image_name(self.template, row), row)
-                 for row in self.rows.rows(*task))
-        for name, row, image in read_files(self.folder, named, part):
-            part.add(image, _sample(row, name, self.classes))
-        return part
 
 
 @dataclass(frozen=True)
@@ -255,7 +202,6 @@ class ShardWorker:
 
     Args:
         rows (RowFile): The captions.
-        classes (TagClasses): For the tags.
     """
 
     rows: RowFile
@@ -373,15 +319,18 @@ def prepare_cc3m(tsv: Path,
     classes = read_lvis_classes(categories)
     rows = RowFile(tsv)
     worker: Callable[[Any], Part]
-    tasks: Sequence
     inputs = {str(p): file_stamp(p) for p in (tsv, categories)}
     if images is not None:
         check_template(file_name)
         if not Path(images).is_dir():
             raise FileNotFoundError(f'{images}: no such folder')
-        worker = FolderWorker(rows, classes, Path(images), file_name)
-        tasks = [(first, PART_SIZE)
-                 for first in range(0, rows.count, PART_SIZE)]
+        worker = EntryWorker(classes, Path(images))
+
+        def tasks() -> Iterable:
+            return in_parts((Entry(
+                image_name(file_name, row), (row.caption, ), id=row.number)
+                             for row in rows.rows(0, rows.count)), PART_SIZE)
+
         source = f'{tsv} and {images}'
         parameters = dict(images=str(images), file_name=file_name)
         names = (
@@ -390,15 +339,19 @@ def prepare_cc3m(tsv: Path,
             Path(images), track(names, 'images: check', rows.count))
     else:
         worker = ShardWorker(rows, classes)
-        tasks = [str(path) for path in find_shards(shards)]
-        inputs.update((path, file_stamp(Path(path))) for path in tasks)
+        paths = [str(path) for path in find_shards(shards)]
+        inputs.update((path, file_stamp(Path(path))) for path in paths)
+
+        def tasks() -> Iterable:
+            return paths
+
         source = f'{tsv} and {shards}'
         parameters = dict(shards=shards)
     return prepare_in_parts(
         'prepare_cc3m',
         out,
         source,
-        lambda: tasks,
+        tasks,
         worker,
         classes,
         inputs,

@@ -2,7 +2,7 @@
 """A small open-vocabulary split out of COCO's val2017."""
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, Iterable, List, Set, Tuple
+from typing import Dict, Iterable, List, Sequence, Set, Tuple
 
 import cv2
 
@@ -10,13 +10,12 @@ from mmdet_clim.files import atomic_path
 from mmdet_clim.progress import track
 from mmdet_clim.seeds import seed_sequence
 
-from ..coco_words import OTHER_PHRASES, coco_words
+from ..coco_annotations import CaptionChecker, CocoChecker, check_coco
 from ..image_files import read_image_file
-from ..tags import TagFinder
-from .coco_json import CocoFile, write_coco
+from .coco_json import write_coco
 from .counts import FileCounts
 from .job import Job, file_stamp, run_job
-from .ov_coco import ClassSplit, read_captions
+from .ov_coco import ClassSplit, captions_of_images, tagged_images
 
 #: What is read of COCO: its photographs, boxes and captions.
 COCO_IMAGES = 'val2017'
@@ -54,7 +53,6 @@ class Photographs:
         train, val (dict[int, dict]): Entries of the images.
         boxes (dict[int, list[dict]]): Annotations of both.
         captions (dict[int, list[str]]): At least of training photographs.
-        split (ClassSplit): The classes.
         dropped, noted (dict): What was dropped and repaired, with counts.
     """
 
@@ -74,9 +72,7 @@ def held_out(image_ids: Iterable[int], purpose: str, seed: int) -> Set[int]:
     Whether an image is does not depend on which others there are.
 
     Args:
-        image_ids (Iterable[int]): All of them.
         purpose (str): Draws of another purpose have nothing to do with these.
-        seed (int): Of the draw.
     """
     limit = EVALUATION_SHARE * 2**32
     return {
@@ -98,69 +94,86 @@ def read_photographs(source: Path, seed: int) -> Photographs:
         FileNotFoundError: If it is neither.
         ValueError: If a file of it is wrong.
     """
+    counts = FileCounts([], 'boxes')
     if (source / COCO_BOXES).is_file():
-        coco = CocoFile(source / COCO_BOXES,
-                        ('images', 'annotations', 'categories'))
-        found = _read([coco], source / COCO_CAPTIONS, source / COCO_IMAGES,
-                      ClassSplit.read(coco))
-        chosen = held_out(found.train, 'coco_small', seed)
-        return _move(found, chosen)
+        contents = _contents(source, [COCO_BOXES], counts)
+        found = _read(source, contents, COCO_BOXES, COCO_CAPTIONS, COCO_IMAGES,
+                      counts)
+        return _move(found, held_out(found.train, 'coco_small', seed))
     if (source / SPLIT_VAL).is_file():
-        keys = ('images', 'annotations', 'categories')
-        novel = CocoFile(source / SPLIT_NOVEL, keys)
-        val = CocoFile(source / SPLIT_VAL, keys)
-        files = [CocoFile(source / SPLIT_BASE, keys), novel, val]
-        both = sorted(set(files[0].image_ids()) & set(val.image_ids()))
+        contents = _contents(source, [SPLIT_BASE, SPLIT_NOVEL, SPLIT_VAL],
+                             counts)
+        base, val = ({image['id']
+                      for image in contents[name]['images']}
+                     for name in (SPLIT_BASE, SPLIT_VAL))
+        both = sorted(base & val)
         if both:
             raise ValueError(
                 f'{source}: {len(both)} images are for training and '
                 f'evaluation, in both {SPLIT_BASE} and {SPLIT_VAL}, such as '
                 f'id {both[0]}')
-        found = _read(files, source / SPLIT_CAPTIONS, source / SPLIT_IMAGES,
-                      ClassSplit.read(novel))
-        return _move(found, val.image_ids())
+        found = _read(source, contents, SPLIT_NOVEL, SPLIT_CAPTIONS,
+                      SPLIT_IMAGES, counts)
+        return _move(found, val)
     raise FileNotFoundError(
         f'{source}: expected COCO with {COCO_BOXES}, or photographs that are '
         f'split, with {SPLIT_VAL}; found neither')
 
 
-def _read(files: List[CocoFile], captions: Path, folder: Path,
-          split: ClassSplit) -> Photographs:
-    """All photographs of some files, as training ones."""
+def _contents(source: Path, names: Sequence[str],
+              counts: FileCounts) -> Dict[str, dict]:
+    """What files of boxes hold, checked, by name."""
+    found = {}
+    for name in names:
+        checker = CocoChecker(str(source / name))
+        found[name] = check_coco(source / name, checker)
+        counts.add_repairs(checker)
+    return found
+
+
+def _read(source: Path, contents: Dict[str, dict], classes: str, captions: str,
+          images: str, counts: FileCounts) -> Photographs:
+    """All photographs of some files, as training ones.
+
+    Args:
+        source (Path): The folder of all that is named.
+        contents (dict[str, dict]): Boxes, by the name of the file.
+        classes, captions, images (str): The file that has all categories,
+            that of the captions, and the folder of the photographs.
+        counts (FileCounts): Of what is dropped and repaired.
+    """
+    folder = source / images
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder; expected the '
                                 'photographs there')
-    images: Dict[int, dict] = {}
+    split = ClassSplit.of(
+        {c['id']: c
+         for c in contents[classes]['categories']}, source / classes)
+    entries: Dict[int, dict] = {}
     boxes: Dict[int, List[dict]] = {}
-    counts = FileCounts([], 'boxes')
-    for file in files:
-        images.update((image['id'], image) for image in file.images())
-        named = {c['id']: c['name'] for c in file.categories().values()}
-        for box in file.boxes():
-            if named[box['category_id']] != split.names.get(
-                    box['category_id']):
+    for name, content in contents.items():
+        entries.update((image['id'], image) for image in content['images'])
+        named = {c['id']: c['name'] for c in content['categories']}
+        for box in content['annotations']:
+            number = box['category_id']
+            if named[number] != split.names.get(number):
                 raise ValueError(
-                    f'{file.path}: category_id {box["category_id"]} is '
-                    f'{named[box["category_id"]]!r}, expected '
-                    f'{split.names.get(box["category_id"])!r} as in the '
-                    'other files')
-            if box['category_id'] in split.ids['all']:
+                    f'{source / name}: category_id {number} is '
+                    f'{named[number]!r}, expected '
+                    f'{split.names.get(number)!r} as in the other files')
+            if number in split.ids['all']:
                 boxes.setdefault(box['image_id'], []).append(box)
             else:
                 counts.dropped['boxes of other classes'] += 1
-        counts.dropped.update(file.dropped)
-        counts.noted.update({
-            f'{what}: repaired': n
-            for what, n in file.repaired.items()
-        })
-    coco = CocoFile(captions, ('images', 'annotations'))
-    unknown = sorted(set(coco.image_ids()) - set(images))
+    path = source / captions
+    texts = check_coco(path, CaptionChecker(str(path)))
+    unknown = sorted({image['id'] for image in texts['images']} - set(entries))
     if unknown:
         raise ValueError(
-            f'{captions}: {len(unknown)} of its images have no entry in '
-            f'{[str(file.path) for file in files]}, such as id {unknown[0]}')
-    texts = read_captions(coco, coco.image_ids(), counts)
-    return Photographs(folder, images, {}, boxes, texts, split,
+            f'{path}: {len(unknown)} of its images have no entry in '
+            f'{list(contents)}, such as id {unknown[0]}')
+    found = captions_of_images(texts['annotations'], path, counts)
+    return Photographs(folder, entries, {}, boxes, found, split,
                        dict(counts.dropped), dict(counts.noted))
 
 
@@ -184,10 +197,6 @@ def development(photographs: Photographs, seed: int) -> Photographs:
     """The training photographs alone, a part of them for evaluation.
 
     To choose settings on; the photographs for evaluation are left out.
-
-    Args:
-        photographs (Photographs): All of them.
-        seed (int): Of the draw.
     """
     chosen = held_out(photographs.train, 'coco_small development', seed)
     return _move(replace(photographs, val={}), chosen)
@@ -278,29 +287,11 @@ def _write_captions(photographs: Photographs, path: Path) -> Dict:
     """Write the captions of training photographs, with what they name."""
     split = photographs.split
     counts = FileCounts(split.class_names, 'tags')
-    words = {i: coco_words(split.names[i]) for i in split.ids['all']}
-    others = [n for i, n in split.names.items() if i not in split.ids['all']]
-    find_tags = TagFinder(words, (*OTHER_PHRASES, *others))
-    entries = []
-    for number, image in photographs.train.items():
-        texts = photographs.captions.get(number)
-        if texts is None:
-            counts.dropped['images without a caption'] += 1
-            continue
-        tags = find_tags(texts)
-        for tag in tags:
-            counts.add_class(split.names[tag])
-        entries.append(
-            dict(
-                id=number,
-                file_name=image['file_name'],
-                height=image['height'],
-                width=image['width'],
-                captions=texts,
-                pos_category_ids=tags))
+    entries = list(
+        tagged_images(photographs.train.values(), photographs.captions, split,
+                      counts))
     if not entries:
         raise ValueError('no training photograph has a caption')
-    counts.totals['images'] = len(entries)
     write_coco(path, dict(images=entries, categories=split.categories))
     return counts.as_dict()
 
@@ -328,7 +319,6 @@ def prepare_coco_small(source: Path,
             photographs that are split already, see :func:`read_photographs`.
         out (Path): Gets ``images`` (a link, where they are small already) and
             ``annotations``.
-        seed (int): Of the split.
         for_development (bool): Split the training photographs once more, to
             choose settings on; the photographs for evaluation are left out.
         overwrite (bool): Replace files of other origin.

@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Dict, List, Mapping, Sequence
 
+from ..coco_annotations import CocoChecker
+
 
 class FileCounts:
     """Counts of one file.
@@ -25,6 +27,14 @@ class FileCounts:
         """Count one box or tag of a class."""
         self.totals[self.per_class] += 1
         self.by_class[name] += 1
+
+    def add_repairs(self, checker: CocoChecker) -> None:
+        """Count what was repaired and dropped of a file."""
+        self.dropped.update(checker.dropped)
+        self.noted.update({
+            f'{what}: repaired': number
+            for what, number in checker.repaired.items()
+        })
 
     def as_dict(self) -> Dict:
         """Numbers for the summary's JSON."""

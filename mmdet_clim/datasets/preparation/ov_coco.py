@@ -3,16 +3,25 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Collection, Dict, FrozenSet, Iterator, List, Tuple
+from typing import (
+    Collection,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Tuple,
+)
 
 from mmdet_clim.progress import track
 
+from ..coco_annotations import CaptionChecker, read_categories
 from ..coco_words import OTHER_PHRASES, coco_words
-from ..json_checks import typed_value
 from ..ov_coco import OVCocoDataset
 from ..tags import TagFinder
 from ..text_files import whole_characters
-from .coco_json import CocoFile, check_reference, write_coco
+from .coco_json import CocoFile, write_coco
 from .counts import FileCounts
 from .job import Job, file_stamp, run_job
 
@@ -60,11 +69,12 @@ class ClassSplit:
         return [category['name'] for category in self.categories]
 
     @classmethod
-    def read(cls, coco: CocoFile) -> 'ClassSplit':
+    def of(cls, categories: Mapping[int, dict], path: Path) -> 'ClassSplit':
         """Find OV-COCO's classes in a file by their names.
 
         Args:
-            coco (CocoFile): The annotations.
+            categories (Mapping[int, dict]): Those of the file, by id.
+            path (Path): The file, for the error.
 
         Raises:
             ValueError: If a class is missing.
@@ -75,12 +85,11 @@ class ClassSplit:
         if split != dict(base=48, novel=17):
             raise ValueError('OVCocoDataset.METAINFO: expected 48 base and 17 '
                              f'novel classes, got {split}')
-        by_id = coco.categories()
-        found = {c['name']: number for number, c in by_id.items()}
+        found = {c['name']: number for number, c in categories.items()}
         missing = sorted(set(sum(wanted.values(), ())) - set(found))
         if missing:
             raise ValueError(
-                f"{coco.path}: key 'categories' lacks {len(missing)} of the "
+                f"{path}: key 'categories' lacks {len(missing)} of the "
                 f'65 classes of OV-COCO: {missing}; it has {sorted(found)}')
         ids = {
             group: frozenset(found[name] for name in names)
@@ -89,8 +98,8 @@ class ClassSplit:
         ids['all'] = ids['base'] | ids['novel']
         return cls({
             i: c['name']
-            for i, c in by_id.items()
-        }, [c for i, c in by_id.items() if i in ids['all']], ids)
+            for i, c in categories.items()
+        }, [c for i, c in categories.items() if i in ids['all']], ids)
 
 
 def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
@@ -101,7 +110,7 @@ def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
                         'boxes')
 
     def images() -> Iterator[dict]:
-        for image in coco.images():
+        for image in coco.entries('images'):
             if image['id'] in image_ids:
                 counts.totals['images'] += 1
                 yield image
@@ -110,7 +119,7 @@ def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
                                'classes'] += 1
 
     def annotations() -> Iterator[dict]:
-        for annotation in coco.boxes():
+        for annotation in coco.entries('annotations'):
             category = annotation['category_id']
             if category in kept_ids:
                 counts.add_class(split.names[category])
@@ -124,15 +133,11 @@ def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
     write_coco(
         out,
         dict(
-            coco.header(),
+            coco.header,
             images=images(),
             annotations=annotations(),
             categories=split.categories))
-    counts.dropped.update(coco.dropped)
-    counts.noted.update({
-        f'{what}: repaired': n
-        for what, n in coco.repaired.items()
-    })
+    counts.add_repairs(coco.checker)
     return counts.as_dict()
 
 
@@ -147,12 +152,12 @@ def prepare_train(source: Path, folder: Path) -> Dict:
     Returns:
         dict: Counts by file name.
     """
-    coco = CocoFile(source, ('images', 'annotations', 'categories'))
-    split = ClassSplit.read(coco)
-    image_ids = coco.image_ids()
+    coco = CocoFile(source, folder)
+    split = ClassSplit.of(coco.categories, source)
     return {
         TRAIN_BASE:
-        _write_boxes(coco, folder / TRAIN_BASE, split, 'base', image_ids)
+        _write_boxes(coco, folder / TRAIN_BASE, split, 'base',
+                     coco.checker.sizes)
     }
 
 
@@ -166,15 +171,15 @@ def prepare_val(source: Path, folder: Path) -> Dict:
     Returns:
         dict: Counts by file name.
     """
-    coco = CocoFile(source, ('images', 'annotations', 'categories'))
-    split = ClassSplit.read(coco)
-    image_ids = coco.image_ids()
+    coco = CocoFile(source, folder)
+    split = ClassSplit.of(coco.categories, source)
     holding = {
         annotation['image_id']
-        for annotation in coco.boxes()
+        for annotation in coco.entries('annotations')
         if annotation['category_id'] in split.ids['all']
     }
-    images_of = dict(all_images=image_ids, detic=holding)
+    images_of: Dict[str, Collection[int]] = dict(
+        all_images=coco.checker.sizes, detic=holding)
     counts = {}
     for protocol in PROTOCOLS:
         for group in GROUPS:
@@ -184,26 +189,66 @@ def prepare_val(source: Path, folder: Path) -> Dict:
     return counts
 
 
-def read_captions(coco: CocoFile, image_ids: Collection[int],
-                  counts: FileCounts) -> Dict[int, List[str]]:
-    """The captions of each image; they are all that is held in memory."""
+def captions_of_images(annotations: Iterable[dict], path: Path,
+                       counts: FileCounts) -> Dict[int, List[str]]:
+    """The captions of each image by its id.
+
+    Args:
+        annotations (Iterable[dict]): Those of a file, checked.
+        path (Path): The file, for the error.
+        counts (FileCounts): Counts what is repaired and left out.
+
+    Raises:
+        ValueError: If there is no caption.
+    """
     captions: Dict[int, List[str]] = {}
-    for number, entry in enumerate(coco.entries('annotations')):
-        where = f'{coco.path}: annotations[{number}]'
-        image_id = check_reference(entry, 'image_id', image_ids, 'images',
-                                   where)
-        text = typed_value(entry, 'caption', str, where)
-        caption = whole_characters(text).strip()
-        if caption != text.strip():
+    for entry in annotations:
+        caption = whole_characters(entry['caption']).strip()
+        if caption != entry['caption'].strip():
             counts.noted['captions with a broken character: repaired'] += 1
         if caption:
-            captions.setdefault(image_id, []).append(caption)
+            captions.setdefault(entry['image_id'], []).append(caption)
         else:
             counts.dropped['empty captions'] += 1
     if not captions:
-        raise ValueError(f'{coco.path}: expected at least one caption, got '
-                         'none that is not empty')
+        raise ValueError(f'{path}: expected at least one caption, got none '
+                         'that is not empty')
     return captions
+
+
+def tagged_images(images: Iterable[dict], captions: Mapping[int, List[str]],
+                  split: ClassSplit, counts: FileCounts) -> Iterator[dict]:
+    """Entries of captioned images with the classes that they name, counted.
+
+    Args:
+        images (Iterable[dict]): Those of a COCO file.
+        captions (Mapping[int, list[str]]): By the id of the image.
+        split (ClassSplit): The classes. The phrases of those that are not
+            OV-COCO's are no tags, but keep 'hot dog' from naming a dog.
+        counts (FileCounts): Of tags.
+    """
+    others = [n for i, n in split.names.items() if i not in split.ids['all']]
+    words = {i: coco_words(split.names[i]) for i in split.ids['all']}
+    find_tags = TagFinder(words, (*OTHER_PHRASES, *others))
+    for image in images:
+        texts = captions.get(image['id'])
+        if texts is None:
+            counts.dropped['images without a caption'] += 1
+            continue
+        tags = find_tags(texts)
+        counts.totals['images'] += 1
+        counts.totals['captions'] += len(texts)
+        for tag in tags:
+            counts.add_class(split.names[tag])
+        if not tags:
+            counts.totals['images without a tag'] += 1
+        yield dict(
+            id=image['id'],
+            file_name=image['file_name'],
+            height=image['height'],
+            width=image['width'],
+            captions=texts,
+            pos_category_ids=tags)
 
 
 def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
@@ -211,47 +256,20 @@ def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
 
     Args:
         source (Path): ``captions_train2017.json``.
-        classes (Path): ``instances_train2017.json``, for its categories. The
-            phrases of those that are not OV-COCO's are no tags, but keep
-            'hot dog' from naming a dog.
+        classes (Path): ``instances_train2017.json``, for its categories.
         folder (Path): Where ``captions_train2017_tags.json`` goes.
 
     Returns:
         dict: Counts by file name.
     """
-    split = ClassSplit.read(CocoFile(classes, ('categories', )))
-    coco = CocoFile(source, ('images', 'annotations'))
+    split = ClassSplit.of(read_categories(classes), classes)
+    coco = CocoFile(source, folder, CaptionChecker(str(source)))
     counts = FileCounts(split.class_names, 'tags')
     counts.totals['captions'] = 0
-    captions = read_captions(coco, coco.image_ids(), counts)
-    others = [n for i, n in split.names.items() if i not in split.ids['all']]
-    words = {i: coco_words(split.names[i]) for i in split.ids['all']}
-    find_tags = TagFinder(words, (*OTHER_PHRASES, *others))
-
-    def images() -> Iterator[dict]:
-        for image in coco.images():
-            texts = captions.get(image['id'])
-            if texts is None:
-                counts.dropped['images without a caption'] += 1
-                continue
-            tags = find_tags(texts)
-            counts.totals['images'] += 1
-            counts.totals['captions'] += len(texts)
-            for tag in tags:
-                counts.add_class(split.names[tag])
-            if not tags:
-                counts.totals['images without a tag'] += 1
-            yield dict(
-                id=image['id'],
-                file_name=image['file_name'],
-                height=image['height'],
-                width=image['width'],
-                captions=texts,
-                pos_category_ids=tags)
-
-    write_coco(
-        folder / CAPTIONS_TAGS,
-        dict(coco.header(), images=images(), categories=split.categories))
+    captions = captions_of_images(coco.entries('annotations'), source, counts)
+    images = tagged_images(coco.entries('images'), captions, split, counts)
+    write_coco(folder / CAPTIONS_TAGS,
+               dict(coco.header, images=images, categories=split.categories))
     return {CAPTIONS_TAGS: counts.as_dict()}
 
 

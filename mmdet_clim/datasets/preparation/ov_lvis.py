@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Tuple
 
+from ..coco_annotations import CocoChecker
 from ..json_checks import typed_list, typed_value
 from ..ov_lvis import (
     FREQUENCIES,
@@ -78,7 +79,7 @@ def _category_info(coco: CocoFile, categories: Mapping[int,
     # Pairs in one integer: a million of them take a quarter of the memory.
     pairs = set()
     order = {category: number for number, category in enumerate(categories)}
-    for annotation in coco.boxes():
+    for annotation in coco.entries('annotations'):
         boxes[annotation['category_id']] += 1
         pairs.add(annotation['image_id'] * len(order) +
                   order[annotation['category_id']])
@@ -95,7 +96,7 @@ def _category_info(coco: CocoFile, categories: Mapping[int,
 
 def _prepare_categories(coco: CocoFile, folder: Path, stem: str) -> Dict:
     """Check the file and write what is known of its categories."""
-    categories = coco.categories()
+    categories = coco.categories
     check_frequencies(categories, str(coco.path))
     info = _category_info(coco, categories)
     write_json(folder / CATEGORY_INFO.format(stem), info)
@@ -117,19 +118,19 @@ def _prepare_categories(coco: CocoFile, folder: Path, stem: str) -> Dict:
 
 def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
     """Write the annotations without those of rare classes."""
-    categories = coco.categories()
+    categories = coco.categories
     names = {number: class_name(c['name']) for number, c in categories.items()}
     rare = {i for i, c in categories.items() if c['frequency'] == 'r'}
     counts = FileCounts([n for i, n in names.items() if i not in rare],
                         'boxes')
 
     def images() -> Iterator[dict]:
-        for image in coco.images():
+        for image in coco.entries('images'):
             counts.totals['images'] += 1
             yield image
 
     def annotations() -> Iterator[dict]:
-        for annotation in coco.boxes():
+        for annotation in coco.entries('annotations'):
             category = annotation['category_id']
             if category in rare:
                 counts.dropped['boxes of rare classes'] += 1
@@ -141,15 +142,11 @@ def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
     write_coco(
         folder / name,
         dict(
-            coco.header(),
+            coco.header,
             images=images(),
             annotations=annotations(),
             categories=list(categories.values())))
-    counts.dropped.update(coco.dropped)
-    counts.noted.update({
-        f'{what}: repaired': n
-        for what, n in coco.repaired.items()
-    })
+    counts.add_repairs(coco.checker)
     return {name: counts.as_dict()}
 
 
@@ -192,8 +189,7 @@ def prepare_ov_lvis(train: Path,
         parameters={})
 
     def make(folder: Path) -> Dict:
-        coco = CocoFile(
-            train, ('images', 'annotations', 'categories'), lvis=True)
+        coco = CocoFile(train, folder, CocoChecker(str(train), lvis=True))
         facts = do_once(folder, 'categories',
                         lambda: _prepare_categories(coco, folder, stem))
         files = do_once(folder, 'boxes',

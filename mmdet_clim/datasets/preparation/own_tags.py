@@ -42,7 +42,6 @@ def tagged_images(source: Union[str, Path], images: Path,
             names, of which one is the image; another one has its tags
             (separated by ``;``, ``|`` or ``,``; an image may have several
             rows), or each of the others is a class, with 1 or 0.
-        images (Path): Folder of the images.
         names (Sequence[str]): The vocabulary. A tag that is spelled like one
             but for capitals, ``_`` and ``-`` is that one.
 

@@ -65,12 +65,6 @@ class LoadImageText(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load the image.
 
-        Args:
-            results (dict): A sample with ``img_path``.
-
-        Returns:
-            dict: The sample with ``img``, ``img_shape`` and ``ori_shape``.
-
         Raises:
             UnreadableImageError: If the image cannot be read.
         """

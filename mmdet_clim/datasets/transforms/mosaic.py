@@ -310,9 +310,6 @@ class MosaicCLIM(BaseTransform):
     def get_indexes(self, dataset) -> List[int]:
         """Draw partners for mmdet's ``MultiImageMixDataset``.
 
-        Args:
-            dataset (Sized): The data set to draw from.
-
         Returns:
             list[int]: One index less than the tiles of a random grid;
             none for a sample that stays alone.
@@ -324,12 +321,6 @@ class MosaicCLIM(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Make a mosaic.
-
-        Args:
-            results (dict): A captioned image, see *Required Keys*.
-
-        Returns:
-            dict: The mosaic, see *Returned Keys*.
 
         Raises:
             KeyError: If a required key is missing.

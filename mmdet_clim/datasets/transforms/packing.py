@@ -62,12 +62,6 @@ class PackRegionTextInputs(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Pack one sample.
 
-        Args:
-            results (dict): A mosaic or a plain captioned image.
-
-        Returns:
-            dict: ``inputs`` and ``data_samples``.
-
         Raises:
             ValueError: If boxes, captions, tags, ids and the grid do not
                 count the same tiles.

@@ -47,14 +47,7 @@ class LoadPanopticRegions(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Load the regions of one image.
-
-        Args:
-            results (dict): A sample of ``CocoPanopticRegionDataset``.
-
-        Returns:
-            dict: The sample with its regions.
-        """
+        """Load the regions of one image."""
         colours, _ = read_image(
             dict(img_path=results['seg_map_path']),
             backend_args=self.backend_args)
@@ -126,14 +119,7 @@ class FilterRegionsByArea(BaseTransform):
         self.max_regions = max_regions
 
     def transform(self, results: dict) -> dict:
-        """Filter the regions of one image.
-
-        Args:
-            results (dict): A sample with regions.
-
-        Returns:
-            dict: The sample with those that are kept, which may be none.
-        """
+        """Filter the regions of one image."""
         areas = results['gt_bboxes'].areas.numpy()
         kept = ((areas >= self.min_area) & (areas <= self.max_area)).nonzero()
         index = kept[0][:self.max_regions]

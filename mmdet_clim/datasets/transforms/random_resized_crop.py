@@ -70,14 +70,7 @@ class RandomResizedCrop(BaseTransform):
         return Torchvision.get_params(image, self.scale, self.ratio)
 
     def transform(self, results: dict) -> dict:
-        """Crop one image.
-
-        Args:
-            results (dict): A sample with ``img``.
-
-        Returns:
-            dict: The sample with the crop.
-        """
+        """Crop one image."""
         if len(results.get('gt_bboxes', ())):
             raise ValueError("RandomResizedCrop: 'gt_bboxes' would not be "
                              f"cropped along, got {len(results['gt_bboxes'])}")

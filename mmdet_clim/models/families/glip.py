@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
+import torch
 from mmdet.models.detectors import GLIP
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
@@ -48,6 +49,16 @@ class GLIPFamily(TextConditionedFamily):
         """See the base class."""
         return detector.bbox_head.predict(
             levels, texts, samples, rescale=False)
+
+    def token_logits(self,
+                     detector: GLIP,
+                     levels: Sequence[Tensor],
+                     texts: Dict[str, Tensor],
+                     samples: SampleList,
+                     places: None = None) -> Tuple[List[Tensor], None]:
+        """See the base class; the places are all anchors."""
+        of_levels, *_ = detector.bbox_head(levels, texts)
+        return [torch.cat(of_levels, 1)], None
 
     def losses_of_texts(self, detector: GLIP, levels: Sequence[Tensor],
                         texts: Dict[str, Tensor], samples: SampleList,

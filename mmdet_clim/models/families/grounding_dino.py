@@ -1,11 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmdet.models.detectors import GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .queries import Queries, beginning_at
 from .text_conditioned import TextConditionedFamily
 from .text_loss import text_loss
 
@@ -55,6 +56,24 @@ class GroundingDINOFamily(TextConditionedFamily):
             **detector.forward_transformer(levels, texts, samples),
             rescale=False,
             batch_data_samples=samples)
+
+    def token_logits(
+            self,
+            detector: GroundingDINO,
+            levels: Sequence[Tensor],
+            texts: Dict[str, Tensor],
+            samples: SampleList,
+            places: Optional[Queries] = None) -> Tuple[List[Tensor], Queries]:
+        """See the base class.
+
+        The places are queries; there are logits of where the encoder chose
+        them, and of what the decoder's last layer made of them.
+        """
+        with beginning_at(detector, places) as chosen:
+            outputs = detector.forward_transformer(levels, texts, samples)
+            scores, _ = detector.bbox_head(**outputs)
+        encoded, began = chosen
+        return [began.of(encoded), scores[-1]], began
 
     def losses_of_texts(self, detector: GroundingDINO,
                         levels: Sequence[Tensor], texts: Dict[str, Tensor],

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from abc import abstractmethod
-from typing import Dict, List, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from mmcv.transforms import Pad
 from mmdet.models.detectors import GLIP, GroundingDINO
@@ -156,6 +156,28 @@ class TextConditionedFamily(DetectorFamily):
                          levels: Sequence[Tensor], texts: Dict[str, Tensor],
                          samples: SampleList) -> List[InstanceData]:
         """The boxes, with encoded texts and ``token_positive_map``."""
+
+    @abstractmethod
+    def token_logits(self,
+                     detector: GroundingDetector,
+                     levels: Sequence[Tensor],
+                     texts: Dict[str, Tensor],
+                     samples: SampleList,
+                     places: Any = None) -> Tuple[List[Tensor], Any]:
+        """What a detector says of the tokens of texts, and in which places.
+
+        Args:
+            detector (GLIP or GroundingDINO): In evaluation mode.
+            levels (Sequence[Tensor]): The neck's maps (N, C, H, W).
+            texts (dict): What :meth:`encode` gave.
+            samples (list[DetDataSample]): N samples.
+            places (optional): What this gave of another detector, to look
+                where that one did.
+
+        Returns:
+            tuple: Logits (N, P, T) of one or more layers, the last one that by
+            which boxes are scored; and the places.
+        """
 
     def losses(self,
                detector: GroundingDetector,

@@ -36,6 +36,7 @@ class _Pairs(NamedTuple):
     chunk_size: int
     gather: bool
     with_gradient: bool
+    silent: Optional[Tensor] = None  # (R, T) bool, for 'bce': not compared
 
 
 class _PairLoss(Function):
@@ -130,6 +131,8 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
         weights = torch.where(targets, positive.to(logits),
                               (pairs.negative_weight /
                                pairs.row_divisor).to(logits))
+        if pairs.silent is not None:
+            weights = weights.masked_fill(pairs.silent[rows], 0)
         value += F.softplus(logits).mul_(weights.abs()).sum()
         if pairs.with_gradient:
             grads.add(rows, logits.sigmoid_().mul_(weights))
@@ -345,6 +348,19 @@ class CLIMRegionLoss(nn.Module):
         return min(self.log_temperature.detach().exp().item(),
                    MAX_LEARNED_TEMPERATURE)
 
+    def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
+        """What the loss compares: (R, D) and (T, D) of any norm to (R, T).
+
+        In float32, also under autocast; float64 stays float64.
+        """
+        with torch.autocast(regions.device.type, enabled=False):
+            dtype = torch.promote_types(
+                torch.promote_types(regions.dtype, texts.dtype), torch.float32)
+            regions = _unit_rows(regions.to(dtype))
+            cosine = regions @ _unit_rows(texts.to(dtype)).t()
+            logits = self._temperature_tensor(cosine) * cosine
+            return logits if self.bias is None else logits + self.bias
+
     def extra_repr(self) -> str:
         return (f'kind={self.kind}, temperature={self.temperature:.4g}, '
                 f'gather={self.gather}, chunk_size={self.chunk_size}, '
@@ -356,7 +372,8 @@ class CLIMRegionLoss(nn.Module):
                 targets: Tensor,
                 avg_factor: Optional[Union[float, Tensor]] = None,
                 mean_over_all: bool = False,
-                negative_share: float = 1.0) -> Tensor:
+                negative_share: float = 1.0,
+                silent: Optional[Tensor] = None) -> Tensor:
         """Compute the loss.
 
         Args:
@@ -373,6 +390,8 @@ class CLIMRegionLoss(nn.Module):
                 without a positive counts in the mean, with a loss of 0.
             negative_share (float): A further factor on the negatives, not for
                 'infonce', where a text more weighs less than the one before.
+            silent (Tensor, optional): (R, T) bool, the pairs that are neither
+                positive nor negative. Not for 'infonce' nor with ``gather``.
 
         Returns:
             Tensor: Scalar. Zero, connected to the inputs and to the learned
@@ -383,6 +402,7 @@ class CLIMRegionLoss(nn.Module):
             TypeError: If the dtype of an argument is wrong.
         """
         self._check_inputs(regions, texts, targets, avg_factor)
+        self._check_silent(targets, silent)
         with torch.autocast(regions.device.type, enabled=False):
             dtype = torch.promote_types(regions.dtype, texts.dtype)
             if dtype != torch.float64:
@@ -413,7 +433,7 @@ class CLIMRegionLoss(nn.Module):
                            self.negative_weight * negative_share, divisor,
                            mean_over_all, self.chunk_size
                            or max(len(regions), 1), self.gather,
-                           torch.is_grad_enabled())
+                           torch.is_grad_enabled(), silent)
             value = _PairLoss.apply(
                 _unit_rows(regions), _unit_rows(texts), temperature, bias,
                 pairs)
@@ -486,3 +506,15 @@ class CLIMRegionLoss(nn.Module):
                              f'got {tuple(targets.shape)}')
         if isinstance(avg_factor, (int, float)) and not avg_factor > 0:
             raise ValueError(f'avg_factor must be positive, got {avg_factor}')
+
+    def _check_silent(self, targets: Tensor, silent: Optional[Tensor]) -> None:
+        if silent is None:
+            return
+        if self.kind == 'infonce' or self.gather:
+            raise ValueError("silent: expected None with kind='infonce' or "
+                             f'gather, got kind={self.kind!r} and '
+                             f'gather={self.gather}')
+        if silent.dtype != torch.bool or silent.shape != targets.shape:
+            raise ValueError('silent: expected bool like targets, '
+                             f'{tuple(targets.shape)}, got {silent.dtype} '
+                             f'{tuple(silent.shape)}')

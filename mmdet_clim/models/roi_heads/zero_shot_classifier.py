@@ -135,6 +135,22 @@ class ZeroShotClassifier(BaseModule):
                 return logits
             return logits + self.logit_bias
 
+    def text_log_odds(self, vectors: Tensor, texts: Tensor) -> Tensor:
+        """How sure it is of some texts, whatever its vocabulary.
+
+        Args:
+            vectors (Tensor): Shape (N, D), in the space of texts, any norm.
+            texts (Tensor): Unit vectors (T, D).
+
+        Returns:
+            Tensor: Shape (N, T), float32: the logits of probabilities.
+        """
+        with torch.autocast(vectors.device.type, enabled=False):
+            logits = self.temperature * F.normalize(
+                vectors.float(), dim=1) @ texts.t()
+            return logits if self.logit_bias is None else \
+                logits + self.logit_bias
+
     def forward(self, features: Tensor) -> Tensor:
         """Region features (N, in_features) to logits (N, C), float32."""
         return self.score(self.embed(features))

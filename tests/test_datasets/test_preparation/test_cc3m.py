@@ -13,6 +13,7 @@ from mmdet_clim.datasets.preparation.cc3m import (
     image_name,
     prepare_cc3m,
 )
+from mmdet_clim.datasets.preparation.own_captions import EntryWorker
 
 CAPTIONS = ('a spray can', 'bats at night', 'nothing of that', 'clubs', ' ',
             'an aerosol can', 'a bat')
@@ -122,25 +123,25 @@ def test_killed_and_resumed_is_as_undisturbed(tsv, images, lvis_file, tmp_path,
         (tmp_path / name).mkdir()
     prepare_cc3m(tsv, tmp_path / 'undisturbed' / 'a.jsonl', lvis_file, images)
     out = tmp_path / 'out' / 'a.jsonl'
-    call = cc3m.FolderWorker.__call__
+    call = EntryWorker.__call__
     done = []
 
     def call_or_die(self, task):
         if len(done) == 2:
             raise killed
-        done.append(task)
+        done.append([entry.id for entry in task])
         return call(self, task)
 
-    monkeypatch.setattr(cc3m.FolderWorker, '__call__', call_or_die)
+    monkeypatch.setattr(EntryWorker, '__call__', call_or_die)
     with pytest.raises(killed):
         prepare_cc3m(tsv, out, lvis_file, images)
-    assert done == [(0, 2), (2, 2)] and not files_of(out.parent)
+    assert done == [[0, 1], [2, 3]] and not files_of(out.parent)
     again = []
     monkeypatch.setattr(
-        cc3m.FolderWorker, '__call__', lambda self, task:
-        (again.append(task), call(self, task))[1])
+        EntryWorker, '__call__', lambda self, task:
+        (again.append([e.id for e in task]), call(self, task))[1])
     prepare_cc3m(tsv, out, lvis_file, images)
-    assert again == [(4, 2), (6, 2)]
+    assert again == [[4, 5], [6]]
     assert files_of(out.parent) == files_of(tmp_path / 'undisturbed')
     # two processes give the same file
     (tmp_path / 'two').mkdir()

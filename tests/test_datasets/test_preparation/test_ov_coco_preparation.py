@@ -163,7 +163,7 @@ def test_killed_and_resumed_is_as_undisturbed(after, coco_folder, tmp_path,
 @pytest.mark.parametrize('name, edit, error, message', [
     (TRAIN, lambda c: c.pop('images'), ValueError, "'images' is missing"),
     (TRAIN, lambda c: c.update(images={}), ValueError,
-     "'images' is a dict, expected a list"),
+     "'images' is dict, expected a list"),
     (TRAIN, lambda c: c['images'].clear(), ValueError, "'images' is empty"),
     (TRAIN, lambda c: c['images'][1].update(id=7), ValueError,
      r"images\[1\]: key 'id' is 7, expected one that no other"),

@@ -283,7 +283,7 @@ def test_json(folder, tmp_path):
      r"key 'images' is NoneType, expected a list; .*\"annotations\": \["),
     ('{"images": [3]}', ValueError, r'images\[0\] is 3, expected an object'),
     ('{"images": [], "annotations": [3]}', ValueError,
-     "key 'annotations' holds 3, expected a list of dict"),
+     r'annotations\[0\] is 3, expected an object'),
     ('{"images": [{"id": 1}]}', ValueError,
      r"images\[0\]: key 'file_name' is missing"),
     ('{"images": [{"id": 1, "file_name": "b.jpg"}]}', ValueError,

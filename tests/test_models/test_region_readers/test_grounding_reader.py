@@ -18,7 +18,7 @@ from torch import distributed
 import mmdet_clim  # noqa: F401
 from mmdet_clim.models import connected_zero
 from mmdet_clim.models.families import family_of
-from mmdet_clim.models.objectives import GroundingObjective
+from mmdet_clim.models.objectives import GroundingObjective, OldWordsObjective
 from mmdet_clim.models.objectives.grounding import grounding_samples
 from mmdet_clim.models.region_readers import GroundingReader
 from mmdet_clim.models.unset_weights import (
@@ -367,6 +367,30 @@ def test_a_rank_whose_mosaics_have_no_tags(build, make, path, changes,
     batches = [make['collate'](mosaic) for mosaic in mosaics]
     found = gradients_of_two(tmp_path, dict(one=model), dict(one=batches))
     assert sum(bool(grad.any()) for grad in found['one']) > 10
+
+
+def test_old_words_on_two_ranks(build, make, small_bert, tmp_path):
+    """Both keep them, and learn the same."""
+    model = build(MM_48_17, objectives=dict(names=MATCHED_BY_TEXT)).train()
+    for name in set(model.objectives) - {'names'}:
+        del model.objectives[name]
+    file = tmp_path / 'original.pth'
+    torch.save(dict(state_dict=model.detector.state_dict()), file)
+    model.objectives['old'] = OldWordsObjective(
+        shrink(Config.fromfile(CONFIGS / MM_48_17).model, small_bert),
+        str(file), CLASSES[:2])
+    model.branches['mosaic'] = ['names', 'old']
+    with torch.no_grad():
+        model.detector.text_feat_map.weight.mul_(-1)
+    batches = [make['collate'](make['mosaic'](seed)) for seed in range(2)]
+    grads = []
+    for weight in (1., 0.):
+        model.objectives['old'].loss_weight = weight
+        (tmp_path / str(weight)).mkdir()
+        grads.append(
+            gradients_of_two(tmp_path / str(weight), dict(one=model),
+                             dict(one=batches))['one'])
+    assert any((a - b).abs().max() > 1e-4 for a, b in zip(*grads))
 
 
 def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,

@@ -51,6 +51,8 @@ class BagOfRegionsObjective(BaseRegionObjective):
         ValueError: If an argument is out of its range.
     """
 
+    takes_words = True
+
     def __init__(self,
                  loss: dict,
                  bags: dict,

@@ -67,6 +67,8 @@ class BagDistillationObjective(BaseRegionObjective):
 
     needs_texts = False
 
+    takes_words = True
+
     def __init__(self,
                  loss: dict,
                  image_encoder: dict,
