@@ -43,8 +43,17 @@ ifeq ($(strip $(VENV)),)
 ENV_PYTHON := $(PYTHON)
 READY :=
 else
+# make takes a space for the end of a file's name.
+ifneq ($(words $(VENV)) $(words $(abspath $(VENV))),1 1)
+$(error $(if $(filter 1,$(words $(VENV))),$(abspath $(VENV)),$(VENV)): expected a path without spaces; give one, \
+	as VENV=/path/of/the/environment)
+endif
 ENV_PYTHON := $(abspath $(VENV))/bin/python
 STAMPS := $(abspath $(VENV))/.steps
+ifneq ($(shell [ -e $(STAMPS)/venv -a ! -x $(ENV_PYTHON) ] && echo gone),)
+$(error $(ENV_PYTHON): expected a Python, which was removed or moved; remove \
+	$(VENV), and the same command makes it again)
+endif
 BUILD := $(abspath $(VENV))/.build
 WITH_TORCH := $(STAMPS)/torch-$(TORCH)
 READY := $(STAMPS)/package
@@ -154,8 +163,9 @@ define done
 endef
 
 $(STAMPS)/venv:
-	@if [ -z '$(PYTHON)' ]; then \
-		echo 'CPython 3.10-3.12 is needed: make ... PYTHON=/path/to/python'; \
+	@if ! '$(PYTHON)' -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \
+		2>/dev/null; then \
+		echo 'PYTHON=$(PYTHON): expected CPython 3.10-3.12; give its path'; \
 		exit 1; fi
 	@if [ -x $(ENV_PYTHON) ]; then \
 		$(ENV_PYTHON) tools/misc/check_own_environment.py $(PYTHON); fi

@@ -5,8 +5,9 @@ A detector of OpenMoji's 48 base classes learns the 17 novel ones from captions
 alone, by ``tools/finetune.py``, as it comes (``tuned``) and with the means to
 keep old words. Of each, weights between the original's and the trained ones
 are evaluated on scenes drawn with another seed (``--choice``); with seed 0,
-alpha is chosen there: the best AP50 of new words among those whose AP50
-of old words falls by at most ``--most-lost``. The validation set is evaluated
+alpha is chosen there as ``--blend auto`` does: the best AP50 of new words
+among those whose AP50 of old words falls by at most ``--most-lost``, with 95 %
+confidence. The validation set is evaluated
 at 0, alpha and 1 only. Old words are the 48, new ones the 17, in one
 vocabulary of 65.
 
@@ -15,12 +16,22 @@ vocabulary of 65.
     python benchmarks/forgetting.py --data data/openmoji_coco \
         --choice data/choice --out work_dirs/forgetting
 
+Without ``--checkpoint`` the detector of ``--config`` is first trained on the
+boxes of the 48, with seed 0 and ``--base-iterations``. For the small
+MM-Grounding-DINO, which no checkpoint is shipped of:
+
+    python benchmarks/forgetting.py --data data/openmoji_coco \
+        --choice data/choice --out work_dirs/forgetting_mmgd \
+        --config configs/openmoji/mm-grounding-dino_r18_160_base.py \
+        --means tuned distil replay --lr 1e-4
+
 With ``--only-choice`` the validation set is left alone: settings are compared
 by the curve of seed 0. A run that was stopped goes on; seeds may be given to
 several processes.
 """
 import argparse
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -39,14 +50,11 @@ from mmdet_clim.engine.finetune_run import (
     Finetuning,
 )
 from mmdet_clim.engine.finetuning import OwnData
-from mmdet_clim.engine.weight_interpolation import (
-    ALPHAS,
-    choose_point,
-    interpolate,
-)
+from mmdet_clim.engine.training_runs import finish_training, resolve_run
+from mmdet_clim.engine.weight_interpolation import ALPHAS, choose_point
 
 CONFIGS = Path(__file__).parents[1] / 'configs/openmoji'
-MEANS = dict(tuned={}, distil=dict(distil=1.0), replay=dict(replay=0.5))
+MEANS = ('tuned', 'distil', 'replay')
 CAPTIONS = 'annotations/captions_captioned2017_tags.json'
 BOXES = 'annotations/instances_val2017.json'
 
@@ -66,7 +74,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint',
         type=Path,
-        default=CONFIGS / 'faster-rcnn_r18-c4_256_base.pth')
+        help='of the detector (default: the one beside the config; where '
+        'there is none, it is trained)')
+    parser.add_argument(
+        '--base-iterations',
+        type=int,
+        help='of the training of a detector without a checkpoint (default: '
+        'those of its config)')
     parser.add_argument('--means', nargs='+', choices=MEANS, default=['tuned'])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--iterations', type=int, default=200)
@@ -77,6 +91,11 @@ def parse_args() -> argparse.Namespace:
         help='captioned samples of a step; replay sees half as many boxed '
         'ones besides (default: %(default)s)')
     parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument(
+        '--distil',
+        type=float,
+        default=1.0,
+        help='weight of distillation (default: %(default)s)')
     parser.add_argument('--freeze', nargs='+', default=())
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     parser.add_argument('--only-choice', action='store_true')
@@ -102,6 +121,34 @@ def first_images(boxes: Path, count: int, out: Path) -> Path:
     return out
 
 
+def described(point: dict) -> str:
+    """A point of a curve, in percent."""
+    return (f'alpha {point["alpha"]:.2f}: old {100 * point["old_ap50"]:.1f} '
+            f'(at most {100 * point["lost_at_most"]:.1f} lost) '
+            f'new {100 * point["new_ap50"]:.1f}')
+
+
+def _detector(args: argparse.Namespace) -> Path:
+    """The checkpoint of the detector that knows the old words."""
+    beside = args.config.with_suffix('.pth')
+    if beside.exists():
+        return beside
+    cfg = resolve_run(args.config, args.out / 'base', 0, {})
+    # It is evaluated beside the others.
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    length = args.base_iterations
+    if length is not None:
+        share = length / cfg.train_cfg.max_iters
+        cfg.train_cfg.update(max_iters=length, val_interval=length)
+        # A warm-up has two iterations at least.
+        begin = 0
+        for part in cfg.param_scheduler:
+            end = max(begin + 2, round(share * part.end))
+            part.update(begin=begin, end=end)
+            begin = end
+    return finish_training(cfg)
+
+
 class Benchmark:
     """Trainings and evaluations, each done once.
 
@@ -114,6 +161,9 @@ class Benchmark:
         args.out.mkdir(parents=True, exist_ok=True)
         self.names = args.out / 'names.txt'
         self.names.write_text('\n'.join(NOVEL_CLASSES))
+        # Where the configs look for it.
+        os.environ['OPENMOJI_ROOT'] = f'{args.data.absolute()}/'
+        self.checkpoint = args.checkpoint or _detector(args)
         cfg = Config.fromfile(args.config)
         data = OwnData(args.data / CAPTIONS, args.data / 'captioned2017',
                        list(NOVEL_CLASSES))
@@ -125,18 +175,21 @@ class Benchmark:
                 boxes = first_images(boxes, args.images,
                                      args.out / f'{split}_{args.images}.json')
             self.judges[split] = KeptWords(
-                cfg, args.checkpoint,
+                cfg, self.checkpoint,
                 replace(data, val_boxes=boxes, val_images=root / 'val2017'),
                 old, args.out, 0)
 
     def train(self, means: str, seed: int) -> Path:
         """The work dir of a training."""
         args = self.args
+        options = dict(
+            tuned={}, distil=dict(distil=args.distil),
+            replay=dict(replay=0.5))[means]
         work_dir = args.out / f'{means}_seed{seed}'
         self._share_replay(means, work_dir)
         Finetuning(
             config=args.config,
-            checkpoint=args.checkpoint,
+            checkpoint=self.checkpoint,
             images=args.data / 'captioned2017',
             captions=args.data / CAPTIONS,
             vocabulary=self.names,
@@ -150,8 +203,8 @@ class Benchmark:
             cfg_options=args.cfg_options,
             leave=(),
             # Measured here, on boxes of both groups.
-            keep=None if MEANS[means] else ['none'],
-            **MEANS[means]).run()
+            keep=None if options else ['none'],
+            **options).run()
         return work_dir
 
     def _share_replay(self, means: str, work_dir: Path) -> None:
@@ -174,15 +227,9 @@ class Benchmark:
                 continue
             weights = judge.original
             if alpha:
-                tuned = read_checkpoint(work_dir / 'detector.pth')
-                weights = interpolate(judge.original, tuned['state_dict'],
-                                      alpha)
-            values, _ = judge.average_precision(weights)
-            known.append(
-                dict(
-                    alpha=alpha,
-                    old_ap50=values['old_ap50'],
-                    new_ap50=values['new_ap50']))
+                weights = read_checkpoint(work_dir /
+                                          'detector.pth')['state_dict']
+            known.append(judge.point(weights, alpha))
             write_json(file, known)
         return sorted((p for p in known if p['alpha'] in alphas),
                       key=lambda point: point['alpha'])
@@ -205,9 +252,7 @@ class Benchmark:
                 continue
             point = json.loads(chosen.read_text())
             for of in point['curve']:
-                print(f'{means} seed 0 choice alpha '
-                      f'{of["alpha"]:.2f}: old {100 * of["old_ap50"]:.1f} '
-                      f'new {100 * of["new_ap50"]:.1f}')
+                print(f'{means} seed 0 choice {described(of)}')
             if args.only_choice:
                 continue
             alpha = point['alpha']
@@ -216,9 +261,7 @@ class Benchmark:
                 for point in before + self.points(
                         'val', args.out / f'{means}_seed{seed}',
                         sorted({alpha, 1.0} - {0.0})):
-                    print(f'{means} seed {seed} alpha {point["alpha"]:.2f}: '
-                          f'old {100 * point["old_ap50"]:.1f} '
-                          f'new {100 * point["new_ap50"]:.1f}')
+                    print(f'{means} seed {seed} {described(point)}')
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from . import stack
 from .version import __version__
 
 stack.check_torch()
+stack.check_opencv()
 stack.check_mmcv()
 stack.check_mmdet()
 stack.do_without_pkg_resources()

@@ -68,6 +68,27 @@ def check_torch() -> None:
             f'{INSTALL_MMCV}.')
 
 
+def check_opencv() -> None:
+    """Check that OpenCV loads, if it is installed.
+
+    mmengine requires ``opencv-python``, whose libraries need libGL, which a
+    machine without a display may lack.
+
+    Raises:
+        ImportError: One of its libraries is missing.
+    """
+    if importlib.util.find_spec('cv2') is None:
+        return
+    try:
+        importlib.import_module('cv2')
+    except ImportError as error:
+        raise ImportError(
+            f'OpenCV does not load ({error}): replace it by its build for '
+            'machines without a display, `pip uninstall -y opencv-python && '
+            'pip install --force-reinstall --no-deps '
+            'opencv-python-headless`.') from error
+
+
 def check_mmcv() -> None:
     """Check that mmcv is installed with operators that load.
 

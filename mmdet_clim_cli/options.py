@@ -6,7 +6,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 #: Set by ``clim`` to the words that a script was called by, as runpy has its
 #: own first word for a script.
@@ -107,6 +107,57 @@ class _Runs(argparse.Action):
             parser.error(f'--run {name}: expected every name once; the work '
                          'dirs of all its seeds go behind one --run')
         runs[name] = work_dirs
+
+
+def whole(least: int, most: Optional[int] = None) -> Callable[[str], int]:
+    """Make a ``type`` of argparse: whole numbers of a range.
+
+    Args:
+        least (int): The lowest.
+        most (int, optional): The highest.
+    """
+    wanted = f'at least {least}' if most is None else f'{least} to {most}'
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least or most is not None and number > most:
+            raise argparse.ArgumentTypeError(
+                f'expected a whole number, {wanted}, got {text}')
+        return number
+
+    return read
+
+
+class _Seeds(argparse.Action):
+    """Seeds that differ: one that is named twice would count twice."""
+
+    def __call__(self,
+                 parser: argparse.ArgumentParser,
+                 namespace: argparse.Namespace,
+                 values: Any,
+                 option_string: Optional[str] = None) -> None:
+        if len(set(values)) < len(values):
+            parser.error(f'--seeds: expected different ones, got {values}')
+        setattr(namespace, self.dest, values)
+
+
+def add_seeds(parser: argparse.ArgumentParser, default: Sequence[int]) -> None:
+    """Add ``--seeds``, of trainings.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+        default (Sequence[int]): Where the option is not given.
+    """
+    # NumPy takes no others.
+    parser.add_argument(
+        '--seeds',
+        type=whole(0, 2**32 - 1),
+        nargs='+',
+        action=_Seeds,
+        default=list(default))
 
 
 def key_value(text: str) -> str:

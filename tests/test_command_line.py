@@ -331,3 +331,35 @@ def test_options_are_read_as_mmengine_does():
     assert parser.parse_args([]).cfg_options == {}
     given = parser.parse_args(['--cfg-options', 'a=1,2', 'b.c="[(1,x)]"'])
     assert given.cfg_options == {'a': [1, 2], 'b.c': [(1, 'x')]}
+
+
+@pytest.mark.parametrize('words, message', [
+    ('demo.py --seeds 0 -1', '--seeds: expected a whole number, 0 to '
+     '4294967295, got -1'),
+    ('demo.py --train 1.5', '--train: expected a whole number, at least 1'),
+    ('analysis/ablation.py tools/demo.py --out-dir x --seeds 2 2',
+     '--seeds: expected different ones, got [2, 2]'),
+    ('analysis/ablation.py tools/demo.py --out-dir x --seeds 4294967296',
+     'got 4294967296'),
+    ('analysis/bootstrap_ap.py --annotations a --run b c --out d '
+     '--resamples 1', 'at least 2, got 1'),
+    ('analysis/class_ap.py --run a b --out-dir c --num 0', 'at least 1'),
+    ('analysis/error_types.py a b --iou inf', 'at most 1, got inf'),
+    ('finetune.py --seed -1', '--seed: expected a whole number, 0 to'),
+    ('run_onnx.py a b c --score-thr nan', 'expected 0 to 1, got nan'),
+    ('visualization/browse_mosaics.py a --out-dir b --seed -1', 'got -1'),
+    ('visualization/browse_mosaics.py a --out-dir b --side 0', 'at least 1'),
+    ('visualization/nearest_texts.py --seed x', 'got x'),
+    ('visualization/response_maps.py --clusters 0', 'at least 1, got 0'),
+])
+def test_numbers_that_are_out_of_range(repository, monkeypatch, capsys, words,
+                                       message):
+    """Before anything is imported or trained."""
+    script, *words = words.split()
+    monkeypatch.chdir(repository)
+    path = str(repository / 'tools' / script)
+    monkeypatch.setattr(sys, 'argv', [path, *words])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(path, run_name='__main__')
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -89,7 +89,11 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         if not args.password_file.is_file():
             parser.error(f'--password-file: {args.password_file} does not '
                          'exist')
-        lines = args.password_file.read_text().splitlines()
+        try:
+            lines = args.password_file.read_text('utf-8').splitlines()
+        except (OSError, ValueError) as error:
+            parser.error(f'--password-file: {args.password_file} can not be '
+                         f'read ({error})')
         args.password = lines[0].strip() if lines else ''
         if not args.password:
             parser.error(f'--password-file: {args.password_file} has no '
@@ -135,7 +139,9 @@ def _demo_checkpoint() -> Optional[str]:
     if not DEMO_RUN.is_dir():
         return None
     from mmengine.runner import find_latest_checkpoint
-    return find_latest_checkpoint(str(DEMO_RUN))
+    found = find_latest_checkpoint(str(DEMO_RUN))
+    # Of this name in the folder, wherever that was when it was written.
+    return str(DEMO_RUN / Path(found).name) if found else None
 
 
 def main(argv: Optional[List[str]] = None) -> None:

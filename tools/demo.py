@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 from mmdet_clim_cli.calls import call
 from mmdet_clim_cli.mistakes import INTERRUPTED, is_mistake, one_line
-from mmdet_clim_cli.options import Parser, key_value
+from mmdet_clim_cli.options import Parser, add_seeds, key_value, whole
 
 # Whatever takes seconds to import is imported where it is needed: for --help,
 # and for the processes that draw the data, which read this file again.
@@ -73,7 +74,7 @@ def parse_args() -> argparse.Namespace:
         '--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument(
         '--data-root', type=Path, default=Path('data/openmoji_coco'))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    add_seeds(parser, default=[0])
     parser.add_argument(
         '--long',
         action='store_true',
@@ -84,14 +85,14 @@ def parse_args() -> argparse.Namespace:
         help=f'train {BASE} with the first seed and write its weights beside '
         'its config')
     parser.add_argument(
-        '--train', type=int, default=4000, help='training scenes')
+        '--train', type=whole(1), default=4000, help='training scenes')
     parser.add_argument(
-        '--captioned', type=int, default=4000, help='captioned scenes')
+        '--captioned', type=whole(1), default=4000, help='captioned scenes')
     parser.add_argument(
-        '--val', type=int, default=500, help='validation scenes')
+        '--val', type=whole(1), default=500, help='validation scenes')
     parser.add_argument(
         '--workers',
-        type=int,
+        type=whole(1),
         default=os.cpu_count() or 1,
         help='number of processes that draw the scenes')
     parser.add_argument(
@@ -106,10 +107,10 @@ def parse_args() -> argparse.Namespace:
         default=[],
         help='settings for every training, as for tools/train.py')
     args = parser.parse_args()
-    if len(set(args.seeds)) < len(args.seeds):
-        parser.error(f'--seeds: expected different ones, got {args.seeds}')
-    if args.workers < 1:
-        parser.error(f'--workers: expected at least 1, got {args.workers}')
+    if set("'\\\n") & set(str(args.data_root)):
+        # MMEngine writes it between quotes into the text of the configs.
+        parser.error("--data-root: expected a path without ' and \\, which "
+                     f'configs can not hold, got {args.data_root}')
     return args
 
 
@@ -180,17 +181,18 @@ class Demo:
 
     def expect(self) -> Dict[str, Dict[str, float]]:
         """The steps that are left, with the seconds that they will take."""
+        from mmdet_clim.datasets.openmoji import is_finished
         root = self.args.data_root
         plan = dict(data=dict(scene=1.))
         with ExitStack() as stack:
-            if not (root / 'openmoji_coco.json').exists():
+            if is_finished(root, self.parameters(), self.args.overwrite):
+                self.check()
+            else:
                 root = Path(
                     stack.enter_context(tempfile.TemporaryDirectory()), 'coco')
                 # The processes that draw import for some seconds first.
                 plan['data']['scene'] = 10 + self._time_drawing(root) * sum(
                     self.scenes.values()) / self.args.workers
-            else:
-                self.check()
             stack.enter_context(root_of_data(root))
             times: Dict[str, Dict[str, float]] = {}
             for run in self.runs:
@@ -200,6 +202,11 @@ class Demo:
         if self.args.base:
             return dict(plan, weights=dict(file=1.))
         return dict(plan, pictures=dict(picture=15.), table=dict(file=5.))
+
+    def parameters(self):
+        """Of the data."""
+        from mmdet_clim.datasets.openmoji import DatasetParameters
+        return DatasetParameters(seed=0, **self.scenes)
 
     def _time_drawing(self, folder: Path) -> float:
         """Seconds that a process takes for a scene."""
@@ -231,7 +238,7 @@ class Demo:
         iterations = cfg.train_cfg.max_iters - self._done(run)
         return dict(
             start=seconds['start'],
-            iteration=iterations * seconds['iteration'],
+            iteration=max(0, iterations) * seconds['iteration'],
             validation=batches * seconds['validation'])
 
     def _done(self, run: Run) -> int:
@@ -239,14 +246,13 @@ class Demo:
         last = run.work_dir / 'last_checkpoint'
         if self.args.overwrite or not last.exists():
             return 0
-        return int(Path(last.read_text().strip()).stem.rpartition('_')[2])
+        # Cut short, it names none: the run goes on from the last whole one.
+        found = re.search(r'_(\d+)\.pth\s*$', last.read_text(errors='replace'))
+        return int(found[1]) if found else 0
 
     def draw_data(self, report) -> None:
         """Make OpenMoji-COCO, or find it made."""
-        from mmdet_clim.datasets.openmoji import (
-            DatasetParameters,
-            build_dataset,
-        )
+        from mmdet_clim.datasets.openmoji import build_dataset
         total, done = sum(self.scenes.values()), 0
 
         def watch(made: Iterable, total_of_split: int, desc: str) -> Iterator:
@@ -258,7 +264,7 @@ class Demo:
 
         build_dataset(
             self.args.data_root,
-            DatasetParameters(seed=0, **self.scenes),
+            self.parameters(),
             workers=self.args.workers,
             overwrite=self.args.overwrite,
             watch=watch)

@@ -23,6 +23,7 @@ from mmdet_clim_cli.options import (
     add_json,
     key_value,
     print_result,
+    whole,
 )
 
 # Of mmdet_clim.engine.finetune_leaves, which takes seconds to import.
@@ -125,7 +126,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         default=(),
         metavar='PART',
         help='parts that are not trained, such as backbone')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=whole(0, 2**32 - 1), default=0)
     parser.add_argument(
         '--workers',
         type=int,

@@ -244,6 +244,8 @@ def main() -> None:
         help='minimum score of a box, for all classes (default: that of the '
         'class in thresholds.json beside the model, or 0.3)')
     args = parser.parse_args()
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr: expected 0 to 1, got {args.score_thr}')
     for file in (args.model, args.embeddings, *args.images):
         if not file.is_file():
             parser.error(f'{file} does not exist')

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/schedules/openmoji_first_stage.py',
     '../_base_/default_runtime.py',
 ]
-max_iters = 500
+max_iters = 2500
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].end = 50

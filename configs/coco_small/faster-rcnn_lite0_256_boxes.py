@@ -5,9 +5,9 @@ _base_ = [
     '../_base_/schedules/openmoji_second_stage.py',
     '../_base_/default_runtime.py',
 ]
-load_from = '{{$COCO_SMALL_BASE:work_dirs/coco_small_base/iter_500.pth}}'
+load_from = '{{$COCO_SMALL_BASE:work_dirs/coco_small_base/iter_2500.pth}}'
 train_dataloader = dict(batch_size=4)
-max_iters = 80
+max_iters = 200
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].end = 10

@@ -63,6 +63,8 @@ from .vocabulary import (
     set_vocabulary,
 )
 
+#: Frames per second of a video that tells none.
+USUAL_FPS = 25.
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 LOADERS = ('LoadImageFromFile', 'mmcv.LoadImageFromFile',
            'mmdet.LoadImageFromFile')
@@ -492,7 +494,7 @@ class CLIMInferencer(DetInferencer):
             name = f'{self.num_visualized_imgs:08}.jpg'
             if isinstance(image, str):
                 # As the pipeline read it.
-                name, image = Path(image).name, read_image_file(image)
+                name, image = _picture_name(image), read_image_file(image)
             self.visualizer.add_datasample(
                 name,
                 image[..., ::-1],
@@ -656,6 +658,13 @@ def config_of(config: Union[str, Path, Config, None],
     return cfg
 
 
+def _picture_name(image: str) -> str:
+    """The name of an image's picture: its own, if OpenCV writes the format."""
+    path = Path(image)
+    known = path.suffix and cv2.haveImageWriter(f'x{path.suffix}')
+    return path.name if known else f'{path.name}.jpg'
+
+
 def _tracked(shown: bool,
              inputs: Iterable,
              total: Optional[int] = None) -> Iterable:
@@ -702,7 +711,10 @@ class VideoFile:
         height, width = image.shape[:2]
         codec = 'VP80' if path.suffix == '.webm' else 'mp4v'
         self.writer = cv2.VideoWriter(
-            str(self.unfinished), cv2.VideoWriter.fourcc(*codec), fps,
+            str(self.unfinished),
+            cv2.VideoWriter.fourcc(*codec),
+            # Some videos tell none.
+            fps if fps > 0 else USUAL_FPS,
             (width, height))
         if not self.writer.isOpened():
             raise ValueError(f'out_file: {path} can not be written')

@@ -73,14 +73,13 @@ def model_card(name: str,
         '[arXiv 2312.11376](https://arxiv.org/abs/2312.11376)).',
         f'## Classes\n\n{len(classes)}: {shown}',
         '## Use\n\n`pip install mmdet_clim` beside mmcv, mmengine and mmdet, '
-        f'then\n\n{LOADING}\n\nLoading runs none of the files: the config is '
-        'read as data.',
+        f'then\n\n{LOADING}\n\nLoading does not run any code in the '
+        'files: the config is read as data.',
         _numbers(entry),
-        '## Not said here\n\nWhat it was trained on, how well this very file '
-        'does, and whom it may harm: whoever shares it writes that in this '
-        'place.' +
-        ('' if licence else ' So far it has no licence; add `license:` to '
-         'the head of this file.'),
+        '## Missing\n\nWhat it was trained on, how accurate this file is, and '
+        'whom it may harm. Whoever shares it should describe that here.' +
+        ('' if licence else ' It has no licence yet; add `license:` to the '
+         'header of this file.'),
     ]
     return ('---\n' + yaml.safe_dump(head, sort_keys=False) + '---\n\n' +
             '\n\n'.join(part for part in parts if part) + '\n')
@@ -102,8 +101,8 @@ def _numbers(entry: Optional[Dict[str, Any]]) -> str:
         text += f', which trains on {named}'
     text += '.'
     if lines:
-        text += (' The numbers of the config, not of this file; *published* '
-                 'is what a paper states, *measured* what mmdet_clim ran '
-                 'itself:\n\n| data | metric | |\n|---|---|---|\n' +
-                 '\n'.join(lines))
+        text += (' These results are of the config, not of this file; '
+                 '*published* ones are stated in a paper, *measured* ones '
+                 'were measured by mmdet_clim:\n\n| data | metric | |\n'
+                 '|---|---|---|\n' + '\n'.join(lines))
     return text

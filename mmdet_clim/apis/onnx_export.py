@@ -2,6 +2,8 @@
 """A detector as an ONNX file, its classes being an input."""
 import json
 import os
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -100,7 +102,7 @@ def export_onnx(detector: nn.Module,
     unfinished = file.with_name(f'{file.stem}.{os.getpid()}.onnx')
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with torch.no_grad(), roi_align_of_onnx():
+        with torch.no_grad(), roi_align_of_onnx(), _quiet():
             torch.onnx.export(
                 graph,
                 (image, before[0].clone(), is_base),
@@ -136,3 +138,15 @@ def _note(file: Path, **values: str) -> None:
     graph = onnx.load(file)
     onnx.helper.set_model_props(graph, values)
     onnx.save(graph, file)
+
+
+@contextmanager
+def _quiet():
+    """Without the tracer's warnings of sizes that become constants.
+
+    Which do is known: tests run graphs on images of other sizes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        warnings.filterwarnings('ignore', module=r'torch\.onnx\.')
+        yield

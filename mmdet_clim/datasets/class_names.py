@@ -13,6 +13,7 @@ from typing import (
     Optional,
     Sequence,
     Union,
+    cast,
 )
 
 import yaml
@@ -334,8 +335,8 @@ def _without_numbers(lines: List[str]) -> List[str]:
     Behind a number from 1 on must be a point or the like: "1 euro" and
     "2 euro" are names.
     """
-    found = [_NUMBER.match(line) for line in lines]
-    if not lines or not all(found):
+    found = [match for match in map(_NUMBER.match, lines) if match]
+    if not lines or len(found) < len(lines):
         return lines
     numbers = [int(match[1][:18]) for match in found]
     first = numbers[0]
@@ -440,8 +441,11 @@ def _of_categories(categories: List[dict], where: str) -> List[Any]:
     if twice:
         raise ValueError(f'{where}: expected an id for each category, got '
                          f'{twice[0]} twice')
-    ordered = sorted(categories, key=lambda category: as_id(category['id']))
-    return [category['name'] for category in ordered]
+    names = {
+        number: category['name']
+        for number, category in zip(cast(List[int], numbers), categories)
+    }
+    return [names[number] for number in sorted(names)]
 
 
 def _column(text: str, suffix: str, where: str) -> List[str]:

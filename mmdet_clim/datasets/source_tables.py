@@ -357,7 +357,8 @@ class SourceTable:
             ]).T
             if self._rows is not None:
                 start = end - len(batch)
-                first, last = np.searchsorted(self._rows, [start, end])
+                first = int(np.searchsorted(self._rows, start))
+                last = int(np.searchsorted(self._rows, end))
                 sizes = sizes[self._rows[first:last] - start]
             yield sizes
 

@@ -69,7 +69,8 @@ def write_examples(kept: KeptWords, boxes: OwnBoxes, names: Sequence[str],
             if not len(rois):
                 continue
             feats = reader.extract_feat(detector, inputs, samples)
-            read = reader.stages(detector, feats)[-1].read(rois.to(inputs))
+            read = reader.stages(detector,
+                                 feats)[-1].read_as_text(rois.to(inputs))
             total.index_add_(0, labels, F.normalize(read.cpu().float(), dim=1))
             count.index_add_(0, labels, torch.ones(len(labels)))
     shown = [i for i, name in enumerate(kept.names[:len(names)]) if count[i]]

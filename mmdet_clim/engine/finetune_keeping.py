@@ -33,6 +33,7 @@ from mmdet_clim.apis.vocabulary import reads_texts, set_vocabulary
 from mmdet_clim.datasets.box_formats import OwnBoxes
 from mmdet_clim.datasets.class_names import compared_name
 from mmdet_clim.datasets.image_files import read_image_file
+from mmdet_clim.datasets.json_files import read_json
 from mmdet_clim.datasets.preparation.files import write_json
 from mmdet_clim.datasets.vocabulary import (
     Vocabulary,
@@ -49,6 +50,7 @@ from mmdet_clim.evaluation.class_thresholds import (
     THRESHOLDS,
     class_thresholds,
 )
+from mmdet_clim.evaluation.lost_ap import LostAP
 from mmdet_clim.files import atomic_path
 from mmdet_clim.registry import DATASETS, MODELS
 from mmdet_clim.visualization.detections import draw_detections
@@ -231,8 +233,8 @@ class KeptWords:
         Returns:
             tuple[dict, list]: ``old_ap50``, ``new_ap50`` and ``all_ap50`` as
             fractions, None where no class of the group has boxes, and
-            ``classes`` with the AP50 of each that has; and of each image
-            ``found`` and ``truth``.
+            ``classes`` with the AP50 of each that has; and of each image its
+            id ``image``, ``found`` and ``truth``.
         """
         loader = self._loader(self.cfg.test_dataloader)
         evaluator = Evaluator([dict(self.cfg.test_evaluator, classwise=True)])
@@ -242,6 +244,7 @@ class KeptWords:
             evaluator.process(samples, batch)
             kept += [
                 dict(
+                    image=sample.img_id,
                     found=sample.pred_instances.to('cpu'),
                     truth=boxes_of_image(loader.dataset,
                                          len(kept) + place))
@@ -260,25 +263,62 @@ class KeptWords:
         }
         return values, kept
 
-    def curve(self, tuned: Mapping[str, Tensor]) -> List[dict]:
+    def point(self, tuned: Mapping[str, Tensor], alpha: float) -> dict:
         """AP of weights between the original ones and tuned ones.
 
         Args:
             tuned (Mapping[str, Tensor]): By name.
+            alpha (float): The share of the tuned ones.
 
         Returns:
-            list[dict]: ``alpha``, ``old_ap50`` and ``new_ap50``.
+            dict: ``alpha``, ``old_ap50`` and ``new_ap50``, and
+            ``lost_at_most``, the bound of what is lost of the old one (see
+            ``LostAP``).
         """
-        points = []
-        for alpha in ALPHAS:
-            values, _ = self.average_precision(
-                interpolate(self.original, tuned, alpha))
-            points.append(
-                dict(
-                    alpha=alpha,
-                    old_ap50=values['old_ap50'],
-                    new_ap50=values['new_ap50']))
-        return points
+        values, kept = self.average_precision(
+            interpolate(self.original, tuned, alpha))
+        if alpha == 0:
+            self._before = kept
+        return dict(
+            alpha=alpha,
+            old_ap50=values['old_ap50'],
+            new_ap50=values['new_ap50'],
+            lost_at_most=self._lost.at_most(self._detections(kept)))
+
+    @cached_property
+    def _before(self) -> List[dict]:
+        """What the original finds in the images with boxes."""
+        return self.average_precision(self.original)[1]
+
+    @cached_property
+    def _lost(self) -> LostAP:
+        """What is lost of the AP of old words."""
+        content = read_json(self.data.val_boxes)
+        return LostAP(content, self.old, self._detections(self._before))
+
+    def _detections(self, kept: Sequence[dict]) -> List[dict]:
+        """Detections of old words in COCO's result format."""
+        content = read_json(self.data.val_boxes)
+        number = {c['name']: c['id'] for c in content['categories']}
+        numbers = [
+            number.get(name) if name in self.old else None
+            for name in self.names
+        ]
+        found = []
+        for of_image in kept:
+            boxes = of_image['found'].bboxes.clone()
+            boxes[:, 2:] -= boxes[:, :2]
+            for box, score, label in zip(boxes.tolist(),
+                                         of_image['found'].scores.tolist(),
+                                         of_image['found'].labels.tolist()):
+                if numbers[label] is not None:
+                    found.append(
+                        dict(
+                            image_id=of_image['image'],
+                            category_id=numbers[label],
+                            bbox=box,
+                            score=score))
+        return found
 
     def choose(self, tuned: Mapping[str, Tensor], most_lost: float) -> dict:
         """Where between the original weights and tuned ones to stand.
@@ -290,7 +330,7 @@ class KeptWords:
         Returns:
             dict: ``alpha``, ``most_lost`` and ``curve``.
         """
-        points = self.curve(tuned)
+        points = [self.point(tuned, alpha) for alpha in ALPHAS]
         chosen = choose_point(points, most_lost)
         return dict(alpha=chosen['alpha'], most_lost=most_lost, curve=points)
 
@@ -458,10 +498,9 @@ class KeptWords:
             read_image_file(self.data.images /
                             images[i]['file_name'])[..., ::-1] for i in chosen
         ]
-        nothing = InstanceData(
-            bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
         picture = draw_detections(
-            pictures, [nothing] * len(chosen), {
+            pictures,
+            None, {
                 when: [side[i][side[i].scores >= SCORE] for i in chosen]
                 for when, side in (('before', before), ('after', after))
             },

@@ -4,10 +4,11 @@ import copy
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, cast
 
 from mmengine.config import Config, ConfigDict
 
+from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 
 from .clim_config import PREFIX, add_clim
@@ -16,6 +17,7 @@ from .finetune_grounding import (
     grounding_objectives,
     reads_prompts,
     set_prompts,
+    tokenize_prompts,
 )
 
 # The balance of the demo (docs/openmoji_results.md): whole images and
@@ -144,6 +146,8 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
             'such as mmdet_clim.ZeroShotBBoxHead, or a GLIP or Grounding '
             f'DINO, got {detector_type(cfg).__name__} without')
     for owner in owners:
+        if 'clip_temperature' in (cfg.model.get('roi_head') or {}):
+            _keep_what_was_base(cfg.model.roi_head, owner, data)
         owner.vocabulary = data.vocabulary
         if data.examples is not None:
             owner.classifier.text_encoder = _with_examples(
@@ -190,12 +194,24 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
     return cfg
 
 
+def _keep_what_was_base(roi_head: ConfigDict, owner: ConfigDict,
+                        data: OwnData) -> None:
+    """Tell an F-ViT, which trusts CLIP in classes without boxes, of which.
+
+    Without boxes all classes count as base, which it would take for boxes.
+    """
+    known = build_vocabulary(
+        roi_head.get('trained_vocabulary') or owner.vocabulary).base_names
+    boxed = () if data.boxes is None else data.base_names
+    roi_head.trained_vocabulary = list(dict.fromkeys([*known, *boxed]))
+
+
 def _with_examples(classifier: ConfigDict, data: OwnData) -> ConfigDict:
     """A text encoder that knows examples of some classes."""
     return ConfigDict(
         type='mmdet_clim.ExampleTextEncoder',
         encoder=classifier.text_encoder,
-        file=str(data.examples.absolute()),
+        file=str(cast(Path, data.examples).absolute()),
         templates=classifier.get('templates', DEFAULT_TEMPLATES),
         weight=data.example_weight)
 
@@ -263,12 +279,10 @@ def finetune_config(cfg: Config,
     fragment = dict(
         _sources(data, scale, whole_images=not prompted),
         **(_prompts if prompted else _texts)(plain, data))
+    if prompted:
+        fragment['clim_mosaic_dataset']['pipeline'].append(
+            tokenize_prompts(plain, fragment['clim_objectives']))
     if distil:
-        if prompted:
-            raise TypeError(
-                '--distil: expected a detector that classifies regions by '
-                f'text, got {detector_type(plain).__name__}; --replay and '
-                '--blend keep its words')
         fragment['clim_objectives']['old_words'] = _old_words(
             plain, checkpoint, old_words, distil)
     boxed = max(ratio[0], 1)
@@ -453,14 +467,19 @@ def _old_words(cfg: Config, checkpoint: Path, old_words: Sequence[str],
     """The objective that keeps the original's responses."""
     if not old_words:
         raise ValueError('--distil: expected words to --keep, got none')
-    classifier = next(classifying_parts(cfg.model)).classifier
-    return dict(
+    objective = dict(
         type='mmdet_clim.OldWordsObjective',
-        detector=cfg.model,
+        # Detection transformers write into their configs.
+        detector=copy.deepcopy(cfg.model),
         checkpoint=str(checkpoint.absolute()),
         vocabulary=list(old_words),
-        templates=classifier.get('templates', DEFAULT_TEMPLATES),
         loss_weight=weight)
+    for owner in classifying_parts(objective['detector']):
+        # Dense heads and DINO look where their own classes are.
+        owner.vocabulary = list(old_words)
+        objective['templates'] = owner.classifier.get('templates',
+                                                      DEFAULT_TEMPLATES)
+    return objective
 
 
 def _set_schedule(cfg: Config, iterations: int, lr: float) -> None:

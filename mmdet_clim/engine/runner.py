@@ -45,17 +45,33 @@ class CLIMRunner(Runner):
         self._end_loading()
         return model
 
+    def val(self) -> dict:
+        """Launch validation; see MMEngine's runner."""
+        metrics = super().val()
+        self._end_loading()
+        return metrics
+
+    def test(self) -> dict:
+        """Launch testing; see MMEngine's runner."""
+        metrics = super().test()
+        self._end_loading()
+        return metrics
+
     def _end_loading(self) -> None:
         """End the processes that load data.
 
         Were they left to the garbage collection, torch would wait five
         seconds for each: the queue that tells them to end is collected first.
         """
-        for loop in (self._train_loop, self._val_loop):
+        for loop in (self._train_loop, self._val_loop, self._test_loop):
+            if not isinstance(loop, BaseLoop):
+                continue  # a config: it did not run
             if isinstance(loop, IterBasedTrainLoop):
                 loop.dataloader_iterator = None
-            if isinstance(loop, BaseLoop):
-                loop.dataloader._iterator = None
+            # A loop of several data sets may have none now.
+            loader = vars(loop).get('dataloader')
+            if isinstance(loader, DataLoader):
+                loader._iterator = None
 
     @staticmethod
     def build_dataloader(dataloader: Union[DataLoader, dict], *args,

@@ -66,7 +66,10 @@ def finish_training(cfg: Config,
             _train(copy.deepcopy(cfg), report)
             # The processes that load its data end with the runner.
             gc.collect()
-    return Path((work_dir / 'last_checkpoint').read_text().strip())
+    last = Path((work_dir / 'last_checkpoint').read_text().strip())
+    # The folder may have been moved since.
+    here = work_dir / last.name
+    return here if here.is_file() else last
 
 
 def _train(cfg: Config, report: Optional[Report]) -> None:

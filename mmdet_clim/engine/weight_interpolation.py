@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Weights between an original detector and what it was tuned to."""
 from collections import OrderedDict
-from typing import List, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 from torch import Tensor
 
@@ -44,32 +44,33 @@ def interpolate(original: Mapping[str, Tensor], tuned: Mapping[str, Tensor],
     return mixed
 
 
-def choose_point(curve: Sequence[Mapping[str, Optional[float]]],
-                 most_lost: float) -> Mapping[str, Optional[float]]:
-    """The point with the best new AP that loses little of the old one.
+def choose_point(curve: Sequence[Mapping[str, Any]],
+                 most_lost: float) -> Mapping[str, Any]:
+    """The point with the best new AP that surely loses little of the old one.
+
+    What a few images say of a loss is uncertain: counted is not the loss on
+    them, but what it is at most with some confidence.
 
     Args:
-        curve (list[dict]): Points with ``alpha``, and ``old_ap50`` and
-            ``new_ap50`` as fractions, None where no class has boxes. One has
-            ``alpha`` 0.
-        most_lost (float): Points of AP50, out of 100, by which the old one
-            may be below that of ``alpha`` 0.
+        curve (list[dict]): Points with ``alpha``; ``lost_at_most``, the bound
+            of what is lost of the old AP50, as a fraction; and ``new_ap50``,
+            None where no new class has boxes. One has ``alpha`` 0.
+        most_lost (float): Points of AP50, out of 100, that may be lost.
 
     Returns:
         dict: One of ``curve``. Where there is no new AP, the largest
         ``alpha`` that loses little.
 
     Raises:
-        ValueError: If there is no old AP at ``alpha`` 0.
+        ValueError: If there is no point of ``alpha`` 0.
     """
-    before = next((p['old_ap50'] for p in curve if p['alpha'] == 0), None)
-    if before is None:
-        raise ValueError('curve: expected old_ap50 at alpha 0, got none')
-    least = before - most_lost / 100
-    kept: List[Mapping[str, Optional[float]]] = [
-        point for point in curve
+    # With which nothing is lost.
+    kept = [
+        point for point in curve if point['alpha'] == 0
         # Beyond the rounding of a fraction.
-        if (point['old_ap50'] or 0.0) >= least - 1e-9
+        or point['lost_at_most'] <= most_lost / 100 + 1e-9
     ]
+    if not any(point['alpha'] == 0 for point in kept):
+        raise ValueError('curve: expected a point of alpha 0, got none')
     return max(
         kept, key=lambda point: (point['new_ap50'] or 0.0, point['alpha']))

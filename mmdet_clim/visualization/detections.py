@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures of boxes: one sample, or several models beside the truth."""
-from typing import Collection, List, Mapping, Sequence
+from typing import Collection, List, Mapping, Optional, Sequence
 
 import numpy as np
 from mmdet.structures.bbox import get_box_tensor
@@ -88,7 +88,7 @@ def draw_boxes(image: np.ndarray,
 
 
 def draw_detections(images: Sequence[np.ndarray],
-                    ground_truth: Sequence[InstanceData],
+                    ground_truth: Optional[Sequence[InstanceData]],
                     detections: Mapping[str, Sequence[InstanceData]],
                     class_names: Sequence[str],
                     novel_names: Collection[str] = (),
@@ -96,12 +96,12 @@ def draw_detections(images: Sequence[np.ndarray],
                     note: str = '') -> np.ndarray:
     """Draw what several models find in the same images.
 
-    One row per image: the ground truth, then one column per model.
+    One row per image: the ground truth, if any, then one column per model.
 
     Args:
         images (list[np.ndarray]): uint8 RGB, shape (H, W, 3) each.
-        ground_truth (list[InstanceData]): ``bboxes`` and ``labels`` of each
-            image, xyxy pixels of the image.
+        ground_truth (list[InstanceData], optional): ``bboxes`` and ``labels``
+            of each image, xyxy pixels of the image.
         detections (dict[str, list[InstanceData]]): Name of a model ->
             ``bboxes``, ``labels``, ``scores`` and, where it is known,
             ``correct`` of each image, likewise. All are drawn.
@@ -117,7 +117,9 @@ def draw_detections(images: Sequence[np.ndarray],
     Raises:
         ValueError: If there is no image, or the counts differ.
     """
-    columns = {'ground truth': ground_truth, **detections}
+    columns = dict(detections)
+    if ground_truth is not None:
+        columns = {'ground truth': ground_truth, **columns}
     if not images:
         raise ValueError('images: expected at least one, got none')
     for name, instances in columns.items():

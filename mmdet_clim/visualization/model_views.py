@@ -148,7 +148,7 @@ class DetectorView(ModelView):
     def read(self, seen: SeenImage, boxes: Tensor) -> Tensor:
         """Region embeddings, as the classifier compares them with texts."""
         stage = self.reader.stages(self.detector, seen.feats)[-1]
-        return stage.read(_rois(boxes)).float()
+        return stage.read_as_text(_rois(boxes)).float()
 
 
 class TowerView(ModelView):

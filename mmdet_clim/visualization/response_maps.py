@@ -46,7 +46,7 @@ def detector_responses(detector: nn.Module,
     height, width = size
     longer = max(height, width)
     step = longer / WINDOWS_PER_SIDE
-    read = reader.stages(detector, feats)[-1].read
+    read = reader.stages(detector, feats)[-1].read_as_text
     maps = []
     for side in window_sides:
         boxes, shape = _windows(height, width, side * longer, step)

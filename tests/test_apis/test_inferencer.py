@@ -108,6 +108,8 @@ def test_a_folder_as_cameras_fill_it(find, images, tmp_path, caplog):
     image.save(tmp_path / 'DSC_2.JPG')
     image.convert('L').save(tmp_path / 'b.png')
     image.convert('RGBA').save(tmp_path / 'ä b.PNG')
+    # As some browsers save photographs; OpenCV writes no file of this name.
+    (tmp_path / 'c.jfif').write_bytes(images[0].read_bytes())
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
     image.resize((60, 40)).save(tmp_path / 'a.jpg', exif=turned)
@@ -121,11 +123,14 @@ def test_a_folder_as_cameras_fill_it(find, images, tmp_path, caplog):
         batch_size=3,
         out_dir=str(tmp_path / 'out'),
         no_save_pred=False)['predictions']
-    assert [Path(of['img_path']).name
-            for of in found] == ['DSC_2.JPG', 'a.jpg', 'b.png', 'ä b.PNG']
+    assert [Path(of['img_path']).name for of in found
+            ] == ['DSC_2.JPG', 'a.jpg', 'b.png', 'c.jfif', 'ä b.PNG']
     assert found[1]['ori_shape'] == [60, 40]
     written = sorted(p.stem for p in (tmp_path / 'out/preds').iterdir())
-    assert written == ['DSC_2', 'a', 'b', 'ä b']
+    assert written == ['DSC_2', 'a', 'b', 'c', 'ä b']
+    assert {p.name
+            for p in (tmp_path / 'out/vis').iterdir()
+            } == {'DSC_2.JPG', 'a.jpg', 'b.png', 'c.jfif.jpg', 'ä b.PNG'}
     for name in ('cut.jpg', 'empty.jpg'):
         assert f'{name} can not be read' in caplog.text
 
@@ -259,6 +264,16 @@ def test_a_video(find, images, tmp_path, monkeypatch):
     (tmp_path / 'no.avi').write_bytes(b'nothing')
     with pytest.raises(ValueError, match='no video'):
         find.video(tmp_path / 'no.avi')
+
+
+@pytest.mark.parametrize('told', [0., float('nan'), -1.])
+def test_a_video_that_tells_no_speed(tmp_path, told):
+    frame = np.zeros((64, 96, 3), np.uint8)
+    video = inferencer_module.VideoFile(tmp_path / 'out.mp4', told, frame)
+    video.write(frame)
+    video.finish()
+    assert cv2.VideoCapture(str(tmp_path / 'out.mp4')).get(
+        cv2.CAP_PROP_FPS) == pytest.approx(25)
 
 
 @pytest.mark.parametrize('cut, least, most', [(.5, 1, 11), (0, 0, 0)])

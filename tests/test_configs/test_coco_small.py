@@ -27,6 +27,7 @@ CLIPS = {
 }
 DETECTORS = {
     'novel-boxes': 'loss_cls',
+    'captions-tags_best': 'captions.tag.loss',
     'captions-tags_clim': 'mosaic.caption.loss',
 }
 

@@ -47,9 +47,7 @@ RECIPES = [
     (f'self-distillation_{VIT_B}', 100, 6, .7, 'distillation'),
 ]
 # CC3M beside the smallest CLIP alone: what reads it is the same.
-TRAINED = [
-    row for row in RECIPES if 'cc3m' not in row[0] or 'vit-b' in row[0]
-]
+TRAINED = [row for row in RECIPES if 'cc3m' not in row[0] or 'vit-b' in row[0]]
 
 
 @pytest.fixture(scope='module')

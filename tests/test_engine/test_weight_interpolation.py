@@ -5,8 +5,8 @@ import torch
 from mmdet_clim.engine.weight_interpolation import choose_point, interpolate
 
 
-def point(alpha, old, new):
-    return dict(alpha=alpha, old_ap50=old, new_ap50=new)
+def point(alpha, lost, new):
+    return dict(alpha=alpha, lost_at_most=lost, new_ap50=new)
 
 
 def test_weights_between_two():
@@ -31,10 +31,10 @@ def test_weights_between_two():
 
 def test_the_chosen_point():
     curve = [
-        point(0.0, .80, .10),
-        point(0.5, .79, .30),
-        point(0.75, .785, .35),
-        point(1.0, .70, .40)
+        point(0.0, 0., .10),
+        point(0.5, .01, .30),
+        point(0.75, .015, .35),
+        point(1.0, .10, .40)
     ]
     assert choose_point(curve, 1.0)['alpha'] == 0.5
     assert choose_point(curve, 1.5)['alpha'] == 0.75
@@ -47,7 +47,8 @@ def test_the_chosen_point():
     for entry in curve:
         entry['new_ap50'] = None
     assert choose_point(curve, 1.5)['alpha'] == 0.75
-    with pytest.raises(ValueError, match='old_ap50 at alpha 0'):
+    # Nothing is known of a point without drawn objects; alpha 0 stays.
+    curve[1]['lost_at_most'] = curve[2]['lost_at_most'] = float('nan')
+    assert choose_point(curve, 1.5)['alpha'] == 0.0
+    with pytest.raises(ValueError, match='curve: expected a point of alpha 0'):
         choose_point(curve[1:], 1.0)
-    with pytest.raises(ValueError, match='old_ap50 at alpha 0'):
-        choose_point([point(0.0, None, .1)], 1.0)

@@ -131,6 +131,8 @@ def test_the_command(drawn, tmp_path, monkeypatch, repository, capsys):
     # All three are novel classes of OV-COCO.
     assert two['ap50']['novel']['mean'] == round(right.mean(), 2)
     assert two['ap50']['chosen']['mean'] == round(right[0], 2)
+    # Of those that have no object there is no AP, which JSON could not hold.
+    assert set(two['ap50']) == {'novel', 'all', 'chosen'}
     gap = two['differences']['one']['chosen']
     assert gap['mean'] == two['ap50']['chosen']['mean'] > 0
     assert gap['low'] <= gap['mean'] <= gap['high']
@@ -142,3 +144,40 @@ def test_the_command(drawn, tmp_path, monkeypatch, repository, capsys):
     monkeypatch.setattr(sys, 'argv', [*sys.argv, '--group', 'cow'])
     with pytest.raises(SystemExit, match=r"^error: .*no class \['cow'\]"):
         runpy.run_path(tool, run_name='__main__')
+
+
+def test_what_the_command_refuses(drawn, tmp_path, monkeypatch, repository,
+                                  capsys):
+    content, found = drawn
+    boxes, run = tmp_path / 'a.json', tmp_path / 'one.bbox.json'
+    run.write_text(json.dumps(found))
+    line = [
+        'bootstrap_ap.py', '--annotations', boxes, '--run', 'one', run,
+        '--out', tmp_path / 'ap.json', '--resamples'
+    ]
+
+    def refused(resamples=2, **changes):
+        if changes:
+            boxes.write_text(json.dumps({**content, **changes}))
+        monkeypatch.setattr(sys, 'argv', [str(x) for x in (*line, resamples)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(
+                str(repository / 'tools/analysis/bootstrap_ap.py'),
+                run_name='__main__')
+        assert not (tmp_path / 'ap.json').exists()
+        return str(stop.value) + capsys.readouterr().err
+
+    assert 'at least 2, got 1' in refused(1)
+    assert f'error: [Errno 2] No such file or directory: {str(boxes)!r}' in (
+        refused())
+    boxes.write_text('[]')
+    assert f'error: {boxes}: expected' in refused()
+    assert 'expected a box of a class of OV-COCO' in refused(annotations=[])
+    own = [dict(c, name=f'my {c["name"]}') for c in content['categories']]
+    assert 'expected a box of a class of OV-COCO' in refused(categories=own)
+    images = [i for i in content['images'] if i['id'] != found[0]['image_id']]
+    kept = [
+        a for a in content['annotations']
+        if a['image_id'] != found[0]['image_id']
+    ]
+    assert f'error: {run}: ' in refused(images=images, annotations=kept)

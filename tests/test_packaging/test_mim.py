@@ -137,10 +137,10 @@ def test_test_takes_a_config_of_the_package(mim, trained):
 
 def test_gridsearch_trains_a_value(mim):
     """One: each is a program of its own, and their list is mim's matter."""
-    log = mim('gridsearch', 'mmdet_clim', BOXES,
-              '--gpus', 0, '--work-dir', 'search', '--search-args',
-              '--optim_wrapper.optimizer.lr 0.002', '--cfg-options', *SHORT,
-              *TWO_ITERATIONS, 'train_dataloader.batch_size=2')
+    log = mim('gridsearch', 'mmdet_clim', BOXES, '--gpus', 0, '--work-dir',
+              'search', '--search-args', '--optim_wrapper.optimizer.lr 0.002',
+              '--cfg-options', *SHORT, *TWO_ITERATIONS,
+              'train_dataloader.batch_size=2')
     assert 'finished successfully' in log
     name = 'search_search_optim_wrapper.optimizer.lr_0.002'
     assert (mim.folder / name / 'iter_2.pth').exists()

@@ -3,20 +3,25 @@
 import os
 import pty
 import re
+import resource
 import runpy
 import signal
 import site
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 
-def make(repository, *args):
-    return subprocess.run(['make', '--dry-run', *args],
+def make(repository, *args, options=('--dry-run', )):
+    """Not as a part of the make that runs the tests."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith('MAKE')}
+    return subprocess.run(['make', *options, *args],
                           cwd=repository,
+                          env=env,
                           capture_output=True,
                           text=True)
 
@@ -42,6 +47,9 @@ def test_a_new_environment_gets_the_torch_that_was_asked_for(
 def test_finished_steps_are_not_done_again(repository, tmp_path):
     steps = tmp_path / 'venv' / '.steps'
     steps.mkdir(parents=True)
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
     # Newer than every requirement: as after these steps.
     for name in ('venv', 'build-tools', 'torch-2.13.0', 'requirements'):
         (steps / name).touch()
@@ -49,6 +57,26 @@ def test_finished_steps_are_not_done_again(repository, tmp_path):
     assert '-m venv' not in done.stdout
     assert '-r requirements/runtime.txt' not in done.stdout
     assert '-r requirements/openmmlab.txt' in done.stdout
+    # As after an upgrade of the system's Python.
+    python.unlink()
+    python.symlink_to(tmp_path / 'gone')
+    done = make(repository, 'setup', f'VENV={tmp_path / "venv"}')
+    assert done.returncode == 2 and not done.stdout
+    assert f'{python}: expected a Python, which was removed' in done.stderr
+
+
+@pytest.mark.parametrize('python', ['', '/no/python', 'python2.7', 'false'])
+def test_a_python_that_is_none(repository, tmp_path, python):
+    done = make(
+        repository,
+        'setup',
+        f'PYTHON={python}',
+        f'VENV={tmp_path / "venv"}',
+        options=())
+    assert done.returncode == 2
+    assert done.stdout == (
+        f'PYTHON={python}: expected CPython 3.10-3.12; give its path\n')
+    assert not (tmp_path / 'venv').exists()
 
 
 def test_unfinished_installs_are_forgotten(repository, tmp_path, monkeypatch,
@@ -122,8 +150,12 @@ def step(repository, tmp_path):
             f'the {name}', tmp_path / 'log.txt', '--', sys.executable, '-c',
             code
         ]
+        limit = options.pop('limit', None)
         return subprocess.run(
             command,
+            preexec_fn=limit
+            and partial(resource.setrlimit, resource.RLIMIT_FSIZE,
+                        (limit, limit)),
             stdout=options.pop('stdout', subprocess.PIPE),
             stderr=subprocess.STDOUT,
             text=True,
@@ -165,6 +197,54 @@ def test_a_step_that_fails_shows_the_end_of_its_output(step, tmp_path):
     ]
     # A program that was killed is no success either.
     assert step('mmcv', 'import os; os.kill(os.getpid(), 9)').returncode == 1
+
+
+@pytest.mark.parametrize('printed, cause', [
+    ('ERROR: Could not install packages due to an OSError: [Errno 28] No '
+     'space left on device', 'there is no space left'),
+    ("WARNING: Retrying (Retry(total=0, connect=None)) after ...: '/simple/x'",
+     'pip did not reach the package index'),
+])
+def test_a_step_that_fails_says_why(step, printed, cause):
+    """What pip says last without a network: versions have a conflict."""
+    done = step(
+        'torch', f'import sys; print({printed!r})\n'
+        'for i in range(40): print("ResolutionImpossible")\nsys.exit(1)')
+    last = done.stdout.splitlines()[-1]
+    assert f'log.txt: {cause}' in last and last.endswith('same command again')
+
+
+def test_a_log_that_can_not_grow(step, tmp_path):
+    """Nobody would read what the command prints, and it would wait."""
+    (tmp_path / 'log.txt').write_text('make run 1\n' + 'x' * 4000)
+    done = step(
+        'torch', 'import sys; print("y\\n" * 20_000); sys.exit(3)', limit=4096)
+    assert done.returncode == 3
+    assert 'there is no space left on the disk' in done.stdout
+    assert (tmp_path / 'log.txt').stat().st_size == 4096
+
+
+def test_a_log_that_can_not_be_written(step, tmp_path):
+    (tmp_path / 'log.txt').mkdir()
+    done = step('torch', '')
+    assert done.returncode == 1
+    assert done.stdout.startswith('the torch: ')
+    assert len(done.stdout.splitlines()) == 1
+    assert str(tmp_path / 'log.txt') in done.stdout
+
+
+def test_a_folder_with_a_space_is_refused(repository, tmp_path):
+    folder = tmp_path / 'my code'
+    folder.mkdir()
+    (folder / 'Makefile').symlink_to(repository / 'Makefile')
+    for word, venv in (('VENV=venv', folder / 'venv'), (f'VENV={folder}',
+                                                        folder)):
+        done = make(folder, 'setup', word)
+        assert done.returncode == 2 and not done.stdout
+        assert f'{venv}: expected a path without spaces' in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = make(folder, 'setup', f'VENV={tmp_path / "venv"}')
+    assert 'spaces' not in done.stderr
 
 
 def test_on_a_terminal_the_line_is_rewritten(step):

@@ -187,6 +187,17 @@ def test_mmcv_that_mmdet_refuses(tmp_path, import_with):
     assert 'install mmcv 2.1.0' in line
 
 
+def test_opencv_without_libgl(tmp_path, import_with):
+    write_package(
+        tmp_path, 'cv2', 'raise ImportError("libGL.so.1: cannot open shared '
+        'object file: No such file or directory")')
+    # The server has the real one.
+    line = last_line(
+        import_with(tmp_path, prelude='import sys; del sys.modules["cv2"]'))
+    assert 'OpenCV does not load (libGL.so.1: cannot open' in line
+    assert line.endswith('opencv-python-headless`.')
+
+
 def test_operators_of_another_torch(tmp_path, import_with):
     write_package(tmp_path, 'mmcv', '__version__ = "2.1.0"')
     (tmp_path / 'mmcv' /

@@ -457,6 +457,7 @@ def test_gradio_is_of_a_minor_version_that_was_looked_at(repository):
 
 def test_what_is_asked_for_is_checked(run_tool, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'latin').write_bytes('Käse'.encode('latin-1'))
     for arguments, message in (
         ((), '`make demo` trains it'),
         (('--config', 'x.py'), 'give its --checkpoint'),
@@ -469,6 +470,7 @@ def test_what_is_asked_for_is_checked(run_tool, monkeypatch, tmp_path):
         (('--host', '0.0.0.0'), 'give --password-file'),
         (('--host', '192.0.2.1'), 'give --password-file'),
         (('--password-file', 'none'), 'none does not exist'),
+        (('--password-file', 'latin'), "latin can not be read ('utf-8' codec"),
     ):
         code, log = run_tool('app.py', *arguments)
         assert code == 2 and message in log

@@ -151,5 +151,10 @@ def test_wrong_arguments(config, run_tool):
     arguments = TOOL, config, '--found', 'a', 'no.json', '--out', 'a.png'
     code, log = run_tool(*arguments)
     assert code == 1 and "No such file or directory: 'no.json'" in log
+    code, log = run_tool(TOOL, config, '--found', 'a',
+                         config.parent / 'none.json', '--out',
+                         config.parent / 'a.foo')
+    assert code == 1 and log.splitlines()[-1].startswith('error: ')
+    assert '.foo' in log.splitlines()[-1]
     code, log = run_tool(*arguments, '--num', 0)
     assert code == 2 and '--num: expected at least 1, got 0' in log

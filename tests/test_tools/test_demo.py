@@ -119,7 +119,17 @@ def test_other_settings_are_refused(demo, run_tool):
     assert '--overwrite' in last
     code, log = run_tool(*arguments[:5], '--train', 25, *arguments[7:])
     assert code == 1
-    assert 'error: data: FileExistsError' in log and 'wanted 25' in log
+    # At once, before anything is timed.
+    last = log.splitlines()[-1]
+    assert last.startswith(f'error: {folder / "data"}: holds a data set of ')
+    assert 'train 24 (wanted 25)' in last and log.count('== demo') == 1
+    lost = next((folder / 'data' / 'val2017').iterdir())
+    image = lost.read_bytes()
+    lost.unlink()
+    code, log = run_tool(*arguments)
+    lost.write_bytes(image)
+    assert code == 1
+    assert 'files were lost or changed' in log.splitlines()[-1]
 
 
 def test_rows_for_several_seeds(repository, monkeypatch, capsys):
@@ -140,7 +150,29 @@ def test_rows_for_several_seeds(repository, monkeypatch, capsys):
     ]
     for words, message in ((('--seeds', '1', '1'), 'expected different'),
                            (('--workers', '0'), 'at least 1, got 0'),
-                           (('--cfg-options', 'lr'), "key=value, got 'lr'")):
+                           (('--val', '0'), 'at least 1, got 0'),
+                           (('--captioned', 'x'),
+                            'at least 1, got x'), (('--seeds', '-1'),
+                                                   '0 to 4294967295, got -1'),
+                           (('--data-root', "it's"), "without ' and"),
+                           (('--data-root', 'a\\b'),
+                            "without ' and"), (('--cfg-options', 'lr'),
+                                               "key=value, got 'lr'")):
         with pytest.raises(SystemExit):
             rows(*words)
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('written, done', [('iter_100.pth', 100),
+                                           ('/x_1/iter_20.pth\n', 20), ('', 0),
+                                           ('iter_', 0), ('\0\0', 0)])
+def test_a_checkpoint_name_that_is_cut_short(repository, monkeypatch, tmp_path,
+                                             written, done):
+    tool = runpy.run_path(str(repository / 'tools' / 'demo.py'))
+    monkeypatch.setattr(sys, 'argv', ['demo.py', '--work-dir', str(tmp_path)])
+    demo = tool['Demo'](tool['parse_args']())
+    run = demo.runs[0]
+    assert demo._done(run) == 0
+    run.work_dir.mkdir(parents=True)
+    (run.work_dir / 'last_checkpoint').write_text(written)
+    assert demo._done(run) == done

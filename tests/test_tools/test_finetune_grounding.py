@@ -86,9 +86,12 @@ def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path,
         iterations=1,
         batch_size=2,
         workers=0,
+        distil=1.0,
         leave=('labels', 'onnx')).run()
+    printed = capsys.readouterr().out
     # Which has no graph.
-    assert 'no detector.onnx: export: ' in capsys.readouterr().out
+    assert 'no detector.onnx: export: ' in printed
+    assert 'mosaic.old_words.loss' in printed
     assert not (tmp_path / 'out' / 'detector.onnx').exists()
     labels = json.loads((tmp_path / 'out/pseudo_labels.json').read_text())
     assert len(labels['images']) == len(
@@ -141,6 +144,10 @@ def test_boxes_as_prompts(bert, tmp_path):
         assert new.train_dataloader.sampler.source_ratio == [4, 4]
         tag = new.model.objectives.tag
         assert tag.match == 'text' and new.model.text_encoder is None
+        step = mosaics.pipeline[-1]
+        assert step.type == 'mmdet_clim.TokenizePrompts'
+        assert step.objectives == new.model.objectives
+        assert step.language_model == new.model.detector.language_model
 
 
 def test_names_that_one_prompt_has_no_room_for(bert, captioned, tmp_path):

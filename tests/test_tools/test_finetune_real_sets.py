@@ -96,3 +96,5 @@ def test_two_iterations_on_boxes_and_their_names(name, repository, tmp_path,
                       'Before and after', 'Proposed boxes', 'Settings'):
             assert f'<h2>{title}</h2>' in report
         assert all(piece in report for piece in counts)
+        # It is evaluated on what it is trained on.
+        assert '8 of its 8 images are trained on' in report

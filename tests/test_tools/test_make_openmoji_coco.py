@@ -4,6 +4,7 @@ import filecmp
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from pycocotools.coco import COCO
 
 from mmdet_clim.datasets.openmoji import (
     DatasetParameters,
+    build,
     build_dataset,
     coco_classes,
     frequencies,
@@ -122,7 +124,7 @@ def test_fork_and_knife_are_halves_of_one_drawing():
 def test_same_files_for_any_number_of_workers(parameters, request, tmp_path):
     first = request.getfixturevalue(parameters.vocabulary)
     again = tmp_path / 'again'
-    build_dataset(again, parameters, workers=3)
+    build_dataset(again, parameters, workers=2)
     assert _files(again) == _files(first)
     _, differ, errors = filecmp.cmpfiles(
         first, again, _files(first), shallow=False)
@@ -387,6 +389,15 @@ def test_foreign_folder_is_never_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match='left alone'):
         build_dataset(tmp_path, SMALL, workers=1, overwrite=True)
     assert (tmp_path / 'thesis.txt').read_text() == 'mine'
+
+
+def test_an_interrupted_run_ends():
+    """It does not draw the rest first."""
+    with pytest.raises(KeyboardInterrupt), build._processes(2) as pool:
+        drawn = [pool.submit(time.sleep, .05) for _ in range(400)]
+        drawn[0].result()
+        raise KeyboardInterrupt
+    assert sum(image.cancelled() for image in drawn) > 300
 
 
 def test_what_an_interrupted_run_left_is_replaced(tmp_path):

@@ -12,7 +12,7 @@ from mmdet_clim_cli.__main__ import COMMANDS, Group
 SMALL = {
     '--train': '8',
     '--val': '4',
-    '--captioned': '32',
+    '--captioned': '24',
     '--iterations': '1',
 }
 # What the page leaves to the defaults.
@@ -68,13 +68,13 @@ def test_the_page(repository, tmp_path, monkeypatch, run_tool, capsys):
     ]
     first, second = tmp_path / 'work_dirs/first', tmp_path / 'work_dirs/second'
     # All that the table of the page lists, and nothing of it by accident.
-    table = page[page.index('| file | for |'):page.index('Begin with')]
+    table = page[page.index('| file | for |'):page.index('Start with')]
     for name in re.findall(r'`(\w+\.\w+)`', table):
         assert (first / name).is_file()
     assert '<h2>What it knew before</h2>' in (first /
                                               'report.html').read_text()
     labels = json.loads((first / 'pseudo_labels.json').read_text())
-    assert len(labels['images']) == 32
+    assert len(labels['images']) == 24
     # A detector of one step still proposes what captions name.
     assert {a['category_id'] for a in labels['annotations']}
     assert (second / 'detector.safetensors').is_file()

@@ -80,6 +80,13 @@ def test_grid_of_models():
     images = picture[34:234]
     columns = [images[:, 8 + c * 208:208 + c * 208] for c in range(3)]
     assert [has(c, NOVEL_COLOUR) for c in columns] == [True, False, True]
+    # Without a truth, no column of it.
+    alone = draw_detections([GREY],
+                            None,
+                            dict(model=[instances([], [], [])]),
+                            NAMES,
+                            side=200)
+    assert alone.shape[1] == 208 + 8
 
 
 def test_counts_differ():

@@ -13,7 +13,12 @@ from pathlib import Path
 
 from mmdet_clim_cli.calls import call
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_cfg_options, add_json
+from mmdet_clim_cli.options import (
+    Parser,
+    add_cfg_options,
+    add_json,
+    add_seeds,
+)
 
 TOOLS = Path(__file__).resolve().parents[1]
 
@@ -26,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'configs', type=Path, nargs='+', help='one row of the table each')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    add_seeds(parser, default=[0, 1, 2])
     parser.add_argument(
         '--out-dir',
         type=Path,

@@ -21,8 +21,14 @@ from typing import Dict, List
 
 import numpy as np
 
-from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_json, add_runs, print_result
+from mmdet_clim_cli.mistakes import one_line, run_command
+from mmdet_clim_cli.options import (
+    Parser,
+    add_json,
+    add_runs,
+    print_result,
+    whole,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='NAME',
         help='an additional group of classes, beside base and novel')
-    parser.add_argument('--resamples', type=int, default=1000)
+    parser.add_argument('--resamples', type=whole(2), default=1000)
     parser.add_argument(
         '--out', type=Path, required=True, help='.json file to write')
     add_json(parser)
@@ -72,24 +78,34 @@ def groups_of(names, further) -> Dict[str, np.ndarray]:
 def main() -> None:
     """Write the intervals and show them."""
     args = parse_args()
-    from mmdet_clim.datasets.coco_annotations import read_detections
-    from mmdet_clim.datasets.json_files import read_json
+    from mmdet_clim.datasets.coco_annotations import (
+        read_coco,
+        read_detections,
+    )
     from mmdet_clim.datasets.preparation.files import write_json
     from mmdet_clim.evaluation import ResampledAP
     try:
-        content = read_json(args.annotations)
+        content = read_coco(
+            args.annotations, need_names=False, need_sizes=False)
+        images = {image['id'] for image in content['images']}
         ap = ResampledAP(content, args.resamples)
         groups = groups_of(ap.names, args.classes)
         of_run: Dict[str, np.ndarray] = {
-            name: np.mean([ap(read_detections(file)) for file in files], 0)
+            name:
+            np.mean([ap(read_detections(file, images)) for file in files], 0)
             for name, files in args.run.items()
         }
+        groups = with_objects(groups, next(iter(of_run.values()))[0])
+        if not groups:
+            raise ValueError(
+                f'{args.annotations}: expected a box of a class of OV-COCO, '
+                'or of --group, found none')
     except (OSError, ValueError, KeyError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {one_line(error)}')
     rows: List[dict] = []
     for name, values in of_run.items():
         means = {
-            group: 100 * np.nanmean(values[:, members], 1)
+            group: _mean(values, members)
             for group, members in groups.items()
         }
         row = dict(
@@ -108,14 +124,28 @@ def main() -> None:
         for other in rows:
             row['differences'][other['name']] = {
                 group:
-                _interval(means[group] - 100 *
-                          np.nanmean(of_run[other['name']][:, members], 1))
+                _interval(means[group] - _mean(of_run[other['name']], members))
                 for group, members in groups.items()
             }
         rows.append(row)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, rows, indent=1)
     print_result(args, rows, '\n'.join(map(_described, rows)))
+
+
+def with_objects(groups: Dict[str, np.ndarray],
+                 ap: np.ndarray) -> Dict[str, np.ndarray]:
+    """The groups of which a class has an object, by the AP of the classes."""
+    return {
+        group: members
+        for group, members in groups.items() if np.isfinite(ap[members]).any()
+    }
+
+
+def _mean(values: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Percent, over the classes of a group that have an object."""
+    known = np.ma.masked_invalid(values[:, members])
+    return 100 * known.mean(1).filled(np.nan)
 
 
 def _described(row: dict) -> str:
@@ -128,8 +158,11 @@ def _described(row: dict) -> str:
 
 
 def _interval(values: np.ndarray) -> Dict[str, float]:
-    """The value of the images themselves, and 95 % of the draws."""
-    low, high = np.percentile(values[1:], [2.5, 97.5])
+    """The value of the images themselves, and 95 % of the draws.
+
+    Those count that drew an object of the group.
+    """
+    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
     return dict(
         mean=round(float(values[0]), 2),
         low=round(float(low), 2),

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_json, add_runs, print_result
+from mmdet_clim_cli.options import (
+    Parser,
+    add_json,
+    add_runs,
+    print_result,
+    whole,
+)
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -55,7 +61,7 @@ def parse_args() -> argparse.Namespace:
         help='the base classes, for AP50 (default: those of OV-COCO)')
     parser.add_argument(
         '--num',
-        type=int,
+        type=whole(1),
         default=80,
         help='draw at most this many classes, those that change most '
         '(%(default)s)')

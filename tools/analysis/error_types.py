@@ -57,7 +57,10 @@ def parse_args() -> argparse.Namespace:
         metavar='NAME',
         help='the base classes; the others are novel')
     add_json(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0 < args.iou <= 1:
+        parser.error(f'--iou: expected more than 0, at most 1, got {args.iou}')
+    return args
 
 
 def row(classes: List[ClassErrors]) -> Dict[str, float]:

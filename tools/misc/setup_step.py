@@ -68,6 +68,14 @@ PROGRESS = re.compile(r'^progress: (\d+) %, (.*)')
 UNITS = dict(kB=1e3, MB=1e6, GB=1e9)
 # A file whose download is shown, bytes.
 LARGE = 10e6
+# What pip and compilers print far above the last lines, or say otherwise.
+CAUSES = (
+    (re.compile(r'No space left on device|Disk quota exceeded|File too large'),
+     'there is no space left on the disk'),
+    (re.compile(r'Retrying \(Retry\(total=0'),
+     'pip did not reach the package index: see to the network, or to '
+     'PIP_INDEX_URL and PIP_PROXY'),
+)
 
 
 class Progress:
@@ -90,9 +98,14 @@ class Progress:
         self._file = ''
         self._size = 0.
         self._doing = ''
+        #: Why the command will fail, as far as is known.
+        self.cause = ''
 
     def read(self, line: str) -> None:
         """Take note of a line of the command's output."""
+        for pattern, cause in CAUSES:
+            if pattern.search(line):
+                self.cause = cause
         for pattern, note in ((COLLECTING, self._collect), (DOWNLOADING,
                                                             self._download),
                               (INSTALLING, self._install), (PROGRESS,
@@ -242,8 +255,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def open_log(path: Path, title: str) -> IO[str]:
-    """Begin a log with each run of make, which MAKE_RUN tells apart."""
+def open_log(path: Path, title: str) -> IO[bytes]:
+    """Begin a log with each run of make, which MAKE_RUN tells apart.
+
+    Returns:
+        file: Without a buffer, which could not be written on a full disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     header = f'make run {os.environ.get("MAKE_RUN", os.getppid())}\n'
     known = False
@@ -253,8 +270,8 @@ def open_log(path: Path, title: str) -> IO[str]:
     if not known:
         path.write_text(header)
         print(f'output of pip and compilers: {path}', flush=True)
-    log = open(path, 'a', errors='replace')
-    log.write(f'\n== {title}\n')
+    log = open(path, 'ab', buffering=0)
+    log.write(f'\n== {title}\n'.encode())
     return log
 
 
@@ -287,9 +304,12 @@ def run(args: argparse.Namespace) -> int:
 
         def copy() -> None:
             for text in process.stdout:
-                log.write(text)
-                log.flush()
                 progress.read(text)
+                try:
+                    log.write(text.encode(errors='replace'))
+                except OSError as error:
+                    # The command would wait for ever for a reader.
+                    progress.read(str(error))
 
         reader = threading.Thread(target=copy, daemon=True)
         reader.start()
@@ -310,7 +330,9 @@ def run(args: argparse.Namespace) -> int:
         line.finish(f'{head} failed after {duration(clock.elapsed)}')
         tail = args.log.read_text(errors='replace').splitlines()[-TAIL:]
         print('\n'.join(f'    {text}' for text in tail))
-        print(f'{args.title}: failed, see {args.log}', flush=True)
+        cause = progress.cause and (
+            f': {progress.cause}; then give the same command again')
+        print(f'{args.title}: failed, see {args.log}{cause}', flush=True)
         return process.returncode if process.returncode > 0 else 1
     seconds = clock.elapsed
     left = clock.finish()
@@ -322,4 +344,8 @@ def run(args: argparse.Namespace) -> int:
 if __name__ == '__main__':
     # make sends it where it is stopped itself.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run(parse_args()))
+    arguments = parse_args()
+    try:
+        sys.exit(run(arguments))
+    except OSError as error:
+        sys.exit(f'{arguments.title}: {error}')

@@ -10,11 +10,11 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, add_cfg_options
+from mmdet_clim_cli.options import Parser, add_cfg_options, whole
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -37,10 +37,13 @@ def parse_args() -> argparse.Namespace:
         'drawn, so that the cache of mosaic partners is filled as in a '
         'running training')
     parser.add_argument(
-        '--seed', type=int, default=0, help='seed for the choice of samples')
+        '--seed',
+        type=whole(0, 2**32 - 1),
+        default=0,
+        help='seed for the choice of samples')
     parser.add_argument(
         '--side',
-        type=int,
+        type=whole(1),
         default=960,
         help='longer side of a drawn sample in pixels')
     add_cfg_options(parser)
@@ -125,7 +128,7 @@ def main() -> None:
             file = args.out_dir / f'{source}_{branch}_{number}.png'
             picture = draw_sample(sample, part.metainfo, objectives[branch],
                                   args.side)
-            cv2.imwrite(str(file), picture[..., ::-1])
+            Image.fromarray(picture).save(file)
             logger.info(f'{file}: sample {index} of source {source}')
 
 

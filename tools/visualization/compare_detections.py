@@ -25,7 +25,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, Mapping, Sequence, Tuple
 
-import cv2
+from PIL import Image
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser
@@ -231,7 +231,7 @@ def compare(args: argparse.Namespace) -> int:
         note='dashed: wrong. Of each class the best detections, as many as '
         f'it has objects in all {len(infos)} images; scores in percent')
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(args.out), picture[..., ::-1])
+    Image.fromarray(picture).save(args.out)
     return len(chosen)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple
 import numpy as np
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, device_name
+from mmdet_clim_cli.options import Parser, device_name, whole
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ def parse_args() -> argparse.Namespace:
         default=640,
         help="longer side of the model's input in pixels (%(default)s)")
     parser.add_argument(
-        '--seed', type=int, default=0, help='seed for the choice of images')
+        '--seed',
+        type=whole(0, 2**32 - 1),
+        default=0,
+        help='seed for the choice of images')
     parser.add_argument('--device', type=device_name, default='cpu')
     parser.add_argument(
         '--out-dir', type=Path, required=True, help='folder for the results')

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, NamedTuple, Optional
 
 from mmdet_clim_cli.mistakes import run_command
-from mmdet_clim_cli.options import Parser, device_name
+from mmdet_clim_cli.options import Parser, device_name, whole
 
 # What takes seconds to import waits until the command line is read.
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         '--out', type=Path, required=True, help='the PNG to write')
     parser.add_argument(
         '--size',
-        type=int,
+        type=whole(1),
         default=640,
         help="longer side of the model's input in pixels (%(default)s)")
     parser.add_argument(
         '--clusters',
-        type=int,
+        type=whole(1),
         default=6,
         help='number of clusters of k-means')
     parser.add_argument('--device', type=device_name, default='cpu')

@@ -25,13 +25,15 @@ clim_mosaic_dataset = dict(
     ann_file='annotations/captions_train2017_tags.json',
     data_prefix=dict(img='images/'),
     pipeline=[
-        dict(type='mmdet_clim.LoadImageText', scale=(128, 128)),
-        dict(type='mmdet.Resize', scale=(128, 128), keep_ratio=True),
+        # Tiles as large as the photographs: half the size of which objects
+        # of 23 pixels are lost.
+        dict(type='mmdet_clim.LoadImageText', scale=(256, 256)),
+        dict(type='mmdet.Resize', scale=(256, 256), keep_ratio=True),
         dict(
             type='mmdet_clim.MosaicCLIM',
             grids=((2, 2), ),
-            tile_size=(128, 128),
-            out_size=(256, 256),
+            tile_size=(256, 256),
+            out_size=(512, 512),
             cache_size=256),
         dict(type='mmdet_clim.PackRegionTextInputs', branch='mosaic'),
     ])

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """YOLO's layout: ``data.yaml``, and a text of boxes for each image."""
 from pathlib import Path
-from typing import Any, List, Sequence
+from typing import Any, Callable, List, Sequence, cast
 
 from ..caption_sources import IMAGE_SUFFIXES
 from ..class_names import clean_names, parse_yaml
@@ -41,7 +41,7 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
                          f'{sorted(map(str, content))}')
     root = path.parent / str(content.get('path') or '')
     entries = CocoEntries(path.parent, names)
-    read_size = file_sizes('')
+    read_size = cast(Callable, file_sizes(''))
     for image in _images(content[key], root, path):
         try:
             size = read_size(str(image.absolute()))

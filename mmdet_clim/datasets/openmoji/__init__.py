@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """OpenMoji-COCO: scenes of OpenMoji glyphs in COCO's and LVIS's layouts."""
-from .build import build_dataset
+from .build import build_dataset, is_finished
 from .classes import Glyph, SceneClass, coco_classes
 from .lvis_vocabulary import frequencies, lvis_classes
 from .splits import DatasetParameters
 
 __all__ = [
     'DatasetParameters', 'Glyph', 'SceneClass', 'build_dataset',
-    'coco_classes', 'frequencies', 'lvis_classes'
+    'coco_classes', 'frequencies', 'is_finished', 'lvis_classes'
 ]

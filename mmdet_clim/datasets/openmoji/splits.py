@@ -19,6 +19,8 @@ from .scenes import BOXED, CAPTIONED, SceneStyle, draw_scene
 
 #: Room for the image ids of one split: ids differ between the splits.
 MAX_IMAGES = 1_000_000
+#: Images that a process draws before it can be stopped.
+CHUNK = 4
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ def trace_mask(mask: np.ndarray) -> List[List[int]]:
     """
     # On the doubled grid the border pixels of an edge lie on either side of
     # it, even inside and odd outside; rounding up gives the edge itself.
-    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    doubled: np.ndarray = mask.astype(np.uint8)
+    doubled = doubled.repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL,
                                    cv2.CHAIN_APPROX_SIMPLE)
     polygons = []
@@ -230,7 +233,7 @@ def draw_split(parameters: DatasetParameters,
     (folder / split.folder).mkdir(parents=True)
     make = partial(_make_image, parameters, folder, split)
     made = map(make, range(count)) if pool is None else pool.map(
-        make, range(count), chunksize=16)
+        make, range(count), chunksize=CHUNK)
     drawn = DrawnSplit(split, [], [])
     for image, annotations in watch(made, count, split.folder):
         drawn.images.append(image)

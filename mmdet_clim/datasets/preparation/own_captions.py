@@ -16,6 +16,7 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
+    Set,
     Tuple,
 )
 
@@ -325,7 +326,8 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
             yield row
 
     for name, grouped in groupby(checked(), lambda row: row[columns.image]):
-        captions, tags = [], set()
+        captions: List[str] = []
+        tags: Set[str] = set()
         for row in grouped:
             captions.append(row[columns.caption])
             if columns.tags:

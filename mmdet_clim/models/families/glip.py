@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
+import torch
 from mmdet.models.detectors import GLIP
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
@@ -34,10 +35,14 @@ class GLIPFamily(TextConditionedFamily):
         for key, loss in LOSSES.items():
             model['bbox_head'].setdefault(key, loss)
 
-    def prompts(self, detector: GLIP,
-                phrases: Sequence[str]) -> List[GroundingPrompt]:
+    def map_width(self, detector: GLIP) -> int:
+        """See the base class; mmdet writes it into the code."""
+        return 256
+
+    def prompts(self, phrases: Sequence[str], tokenizer: Any,
+                max_tokens: int) -> List[GroundingPrompt]:
         """See the base class; it was trained without the last separator."""
-        prompts = super().prompts(detector, phrases)
+        prompts = super().prompts(phrases, tokenizer, max_tokens)
         for prompt in prompts:
             prompt.text = prompt.text.removesuffix(SEPARATOR)
         return prompts
@@ -48,6 +53,16 @@ class GLIPFamily(TextConditionedFamily):
         """See the base class."""
         return detector.bbox_head.predict(
             levels, texts, samples, rescale=False)
+
+    def token_logits(self,
+                     detector: GLIP,
+                     levels: Sequence[Tensor],
+                     texts: Dict[str, Tensor],
+                     samples: SampleList,
+                     places: None = None) -> Tuple[List[Tensor], None]:
+        """See the base class; the places are all anchors."""
+        of_levels, *_ = detector.bbox_head(levels, texts)
+        return [torch.cat(of_levels, 1)], None
 
     def losses_of_texts(self, detector: GLIP, levels: Sequence[Tensor],
                         texts: Dict[str, Tensor], samples: SampleList,

@@ -1,11 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
 from mmdet.models.detectors import GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .queries import Queries, beginning_at
 from .text_conditioned import TextConditionedFamily
 from .text_loss import text_loss
 
@@ -35,10 +37,13 @@ class GroundingDINOFamily(TextConditionedFamily):
             model['train_cfg'] = dict(
                 model.get('train_cfg') or {}, assigner=ASSIGNER)
 
-    def encode(self, detector: GroundingDINO,
-               prompts: Sequence[str]) -> Dict[str, Tensor]:
+    def encode(
+            self,
+            detector: GroundingDINO,
+            prompts: Sequence[str],
+            ids: Optional[Sequence[np.ndarray]] = None) -> Dict[str, Tensor]:
         """See the base class."""
-        texts = super().encode(detector, prompts)
+        texts = super().encode(detector, prompts, ids)
         texts['embedded'] = detector.text_feat_map(texts['embedded'])
         return texts
 
@@ -46,6 +51,10 @@ class GroundingDINOFamily(TextConditionedFamily):
         """See the base class; the head takes no more than it has room for."""
         return min(super().max_tokens(detector),
                    detector.bbox_head.max_text_len)
+
+    def map_width(self, detector: GroundingDINO) -> int:
+        """See the base class."""
+        return detector.bbox_head.max_text_len
 
     def predict_of_texts(self, detector: GroundingDINO,
                          levels: Sequence[Tensor], texts: Dict[str, Tensor],
@@ -55,6 +64,24 @@ class GroundingDINOFamily(TextConditionedFamily):
             **detector.forward_transformer(levels, texts, samples),
             rescale=False,
             batch_data_samples=samples)
+
+    def token_logits(
+            self,
+            detector: GroundingDINO,
+            levels: Sequence[Tensor],
+            texts: Dict[str, Tensor],
+            samples: SampleList,
+            places: Optional[Queries] = None) -> Tuple[List[Tensor], Queries]:
+        """See the base class.
+
+        The places are queries; there are logits of where the encoder chose
+        them, and of what the decoder's last layer made of them.
+        """
+        with beginning_at(detector, places) as chosen:
+            outputs = detector.forward_transformer(levels, texts, samples)
+            scores, _ = detector.bbox_head(**outputs)
+        encoded, began = chosen
+        return [began.of(encoded), scores[-1]], began
 
     def losses_of_texts(self, detector: GroundingDINO,
                         levels: Sequence[Tensor], texts: Dict[str, Tensor],

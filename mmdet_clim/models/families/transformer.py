@@ -1,15 +1,20 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Sequence, Tuple
+from contextlib import ExitStack
+from typing import List, Optional, Sequence, Tuple
 
+from mmdet.models.detectors import DINO, DeformableDETR
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
 from mmdet_clim.models.region_readers import ExtractedImages
 from mmdet_clim.models.region_readers.encoder_maps import encoded_before
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
 
 from .any_detector import AnyDetector
+from .queries import Queries, beginning_at
 
 
 class TransformerFamily(AnyDetector):
@@ -29,3 +34,66 @@ class TransformerFamily(AnyDetector):
             outputs = detector.forward_transformer(levels, samples)
         return detector.bbox_head.predict(
             **outputs, batch_data_samples=samples, rescale=False)
+
+    def compares_queries(self, detector: DetectionTransformer) -> bool:
+        """Whether its queries have texts as classes and a known beginning.
+
+        Learned ones begin alike in two detectors, those of a DINO where they
+        are told to.
+
+        Args:
+            detector (DetectionTransformer): The detector.
+        """
+        if not isinstance(detector.bbox_head, ZeroShotDenseMixin):
+            return False
+        return _is_dino(detector) or not (isinstance(detector, DeformableDETR)
+                                          and detector.as_two_stage)
+
+    def query_vectors(
+        self,
+        detector: DetectionTransformer,
+        levels: Sequence[Tensor],
+        samples: SampleList,
+        places: Optional[Queries] = None
+    ) -> Tuple[List[Tuple[ZeroShotClassifier, Tensor]], Optional[Queries]]:
+        """What a detector compares with texts, of its queries.
+
+        Args:
+            detector (DetectionTransformer): In evaluation mode, one that
+                :meth:`compares_queries`.
+            levels (Sequence[Tensor]): The neck's maps (N, C, H, W).
+            samples (list[DetDataSample]): N samples.
+            places (Queries, optional): What this gave of another detector, to
+                begin where that one did.
+
+        Returns:
+            tuple: Classifiers and what they compare, (N, Q, D): of where a
+            DINO's encoder chose the queries, and of the decoder's last layer;
+            and where they began, which learned ones do not tell.
+        """
+        head = detector.bbox_head
+        seen: List[Tuple[ZeroShotClassifier, Tensor]] = []
+        chosen: list = []
+        with ExitStack() as stack:
+            for layer in head.class_layers:
+                handle = layer.projection.register_forward_hook(
+                    lambda module, inputs, output, layer=layer: seen.append(
+                        (layer, output)))
+                stack.callback(handle.remove)
+            if _is_dino(detector):
+                chosen = stack.enter_context(beginning_at(detector, places))
+            head(**detector.forward_transformer(levels, samples))
+        classifier, last = seen[-1]
+        # Some heads classify all layers of the decoder at once.
+        of_layers = [(classifier, last[-1] if last.dim() == 4 else last)]
+        if not chosen:
+            return of_layers, None
+        began: Queries = chosen[-1]
+        classifier, encoded = seen[0]
+        return [(classifier, began.of(encoded)), *of_layers], began
+
+
+def _is_dino(detector: DetectionTransformer) -> bool:
+    """Whether queries are chosen as by a DINO, unlike a DDQ's."""
+    return isinstance(detector,
+                      DINO) and type(detector).pre_decoder is DINO.pre_decoder

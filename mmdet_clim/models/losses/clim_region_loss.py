@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive loss between regions and texts."""
 import math
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import List, NamedTuple, Optional, Tuple, Union, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from mmdet_clim.registry import MODELS
 
-from .gather import (
-    exchange_counts,
-    gather_rows,
-    max_over_ranks,
-    sum_over_ranks,
-)
+from .gather import exchange_counts, gather_rows, reduce_over_ranks
 
 KINDS = ('bce', 'infonce', 'sigmoid')
 # CLIP and CLIM's refinement of CLIP clamp the logit scale here.
@@ -36,6 +31,7 @@ class _Pairs(NamedTuple):
     chunk_size: int
     gather: bool
     with_gradient: bool
+    silent: Optional[Tensor] = None  # (R, T) bool, for 'bce': not compared
 
 
 class _PairLoss(Function):
@@ -56,7 +52,7 @@ class _PairLoss(Function):
         else:
             value, grads = _bce(regions, texts, temperature, bias, pairs)
         if pairs.gather:
-            value = sum_over_ranks(value)
+            value = reduce_over_ranks(value)
         ctx.factor = get_world_size() if pairs.gather else 1
         ctx.save_for_backward(*grads)
         return value
@@ -116,6 +112,7 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
          bias: Optional[Tensor], pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
     grads = _Gradients(regions, texts, temperature, bias is not None)
     value = torch.zeros_like(temperature, dtype=torch.float64)
+    divisor = cast(Tensor, pairs.row_divisor)
     for rows in _row_slices(pairs):
         targets = pairs.targets[rows]
         # softplus(-logit) for a positive, softplus(logit) for a negative
@@ -123,13 +120,14 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
         if bias is not None:
             logits += bias
         logits = torch.where(targets, -logits, logits)
-        positive = -1 / pairs.row_divisor
+        positive = -1 / divisor
         if pairs.positive_reduction == 'mean':
             count = targets.sum(1, keepdim=True).clamp_(min=1)
             positive = positive / count
         weights = torch.where(targets, positive.to(logits),
-                              (pairs.negative_weight /
-                               pairs.row_divisor).to(logits))
+                              (pairs.negative_weight / divisor).to(logits))
+        if pairs.silent is not None:
+            weights = weights.masked_fill(pairs.silent[rows], 0)
         value += F.softplus(logits).mul_(weights.abs()).sum()
         if pairs.with_gradient:
             grads.add(rows, logits.sigmoid_().mul_(weights))
@@ -159,10 +157,11 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
     row_terms = row_counts > 0
     row_total = (row_terms | pairs.mean_over_all).sum()
     if pairs.gather:
-        column_counts = sum_over_ranks(column_counts)
-        row_total = sum_over_ranks(row_total)
-        larger = max_over_ranks(column_max)
-        column_sum = sum_over_ranks(column_sum * (column_max - larger).exp())
+        column_counts = reduce_over_ranks(column_counts)
+        row_total = reduce_over_ranks(row_total)
+        larger = reduce_over_ranks(column_max, 'max')
+        column_sum = reduce_over_ranks(column_sum *
+                                       (column_max - larger).exp())
         column_max = larger
     column_logsums = column_max + column_sum.log()
 
@@ -345,6 +344,19 @@ class CLIMRegionLoss(nn.Module):
         return min(self.log_temperature.detach().exp().item(),
                    MAX_LEARNED_TEMPERATURE)
 
+    def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
+        """What the loss compares: (R, D) and (T, D) of any norm to (R, T).
+
+        In float32, also under autocast; float64 stays float64.
+        """
+        with torch.autocast(regions.device.type, enabled=False):
+            dtype = torch.promote_types(
+                torch.promote_types(regions.dtype, texts.dtype), torch.float32)
+            regions = _unit_rows(regions.to(dtype))
+            cosine = regions @ _unit_rows(texts.to(dtype)).t()
+            logits = self._temperature_tensor(cosine) * cosine
+            return logits if self.bias is None else logits + self.bias
+
     def extra_repr(self) -> str:
         return (f'kind={self.kind}, temperature={self.temperature:.4g}, '
                 f'gather={self.gather}, chunk_size={self.chunk_size}, '
@@ -356,7 +368,8 @@ class CLIMRegionLoss(nn.Module):
                 targets: Tensor,
                 avg_factor: Optional[Union[float, Tensor]] = None,
                 mean_over_all: bool = False,
-                negative_share: float = 1.0) -> Tensor:
+                negative_share: float = 1.0,
+                silent: Optional[Tensor] = None) -> Tensor:
         """Compute the loss.
 
         Args:
@@ -373,6 +386,8 @@ class CLIMRegionLoss(nn.Module):
                 without a positive counts in the mean, with a loss of 0.
             negative_share (float): A further factor on the negatives, not for
                 'infonce', where a text more weighs less than the one before.
+            silent (Tensor, optional): (R, T) bool, the pairs that are neither
+                positive nor negative. Not for 'infonce' nor with ``gather``.
 
         Returns:
             Tensor: Scalar. Zero, connected to the inputs and to the learned
@@ -383,6 +398,7 @@ class CLIMRegionLoss(nn.Module):
             TypeError: If the dtype of an argument is wrong.
         """
         self._check_inputs(regions, texts, targets, avg_factor)
+        self._check_silent(targets, silent)
         with torch.autocast(regions.device.type, enabled=False):
             dtype = torch.promote_types(regions.dtype, texts.dtype)
             if dtype != torch.float64:
@@ -398,7 +414,7 @@ class CLIMRegionLoss(nn.Module):
                 divisor = avg_factor.to(regions) if isinstance(
                     avg_factor, Tensor) else regions.new_full((), avg_factor)
                 if self.gather:
-                    divisor = sum_over_ranks(divisor)
+                    divisor = reduce_over_ranks(divisor)
             elif self.kind == 'infonce':
                 divisor = None
             else:
@@ -413,7 +429,7 @@ class CLIMRegionLoss(nn.Module):
                            self.negative_weight * negative_share, divisor,
                            mean_over_all, self.chunk_size
                            or max(len(regions), 1), self.gather,
-                           torch.is_grad_enabled())
+                           torch.is_grad_enabled(), silent)
             value = _PairLoss.apply(
                 _unit_rows(regions), _unit_rows(texts), temperature, bias,
                 pairs)
@@ -486,3 +502,15 @@ class CLIMRegionLoss(nn.Module):
                              f'got {tuple(targets.shape)}')
         if isinstance(avg_factor, (int, float)) and not avg_factor > 0:
             raise ValueError(f'avg_factor must be positive, got {avg_factor}')
+
+    def _check_silent(self, targets: Tensor, silent: Optional[Tensor]) -> None:
+        if silent is None:
+            return
+        if self.kind == 'infonce' or self.gather:
+            raise ValueError("silent: expected None with kind='infonce' or "
+                             f'gather, got kind={self.kind!r} and '
+                             f'gather={self.gather}')
+        if silent.dtype != torch.bool or silent.shape != targets.shape:
+            raise ValueError('silent: expected bool like targets, '
+                             f'{tuple(targets.shape)}, got {silent.dtype} '
+                             f'{tuple(silent.shape)}')

@@ -70,6 +70,10 @@ class BaseRegionObjective(BaseObjective):
     regions, the reader embeds them, and :meth:`compare` gives the losses.
     """
 
+    #: Whether it compares regions that are words as such, in sentences of its
+    #: own.
+    takes_words = False
+
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
               text_encoder: Optional[BaseTextEncoder]) -> None:
         """Raise a TypeError if there are no texts to compare with."""
@@ -88,8 +92,9 @@ class BaseRegionObjective(BaseObjective):
         for stage in context.stages:
             stage.regions_before = regions
             regions = self.sample(context.tiles, stage)
+            read = stage.read if self.takes_words else stage.read_as_text
             values = self.compare(
-                stage.read(regions.rois), regions, context, stage.is_last)
+                read(regions.rois), regions, context, stage.is_last)
             for key, value in values.items():
                 share = stage.weight if 'loss' in key else 1 / stage.count
                 totals[key] = totals.get(key, 0) + value * share

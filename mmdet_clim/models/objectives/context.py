@@ -229,6 +229,10 @@ class BranchStage:
         """RoIs (R, 5) to embeddings (R, D) of any norm, with gradient."""
         return self.context.readings[self.index].read(rois)
 
+    def read_as_text(self, rois: Tensor) -> Tensor:
+        """RoIs (R, 5) to vectors (R, D) in the space of texts."""
+        return self.context.readings[self.index].read_as_text(rois)
+
     def tile_proposals(self,
                        min_overlap: float = 0.3,
                        max_proposals: int = 128) -> TileProposals:

@@ -1,9 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Dict, Optional
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
+from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
@@ -27,25 +31,30 @@ class RegionTagObjective(BaseRegionObjective):
     stages refined, or, as published, what became of the regions themselves,
     single and composed.
 
+    With ``regions='best'`` every tag of a tile has a region of its own: of
+    those proposals the one with the highest ``sqrt(score) * p(tag)``, where p
+    is the probability by which the loss reads the tag in it now. The tile's
+    other tags say nothing about it.
+
     Args:
         loss (dict): Config of the loss, normally ``CLIMRegionLoss``, over
             all classes.
         vocabulary: Anything that ``build_vocabulary`` reads: the classes
             which the tags index.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``; those of the detector's
-            classifier.
+        templates (str or Sequence[str]): See ``resolve_templates``; those
+            of the detector's classifier.
         num_compositions (int): Rectangles per mosaic.
-        regions (str): ``'proposals'`` as above, or ``'tiles'``: the tile
-            boxes themselves.
+        regions (str): ``'proposals'`` or ``'best'`` as above, or
+            ``'tiles'``: the tile boxes themselves.
         min_overlap (float): Least share of a proposal's area in its tile.
         max_proposals (int): Proposals considered per tile.
         refine_regions (bool): Whether in later stages the regions of the
             stage before, as it regresses them, are the proposals.
 
     Raises:
-        ValueError: If ``num_compositions`` is negative or ``regions``
-            unknown.
+        ValueError: If ``num_compositions`` is negative, ``regions`` unknown,
+            or ``regions='best'`` is to be composed or has a loss without
+            probabilities.
     """
 
     def __init__(self,
@@ -59,11 +68,18 @@ class RegionTagObjective(BaseRegionObjective):
                  refine_regions: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_compositions < 0:
-            raise ValueError('num_compositions: expected a count >= 0, got '
-                             f'{num_compositions}')
-        check_region_kind(regions)
+        check_range(0, num_compositions=num_compositions)
+        if regions != 'best':
+            check_region_kind(regions)
+        elif num_compositions or refine_regions:
+            raise ValueError("regions='best': expected num_compositions=0 and "
+                             'refine_regions=False, as it has no region of a '
+                             f'tile, got {num_compositions} and '
+                             f'{refine_regions}')
         self.region_loss = build_region_loss(loss)
+        if regions == 'best' and self.region_loss.kind == 'infonce':
+            raise ValueError("loss.kind: expected 'bce' or 'sigmoid' with "
+                             "regions='best', got 'infonce'")
         self.classes = ClassTexts(vocabulary, templates)
         self.regions = regions
         self.num_compositions = num_compositions
@@ -72,7 +88,9 @@ class RegionTagObjective(BaseRegionObjective):
         self.refine_regions = refine_regions
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
-        """One region per tagged tile, then composed ones."""
+        """One region per tagged tile, then composed ones; or one per tag."""
+        if self.regions == 'best':
+            return self._best(tiles, stage)
         image, members = tiles.compose(self.num_compositions)
         tagged = (members & tiles.has_tags()[image]).any(1)
         boxes = tiles.boxes
@@ -82,13 +100,47 @@ class RegionTagObjective(BaseRegionObjective):
             boxes = largest(self.min_overlap, self.max_proposals)
         return tiles.regions(boxes, image[tagged], members[tagged])
 
+    @torch.no_grad()
+    def _best(self, tiles: TileBatch, stage: BranchStage) -> Regions:
+        found = stage.tile_proposals(self.min_overlap, self.max_proposals)
+        image, tile, tag = tiles.each_tag()
+        members = F.one_hot(tile, tiles.boxes.shape[1]).bool()
+        place, of_tile, of_class = upload(
+            torch.stack([image, tile, tag]), tiles.boxes)
+        values = found.proposals.scores[place]
+        if values.numel():
+            limits = [count * self.max_proposals for count in tiles.counts]
+            index, slot = found.likely(limits)
+            boxes = found.boxes[index, slot]
+            embeddings = stage.read(
+                torch.cat([index[:, None].to(boxes), boxes], 1))
+            texts = self.classes(stage.context.text_encoder)
+            logits = self.region_loss.logits(embeddings,
+                                             texts.to(embeddings.device))
+            row = torch.zeros_like(found.owner).index_put(
+                (index, slot), torch.arange(len(index), device=index.device))
+            tag_logits = logits[row[place], of_class[:, None]]
+            values = F.logsigmoid(tag_logits) + values.clamp(1e-6).log() / 2
+        boxes = found.best(values, place, of_tile, tiles.boxes)
+        rois = torch.cat([place[:, None].to(boxes), boxes], 1)
+        return Regions(rois, image, members, tags=tag)
+
     def compare(self, embeddings: Tensor, regions: Regions,
                 context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
         """Compare the regions with all classes."""
         texts = self.classes(context.text_encoder).to(embeddings.device)
         targets = context.tiles.tag_targets(regions, len(self.classes))
+        silent = None
+        if regions.tags is not None:
+            own = upload(
+                F.one_hot(regions.tags, len(self.classes)).bool(), embeddings)
+            targets, silent = own, targets & ~own
         loss = self.region_loss(
-            embeddings, texts, targets, avg_factor=mean_count(embeddings))
+            embeddings,
+            texts,
+            targets,
+            avg_factor=mean_count(embeddings),
+            silent=silent)
         return {
             'loss': loss,
             'recall@1': recall_at_1(embeddings, texts, targets)

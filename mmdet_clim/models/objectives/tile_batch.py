@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The tiles of all images of a branch, and what lies in them."""
-from dataclasses import dataclass
-from typing import List, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +35,14 @@ class Regions:
         image (Tensor): int64 (R,), the index of the image, on the host.
         members (Tensor): bool (R, K), on the host: which tiles of its image
             stand in each region.
+        tags (Tensor, optional): int64 (R,), on the host: the one tag of its
+            tiles that each region stands for; None: all of them.
     """
 
     rois: Tensor
     image: Tensor
     members: Tensor
+    tags: Optional[Tensor] = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.rois)
@@ -142,6 +145,29 @@ class TileProposals:
         boxes = self.boxes.gather(1, largest[..., None].expand(-1, -1, 4))
         return torch.where(self.owns.any(1)[..., None], boxes, tiles)
 
+    def best(self, values: Tensor, image: Tensor, tile: Tensor,
+             tiles: Tensor) -> Tensor:
+        """Of the proposals of given tiles, the one of the highest value.
+
+        Args:
+            values (Tensor): Shape (R, P), of the proposals of each one's
+                image.
+            image (Tensor): int64 (R,), the image of each.
+            tile (Tensor): int64 (R,), the tile of each.
+            tiles (Tensor): Shape (N, K, 4).
+
+        Returns:
+            Tensor: Shape (R, 4), clamped to the tile; the tile's own box
+            where it has no proposal.
+        """
+        own = tiles[image, tile]
+        if values.shape[1] == 0:
+            return own
+        of_tile = self.owns[image, :, tile]
+        best = values.masked_fill(~of_tile, -torch.inf).argmax(1)
+        return torch.where(
+            of_tile.any(1)[:, None], self.boxes[image, best], own)
+
     def likely(self, limits: Sequence[int]) -> Tuple[Tensor, Tensor]:
         """The proposals that matter most: those of tiles, then the best.
 
@@ -228,6 +254,16 @@ class TileBatch:
             for s in self.data_samples
         ],
                             batch_first=True)
+
+    def each_tag(self) -> Tuple[Tensor, Tensor, Tensor]:
+        """Image, tile and class of every tag, (R,), on the host."""
+        rows = [(image, tile, tag)
+                for image, sample in enumerate(self.data_samples)
+                for tile, tags in enumerate(sample.tags)
+                for tag in sorted(set(map(int, tags)))]
+        found = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
+        image, tile, tag = found.unbind(1)
+        return image, tile, tag
 
     def compose(self, num: int) -> Tuple[Tensor, Tensor]:
         """Every tile for itself, then rectangles of several, of each image.

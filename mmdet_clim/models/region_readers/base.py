@@ -23,11 +23,21 @@ class ReadingStage:
         refine (Callable, optional): RoIs (R, 5) to the boxes (R, 4) that the
             next stage gets for them, without gradient. The last stage has
             none.
+        interpret (Callable, optional): Embeddings (R, D) to vectors in the
+            space of texts, where they are others, such as words.
     """
 
     read: Callable[[Tensor], Tensor]
     weight: float = 1.0
     refine: Optional[Callable[[Tensor], Tensor]] = None
+    interpret: Optional[Callable[[Tensor], Tensor]] = None
+
+    def read_as_text(self, rois: Tensor) -> Tensor:
+        """RoIs (R, 5) to what texts are compared with, of any norm."""
+        embeddings = self.read(rois)
+        if self.interpret is None:
+            return embeddings
+        return self.interpret(embeddings)
 
 
 class BaseRegionReader(BaseModule, metaclass=ABCMeta):

@@ -6,7 +6,7 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.roi_heads import ZeroShotMixin
+from mmdet_clim.models.roi_heads import PseudoWordClassifier, ZeroShotMixin
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
@@ -62,4 +62,10 @@ class TwoStageReader(BaseRegionReader):
                 x = roi_head.shared_head(x)
             return roi_head.bbox_head.embed(x)
 
-        return [ReadingStage(read)]
+        classifier = roi_head.bbox_head.fc_cls
+        return [
+            ReadingStage(
+                read,
+                interpret=classifier.read if isinstance(
+                    classifier, PseudoWordClassifier) else None)
+        ]

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import math
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,10 @@ from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.registry import MODELS
 
 from .zero_shot_classifier import ZeroShotClassifier
+
+# The logarithm of a probability next to 1, of which float32 still has the
+# odds.
+SUREST = -1e-6
 
 
 @MODELS.register_module()
@@ -77,7 +81,20 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
     def score(self, embeddings: Tensor) -> Tensor:
         """Region embeddings (N, D), any norm, to logits (N, C + 1)."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosine = self.all_cosines(F.normalize(embeddings.float(), dim=1))
-            if self.log_temperature is None:
-                return self.temperature * cosine
-            return self.log_temperature.exp() * cosine
+            return self._scale() * self.all_cosines(
+                F.normalize(embeddings.float(), dim=1))
+
+    def _scale(self) -> Union[float, Tensor]:
+        if self.log_temperature is None:
+            return self.temperature
+        return self.log_temperature.exp()
+
+    def text_log_odds(self, vectors: Tensor, texts: Tensor) -> Tensor:
+        """See the base class; the texts compete, with the background."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            background = F.normalize(self.background.float(), dim=0)
+            logits = self._scale() * F.normalize(
+                vectors.float(), dim=1) @ torch.cat([texts, background[None]
+                                                     ]).t()
+            log_p = logits.log_softmax(1)[:, :-1].clamp(max=SUREST)
+            return log_p - (-log_p.expm1()).log()

