@@ -271,7 +271,8 @@ def captions_of_stream(folder: str) -> Tuple[dict, Any]:
     from mmdet_clim.datasets import ShardStreamDataset
     images = len(list(Path(folder, 'images').glob('*.jpg')))
     return load_all(
-        ShardStreamDataset(f'{folder}/images.tar', images, pipeline=REDUCED))
+        ShardStreamDataset(
+            f'{folder}/images.tar', images, buffer_size=16, pipeline=REDUCED))
 
 
 def loader(arguments: argparse.Namespace, folder: Path) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from .images import image_size
-from .json_checks import IDS, LIMIT, as_id, as_number
+from .json_checks import LIMIT, as_id, as_number
 from .json_files import read_json
 from .json_stream import JSONContent, JSONObject
 from .regular_files import read_regular
@@ -151,13 +151,12 @@ class CocoChecker:
     def _own_id(self, entry: dict, key: str, where: str) -> int:
         """The id under a key, as an integer."""
         value = entry[key]
-        if type(value) is int and value in IDS:
-            return value
         number = as_id(value)
         if number is None:
             self._refuse(where, key, value, 'an integer')
-        self._repair('ids that were no integers', where)
-        entry[key] = number
+        if number is not value:
+            self._repair('ids that were no integers', where)
+            entry[key] = number
         return number
 
     def report(self) -> str:
@@ -418,15 +417,10 @@ class CocoChecker:
     def _numbers(self, box: Any, where: str) -> list:
         """The four numbers of a box."""
         if isinstance(box, list) and len(box) == 4:
-            for value in box:
-                kind = type(value)
-                if kind is not float and kind is not int \
-                        or not -LIMIT <= value <= LIMIT:
-                    break
-            else:
-                return box
             numbers = list(map(as_number, box))
             if None not in numbers:
+                if numbers == box:
+                    return box
                 self._repair('boxes whose numbers were text', where)
                 return numbers
         self._refuse(where, 'bbox', box, 'four finite numbers x, y, w, h')

@@ -2,6 +2,7 @@
 """Samples that depend on when they are drawn, and not on who draws them."""
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import (
     Any,
     Callable,
@@ -72,6 +73,7 @@ class StreamPlace(NamedTuple):
     position: int
 
 
+@dataclass(eq=False)
 class Drawing:
     """The draw whose sample is being made, for the transforms that make it.
 
@@ -86,18 +88,12 @@ class Drawing:
             made for.
     """
 
-    def __init__(self,
-                 draw: Draw,
-                 window: Callable[[int], List[Draw]],
-                 recall: Callable[[Draw, object], Any],
-                 stream_place: Callable[[], 'StreamPlace'],
-                 keeper: Optional[object] = None) -> None:
-        self.draw = draw
-        self.window = window
-        self.recall = recall
-        self.stream_place = stream_place
-        self.keeper = keeper
-        self.kept: Any = None
+    draw: Draw
+    window: Callable[[int], List[Draw]]
+    recall: Callable[[Draw, object], Any]
+    stream_place: Callable[[], StreamPlace]
+    keeper: Optional[object] = None
+    kept: Any = None
 
 
 _current: Optional[Drawing] = None

@@ -44,8 +44,9 @@ SMALLEST_SHARE = 1e-6
 LONGEST_EPOCH = 10**8
 # Batches after which a ratio of long numbers begins again.
 LONGEST_PERIOD = 10**5
-# Batches among which aspect groups are formed: of 4096, one or two are mixed.
-GROUPED_BATCHES = 1 << 12
+# Batches among which aspect groups are formed. Of two sources, about one in a
+# hundred is mixed.
+GROUPED_BATCHES = 1 << 10
 
 
 class _ReplacingSources(ConcatDataset):
@@ -213,7 +214,7 @@ class MultiSourceSampler(Sampler):
     *Aspect grouping*: a batch holds only wide (width >= height) or only tall
     images as far as the sources have them, on all ranks alike, known from
     :func:`~mmdet_clim.datasets.draws.image_sizes`, without opening images.
-    What is left over at the end of an epoch, or of 4,096 batches of it,
+    What is left over at the end of an epoch, or of 1,024 batches of it,
     forms mixed batches; a source that lacks a group gives what it has.
 
     *Memory* does not grow with a source of more than a million samples: its

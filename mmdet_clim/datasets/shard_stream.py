@@ -419,7 +419,8 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
                 if row is None:
                     continue
                 number += 1
-                yield self._as_sample(shard, row, raw['image'], clean.names)
+                yield self._as_sample(shard, row, raw['image'],
+                                      list(clean.numbers))
         except Exception as error:
             # Of whatever fsspec's file systems raise.
             print_log(

@@ -9,9 +9,9 @@ with their names at its end, and paths as the source has them.
 """
 import hashlib
 import json
-import operator
 from bisect import bisect_right
 from collections import Counter
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import (
@@ -22,7 +22,6 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    NamedTuple,
     Optional,
     Sequence,
 )
@@ -44,7 +43,7 @@ from .columnar_files import parquet_images
 from .json_checks import typed_id, typed_list, typed_value
 from .made_once import checked_once, made_once
 from .rows import Rows
-from .text_files import is_text, whole_characters
+from .text_files import clean_captions, is_text
 
 #: What reads each kind of source, by its suffix.
 READERS: Dict[str, Callable[[str], Iterator[dict]]] = {
@@ -74,7 +73,8 @@ _BATCH_ROWS, _BATCH_TEXT = 1 << 14, 1 << 26
 _FACTS = b'facts'
 
 
-class SourceFacts(NamedTuple):
+@dataclass
+class SourceFacts:
     """What a source held, of which some may have been left out.
 
     Args:
@@ -86,12 +86,12 @@ class SourceFacts(NamedTuple):
         tags (dict[str, int]): Images by tag, in the order of their numbers.
     """
 
-    seen: int
-    without_caption: int
-    empty_captions: int
-    broken_captions: int
-    problems: Dict[str, int]
-    tags: Dict[str, int]
+    seen: int = 0
+    without_caption: int = 0
+    empty_captions: int = 0
+    broken_captions: int = 0
+    problems: Dict[str, int] = field(default_factory=Counter)
+    tags: Dict[str, int] = field(default_factory=Counter)
 
 
 def image_key(path: str) -> int:
@@ -122,20 +122,17 @@ class SampleCleaner:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.seen = 0
-        self.without_caption = 0
-        self.empty_captions = 0
-        self.broken_captions = 0
-        self.problems: Counter = Counter()
-        self.tag_numbers: Dict[str, int] = {}
-        self.tag_counts: List[int] = []
+        self.facts = SourceFacts()
+        #: The number of each tag.
+        self.numbers: Dict[str, int] = {}
 
     def __call__(self, raw: Mapping) -> Optional[tuple]:
-        self.seen += 1
+        facts = self.facts
+        facts.seen += 1
         if 'problem' in raw:
-            self.problems[raw['problem']] += 1
+            facts.problems[raw['problem']] += 1
             return None
-        where = f"{self.path}: {raw.get('where', f'image {self.seen}')}"
+        where = f"{self.path}: {raw.get('where', f'image {facts.seen}')}"
         name = typed_value(raw, 'file_name', str, where)
         if not name or not is_text(name):
             raise ValueError(f"{where}: key 'file_name' is {name!r}, expected "
@@ -151,11 +148,13 @@ class SampleCleaner:
                                      'expected at least 1')
             sides.append(side)
         captions = typed_list(raw, 'captions', str, where)
-        whole = list(map(whole_characters, captions))
-        self.broken_captions += sum(map(operator.ne, whole, captions))
-        kept = [c.strip() for c in whole if c.strip()]
-        self.empty_captions += len(captions) - len(kept)
-        tags = self._numbers(typed_list(raw, 'tags', str, where))
+        kept, broken = clean_captions(captions)
+        facts.broken_captions += broken
+        facts.empty_captions += len(captions) - len(kept)
+        tags = []
+        for tag in dict.fromkeys(typed_list(raw, 'tags', str, where)):
+            tags.append(self.numbers.setdefault(tag, len(self.numbers)))
+            facts.tags[tag] += 1
         place: Sequence = (None, -1, -1)
         if 'shard_path' in raw:
             place = [
@@ -166,32 +165,9 @@ class SampleCleaner:
                 raise ValueError(f"{where}: key 'shard_path' is "
                                  f'{place[0]!r}, expected the path of a shard')
         if not kept:
-            self.without_caption += 1
+            facts.without_caption += 1
             return None
         return (name, image_id, raw['own_id'], *sides, kept, tags, *place)
-
-    def _numbers(self, tags: List[str]) -> List[int]:
-        """The numbers of different tags."""
-        numbers = []
-        for tag in dict.fromkeys(tags):
-            number = self.tag_numbers.setdefault(tag, len(self.tag_counts))
-            if number == len(self.tag_counts):
-                self.tag_counts.append(0)
-            self.tag_counts[number] += 1
-            numbers.append(number)
-        return numbers
-
-    @property
-    def names(self) -> List[str]:
-        """The tags, by their numbers."""
-        return list(self.tag_numbers)
-
-    def facts(self) -> SourceFacts:
-        """What was counted."""
-        return SourceFacts(self.seen, self.without_caption,
-                           self.empty_captions, self.broken_captions,
-                           dict(self.problems),
-                           dict(zip(self.tag_numbers, self.tag_counts)))
 
 
 def _record_batch(rows: Sequence[tuple]) -> pa.RecordBatch:
@@ -232,10 +208,12 @@ def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
         if not kept:
             raise ValueError(
                 f'ann_file={source!r}: expected at least one image with a '
-                f'caption, got none among {clean.seen} images')
+                f'caption, got none among {clean.facts.seen} images')
         writer.write_batch(
             _record_batch([]),
-            custom_metadata={_FACTS: json.dumps(clean.facts())})
+            custom_metadata={
+                _FACTS: json.dumps([*vars(clean.facts).values()])
+            })
 
 
 def make_table(source: str) -> str:
@@ -374,9 +352,9 @@ class SourceTable:
     def sizes(self) -> Iterator[np.ndarray]:
         """Width and height of each image, as of ``Rows.sizes``."""
         for end, batch in zip(self._ends, self._batches):
-            sizes = np.stack(
-                [batch.column(key).to_numpy() for key in ('width', 'height')],
-                1)
+            sizes = np.stack([
+                batch.column(key).to_numpy() for key in ('width', 'height')
+            ]).T
             if self._rows is not None:
                 start = end - len(batch)
                 first = int(np.searchsorted(self._rows, start))

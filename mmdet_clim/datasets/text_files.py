@@ -2,11 +2,12 @@
 """Text files of people: any mark, any end of line, errors with a line."""
 import codecs
 import io
+import operator
 import os
 import re
 from itertools import count
 from pathlib import Path
-from typing import Iterator, Tuple, Union
+from typing import Iterator, List, Sequence, Tuple, Union
 
 from .regular_files import open_regular
 
@@ -168,6 +169,18 @@ def whole_characters(text: str) -> str:
         text (str): Such as a caption.
     """
     return _NO_TEXT.sub('', text)
+
+
+def clean_captions(captions: Sequence[str]) -> Tuple[List[str], int]:
+    """Captions of whole characters, without blanks around them.
+
+    Returns:
+        tuple[list[str], int]: Those that are not empty, and how many lost
+        characters.
+    """
+    whole = list(map(whole_characters, captions))
+    kept = [caption.strip() for caption in whole if caption.strip()]
+    return kept, sum(map(operator.ne, whole, captions))
 
 
 def is_text(text: str) -> bool:

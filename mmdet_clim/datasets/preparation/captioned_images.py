@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Captioned images as they are prepared: checked, tagged, written."""
 import json
-import operator
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from ..images import UnreadableImageError, image_size
 from ..regular_files import read_regular
 from ..source_tables import image_key
 from ..tags import TagFinder
-from ..text_files import is_text, whole_characters
+from ..text_files import clean_captions, is_text
 from .coco_json import write_coco
 from .counts import FileCounts
 from .files import whole_file
@@ -88,10 +87,6 @@ class Part:
         self.dropped[reason] += 1
         self.example = self.example or f'{what}: {reason}'
 
-    def _count(self, reason: str, number: int) -> None:
-        if number:
-            self.dropped[reason] += number
-
     def add(self, image: bytes, sample: dict) -> None:
         """Take in an image with captions, if it has any and is readable.
 
@@ -100,11 +95,11 @@ class Part:
             sample (dict): All of it but ``width`` and ``height``.
         """
         captions = sample['captions']
-        whole = list(map(whole_characters, captions))
-        self._count('broken characters in captions',
-                    sum(map(operator.ne, whole, captions)))
-        kept = [caption.strip() for caption in whole if caption.strip()]
-        self._count('empty captions', len(captions) - len(kept))
+        kept, broken = clean_captions(captions)
+        for reason, number in (('broken characters in captions', broken),
+                               ('empty captions', len(captions) - len(kept))):
+            if number:
+                self.dropped[reason] += number
         if not kept:
             self.drop('images without a caption', sample['file_name'])
             return
