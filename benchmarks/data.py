@@ -267,6 +267,13 @@ def captions_of_tar(folder: str) -> Tuple[dict, Any]:
     return load_all(ImageTextDataset(f'{folder}/images.tar', pipeline=REDUCED))
 
 
+def captions_of_stream(folder: str) -> Tuple[dict, Any]:
+    from mmdet_clim.datasets import ShardStreamDataset
+    images = len(list(Path(folder, 'images').glob('*.jpg')))
+    return load_all(
+        ShardStreamDataset(f'{folder}/images.tar', images, pipeline=REDUCED))
+
+
 def loader(arguments: argparse.Namespace, folder: Path) -> None:
     write_images(folder, arguments.images)
     print(f'{arguments.images} JPEGs of 1024x768, resized to fit {SCALE}')
@@ -275,6 +282,7 @@ def loader(arguments: argparse.Namespace, folder: Path) -> None:
         ('CheckedCocoDataset, the same transforms', boxes_by_this),
         ('ImageTextDataset, LoadImageText(scale), folder', captions_of_folder),
         ('ImageTextDataset, LoadImageText(scale), tar', captions_of_tar),
+        ('ShardStreamDataset, LoadImageText(scale)', captions_of_stream),
     ):
         measure(title, function, str(folder))
 

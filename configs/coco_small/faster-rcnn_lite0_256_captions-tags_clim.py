@@ -1,6 +1,5 @@
 # Row 3: boxes, captions and tags, and CLIM mosaics. Its two branches have half
-# the weights of row 2's one, and it sees as many photographs without boxes: 12
-# with those in the tiles.
+# the weights of row 2's one.
 _base_ = './faster-rcnn_lite0_256_captions-tags.py'
 model = dict(
     branches=dict(captions=['caption', 'tag'], mosaic=['caption', 'tag']),

@@ -21,6 +21,12 @@ grounding_objectives = dict(
         num_negatives=40,
         num_compositions=0,
         match='text'))
+# Prompts are written and tokenised in the data workers.
+tokenize_prompts = dict(
+    type='mmdet_clim.TokenizePrompts',
+    detector=_base_.model.type,
+    language_model=_base_.model.language_model,
+    objectives=grounding_objectives)
 model = dict(
     _delete_=True,
     type='mmdet_clim.CLIMDetector',
@@ -36,6 +42,13 @@ train_dataloader = dict(
     batch_sampler=dict(type='mmdet_clim.MultiSourceBatchSampler'),
     dataset=dict(
         type='mmdet_clim.MultiSourceDataset',
-        datasets=[_base_.train_dataset, _base_.clim_mosaic_dataset]))
+        datasets=[
+            _base_.train_dataset,
+            dict(
+                _base_.clim_mosaic_dataset,
+                pipeline=[
+                    *_base_.clim_mosaic_dataset.pipeline, tokenize_prompts
+                ])
+        ]))
 # The samples of both sources count.
 auto_scale_lr = dict(base_batch_size=128)

@@ -14,6 +14,13 @@ clim_grounding_objectives = dict(
         num_negatives=64,
         num_compositions=0,
         match='text'))
+# Prompts are written and tokenised in the data workers.
+tokenize_prompts = dict(
+    type='mmdet_clim.TokenizePrompts',
+    detector=_base_.model.type,
+    language_model=_base_.model.language_model,
+    objectives=clim_grounding_objectives)
+clim_mosaic_dataset.pipeline.append(tokenize_prompts)
 model = dict(
     _delete_=True,
     type='mmdet_clim.CLIMDetector',

@@ -58,7 +58,7 @@ class OnnxImage(nn.Module):
         if self.padding is not None:
             value = self.padding.pad_val.get('img', 0)
             value = pixels.new_tensor(value).reshape(-1, 1, 1)
-            padded = self._padded(size)
+            padded = _padded(size, self.padding)
             # Zeros at the border, whatever the value.
             pixels = _pad(pixels - value, size, padded, 0.) + value
             size = padded
@@ -72,16 +72,16 @@ class OnnxImage(nn.Module):
         return _pad(pixels, size, padded, preprocessor.pad_value), size, \
             factors
 
-    def _padded(self, size: Tensor) -> Tensor:
-        """Height and width with the padding of the pipeline."""
-        padding = self.padding
-        if padding.pad_to_square:
-            size = size.max().repeat(2)
-        if padding.size_divisor is not None:
-            return _multiple(size, padding.size_divisor)
-        if padding.size is not None:
-            return torch.maximum(size, size.new_tensor(padding.size[::-1]))
-        return size
+
+def _padded(size: Tensor, padding: Pad) -> Tensor:
+    """Height and width with the padding of the pipeline."""
+    if padding.pad_to_square:
+        size = size.max().repeat(2)
+    if padding.size_divisor is not None:
+        return _multiple(size, padding.size_divisor)
+    if padding.size is not None:
+        return torch.maximum(size, size.new_tensor(padding.size[::-1]))
+    return size
 
 
 def _multiple(size: Tensor, divisor: int) -> Tensor:

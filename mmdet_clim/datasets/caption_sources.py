@@ -25,6 +25,7 @@ from .json_checks import (
     as_id,
     joined_captions,
     typed_id,
+    typed_ids,
     typed_list,
     typed_value,
 )
@@ -124,7 +125,7 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
         if own_id is not None and own_id in listed:
             raise ValueError(f"{path}: {where}: key 'id' is {own_id}, "
                              'expected one that no other image has')
-        ids = _tag_ids(image, f'{path}: {where}')
+        ids = typed_ids(image, 'pos_category_ids', f'{path}: {where}')
         if ids and not names:
             raise ValueError(f"{path}: {where} has 'pos_category_ids', "
                              "expected top-level 'categories' that name them")
@@ -145,15 +146,6 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
             raise ValueError(
                 f"{path}: annotations: key 'image_id' is {own_id}, expected "
                 f"one of the {len(listed)} ids under 'images'")
-
-
-def _tag_ids(image: Mapping, where: str) -> List[int]:
-    """``pos_category_ids`` of an image, also those written as text."""
-    ids = image.get('pos_category_ids')
-    if isinstance(ids, list):
-        ids = [i if as_id(i) is None else as_id(i) for i in ids]
-    return typed_list(
-        dict(pos_category_ids=ids), 'pos_category_ids', int, where)
 
 
 def json_line_samples(path: str) -> Iterator[dict]:
@@ -215,7 +207,6 @@ def member_sample(key: str, parts: Mapping[str, T],
     """Raw sample of the members of a shard that have one key.
 
     Args:
-        key (str): The key.
         parts (Mapping[str, T]): By suffix, what a member is read by.
         read (Callable[[T], bytes]): Reads a member.
 

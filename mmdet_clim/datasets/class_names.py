@@ -13,6 +13,7 @@ from typing import (
     Optional,
     Sequence,
     Union,
+    cast,
 )
 
 import yaml
@@ -73,7 +74,7 @@ def split_names(text: str, is_line: bool = False) -> List[str]:
     if text.lstrip()[:1] in _BRACKETS:
         # YAML reads JSON, Python's quotes, and lists without quotes.
         return clean_names(
-            _names_in(_parsed_yaml(text, 'vocabulary'), 'vocabulary'))
+            _names_in(parse_yaml(text, 'vocabulary'), 'vocabulary'))
     parts = [part.strip() for part in _SEPARATORS.split(text)]
     alone = len([part for part in parts if part]) == 1
     names = []
@@ -116,7 +117,6 @@ def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
 
     Args:
         names (Iterable): What is to be strings.
-        where (str): What holds them, for errors.
 
     Raises:
         ValueError: If there is none; one is no string, empty, longer than
@@ -272,9 +272,6 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
     ``.csv``, ``.tsv``       one column, or one that is called ``name``
     ======================== ==============================================
 
-    Args:
-        path (str or Path): The file.
-
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If it is of another kind, can not be decoded, or what it
@@ -307,7 +304,7 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
     if suffix == '.json':
         names = _names_in(parse_json(text, where, unique_keys=True), where)
     elif suffix in YAML_SUFFIXES:
-        names = _names_in(_parsed_yaml(text, where), where)
+        names = _names_in(parse_yaml(text, where), where)
     elif suffix in TABLES:
         names = _column(text, suffix, where)
     else:
@@ -338,8 +335,8 @@ def _without_numbers(lines: List[str]) -> List[str]:
     Behind a number from 1 on must be a point or the like: "1 euro" and
     "2 euro" are names.
     """
-    found = [_NUMBER.match(line) for line in lines]
-    if not lines or not all(found):
+    found = [match for match in map(_NUMBER.match, lines) if match]
+    if not lines or len(found) < len(lines):
         return lines
     numbers = [int(match[1][:18]) for match in found]
     first = numbers[0]
@@ -364,7 +361,13 @@ class _UniqueKeys(yaml.SafeLoader):
         return found
 
 
-def _parsed_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML, naming the place where it is none.
+
+    Raises:
+        ValueError: If it is not valid, nested too deeply, or an object has a
+            key twice.
+    """
     try:
         return yaml.load(text, _UniqueKeys)  # a SafeLoader
     except RecursionError:
@@ -438,8 +441,11 @@ def _of_categories(categories: List[dict], where: str) -> List[Any]:
     if twice:
         raise ValueError(f'{where}: expected an id for each category, got '
                          f'{twice[0]} twice')
-    ordered = sorted(categories, key=lambda category: as_id(category['id']))
-    return [category['name'] for category in ordered]
+    names = {
+        number: category['name']
+        for number, category in zip(cast(List[int], numbers), categories)
+    }
+    return [names[number] for number in sorted(names)]
 
 
 def _column(text: str, suffix: str, where: str) -> List[str]:

@@ -176,13 +176,6 @@ class CocoChecker:
     def category(self, number: int, entry: Any) -> dict:
         """Check an entry of ``categories``.
 
-        Args:
-            number (int): Its position.
-            entry: The entry.
-
-        Returns:
-            dict: The entry.
-
         Raises:
             ValueError: If a key is missing or wrong, or id or name stand
                 twice.
@@ -207,10 +200,6 @@ class CocoChecker:
 
     def image(self, number: int, entry: Any) -> Optional[dict]:
         """Check an entry of ``images``.
-
-        Args:
-            number (int): Its position.
-            entry: The entry.
 
         Returns:
             dict, optional: The entry; None if it is left out.
@@ -293,10 +282,6 @@ class CocoChecker:
 
     def annotation(self, number: int, entry: Any) -> Optional[dict]:
         """Check an entry of ``annotations``.
-
-        Args:
-            number (int): Its position.
-            entry: The entry.
 
         Returns:
             dict, optional: The entry; None if it is left out.
@@ -395,8 +380,6 @@ class CocoChecker:
 
         Args:
             entry (dict): It holds ``bbox``.
-            image_id (int): Its image.
-            where (str): For messages.
 
         Returns:
             bool: False if there is no box within the image.
@@ -654,16 +637,13 @@ def file_sizes(folder: Union[str, Path]) -> Optional[Callable[[str], Size]]:
 
 def read_coco(path: Union[str, Path],
               images: Union[str, Path, None] = None,
-              need_boxes: bool = False,
               shown: str = '',
               **options: bool) -> dict:
     """Read and check a JSON of boxes.
 
     Args:
-        path (str | Path): The file.
         images (str | Path, optional): The folder of its images, for sizes
             that are missing or wrong.
-        need_boxes (bool): Whether it must hold a box.
         shown (str): The file's name in messages; defaults to ``path``.
         **options (bool): ``lvis``, ``need_names``, ``need_sizes``, ``clip``
             and ``skip_unreadable`` of :class:`CocoChecker`.
@@ -677,7 +657,7 @@ def read_coco(path: Union[str, Path],
     """
     read_size = None if images is None else file_sizes(images)
     checker = CocoChecker(shown or str(path), read_size=read_size, **options)
-    return check_coco(Path(path), checker, need_boxes)
+    return check_coco(Path(path), checker)
 
 
 def check_coco(source: Any,
@@ -727,8 +707,9 @@ def stream_coco(source: Any,
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be repaired; see :class:`CocoChecker`.
     """
-    file = JSONObject(source) if isinstance(source,
-                                            Path) else JSONContent(source)
+    file: Union[JSONObject, JSONContent] = JSONContent(source)
+    if isinstance(source, Path):
+        file = JSONObject(source)
     if file.kind != 'dict':
         if isinstance(source, Path):
             # It may be no JSON at all.
@@ -761,6 +742,7 @@ def stream_coco(source: Any,
             entry = checks[key](number, value)
             if entry is not None:
                 keep(key, number, entry)
+    found = sorted(kinds)[:20]
     # Without any, tools write null or nothing.
     if kinds.get('annotations', 'NoneType') == 'NoneType':
         kinds['annotations'] = 'list'
@@ -768,7 +750,7 @@ def stream_coco(source: Any,
         if kinds.get(key) != 'list':
             raise ValueError(
                 f'{checker.file}: key {key!r} is {kinds.get(key, "missing")}, '
-                f'expected a list; the file has {sorted(kinds)[:20]}')
+                f'expected a list; the file has {found}')
         if not counts[key] and key in first:
             raise ValueError(f'{checker.file}: key {key!r} is empty, expected '
                              'at least one')
@@ -826,10 +808,7 @@ class PanopticChecker(CocoChecker):
         """Check a segment, and whether it has a box.
 
         Args:
-            segment: The segment.
-            image_id (int): Its image.
             ids (set[int]): Of the segments of the image before it.
-            where (str): For messages.
         """
         self._seen += 1
         self._require(segment, ('id', 'category_id', 'bbox'), where)

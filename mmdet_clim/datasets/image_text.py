@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from glob import glob
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Union
+from typing import Any, List, Mapping, Optional, Sequence, Union, cast
 
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
@@ -194,7 +194,7 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
         if wanted.get('tagged') or wanted.get('novel_tags'):
             classes = [
                 not (base and wanted.get('novel_tags'))
-                for base in self._words.is_base
+                for base in cast(Any, self._words).is_base
             ]
         if classes is None and not min_size:
             return self.data_list

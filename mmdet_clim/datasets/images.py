@@ -6,11 +6,12 @@ where neither PyTorch nor the package is installed.
 """
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Iterator, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple, cast
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 #: What Pillow may open; of its other formats, EPS starts Ghostscript.
 FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
@@ -24,7 +25,7 @@ _REDUCED_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 # EXIF 2.3, table 6: what makes an image upright.
-_UPRIGHT = {
+_UPRIGHT: Dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
     4: lambda image: cv2.flip(image, 0),
@@ -173,7 +174,7 @@ def read_header(data: bytes) -> ImageHeader:
         header = _jpeg_header(data)
     else:
         with _opened(data) as image:
-            header = ImageHeader(image.width, image.height, image.format)
+            header = ImageHeader(image.width, image.height, str(image.format))
     if header.width < 1 or header.height < 1:
         raise UnreadableImageError(
             f'{header.width}x{header.height} pixels, expected at least 1x1',
@@ -215,7 +216,7 @@ def _check_tiff(image: Image.Image, max_pixels: int) -> None:
         raise UnreadableImageError(
             'a TIFF in CIE L*a*b*, expected grey, RGB or CMYK',
             reason='unusual TIFF')
-    tags = image.tag_v2
+    tags = cast(TiffImageFile, image).tag_v2
     bits = tags.get(_TIFF_SAMPLES, 1) * max(tags.get(_TIFF_BITS, (1, )))
     if bits > _MAX_SAMPLE_BITS:
         raise UnreadableImageError(

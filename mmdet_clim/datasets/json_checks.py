@@ -108,11 +108,13 @@ def typed_ids(raw: Mapping, key: str, where: str) -> List[int]:
         ValueError: If it is no list, or an entry is no integer.
     """
     values = [] if raw.get(key) is None else typed_value(raw, key, list, where)
-    ids = list(map(as_id, values))
-    if None in ids:
-        raise ValueError(f'{where}: key {key!r} holds '
-                         f'{values[ids.index(None)]!r}, expected a list of '
-                         'integers')
+    ids = []
+    for value in values:
+        number = as_id(value)
+        if number is None:
+            raise ValueError(f'{where}: key {key!r} holds {value!r}, expected '
+                             'a list of integers')
+        ids.append(number)
     return ids
 
 

@@ -32,6 +32,18 @@ def class_name(category_name: str) -> str:
     return category_name.replace('_', ' ')
 
 
+def check_split(base: int, novel: int, where: str) -> None:
+    """Raise if 1203 classes are not those of LVIS v1.
+
+    Args:
+        base, novel (int): Classes of each kind.
+    """
+    if base + novel == LVIS_V1_CLASSES and (base, novel) != LVIS_V1_SPLIT:
+        raise ValueError(
+            f'{where}: {LVIS_V1_CLASSES} classes are LVIS v1, expected '
+            f'{LVIS_V1_SPLIT} base and novel classes, got {(base, novel)}')
+
+
 @DATASETS.register_module()
 class OVLVISDataset(ClassesFromFile, OVCocoDataset):
     """LVIS annotations, rare classes novel, common and frequent ones base.
@@ -95,11 +107,7 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
         names = tuple(map(class_name, raw))
         base = tuple(n for n, f in zip(names, frequencies) if f != 'r')
         novel = tuple(n for n, f in zip(names, frequencies) if f == 'r')
-        split = (len(base), len(novel))
-        if len(names) == LVIS_V1_CLASSES and split != LVIS_V1_SPLIT:
-            raise ValueError(
-                f'{ann_file}: {LVIS_V1_CLASSES} classes are LVIS v1, expected '
-                f'{LVIS_V1_SPLIT} base and novel classes, got {split}')
+        check_split(len(base), len(novel), str(ann_file))
         return dict(
             classes=names,
             base_classes=base,

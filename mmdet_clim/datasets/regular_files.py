@@ -21,13 +21,8 @@ _KINDS = {
 }
 
 
-def open_regular(path: Union[str, Path], mode: str = 'rb', **kwargs) -> IO:
+def open_regular(path: Union[str, Path]) -> IO[bytes]:
     """Open a file that lies on a disk, and nothing else.
-
-    Args:
-        path (str or Path): The file.
-        mode (str): Of ``open``, for reading.
-        **kwargs: Of ``open``.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -43,7 +38,7 @@ def open_regular(path: Union[str, Path], mode: str = 'rb', **kwargs) -> IO:
     if kind != stat.S_IFREG:
         raise OSError(f'{path}: expected a file, got '
                       f'{_KINDS.get(kind, "something else")}')
-    return open(path, mode, **kwargs)
+    return open(path, 'rb')
 
 
 def read_regular(path: Union[str, Path],
@@ -53,7 +48,6 @@ def read_regular(path: Union[str, Path],
     """Read a file, or a part of it.
 
     Args:
-        path (str or Path): The file.
         offset (int): Where to start, in bytes.
         size (int, optional): How many bytes; None reads to the end.
         limit (int): The largest number of bytes to read.

@@ -118,9 +118,6 @@ class SampleCleaner:
 
     Called with a raw sample, returns a row of the table, its values in the
     order of ``_SCHEMA``, or None where the sample has no caption.
-
-    Args:
-        path (str): The source, for errors.
     """
 
     def __init__(self, path: str) -> None:
@@ -197,72 +194,47 @@ class SampleCleaner:
                            dict(zip(self.tag_numbers, self.tag_counts)))
 
 
-class _Batch:
-    """Rows that wait to be written, by column.
-
-    Lists of lists would be looked through by the garbage collector again and
-    again, so captions and tags lie in one list each.
-    """
-
-    def __init__(self) -> None:
-        self.columns: Dict[str, list] = {name: [] for name in _SCHEMA.names}
-        self.ends: Dict[str, List[int]] = dict(captions=[0], tags=[0])
-        self.text = 0
-
-    def __len__(self) -> int:
-        return len(self.columns['id'])
-
-    def add(self, row: tuple) -> None:
-        """A row, its values in the order of the columns."""
-        for (name, column), value in zip(self.columns.items(), row):
-            if name in self.ends:
-                column += value
-                self.ends[name].append(len(column))
-            else:
-                column.append(value)
-        self.text += sum(map(len, row[_CAPTIONS]))
-
-    def arrays(self) -> pa.RecordBatch:
-        """All of it, as Arrow has it."""
-        found = []
-        for field in _SCHEMA:
-            column = self.columns[field.name]
-            if field.name in self.ends:
-                ends = pa.array(self.ends[field.name], pa.int32())
-                values = pa.array(column, field.type.value_type)
-                found.append(pa.ListArray.from_arrays(ends, values))
-            else:
-                found.append(pa.array(column, field.type))
-        return pa.record_batch(found, _SCHEMA)
+def _record_batch(rows: Sequence[tuple]) -> pa.RecordBatch:
+    """Rows, their values in the order of the columns, as Arrow has them."""
+    columns = zip(*rows) if rows else [()] * len(_SCHEMA)
+    return pa.record_batch([
+        pa.array(column, field.type)
+        for column, field in zip(columns, _SCHEMA)
+    ], _SCHEMA)
 
 
 def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
     """Write the table of a source.
 
     Args:
-        source (str): The source, for errors.
-        raw (Iterable[dict]): Its raw samples.
         out (Path): The table. The facts are metadata of its last batch,
             which has no row.
     """
     clean = SampleCleaner(source)
-    batch = _Batch()
     kept = 0
+
+    def write(rows: List[tuple]) -> None:
+        nonlocal kept
+        kept += len(rows)
+        writer.write_batch(_record_batch(rows))
+
     with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(file,
                                                             _SCHEMA) as writer:
+        rows: List[tuple] = []
+        text = 0
         for row in filter(None, map(clean, raw)):
-            batch.add(row)
-            if len(batch) == _BATCH_ROWS or batch.text > _BATCH_TEXT:
-                writer.write_batch(batch.arrays())
-                kept += len(batch)
-                batch = _Batch()
-        writer.write_batch(batch.arrays())
-        if not kept + len(batch):
+            rows.append(row)
+            text += sum(map(len, row[_CAPTIONS]))
+            if len(rows) == _BATCH_ROWS or text > _BATCH_TEXT:
+                write(rows)
+                rows, text = [], 0
+        write(rows)
+        if not kept:
             raise ValueError(
                 f'ann_file={source!r}: expected at least one image with a '
                 f'caption, got none among {clean.seen} images')
         writer.write_batch(
-            _Batch().arrays(),
+            _record_batch([]),
             custom_metadata={_FACTS: json.dumps(clean.facts())})
 
 
@@ -294,7 +266,6 @@ class SourceTable:
     """The table of one source, mapped: it pickles as the paths of its files.
 
     Args:
-        source (str): The source.
         file (str): Its table; see :func:`make_table`.
         folder (str): Where the files are that a JSON names.
         first_id (int): Added to the ids of images that have none of their
@@ -353,7 +324,7 @@ class SourceTable:
 
     def _check_rows(self) -> None:
         """Raise if they are not rows of the table, in ascending order."""
-        rows = self._rows
+        rows: Any = self._rows
         if rows.dtype != np.int64 or rows.ndim != 1 or len(rows) and not (
                 rows[0] >= 0 and rows[-1] < self._ends[-1] and
             (rows[1:] > rows[:-1]).all()):
@@ -408,7 +379,8 @@ class SourceTable:
                 1)
             if self._rows is not None:
                 start = end - len(batch)
-                first, last = np.searchsorted(self._rows, [start, end])
+                first = int(np.searchsorted(self._rows, start))
+                last = int(np.searchsorted(self._rows, end))
                 sizes = sizes[self._rows[first:last] - start]
             yield sizes
 
@@ -456,11 +428,7 @@ class SourceTable:
 
 
 class TableSamples(Rows):
-    """The rows of several tables, one after the other.
-
-    Args:
-        tables (Sequence[SourceTable]): The tables.
-    """
+    """The rows of several tables, one after the other."""
 
     def __init__(self, tables: Sequence[SourceTable]) -> None:
         self.tables = list(tables)

@@ -2,7 +2,9 @@
 """Which classes a caption names."""
 import re
 import unicodedata
+from functools import lru_cache
 from typing import (
+    Any,
     Dict,
     FrozenSet,
     Iterable,
@@ -32,15 +34,16 @@ def plural_forms(words: Iterable[str]) -> Iterator[str]:
     """English plurals, 'people' for 'person' and 'dogs' for 'dog'.
 
     A word that is a plural already gets a form that no text holds.
-
-    Args:
-        words (Iterable[str]): Nouns in the singular.
     """
+    yield from map(english().plural_noun, words)
+
+
+@lru_cache(maxsize=None)
+def english() -> Any:
+    """What knows plurals and articles, an ``inflect.engine``."""
     # Its import takes a second, and few processes look for tags.
     import inflect
-    engine = inflect.engine()
-    for word in words:
-        yield engine.plural_noun(word)
+    return inflect.engine()
 
 
 class TagFinder:

@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """Text files of people: any mark, any end of line, errors with a line."""
 import codecs
+import io
 import os
 import re
+from itertools import count
 from pathlib import Path
-from typing import IO, Iterator, Tuple, Union
+from typing import Iterator, Tuple, Union
 
 from .regular_files import open_regular
 
@@ -44,7 +46,6 @@ def decode_text(data: bytes, where: str) -> str:
 
     Args:
         data (bytes): The whole of the file.
-        where (str): The file, for the error.
 
     Raises:
         ValueError: If it is no such text; the message names the line.
@@ -53,31 +54,38 @@ def decode_text(data: bytes, where: str) -> str:
     try:
         text = data[length:].decode(encoding)
     except UnicodeDecodeError as error:
-        before = error.object[:error.start].decode(encoding, 'replace')
-        raise ValueError(
-            f'{where}: line {before.count(chr(10)) + 1}: expected text in '
-            f'{encoding.upper()}, got {_bytes(error)}. Save the file as '
-            'UTF-8') from error
+        raise _no_text(error, where) from error
     if '\0' in text:
         line = text[:text.index('\0')].count('\n') + 1
         raise ValueError(f'{where}: line {line}: expected text in UTF-8, got '
                          'a NUL byte')
+    return _with_lf(text)
+
+
+def _with_lf(text: str) -> str:
     return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
-def _bytes(error: UnicodeDecodeError) -> str:
-    """The bytes that cannot be decoded, and how Latin-1 would read them."""
-    wrong = error.object[error.start:error.end]
-    near = error.object[max(0, error.start - 20):error.end + 20]
-    return (f'the byte {wrong[:1].hex()} in '
-            f'{near.decode("latin-1")!r} (as Latin-1 reads it)')
+def _no_text(error: UnicodeDecodeError,
+             where: str,
+             line: int = 1) -> ValueError:
+    """The error of bytes that cannot be decoded, with their line.
+
+    Args:
+        line (int): The number of the first line among the bytes.
+    """
+    data, encoding = error.object, error.encoding
+    line += _with_lf(data[:error.start].decode(encoding,
+                                               'replace')).count('\n')
+    near = data[max(0, error.start - 20):error.end + 20].decode('latin-1')
+    return ValueError(
+        f'{where}: line {line}: expected text in {encoding.upper()}, got the '
+        f'byte {data[error.start:][:1].hex()} in {near!r} (as Latin-1 reads '
+        'it). Save the file as UTF-8')
 
 
 def read_text(path: Union[str, Path]) -> str:
     """Read a text file as a whole; see :func:`decode_text`.
-
-    Args:
-        path (str | Path): The file.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -88,9 +96,6 @@ def read_text(path: Union[str, Path]) -> str:
 
 def read_text_bytes(path: Union[str, Path]) -> bytes:
     """Read a text file as a whole, as long as it looks like text.
-
-    Args:
-        path (str | Path): The file.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -135,44 +140,22 @@ def read_lines(path: Union[str, Path]) -> Iterator[Tuple[int, str]]:
     with open_regular(path) as file:
         encoding, length = text_encoding(file.read(64))
         file.seek(length)
-        if encoding == 'utf-8':
-            lines = _split(file, str(path))
-        else:
-            # Such files come out of spreadsheets and are small.
-            lines = (line.encode() for line in read_text(path).split('\n'))
-        for number, line in enumerate(lines, 1):
+        lines = io.TextIOWrapper(file, encoding)
+        for number in count(1):
             try:
-                text = line.decode()
+                line = lines.readline(MAX_LINE_BYTES)
             except UnicodeDecodeError as error:
+                raise _no_text(error, str(path), number) from error
+            if not line:
+                return
+            if len(line) == MAX_LINE_BYTES:
                 raise ValueError(
-                    f'{path}: line {number}: expected text in UTF-8, got '
-                    f'{_bytes(error)}. Save the file as UTF-8') from error
-            if '\0' in text:
+                    f'{path}: line {number}: longer than {MAX_LINE_BYTES} '
+                    'bytes, expected a line of text')
+            if '\0' in line:
                 raise ValueError(f'{path}: line {number}: expected text in '
                                  'UTF-8, got a NUL byte')
-            yield number, text
-
-
-def _split(file: IO[bytes], where: str) -> Iterator[bytes]:
-    """Lines of a file of bytes, ended by LF, CR LF or CR."""
-    rest, number = b'', 1
-    while True:
-        block = file.read(_BLOCK)
-        if not block:
-            break
-        # A CR at the very end may be half of an end of line.
-        if block.endswith(b'\r'):
-            block += file.read(1)
-        *lines, rest = (rest + block).replace(b'\r\n', b'\n').replace(
-            b'\r', b'\n').split(b'\n')
-        yield from lines
-        number += len(lines)
-        if len(rest) > MAX_LINE_BYTES:
-            raise ValueError(f'{where}: line {number}: longer than '
-                             f'{MAX_LINE_BYTES} bytes, expected a line of '
-                             'text')
-    if rest:
-        yield rest
+            yield number, line.removesuffix('\n')
 
 
 def whole_characters(text: str) -> str:

@@ -68,14 +68,14 @@ def _over_http(url: str, part: Path, path: Path) -> None:
     version = _version_of(part)
     begun = part.stat().st_size if version and part.exists() else 0
     headers = {'Accept-Encoding': 'identity'}
-    if begun:
+    if version and begun:
         headers.update({'Range': f'bytes={begun}-', 'If-Range': version})
     with requests.get(
             url, headers=headers, stream=True, timeout=PATIENCE) as answer:
         if answer.status_code == 416:
             # All of it was there, or more than the server has now.
-            total = answer.headers.get('Content-Range', '').rpartition('/')[2]
-            if total == str(begun):
+            size = answer.headers.get('Content-Range', '').rpartition('/')[2]
+            if size == str(begun):
                 return
             part.unlink()
             _state(part).unlink(missing_ok=True)
@@ -95,8 +95,8 @@ def _over_http(url: str, part: Path, path: Path) -> None:
             file.seek(begun)
             for block in _shown(answer, path.name, begun, total):
                 file.write(block)
-    size = part.stat().st_size
-    if total is not None and size != total:
+    written = part.stat().st_size
+    if total is not None and written != total:
         raise ConnectionError(
             f'{url}: the connection ended after {size} of {total} bytes; the '
             'same command goes on')

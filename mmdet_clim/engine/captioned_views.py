@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """How much captioned data a config shows a model per step."""
 from inspect import signature
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def captioned_views(config: Mapping[str, Any]) -> float:
     dataset = loader['dataset']
     ratio = (loader.get('sampler') or {}).get('source_ratio')
     sources = dataset.get('datasets') if ratio else None
-    if not sources:
+    if not sources or not ratio:
         return loader['batch_size'] * _views_of_sample(dataset)
     return loader['batch_size'] * sum(
         share * _views_of_sample(source)
@@ -49,9 +49,10 @@ def _views_of_sample(dataset: Mapping[str, Any]) -> float:
 
 def _layers(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """A dataset and those that it wraps, the innermost last."""
-    while dataset is not None:
-        yield dataset
-        dataset = dataset.get('dataset')
+    layer: Optional[Mapping[str, Any]] = dataset
+    while layer is not None:
+        yield layer
+        layer = layer.get('dataset')
 
 
 def _tiles(mosaic: Mapping[str, Any]) -> float:

@@ -10,7 +10,7 @@ import ast
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, Mapping, Sequence, Set, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Set, Union, cast
 
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -118,7 +118,7 @@ def read_literals(text: str) -> Dict[str, Any]:
                        f'({type(error).__name__}: {error})') from None
 
 
-def _value(node: ast.AST) -> Any:
+def _value(node: ast.expr) -> Any:
     """The value of a literal expression."""
     if isinstance(node, ast.Constant) and (node.value is None or isinstance(
             node.value, (bool, int, float, str))):
@@ -126,7 +126,7 @@ def _value(node: ast.AST) -> Any:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) \
             and isinstance(node.operand, ast.Constant) \
             and type(node.operand.value) in (int, float):
-        return -node.operand.value
+        return -cast(float, node.operand.value)
     if isinstance(node, (ast.List, ast.Tuple)):
         values = [_value(child) for child in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)
@@ -147,13 +147,13 @@ def _value(node: ast.AST) -> Any:
     raise _not_data(node)
 
 
-def _key(node: Union[ast.AST, None], owner: ast.AST) -> Any:
+def _key(node: Optional[ast.expr], owner: ast.expr) -> Any:
     if not isinstance(node, ast.Constant):
         raise _not_data(node or owner)
     return node.value
 
 
-def _not_data(node: ast.AST) -> _Refused:
+def _not_data(node: Union[ast.expr, ast.stmt]) -> _Refused:
     return _Refused(f'line {node.lineno} has a {type(node).__name__}, '
                     'expected literals, lists, tuples and dict(...)')
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Iterable, Mapping, Sequence, Set, Union
+from typing import Any, Iterable, Mapping, Sequence, Set, Union
 
 import torch
 from mmengine.logging import print_log
@@ -224,7 +224,7 @@ def _state_dict(checkpoint: Mapping) -> OrderedDict:
         raise ValueError('expected weights by name, or "state_dict" with '
                          'them, got '
                          f'{sorted(map(str, checkpoint))[:8]}')
-    weights = OrderedDict(
+    weights: Any = OrderedDict(
         (re.sub('^module[.]', '', name), given[name]) for name in tensors)
     # By it, modules know weights of their earlier forms.
     weights._metadata = getattr(given, '_metadata', None)

@@ -2,7 +2,7 @@
 """CLIM put on a config from the command line, with no file edited."""
 import copy
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -18,14 +18,14 @@ PIPELINE_HOOKS = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
 
 
 def read_fragment(name: Union[str, Path],
-                  options: Optional[dict] = None) -> Config:
+                  options: Optional[Mapping] = None) -> Config:
     """Read a fragment of a config that defines nothing but ``clim_*``.
 
     Args:
         name (str): A path, or ``package::path`` of a config that a package
             ships, such as
             ``mmdet_clim::_base_/clim/openmoji_captions_tags.py``.
-        options (dict, optional): What ``--cfg-options`` gave. Those of
+        options (Mapping, optional): What ``--cfg-options`` gave. Those of
             ``clim_*`` names are merged: in the whole config, where the
             others go, nobody reads these names any more.
 

@@ -178,7 +178,7 @@ def zero_shot_config(cfg: Config, names: Sequence[str]) -> Config:
         # Which would ask for masks.
         evaluator = cfg.get(f'{split}_evaluator')
         if isinstance(evaluator, dict) and 'metric' in evaluator:
-            evaluator.metric = 'bbox'
+            evaluator['metric'] = 'bbox'
     return cfg
 
 

@@ -21,6 +21,7 @@ from typing import (
     Set,
     Tuple,
     Union,
+    cast,
 )
 
 from mmengine import registry as registries
@@ -166,7 +167,8 @@ def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
 
 def _check_option(cfg: Config, option: str, value: Any, scope: str,
                   read: Set[str]) -> None:
-    node, path = cfg, []
+    node: Any = cfg
+    path: List[str] = []
     parts = option.split('.')
     for part in parts:
         if isinstance(node, (list, tuple)):
@@ -508,7 +510,7 @@ def _place_of(cfg: Config, kind: str, key: str) -> Optional[str]:
         if key in node and kind in [
                 getattr(base, '__name__', '') for base in bases
         ]:
-            known = arguments(found)[0]
+            known = arguments(cast(Callable, found))[0]
             near = difflib.get_close_matches(key, known, 3, 0.6)
             hint = f'did you mean {" or ".join(near)}?' if near else \
                 f'it takes {", ".join(sorted(known)[:20])}'

@@ -118,6 +118,21 @@ def grounding_objectives(cfg: Config, vocabulary: dict) -> dict:
             box_weight=0.0))
 
 
+def tokenize_prompts(cfg: Config, objectives: dict) -> dict:
+    """The transform by which data workers make prompts of mosaics.
+
+    Args:
+        cfg (Config): Of the plain detector.
+        objectives (dict): What :func:`grounding_objectives` gave.
+    """
+    return dict(
+        type='mmdet_clim.TokenizePrompts',
+        detector=cfg.model.type,
+        language_model=cfg.model.language_model,
+        # Others that come to them later have no prompts of mosaics.
+        objectives=dict(objectives))
+
+
 def _pack_prompts(pipeline: Sequence[ConfigDict]) -> None:
     """See that the prompt gets from the data set to the detector."""
     pack = pipeline[-1]

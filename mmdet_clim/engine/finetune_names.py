@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Names that a detector may take for each other, found before training."""
 import difflib
-from typing import List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence
 
 import torch
 from mmdet.datasets import CocoDataset
@@ -85,7 +85,7 @@ def confusable_names(names: Sequence[str], embeddings: Tensor,
             names, nearest.tolist(), cosines.tolist()) if cosine >= threshold
     ]
     found.sort(key=lambda pair: -pair.cosine)
-    best = {}
+    best: Dict[str, AlikeNames] = {}
     for pair in found:
         best.setdefault(pair.other, pair)
     return list(best.values())

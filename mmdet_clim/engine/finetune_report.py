@@ -90,7 +90,7 @@ def curve_section(scalars: Mapping[str, Series]) -> Section:
                    if 'loss' in key and key != 'loss' and '.' in key)
     panels = [(key, key) for key in ['loss', *parts[:3]] if key in scalars]
     if not panels:
-        return Section('Training', ['There is no log of it.'])
+        return Section('Training', ['There is no log.'])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'curves.png')
         plot_curves({'training': scalars}, file, panels)
@@ -131,17 +131,18 @@ def _class_section(evaluated: Evaluated, vocabulary: Vocabulary) -> Section:
                                            for which in (BEFORE, AFTER)),
               _number(row['gain'], '+.1f')) for row in rows]
     for group in ('base', 'novel', 'all'):
-        values = [
+        before, after = (
             evaluated.metrics[which].get(f'ov_coco/{group}_ap50')
-            for which in (BEFORE, AFTER)
-        ]
-        known = [None if v is None else 100 * v for v in values]
-        gain = None if None in known else known[1] - known[0]
+            for which in (BEFORE, AFTER))
+        known = [None if v is None else 100 * v for v in (before, after)]
+        gain = None
+        if before is not None and after is not None:
+            gain = 100 * (after - before)
         table.append((f'mean of {group} classes', '', '', *map(_number, known),
                       _number(gain, '+.1f')))
-    text = ('AP50 in percent, of the detector that the training began with, '
-            'given the same words, and of the one that it leaves. Base '
-            'classes had boxes in training.')
+    text = (
+        'AP50 in percent, of the original detector with the same vocabulary, '
+        'and of the new one. Base classes had boxes in training.')
     heads = ('class', '', 'objects', BEFORE, AFTER, 'gain')
     if not rows:
         return Section('AP of each class', [text], heads, table)
@@ -160,9 +161,9 @@ def _error_section(evaluated: Evaluated) -> Section:
             found.update(errors.first())
         rows.append((which, *(found[kind] for kind in ERROR_TYPES)))
     return Section('Kinds of errors', [
-        'Of each class as many best detections as it has objects, at an IoU '
-        'of 0.5: correct, a second box of one object, a wrong place, a wrong '
-        'class, both, or background.'
+        'The best detections of each class, as many as it has objects, at an '
+        'IoU of 0.5: correct, duplicate, wrong place, wrong class, both '
+        'wrong, or background.'
     ], ('', *ERROR_TYPES), rows)
 
 
@@ -177,11 +178,11 @@ def _confusion_section(evaluated: Evaluated) -> Section:
         key=lambda pair: (-counts[AFTER][pair], -counts[BEFORE][pair], pair))
     rows = [(names[real], names[taken], counts[BEFORE][real, taken],
              counts[AFTER][real, taken]) for real, taken in pairs[:CONFUSIONS]]
-    text = ('Which objects get a box of another class. Words that are taken '
-            'for each other want to be told apart in captions, or to be '
-            'joined.') if rows else 'No object is taken for another class.'
+    text = ('Objects that are detected as another class. If two classes are '
+            'confused, distinguish them in the captions, or merge them.'
+            ) if rows else 'No object is detected as another class.'
     return Section('Confusions', [text],
-                   ('object', 'taken for', BEFORE, AFTER), rows)
+                   ('object', 'detected as', BEFORE, AFTER), rows)
 
 
 def _truth_section(evaluated: Evaluated, vocabulary: Vocabulary,
@@ -233,19 +234,19 @@ def kept_section(kept: Mapping, picture: Path) -> Section:
         picture (Path): The images that differ most, where there are any.
     """
     rows = [(title, *(_percent(kept[key][which]) for which in (BEFORE, AFTER)))
-            for key, title in (('old_ap50', 'AP50 of words to keep'),
-                               ('new_ap50', 'AP50 of your words'),
+            for key, title in (('old_ap50', 'AP50 of previous classes'),
+                               ('new_ap50', 'AP50 of your classes'),
                                ('all_ap50', 'AP50 of all')) if key in kept]
     agreement = kept.get('agreement')
     if agreement is not None:
-        rows.append(('words to keep, found in your images', agreement[BEFORE],
-                     agreement[AFTER]))
+        rows.append(('previous classes, detections in your images',
+                     agreement[BEFORE], agreement[AFTER]))
         rows.append(
-            ('found again, of these', '', _percent(agreement['found_again'])))
+            ('of these, found again', '', _percent(agreement['found_again'])))
     return Section('What it knew before', [
-        'The detector that the training began with and the one that is left, '
-        f'both with {len(kept["old_words"])} words to keep and yours. More is '
-        'in kept.json.'
+        'The original and the new detector, both with '
+        f'{len(kept["old_words"])} previous classes and yours. Details are in '
+        'kept.json.'
     ], ('', BEFORE, AFTER), rows, picture if picture.is_file() else None)
 
 

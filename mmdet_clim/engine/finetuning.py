@@ -4,7 +4,7 @@ import copy
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, cast
 
 from mmengine.config import Config, ConfigDict
 
@@ -17,6 +17,7 @@ from .finetune_grounding import (
     grounding_objectives,
     reads_prompts,
     set_prompts,
+    tokenize_prompts,
 )
 
 # The balance of the demo (docs/openmoji_results.md): whole images and
@@ -210,7 +211,7 @@ def _with_examples(classifier: ConfigDict, data: OwnData) -> ConfigDict:
     return ConfigDict(
         type='mmdet_clim.ExampleTextEncoder',
         encoder=classifier.text_encoder,
-        file=str(data.examples.absolute()),
+        file=str(cast(Path, data.examples).absolute()),
         templates=classifier.get('templates', DEFAULT_TEMPLATES),
         weight=data.example_weight)
 
@@ -278,6 +279,9 @@ def finetune_config(cfg: Config,
     fragment = dict(
         _sources(data, scale, whole_images=not prompted),
         **(_prompts if prompted else _texts)(plain, data))
+    if prompted:
+        fragment['clim_mosaic_dataset']['pipeline'].append(
+            tokenize_prompts(plain, fragment['clim_objectives']))
     if distil:
         fragment['clim_objectives']['old_words'] = _old_words(
             plain, checkpoint, old_words, distil)

@@ -60,11 +60,12 @@ class ResumableTrainLoop(IterBasedTrainLoop):
                     'diff_rank_seed', False))
         # DataLoader makes a batch sampler of what it is given.
         sampler = getattr(dataloader.batch_sampler, 'sampler', None)
-        self._has_places = isinstance(sampler, MultiSourceSampler) and \
-            isinstance(dataloader.dataset, DrawnSamples)
-        if not self._has_places:
+        self._has_places = False
+        if not isinstance(sampler, MultiSourceSampler) or \
+                not isinstance(dataloader.dataset, DrawnSamples):
             super().__init__(runner, dataloader, **kwargs)
             return
+        self._has_places = True
         loader_size = dataloader.batch_sampler.batch_size
         if sampler.batch_size not in (None, loader_size):
             raise ValueError(

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """How long a training will take here, from a few of its steps."""
 import time
-from typing import Dict
+from typing import Dict, List
 
 import torch
 from mmengine.config import Config
@@ -43,7 +43,7 @@ def time_training(cfg: Config, most: float = 2.) -> Dict[str, float]:
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     batches = iter(_loader(cfg.train_dataloader))
     start = time.monotonic() - began
-    times = []
+    times: List[float] = []
     while len(times) < 3 and sum(times) < most:
         began = time.monotonic()
         batch = next(batches, None)

@@ -40,7 +40,7 @@ def class_thresholds(detections: Sequence[InstanceData],
     """
     scores: List[List[float]] = [[] for _ in names]
     right: List[List[bool]] = [[] for _ in names]
-    boxes = np.zeros(len(names), int)
+    boxes: np.ndarray = np.zeros(len(names), int)
     for found, real in zip(detections, truth):
         np.add.at(boxes, real.labels.cpu().numpy(), 1)
         for label in found.labels.unique().tolist():
@@ -49,7 +49,8 @@ def class_thresholds(detections: Sequence[InstanceData],
             scores[label] += own.scores.tolist()
             right[label] += _right(own, real[real.labels == label])
     return {
-        name: _best(np.array(scores[i]), np.array(right[i], bool), boxes[i])
+        name:
+        _best(np.array(scores[i]), np.array(right[i], bool), int(boxes[i]))
         for i, name in enumerate(names)
     }
 
@@ -111,14 +112,14 @@ def _best(scores: np.ndarray, right: np.ndarray, boxes: int) -> Chosen:
         f1=nothing,
         precision=nothing,
         recall=nothing,
-        boxes=int(boxes))
+        boxes=boxes)
     if not boxes or not right.any():
         return chosen
     order = np.argsort(-scores, kind='stable')
     scores, hits = scores[order], right[order].cumsum()
     counts = np.arange(1, len(scores) + 1)
     # Detections of one score stand or fall together.
-    last = np.append(scores[1:] != scores[:-1], True)
+    last: np.ndarray = np.append(scores[1:] != scores[:-1], True)
     f1 = np.where(last, 2 * hits / (counts + boxes), -1)
     best = int(f1.argmax())
     chosen.update(

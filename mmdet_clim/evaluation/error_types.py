@@ -130,7 +130,7 @@ def confusions(objects: Sequence[Mapping],
         Counter: (category id of the object, that of the detection) to count.
     """
     of_image: Dict[int, List[Mapping]] = defaultdict(list)
-    room = Counter()
+    room: Counter = Counter()
     for entry in objects:
         if not entry.get('iscrowd', 0):
             of_image[entry['image_id']].append(entry)

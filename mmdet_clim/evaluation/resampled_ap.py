@@ -112,12 +112,12 @@ class ResampledAP:
         boxes = _corners([entry['bbox'] for entry in found])
         objects = self._objects[image, number]
         overlaps = bbox_overlaps(boxes, _corners(objects))
-        in_crowd = np.zeros(len(found), bool)
+        in_crowd: np.ndarray = np.zeros(len(found), bool)
         crowds = self._crowds[image, number]
         if crowds:
             in_crowd = bbox_overlaps(
                 boxes, _corners(crowds), mode='iof').max(1) >= self.iou
-        free = np.ones(len(objects), bool)
+        free: np.ndarray = np.ones(len(objects), bool)
         matched = []
         for row, entry in enumerate(found):
             best = np.where(free, overlaps[row], -1.)

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """The classes of a detector, their texts, and which of them are base."""
-from typing import Optional
+from typing import Optional, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,7 @@ class ClassTexts(Constants):
 
     Args:
         vocabulary: Anything that ``build_vocabulary`` reads.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``.
+        templates (str or Sequence[str]): See ``resolve_templates``.
     """
 
     def __init__(self,
@@ -72,7 +71,7 @@ class ClassTexts(Constants):
         if self['phrases'] is None:
             return vectors @ self.embeddings.t()
         of_phrases = vectors @ self['phrases'].t()
-        index = self['class_of_text'].expand(len(vectors), -1)
+        index = cast(Tensor, self['class_of_text']).expand(len(vectors), -1)
         nothing = vectors.new_full((len(vectors), len(self)), -torch.inf)
         return nothing.scatter_reduce(1, index, of_phrases, 'amax')
 
@@ -99,7 +98,7 @@ class ClassTexts(Constants):
         self.embeddings = phrases
         if self.vocabulary.phrases is not None:
             total = phrases.new_zeros(len(self), phrases.shape[1])
-            label = self['class_of_text'].to(phrases.device)
+            label = cast(Tensor, self['class_of_text']).to(phrases.device)
             self.embeddings = F.normalize(
                 total.index_add(0, label, phrases), dim=1)
             self['phrases'] = phrases

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmcv.ops import roi_align
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.constants import Constants
 from mmdet_clim.models.frozen_tower import FrozenTower
 from mmdet_clim.models.open_clip_models import create_clip
@@ -41,9 +42,7 @@ class CropEncoder(FrozenTower):
                 raise ValueError(
                     f'data_preprocessor: expected {key} of three channels, '
                     f'got {data_preprocessor.get(key)}')
-        if batch_size < 1:
-            raise ValueError(
-                f'batch_size: expected at least 1, got {batch_size}')
+        check_range(1, batch_size=batch_size)
         visual = create_clip(model, pretrained, type(self).__name__).visual
         super().__init__(visual)
         settings = visual.preprocess_cfg

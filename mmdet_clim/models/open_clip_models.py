@@ -78,7 +78,7 @@ def create_clip(model: str, pretrained: Optional[str],
             raise
         raise ValueError(
             f'pretrained={pretrained!r} holds no weights of model={model!r}: '
-            f'{_differences(name, pretrained)}') from error
+            f'{_differences(name, str(pretrained))}') from error
 
 
 def model_name(model: str) -> str:

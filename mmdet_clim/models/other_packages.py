@@ -4,7 +4,7 @@ import importlib.util
 import logging
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 
 def package_folder(package: str) -> Path:
@@ -22,6 +22,30 @@ def package_folder(package: str) -> Path:
             f'package={package!r} is not an installed Python package '
             f'(pip install {package.replace("_", "-")})')
     return Path(spec.submodule_search_locations[0])
+
+
+def the_only_one(package: str, found: Iterable[Path], what: str,
+                 argument: str) -> Path:
+    """What a package has one of.
+
+    Args:
+        package (str): Its import name.
+        found (Iterable[Path]): All that there is.
+        what (str): What it is, in the plural.
+        argument (str): By which a config names one of several.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If there are several.
+    """
+    places = sorted(set(found))
+    if not places:
+        raise FileNotFoundError(f'package={package!r}: expected {what} in '
+                                f'{package_folder(package)}, found none')
+    if len(places) > 1:
+        raise ValueError(f'package={package!r} holds several {what}, give one '
+                         f'of them as {argument}: {list(map(str, places))}')
+    return places[0]
 
 
 @contextmanager

@@ -63,9 +63,3 @@ def write_regions(words: Tensor, drop_prob: float) -> Tuple[Tensor, Tensor]:
     # Of one shape, whatever is dropped: nothing waits, and it compiles.
     order = (~kept).byte().argsort(dim=1, stable=True)
     return words.gather(1, order[..., None].expand_as(words)), kept.sum(1)
-
-
-def check_drop_prob(drop_prob: float) -> None:
-    """Raise a ValueError unless it is a probability."""
-    if not 0 <= drop_prob <= 1:
-        raise ValueError(f'drop_prob: expected 0 <= p <= 1, got {drop_prob}')

@@ -142,7 +142,7 @@ def _tile_texts(
         ]
         if wrong:
             raise ValueError(f'tags: {wrong} are not indices into the '
-                             f'{len(class_names)} class names')
+                             f'{len(class_names or ())} class names')
         names = [
             str(t) if class_names is None else class_names[t] for t in tags
         ]

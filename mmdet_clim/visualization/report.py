@@ -4,7 +4,7 @@ import base64
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Union
 
 import numpy as np
 from jinja2 import Environment
@@ -68,7 +68,7 @@ class Section:
     texts: Sequence[str] = ()
     heads: Sequence[str] = ()
     rows: Sequence[Sequence] = ()
-    image: object = None
+    image: Union[np.ndarray, str, Path, None] = None
     kind: str = field(init=False, default='png')
     picture: Optional[str] = field(init=False, default=None)
 

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """mmdet's grounding configs at a size for tests."""
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 
 def shrink_by_size(model: ConfigDict, bert: str) -> ConfigDict:
@@ -22,6 +22,18 @@ def shrink_by_size(model: ConfigDict, bert: str) -> ConfigDict:
             embed_dims=4, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
         assert model.backbone.with_cp
     return model
+
+
+def shrink_language_model(cfg: Config, bert: str) -> None:
+    """Have the data workers of a config read texts as the small model does.
+
+    Args:
+        cfg (Config): Of mosaics as grounding data.
+        bert (str): Folder of the language model.
+    """
+    step = cfg.train_dataloader.dataset.datasets[1].pipeline[-1]
+    assert step.type == 'mmdet_clim.TokenizePrompts'
+    step.language_model.name = bert
 
 
 def shrink(model: ConfigDict, bert: str) -> ConfigDict:

@@ -4,14 +4,17 @@ import contextlib
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmdet_clim.apis import CLIMInferencer
+from mmdet_clim.engine import DetectionSetsLoop
 from mmdet_clim.evaluation.detection_sets import (
     class_names,
     find_sets,
@@ -154,15 +157,23 @@ def test_a_detector_that_classifies_by_text(repository, root, run_tool,
     assert '| mean of 2 of 5' in table
 
 
-def test_a_detector_that_reads_texts(repository, root, run_tool, tmp_path,
-                                     monkeypatch):
-    """Of random weights: what it is asked for with each image."""
-    monkeypatch.setenv('OPENMOJI_MMGD', 'none.pth')
-    cfg = Config.fromfile(repository / OPENMOJI / f'{GROUNDING}.py')
+@pytest.fixture(scope='module')
+def grounding(repository):
+    """A detector that reads texts, of random weights, and its config."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('OPENMOJI_MMGD', 'none.pth')
+        cfg = Config.fromfile(repository / OPENMOJI / f'{GROUNDING}.py')
     cfg.model.backbone.pop('init_cfg')
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
+    return model, cfg
+
+
+def test_a_detector_that_reads_texts(repository, root, run_tool, tmp_path,
+                                     grounding):
+    """What it is asked for with each image."""
+    model, _ = grounding
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'w.pth')
     file = root / 'other half/test/_annotations.coco.json'
     classes = class_names(json.loads(file.read_text()))
@@ -178,6 +189,54 @@ def test_a_detector_that_reads_texts(repository, root, run_tool, tmp_path,
     assert plain_ap(file, tmp_path /
                     'found.other half.bbox.json')[1] == pytest.approx(
                         metrics['other half/ap50'], abs=1e-9)
+
+
+def test_more_classes_than_it_reads_at_once(root, tmp_path, grounding):
+    """They are read in parts: the first 40 as if there were no others."""
+    model, cfg = grounding
+    folder = root / 'other half/test'
+    content = json.loads((folder / '_annotations.coco.json').read_text())
+    image = content['images'][0]
+    names = [f'{word} {n}' for n in range(30) for word in 'abc']
+    for name, count in (('first', 40), ('whole', 90), ('x few', 2)):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder / image['file_name'], tmp_path / name)
+        box = dict(id=1, image_id=image['id'], category_id=1, iscrowd=0)
+        (tmp_path / name / 'a.json').write_text(
+            json.dumps(
+                dict(
+                    images=[image],
+                    categories=[
+                        dict(id=i, name=n)
+                        for i, n in enumerate(names[:count], 1)
+                    ],
+                    annotations=[dict(box, bbox=[1, 2, 30, 40], area=1200)])))
+    runner = SimpleNamespace(
+        model=model,
+        seed=0,
+        _randomness_cfg={},
+        visualizer=SimpleNamespace(),
+        build_dataloader=Runner.build_dataloader,
+        call_hook=lambda *args, **kwargs: None)
+    loader = dict(cfg.test_dataloader, num_workers=0, persistent_workers=False)
+    loader['batch_size'] = 2
+    loop = DetectionSetsLoop(
+        runner,
+        loader,
+        root=str(tmp_path),
+        sets=['first', 'whole', 'x few'],
+        ann_files=['a.json'],
+        outfile_prefix=str(tmp_path / 'found'))
+    assert loop.run()['evaluated'] == 3
+    # What follows is read as a whole, in batches, again.
+    assert loop.dataloader.batch_size == 2
+    first, whole = (
+        sorted((d['category_id'], d['score'], d['bbox'])
+               for d in json.loads((tmp_path /
+                                    f'found.{name}.bbox.json').read_text()))
+        for name in ('first', 'whole'))
+    assert {c > 80 for c, *_ in whole} == {False, True}
+    assert first == [d for d in whole if d[0] <= 40]
 
 
 def test_what_is_refused(repository, root, run_tool, tmp_path):

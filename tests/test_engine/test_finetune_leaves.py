@@ -284,9 +284,9 @@ def test_a_report_of_words_that_were_kept(tmp_path):
         page, count = parts([kept_section(kept, tmp_path / name)], tmp_path)
         assert count == pictures
         assert re.findall('<td>(.*?)</td>', page) == [
-            'AP50 of words to keep', '50.0', '-',
-            'words to keep, found in your images', '8', '9',
-            'found again, of these', '', '75.0'
+            'AP50 of previous classes', '50.0', '-',
+            'previous classes, detections in your images', '8', '9',
+            'of these, found again', '', '75.0'
         ]
 
 
@@ -314,7 +314,7 @@ def test_a_report_without_boxes(folder, tmp_path):
         Section('Picture', image=np.zeros((3, 4, 3), np.uint8))
     ], tmp_path)
     assert pictures == 3
-    assert 'There is no log of it.' in page
+    assert 'There is no log.' in page
     assert 'images without text' in page and '--boxes: dropped 2' in page
     assert '1 of 2 classes have no tags: dog' in page
     assert [f.name for f in tmp_path.iterdir()

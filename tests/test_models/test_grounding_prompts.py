@@ -4,7 +4,8 @@ import torch
 from mmdet.models.detectors.glip import create_positive_map
 
 from mmdet_clim.models.grounding_prompts import clean_phrase, pack_phrases
-from mmdet_clim.models.objectives.grounding import grounding_samples
+from mmdet_clim.models.objectives.grounding.data import grounding_sample
+from mmdet_clim.models.objectives.grounding.targets import tell
 from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
 
 
@@ -101,20 +102,31 @@ def test_marks_that_end_a_phrase():
     assert clean_phrase('a\tcat \u200d') == 'a cat'
 
 
-def test_boxes_go_with_their_phrases():
-    """Joined texts, and a box of two prompts, worked out by hand."""
+def test_regions_go_with_their_phrases(tokenizer):
+    """Joined texts, and a region of two prompts, worked out by hand."""
     prompts = pack_phrases(['a b', 'c', 'd e'], count, 7)
     assert [p.text for p in prompts] == ['a b. c. ', 'd e. ']
-    boxes = torch.arange(12.).view(3, 4)
+    members = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]]).bool()
     positives = torch.tensor([[True, True, False], [False, True, True],
                               [False, False, True]])
-    first, second = grounding_samples(prompts, boxes, positives,
-                                      dict(img_shape=(9, 9)))
-    assert first.tokens_positive == [[[0, 3], [5, 6]], [[5, 6]]]
-    assert second.tokens_positive == [[[0, 3]], [[0, 3]]]
-    assert torch.equal(first.gt_instances.bboxes, boxes[:2])
-    assert torch.equal(second.gt_instances.bboxes, boxes[1:])
-    assert second.gt_instances.labels.tolist() == [0, 1]
-    assert second.img_shape == (9, 9)
+    first, second = tell(prompts, members, positives, tokenizer)
+    # [CLS] a b . c . [SEP]
+    assert first.text == 'a b. c. '
+    assert tokenizer.convert_ids_to_tokens(
+        first.ids) == ['[CLS]', 'a', 'b', '.', 'c', '.', '[SEP]']
+    assert first.members.tolist() == members[:2].tolist()
+    assert first.positive.astype(int).tolist() == [[0, 1, 1, 0, 1, 0, 0],
+                                                   [0, 0, 0, 0, 1, 0, 0]]
+    assert second.members.tolist() == members[1:].tolist()
+    assert second.positive.astype(int).tolist() == [[0, 1, 1, 0, 0]] * 2
     # Nobody looks for the last phrase: no sample for its prompt.
-    assert len(grounding_samples(prompts, boxes[:1], positives[:1], {})) == 1
+    assert len(tell(prompts, members[:1], positives[:1], tokenizer)) == 1
+    tiles = torch.tensor([[0., 0., 4., 4.], [4., 0., 8., 3.], [0., 4., 4., 8.],
+                          [4., 4., 7., 8.]])
+    sample = grounding_sample(second, tiles, 9, dict(img_shape=(9, 9)))
+    assert sample.img_shape == (9, 9) and sample.text == 'd e. '
+    assert sample.token_ids is second.ids
+    regions = sample.gt_instances
+    assert regions.bboxes.tolist() == [[4, 0, 8, 8], [0, 4, 4, 8]]
+    assert regions.labels.tolist() == [0, 1]
+    assert regions.positive_maps.tolist() == [[0, 1, 1, *[0] * 6]] * 2

@@ -144,6 +144,10 @@ def test_boxes_as_prompts(bert, tmp_path):
         assert new.train_dataloader.sampler.source_ratio == [4, 4]
         tag = new.model.objectives.tag
         assert tag.match == 'text' and new.model.text_encoder is None
+        step = mosaics.pipeline[-1]
+        assert step.type == 'mmdet_clim.TokenizePrompts'
+        assert step.objectives == new.model.objectives
+        assert step.language_model == new.model.detector.language_model
 
 
 def test_names_that_one_prompt_has_no_room_for(bert, captioned, tmp_path):

@@ -393,7 +393,7 @@ def test_foreign_folder_is_never_overwritten(tmp_path):
 
 def test_an_interrupted_run_ends():
     """It does not draw the rest first."""
-    with pytest.raises(KeyboardInterrupt), build._processes(1) as pool:
+    with pytest.raises(KeyboardInterrupt), build._processes(2) as pool:
         drawn = [pool.submit(time.sleep, .05) for _ in range(400)]
         drawn[0].result()
         raise KeyboardInterrupt

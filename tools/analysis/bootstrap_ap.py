@@ -85,7 +85,8 @@ def main() -> None:
     from mmdet_clim.datasets.preparation.files import write_json
     from mmdet_clim.evaluation import ResampledAP
     try:
-        content = read_coco(args.annotations, need_sizes=False)
+        content = read_coco(
+            args.annotations, need_names=False, need_sizes=False)
         images = {image['id'] for image in content['images']}
         ap = ResampledAP(content, args.resamples)
         groups = groups_of(ap.names, args.classes)

@@ -2,7 +2,7 @@
 """Boxes of images, collected in COCO's layout."""
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from ..coco_annotations import Size
 
@@ -37,11 +37,12 @@ class CocoEntries:
         name = Path(os.path.relpath(path, self.folder))
         if '..' in name.parts:
             name = path.absolute()
-        entry = dict(id=len(self.images) + 1, file_name=name.as_posix())
+        number = len(self.images) + 1
+        entry: Dict[str, Any] = dict(id=number, file_name=name.as_posix())
         if size is not None and min(size) > 0:
             entry.update(width=size[0], height=size[1])
         self.images.append(entry)
-        return entry['id']
+        return number
 
     def box(self,
             image: int,
@@ -85,7 +86,7 @@ def extent(points: Sequence[Sequence[float]]) -> List[float]:
     ]
 
 
-def numbers(values: Sequence[str], where: str) -> List[float]:
+def numbers(values: Sequence[Any], where: str) -> List[float]:
     """Numbers that stand as text.
 
     Raises:

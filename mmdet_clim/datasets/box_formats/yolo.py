@@ -1,12 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """YOLO's layout: ``data.yaml``, and a text of boxes for each image."""
 from pathlib import Path
-from typing import Any, List, Sequence
-
-import yaml
+from typing import Any, Callable, List, Sequence, cast
 
 from ..caption_sources import IMAGE_SUFFIXES
-from ..class_names import clean_names
+from ..class_names import clean_names, parse_yaml
 from ..coco_annotations import file_sizes
 from ..images import UnreadableImageError
 from ..preparation.files import linked_folders
@@ -32,7 +30,10 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
         ValueError: If a file does not hold what it should; the message names
             file and line.
     """
-    content = _read_yaml(path)
+    content = parse_yaml(read_text(path), str(path))
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: expected a YOLO data set with names and '
+                         f'train, got {type(content).__name__}')
     names = _names(content, path)
     key = next((k for k in SPLITS[split] if content.get(k)), None)
     if key is None:
@@ -40,7 +41,7 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
                          f'{sorted(map(str, content))}')
     root = path.parent / str(content.get('path') or '')
     entries = CocoEntries(path.parent, names)
-    read_size = file_sizes('')
+    read_size = cast(Callable, file_sizes(''))
     for image in _images(content[key], root, path):
         try:
             size = read_size(str(image.absolute()))
@@ -59,21 +60,6 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
                         box[3] * size[1]
                     ])
     return entries
-
-
-def _read_yaml(path: Path) -> dict:
-    try:
-        content = yaml.safe_load(read_text(path))
-    except RecursionError:
-        raise ValueError(f'{path}: not valid YAML (nested too deeply)') \
-            from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f'{path}: not valid YAML '
-                         f'({" ".join(str(error).split())})') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path}: expected a YOLO data set with names and '
-                         f'train, got {type(content).__name__}')
-    return content
 
 
 def _names(content: dict, path: Path) -> List[str]:

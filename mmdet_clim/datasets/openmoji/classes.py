@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
+from mmdet.datasets import CocoDataset
+
 from ..coco_words import SCENE_SYNONYMS
-from ..ov_coco import NOVEL_CLASSES
+from ..ov_coco import NOVEL_CLASSES, OVCocoDataset
 
 #: Fitzpatrick modifiers, from light to dark.
 SKIN_TONES = ('1F3FB', '1F3FC', '1F3FD', '1F3FE', '1F3FF')
@@ -33,7 +35,6 @@ class SceneClass:
     """A class of the vocabulary and what is needed to draw and to name it.
 
     Args:
-        name (str): The class name.
         id (int): Category id in the annotation files.
         supercategory (str): As in COCO's annotation files.
         novel (bool): True if its boxes are kept from training.
@@ -57,74 +58,22 @@ class SceneClass:
         return tuple(dict.fromkeys([self.name, *self.synonyms, *nouns]))
 
 
-# COCO's ids, names and supercategories of the 65 OV-COCO classes.
-_COCO_CATEGORIES = """
-1 person person
-2 bicycle vehicle
-3 car vehicle
-4 motorcycle vehicle
-5 airplane vehicle
-6 bus vehicle
-7 train vehicle
-8 truck vehicle
-9 boat vehicle
-15 bench outdoor
-16 bird animal
-17 cat animal
-18 dog animal
-19 horse animal
-20 sheep animal
-21 cow animal
-22 elephant animal
-23 bear animal
-24 zebra animal
-25 giraffe animal
-27 backpack accessory
-28 umbrella accessory
-31 handbag accessory
-32 tie accessory
-33 suitcase accessory
-34 frisbee sports
-35 skis sports
-36 snowboard sports
-38 kite sports
-41 skateboard sports
-42 surfboard sports
-44 bottle kitchen
-47 cup kitchen
-48 fork kitchen
-49 knife kitchen
-50 spoon kitchen
-51 bowl kitchen
-52 banana food
-53 apple food
-54 sandwich food
-55 orange food
-56 broccoli food
-57 carrot food
-59 pizza food
-60 donut food
-61 cake food
-62 chair furniture
-63 couch furniture
-65 bed furniture
-70 toilet furniture
-72 tv electronic
-73 laptop electronic
-74 mouse electronic
-75 remote electronic
-76 keyboard electronic
-78 microwave appliance
-79 oven appliance
-80 toaster appliance
-81 sink appliance
-82 refrigerator appliance
-84 book indoor
-85 clock indoor
-86 vase indoor
-87 scissors indoor
-90 toothbrush indoor
-"""
+# COCO's ids go from 1 to 90, without these.
+_NO_COCO_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+# The last id of each of COCO's supercategories.
+_SUPERCATEGORIES = dict(
+    person=1,
+    vehicle=9,
+    outdoor=15,
+    animal=25,
+    accessory=33,
+    sports=43,
+    kitchen=51,
+    food=61,
+    furniture=70,
+    electronic=77,
+    appliance=82,
+    indoor=90)
 
 # Checked by eye on a contact sheet. 'CODE=noun' names the very drawing,
 # 'CODE[a:b]' uses that share of its width, 'CODE*' adds the skin tones.
@@ -289,16 +238,17 @@ def coco_classes() -> List[SceneClass]:
         list[SceneClass]: Classes that no emoji shows have no glyphs; they
         are listed because label indices follow the categories of a file.
     """
-    classes = []
-    for line in _COCO_CATEGORIES.strip().splitlines():
-        number, name, supercategory = line.split()
-        classes.append(
-            SceneClass(
-                name=name,
-                id=int(number),
-                supercategory=supercategory,
-                novel=name in NOVEL_CLASSES,
-                glyphs=_read_glyphs(_COCO_GLYPHS.get(name, '')),
-                synonyms=SCENE_SYNONYMS.get(name, ()),
-                weight=_COCO_WEIGHTS.get(name, 1.0)))
-    return classes
+    ids = [i for i in range(1, 91) if i not in _NO_COCO_IDS]
+    numbers = dict(zip(CocoDataset.METAINFO['classes'], ids))
+    return [
+        SceneClass(
+            name=name,
+            id=numbers[name],
+            supercategory=next(of for of, last in _SUPERCATEGORIES.items()
+                               if numbers[name] <= last),
+            novel=name in NOVEL_CLASSES,
+            glyphs=_read_glyphs(_COCO_GLYPHS.get(name, '')),
+            synonyms=SCENE_SYNONYMS.get(name, ()),
+            weight=_COCO_WEIGHTS.get(name, 1.0))
+        for name in OVCocoDataset.METAINFO['classes']
+    ]

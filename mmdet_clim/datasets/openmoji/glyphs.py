@@ -2,6 +2,7 @@
 """Rendering of OpenMoji's SVG files."""
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -45,7 +46,9 @@ def render_glyph(glyph: Glyph, size: int) -> np.ndarray:
     """
     png = resvg_py.svg_to_bytes(
         svg_path=str(svg_path(glyph.code)), width=size, skip_system_fonts=True)
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = cast(
+        np.ndarray,
+        cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED))
     width = image.shape[1]
     left, right = (round(share * width) for share in glyph.part)
     image = image[:, left:right]

@@ -142,7 +142,7 @@ def draw_background(rng: np.random.Generator, height: int,
     kind = ('plain', 'gradient', 'cloudy', 'striped',
             'checkered')[rng.choice(5, p=(0.2, 0.25, 0.3, 0.13, 0.12))]
     if kind == 'plain':
-        blend = np.zeros((height, width, 1), np.float32)
+        blend: np.ndarray = np.zeros((height, width, 1), np.float32)
     elif kind == 'gradient':
         blend = ((along - along.min()) / np.ptp(along))[..., None]
         blend = blend * rng.uniform(0.4, 1)
@@ -213,7 +213,7 @@ def name_colour(bgra: np.ndarray) -> str:
             shares['brown'] = np.count_nonzero(inside & dark)
             inside &= ~dark
         shares[name] = shares.get(name, 0) + np.count_nonzero(inside)
-    name = max(shares, key=shares.get)
+    name = max(shares, key=lambda colour: shares[colour])
     return name if shares[name] > 0.5 * len(hue) else ''
 
 
@@ -238,7 +238,7 @@ def _transform(rng: np.random.Generator, glyph: Glyph,
         drawing = drawing[:, ::-1]
     colour = name_colour(drawing)
     height, width = drawing.shape[:2]
-    premultiplied = drawing.astype(np.float32)
+    premultiplied: np.ndarray = drawing.astype(np.float32)
     premultiplied[..., 3] /= 255
     premultiplied[..., :3] *= premultiplied[..., 3:]
     scale = length / max(height, width)
@@ -325,7 +325,7 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[SceneClass],
         solid = alpha[..., 0] > 0.5
         for other in objects:
             other.mask[rows, cols] &= ~solid
-        mask = np.zeros((height, width), bool)
+        mask: np.ndarray = np.zeros((height, width), bool)
         mask[rows, cols] = solid
         objects.append(SceneObject(cls, glyph, mask, layer.area, layer.colour))
     return Scene(image.clip(0, 255).astype(np.uint8), objects, background)

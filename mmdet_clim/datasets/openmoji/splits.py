@@ -155,7 +155,8 @@ def trace_mask(mask: np.ndarray) -> List[List[int]]:
     """
     # On the doubled grid the border pixels of an edge lie on either side of
     # it, even inside and odd outside; rounding up gives the edge itself.
-    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    doubled: np.ndarray = mask.astype(np.uint8)
+    doubled = doubled.repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL,
                                    cv2.CHAIN_APPROX_SIMPLE)
     polygons = []

@@ -3,9 +3,19 @@
 import json
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    Mapping,
+    Optional,
+    Sequence,
+)
 
 from ..coco_annotations import CocoChecker, stream_coco
+from .counts import FileCounts
 from .files import whole_file
 
 
@@ -13,7 +23,6 @@ class CocoFile:
     """A JSON in COCO's layout, whose checked entries wait on the disk.
 
     Args:
-        path (Path): The file.
         folder (Path): Where the disk has room for as much once more.
         checker (CocoChecker, optional): What checks it.
 
@@ -75,3 +84,53 @@ def write_coco(path: Path, parts: Mapping[str, Any]) -> None:
                 file.write(json.dumps(entry))
             file.write(']')
         file.write('}\n')
+
+
+def write_boxes(coco: CocoFile,
+                out: Path,
+                categories: Sequence[dict],
+                names: Mapping[int, str],
+                left_out: Callable[[int], str],
+                image_ids: Optional[Collection[int]] = None) -> Dict:
+    """Write a part of a file, and count it.
+
+    Args:
+        coco (CocoFile): The file.
+        out (Path): The part.
+        categories (Sequence[dict]): Those that it lists.
+        names (Mapping[int, str]): Of the categories whose boxes are kept, by
+            id.
+        left_out (Callable[[int], str]): What boxes of another category are
+            counted as.
+        image_ids (Collection[int], optional): The images that are kept; all
+            without it.
+    """
+    counts = FileCounts(list(names.values()), 'boxes')
+
+    def images() -> Iterator[dict]:
+        for image in coco.entries('images'):
+            if image_ids is None or image['id'] in image_ids:
+                counts.totals['images'] += 1
+                yield image
+            else:
+                counts.dropped['images without an object of the 65 '
+                               'classes'] += 1
+
+    def annotations() -> Iterator[dict]:
+        for annotation in coco.entries('annotations'):
+            category = annotation['category_id']
+            if category in names:
+                counts.add_class(names[category])
+                yield annotation
+            else:
+                counts.dropped[left_out(category)] += 1
+
+    write_coco(
+        out,
+        dict(
+            coco.header,
+            images=images(),
+            annotations=annotations(),
+            categories=categories))
+    counts.add_repairs(coco.checker)
+    return counts.as_dict()

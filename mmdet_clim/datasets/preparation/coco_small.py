@@ -268,7 +268,7 @@ def _write_boxes(photographs: Photographs, images: Dict[int, dict], path: Path,
         [split.names[i] for i in split.names if i in split.ids[group]],
         'boxes')
     counts.totals['images'] = len(images)
-    kept = []
+    kept: List[Dict] = []
     for image in images:
         for box in photographs.boxes.get(image, ()):
             if box['category_id'] in split.ids[group]:

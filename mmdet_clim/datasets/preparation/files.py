@@ -8,31 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, List, NoReturn, Tuple, Union
 
+from mmdet_clim.files import atomic_path
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
-    """A text file that is written beside its place and then renamed.
-
-    Args:
-        path (Path): Where it appears when the block ends without an error.
-
-    Yields:
-        IO[str]: To write to, in UTF-8.
-    """
-    beside = path.with_name(f'.{path.name}.writing')
-    with open(beside, 'w', encoding='utf-8', newline='\n') as file:
+    """A text file of :func:`~mmdet_clim.files.atomic_path`, in UTF-8."""
+    with atomic_path(path) as beside, open(
+            beside, 'w', encoding='utf-8', newline='\n') as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def write_json(path: Path, content: Any, indent: int = 0) -> None:
     """Write a small JSON file, whole or not at all.
 
     Args:
-        path (Path): The file.
-        content: What JSON can hold.
         indent (int): Blanks per level; 0 writes one line.
     """
     with whole_file(path) as file:
@@ -47,7 +37,6 @@ def locked_folder(folder: Path, purpose: str) -> Iterator[Path]:
     The lock ends with the process, however that ends.
 
     Args:
-        folder (Path): The folder.
         purpose (str): What another process would be doing in it, for the
             error.
 
@@ -88,7 +77,6 @@ def linked_folders(
     A link to a folder is followed, unless it leads back to one that was seen.
 
     Args:
-        folder (str | Path): The folder.
         on_error (Callable): Gets the error of a folder that cannot be read;
             by default it is raised.
 

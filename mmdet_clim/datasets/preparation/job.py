@@ -57,7 +57,6 @@ class Job:
     """What is made, of what.
 
     Args:
-        tool (str): The command's name.
         folder (Path): Where the files go.
         outputs (tuple[str]): Names of the files.
         summary (str): Name of the file of counts, ``*.json``. It is written
@@ -172,7 +171,6 @@ def run_job(job: Job,
     does.
 
     Args:
-        job (Job): What to make.
         make (Callable[[Path], dict]): Writes the outputs into the folder it
             gets and returns the summary. It may find there what it left when
             it was killed; see :func:`do_once`.
@@ -225,7 +223,16 @@ def do_once(folder: Path, step: str, action: Callable[[], Dict]) -> Dict:
     Returns:
         dict: What the action returned, as JSON has it.
     """
-    note = folder / f'step-{step}.json'
+    note = _note(folder, step)
     if not note.exists():
         write_json(note, action())
     return _read(note)
+
+
+def step_result(folder: Path, step: str) -> Dict:
+    """What the action of a step returned that was done; see `do_once`."""
+    return _read(_note(folder, step))
+
+
+def _note(folder: Path, step: str) -> Path:
+    return folder / f'step-{step}.json'

@@ -11,6 +11,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    Optional,
     Tuple,
 )
 
@@ -21,7 +22,7 @@ from ..coco_words import OTHER_PHRASES, coco_words
 from ..ov_coco import OVCocoDataset
 from ..tags import TagFinder
 from ..text_files import whole_characters
-from .coco_json import CocoFile, write_coco
+from .coco_json import CocoFile, write_boxes, write_coco
 from .counts import FileCounts
 from .job import Job, file_stamp, run_job
 
@@ -74,7 +75,6 @@ class ClassSplit:
 
         Args:
             categories (Mapping[int, dict]): Those of the file, by id.
-            path (Path): The file, for the error.
 
         Raises:
             ValueError: If a class is missing.
@@ -102,43 +102,24 @@ class ClassSplit:
         }, [c for i, c in categories.items() if i in ids['all']], ids)
 
 
-def _write_boxes(coco: CocoFile, out: Path, split: ClassSplit, group: str,
-                 image_ids: Collection[int]) -> Dict:
-    """Write the images and a group's annotations, and count them."""
-    kept_ids = split.ids[group]
-    counts = FileCounts([split.names[i] for i in split.names if i in kept_ids],
-                        'boxes')
+def _write_boxes(coco: CocoFile,
+                 out: Path,
+                 split: ClassSplit,
+                 group: str,
+                 image_ids: Optional[Collection[int]] = None) -> Dict:
+    """Write images and a group's annotations, and count them."""
 
-    def images() -> Iterator[dict]:
-        for image in coco.entries('images'):
-            if image['id'] in image_ids:
-                counts.totals['images'] += 1
-                yield image
-            else:
-                counts.dropped['images without an object of the 65 '
-                               'classes'] += 1
+    def left_out(category: int) -> str:
+        other = next(
+            (g for g in ('base', 'novel') if category in split.ids[g]),
+            'other')
+        return f'boxes of {other} classes'
 
-    def annotations() -> Iterator[dict]:
-        for annotation in coco.entries('annotations'):
-            category = annotation['category_id']
-            if category in kept_ids:
-                counts.add_class(split.names[category])
-                yield annotation
-            else:
-                other = next(
-                    (g for g in ('base', 'novel') if category in split.ids[g]),
-                    'other')
-                counts.dropped[f'boxes of {other} classes'] += 1
-
-    write_coco(
-        out,
-        dict(
-            coco.header,
-            images=images(),
-            annotations=annotations(),
-            categories=split.categories))
-    counts.add_repairs(coco.checker)
-    return counts.as_dict()
+    names = {
+        i: name
+        for i, name in split.names.items() if i in split.ids[group]
+    }
+    return write_boxes(coco, out, split.categories, names, left_out, image_ids)
 
 
 def prepare_train(source: Path, folder: Path) -> Dict:
@@ -154,11 +135,7 @@ def prepare_train(source: Path, folder: Path) -> Dict:
     """
     coco = CocoFile(source, folder)
     split = ClassSplit.of(coco.categories, source)
-    return {
-        TRAIN_BASE:
-        _write_boxes(coco, folder / TRAIN_BASE, split, 'base',
-                     coco.checker.sizes)
-    }
+    return {TRAIN_BASE: _write_boxes(coco, folder / TRAIN_BASE, split, 'base')}
 
 
 def prepare_val(source: Path, folder: Path) -> Dict:
@@ -178,8 +155,8 @@ def prepare_val(source: Path, folder: Path) -> Dict:
         for annotation in coco.entries('annotations')
         if annotation['category_id'] in split.ids['all']
     }
-    images_of: Dict[str, Collection[int]] = dict(
-        all_images=coco.checker.sizes, detic=holding)
+    images_of: Dict[str, Optional[Collection[int]]] = dict(
+        all_images=None, detic=holding)
     counts = {}
     for protocol in PROTOCOLS:
         for group in GROUPS:
@@ -194,8 +171,6 @@ def captions_of_images(annotations: Iterable[dict], path: Path,
     """The captions of each image by its id.
 
     Args:
-        annotations (Iterable[dict]): Those of a file, checked.
-        path (Path): The file, for the error.
         counts (FileCounts): Counts what is repaired and left out.
 
     Raises:

@@ -2,18 +2,12 @@
 """OV-LVIS's files out of LVIS's."""
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 from ..coco_annotations import CocoChecker
 from ..json_checks import typed_list, typed_value
-from ..ov_lvis import (
-    FREQUENCIES,
-    LVIS_V1_CLASSES,
-    LVIS_V1_SPLIT,
-    class_name,
-)
-from .coco_json import CocoFile, write_coco
-from .counts import FileCounts
+from ..ov_lvis import FREQUENCIES, check_split, class_name
+from .coco_json import CocoFile, write_boxes
 from .files import whole_file, write_json
 from .job import Job, do_once, file_stamp, run_job
 
@@ -29,7 +23,6 @@ def check_frequencies(categories: Mapping[int, dict], where: str) -> None:
 
     Args:
         categories (Mapping[int, dict]): LVIS's entries, by id.
-        where (str): The file, for the error.
 
     Raises:
         ValueError: If a frequency is not known, no class is rare or all are,
@@ -44,10 +37,7 @@ def check_frequencies(categories: Mapping[int, dict], where: str) -> None:
                              f'expected one of {FREQUENCIES}')
         counted['novel' if frequency == 'r' else 'base'] += 1
     split = (counted['base'], counted['novel'])
-    if len(categories) == LVIS_V1_CLASSES and split != LVIS_V1_SPLIT:
-        raise ValueError(
-            f'{where}: {LVIS_V1_CLASSES} classes are LVIS v1, expected '
-            f'{LVIS_V1_SPLIT} base and novel classes, got {split}')
+    check_split(*split, where)
     if not all(split):
         raise ValueError(
             f"{where}: key 'frequency': expected rare classes "
@@ -62,7 +52,6 @@ def lvis_words(category: Mapping, where: str) -> Tuple[str, ...]:
 
     Args:
         category (Mapping): LVIS's entry, ``synonyms`` optional.
-        where (str): The file, for the error.
     """
     names = [
         typed_value(category, 'name', str, where),
@@ -119,35 +108,17 @@ def _prepare_categories(coco: CocoFile, folder: Path, stem: str) -> Dict:
 def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
     """Write the annotations without those of rare classes."""
     categories = coco.categories
-    names = {number: class_name(c['name']) for number, c in categories.items()}
-    rare = {i for i, c in categories.items() if c['frequency'] == 'r'}
-    counts = FileCounts([n for i, n in names.items() if i not in rare],
-                        'boxes')
-
-    def images() -> Iterator[dict]:
-        for image in coco.entries('images'):
-            counts.totals['images'] += 1
-            yield image
-
-    def annotations() -> Iterator[dict]:
-        for annotation in coco.entries('annotations'):
-            category = annotation['category_id']
-            if category in rare:
-                counts.dropped['boxes of rare classes'] += 1
-            else:
-                counts.add_class(names[category])
-                yield annotation
-
+    names = {
+        number: class_name(category['name'])
+        for number, category in categories.items()
+        if category['frequency'] != 'r'
+    }
     name = NO_RARE.format(stem)
-    write_coco(
-        folder / name,
-        dict(
-            coco.header,
-            images=images(),
-            annotations=annotations(),
-            categories=list(categories.values())))
-    counts.add_repairs(coco.checker)
-    return {name: counts.as_dict()}
+    return {
+        name:
+        write_boxes(coco, folder / name, list(categories.values()), names,
+                    lambda category: 'boxes of rare classes')
+    }
 
 
 def prepare_ov_lvis(train: Path,

@@ -16,6 +16,7 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
+    Set,
     Tuple,
 )
 
@@ -88,7 +89,6 @@ def own_classes(vocabulary: Vocabulary,
     """One's own classes as those of tags, with ids from 1.
 
     Args:
-        vocabulary (Vocabulary): The class names.
         synonyms (Mapping[str, Sequence[str]]): Other words for some of them.
 
     Raises:
@@ -123,12 +123,7 @@ def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],
 
 @dataclass(frozen=True)
 class EntryWorker:
-    """Reads the images of entries.
-
-    Args:
-        classes (TagClasses, optional): For the tags.
-        images (Path): Their folder.
-    """
+    """Reads the images of entries."""
 
     classes: Optional[TagClasses]
     images: Path
@@ -167,12 +162,7 @@ class FolderFile:
 
 @dataclass(frozen=True)
 class FolderWorker:
-    """Reads images and the text files beside them.
-
-    Args:
-        classes (TagClasses, optional): For the tags.
-        folder (Path): The folder.
-    """
+    """Reads images and the text files beside them."""
 
     classes: Optional[TagClasses]
     folder: Path
@@ -212,11 +202,7 @@ class FolderWorker:
 
 @dataclass(frozen=True)
 class ShardWorker:
-    """Reads images and captions of webdataset shards.
-
-    Args:
-        classes (TagClasses, optional): For the tags.
-    """
+    """Reads images and captions of webdataset shards."""
 
     classes: Optional[TagClasses]
 
@@ -305,7 +291,6 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
 
     Args:
         path (Path): ``.csv`` with commas or ``.tsv`` with tabs.
-        columns (Columns): Their names.
 
     Raises:
         ValueError: If a column or a cell is missing, or the file is no text.
@@ -341,7 +326,8 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
             yield row
 
     for name, grouped in groupby(checked(), lambda row: row[columns.image]):
-        captions, tags = [], set()
+        captions: List[str] = []
+        tags: Set[str] = set()
         for row in grouped:
             captions.append(row[columns.caption])
             if columns.tags:
@@ -374,19 +360,10 @@ def json_entries(path: Path) -> Iterator[Entry]:
                     typed_id(raw, 'id', where))
 
 
-@dataclass(frozen=True)
-class Source:
-    """What to read and how.
-
-    Args:
-        tasks (Callable): Gives the parts of the work, in a fixed order.
-        worker (Callable): Does one.
-        inputs (dict): See :class:`~.job.Job`.
-    """
-
-    tasks: Callable[[], Iterable[Any]]
-    worker: Callable[[Any], Part]
-    inputs: Dict[str, Any]
+#: The parts of the work in a fixed order, what does one, and what tells each
+#: input from a changed one; see :func:`~.parts.prepare_in_parts`.
+Source = Tuple[Callable[[], Iterable[Any]], Callable[[Any], Part], Dict[str,
+                                                                        Any]]
 
 
 def find_source(source: str, images: Optional[Path], columns: Columns,
@@ -398,8 +375,6 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
             file; or ``.tar`` shards, a path with ``*``.
         images (Path, optional): The folder that the names of a file are
             below; that of the file if not given.
-        columns (Columns): Of a table.
-        classes (TagClasses, optional): For the tags.
 
     Raises:
         FileNotFoundError: If there is no such source.
@@ -408,13 +383,15 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
     path = Path(source)
     if path.is_dir():
         files, digest = folder_images(path)
-        return Source(lambda: in_parts(files), FolderWorker(classes, path),
-                      {source: digest})
+        return (lambda: in_parts(files), FolderWorker(classes, path), {
+            source: digest
+        })
     if path.suffix.lower() == '.tar':
         shards = [str(shard) for shard in find_shards(source)]
-        return Source(lambda: shards, ShardWorker(classes),
-                      {shard: file_stamp(Path(shard))
-                       for shard in shards})
+        return (lambda: shards, ShardWorker(classes), {
+            shard: file_stamp(Path(shard))
+            for shard in shards
+        })
     suffix = path.suffix.lower()
     if suffix not in (*TABLES, *_JSON):
         raise ValueError(f'{source}: expected a folder, .csv, .tsv, .json, '
@@ -431,7 +408,7 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
         return table_entries(path, columns)
 
     named = images_stamp(folder, (entry.file_name for entry in entries()))
-    return Source(lambda: in_parts(entries()), EntryWorker(classes, folder), {
+    return (lambda: in_parts(entries()), EntryWorker(classes, folder), {
         source: file_stamp(path),
         f'images of {source}': named
     })
@@ -456,7 +433,6 @@ def prepare_image_text(source: str,
         synonyms (Mapping[str, Sequence[str]], optional): Other words for
             classes.
         images (Path, optional): The folder of the images of a file.
-        columns (Columns, optional): Of a table.
         workers (int): Processes; the file does not depend on it.
         overwrite (bool): Replace a file of other origin.
 
@@ -476,21 +452,17 @@ def prepare_image_text(source: str,
         raise ValueError('synonyms: expected classes beside them, got none')
     classes = None if vocabulary is None else own_classes(
         vocabulary, synonyms or {})
-    found = find_source(source, images, columns, classes)
+    tasks, worker, inputs = find_source(source, images, columns, classes)
     parameters = dict(
         images=images and str(images),
         columns=repr(columns),
         words=classes and classes.words)
-    return prepare_in_parts('prepare_image_text', out, source, found.tasks,
-                            found.worker, classes, found.inputs, parameters,
-                            workers, overwrite)
+    return prepare_in_parts('prepare_image_text', out, source, tasks, worker,
+                            classes, inputs, parameters, workers, overwrite)
 
 
 def read_synonyms(path: Path) -> Dict[str, List[str]]:
     """Read ``{"class": ["other word", ...]}``.
-
-    Args:
-        path (Path): A JSON file.
 
     Raises:
         ValueError: If it is something else, or not valid JSON.

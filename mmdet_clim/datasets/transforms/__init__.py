@@ -6,9 +6,10 @@ from .mosaic import MosaicCLIM
 from .packing import PackRegionTextInputs
 from .panoptic_regions import FilterRegionsByArea, LoadPanopticRegions
 from .random_resized_crop import RandomResizedCrop
+from .tokenize_prompts import TokenizePrompts
 
 __all__ = [
     'BaseClassPrompt', 'FilterRegionsByArea', 'LoadImageText',
     'LoadPanopticRegions', 'MosaicCLIM', 'PackRegionTextInputs',
-    'RandomResizedCrop'
+    'RandomResizedCrop', 'TokenizePrompts'
 ]

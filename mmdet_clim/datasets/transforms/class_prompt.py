@@ -78,7 +78,7 @@ class BaseClassPrompt(BaseTransform):
             raise ValueError('gt_bboxes_labels: expected boxes of base '
                              f'classes, got boxes of {names}')
         classes = self._random_classes(shown)
-        place = np.zeros(len(self.vocabulary), dtype=np.int64)
+        place: np.ndarray = np.zeros(len(self.vocabulary), dtype=np.int64)
         place[classes] = np.arange(len(classes))
         results['gt_bboxes_labels'] = place[labels]
         results['text'] = tuple(self.vocabulary.names[c] for c in classes)

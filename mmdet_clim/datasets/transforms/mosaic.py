@@ -11,6 +11,7 @@ from typing import (
     Sequence,
     Tuple,
     Union,
+    cast,
 )
 
 import cv2
@@ -20,13 +21,13 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.structures.bbox import HorizontalBoxes
 
-from mmdet_clim.datasets.draws import Draw, current_drawing
+from mmdet_clim.datasets.draws import Draw, Drawing, current_drawing
 from mmdet_clim.datasets.image_files import read_image
 from mmdet_clim.datasets.images import UnreadableImageError
 from mmdet_clim.datasets.unreadable import UnreadableImages
 from mmdet_clim.registry import TRANSFORMS
 
-from .shared_weights import SharedWeights, checked_weights
+from .shared_weights import SharedWeights, Weights, checked_weights
 
 # What the cache of one worker holds by default. The published recipe keeps
 # 1024 images, 350 MiB; this leaves 4 MiB of 100 for everything else.
@@ -169,7 +170,7 @@ class MosaicCLIM(BaseTransform):
         if not grids or any(len(g) != 2 or min(g) < 1 for g in grids):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
                              f'{grids}')
-        grid_weights = checked_weights(grid_weights, len(grids))
+        chances = checked_weights(grid_weights, len(grids))
         for key, size in dict(tile_size=tile_size, out_size=out_size).items():
             if len(size) != 2 or min(size) < 1:
                 raise ValueError(f'{key}: expected (width, height) of at '
@@ -191,18 +192,15 @@ class MosaicCLIM(BaseTransform):
         if not 0 <= prob <= 1:
             raise ValueError(f'prob: expected 0 to 1, got {prob}')
         self.grids = tuple((int(rows), int(cols)) for rows, cols in grids)
-        self.initial_grid_weights = grid_weights
-        self._shared_weights = SharedWeights(grid_weights)
-        self.tile_size = tuple(tile_size)
-        self.out_size = tuple(out_size)
+        self.initial_grid_weights = chances
+        self._shared_weights = SharedWeights(chances)
+        self.tile_size = tile_size[0], tile_size[1]
+        self.out_size = out_size[0], out_size[1]
         self.align = align
         self.partners = partners
         self.pad_val = pad_val
         # By grid, the room that the cache shrinks an image into.
-        self._rooms = {
-            grid: tuple(map(min, self._cell_size(grid), self.tile_size))
-            for grid in self.grids
-        }
+        self._rooms = {grid: self._room_of(grid) for grid in self.grids}
         self.cache_size = cache_size or self._default_cache_size()
         self.prob = prob
         self.unreadable = UnreadableImages(type(self).__name__)
@@ -219,11 +217,11 @@ class MosaicCLIM(BaseTransform):
         return self._shared_weights.read()
 
     @grid_weights.setter
-    def grid_weights(self, weights: Sequence[float]) -> None:
+    def grid_weights(self, weights: Weights) -> None:
         self._shared_weights.write(checked_weights(weights, len(self.grids)))
 
     def follow_schedule(self, begins: Sequence[int],
-                        weights: Sequence[Sequence[float]]) -> None:
+                        weights: Sequence[Weights]) -> None:
         """Change the chances of grids at given iterations.
 
         It holds for samples whose iteration is known, and in processes that
@@ -256,6 +254,11 @@ class MosaicCLIM(BaseTransform):
     def _cell_size(self, grid: Tuple[int, int]) -> Tuple[int, int]:
         """(width, height) of the smallest cell of a grid."""
         return self.out_size[0] // grid[1], self.out_size[1] // grid[0]
+
+    def _room_of(self, grid: Tuple[int, int]) -> Tuple[int, int]:
+        """(width, height) that an image is shrunk into for a grid."""
+        width, height = self._cell_size(grid)
+        return min(width, self.tile_size[0]), min(height, self.tile_size[1])
 
     @cache_randomness
     def _random_mosaic(self) -> bool:
@@ -402,8 +405,8 @@ class MosaicCLIM(BaseTransform):
         image = tile.image
         if image is None:
             # No tile is larger.
-            image = read_image(tile.sample, self.out_size)[0]
-        size = image.shape[1::-1]
+            image = read_image(cast(dict, tile.sample), self.out_size)[0]
+        size = image.shape[1], image.shape[0]
         by_size: Dict[Tuple[int, int], np.ndarray] = {}
         base = shrink(image, fit_size(size, self.tile_size))
         ready = {}
@@ -414,7 +417,7 @@ class MosaicCLIM(BaseTransform):
             ready[grid] = by_size[fitted]
         return tile._replace(image=image, sample=None, ready=ready)
 
-    def _remember(self, tile: Tile) -> List[Place]:
+    def _remember(self, tile: Tile) -> Sequence[Place]:
         """Put an image into the cache.
 
         Returns:
@@ -426,7 +429,7 @@ class MosaicCLIM(BaseTransform):
         if drawing is None:
             last = self._own_places[-1][0] if self._own_places else -1
             self._own_places.append((last + 1, ))
-            recent: List[Place] = list(self._own_places)
+            recent: Sequence[Place] = list(self._own_places)
         elif drawing.keeper is not None:
             if drawing.keeper is self:
                 drawing.kept = kept
@@ -450,10 +453,12 @@ class MosaicCLIM(BaseTransform):
             place = _place(draw)
             if place not in self._cached_tiles:
                 # Not of this process: it was just started.
-                self._cached_tiles[place] = current_drawing().recall(
-                    draw, self)
-            if self._cached_tiles[place] is not None:
-                return self._cached_tiles[place]
+                self._cached_tiles[place] = cast(Drawing,
+                                                 current_drawing()).recall(
+                                                     cast(Draw, draw), self)
+            tile = self._cached_tiles[place]
+            if tile is not None:
+                return tile
         raise RuntimeError('the present image is always in the cache')
 
     def _draw(
@@ -469,8 +474,10 @@ class MosaicCLIM(BaseTransform):
         width, height = self.out_size
         rows, cols = grid
         cell = self._cell_size(grid)
-        mosaic = np.full((height, width, 3), self.pad_val, dtype=np.uint8)
-        boxes = np.empty((len(tiles), 4), dtype=np.float32)
+        mosaic: np.ndarray = np.full((height, width, 3),
+                                     self.pad_val,
+                                     dtype=np.uint8)
+        boxes: np.ndarray = np.empty((len(tiles), 4), dtype=np.float32)
         tiles = list(tiles)
         shares = [(0., 0)] * rows
         if self.align == 'published':
@@ -501,9 +508,10 @@ class MosaicCLIM(BaseTransform):
     def _best_source(self, tile: Tile, grid: Tuple[int, int]) -> np.ndarray:
         """The smallest image of a tile that serves a grid."""
         fills_cell = self._cell_size(grid) == self._rooms.get(grid)
+        image = cast(np.ndarray, tile.image)
         if tile.image is None or fills_cell:
-            return tile.ready.get(grid, tile.image)
-        return tile.image
+            return tile.ready.get(grid, image)
+        return image
 
     def _loaded(self, tiles: List[Tile], number: int,
                 cell: Tuple[int, int]) -> Tile:

@@ -42,7 +42,7 @@ class LoadPanopticRegions(BaseTransform):
 
     def __init__(self,
                  num_things: int = 80,
-                 backend_args: dict = None) -> None:
+                 backend_args: Optional[dict] = None) -> None:
         self.num_things = num_things
         self.backend_args = backend_args
 

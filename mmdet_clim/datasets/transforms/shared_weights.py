@@ -1,9 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """Weights that change in all worker processes of a data loader at once."""
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Union
 
 import numpy as np
 import torch
+
+#: One number per grid.
+Weights = Union[Sequence[float], np.ndarray]
 
 
 class SharedWeights:
@@ -22,7 +25,7 @@ class SharedWeights:
         weights (Sequence[float]): Of shape (N, ).
     """
 
-    def __init__(self, weights: Sequence[float]) -> None:
+    def __init__(self, weights: Weights) -> None:
         self._rows = torch.zeros(
             2, len(weights), dtype=torch.float64).share_memory_()
         self._current = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -32,7 +35,7 @@ class SharedWeights:
         """The weights of this moment, (N, ) float64, a copy."""
         return self._rows[int(self._current)].numpy().copy()
 
-    def write(self, weights: Sequence[float]) -> None:
+    def write(self, weights: Weights) -> None:
         """Replace all weights, as one step.
 
         Args:
@@ -46,8 +49,7 @@ class SharedWeights:
         return type(self)(self.read())
 
 
-def checked_weights(weights: Optional[Sequence[float]],
-                    count: int) -> np.ndarray:
+def checked_weights(weights: Optional[Weights], count: int) -> np.ndarray:
     """The chances of grids, in any unit.
 
     Args:

@@ -52,7 +52,7 @@ class IterationSeedHook(Hook):
             raise ValueError('seed: IterationSeedHook expects an integer of '
                              f'at least 0 or None, got {seed!r}')
         self.seed = seed
-        self._kept: Optional[tuple] = None
+        self._kept: tuple = ()
 
     def before_train_iter(self,
                           runner,

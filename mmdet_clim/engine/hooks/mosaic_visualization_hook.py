@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional
+from typing import Optional, cast
 
 import torch
 from mmdet.structures import DetDataSample
@@ -64,9 +64,12 @@ class MosaicVisualizationHook(Hook):
         """Draw the mosaics of a batch that the model has not changed yet."""
         if runner.iter % self.interval or not is_main_process():
             return
-        mosaics = [(image, sample) for image, sample in zip(
-            data_batch['inputs'], data_batch['data_samples'])
-                   if _tiles(sample) > 1]
+        batch = cast(dict, data_batch)
+        mosaics = [
+            (image, sample)
+            for image, sample in zip(batch['inputs'], batch['data_samples'])
+            if _tiles(sample) > 1
+        ]
         classes = runner.train_dataloader.dataset.metainfo.get('classes')
         for number, (image, sample) in enumerate(mosaics[:self.num]):
             runner.visualizer.add_image(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmdet_clim.files import atomic_path
+from mmdet_clim.models.checks import check_range
 
 SUFFIX = '.safetensors'
 
@@ -34,9 +35,7 @@ class FeatureCache:
 
     def __init__(self, folder: Union[str, Path], network: str,
                  max_images: int) -> None:
-        if max_images < 1:
-            raise ValueError('max_cached_images: expected at least 1, got '
-                             f'{max_images}')
+        check_range(1, max_cached_images=max_images)
         self.folder = Path(folder) / network
         self.max_images = max_images
         self._count: Optional[int] = None

@@ -19,7 +19,11 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmdet_clim.models.frozen_tower import FrozenTower
-from mmdet_clim.models.other_packages import errors_alone, package_folder
+from mmdet_clim.models.other_packages import (
+    errors_alone,
+    package_folder,
+    the_only_one,
+)
 from mmdet_clim.registry import MODELS
 
 from .feature_cache import FeatureCache
@@ -161,24 +165,14 @@ def find_weight_file(package: str) -> Path:
     Args:
         package (str): Import name. The package is not imported.
 
-    Returns:
-        Path: Its file that ends in .pth or .pt.
-
     Raises:
         FileNotFoundError: If the package is missing or has no such file.
         ValueError: If it has several.
     """
-    root = package_folder(package)
-    files = sorted(f for f in root.rglob('*') if f.suffix in WEIGHT_SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f'package={package!r}: expected a file that '
-                                f'ends in {WEIGHT_SUFFIXES} under {root}, '
-                                'found none')
-    if len(files) > 1:
-        raise ValueError(f'package={package!r} holds several files of '
-                         'weights, give one of them as checkpoint: '
-                         f'{[str(f) for f in files]}')
-    return files[0]
+    files = package_folder(package).rglob('*')
+    return the_only_one(package,
+                        (f for f in files if f.suffix in WEIGHT_SUFFIXES),
+                        f'files that end in {WEIGHT_SUFFIXES}', 'checkpoint')
 
 
 def _create(model: str, out_indices: Optional[Sequence[int]],

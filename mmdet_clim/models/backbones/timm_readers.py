@@ -1,18 +1,45 @@
 # Licensed under the Apache License, Version 2.0.
 """Dense features of towers that open_clip has from timm."""
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple, cast
 
 from open_clip.timm_model import TimmModel
 from timm.layers import Format, PatchDropout, PatchEmbed
 from timm.models.convnext import ConvNeXt
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from .tower_reader import EncodedImages, TowerReader, pad_to_multiple
 
 
-class TimmViTReader(TowerReader):
+class TimmReader(TowerReader):
+    """What both readers share: the tower's own head.
+
+    Args:
+        visual (TimmModel): The tower.
+        mode (str): 'value' or 'attention'.
+
+    Raises:
+        ValueError: For ``mode='masked_pool'``.
+    """
+
+    def __init__(self, visual: TimmModel, mode: str) -> None:
+        super().__init__(visual, mode)
+        if mode == 'masked_pool':
+            raise ValueError(
+                "mode='masked_pool' is for open_clip's own VisionTransformer "
+                'and ModifiedResNet, not for a '
+                f'{type(visual.trunk).__name__} of timm')
+
+    def whole(self, encoded: EncodedImages) -> Tensor:
+        """Embeddings (N, D): open_clip's own, at any image size."""
+        return self._head(encoded.features)
+
+    def _head(self, features: Tensor) -> Tensor:
+        return self.visual.head(self.visual.trunk.forward_head(features))
+
+
+class TimmViTReader(TimmReader):
     """Reads a timm vision transformer: ViT, SigLIP, EVA.
 
     With ``mode='value'`` the last block sees each position as a sequence of
@@ -34,7 +61,6 @@ class TimmViTReader(TowerReader):
 
     def __init__(self, visual: TimmModel, mode: str) -> None:
         super().__init__(visual, mode)
-        _refuse_masked_pool(visual, mode)
         trunk = visual.trunk
         if not isinstance(trunk.patch_embed, PatchEmbed):
             raise ValueError(
@@ -81,13 +107,9 @@ class TimmViTReader(TowerReader):
             encoded.positions = tokens[:, prefix:]
         return [maps[tap] for tap in taps], encoded
 
-    def whole(self, encoded: EncodedImages) -> Tensor:
-        """Embeddings (N, D): open_clip's own, at any image size."""
-        return self._head(encoded.features)
-
     def dense(self, encoded: EncodedImages) -> Tensor:
         """Embeddings (N, D, h, w): the head applied to each position."""
-        positions = encoded.positions
+        positions = cast(Tensor, encoded.positions)
         # As often as there are class and register tokens, which some heads
         # take and others leave out.
         repeated = positions.flatten(0, 1)[:, None].expand(
@@ -101,11 +123,8 @@ class TimmViTReader(TowerReader):
         if isinstance(trunk, Eva) and trunk.rope is not None:
             trunk.rope.update_feat_shape(list(grid))
 
-    def _head(self, tokens: Tensor) -> Tensor:
-        return self.visual.head(self.visual.trunk.forward_head(tokens))
 
-
-class TimmConvNeXtReader(TowerReader):
+class TimmConvNeXtReader(TimmReader):
     """Reads a timm ConvNeXt: its head applied to every position.
 
     Args:
@@ -119,7 +138,6 @@ class TimmConvNeXtReader(TowerReader):
 
     def __init__(self, visual: TimmModel, mode: str) -> None:
         super().__init__(visual, mode)
-        _refuse_masked_pool(visual, mode)
         pool_type = visual.trunk.head.global_pool.pool_type
         if pool_type != 'avg':
             raise ValueError('no dense features of this ConvNeXt: it pools by '
@@ -139,19 +157,12 @@ class TimmConvNeXtReader(TowerReader):
         return [maps[tap]
                 for tap in taps], EncodedImages(x, tuple(x.shape[-2:]))
 
-    def whole(self, encoded: EncodedImages) -> Tensor:
-        """Embeddings (N, D): open_clip's own, at any image size."""
-        return self._head(encoded.features)
-
     def dense(self, encoded: EncodedImages) -> Tensor:
         """Embeddings (N, D, h, w) of all positions."""
         maps = encoded.features
         cells = maps.flatten(2).transpose(1, 2).flatten(0, 1)
         x = self._head(cells[:, :, None, None]).unflatten(0, (len(maps), -1))
         return x.transpose(1, 2).unflatten(2, encoded.grid)
-
-    def _head(self, maps: Tensor) -> Tensor:
-        return self.visual.head(self.visual.trunk.forward_head(maps))
 
 
 def build_timm_reader(visual: TimmModel, mode: str) -> Optional[TowerReader]:
@@ -164,10 +175,3 @@ def build_timm_reader(visual: TimmModel, mode: str) -> Optional[TowerReader]:
     if isinstance(visual.trunk, ConvNeXt):
         return TimmConvNeXtReader(visual, mode)
     return None
-
-
-def _refuse_masked_pool(visual: nn.Module, mode: str) -> None:
-    if mode == 'masked_pool':
-        raise ValueError(
-            "mode='masked_pool' is for open_clip's own VisionTransformer and "
-            f'ModifiedResNet, not for a {type(visual.trunk).__name__} of timm')

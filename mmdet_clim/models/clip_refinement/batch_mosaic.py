@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdet_clim.models.checks import check_range
+
 Grid = Tuple[int, int]
 # Rows and columns of a mosaic that a CPU makes by one product of matrices.
 BLOCK = 32
@@ -99,9 +101,7 @@ class BatchMosaic(nn.Module):
         if any(len(grid) != 2 or min(grid) < 1 for grid in grids):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
                              f'{grids}')
-        if num_whole < 0:
-            raise ValueError(
-                f'num_whole: expected at least 0, got {num_whole}')
+        check_range(0, num_whole=num_whole)
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(
                 f'size: expected (width, height) of at least 1, got {size}')

@@ -10,6 +10,7 @@ from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.coco_annotations import read_detections
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 
@@ -44,9 +45,7 @@ class GridBoxes(BoxSource):
 
     def __init__(self, max_rows: int = 6, max_cols: int = 6) -> None:
         super().__init__()
-        if min(max_rows, max_cols) < 1:
-            raise ValueError('max_rows, max_cols: expected at least 1, got '
-                             f'{max_rows}, {max_cols}')
+        check_range(1, max_rows=max_rows, max_cols=max_cols)
         self.max_rows, self.max_cols = max_rows, max_cols
 
     def forward(self, sample: DetDataSample) -> Tensor:
@@ -81,9 +80,7 @@ class RandomBoxes(BoxSource):
         aspect_ratio: Tuple[float, float] = (0.5, 2.0)
     ) -> None:
         super().__init__()
-        if num_boxes < 1:
-            raise ValueError(
-                f'num_boxes: expected at least 1, got {num_boxes}')
+        check_range(1, num_boxes=num_boxes)
         if not 0 < area[0] <= area[1] <= 1:
             raise ValueError('area: expected 0 < least <= largest <= 1, got '
                              f'{area}')
@@ -128,9 +125,7 @@ class FileBoxes(BoxSource):
 
     def __init__(self, file: str, num_boxes: int = 100) -> None:
         super().__init__()
-        if num_boxes < 1:
-            raise ValueError(
-                f'num_boxes: expected at least 1, got {num_boxes}')
+        check_range(1, num_boxes=num_boxes)
         self._boxes = _best_boxes(file, read_detections(file), num_boxes)
 
     def forward(self, sample: DetDataSample) -> Tensor:

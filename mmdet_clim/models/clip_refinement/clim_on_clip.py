@@ -22,6 +22,7 @@ from mmdet_clim.registry import MODELS
 
 from .objective_base import Towers
 from .region_prediction import (
+    CROP_ENLARGE,
     REGION_WAYS,
     crop_embeddings,
     mask_embeddings,
@@ -73,11 +74,9 @@ class CLIMOnCLIP(BaseModel):
             images are padded to.
         vocabulary (optional): The classes of regions at test time, anything
             that ``build_vocabulary`` reads.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``.
+        templates (str or Sequence[str]): See ``resolve_templates``.
         region_ways (Sequence[str]): How regions are read at test time:
             'roi', 'mask' (where masks are annotated), 'crop'.
-        crop_enlarge (float): Factor on the sides of a box before its crop.
         temperature (float, optional): The factor on the cosine of the
             original, where the text encoder holds none. Defaults to CLIP's
             own.
@@ -99,7 +98,6 @@ class CLIMOnCLIP(BaseModel):
                  vocabulary: Any = None,
                  templates: Templates = DEFAULT_TEMPLATES,
                  region_ways: Sequence[str] = REGION_WAYS,
-                 crop_enlarge: float = 1.5,
                  temperature: Optional[float] = None,
                  num_things: Optional[int] = None,
                  data_preprocessor: Optional[dict] = None,
@@ -126,7 +124,6 @@ class CLIMOnCLIP(BaseModel):
             vocabulary)
         self.templates = resolve_templates(templates)
         self.region_ways = tuple(region_ways)
-        self.crop_enlarge = crop_enlarge
         self.num_things = num_things
         self._class_embeddings: Optional[Tensor] = None
         self.register_load_state_dict_pre_hook(_accept_open_clip)
@@ -243,7 +240,7 @@ class CLIMOnCLIP(BaseModel):
             masks = regions.masks.to_tensor(torch.float32, image.device)
             found['mask'] = mask_embeddings(self.image_tower, encoded, masks)
         if 'crop' in self.region_ways:
-            factors = boxes.new_full((len(boxes), ), self.crop_enlarge)
+            factors = boxes.new_full((len(boxes), ), CROP_ENLARGE)
             if self.num_things is not None:
                 factors[regions.labels >= self.num_things] = 1
             found['crop'] = crop_embeddings(self.image_tower, image, boxes,

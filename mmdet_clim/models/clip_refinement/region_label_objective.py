@@ -33,8 +33,7 @@ class RegionLabelObjective(BaseCLIPObjective):
         boxes (dict): Config of a :class:`BoxSource`.
         vocabulary: The nouns, anything that
             :func:`~mmdet_clim.datasets.build_vocabulary` reads.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            noun, or ``'vild'`` or ``'imagenet'``.
+        templates (str or Sequence[str]): See ``resolve_templates``.
         temperature (float, optional): :math:`\tau`. Defaults to the scale
             that CLIP itself has learned.
         bias (float, optional): :math:`b`, where it starts; it is learned.

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Embeddings of annotated regions, each way that CLIP can be asked for."""
-from typing import Tuple, Union
+from typing import Tuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from .objective_base import crop_images
 
 #: How the embedding of a region is read.
 REGION_WAYS = ('roi', 'mask', 'crop')
+#: Factor on the sides of a box before its crop.
+CROP_ENLARGE = 1.5
 #: Crops that are encoded at a time.
 CROP_BATCH = 64
 
@@ -56,18 +58,16 @@ def mask_embeddings(tower: ImageTower, encoded: EncodedImages,
     return F.normalize(pooled, dim=1)
 
 
-def crop_embeddings(tower: ImageTower,
-                    image: Tensor,
-                    boxes: Tensor,
-                    enlarge: Union[float, Tensor] = 1.5) -> Tensor:
+def crop_embeddings(tower: ImageTower, image: Tensor, boxes: Tensor,
+                    enlarge: Tensor) -> Tensor:
     """By the image embedding of the crop of an enlarged box.
 
     Args:
         tower (ImageTower): The tower.
         image (Tensor): (1, 3, H, W), normalised.
         boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
-        enlarge (float | Tensor): Factor on both sides, one for all boxes or
-            of each (R,); what reaches out of the image is cut off.
+        enlarge (Tensor): Factor (R,) on both sides of each; what reaches out
+            of the image is cut off.
 
     Returns:
         Tensor: (R, D) unit vectors.
@@ -108,11 +108,9 @@ def letterbox(image: Tensor, boxes: Tensor, size: int) -> Tensor:
     return crops * (down[:, :, None] & across[:, None])[:, None]
 
 
-def enlarged(boxes: Tensor, factor: Union[float, Tensor],
-             size: Tuple[int, int]) -> Tensor:
+def enlarged(boxes: Tensor, factor: Tensor, size: Tuple[int, int]) -> Tensor:
     """Boxes (R, 4) around the same centres, within (height, width)."""
-    if isinstance(factor, Tensor):
-        factor = factor[:, None]
+    factor = factor[:, None]
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, \
         (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
     limit = boxes.new_tensor([size[1], size[0]])

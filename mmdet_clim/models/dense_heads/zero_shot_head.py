@@ -42,15 +42,7 @@ class ZeroShotDenseMixin:
     def set_vocabulary(self,
                        vocabulary,
                        embeddings: Optional[Tensor] = None) -> None:
-        """Replace the classes at run time, also in a trained model.
-
-        Args:
-            vocabulary: Anything that ``build_vocabulary`` reads.
-            embeddings (Tensor, optional): Their text embeddings (C, D).
-
-        Raises:
-            ValueError: If the embeddings do not fit.
-        """
+        """Replace the classes; see ``ZeroShotClassifier``."""
         layers = self.class_layers
         vocabulary = layers[0].set_vocabulary(vocabulary, embeddings)
         for layer in layers[1:]:

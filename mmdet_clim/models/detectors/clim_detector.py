@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from contextlib import nullcontext
-from typing import Dict, List, Mapping, Optional, Sequence, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Union, cast
 
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
@@ -101,35 +101,37 @@ class CLIMDetector(BaseDetector):
                  frozen: Sequence[str] = (),
                  init_cfg: Optional[dict] = None) -> None:
         branches = _check_branches(objectives, branches)
-        detector = MODELS.build(detector)
-        check_checkpoints(detector)
+        built: nn.Module = MODELS.build(detector)
+        check_checkpoints(built)
         super().__init__(
             data_preprocessor=data_preprocessor
-            or BranchDataPreprocessor(detector.data_preprocessor),
+            or BranchDataPreprocessor(built.data_preprocessor),
             init_cfg=init_cfg)
-        self.detector = detector
-        _freeze(detector, frozen)
+        self.detector = built
+        _freeze(built, frozen)
         classifiers = [
-            m for m in detector.modules() if isinstance(m, ZeroShotClassifier)
+            m for m in built.modules() if isinstance(m, ZeroShotClassifier)
         ]
         if text_encoder is None and classifiers:
             text_encoder = _without(classifiers[0].text_encoder_cfg,
                                     'before_projection')
-        self.text_encoder = text_encoder and build_text_encoder(text_encoder)
+        # None where no objective needs one.
+        self.text_encoder = cast(
+            BaseTextEncoder, text_encoder and build_text_encoder(text_encoder))
         # Without one, nothing reads the reader's embeddings.
         dim = self.text_encoder.dim if text_encoder else 1
-        self.region_reader = build_region_reader(region_reader, detector, dim)
+        self.region_reader = build_region_reader(region_reader, built, dim)
         if not list(self.region_reader.parameters()):
             # What is read is what the detector classifies by.
             for classifier in classifiers:
-                _check_one_space(classifier, text_encoder, self.text_encoder)
+                _check_one_space(classifier, cast(dict, text_encoder),
+                                 self.text_encoder)
         self.objectives = nn.ModuleDict({
             name: MODELS.build(cfg)
             for name, cfg in objectives.items()
         })
         for name, objective in self.objectives.items():
-            objective.check(name, detector, self.region_reader,
-                            self.text_encoder)
+            objective.check(name, built, self.region_reader, self.text_encoder)
             if objective.needs_texts and name in branches.get(
                     BOXES_BRANCH, ()):
                 raise ValueError(
@@ -173,7 +175,9 @@ class CLIMDetector(BaseDetector):
             if mode != 'loss':
                 raise ValueError(
                     f'mode: branches have only a loss, got mode={mode!r}')
-            return self.loss(inputs, data_samples)
+            return self.loss(
+                cast(Dict[str, Tensor], inputs),
+                cast(Dict[str, SampleList], data_samples))
         return self.detector(inputs, data_samples, mode)
 
     def loss(self, batch_inputs: Dict[str, Tensor],
@@ -278,21 +282,21 @@ def _check_branches(
         raise ValueError('objectives: expected at least one, got none')
     if branches is None:
         branches = dict(mosaic=list(objectives))
-    branches = {name: list(of) for name, of in branches.items()}
-    for branch, names in branches.items():
+    lists = {name: list(of) for name, of in branches.items()}
+    for branch, names in lists.items():
         unknown = sorted(set(names) - set(objectives))
         if unknown or not names:
             raise ValueError(f'branches[{branch!r}]: expected names out of '
                              f'{sorted(objectives)}, got {names}')
-    unused = set(objectives) - {n for of in branches.values() for n in of}
+    unused = set(objectives) - {n for of in lists.values() for n in of}
     if unused:
         raise ValueError(f'objectives: no branch uses {sorted(unused)}')
-    for name in (*objectives, *branches):
+    for name in (*objectives, *lists):
         # MMEngine sums every value whose name holds "loss".
         if 'loss' in name or '.' in name:
             raise ValueError('objectives and branches: a name may not hold '
                              f'"loss" or a dot, got {name!r}')
-    return branches
+    return lists
 
 
 def _freeze(detector: nn.Module, frozen: Sequence[str]) -> None:

@@ -48,12 +48,7 @@ class FViT(TwoStageDetector):
     def set_vocabulary(self,
                        vocabulary,
                        embeddings: Optional[Tensor] = None) -> None:
-        """Replace the classes at run time, also in a trained model.
-
-        Args:
-            vocabulary: Anything that ``build_vocabulary`` reads.
-            embeddings (Tensor, optional): Their text embeddings (C, D).
-        """
+        """Replace the classes; see ``ZeroShotClassifier``."""
         self.roi_head.bbox_head.set_vocabulary(vocabulary, embeddings)
 
     def predict(self,

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
 from mmdet.models.detectors import GLIP
@@ -35,10 +35,14 @@ class GLIPFamily(TextConditionedFamily):
         for key, loss in LOSSES.items():
             model['bbox_head'].setdefault(key, loss)
 
-    def prompts(self, detector: GLIP,
-                phrases: Sequence[str]) -> List[GroundingPrompt]:
+    def map_width(self, detector: GLIP) -> int:
+        """See the base class; mmdet writes it into the code."""
+        return 256
+
+    def prompts(self, phrases: Sequence[str], tokenizer: Any,
+                max_tokens: int) -> List[GroundingPrompt]:
         """See the base class; it was trained without the last separator."""
-        prompts = super().prompts(detector, phrases)
+        prompts = super().prompts(phrases, tokenizer, max_tokens)
         for prompt in prompts:
             prompt.text = prompt.text.removesuffix(SEPARATOR)
         return prompts

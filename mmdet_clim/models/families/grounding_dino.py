@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
 from mmdet.models.detectors import GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
@@ -36,10 +37,13 @@ class GroundingDINOFamily(TextConditionedFamily):
             model['train_cfg'] = dict(
                 model.get('train_cfg') or {}, assigner=ASSIGNER)
 
-    def encode(self, detector: GroundingDINO,
-               prompts: Sequence[str]) -> Dict[str, Tensor]:
+    def encode(
+            self,
+            detector: GroundingDINO,
+            prompts: Sequence[str],
+            ids: Optional[Sequence[np.ndarray]] = None) -> Dict[str, Tensor]:
         """See the base class."""
-        texts = super().encode(detector, prompts)
+        texts = super().encode(detector, prompts, ids)
         texts['embedded'] = detector.text_feat_map(texts['embedded'])
         return texts
 
@@ -47,6 +51,10 @@ class GroundingDINOFamily(TextConditionedFamily):
         """See the base class; the head takes no more than it has room for."""
         return min(super().max_tokens(detector),
                    detector.bbox_head.max_text_len)
+
+    def map_width(self, detector: GroundingDINO) -> int:
+        """See the base class."""
+        return detector.bbox_head.max_text_len
 
     def predict_of_texts(self, detector: GroundingDINO,
                          levels: Sequence[Tensor], texts: Dict[str, Tensor],

@@ -2,6 +2,7 @@
 from abc import abstractmethod
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
+import numpy as np
 from mmcv.transforms import Pad
 from mmdet.models.detectors import GLIP, GroundingDINO
 from mmdet.structures import SampleList
@@ -89,32 +90,41 @@ class TextConditionedFamily(DetectorFamily):
             model (dict): Config of the detector, which is changed.
         """
 
-    def encode(self, detector: GroundingDetector,
-               prompts: Sequence[str]) -> Dict[str, Tensor]:
+    def encode(
+            self,
+            detector: GroundingDetector,
+            prompts: Sequence[str],
+            ids: Optional[Sequence[np.ndarray]] = None) -> Dict[str, Tensor]:
         """Prompts to what the detector's layers take of them.
 
         Args:
             detector (GLIP or GroundingDINO): With a ``language_model``.
             prompts (Sequence[str]): N texts.
+            ids (Sequence[np.ndarray], optional): Their tokens, where they are
+                known.
         """
-        return detector.language_model(list(prompts))
+        return detector.language_model(list(prompts), ids=ids)
 
     def max_tokens(self, detector: GroundingDetector) -> int:
         """Tokens of the longest prompt, special ones included."""
         return detector.language_model.max_tokens
 
-    def prompts(self, detector: GroundingDetector,
-                phrases: Sequence[str]) -> List[GroundingPrompt]:
+    @abstractmethod
+    def map_width(self, detector: GroundingDetector) -> int:
+        """Tokens that a map of positives has."""
+
+    def prompts(self, phrases: Sequence[str], tokenizer: Any,
+                max_tokens: int) -> List[GroundingPrompt]:
         """Phrases to prompts that the detector's language model takes whole.
 
         Args:
-            detector (GLIP or GroundingDINO): With a ``language_model``.
             phrases (Sequence[str]): Captions or class names, clean.
+            tokenizer: Of the language model.
+            max_tokens (int): See :meth:`max_tokens`.
         """
-        tokenizer = detector.language_model.tokenizer
         return pack_phrases(phrases,
                             lambda text: len(tokenizer.tokenize(text)),
-                            self.max_tokens(detector))
+                            max_tokens)
 
     def predict_prompt(self, detector: GroundingDetector,
                        feats: ExtractedImages,
@@ -189,10 +199,8 @@ class TextConditionedFamily(DetectorFamily):
         Args:
             detector (GLIP or GroundingDINO): The detector.
             levels (Sequence[Tensor]): The neck's maps (N, C, H, W).
-            samples (list[DetDataSample]): N samples with ``text``, with
-                ``tokens_positive``: per box a list of ``[begin, end]``
-                characters, and ``gt_instances``: ``bboxes`` (n, 4), absolute
-                xyxy, and ``labels`` (n,), which number the boxes.
+            samples (list[DetDataSample]): N samples of
+                :func:`~mmdet_clim.models.objectives.grounding.data.grounding_sample`.
             match (str): One of :attr:`matches`.
 
         Returns:
@@ -201,14 +209,8 @@ class TextConditionedFamily(DetectorFamily):
         Raises:
             ValueError: If there are more boxes than the detector tells apart.
         """
-        for sample in samples:
-            boxes = sample.gt_instances
-            tokens = detector.language_model.tokenizer([sample.text],
-                                                       return_tensors='pt')
-            _, positive = detector.get_positive_map(tokens,
-                                                    sample.tokens_positive)
-            boxes.positive_maps = positive.bool().float().to(boxes.bboxes)
-        texts = self.encode(detector, [sample.text for sample in samples])
+        texts = self.encode(detector, [sample.text for sample in samples],
+                            [sample.token_ids for sample in samples])
         return self.losses_of_texts(detector, levels, texts, samples, match)
 
     @abstractmethod

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Optional, Sequence, Set
 
+import numpy as np
 import torch
 import transformers
 from mmdet.models.language_models.bert import (
@@ -11,7 +12,8 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmdet_clim.models.text_encoders.base import report_once, unknown_texts
+from mmdet_clim.models.host import upload
+from mmdet_clim.models.text_encoders.base import ReadsInPart, unknown_texts
 from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
 from mmdet_clim.registry import MODELS
 
@@ -24,7 +26,7 @@ IS_CHANGED = int(transformers.__version__.split('.')[0]) >= CHANGED_IN
 
 
 @MODELS.register_module()
-class BertLanguageModel(BertModel):
+class BertLanguageModel(ReadsInPart, BertModel):
     """The BERT of GLIP and Grounding DINO, also with transformers 5.
 
     mmdet 3.3's ``BertModel`` was written for transformers 4. Where a later
@@ -57,7 +59,6 @@ class BertLanguageModel(BertModel):
         super().__init__(name=name, **kwargs)
         self.frozen = frozen
         self._seen: Set[str] = set()
-        self.num_unknown = self.num_truncated = 0
         if frozen:
             self.requires_grad_(False)
 
@@ -65,11 +66,16 @@ class BertLanguageModel(BertModel):
         """Set the mode, unless it is frozen."""
         return super().train(mode and not self.frozen)
 
-    def forward(self, captions: Sequence[str], **kwargs) -> dict:
+    def forward(self,
+                captions: Sequence[str],
+                ids: Optional[Sequence[np.ndarray]] = None,
+                **kwargs) -> dict:
         """Encode prompts, each distinct one once.
 
         Args:
             captions (Sequence[str]): N prompts, cut off at ``max_tokens``.
+            ids (Sequence[np.ndarray], optional): Their tokens, int64, where a
+                data worker has found them already.
 
         Returns:
             dict: ``embedded`` (N, L, width), the features of the tokens;
@@ -79,30 +85,41 @@ class BertLanguageModel(BertModel):
             ``text_token_mask`` (N, L).
         """
         distinct = list(dict.fromkeys(captions))
-        features = self._encode(distinct)
+        if ids is None:
+            read = self.tokenizer(
+                distinct, max_length=self.max_tokens,
+                truncation=True)['input_ids']
+        else:
+            of_caption = dict(zip(captions, ids))
+            read = [of_caption[caption].tolist() for caption in distinct]
+        self._look_at(distinct, read)
+        features = self._encode(read)
         rows = [distinct.index(caption) for caption in captions]
         return {key: value[rows] for key, value in features.items()}
 
-    def _encode(self, captions: Sequence[str]) -> dict:
+    def _encode(self, ids: Sequence[Sequence[int]]) -> dict:
         body = self.language_backbone.body
-        tokens = self.tokenizer(
-            captions,
-            max_length=self.max_tokens,
-            padding='max_length' if self.pad_to_max else 'longest',
-            truncation=True,
-            return_tensors='pt').to(body.model.device)
-        self._report(captions, tokens['input_ids'])
-        mask, more = tokens['attention_mask'], {}
+        like = next(body.parameters())
+        length = self.max_tokens if self.pad_to_max else max(map(len, ids))
+        padded = torch.full((len(ids), length), self.tokenizer.pad_token_id)
+        attended = torch.zeros_like(padded)
+        for row, of_row, mask in zip(padded, ids, attended):
+            row[:len(of_row)] = torch.tensor(of_row)
+            mask[:len(of_row)] = 1
+        mask, more = attended, {}
         if self.use_sub_sentence_represent:
+            # On the host: a GPU would be waited for at every mark.
             mask, position_ids = \
                 generate_masks_with_special_tokens_and_transfer_map(
-                    tokens, self.special_tokens)
+                    dict(input_ids=padded), self.special_tokens)
             more = dict(
-                position_ids=position_ids,
-                text_token_mask=tokens['attention_mask'].bool())
+                position_ids=upload(position_ids, like),
+                text_token_mask=upload(attended.bool(), like))
+        mask = upload(mask, like)
         with torch.set_grad_enabled(not self.frozen
                                     and torch.is_grad_enabled()):
-            states = self._states(tokens, mask, more.get('position_ids'))
+            states = self._states(
+                upload(padded, like), mask, more.get('position_ids'))
         # The mean, divided once more: as the published weights expect it.
         count = body.num_layers_of_embedded
         embedded = torch.stack(states[-count:], 1).mean(1) / count
@@ -110,47 +127,35 @@ class BertLanguageModel(BertModel):
             embedded = embedded * mask.unsqueeze(-1).to(embedded)
         return dict(embedded=embedded, masks=mask, hidden=states[-1], **more)
 
-    def _report(self, captions: Sequence[str], ids: Tensor) -> None:
-        """Say the first time that a caption is not read whole."""
+    def _look_at(self, captions: Sequence[str],
+                 ids: Sequence[Sequence[int]]) -> None:
+        """Report captions that are new and not read whole."""
         new = {
             caption: row
-            for caption, row in zip(captions, ids.tolist())
-            if caption not in self._seen
+            for caption, row in zip(captions, ids) if caption not in self._seen
         }
         if len(self._seen) < MAX_SEEN:
             self._seen.update(new)
-        unknown = unknown_texts(self.tokenizer, list(new), list(new.values()))
-        full = [
-            caption for caption, row in new.items()
-            if len(row) == self.max_tokens
-            and row[-1] != self.tokenizer.pad_token_id
-        ]
-        cut = [
-            caption for caption in full
-            if len(self.tokenizer.tokenize(caption)) > self.max_tokens - 2
-        ]
-        name = type(self).__name__
-        if unknown and not self.num_unknown:
-            report_once(
-                f'{name}: texts with characters that the language model has '
-                'no tokens for are read without them', unknown, 'num_unknown')
-        if cut and not self.num_truncated:
-            report_once(
-                f'{name}: texts longer than the limit of {self.max_tokens} '
-                'tokens are cut off there', cut, 'num_truncated')
-        self.num_unknown += len(unknown)
-        self.num_truncated += len(cut)
+        self._report(
+            cut=[
+                caption for caption, row in new.items()
+                if len(row) == self.max_tokens
+                and len(self.tokenizer.tokenize(caption)) > self.max_tokens - 2
+            ],
+            unknown=unknown_texts(self.tokenizer, list(new),
+                                  list(new.values())),
+            limit=self.max_tokens)
 
-    def _states(self, tokens: dict, mask: Tensor,
+    def _states(self, ids: Tensor, mask: Tensor,
                 position_ids: Optional[Tensor]) -> Sequence[Tensor]:
         """Hidden states (N, L, width) of each layer."""
         if mask.dim() == 3 and IS_CHANGED:
             mask = mask[:, None]
         return self.language_backbone.body.model(
-            input_ids=tokens['input_ids'],
+            input_ids=ids,
             attention_mask=mask,
             position_ids=position_ids,
-            token_type_ids=tokens['token_type_ids'],
+            token_type_ids=torch.zeros_like(ids),
             output_hidden_states=True).hidden_states[1:]
 
 

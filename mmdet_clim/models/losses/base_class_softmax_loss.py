@@ -2,6 +2,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .base_class_sigmoid_loss import BaseClassSigmoidLoss
@@ -31,9 +32,7 @@ class BaseClassSoftmaxLoss(BaseClassSigmoidLoss):
                  background_weight: float = 1.0,
                  loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
-        if background_weight < 0:
-            raise ValueError('background_weight: expected at least 0, got '
-                             f'{background_weight}')
+        check_range(0, background_weight=background_weight)
         self.background_weight = background_weight
 
     def get_cls_channels(self, num_classes: int) -> int:

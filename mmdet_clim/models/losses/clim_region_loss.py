@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive loss between regions and texts."""
 import math
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import List, NamedTuple, Optional, Tuple, Union, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from mmdet_clim.registry import MODELS
 
-from .gather import (
-    exchange_counts,
-    gather_rows,
-    max_over_ranks,
-    sum_over_ranks,
-)
+from .gather import exchange_counts, gather_rows, reduce_over_ranks
 
 KINDS = ('bce', 'infonce', 'sigmoid')
 # CLIP and CLIM's refinement of CLIP clamp the logit scale here.
@@ -57,7 +52,7 @@ class _PairLoss(Function):
         else:
             value, grads = _bce(regions, texts, temperature, bias, pairs)
         if pairs.gather:
-            value = sum_over_ranks(value)
+            value = reduce_over_ranks(value)
         ctx.factor = get_world_size() if pairs.gather else 1
         ctx.save_for_backward(*grads)
         return value
@@ -117,6 +112,7 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
          bias: Optional[Tensor], pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
     grads = _Gradients(regions, texts, temperature, bias is not None)
     value = torch.zeros_like(temperature, dtype=torch.float64)
+    divisor = cast(Tensor, pairs.row_divisor)
     for rows in _row_slices(pairs):
         targets = pairs.targets[rows]
         # softplus(-logit) for a positive, softplus(logit) for a negative
@@ -124,13 +120,12 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
         if bias is not None:
             logits += bias
         logits = torch.where(targets, -logits, logits)
-        positive = -1 / pairs.row_divisor
+        positive = -1 / divisor
         if pairs.positive_reduction == 'mean':
             count = targets.sum(1, keepdim=True).clamp_(min=1)
             positive = positive / count
         weights = torch.where(targets, positive.to(logits),
-                              (pairs.negative_weight /
-                               pairs.row_divisor).to(logits))
+                              (pairs.negative_weight / divisor).to(logits))
         if pairs.silent is not None:
             weights = weights.masked_fill(pairs.silent[rows], 0)
         value += F.softplus(logits).mul_(weights.abs()).sum()
@@ -162,10 +157,11 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
     row_terms = row_counts > 0
     row_total = (row_terms | pairs.mean_over_all).sum()
     if pairs.gather:
-        column_counts = sum_over_ranks(column_counts)
-        row_total = sum_over_ranks(row_total)
-        larger = max_over_ranks(column_max)
-        column_sum = sum_over_ranks(column_sum * (column_max - larger).exp())
+        column_counts = reduce_over_ranks(column_counts)
+        row_total = reduce_over_ranks(row_total)
+        larger = reduce_over_ranks(column_max, 'max')
+        column_sum = reduce_over_ranks(column_sum *
+                                       (column_max - larger).exp())
         column_max = larger
     column_logsums = column_max + column_sum.log()
 
@@ -418,7 +414,7 @@ class CLIMRegionLoss(nn.Module):
                 divisor = avg_factor.to(regions) if isinstance(
                     avg_factor, Tensor) else regions.new_full((), avg_factor)
                 if self.gather:
-                    divisor = sum_over_ranks(divisor)
+                    divisor = reduce_over_ranks(divisor)
             elif self.kind == 'infonce':
                 divisor = None
             else:

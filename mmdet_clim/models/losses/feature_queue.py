@@ -6,6 +6,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows
@@ -36,10 +37,7 @@ class FeatureQueue(nn.Module):
 
     def __init__(self, size: int, dim: int):
         super().__init__()
-        if size < 1:
-            raise ValueError(f'size must be positive, got {size}')
-        if dim < 1:
-            raise ValueError(f'dim must be positive, got {dim}')
+        check_range(1, size=size, dim=dim)
         self.size = size
         self.dim = dim
         self.register_buffer('stored_features', torch.zeros(size, dim))

@@ -3,6 +3,7 @@ import torch
 from mmengine.dist import all_reduce, broadcast
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .base_class_sigmoid_loss import BaseClassSigmoidLoss
@@ -17,12 +18,12 @@ class FederatedClassLoss(BaseClassSigmoidLoss):
     covers a set :math:`S` of classes: those that the proposals are labelled
     with, and further base classes drawn without replacement with probability
 
-    .. math:: p_c \propto f_c^{\,\text{power}}
+    .. math:: p_c \propto \sqrt{f_c}
 
     until :math:`|S|` is ``num_sampled``, where :math:`f_c` is the number of
     training images that show class :math:`c`. All other classes have loss 0
     (Zhou et al., "Probabilistic two-stage detection", arXiv 2103.07461,
-    federated loss: :math:`|S| = 50`, power 0.5). Novel classes are never
+    federated loss: :math:`|S| = 50`). Novel classes are never
     drawn.
 
     The counts :math:`f_c` come with the head's vocabulary; base classes of a
@@ -30,7 +31,6 @@ class FederatedClassLoss(BaseClassSigmoidLoss):
 
     Args:
         num_sampled (int): Size of :math:`S`.
-        power (float): Power of the image counts.
         loss_weight (float): Weight of the loss.
         gather (bool): Whether all processes have one set :math:`S`, with
             what the proposals of any of them are labelled with. Otherwise
@@ -42,21 +42,17 @@ class FederatedClassLoss(BaseClassSigmoidLoss):
 
     def __init__(self,
                  num_sampled: int = 50,
-                 power: float = 0.5,
                  loss_weight: float = 1.0,
                  gather: bool = False) -> None:
         super().__init__(loss_weight)
-        if num_sampled < 1:
-            raise ValueError('num_sampled: expected at least 1, got '
-                             f'{num_sampled}')
+        check_range(1, num_sampled=num_sampled)
         self.num_sampled = num_sampled
-        self.power = power
         self.gather = gather
 
     @property
     def drawing_weights(self) -> Tensor:
         """How likely a class is to be drawn: float (C,), 0 if not base."""
-        return self.classes.image_counts.pow(self.power) * self.class_weights
+        return self.classes.image_counts.sqrt() * self.class_weights
 
     def step_weights(self, labels: Tensor) -> Tensor:
         """1 for the classes of this step, 0 for the others: (C,)."""

@@ -7,7 +7,7 @@ returns what it was given.
 from typing import List, Sequence
 
 import torch
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from torch import Tensor, distributed
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -72,26 +72,13 @@ def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
     return _GatherRows.apply(rows, list(counts))
 
 
-def sum_over_ranks(value: Tensor) -> Tensor:
-    """Sum a tensor over ranks, without gradient.
+def reduce_over_ranks(value: Tensor, operation: str = 'sum') -> Tensor:
+    """Reduce a tensor of one shape on every rank, without gradient.
 
     Args:
-        value (Tensor): Of one shape on every rank.
-
-    Returns:
-        Tensor: A new tensor; ``value`` itself where there is one rank.
+        value (Tensor): It stays as it is.
+        operation (str): ``'sum'`` or ``'max'``.
     """
-    return _reduced(value, distributed.ReduceOp.SUM)
-
-
-def max_over_ranks(value: Tensor) -> Tensor:
-    """Elementwise maximum over ranks; see :func:`sum_over_ranks`."""
-    return _reduced(value, distributed.ReduceOp.MAX)
-
-
-def _reduced(value: Tensor, operation: distributed.ReduceOp) -> Tensor:
-    if get_world_size() == 1:
-        return value
     reduced = value.detach().clone()
-    distributed.all_reduce(reduced, op=operation)
+    all_reduce(reduced, operation)
     return reduced

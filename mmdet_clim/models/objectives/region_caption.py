@@ -4,6 +4,7 @@ from typing import Dict, Optional
 import torch
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses import FeatureQueue
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
@@ -55,9 +56,7 @@ class RegionCaptionObjective(BaseRegionObjective):
                  gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_compositions < 0:
-            raise ValueError('num_compositions: expected a count >= 0, got '
-                             f'{num_compositions}')
+        check_range(0, num_compositions=num_compositions)
         if avg_factor is not None and avg_factor <= 0:
             raise ValueError('avg_factor: expected a positive number, got '
                              f'{avg_factor}')

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses.metrics import mean_count
@@ -32,9 +33,8 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
             all classes.
         vocabulary: Anything that ``build_vocabulary`` reads: the classes
             which the tags index.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``; those of the detector's
-            classifier.
+        templates (str or Sequence[str]): See ``resolve_templates``; those
+            of the detector's classifier.
         max_proposals (int): Proposals per tile.
         min_overlap (float): Least share of a proposal's area in its tile.
         min_similarity (float): Least cosine of a proposal and its label.
@@ -53,12 +53,8 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
                  min_similarity: float = 0.2,
                  init_cfg=None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if not -1 <= min_similarity <= 1:
-            raise ValueError('min_similarity: expected a cosine from -1 to 1, '
-                             f'got {min_similarity}')
-        if max_proposals < 1:
-            raise ValueError('max_proposals: expected a positive count, got '
-                             f'{max_proposals}')
+        check_range(-1, 1, min_similarity=min_similarity)
+        check_range(1, max_proposals=max_proposals)
         self.region_loss = build_region_loss(loss)
         self.classes = ClassTexts(vocabulary, templates)
         self.max_proposals = max_proposals

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
@@ -40,9 +41,8 @@ class RegionTagObjective(BaseRegionObjective):
             all classes.
         vocabulary: Anything that ``build_vocabulary`` reads: the classes
             which the tags index.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``; those of the detector's
-            classifier.
+        templates (str or Sequence[str]): See ``resolve_templates``; those
+            of the detector's classifier.
         num_compositions (int): Rectangles per mosaic.
         regions (str): ``'proposals'`` or ``'best'`` as above, or
             ``'tiles'``: the tile boxes themselves.
@@ -68,9 +68,7 @@ class RegionTagObjective(BaseRegionObjective):
                  refine_regions: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_compositions < 0:
-            raise ValueError('num_compositions: expected a count >= 0, got '
-                             f'{num_compositions}')
+        check_range(0, num_compositions=num_compositions)
         if regions != 'best':
             check_region_kind(regions)
         elif num_compositions or refine_regions:

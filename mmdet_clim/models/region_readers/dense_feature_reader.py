@@ -2,7 +2,7 @@
 import math
 from contextlib import contextmanager
 from functools import partial
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, cast
 
 import torch
 from mmcv.ops import nms
@@ -87,8 +87,8 @@ class DenseFeatureReader(BaseRegionReader):
         if self.source not in (None, *sources):
             raise TypeError(
                 f'{type(self).__name__}(source={self.source!r}) needs '
-                f'{self.SOURCES[self.source]}; of {type(detector).__name__}, '
-                f'expected one of {sources}')
+                f'{self.SOURCES[str(self.source)]}; of '
+                f'{type(detector).__name__}, expected one of {sources}')
 
     def prepare(self, detector: nn.Module, dim: int) -> None:
         """Measure the detector's maps and make what reads them.
@@ -202,7 +202,8 @@ class DenseFeatureReader(BaseRegionReader):
         Returns:
             Tensor: Shape (R, D).
         """
-        pooled = self.extractor(maps, rois).flatten(1)
+        extractor = cast(SingleRoIExtractor, self.extractor)
+        pooled = extractor(maps, rois).flatten(1)
         if self.projection is None:
             return pooled
         return self.projection(as_weights(pooled, self.projection))

@@ -7,6 +7,7 @@ from mmdet.utils import ConfigType, InstanceList
 from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .proposal_scores import select_detections
@@ -73,9 +74,7 @@ class FViTRoIHead(StandardRoIHead):
                  trained_vocabulary=None,
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        for name, weight in (('alpha', alpha), ('beta', beta)):
-            if not 0 <= weight <= 1:
-                raise ValueError(f'{name}: expected 0 to 1, got {weight}')
+        check_range(0, 1, alpha=alpha, beta=beta)
         classifier = self.bbox_head.fc_cls
         if not isinstance(classifier, SoftmaxZeroShotClassifier):
             raise TypeError('FViTRoIHead: expected a bbox_head with a '

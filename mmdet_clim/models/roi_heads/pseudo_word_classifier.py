@@ -4,7 +4,8 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.models.pseudo_words import check_drop_prob, write_regions
+from mmdet_clim.models.checks import check_range
+from mmdet_clim.models.pseudo_words import write_regions
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,
     build_text_encoder,
@@ -60,10 +61,8 @@ class PseudoWordClassifier(ZeroShotClassifier):
         self.class_encoder_cfg = class_encoder
         super().__init__(
             in_features, vocabulary, text_encoder=text_encoder, **kwargs)
-        if num_words < 1:
-            raise ValueError(
-                f'num_words: expected a count >= 1, got {num_words}')
-        check_drop_prob(drop_prob)
+        check_range(1, num_words=num_words)
+        check_range(0, 1, drop_prob=drop_prob)
         self.num_words = num_words
         self.drop_prob = drop_prob
         # In the place of the layer to the width of the class embeddings.

@@ -53,15 +53,10 @@ class ZeroShotMixin:
     def set_vocabulary(self,
                        vocabulary,
                        embeddings: Optional[Tensor] = None) -> None:
-        """Replace the classes at run time, also in a trained model.
-
-        Args:
-            vocabulary: Anything that ``build_vocabulary`` reads.
-            embeddings (Tensor, optional): Their text embeddings (C, D).
+        """Replace the classes; see ``ZeroShotClassifier``.
 
         Raises:
-            ValueError: If the head regresses boxes per class, or the
-                embeddings do not fit.
+            ValueError: If the head regresses boxes per class.
         """
         if not self.reg_class_agnostic and \
                 len(build_vocabulary(vocabulary)) != self.num_classes:

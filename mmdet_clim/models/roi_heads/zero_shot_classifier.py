@@ -36,8 +36,7 @@ class ZeroShotClassifier(BaseModule):
             :func:`~mmdet_clim.datasets.build_vocabulary` reads.
         text_encoder (dict): Config of the text encoder, which embeds the
             class names and is not kept.
-        templates (str or Sequence[str]): Prompts with one ``{}`` for the
-            name, or ``'vild'`` or ``'imagenet'``.
+        templates (str or Sequence[str]): See ``resolve_templates``.
         temperature (float): Multiplier of the cosine.
         bias (float, optional): First value of the learnable bias; None for no
             bias.

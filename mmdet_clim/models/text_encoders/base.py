@@ -4,24 +4,70 @@ import hashlib
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple, cast
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.frozen_tower import FrozenTower
 from mmdet_clim.models.host import upload
 
-# Warnings of :func:`report_once` that this process has given.
+# Warnings of :class:`ReadsInPart` that this process has given.
 _REPORTED: Set[Tuple[str, str]] = set()
 # Of 48 captions by MiniLM on one core, one at a time take 940 ms, in batches
 # of four 580 ms, of eight 460 ms; of a few texts more rows are filled up.
 ROWS = 4
 
 
-class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
+class ReadsInPart:
+    """Counts texts that are not read whole, and says so the first time.
+
+    A detector with several heads builds its encoder for each of them.
+    """
+
+    num_truncated = 0
+    num_unknown = 0
+
+    def _report(self, cut: Sequence[str], unknown: Sequence[str],
+                limit: int) -> None:
+        """Count texts, of which one may be given again.
+
+        Args:
+            cut (Sequence[str]): Texts longer than ``limit``.
+            unknown (Sequence[str]): Texts with characters that are no words
+                for the encoder, or with no words at all.
+            limit (int): Tokens that the encoder reads.
+        """
+        cut, unknown = (list(dict.fromkeys(texts)) for texts in (cut, unknown))
+        name = type(self).__name__
+        if unknown and not self.num_unknown:
+            _warn_once(
+                f'{name}: texts with characters that it has no tokens for are '
+                'read without them', unknown, 'num_unknown')
+        if cut and not self.num_truncated:
+            _warn_once(
+                f'{name}: texts longer than the limit of {limit} tokens are '
+                'cut off there', cut, 'num_truncated')
+        self.num_truncated += len(cut)
+        self.num_unknown += len(unknown)
+
+
+def _warn_once(what: str, texts: Sequence[str], counter: str) -> None:
+    if (what, texts[0]) in _REPORTED:
+        return
+    _REPORTED.add((what, texts[0]))
+    shown = ', '.join(repr(text[:60]) for text in texts[:5])
+    print_log(
+        f'{what}: {len(texts)} so far, such as {shown}. Said once; {counter} '
+        'counts them.',
+        logger='current',
+        level=logging.WARNING)
+
+
+class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
     """Frozen encoder of strings to unit vectors, with a bounded cache.
 
     A subclass implements :meth:`_encode`; one that takes word vectors in the
@@ -45,11 +91,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
                  cache_size: int = 65536,
                  batch_size: int = 256):
         super().__init__(tower)
-        if cache_size < 0:
-            raise ValueError(
-                f'cache_size must not be negative, got {cache_size}')
-        if batch_size < 1:
-            raise ValueError(f'batch_size must be positive, got {batch_size}')
+        check_range(0, cache_size=cache_size)
+        check_range(1, batch_size=batch_size)
         self.cache_size = cache_size
         self.batch_size = batch_size
         # Text to its row in the table, least recently used first.
@@ -57,8 +100,6 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         self._table: Optional[Tensor] = None
         self._vocabularies: Dict[tuple, Tensor] = {}
         self._fingerprint: Optional[str] = None
-        self.num_truncated = 0
-        self.num_unknown = 0
 
     @property
     @abstractmethod
@@ -127,8 +168,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
                 self._rows.move_to_end(text)
         if missing:
             self._remember(missing, self._encode_all(missing))
-        return self._table[self._upload_rows(
-            [self._rows[text] for text in texts])]
+        table = cast(Tensor, self._table)
+        return table[self._upload_rows([self._rows[text] for text in texts])]
 
     def _encode_all(self, texts: List[str]) -> Tensor:
         """Embeddings of distinct texts, in their order."""
@@ -297,53 +338,8 @@ class BaseTextEncoder(FrozenTower, metaclass=ABCMeta):
         is_start = (place == 0)[:, None]
         return wrapped + is_start * table[start] + is_end * table[end], ends
 
-    def _report(self, cut: Sequence[str], unknown: Sequence[str],
-                limit: int) -> None:
-        """Count texts that are read in part, and say so the first time.
-
-        Args:
-            cut (Sequence[str]): Texts longer than ``limit``.
-            unknown (Sequence[str]): Texts with characters that are no words
-                for the encoder, or with no words at all.
-            limit (int): Tokens that the encoder reads.
-        """
-        # A batch may be filled up with its last text.
-        cut, unknown = (list(dict.fromkeys(texts)) for texts in (cut, unknown))
-        name = type(self).__name__
-        if cut and not self.num_truncated:
-            report_once(
-                f'{name}: texts longer than the limit of {limit} tokens are '
-                'cut off there', cut, 'num_truncated')
-        if unknown and not self.num_unknown:
-            report_once(
-                f'{name}: texts with characters that the encoder has no '
-                'tokens for are read without them', unknown, 'num_unknown')
-        self.num_truncated += len(cut)
-        self.num_unknown += len(unknown)
-
     def extra_repr(self) -> str:
         return f'dim={self.dim}, cache_size={self.cache_size}'
-
-
-def report_once(what: str, texts: Sequence[str], counter: str) -> None:
-    """Warn of texts that can not be read as they are, once per process.
-
-    A detector with several heads builds its encoder for each of them.
-
-    Args:
-        what (str): What happens to them.
-        texts (Sequence[str]): At least one of them.
-        counter (str): The attribute that counts all of them.
-    """
-    if (what, texts[0]) in _REPORTED:
-        return
-    _REPORTED.add((what, texts[0]))
-    shown = ', '.join(repr(text[:60]) for text in texts[:5])
-    print_log(
-        f'{what}: {len(texts)} so far, such as {shown}. Said once; {counter} '
-        'counts them.',
-        logger='current',
-        level=logging.WARNING)
 
 
 def unknown_texts(tokenizer, texts: Sequence[str],

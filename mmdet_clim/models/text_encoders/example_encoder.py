@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder
@@ -46,8 +47,7 @@ class ExampleTextEncoder(BaseTextEncoder):
                  file: str,
                  templates: Templates = DEFAULT_TEMPLATES,
                  weight: float = 0.5) -> None:
-        if not 0 <= weight <= 1:
-            raise ValueError(f'weight: expected 0 to 1, got {weight}')
+        check_range(0, 1, weight=weight)
         templates = resolve_templates(templates)
         super().__init__(build_text_encoder(encoder))
         names, vectors = load_vectors(file)

@@ -97,10 +97,13 @@ def load_vectors(file: str) -> Tuple[List[str], Tensor]:
         vectors = torch.from_numpy(arrays['vectors'].astype(np.float32))
     elif path.suffix in ('.pth', '.pt'):
         content = load_stored(path)
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or \
+                not {'names', 'vectors'} <= content.keys():
+            found = sorted(
+                content, key=str) if isinstance(
+                    content, dict) else type(content).__name__
             raise ValueError(f'{file}: expected a dict with names and '
-                             f'vectors, got {type(content).__name__}')
-        _check_keys(file, content)
+                             f'vectors, got {found}')
         names = list(content['names'])
         vectors = torch.as_tensor(content['vectors']).float()
     else:
@@ -108,13 +111,6 @@ def load_vectors(file: str) -> Tuple[List[str], Tensor]:
             f'{file}: expected a .npz or .pth file, got {path.suffix!r}')
     _check_vectors(file, names, vectors)
     return names, vectors
-
-
-def _check_keys(file: str, keys) -> None:
-    for key in ('names', 'vectors'):
-        if key not in keys:
-            raise ValueError(f'{file}: expected the key {key!r}, got '
-                             f'{sorted(keys)}')
 
 
 def _check_vectors(file: str, names: List[str], vectors: Tensor) -> None:

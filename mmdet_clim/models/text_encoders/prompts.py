@@ -49,10 +49,11 @@ def encode_classes(text_encoder: BaseTextEncoder,
             have one embedding.
     """
     templates = resolve_templates(templates)
-    names = classes
     if isinstance(classes, Vocabulary):
         asks_raw = RAW_NAME in templates[0]
-        names = asks_raw and classes.raw_names or classes.names
+        names: Sequence[str] = asks_raw and classes.raw_names or classes.names
+    else:
+        names = classes
     check_texts(names)
     if not isinstance(text_encoder, BaseTextEncoder):
         return _encode(text_encoder, names, templates)  # it is being trained

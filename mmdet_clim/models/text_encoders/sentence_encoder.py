@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmdet_clim.datasets.json_files import read_json
-from mmdet_clim.models.other_packages import package_folder
+from mmdet_clim.models.other_packages import package_folder, the_only_one
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder, unknown_texts
@@ -52,7 +52,7 @@ class SentenceTextEncoder(BaseTextEncoder):
         if (path is None) == (package is None):
             raise ValueError('expected either path or package, got '
                              f'path={path!r}, package={package!r}')
-        folder = Path(path) if package is None else find_weights(package)
+        folder = Path(str(path)) if package is None else find_weights(package)
         if not (folder / 'config.json').is_file():
             raise FileNotFoundError(
                 f'path={str(folder)!r}: expected a folder with config.json, '
@@ -150,21 +150,11 @@ def find_weights(package: str) -> Path:
         FileNotFoundError: If the package is missing or has no such folder.
         ValueError: If it has several.
     """
-    root = package_folder(package)
-    folders = sorted({
-        file.parent
-        for name in WEIGHTS
-        for file in root.rglob(name)
-        if (file.parent / 'config.json').is_file()
-    })
-    if not folders:
-        raise FileNotFoundError(
-            f'package={package!r}: expected a folder under {root} with '
-            f'config.json and one of {WEIGHTS}, found none')
-    if len(folders) > 1:
-        raise ValueError(f'package={package!r} holds several models, give one '
-                         f'of them as path: {[str(f) for f in folders]}')
-    return folders[0]
+    folder = package_folder(package)
+    return the_only_one(package, (file.parent for name in WEIGHTS
+                                  for file in folder.rglob(name)
+                                  if (file.parent / 'config.json').is_file()),
+                        f'models, of config.json and one of {WEIGHTS}', 'path')
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmdet_clim.datasets import ImageTextDataset, OVCocoDataset
-from mmdet_clim.datasets.preparation import ov_coco
+from mmdet_clim.datasets.preparation import coco_json, ov_coco
 from mmdet_clim.datasets.preparation.ov_coco import prepare_ov_coco
 
 TRAIN, VAL, CAPTIONS = ov_coco.TRAIN, ov_coco.VAL, ov_coco.CAPTIONS
@@ -130,7 +130,7 @@ def test_the_datasets_read_the_files(coco_folder, tmp_path):
 def test_killed_and_resumed_is_as_undisturbed(after, coco_folder, tmp_path,
                                               monkeypatch, killed, files_of):
     prepare_ov_coco(coco_folder, tmp_path / 'undisturbed')
-    write = ov_coco.write_coco
+    write = coco_json.write_coco
     names = []
 
     def write_or_die(path, parts):
@@ -141,7 +141,7 @@ def test_killed_and_resumed_is_as_undisturbed(after, coco_folder, tmp_path,
         names.append(path.name)
         write(path, parts)
 
-    monkeypatch.setattr(ov_coco, 'write_coco', write_or_die)
+    monkeypatch.setattr(coco_json, 'write_coco', write_or_die)
     with pytest.raises(killed):
         prepare_ov_coco(coco_folder, tmp_path / 'out')
     # nothing of an unfinished part is seen
@@ -150,7 +150,7 @@ def test_killed_and_resumed_is_as_undisturbed(after, coco_folder, tmp_path,
     }
     again = []
     monkeypatch.setattr(
-        ov_coco, 'write_coco', lambda path, parts:
+        coco_json, 'write_coco', lambda path, parts:
         (again.append(path.name), write(path, parts)))
     _, made = prepare_ov_coco(coco_folder, tmp_path / 'out')
     assert made

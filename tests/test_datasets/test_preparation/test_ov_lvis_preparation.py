@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmdet_clim.datasets import build_vocabulary
-from mmdet_clim.datasets.preparation import ov_lvis
+from mmdet_clim.datasets.preparation import coco_json, ov_lvis
 from mmdet_clim.datasets.preparation.ov_lvis import (
     check_frequencies,
     lvis_words,
@@ -69,7 +69,7 @@ def test_killed_and_resumed_is_as_undisturbed(lvis_file, tmp_path, monkeypatch,
         def die(*_):
             raise killed
 
-        patch.setattr(ov_lvis, 'write_coco', die)
+        patch.setattr(coco_json, 'write_coco', die)
         prepare_ov_lvis(lvis_file, tmp_path / 'out')
     with monkeypatch.context() as patch:
         # the categories are counted already

@@ -276,7 +276,7 @@ def test_regions_are_read_in_three_ways(model_cfg):
             model.image_tower.region_features(image, rois) @ classes.t())
         # Enlarged: x -8..40 -> 0..40, y 12..36. In a square: y 4..44, of whose
         # 32 rows the first and the last 6.4 are no part of the box.
-        assert enlarged(rois[:, 1:], 1.5,
+        assert enlarged(rois[:, 1:], torch.tensor([1.5]),
                         (64, 48)).tolist() == [[0, 12, 40, 36]]
         crop = crop_images(image, torch.tensor([[0., 0, 4, 40, 44]]), 32)
         crop[:, :, :6] = crop[:, :, 26:] = 0

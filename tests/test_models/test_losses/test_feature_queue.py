@@ -94,5 +94,5 @@ def test_wrong_input(features, ids, error, message):
 
 @pytest.mark.parametrize('size, dim', [(0, 2), (2, 0)])
 def test_wrong_size(size, dim):
-    with pytest.raises(ValueError, match='must be positive'):
+    with pytest.raises(ValueError, match='expected at least 1, got 0'):
         FeatureQueue(size, dim)

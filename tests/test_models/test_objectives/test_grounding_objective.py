@@ -5,14 +5,22 @@ import torch
 
 from mmdet_clim.datasets.vocabulary import Vocabulary
 from mmdet_clim.models.objectives import GroundingObjective
+from mmdet_clim.models.objectives.composition import union_boxes
 
 CLASSES = ('cat', 'dog', 'cow', 'bus', 'cup')
+
+
+def targets(objective, sample):
+    """Phrases, the boxes of the regions, and who shows what."""
+    phrases, members, positives = objective.targets(sample)
+    return (phrases, union_boxes(sample.gt_instances.bboxes,
+                                 members), positives)
 
 
 def test_a_caption_per_tile_and_joined_ones(make):
     torch.manual_seed(0)
     _, sample = make['mosaic'](0)
-    phrases, boxes, positives = GroundingObjective().targets(sample)
+    phrases, boxes, positives = targets(GroundingObjective(), sample)
     assert phrases == ['a cat', 'two dogs', 'a cow on grass', 'a red bus']
     # Four tiles, then four of the rectangles of a 2x2 grid.
     assert torch.equal(boxes[:4], sample.gt_instances.bboxes)
@@ -30,7 +38,7 @@ def test_tags_are_names_with_others_beside_them(make):
     sample.set_metainfo(dict(tags=[[0, 3], [3], [], [1]]))
     objective = GroundingObjective(
         'tags', CLASSES, num_negatives=9, num_compositions=0)
-    phrases, boxes, positives = objective.targets(sample)
+    phrases, boxes, positives = targets(objective, sample)
     assert phrases[:3] == ['cat', 'bus', 'dog']
     assert sorted(phrases[3:]) == ['cow', 'cup']
     assert torch.equal(boxes, sample.gt_instances.bboxes[[0, 1, 3]])
@@ -43,13 +51,13 @@ def test_matched_by_text_a_tag_is_a_target_of_its_own(make):
     objective = GroundingObjective(
         'tags', CLASSES, num_compositions=0, match='text')
     sample.set_metainfo(dict(tags=[[0, 3], [3], [], [1]]))
-    phrases, boxes, positives = objective.targets(sample)
+    phrases, boxes, positives = targets(objective, sample)
     assert phrases == ['cat', 'bus', 'dog']
     assert torch.equal(boxes, sample.gt_instances.bboxes[[0, 0, 1, 3]])
     assert positives.int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0],
                                         [0, 0, 1]]
     sample.set_metainfo(dict(tags=[[], [], [], []]))
-    phrases, boxes, positives = objective.targets(sample)
+    phrases, boxes, positives = targets(objective, sample)
     assert (phrases, boxes.shape, positives.shape) == ([], (0, 4), (0, 0))
 
 
@@ -57,8 +65,8 @@ def test_two_tiles_with_one_text(make):
     _, sample = make['mosaic'](0)
     sample.set_metainfo(
         dict(captions=[['a cat.'], ['A dog'], ['a cat'], ['.']]))
-    phrases, boxes, positives = GroundingObjective(
-        num_compositions=0).targets(sample)
+    phrases, boxes, positives = targets(
+        GroundingObjective(num_compositions=0), sample)
     assert phrases == ['a cat', 'A dog']
     assert positives.int().tolist() == [[1, 0], [0, 1], [1, 0]]
 
@@ -67,8 +75,8 @@ def test_capitals_make_no_other_phrase(make):
     _, sample = make['mosaic'](0)
     sample.set_metainfo(
         dict(captions=[['A cat.'], ['A dog'], ['a cat'], ['TV']]))
-    phrases, _, positives = GroundingObjective(
-        num_compositions=0).targets(sample)
+    phrases, _, positives = targets(
+        GroundingObjective(num_compositions=0), sample)
     assert phrases == ['A cat', 'A dog', 'TV']
     assert positives.int().tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0],
                                         [0, 0, 1]]
@@ -77,7 +85,7 @@ def test_capitals_make_no_other_phrase(make):
     objective = GroundingObjective(
         'tags', Vocabulary(names, names), num_negatives=2, num_compositions=0)
     sample.set_metainfo(dict(tags=[[1], [2], [], []]))
-    phrases, _, positives = objective.targets(sample)
+    phrases, _, positives = targets(objective, sample)
     assert phrases == ['TV', 'Cat']
     assert positives.int().tolist() == [[1, 0], [1, 0]]
 
@@ -89,8 +97,8 @@ def test_an_image_in_two_tiles_has_the_captions_of_both(make):
         dict(
             captions=[['a cat'], ['a bus'], ['it sleeps'], ['a cup']],
             image_keys=[7, 8, 7, 9]))
-    phrases, boxes, positives = GroundingObjective(
-        num_compositions=9).targets(sample)
+    phrases, boxes, positives = targets(
+        GroundingObjective(num_compositions=9), sample)
     assert phrases == ['a cat', 'a bus', 'it sleeps', 'a cup']
     assert positives[:4].int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 0],
                                             [1, 0, 1, 0], [0, 0, 0, 1]]
@@ -107,8 +115,8 @@ def test_captions_that_are_marks_are_not_drawn(make):
         dict(captions=[['...', 'a cat', '?'], ['!'], ['.'], ['a bus']]))
     for seed in range(5):
         torch.manual_seed(seed)
-        phrases, _, positives = GroundingObjective(
-            num_compositions=0).targets(sample)
+        phrases, _, positives = targets(
+            GroundingObjective(num_compositions=0), sample)
         assert phrases == ['a cat', 'a bus']
         assert positives.int().tolist() == [[1, 0], [0, 1]]
 

@@ -207,7 +207,7 @@ def test_what_it_can_not_keep(clim_cfg, detector_cfg, fcos_cfg):
         checkpoint='x.pth',
         vocabulary=['cat'],
         templates=('{}', ))
-    with pytest.raises(ValueError, match='num_regions: expected a positive'):
+    with pytest.raises(ValueError, match='num_regions: expected at least 1'):
         MODELS.build(dict(objective, num_regions=0))
     with pytest.raises(ValueError, match='loss_weight: expected at least 0'):
         MODELS.build(dict(objective, loss_weight=-1))

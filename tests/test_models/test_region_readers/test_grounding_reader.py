@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Grounding detectors under CLIM: mmdet's own configs, made small."""
 import copy
+import pickle
 import sys
 from pathlib import Path
 
@@ -12,14 +13,14 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.model import MMDistributedDataParallel
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, TRANSFORMS
 from torch import distributed
 
 import mmdet_clim  # noqa: F401
 from mmdet_clim.models import connected_zero
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.objectives import GroundingObjective, OldWordsObjective
-from mmdet_clim.models.objectives.grounding import grounding_samples
+from mmdet_clim.models.objectives.grounding.data import grounding_sample
 from mmdet_clim.models.region_readers import GroundingReader
 from mmdet_clim.models.unset_weights import (
     not_a_number_in_new_memory,
@@ -161,24 +162,83 @@ def test_losses_are_those_of_the_detector(build, make, path):
         data[key]['mosaic'] for key in ('inputs', 'data_samples'))
     objective = GroundingObjective(
         'tags', CLASSES, num_compositions=0, num_negatives=0)
-    phrases, boxes, positives = objective.targets(sample)
-    assert phrases == ['cat', 'dog', 'cow', 'bus']
     family = family_of(detector)
-    prompts = family.prompts(detector, phrases)
-    samples = grounding_samples(prompts, boxes, positives,
-                                dict(sample.metainfo))
+    prompt, = objective.targets.prompts(sample, family,
+                                        detector.language_model.tokenizer,
+                                        family.max_tokens(detector))
+    assert prompt.text.rstrip('. ') == 'cat. dog. cow. bus'
+    samples = [
+        grounding_sample(prompt, sample.gt_instances.bboxes,
+                         family.map_width(detector), dict(sample.metainfo))
+    ]
     feats = model.region_reader.extract_feat(detector, inputs)
     detector.train()
     detector.neck.eval()  # GLIP's drops blocks
     torch.manual_seed(1)
     mine = family.losses(detector, feats.levels, samples)
     sample.gt_instances.labels = torch.arange(4)
-    sample.set_metainfo(dict(text='. '.join(phrases)))
+    sample.set_metainfo(dict(text='cat. dog. cow. bus'))
     torch.manual_seed(1)
     own = detector.loss(inputs, [sample])
     assert mine.keys() == own.keys()
     for key, value in own.items():
         torch.testing.assert_close(mine[key], value)
+
+
+@pytest.mark.parametrize('path', [MM_48_17, GLIP])
+def test_prompts_made_by_a_data_worker(build, make, small_bert, path,
+                                       monkeypatch):
+    """The same losses, to the bit, and no text is read again."""
+    objectives = dict(
+        grounding=dict(
+            type='mmdet_clim.GroundingObjective', num_compositions=99),
+        names=dict(
+            type='mmdet_clim.GroundingObjective',
+            texts='tags',
+            vocabulary=CLASSES,
+            num_negatives=0,
+            num_compositions=99))
+    model = build(path, objectives=objectives).train()
+    model.branches['mosaic'] = list(objectives)
+    detector = model.detector
+    detector.language_model.eval()
+    detector.neck.eval()  # GLIP's drops blocks
+
+    def seed(*args):
+        torch.manual_seed(1)  # what denoising queries are drawn from
+
+    detector.get_submodule('bbox_head' if path ==
+                           GLIP else 'encoder').register_forward_pre_hook(seed)
+
+    def losses(samples):
+        batch = make['collate'](*copy.deepcopy(samples))
+        return model(**model.data_preprocessor(batch, True), mode='loss')
+
+    samples = [make['mosaic'](0), make['mosaic'](1)]
+    # More than one prompt takes.
+    samples[1][1].set_metainfo(dict(captions=[['a cat on grass ' * 70]] * 4))
+    here = losses(samples)
+    assert here['mosaic.grounding.prompts'] > 2
+    step = TRANSFORMS.build(
+        dict(
+            type='mmdet_clim.TokenizePrompts',
+            detector=Config.fromfile(CONFIGS / path).model.type,
+            language_model=dict(name=small_bert),
+            objectives=objectives))
+    for _, sample in samples:
+        pickle.loads(pickle.dumps(step))(dict(data_samples=sample))
+    samples = pickle.loads(pickle.dumps(samples))
+    for name in ('__call__', 'tokenize'):
+        monkeypatch.setattr(
+            type(detector.language_model.tokenizer), name, None)
+    there = losses(samples)
+    assert here.keys() == there.keys()
+    for key, value in here.items():
+        assert torch.equal(value, there[key]), key
+    model.objectives.names.targets = GroundingObjective(
+        'tags', CLASSES, num_negatives=1).targets
+    with pytest.raises(ValueError, match='TokenizePrompts.*num_negatives=1'):
+        losses(samples)
 
 
 @pytest.mark.parametrize('chunked_size', [-1, 1])
@@ -400,7 +460,7 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         pytest.skip('see `build`')
     register_all_modules()
     folder = repository / 'configs'
-    models, batches, seen = {}, {}, []
+    models, batches, seen, told = {}, {}, [], []
     for file in sorted([
             *folder.glob('grounding/*.py'),
             *folder.glob('openmoji/mm-grounding-dino_*.py')
@@ -408,6 +468,8 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         cfg = Config.fromfile(file)
         if not cfg.get('train_cfg'):
             continue  # it is for testing alone
+        mosaics = [make['mosaic'](rank) for rank in range(2)]
+        step = cfg.get('tokenize_prompts')
         cfg = cfg.model
         wrapped = 'detector' in cfg
         shrink_by_size(cfg.detector if wrapped else cfg, small_bert)
@@ -425,6 +487,13 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         if cfg in seen:
             continue
         seen.append(copy.deepcopy(cfg))
+        if step is not None:
+            told.append(file.stem)
+            step.update(
+                language_model=cfg.detector.language_model,
+                objectives=cfg.objectives)
+            for _, sample in mosaics:
+                TRANSFORMS.build(step)(dict(data_samples=sample))
         torch.manual_seed(0)
         with not_a_number_in_new_memory():
             model = MODELS.build(copy.deepcopy(cfg)).train()
@@ -432,8 +501,7 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         models[file.stem] = model
         batches[file.stem] = [
             make['collate'](boxes_sample(make, rank),
-                            *[make['mosaic'](rank)] * wrapped)
-            for rank in range(2)
+                            *mosaics[rank:rank + wrapped]) for rank in range(2)
         ]
         if file.stem.endswith('ov-coco_clim'):
             cfg.detector.encoder.num_cp = 1
@@ -441,6 +509,11 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
                                match='num_cp|fair'):
                 MODELS.build(cfg)
     assert len(models) == 7
+    assert told == [
+        'mm-grounding-dino_swin-t_ov-coco_clim',
+        'mm-grounding-dino_swin-t_ov-lvis_clim',
+        'mm-grounding-dino_r18_160_clim'
+    ]
     for name, grads in gradients_of_two(tmp_path, models, batches).items():
         assert sum(bool(grad.any()) for grad in grads) > 10, name
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.text_encoders import BaseTextEncoder
@@ -64,12 +65,8 @@ class BagOfRegionsObjective(BaseRegionObjective):
                  gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_compositions < 0:
-            raise ValueError('num_compositions: expected a count >= 0, got '
-                             f'{num_compositions}')
-        if max_captions is not None and max_captions < 1:
-            raise ValueError(
-                f'max_captions: expected a count >= 1, got {max_captions}')
+        check_range(0, num_compositions=num_compositions)
+        check_range(1, max_captions=max_captions)
         check_region_kind(regions)
         self.reader = BagReader(**bags)
         self.contrast = BagContrast(loss, queue, gather)

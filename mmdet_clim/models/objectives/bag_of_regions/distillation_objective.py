@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.crop_encoder import CropEncoder
 from mmdet_clim.models.losses.gather import exchange_counts
 from mmdet_clim.models.pseudo_words import write_regions
@@ -84,15 +85,9 @@ class BagDistillationObjective(BaseRegionObjective):
                  gather: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_groups < 1:
-            raise ValueError(
-                f'num_groups: expected at least 1, got {num_groups}')
-        for name, value in (('base_prob', base_prob), ('cut_off', cut_off)):
-            if not 0 <= value <= 1:
-                raise ValueError(
-                    f'{name}: expected 0 <= value <= 1, got {value}')
-        if alpha < 0:
-            raise ValueError(f'alpha: expected a number >= 0, got {alpha}')
+        check_range(1, num_groups=num_groups)
+        check_range(0, 1, base_prob=base_prob, cut_off=cut_off)
+        check_range(0, alpha=alpha)
         if interval <= -1:
             raise ValueError(
                 f'interval: expected a number > -1, got {interval}')

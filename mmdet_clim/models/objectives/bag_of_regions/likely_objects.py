@@ -6,6 +6,8 @@ import torch
 from mmcv.ops import batched_nms
 from torch import Tensor
 
+from mmdet_clim.models.checks import check_range
+
 from ..context import BranchStage
 from ..tile_batch import TileProposals
 from .reading import number_in_group
@@ -41,11 +43,11 @@ class LikelyObjects:
                  min_score: float = 0.85,
                  nms_iou: float = 0.2,
                  max_objects: Optional[int] = 10) -> None:
-        for name, value in (('max_considered', max_considered),
-                            ('max_objects', max_objects), ('max_aspect',
-                                                           max_aspect)):
-            if value is not None and value < 1:
-                raise ValueError(f'{name}: expected at least 1, got {value}')
+        check_range(
+            1,
+            max_considered=max_considered,
+            max_objects=max_objects,
+            max_aspect=max_aspect)
         for name, value in (('min_overlap', min_overlap), ('min_area',
                                                            min_area),
                             ('min_score', min_score), ('nms_iou', nms_iou)):

@@ -7,11 +7,8 @@ import torch
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 
-from mmdet_clim.models.pseudo_words import (
-    check_drop_prob,
-    draw_kept,
-    write_sentences,
-)
+from mmdet_clim.models.checks import check_range
+from mmdet_clim.models.pseudo_words import draw_kept, write_sentences
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 
 from ..tile_batch import Regions
@@ -86,12 +83,13 @@ class BagReader(nn.Module):
                  drop_prob: float = 0.5,
                  max_regions: Optional[int] = None) -> None:
         super().__init__()
-        for name, value in (('word_dim', word_dim), ('num_words', num_words),
-                            ('num_orders', num_orders), ('max_regions',
-                                                         max_regions)):
-            if value is not None and value < 1:
-                raise ValueError(f'{name}: expected at least 1, got {value}')
-        check_drop_prob(drop_prob)
+        check_range(
+            1,
+            word_dim=word_dim,
+            num_words=num_words,
+            num_orders=num_orders,
+            max_regions=max_regions)
+        check_range(0, 1, drop_prob=drop_prob)
         self.word_dim = word_dim
         self.num_words = num_words
         self.num_orders = num_orders

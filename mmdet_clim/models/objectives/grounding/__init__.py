@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Mosaics as grounding data."""
-from .data import grounding_samples
 from .objective import GroundingObjective
 
-__all__ = ['GroundingObjective', 'grounding_samples']
+__all__ = ['GroundingObjective']

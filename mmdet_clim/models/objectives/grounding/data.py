@@ -1,9 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
-"""Regions and their phrases as mmdet's grounding detectors train on them."""
-from typing import Sequence
-
+"""Regions and their prompts as mmdet's grounding detectors train on them."""
 import torch
-from mmdet.structures import DetDataSample, SampleList
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -11,57 +10,52 @@ from mmdet_clim.models.families.text_conditioned import (
     GroundingDetector,
     TextConditionedFamily,
 )
-from mmdet_clim.models.grounding_prompts import GroundingPrompt
+from mmdet_clim.models.host import upload
+
+from ..composition import union_boxes
+from .targets import ToldPrompt, tell_one
 
 # What is looked for where there is nothing to find.
 NOTHING = 'object'
 
 
-def grounding_samples(prompts: Sequence[GroundingPrompt], boxes: Tensor,
-                      positives: Tensor, metainfo: dict) -> SampleList:
-    """One image as grounding data: a sample for each of its prompts.
-
-    A box stands in every prompt that holds one of its phrases or a part of
-    it; a prompt without a box gives no sample.
+def grounding_sample(told: ToldPrompt, tiles: Tensor, width: int,
+                     metainfo: dict) -> DetDataSample:
+    """One prompt of an image as grounding data.
 
     Args:
-        prompts (Sequence[GroundingPrompt]): Of the image's phrases.
-        boxes (Tensor): Shape (n, 4), absolute xyxy pixels.
-        positives (Tensor): bool (n, P): which box shows which phrase.
+        told (ToldPrompt): The prompt and its regions.
+        tiles (Tensor): Shape (K, 4), the image's tiles, absolute xyxy pixels.
+        width (int): Tokens that a detector's map of positives has.
         metainfo (dict): Of the image.
+
+    Returns:
+        DetDataSample: With ``text`` and ``token_ids``, and ``gt_instances``:
+        ``bboxes`` (n, 4), absolute xyxy, ``labels`` (n,), which number the
+        boxes, and ``positive_maps`` (n, width), 0 or 1.
     """
-    shown = [row.nonzero().flatten().tolist() for row in positives.cpu()]
-    samples = []
-    for prompt in prompts:
-        spans = [[
-            span for index in of_box for span in prompt.spans.get(index, [])
-        ] for of_box in shown]
-        rows = [row for row, of_row in enumerate(spans) if of_row]
-        if rows:
-            samples.append(
-                _sample(prompt, [spans[row] for row in rows], boxes[rows],
-                        metainfo))
-    return samples
+    sample = DetDataSample(metainfo=dict(metainfo, text=told.text))
+    sample.token_ids = told.ids
+    positive = F.pad(
+        torch.from_numpy(told.positive), (0, width - len(told.ids)))
+    boxes = union_boxes(tiles, upload(torch.from_numpy(told.members), tiles))
+    sample.gt_instances = InstanceData(
+        bboxes=boxes,
+        labels=torch.arange(len(boxes), device=boxes.device),
+        positive_maps=upload(positive, boxes).float())
+    return sample
 
 
 def nothing_to_find(family: TextConditionedFamily, detector: GroundingDetector,
-                    metainfo: dict) -> DetDataSample:
-    """An image with a prompt and without a box.
+                    num_tiles: int) -> ToldPrompt:
+    """A prompt that no tile is found by.
 
     Args:
         family (TextConditionedFamily): Of the detector.
         detector (GLIP or GroundingDINO): The detector.
-        metainfo (dict): Of the image.
+        num_tiles (int): Of the image.
     """
-    prompt, = family.prompts(detector, [NOTHING])
-    device = next(detector.parameters()).device
-    return _sample(prompt, [], torch.zeros(0, 4, device=device), metainfo)
-
-
-def _sample(prompt: GroundingPrompt, spans: list, boxes: Tensor,
-            metainfo: dict) -> DetDataSample:
-    sample = DetDataSample(
-        metainfo=dict(metainfo, text=prompt.text, tokens_positive=spans))
-    sample.gt_instances = InstanceData(
-        bboxes=boxes, labels=torch.arange(len(boxes), device=boxes.device))
-    return sample
+    tokenizer = detector.language_model.tokenizer
+    prompt, = family.prompts([NOTHING], tokenizer, family.max_tokens(detector))
+    return tell_one(prompt, torch.zeros(0, num_tiles, dtype=torch.bool), [],
+                    tokenizer)

@@ -1,26 +1,24 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 import torch
-from mmdet.models.detectors.grounding_dino import clean_label_name
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
-from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.families import family_of
-from mmdet_clim.models.grounding_prompts import clean_phrase
+from mmdet_clim.models.families.text_conditioned import (
+    GroundingDetector,
+    TextConditionedFamily,
+)
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
 from ..base import BaseObjective
-from ..composition import compose_tiles, union_boxes
 from ..context import BranchContext
-from .data import grounding_samples, nothing_to_find
-
-TEXTS = ('captions', 'tags')
-MATCHES = ('box', 'text')
+from .data import grounding_sample, nothing_to_find
+from .targets import GroundingTargets, ToldPrompt
 
 
 @MODELS.register_module()
@@ -35,7 +33,9 @@ class GroundingObjective(BaseObjective):
     and phrases that differ in capitals alone are one. The phrases of a mosaic
     make one prompt, or several where the language model would cut it; then a
     box is looked for with those that hold its phrases. The losses are the
-    detector's own.
+    detector's own. Prompts are drawn and tokenised by a
+    :class:`TokenizePrompts` in the workers of the data loader; without one,
+    here.
 
     With ``match='text'`` a tile is no object but a place where to look: each
     of its phrases goes to the query inside it that reads the phrase best, and
@@ -66,7 +66,7 @@ class GroundingObjective(BaseObjective):
 
     def __init__(self,
                  texts: str = 'captions',
-                 vocabulary=None,
+                 vocabulary: Any = None,
                  num_negatives: int = 0,
                  num_compositions: int = 4,
                  match: str = 'box',
@@ -74,29 +74,8 @@ class GroundingObjective(BaseObjective):
                  box_weight: float = 1.0,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if texts not in TEXTS:
-            raise ValueError(f'texts: expected one of {TEXTS}, got {texts!r}')
-        if match not in MATCHES:
-            raise ValueError(
-                f'match: expected one of {MATCHES}, got {match!r}')
-        if texts == 'tags' and vocabulary is None:
-            raise ValueError("vocabulary: texts='tags' needs one, got None")
-        for key, value in dict(
-                num_negatives=num_negatives,
-                num_compositions=num_compositions).items():
-            if value < 0:
-                raise ValueError(f'{key}: expected a count >= 0, got {value}')
-        if match == 'text' and num_compositions:
-            raise ValueError("num_compositions: expected 0 with match='text', "
-                             f'got {num_compositions}')
-        self.texts = texts
-        # As mmdet writes the names into its own prompts.
-        self.names = [] if vocabulary is None else [
-            clean_phrase(clean_label_name(name))
-            for name in build_vocabulary(vocabulary).names
-        ]
-        self.num_negatives = num_negatives
-        self.num_compositions = num_compositions
+        self.targets = GroundingTargets(texts, vocabulary, num_negatives,
+                                        num_compositions, match)
         self.match = match
         self.loss_weight = loss_weight
         self.box_weight = box_weight
@@ -123,28 +102,26 @@ class GroundingObjective(BaseObjective):
         """
         detector, feats = context.detector, context.feats
         family = family_of(detector)
-        samples, images = [], []
-        for image, data_sample in enumerate(context.data_samples):
-            phrases, boxes, positives = self.targets(data_sample)
-            found = grounding_samples(
-                family.prompts(detector, phrases), boxes, positives,
-                dict(data_sample.metainfo, batch_input_shape=feats.size))
-            samples.extend(found)
-            images.extend([image] * len(found))
-        told = len(samples)
+        prompts = [(image, prompt)
+                   for image, sample in enumerate(context.data_samples)
+                   for prompt in self._prompts(sample, detector, family)]
+        told = len(prompts)
         if not told:
             # The detector's losses count boxes over all ranks, of which
             # others may have phrases: every rank has to run them. (GLIP
             # counts an image without a box as one positive anchor, here as
             # in mmdet's own training; Grounding DINO counts none.)
-            images = [0]
-            samples = [
-                nothing_to_find(
-                    family, detector,
-                    dict(
-                        context.data_samples[0].metainfo,
-                        batch_input_shape=feats.size))
-            ]
+            first = context.data_samples[0].gt_instances
+            prompts = [(0, nothing_to_find(family, detector, len(first)))]
+        images = [image for image, _ in prompts]
+        samples = []
+        for image, prompt in prompts:
+            of_image = context.data_samples[image]
+            samples.append(
+                grounding_sample(
+                    prompt, of_image.gt_instances.bboxes,
+                    family.map_width(detector),
+                    dict(of_image.metainfo, batch_input_shape=feats.size)))
         # Under DDP every rank must reach the same parameters.
         every_part = told and self.match == 'box'
         zero = connected_zero(
@@ -160,65 +137,25 @@ class GroundingObjective(BaseObjective):
             box_loss=self.box_weight * box_loss,
             prompts=text_loss.new_full((), told))
 
-    def targets(
-            self,
-            data_sample: DetDataSample) -> Tuple[List[str], Tensor, Tensor]:
-        """Phrases, regions, and which region shows which phrase.
-
-        Args:
-            data_sample (DetDataSample): A packed mosaic of K tiles.
-
-        Returns:
-            tuple: P distinct phrases, boxes (n, 4) in absolute xyxy pixels,
-            and bool (n, P). Boxes that no phrase tells of are left out; with
-            ``match='text'`` each has one phrase.
-        """
-        tiles = data_sample.gt_instances.bboxes
-        of_tile = self._tile_phrases(data_sample)
-        # To an uncased language model, two that differ in capitals are one.
-        spelled: Dict[str, str] = {}
-        for phrase in (p for tile in of_tile for p in tile):
-            spelled.setdefault(phrase.lower(), phrase)
-        place = {lowered: index for index, lowered in enumerate(spelled)}
-        phrases = list(spelled.values())
-        if phrases and self.texts == 'tags':
-            phrases += self._negatives(phrases)
-        shows = torch.zeros(len(tiles), len(phrases), dtype=torch.bool)
-        for row, tile in zip(shows, of_tile):
-            row[[place[phrase.lower()] for phrase in tile]] = True
-        keys = torch.tensor(data_sample.image_keys)
-        members = torch.cat([
-            torch.eye(len(tiles), dtype=torch.bool),
-            compose_tiles(data_sample.mosaic_grid, self.num_compositions)
-        ])
-        same_image = keys[:, None] == keys
-        positives = (members.float() @ same_image.float() @ shows.float()) > 0
-        boxes = union_boxes(tiles, members)
-        if self.match == 'text':
-            # A phrase of a tile is a target of its own.
-            region, phrase = positives.nonzero(as_tuple=True)
-            return (phrases, boxes[region],
-                    torch.eye(len(phrases), dtype=torch.bool)[phrase])
-        told = positives.any(1)
-        return phrases, boxes[told], positives[told]
-
-    def _tile_phrases(self, data_sample: DetDataSample) -> List[List[str]]:
-        if self.texts == 'captions':
-            return [_draw(of_tile) for of_tile in data_sample.captions]
-        return [[self.names[tag] for tag in tags] for tags in data_sample.tags]
-
-    def _negatives(self, phrases: List[str]) -> List[str]:
-        """Names of classes that the mosaic does not show."""
-        shown = {phrase.lower() for phrase in phrases}
-        others = [name for name in self.names if name.lower() not in shown]
-        chosen = torch.randperm(len(others))[:self.num_negatives]
-        return [others[index] for index in chosen.tolist()]
-
-
-def _draw(captions: List[str]) -> List[str]:
-    """One of a tile's captions, or none where all are nothing but marks."""
-    clean = [phrase for phrase in map(clean_phrase, captions) if phrase]
-    return [clean[torch.randint(len(clean), ())]] if clean else []
+    def _prompts(self, sample: DetDataSample, detector: GroundingDetector,
+                 family: TextConditionedFamily) -> List[ToldPrompt]:
+        """Those that a ``TokenizePrompts`` made, or the same made here."""
+        tokenizer = detector.language_model.tokenizer
+        max_tokens = family.max_tokens(detector)
+        if 'prompts' not in sample:
+            return self.targets.prompts(sample, family, tokenizer, max_tokens)
+        made: Dict[str, List[ToldPrompt]] = sample.prompts
+        key = self.targets.key(tokenizer, max_tokens)
+        if key not in made:
+            raise ValueError(
+                'mmdet_clim.TokenizePrompts: expected the detector and the '
+                'objectives of the model, got some of other settings than '
+                f'texts={self.targets.texts!r}, '
+                f'num_negatives={self.targets.num_negatives}, '
+                f'num_compositions={self.targets.num_compositions}, '
+                f'match={self.match!r}, {len(self.targets.names)} names, '
+                f'max_tokens={max_tokens} of {tokenizer.name_or_path!r}')
+        return made[key]
 
 
 def _total(losses: dict, keep, zero: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor, nn
 
+from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
@@ -75,12 +76,8 @@ class OldWordsObjective(BaseObjective):
                  loss_weight: float = 1.0,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_regions < 1:
-            raise ValueError('num_regions: expected a positive count, got '
-                             f'{num_regions}')
-        if loss_weight < 0:
-            raise ValueError('loss_weight: expected at least 0, got '
-                             f'{loss_weight}')
+        check_range(1, num_regions=num_regions)
+        check_range(0, loss_weight=loss_weight)
         self.detector_cfg = detector
         self.checkpoint = checkpoint
         self.classes = ClassTexts(vocabulary, templates)
@@ -124,10 +121,11 @@ class OldWordsObjective(BaseObjective):
         family = family_of(teacher)
         if isinstance(family, TextConditionedFamily):
             if not self._prompts:
-                self._prompts = family.prompts(teacher, [
+                self._prompts = family.prompts([
                     clean_phrase(clean_label_name(name))
                     for name in self.classes.vocabulary.names
-                ])
+                ], teacher.language_model.tokenizer,
+                                               family.max_tokens(teacher))
             prompt = self._prompts[torch.randint(len(self._prompts), ())]
             return prompt_responses(family, teacher, context, prompt,
                                     self.num_regions)
