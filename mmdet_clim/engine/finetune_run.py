@@ -873,7 +873,7 @@ def _note_shared_images(boxes: OwnBoxes, val_boxes: OwnBoxes) -> None:
         note = (f'--val-boxes: {shared} of its {len(tested)} images are '
                 'trained on, so AP is better than on new ones.')
         print_log(note, 'current', 30)
-        val_boxes.notes = ' '.join(filter(None, [val_boxes.notes, note]))
+        val_boxes.notes = '; '.join(filter(None, [val_boxes.notes, note]))
 
 
 def _on_first_process(function: Callable[[], Any]) -> Any:
