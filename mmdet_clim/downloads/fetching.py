@@ -98,7 +98,7 @@ def _over_http(url: str, part: Path, path: Path) -> None:
     written = part.stat().st_size
     if total is not None and written != total:
         raise ConnectionError(
-            f'{url}: the connection ended after {size} of {total} bytes; the '
+            f'{url}: the connection ended after {written} of {total} bytes; the '
             'same command goes on')
 
 

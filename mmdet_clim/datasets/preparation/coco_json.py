@@ -51,7 +51,7 @@ class CocoFile:
     def _keep(self, key: str, number: Optional[int], value: Any) -> None:
         if key in self._entries:
             self._entries[key].write(json.dumps(value).encode() + b'\n')
-        elif key == 'categories':
+        elif key == 'categories' and number is not None:
             self.categories[value['id']] = value
         elif key in ('info', 'licenses'):
             self.header[key] = value
