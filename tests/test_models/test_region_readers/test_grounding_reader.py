@@ -489,9 +489,9 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         seen.append(copy.deepcopy(cfg))
         if step is not None:
             told.append(file.stem)
-            step.update(
-                language_model=cfg.detector.language_model,
-                objectives=cfg.objectives)
+            # Not update(), which would keep the package of the large one.
+            step.language_model = cfg.detector.language_model
+            step.objectives = cfg.objectives
             for _, sample in mosaics:
                 TRANSFORMS.build(step)(dict(data_samples=sample))
         torch.manual_seed(0)
