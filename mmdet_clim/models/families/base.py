@@ -35,17 +35,14 @@ class DetectorFamily:
 
     What is here holds for any detector of mmdet; a family overrides what is
     otherwise with its own.
-
-    Attributes:
-        detector_type (type): The detectors of the family.
-        readers (tuple[type]): Region readers, the first that can read a
-            detector of the family is its default.
-        reads_texts (bool): Whether it reads its classes with each image; then
-            it is a ``TextConditionedFamily``.
     """
 
+    #: The detectors of the family.
     detector_type: Type[nn.Module] = nn.Module
+    #: Region readers; the first that can read a detector is its default.
     readers: Tuple[type, ...] = ()
+    #: Whether it reads its classes with each image; then it is a
+    #: ``TextConditionedFamily``.
     reads_texts = False
 
     def fits(self, detector: nn.Module) -> bool:
