@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
@@ -164,6 +165,7 @@ def grounding(repository):
         patch.setenv('OPENMOJI_MMGD', 'none.pth')
         cfg = Config.fromfile(repository / OPENMOJI / f'{GROUNDING}.py')
     cfg.model.backbone.pop('init_cfg')
+    register_all_modules()
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
