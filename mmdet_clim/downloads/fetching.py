@@ -98,8 +98,8 @@ def _over_http(url: str, part: Path, path: Path) -> None:
     written = part.stat().st_size
     if total is not None and written != total:
         raise ConnectionError(
-            f'{url}: the connection ended after {written} of {total} bytes; the '
-            'same command goes on')
+            f'{url}: the connection ended after {written} of {total} bytes; '
+            'the same command goes on')
 
 
 def _shown(answer: requests.Response, name: str, begun: int,
