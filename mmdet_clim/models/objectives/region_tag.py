@@ -107,20 +107,20 @@ class RegionTagObjective(BaseRegionObjective):
         members = F.one_hot(tile, tiles.boxes.shape[1]).bool()
         place, of_tile, of_class = upload(
             torch.stack([image, tile, tag]), tiles.boxes)
-        values = found.proposals.scores[place]
-        if values.numel():
-            limits = [count * self.max_proposals for count in tiles.counts]
-            index, slot = found.likely(limits)
-            boxes = found.boxes[index, slot]
-            embeddings = stage.read(
-                torch.cat([index[:, None].to(boxes), boxes], 1))
-            texts = self.classes(stage.context.text_encoder)
-            logits = self.region_loss.logits(embeddings,
-                                             texts.to(embeddings.device))
-            row = torch.zeros_like(found.owner).index_put(
-                (index, slot), torch.arange(len(index), device=index.device))
-            tag_logits = logits[row[place], of_class[:, None]]
-            values = F.logsigmoid(tag_logits) + values.clamp(1e-6).log() / 2
+        # Also without a tag: under SyncBN the other ranks wait for this one.
+        limits = [count * self.max_proposals for count in tiles.counts]
+        index, slot = found.likely(limits)
+        boxes = found.boxes[index, slot]
+        embeddings = stage.read(
+            torch.cat([index[:, None].to(boxes), boxes], 1))
+        texts = self.classes(stage.context.text_encoder)
+        logits = self.region_loss.logits(embeddings,
+                                         texts.to(embeddings.device))
+        row = torch.zeros_like(found.owner).index_put(
+            (index, slot), torch.arange(len(index), device=index.device))
+        scores = found.proposals.scores[place].clamp(1e-6)
+        values = F.logsigmoid(logits[row[place],
+                                     of_class[:, None]]) + scores.log() / 2
         boxes = found.best(values, place, of_tile, tiles.boxes)
         rois = torch.cat([place[:, None].to(boxes), boxes], 1)
         return Regions(rois, image, members, tags=tag)

@@ -162,7 +162,7 @@ class TileProposals:
         """
         own = tiles[image, tile]
         if values.shape[1] == 0:
-            return own
+            return own  # argmax has nothing to choose from
         of_tile = self.owns[image, :, tile]
         best = values.masked_fill(~of_tile, -torch.inf).argmax(1)
         return torch.where(

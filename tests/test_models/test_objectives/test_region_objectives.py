@@ -373,14 +373,25 @@ def test_the_score_of_a_proposal_counts_with_its_root(text_encoder, scores,
     assert regions.bboxes.tolist() == [list(boxes[chosen])]
 
 
-def test_best_proposals_of_no_tags(text_encoder):
-    context = ReadByTable([], [mosaic(tags=[(), ()])], None, text_encoder)
+@pytest.mark.parametrize('boxes', [(), ((1., 1., 4., 4.), )])
+@pytest.mark.parametrize('tags', [((), ()), ((0, ), ())])
+def test_best_proposals_of_few_tags_and_boxes(text_encoder, boxes, tags):
+    read = []
+    table = [(box, torch.ones(6)) for box in boxes]
+    context = ReadByTable(table, [mosaic(tags=tags)], [proposals_of(*boxes)],
+                          text_encoder)
     objective = tag_objective(regions='best', num_compositions=0)
-    regions = objective.sample(context.tiles, context.stages[0])
-    assert regions.rois.shape == (0, 5)
-    embeddings = torch.zeros(0, 6, requires_grad=True)
+    stage = context.stages[0]
+    stage.read = lambda rois: read.append(len(rois)) or context.readings[
+        0].read(rois)
+    regions = objective.sample(context.tiles, stage)
+    # As many passes on a rank without tags, which others may wait for.
+    assert read == [len(boxes)]
+    expected = [list(boxes[0]) if boxes else [0, 0, 10, 10]] * len(tags[0])
+    assert regions.bboxes.tolist() == expected
+    embeddings = torch.zeros(len(regions), 6, requires_grad=True)
     out = objective.compare(embeddings, regions, context, True)
-    assert out['loss'] == 0 and out['loss'].requires_grad
+    assert out['loss'].requires_grad and (out['loss'] > 0) == bool(tags[0])
 
 
 def pseudo_label_objective(**kwargs):
