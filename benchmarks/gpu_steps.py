@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+import traceback
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -231,39 +232,46 @@ def measure(recipe: str, args: argparse.Namespace, end: float) -> List[dict]:
     # So small a rate changes nothing that takes time.
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], 1e-9, .9)
-    # A CPU has no bfloat16 of mmcv's RoIAlign, which the boxes' loss takes.
-    precisions = [False] if args.device == 'cpu' else [False, True]
-    for half in precisions:
-        for side, branches in SIDES.items():
-            if time.monotonic() > end:
-                break
-            own = {branch: counts[branch] for branch in branches}
-            batches = [make_batch(own, sizes, num_classes) for _ in range(2)]
-            if args.device != 'cpu':
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            parts = []
-            for number in range(2 if args.tiny else 15):
-                begun = time.perf_counter()
-                found = step(model, optimizer, batches[number % 2], branches,
-                             half, args.device)
-                found['step'] = 1000 * (time.perf_counter() - begun)
-                parts.append(found)
-            parts = parts[len(parts) // 3:]  # what is before is warm-up
-            memory = 0 if args.device == 'cpu' else \
-                torch.cuda.max_memory_allocated() / 2**30
-            rows.append(
-                dict(
-                    recipe=recipe,
-                    side=side,
-                    precision='bf16' if half else 'fp32',
-                    images=sum(own.values()),
-                    memory=memory,
-                    **{
-                        part: median(found[part] for found in parts)
-                        for part in parts[0]
-                    }))
+    for half in (False, True):
+        try:
+            for side in SIDES:
+                if time.monotonic() < end:
+                    rows.append(
+                        dict(
+                            recipe=recipe,
+                            precision='bf16' if half else 'fp32',
+                            **measure_side(model, optimizer, side, half,
+                                           counts, sizes, num_classes, args)))
+        except Exception:  # the other rows are worth having
+            traceback.print_exc()
     return rows
+
+
+def measure_side(model: nn.Module, optimizer: torch.optim.Optimizer, side: str,
+                 half: bool, counts: Dict[str, int], sizes: Dict[str, tuple],
+                 num_classes: int, args: argparse.Namespace) -> dict:
+    """One row: steps of some branches."""
+    own = {branch: counts[branch] for branch in SIDES[side]}
+    batches = [make_batch(own, sizes, num_classes) for _ in range(2)]
+    if args.device != 'cpu':
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    parts = []
+    for number in range(2 if args.tiny else 15):
+        begun = time.perf_counter()
+        found = step(model, optimizer, batches[number % 2], SIDES[side], half,
+                     args.device)
+        found['step'] = 1000 * (time.perf_counter() - begun)
+        parts.append(found)
+    parts = parts[len(parts) // 3:]  # what is before is warm-up
+    memory = 0 if args.device == 'cpu' else \
+        torch.cuda.max_memory_allocated() / 2**30
+    return dict(
+        side=side,
+        images=sum(own.values()),
+        memory=memory,
+        **{part: median(found[part] for found in parts)
+           for part in parts[0]})
 
 
 def write_images(root: Path, count: int) -> None:

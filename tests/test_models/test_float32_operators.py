@@ -54,7 +54,8 @@ def test_deformable_convolution():
     x, weight = (
         torch.rand(shape).bfloat16() for shape in ((1, 2, 6, 6), (4, 2, 3, 3)))
     weight.requires_grad_()
-    found = modulated_deform_conv2d(x, torch.zeros(1, 18, 6, 6).bfloat16(),
+    found = modulated_deform_conv2d(x,
+                                    torch.zeros(1, 18, 6, 6).bfloat16(),
                                     torch.ones(1, 9, 6, 6).bfloat16(), weight,
                                     torch.zeros(4).bfloat16(), 1, 1, 1, 1, 1)
     exact = weight.detach().float().requires_grad_()
