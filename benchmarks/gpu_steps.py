@@ -4,8 +4,9 @@
 The recipes' own models, batches and precisions, with random weights, pixels
 and texts: none of these changes what a step costs. A row is a step of boxes
 alone, then with plain captions, then with CLIM's mosaics; the time of the
-branches is that of their forward passes. The loader reads JPEGs of 640 x 480
-that are written first. `gpu.sh` installs what it needs and runs it.
+branches is that of their forward passes. Syncs is torch's own count of the
+operations of a step that make the host wait. The loader reads JPEGs of
+640 x 480 that are written first. `gpu.sh` installs what it needs and runs it.
 
     python benchmarks/gpu_steps.py --out /tmp/gpu
     python benchmarks/gpu_steps.py --out /tmp/gpu --device cpu --tiny
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -215,6 +217,19 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict,
     return clock.milliseconds()
 
 
+def count_syncs(model: nn.Module, optimizer: torch.optim.Optimizer,
+                batch: dict, branches: List[str], half: bool) -> int:
+    """Operations of a step that make the host wait."""
+    torch.cuda.set_sync_debug_mode('warn')
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            step(model, optimizer, batch, branches, half, 'cuda')
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    return sum('synchronizing CUDA' in str(w.message) for w in caught)
+
+
 def measure(recipe: str, args: argparse.Namespace, end: float) -> List[dict]:
     """Rows of one recipe, as many as there is time for."""
     config, num_classes, sizes = RECIPES[recipe]
@@ -252,10 +267,13 @@ def measure(recipe: str, args: argparse.Namespace, end: float) -> List[dict]:
             parts = parts[len(parts) // 3:]  # what is before is warm-up
             memory = 0 if args.device == 'cpu' else \
                 torch.cuda.max_memory_allocated() / 2**30
+            syncs = 0 if args.device == 'cpu' else count_syncs(
+                model, optimizer, batches[0], branches, half)
             rows.append(
                 dict(
                     recipe=recipe,
                     side=side,
+                    syncs=syncs,
                     precision='bf16' if half else 'fp32',
                     images=sum(own.values()),
                     memory=memory,
@@ -337,9 +355,9 @@ def loader_rows(args: argparse.Namespace) -> List[dict]:
 def print_rows(rows: List[dict]) -> None:
     """The steps as a table."""
     print('| recipe | precision | branches | images | step, ms | boxes | '
-          'captions | mosaic | backward | optimiser | GiB | '
+          'captions | mosaic | backward | optimiser | GiB | syncs | '
           'share of time | share of images |')
-    print('|---' * 13 + '|')
+    print('|---' * 14 + '|')
     for row in rows:
         alone = next(r for r in rows if r['side'] == 'boxes' and (
             r['recipe'], r['precision']) == (row['recipe'], row['precision']))
@@ -351,8 +369,8 @@ def print_rows(rows: List[dict]) -> None:
                                      'optimiser'))
         print(f'| {row["recipe"]} | {row["precision"]} | {row["side"]} | '
               f'{row["images"]} | {row["step"]:.1f} |{parts} '
-              f'{row["memory"]:.2f} | {100 * time_share:.0f} % | '
-              f'{100 * image_share:.0f} % |')
+              f'{row["memory"]:.2f} | {row["syncs"]} | '
+              f'{100 * time_share:.0f} % | {100 * image_share:.0f} % |')
 
 
 def main() -> None:
