@@ -68,8 +68,10 @@ def losses_of(model, batch, branch='', dtype=torch.float32):
     """Losses of the same draws every time, from empty queues."""
     for module in model.modules():
         if isinstance(module, FeatureQueue):
+            device = next(module.buffers()).device
             module._store(
-                torch.zeros(0, module.dim), torch.zeros(0, dtype=torch.long))
+                torch.zeros(0, module.dim, device=device),
+                torch.zeros(0, dtype=torch.long, device=device))
     torch.manual_seed(0)
     data = model.data_preprocessor(copy.deepcopy(batch), True)
     data['inputs'] = {k: v.to(dtype) for k, v in data['inputs'].items()}
@@ -200,6 +202,30 @@ def test_compiled(model):
                                   allow_unused=True,
                                   materialize_grads=True)))
             torch.testing.assert_close(*found)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='compares a GPU with the CPU')
+def test_on_a_gpu(model, mixture):
+    """Losses are the CPU's; with lower precision they are near, and train."""
+    expected = losses_of(model, mixture)
+    model.cuda()
+    for key, value in losses_of(model, mixture).items():
+        torch.testing.assert_close(
+            torch.as_tensor(value).cpu(),
+            torch.as_tensor(expected[key]),
+            rtol=1e-2,
+            atol=1e-2,
+            msg=lambda text, key=key: f'{key}: {text}')
+    for dtype in (torch.bfloat16, torch.half):
+        with torch.autocast('cuda', dtype):
+            found = losses_of(model, mixture)
+        assert found.keys() == expected.keys()
+        model.zero_grad()
+        total(found).backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        assert all(grad.isfinite().all() for grad in grads), dtype
+        assert any(grad.any() for grad in grads), dtype
 
 
 def random_features(module, count=5):
