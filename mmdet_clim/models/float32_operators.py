@@ -7,12 +7,13 @@ from mmcv.ops.deform_conv import DeformConv2dFunction
 from mmcv.ops.focal_loss import SigmoidFocalLossFunction
 from mmcv.ops.modulated_deform_conv import ModulatedDeformConv2dFunction
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+from mmcv.ops.nms import NMSop
 from mmcv.ops.roi_align import RoIAlignFunction
 from torch import Tensor
 from torch.autograd import Function
 
 OPERATORS = (DeformConv2dFunction, ModulatedDeformConv2dFunction,
-             MultiScaleDeformableAttnFunction, RoIAlignFunction,
+             MultiScaleDeformableAttnFunction, NMSop, RoIAlignFunction,
              SigmoidFocalLossFunction)
 
 
@@ -30,8 +31,10 @@ def take_bfloat16(operator: Type[Function]) -> None:
 
     def run(ctx: Any, *args: Any, **kwargs: Any) -> Tensor:
         found = forward(ctx, *map(_in_float32, args), **kwargs)
-        is_rounded = any(_is_bfloat16(value) for value in args)
-        return found.bfloat16() if is_rounded else found
+        # Of NMS it is the places of boxes.
+        if found.is_floating_point() and any(map(_is_bfloat16, args)):
+            return found.bfloat16()
+        return found
 
     def run_backward(ctx: Any, grad: Tensor) -> tuple:
         # PyTorch gives each gradient the dtype of its input.

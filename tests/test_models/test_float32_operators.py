@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """mmcv's operators given bfloat16."""
 import torch
-from mmcv.ops import RoIAlign
+from mmcv.ops import RoIAlign, nms
 from mmcv.ops.modulated_deform_conv import modulated_deform_conv2d
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
@@ -64,3 +64,13 @@ def test_deformable_convolution():
     found.sum().backward()
     expected.sum().backward()
     torch.testing.assert_close(weight.grad, exact.grad.bfloat16())
+
+
+def test_nms_takes_boxes_of_bfloat16():
+    boxes = torch.tensor([[0., 0., 8., 8.], [0., 0., 8., 7.], [8., 8., 9.,
+                                                               9.]])
+    scores = torch.tensor([.5, .75, .25])
+    found, kept = nms(boxes.bfloat16(), scores.bfloat16(), 0.5)
+    assert kept.tolist() == [1, 2]
+    assert torch.equal(found.float(),
+                       torch.cat([boxes, scores[:, None]], 1)[[1, 2]])
