@@ -352,15 +352,16 @@ class SourceTable:
     def sizes(self) -> Iterator[np.ndarray]:
         """Width and height of each image, as of ``Rows.sizes``."""
         for end, batch in zip(self._ends, self._batches):
-            sizes = np.stack([
+            sides = [
                 batch.column(key).to_numpy() for key in ('width', 'height')
-            ]).T
+            ]
             if self._rows is not None:
                 start = end - len(batch)
                 first = int(np.searchsorted(self._rows, start))
                 last = int(np.searchsorted(self._rows, end))
-                sizes = sizes[self._rows[first:last] - start]
-            yield sizes
+                rows = self._rows[first:last] - start
+                sides = [side[rows] for side in sides]
+            yield np.stack(sides).T
 
     def filtered(self, min_size: int,
                  wanted: Optional[Sequence[bool]]) -> 'SourceTable':
