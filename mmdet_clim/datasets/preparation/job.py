@@ -113,9 +113,12 @@ def _read(path: Path) -> Any:
 
 
 def _extent(path: Path) -> Any:
-    """The bytes of a file; the number and bytes of those of a folder."""
+    """The bytes of a file; the number and bytes of those of a folder.
+
+    Not of the folders in it: what is made of the files later lies there.
+    """
     if path.is_dir():
-        sizes = [f.stat().st_size for f in path.rglob('*') if f.is_file()]
+        sizes = [f.stat().st_size for f in path.iterdir() if f.is_file()]
         return [len(sizes), sum(sizes)]
     return path.stat().st_size if path.is_file() else None
 
