@@ -130,7 +130,13 @@ class CocoChecker:
         self.repaired[what] += 1
         self._examples.setdefault(what, where)
 
-    def _drop(self, what: str, where: str) -> None:
+    def drop(self, what: str, where: str) -> None:
+        """Count something that is left out.
+
+        Args:
+            what (str): Its kind, in the plural.
+            where (str): The entry.
+        """
         self.dropped[what] += 1
         self._examples.setdefault(what, where)
 
@@ -276,7 +282,7 @@ class CocoChecker:
                 f"{self.file}: {where}: keys 'width' and 'height' are missing "
                 f'or 0, and cannot be read from the image: {reason}')
         self._left_out.add(entry['id'])
-        self._drop('images without a size that cannot be read', where)
+        self.drop('images without a size that cannot be read', where)
         return None
 
     def annotation(self, number: int, entry: Any) -> Optional[dict]:
@@ -307,7 +313,7 @@ class CocoChecker:
         image_id = self._own_id(entry, 'image_id', where)
         self._check_category(entry, where)
         if image_id in self._left_out:
-            self._drop('boxes of images that are left out', where)
+            self.drop('boxes of images that are left out', where)
             return None
         if image_id not in self.sizes:
             self._refuse_image(image_id, where)
@@ -387,7 +393,7 @@ class CocoChecker:
         if not (box[2] > 0 and box[3] > 0):
             box = _extent(entry.get('segmentation')) or box
             if not (box[2] > 0 and box[3] > 0):
-                self._drop('boxes without width or height', where)
+                self.drop('boxes without width or height', where)
                 return False
             self._repair('boxes without extent, now that of the polygons',
                          where)
@@ -399,7 +405,7 @@ class CocoChecker:
             size = self._compared_size(image_id, size, box)
             clipped = clipped_box(box, size)
             if clipped is None:
-                self._drop('boxes outside of their image', where)
+                self.drop('boxes outside of their image', where)
                 return False
             if _difference(clipped, box) > ROUNDING:
                 self._repair('boxes that reached out of their image (clipped)',
