@@ -292,13 +292,13 @@ def test_cvat_shapes_and_folders(images, tmp_path):
     (tmp_path / 'set' / 'images').mkdir(parents=True)
     images.rename(tmp_path / 'set' / 'images' / 'Train')
     file = write(
-        tmp_path / 'set' / 'annotations.xml', '''<annotations>
+        tmp_path / 'set' / 'annotations.xml', """<annotations>
         <image name="a.jpg" subset="Train" width="200" height="100">
         <box label="cat" xtl="40" ytl="40" xbr="80" ybr="60" rotation="90.0"/>
         <ellipse label="cat" cx="50" cy="50" rx="20" ry="10" rotation="90"/>
         <mask label="dog" rle="3, 4" left="5" top="6" width="7" height="8"/>
         <polyline label="cat" points="1,2;3,4"/><tag label="night"/>
-        </image></annotations>''')
+        </image></annotations>""")
     boxes = read_boxes(file)
     (_, scene), = found(boxes).values()
     # Turned around the centre.

@@ -58,8 +58,8 @@ def read_label_studio(file: Path, tasks: list, folder: Path) -> CocoEntries:
         for place, region in enumerate(regions):
             inner = f'{where}: region {place}'
             key = next((key for key in _LABELS if region.get(key)), None)
-            if set(_NO_BOXES) & set(region) or (
-                    key == 'labels' and not set(_SHAPES) & set(region)):
+            shaped = key != 'labels' or set(_SHAPES) & set(region)
+            if not shaped or set(_NO_BOXES) & set(region):
                 entries.left_out.append(('regions that are no boxes', inner))
             elif key is not None:
                 labels = region[key]
