@@ -209,10 +209,13 @@ def test_compiled(model):
             torch.testing.assert_close(*found)
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='compares a GPU with the CPU')
-def test_on_a_gpu(model, mixture, nothing_random):
-    """Losses are the CPU's; with lower precision they are near, and train."""
+@pytest.mark.gpu
+def test_on_a_gpu(model, mixture, nothing_random, monkeypatch):
+    """Losses are the CPU's; with lower precision they are finite, and train.
+
+    With TF32 in convolutions, near candidates can change places.
+    """
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.
