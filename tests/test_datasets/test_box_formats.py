@@ -135,6 +135,11 @@ def test_yolo_boxes_beyond_their_image(images, tmp_path):
     assert '2 boxes that reached out of their image (clipped)' in boxes.notes
     assert '1 boxes outside of their image' in boxes.notes
     assert '1 boxes without width or height' in boxes.notes
+    # Keypoints after the box are no polygon.
+    write(tmp_path / 'labels' / 'a.txt', '0 0.5 0.5 0.5 0.5 0.1 0.1 2 0 0 0\n')
+    write(file, f'{file.read_text()}\nkpt_shape: [2, 3]\n')
+    boxes = read_boxes(file).content['annotations']
+    assert boxes[0]['bbox'] == pytest.approx([50, 25, 100, 50])
 
 
 @pytest.mark.parametrize('line, message', [
@@ -417,6 +422,10 @@ def test_label_studio_regions(images, tmp_path):
                      ('dog', [90, 30, 20, 40]), ('cat', [20, 10, 20, 30])]
     assert 'dropped 3 regions that are no boxes' in boxes.notes
     assert '1 tasks that nobody has labelled' in boxes.notes
+    (images / 'My photo.JPG').rename(images / 'a #2.JPG')
+    task['data']['image'] = 'C:\\photos\\a #2.jpg'
+    file.write_text(json.dumps([task]))
+    assert set(found(read_boxes(file, images))) == {'a #2.JPG'}
     for wrong in (dict(task, annotations=3), dict(task, annotations=[3]),
                   dict(task, annotations=[dict(result='x')])):
         file.write_text(json.dumps([wrong]))

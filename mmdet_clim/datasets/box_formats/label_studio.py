@@ -138,6 +138,9 @@ def _image_of(task: dict, folder: Path, where: str) -> Path:
         path = Path(
             unquote(local[1] if local else parts.path).replace('\\', '/'))
         if path.suffix.lower() not in IMAGE_SUFFIXES:
+            # A name with # or ? that is no address.
+            path = Path(value.replace('\\', '/'))
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         given = _UPLOADED.sub('', path.name)
         places = [folder, *(folder / name for name in IMAGE_FOLDERS)]

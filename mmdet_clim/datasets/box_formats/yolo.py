@@ -65,7 +65,8 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
         if labels is not None:
             for line, text in read_lines(labels):
                 if text.strip():
-                    name, box = _box(text, names, f'{labels}: line {line}')
+                    name, box = _box(text, names, f'{labels}: line {line}',
+                                     bool(content.get('kpt_shape')))
                     entries.box(number, name, [
                         box[0] * size[0], box[1] * size[1], box[2] * size[0],
                         box[3] * size[1]
@@ -160,14 +161,19 @@ def _without_yaml(path: Path) -> dict:
     return content
 
 
-def _box(text: str, names: Sequence[str], where: str) -> tuple:
-    """Class and box (x, y, width, height), in fractions of the image."""
+def _box(text: str, names: Sequence[str], where: str,
+         has_points: bool) -> tuple:
+    """Class and box (x, y, width, height), in fractions of the image.
+
+    Args:
+        has_points (bool): Whether keypoints stand after the box.
+    """
     values = numbers(text.split(), where)
     label = int(values[0])
     if label != values[0] or not 0 <= label < len(names):
         raise ValueError(f'{where}: expected a class from 0 to '
                          f'{len(names) - 1}, got {text.split()[0]}')
-    shape = values[1:]
+    shape = values[1:5] if has_points else values[1:]
     if len(shape) == 4:
         x, y, width, height = shape
         box = [x - width / 2, y - height / 2, width, height]
