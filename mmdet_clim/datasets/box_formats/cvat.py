@@ -72,8 +72,7 @@ def _box(shape: Element, where: str) -> Optional[List[float]]:
         return turned([left, top, right - left, bottom - top], degrees,
                       ((left + right) / 2, (top + bottom) / 2))
     if shape.tag == 'ellipse':
-        x, y, across, down = read('cx', 'cy', 'rx', 'ry')
-        return ellipse(x, y, across, down, degrees)
+        return ellipse(read('cx', 'cy', 'rx', 'ry'), degrees)
     if shape.tag == 'mask':
         return read('left', 'top', 'width', 'height')
     if shape.tag == 'polygon':

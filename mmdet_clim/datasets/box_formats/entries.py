@@ -155,14 +155,15 @@ def turned(box: Sequence[float], degrees: float,
                     around[1] + x * sine + y * cosine) for x, y in corners])
 
 
-def ellipse(x: float, y: float, across: float, down: float,
-            degrees: float) -> List[float]:
+def ellipse(shape: Sequence[float], degrees: float) -> List[float]:
     """The box (x, y, width, height) around an ellipse that is turned.
 
     Args:
-        x, y (float): The centre.
-        across, down (float): Its radii before it is turned.
+        shape (Sequence[float]): The centre x, y, and the radii across and down
+            before it is turned.
+        degrees (float): See :func:`turned`.
     """
+    x, y, across, down = shape
     cosine, sine = (
         part(math.radians(degrees)) for part in (math.cos, math.sin))
     half = (math.hypot(across * cosine,

@@ -123,7 +123,7 @@ def _box(region: dict, where: str) -> List[float]:
     box = [x * across, y * down, width * across, height * down]
     degrees, = numbers([region.get('rotation') or 0], where)
     if 'radiusX' in region:
-        return ellipse(*box, degrees)
+        return ellipse(box, degrees)
     return turned(box, degrees, around=box[:2])
 
 
