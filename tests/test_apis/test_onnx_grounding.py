@@ -14,7 +14,7 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from mmdet_clim.apis import export_onnx
+from mmdet_clim.apis import write_onnx
 from mmdet_clim.apis.onnx_image import OnnxImage
 from mmdet_clim.apis.onnx_operators import replace_boolean_where
 from mmdet_clim.models.families import family_of
@@ -23,7 +23,7 @@ from mmdet_clim.registry import MODELS, TRANSFORMS
 for folder in ('test_configs', '../tools'):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 from grounding_cases import shrink  # noqa: E402  isort: skip
-from run_onnx import OnnxRunner  # noqa: E402  isort: skip
+from run_onnx import OnnxRunner, read_embeddings  # noqa: E402  isort: skip
 
 CONFIG = 'mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'
 SCALE = (96, 96)
@@ -35,6 +35,7 @@ RESIZE = dict(
     scale=SCALE,
     keep_ratio=True,
     backend='pillow')
+PAD = dict(type='mmdet.Pad', pad_val=dict(img=(114, 114, 114)))
 
 
 @pytest.fixture(scope='module')
@@ -51,11 +52,6 @@ def detector(bert):
     for branch in detector.bbox_head.cls_branches:
         branch.bias.data.fill_(0)
     return detector
-
-
-def pad(**options):
-    return TRANSFORMS.build(
-        dict(type='mmdet.Pad', pad_val=dict(img=(114, ) * 3), **options))
 
 
 def predict(detector, image, resize, padding):
@@ -76,15 +72,17 @@ def predict(detector, image, resize, padding):
 
 
 def test_the_boxes_of_mmdet(detector, tmp_path):
-    padding = pad(size=SCALE)
-    resize = TRANSFORMS.build(RESIZE)
-    export_onnx(detector, SCALE, tmp_path / 'graph.onnx', padding, resize)
+    pipeline = [RESIZE, dict(PAD, size=SCALE)]
+    resize, padding = map(TRANSFORMS.build, pipeline)
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    file = write_onnx(detector, cfg, tmp_path / 'graph.onnx')
+    names, none = read_embeddings(file)
+    assert names == NAMES and none.shape == (len(NAMES), 0)
     run = OnnxRunner(tmp_path / 'graph.onnx')
     assert run.class_names == NAMES and list(run.inputs) == ['image']
     # The language model is not needed any more.
     weights = onnx.load(tmp_path / 'graph.onnx').graph.initializer
     assert not [w.name for w in weights if 'language_model' in w.name]
-    none = np.zeros((len(NAMES), 0), np.float32)
     for height, width in ((120, 200), (97, 60), (96, 96)):
         image = np.random.default_rng(height).integers(0, 256,
                                                        (height, width, 3),
@@ -134,8 +132,9 @@ def test_what_has_no_graph(detector, monkeypatch, padding, changes, message):
     if 'chunked_size' in changes:
         monkeypatch.setitem(detector.test_cfg, 'chunked_size', 2)
     with pytest.raises(TypeError, match=message):
-        family_of(detector).onnx_graph(detector, SCALE, padding
-                                       and pad(**padding))
+        family_of(detector).onnx_graph(
+            detector, SCALE, padding
+            and TRANSFORMS.build(dict(PAD, **padding)))
 
 
 def test_where_of_booleans():
