@@ -831,10 +831,11 @@ class Finetuning:
                                    for group in ('old', 'new')))
         again = found['agreement']['found_again']
         absent = found['not_named']
+        agreed = 'the original found none' if again is None else (
+            f'{_percent(again)} % of what the original found is found again')
         lines.append(
             f'{len(found["old_words"])} old words in {found["images"]} of '
-            f'your images: {_percent(again)} % of what the original found is '
-            f'found again; new words where no caption names them: '
+            f'your images: {agreed}; new words where no caption names them: '
             f'{absent["before"]} -> {absent["after"]}')
         return lines
 

@@ -216,6 +216,10 @@ def test_on_a_gpu(model, mixture, nothing_random, monkeypatch):
     With TF32 in convolutions, near candidates can change places.
     """
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    monkeypatch.setattr(
+        torch,
+        'randint_like',
+        lambda x, *_, dtype=None, **__: torch.zeros_like(x, dtype=dtype))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.
