@@ -94,9 +94,14 @@ def export_onnx(detector: nn.Module,
     Raises:
         ImportError: If onnx is not installed.
         TypeError: If the detector can not be exported.
+        ValueError: If it is not on the CPU.
     """
     # An optional package; torch's own error hides it.
     import onnx  # noqa: F401
+    device = next(detector.parameters()).device
+    if device.type != 'cpu':
+        raise ValueError('export: expected a detector on the CPU, as '
+                         f'detector.cpu() gives it, got one on {device}')
 
     # The exporter gives a module back its mode, and its parts with it.
     graph = family_of(detector).onnx_graph(detector, scale, padding).eval()
