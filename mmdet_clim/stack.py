@@ -63,8 +63,8 @@ def check_torch() -> None:
     """
     if digit_version(torch.__version__) < digit_version('2.6.0'):
         raise ImportError(
-            f'torch {torch.__version__} runs code that a checkpoint may '
-            'hold: `pip install "torch>=2.6"`, and build mmcv for it, '
+            f'torch {torch.__version__} can run code that a checkpoint '
+            'contains: `pip install "torch>=2.6"`, and build mmcv for it, '
             f'{INSTALL_MMCV}.')
 
 
@@ -109,7 +109,7 @@ def check_mmcv() -> None:
         importlib.import_module('mmcv._ext')
     except ImportError as error:
         raise ImportError(
-            f'The operators of mmcv {mmcv.__version__} do not load beside '
+            f'The operators of mmcv {mmcv.__version__} do not load with '
             f'torch {torch.__version__} ({error}): build mmcv for this '
             f'torch, {INSTALL_MMCV}.') from error
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Export a detector to ONNX, with its classes as an input.
+r"""Export a detector to ONNX, with its classes as an input.
 
 Writes OUT.onnx, and OUT.npz with the embeddings of the config's classes;
 tools/embeddings/embed_classes.py makes such files for other vocabularies, and

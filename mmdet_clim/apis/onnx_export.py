@@ -92,7 +92,7 @@ def export_onnx(detector: nn.Module,
     if any(c.vocabulary.phrases is not None for c in classifiers):
         raise TypeError(
             'export: the classes of a graph are an input, one embedding each; '
-            'expected none of several phrases')
+            'expected one phrase per class, got several')
     before = [classifier.class_embeddings for classifier in classifiers]
     is_base = torch.tensor(classifiers[0].vocabulary.is_base)
     # An odd size, so that no dimension is taken for a constant.

@@ -203,7 +203,7 @@ def test_operators_of_another_torch(tmp_path, import_with):
     (tmp_path / 'mmcv' /
      '_ext.py').write_text('raise ImportError("undefined symbol: _ZN3c10")')
     line = last_line(import_with(tmp_path))
-    assert 'operators of mmcv 2.1.0 do not load beside torch' in line
+    assert 'operators of mmcv 2.1.0 do not load with torch' in line
     assert 'undefined symbol' in line
 
 
@@ -211,7 +211,7 @@ def test_torch_that_runs_code_in_checkpoints(tmp_path, import_with):
     line = last_line(
         import_with(
             tmp_path, prelude='import torch; torch.__version__ = "2.5.1"'))
-    assert 'torch 2.5.1 runs code that a checkpoint may hold' in line
+    assert 'torch 2.5.1 can run code that a checkpoint contains' in line
     assert 'torch>=2.6' in line
 
 

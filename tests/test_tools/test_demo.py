@@ -114,14 +114,15 @@ def test_other_settings_are_refused(demo, run_tool):
     assert code == 1
     last = log.splitlines()[-1]
     assert last.startswith(
-        f'error: {work_dir(folder, "demo_boxes")}: holds another')
+        f'error: {work_dir(folder, "demo_boxes")}: contains another')
     assert 'optim_wrapper.optimizer.lr is 0.002, wanted 0.5' in last
     assert '--overwrite' in last
     code, log = run_tool(*arguments[:5], '--train', 25, *arguments[7:])
     assert code == 1
     # At once, before anything is timed.
     last = log.splitlines()[-1]
-    assert last.startswith(f'error: {folder / "data"}: holds a data set of ')
+    assert last.startswith(
+        f'error: {folder / "data"}: contains a data set made with ')
     assert 'train 24 (wanted 25)' in last and log.count('== demo') == 1
     lost = next((folder / 'data' / 'val2017').iterdir())
     image = lost.read_bytes()

@@ -377,8 +377,8 @@ def test_a_class_by_examples(options, openmoji_root, tmp_path):
 
 @pytest.mark.parametrize('changed, message', [
     (dict(keep=['cat', 'cat']), '--keep: class names must differ'),
-    (dict(keep=['none'], replay=.5), '--replay: expected words to --keep'),
-    (dict(keep=['none'], distil=1.), '--distil: expected words to --keep'),
+    (dict(keep=['none'], replay=.5), '--replay: expected classes to keep'),
+    (dict(keep=['none'], distil=1.), '--distil: expected classes to keep'),
     (dict(blend='auto', val_boxes=None), '--blend auto: expected --val-boxes'),
     (dict(blend='auto', keep=['unicorn']), '--blend auto: expected --val-box'),
     (dict(best=True, val_boxes=None), '--best: expected --val-boxes'),

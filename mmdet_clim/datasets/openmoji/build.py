@@ -110,8 +110,8 @@ def is_finished(out: Path,
                            for key, value in wanted.items()
                            if found.get(key) != value)
         raise FileExistsError(
-            f'{out}: holds a data set of other parameters: {differ}. Give '
-            'another folder, or --overwrite to replace it')
+            f'{out}: contains a data set made with other parameters: '
+            f'{differ}. Give another folder, or --overwrite to replace it')
     return False
 
 

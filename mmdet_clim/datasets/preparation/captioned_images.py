@@ -207,7 +207,7 @@ def _check_distinct(parts: Iterable[Part], where: str) -> None:
                                          image_key(s['file_name'])))
             raise ValueError(
                 f'{where}: key {key!r} is {value!r} more than once, expected '
-                'values that no other image has')
+                'unique values')
 
 
 def _entries(parts: Iterable[Part], classes: Optional[TagClasses],

@@ -302,7 +302,7 @@ def _link_images(out: Path, folder: Path) -> None:
     if place.is_symlink() and place.resolve() == folder.resolve():
         return
     if place.exists() or place.is_symlink():
-        raise FileExistsError(f'{place}: is there already, expected nothing '
+        raise FileExistsError(f'{place}: already exists, expected nothing '
                               f'or a link to {folder}; give another folder')
     place.symlink_to(folder.resolve(), target_is_directory=True)
 
