@@ -3,6 +3,7 @@
 #                  five seeds, and a row with as many captioned images as CLIM
 # make demo-base   train the detector that the demo starts from once more
 # make test        set up, then the tests
+# make test-gpu    what can be tested on a GPU alone
 # make test-onedl  the fast tests with the onedl forks of mmengine, mmcv and
 #                  mmdet, in an environment of their own, ONEDL_VENV
 # make docs        the documentation, in docs/_build/html
@@ -36,7 +37,7 @@ export MAKE_RUN := $(MAKE_RUN)
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo demo-seeds demo-base test test-onedl docs lint format clean \
+.PHONY: setup demo demo-seeds demo-base test test-gpu test-onedl docs lint format clean \
 	constraints
 
 ifeq ($(strip $(VENV)),)
@@ -81,6 +82,9 @@ demo-base: setup
 test: setup
 	@$(ENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		--disable-warnings
+
+test-gpu: setup
+	@MMDET_CLIM_TEST_GPU=1 $(ENV_PYTHON) -m pytest -m gpu --disable-warnings
 
 docs: setup $(WITH_DOCS)
 	$(ENV_PYTHON) tools/misc/model_zoo.py

@@ -4,8 +4,9 @@
 The recipes' own models, batches and precisions, with random weights, pixels
 and texts: none of these changes what a step costs. A row is a step of boxes
 alone, then with plain captions, then with CLIM's mosaics; the time of the
-branches is that of their forward passes. The loader reads JPEGs of 640 x 480
-that are written first. `gpu.sh` installs what it needs and runs it.
+branches is that of their forward passes. Syncs is torch's own count of the
+operations of a step that make the host wait. The loader reads JPEGs of
+640 x 480 that are written first. `gpu.sh` installs what it needs and runs it.
 
     python benchmarks/gpu_steps.py --out /tmp/gpu
     python benchmarks/gpu_steps.py --out /tmp/gpu --device cpu --tiny
@@ -14,6 +15,8 @@ import argparse
 import json
 import os
 import time
+import traceback
+import warnings
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -215,6 +218,19 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict,
     return clock.milliseconds()
 
 
+def count_syncs(model: nn.Module, optimizer: torch.optim.Optimizer,
+                batch: dict, branches: List[str], half: bool) -> int:
+    """Operations of a step that make the host wait."""
+    torch.cuda.set_sync_debug_mode('warn')
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            step(model, optimizer, batch, branches, half, 'cuda')
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    return sum('synchronizing CUDA' in str(w.message) for w in caught)
+
+
 def measure(recipe: str, args: argparse.Namespace, end: float) -> List[dict]:
     """Rows of one recipe, as many as there is time for."""
     config, num_classes, sizes = RECIPES[recipe]
@@ -231,39 +247,49 @@ def measure(recipe: str, args: argparse.Namespace, end: float) -> List[dict]:
     # So small a rate changes nothing that takes time.
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], 1e-9, .9)
-    # A CPU has no bfloat16 of mmcv's RoIAlign, which the boxes' loss takes.
-    precisions = [False] if args.device == 'cpu' else [False, True]
-    for half in precisions:
-        for side, branches in SIDES.items():
-            if time.monotonic() > end:
-                break
-            own = {branch: counts[branch] for branch in branches}
-            batches = [make_batch(own, sizes, num_classes) for _ in range(2)]
-            if args.device != 'cpu':
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            parts = []
-            for number in range(2 if args.tiny else 15):
-                begun = time.perf_counter()
-                found = step(model, optimizer, batches[number % 2], branches,
-                             half, args.device)
-                found['step'] = 1000 * (time.perf_counter() - begun)
-                parts.append(found)
-            parts = parts[len(parts) // 3:]  # what is before is warm-up
-            memory = 0 if args.device == 'cpu' else \
-                torch.cuda.max_memory_allocated() / 2**30
-            rows.append(
-                dict(
-                    recipe=recipe,
-                    side=side,
-                    precision='bf16' if half else 'fp32',
-                    images=sum(own.values()),
-                    memory=memory,
-                    **{
-                        part: median(found[part] for found in parts)
-                        for part in parts[0]
-                    }))
+    for half in (False, True):
+        try:
+            for side in SIDES:
+                if time.monotonic() < end:
+                    rows.append(
+                        dict(
+                            recipe=recipe,
+                            precision='bf16' if half else 'fp32',
+                            **measure_side(model, optimizer, side, half,
+                                           counts, sizes, num_classes, args)))
+        except Exception:  # the other rows are worth having
+            traceback.print_exc()
     return rows
+
+
+def measure_side(model: nn.Module, optimizer: torch.optim.Optimizer, side: str,
+                 half: bool, counts: Dict[str, int], sizes: Dict[str, tuple],
+                 num_classes: int, args: argparse.Namespace) -> dict:
+    """One row: steps of some branches."""
+    own = {branch: counts[branch] for branch in SIDES[side]}
+    batches = [make_batch(own, sizes, num_classes) for _ in range(2)]
+    if args.device != 'cpu':
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    parts = []
+    for number in range(2 if args.tiny else 15):
+        begun = time.perf_counter()
+        found = step(model, optimizer, batches[number % 2], SIDES[side], half,
+                     args.device)
+        found['step'] = 1000 * (time.perf_counter() - begun)
+        parts.append(found)
+    parts = parts[len(parts) // 3:]  # what is before is warm-up
+    memory = 0 if args.device == 'cpu' else \
+        torch.cuda.max_memory_allocated() / 2**30
+    syncs = 0 if args.device == 'cpu' else count_syncs(
+        model, optimizer, batches[0], SIDES[side], half)
+    return dict(
+        side=side,
+        syncs=syncs,
+        images=sum(own.values()),
+        memory=memory,
+        **{part: median(found[part] for found in parts)
+           for part in parts[0]})
 
 
 def write_images(root: Path, count: int) -> None:
@@ -337,9 +363,9 @@ def loader_rows(args: argparse.Namespace) -> List[dict]:
 def print_rows(rows: List[dict]) -> None:
     """The steps as a table."""
     print('| recipe | precision | branches | images | step, ms | boxes | '
-          'captions | mosaic | backward | optimiser | GiB | '
+          'captions | mosaic | backward | optimiser | GiB | syncs | '
           'share of time | share of images |')
-    print('|---' * 13 + '|')
+    print('|---' * 14 + '|')
     for row in rows:
         alone = next(r for r in rows if r['side'] == 'boxes' and (
             r['recipe'], r['precision']) == (row['recipe'], row['precision']))
@@ -351,8 +377,8 @@ def print_rows(rows: List[dict]) -> None:
                                      'optimiser'))
         print(f'| {row["recipe"]} | {row["precision"]} | {row["side"]} | '
               f'{row["images"]} | {row["step"]:.1f} |{parts} '
-              f'{row["memory"]:.2f} | {100 * time_share:.0f} % | '
-              f'{100 * image_share:.0f} % |')
+              f'{row["memory"]:.2f} | {row["syncs"]} | '
+              f'{100 * time_share:.0f} % | {100 * image_share:.0f} % |')
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ class FrozenTower(nn.Module):
         # In a tuple, so that nn.Module does not register it.
         self._frozen = (tower.float().eval().requires_grad_(False), )
         self._device_probe = torch.zeros(0)
+        self.allow_tf32 = True
 
     @property
     def tower(self) -> nn.Module:
@@ -47,9 +48,11 @@ class FrozenTower(nn.Module):
 
         Its outputs are targets or inputs of what learns, in float32 still;
         with 10 bits of the factors they are as near to those of CLIP as its
-        own half precision. Elsewhere nothing changes.
+        own half precision. Elsewhere nothing changes, nor where
+        ``allow_tf32`` is off, as for vocabularies, which are encoded once and
+        kept for other machines.
         """
-        if self.device.type != 'cuda':
+        if self.device.type != 'cuda' or not self.allow_tf32:
             yield
             return
         kept = torch.get_float32_matmul_precision()

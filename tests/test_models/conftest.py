@@ -2,6 +2,7 @@
 """Small detectors, batches for them, and tiny text encoders on the disk."""
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -60,6 +61,36 @@ def small_bert(tmp_path_factory):
             # GLIP pads to this many.
             max_position_embeddings=256)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def nothing_random(monkeypatch):
+    """Draws that depend on their size alone."""
+
+    def rand(*size, device=None, **_):
+        size = size[0] if size and not isinstance(size[0], int) else size
+        count = math.prod(size)
+        return (torch.arange(count) / max(count, 1)).reshape(size).to(device)
+
+    monkeypatch.setattr(torch, 'rand', rand)
+    monkeypatch.setattr(torch, 'rand_like',
+                        lambda x, **_: rand(x.shape, device=x.device))
+    monkeypatch.setattr(
+        torch,
+        'randperm',
+        lambda count, device=None, **_: torch.arange(count, device=device))
+    monkeypatch.setattr(
+        torch, 'randint', lambda *args, **kwargs: torch.zeros(
+            *[a for a in args if isinstance(a, tuple)][:1],
+            dtype=torch.long,
+            device=kwargs.get('device')))
+    monkeypatch.setattr(
+        torch,
+        'randint_like',
+        lambda x, *_, dtype=None, **__: torch.zeros_like(x, dtype=dtype))
+    monkeypatch.setattr(
+        torch, 'multinomial',
+        lambda weights, count: weights.nonzero().flatten()[:count])
 
 
 @pytest.fixture

@@ -68,8 +68,10 @@ def losses_of(model, batch, branch='', dtype=torch.float32):
     """Losses of the same draws every time, from empty queues."""
     for module in model.modules():
         if isinstance(module, FeatureQueue):
+            device = next(module.buffers()).device
             module._store(
-                torch.zeros(0, module.dim), torch.zeros(0, dtype=torch.long))
+                torch.zeros(0, module.dim, device=device),
+                torch.zeros(0, dtype=torch.long, device=device))
     torch.manual_seed(0)
     data = model.data_preprocessor(copy.deepcopy(batch), True)
     data['inputs'] = {k: v.to(dtype) for k, v in data['inputs'].items()}
@@ -126,11 +128,12 @@ def test_averaged(model, mixture):
     model.load_state_dict(state)
 
 
-def test_bfloat16_autocast(name, model, mosaics):
-    """Losses in float32, near to what they are without; so are scores."""
-    if name == 'glip':
-        pytest.skip("mmcv's deformable convolution takes no bfloat16 on a CPU")
-    expected = losses_of(model, mosaics, 'mosaic')
+def test_bfloat16_autocast(model, mixture):
+    """The detector's losses are finite, those of mosaics in float32.
+
+    These are near to what they are without autocast; so are scores.
+    """
+    expected = losses_of(model, mixture, 'mosaic')
     dtypes = set()
     for module in model.modules():
         if isinstance(module, ZeroShotClassifier):
@@ -138,15 +141,19 @@ def test_bfloat16_autocast(name, model, mosaics):
                 lambda module, args, output: dtypes.add(output.dtype)
                 if output.any() else None)
     with torch.autocast('cpu', torch.bfloat16):
-        found = losses_of(model, mosaics, 'mosaic')
+        found = losses_of(model, mixture)
     assert dtypes <= {torch.float32}
     for key, value in found.items():
+        if not key.startswith('mosaic'):
+            continue
         assert value.dtype == torch.float32
         if key == 'mosaic.caption.loss':  # of tile boxes, which stay
             torch.testing.assert_close(value, expected[key], rtol=.1, atol=.1)
     total(found).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters()
-               if p.grad is not None)
+    # PyTorch's own gradient in bfloat16 on a CPU is not finite for a
+    # convolution to a map of one pixel, GLIP's coarsest.
+    assert all(p.grad.isfinite().all() for key, p in model.named_parameters()
+               if p.grad is not None and 'fpn_convs.4' not in key)
 
 
 def test_double(name, model, mosaics):
@@ -200,6 +207,38 @@ def test_compiled(model):
                                   allow_unused=True,
                                   materialize_grads=True)))
             torch.testing.assert_close(*found)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(model, mixture, nothing_random, monkeypatch):
+    """Losses are the CPU's; with lower precision they are finite, and train.
+
+    With TF32 in convolutions, near candidates can change places.
+    """
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.
+        elif isinstance(module, torch.nn.MultiheadAttention):
+            module.dropout = 0.
+    expected = losses_of(model, mixture)
+    model.cuda()
+    for key, value in losses_of(model, mixture).items():
+        torch.testing.assert_close(
+            torch.as_tensor(value).cpu(),
+            torch.as_tensor(expected[key]),
+            rtol=1e-2,
+            atol=1e-2,
+            msg=lambda text, key=key: f'{key}: {text}')
+    for dtype in (torch.bfloat16, torch.half):
+        with torch.autocast('cuda', dtype):
+            found = losses_of(model, mixture)
+        assert found.keys() == expected.keys()
+        model.zero_grad()
+        total(found).backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        assert all(grad.isfinite().all() for grad in grads), dtype
+        assert any(grad.any() for grad in grads), dtype
 
 
 def random_features(module, count=5):

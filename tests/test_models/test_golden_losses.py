@@ -33,29 +33,6 @@ FILE = Path(__file__).with_name('golden_losses.json')
 WRITE = os.environ.get('GOLDEN_WRITE', '').split(',')
 
 
-@pytest.fixture
-def nothing_random(monkeypatch):
-    """Draws that depend on their size alone."""
-
-    def rand(*size, device=None, **_):
-        size = size[0] if size and not isinstance(size[0], int) else size
-        count = math.prod(size)
-        return (torch.arange(count) / max(count, 1)).reshape(size).to(device)
-
-    monkeypatch.setattr(torch, 'rand', rand)
-    monkeypatch.setattr(torch, 'rand_like',
-                        lambda x, **_: rand(x.shape, device=x.device))
-    monkeypatch.setattr(
-        torch,
-        'randperm',
-        lambda count, device=None, **_: torch.arange(count, device=device))
-    monkeypatch.setattr(
-        torch, 'randint', lambda *args, **kwargs: torch.zeros(
-            *[a for a in args if isinstance(a, tuple)][:1],
-            dtype=torch.long,
-            device=kwargs.get('device')))
-
-
 def fill(model):
     """Weights that follow from their names alone, and no dropout."""
     for module in model.modules():

@@ -55,9 +55,38 @@ def test_macros_end_with_their_source(tool, tmp_path):
     first, second = tmp_path / 'a.cpp', tmp_path / 'b.cpp'
     first.write_text(text)
     second.write_text('')
-    assert joined_sources.joined_text([first, second]).splitlines() == [
+    assert joined_sources.joined_text([first, second], []).splitlines() == [
         f'#include "{first}"', '#undef N', '#undef min', f'#include "{second}"'
     ]
+
+
+def test_a_macro_of_a_header_stays(tool, tmp_path):
+    """mmcv's stack_ball_query_cuda.cu defines one of the helper again."""
+    (tmp_path / 'outer.hpp').write_text('#include "helper.hpp"\n')
+    (tmp_path / 'helper.hpp').write_text('#pragma once\n#define DIVUP 1\n')
+    first, second = tmp_path / 'a.cu', tmp_path / 'b.cu'
+    first.write_text('#include "outer.hpp"\n#define DIVUP 1\n#define N 2\n')
+    second.write_text('#include "helper.hpp"\nint n = DIVUP;\n')
+    text = tool('joined_sources').joined_text([first, second], [tmp_path])
+    assert text.splitlines() == [
+        f'#include "{first}"', '#undef N', f'#include "{second}"'
+    ]
+
+
+def test_a_specialised_template_is_apart(tool, tmp_path):
+    """mmcv's sparse_reordering.cu drops a default that another file needs."""
+    (tmp_path / 'sum.h').write_text(
+        'template <class D> struct Sum { void f(int a, int b = 1); };\n')
+    (tmp_path / 'a.cu').write_text('#include <sum.h>\ntemplate <> struct '
+                                   'Sum<int> { void f(int a, int b); };\n')
+    (tmp_path / 'b.cu').write_text(
+        '#include <sum.h>\nvoid g() { Sum<int>().f(1); }\n')
+    (tmp_path / 'c.cu').write_text('#include "sum.h"\nint n = 3;\n')
+    found = tool('joined_sources').groups(
+        [tmp_path / name for name in ('a.cu', 'b.cu', 'c.cu')], [tmp_path],
+        100)
+    assert [[path.name for path in group] for group in found] == [
+        ['a.cu'], ['b.cu', 'c.cu']]
 
 
 def test_sources_that_clash_are_apart(tool, tmp_path):

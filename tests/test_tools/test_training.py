@@ -107,6 +107,29 @@ def test_stripped_detector_predicts_the_same(repository, env, run_tool,
     assert warnings_in(outputs) == []
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_mixed_precision_on_a_gpu(repository, env, run_tool, tmp_path, dtype):
+    """Trained and evaluated there, and evaluated once more by itself."""
+    code, log = run_tool(
+        'train.py',
+        *arguments(repository, tmp_path, '--amp'),
+        f'optim_wrapper.dtype={dtype}',
+        env=env)
+    assert code == 0, log
+    assert all(0 < step['loss'] < 100 for step in losses(tmp_path).values())
+    code, log = run_tool(
+        'test.py',
+        repository / CONFIG,
+        tmp_path / 'iter_8.pth',
+        '--work-dir',
+        tmp_path / 'work',
+        '--json',
+        env=env)
+    assert code == 0, log
+    assert 'ov_coco/novel_ap50' in json.loads(log.splitlines()[-1])
+
+
 def test_two_processes_of_torchrun(repository, env, tmp_path, monkeypatch):
     """``tools/dist_train.sh`` on two processes, without a GPU."""
     monkeypatch.setenv('OPENMOJI_ROOT', env['OPENMOJI_ROOT'])

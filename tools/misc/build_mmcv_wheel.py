@@ -42,7 +42,7 @@ def joined(sources: List[str], separate: List[str],
                 files += map(str, group)
                 continue
             file = FOLDER / f'{name}{suffix}'
-            text = joined_text(group)
+            text = joined_text(group, folders)
             # A newer file would be compiled again.
             if not file.exists() or file.read_text() != text:
                 file.write_text(text)

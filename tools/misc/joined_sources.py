@@ -23,7 +23,7 @@ NO_CODE = re.compile(
     re.DOTALL)
 DIRECTIVE = re.compile(r'^[ \t]*#(?:[^\n]*\\\n)*[^\n]*', re.MULTILINE)
 MACRO = re.compile(r'#\s*(define|undef)\s+(\w+)')
-INCLUDE = re.compile(r'^[ \t]*#\s*include\s*"([^"]+)"', re.MULTILINE)
+INCLUDE = re.compile(r'^[ \t]*#\s*include\s*[<"]([^">]+)[">]', re.MULTILINE)
 
 
 def macros(text: str) -> Set[str]:
@@ -73,6 +73,28 @@ def _defined(statement: str, has_body: bool) -> Set[str]:
     return {found[1]} if found else set()
 
 
+def texts_of(source: Path, include_dirs: List[Path]) -> Dict[Path, str]:
+    """A source and the project's own headers that it includes.
+
+    Args:
+        source (Path): A source.
+        include_dirs (list[Path]): Folders with headers of the project itself.
+
+    Returns:
+        dict[Path, str]: Text of each file, the source first.
+    """
+    texts, files = {}, [source]
+    for file in files:
+        texts[file] = file.read_text(encoding='utf-8', errors='replace')
+        for include in INCLUDE.findall(texts[file]):
+            places = (
+                folder / include for folder in (file.parent, *include_dirs))
+            header = next((place for place in places if place.exists()), None)
+            if header is not None and header.resolve() not in files:
+                files.append(header.resolve())
+    return texts
+
+
 def names_of(source: Path, include_dirs: List[Path]) -> Dict[str, Path]:
     """Where each name is defined that a source brings into a joined file.
 
@@ -84,16 +106,12 @@ def names_of(source: Path, include_dirs: List[Path]) -> Dict[str, Path]:
         dict[str, Path]: Names that the source and the headers that it
         includes define, and the file that does.
     """
-    names, files = {}, [source]
-    for file in files:
-        text = file.read_text(encoding='utf-8', errors='replace')
-        names.update(dict.fromkeys(definitions(text), file))
-        for include in INCLUDE.findall(text):
-            places = (
-                folder / include for folder in (file.parent, *include_dirs))
-            header = next((place for place in places if place.exists()), None)
-            if header is not None and header.resolve() not in files:
-                files.append(header.resolve())
+    names = {}
+    for file, text in texts_of(source, include_dirs).items():
+        for name in definitions(text):
+            # A source can specialise a template of a header; where another
+            # source uses this template, it has to be the header's.
+            names.setdefault(name, file)
     return names
 
 
@@ -129,13 +147,16 @@ def groups(sources: List[Path], include_dirs: List[Path],
     return [group['sources'] for group in found]
 
 
-def joined_text(sources: List[Path]) -> str:
-    """A source that includes others, and drops the macros of each."""
+def joined_text(sources: List[Path], include_dirs: List[Path]) -> str:
+    """A source that includes others, and drops the macros of each.
+
+    Macros that a header of the project defines too are kept: the header is
+    read once, for the sources that come later as well.
+    """
     lines = []
     for source in sources:
+        text, *headers = texts_of(source, include_dirs).values()
+        kept = set().union(*map(macros, headers))
         lines.append(f'#include "{source.resolve()}"')
-        lines += [
-            f'#undef {name}' for name in sorted(
-                macros(source.read_text(encoding='utf-8', errors='replace')))
-        ]
+        lines += [f'#undef {name}' for name in sorted(macros(text) - kept)]
     return '\n'.join(lines) + '\n'

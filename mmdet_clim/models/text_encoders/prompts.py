@@ -62,7 +62,7 @@ def encode_classes(text_encoder: BaseTextEncoder,
     if key not in known:
         embeddings = load_embeddings(text_encoder, names, templates)
         if embeddings is None:
-            with _on_the_gpu(text_encoder):
+            with _for_good(text_encoder):
                 embeddings = _encode(text_encoder, names, templates)
             keep_embeddings(text_encoder, names, templates, embeddings)
         while len(known) >= MAX_VOCABULARIES:
@@ -143,14 +143,14 @@ def check_distinct(names: Sequence[str], embeddings: Tensor) -> None:
 
 
 @contextmanager
-def _on_the_gpu(text_encoder: BaseTextEncoder):
-    """Where there is one, for as long as a vocabulary is encoded."""
+def _for_good(text_encoder: BaseTextEncoder):
+    """Encode a vocabulary: in float32, on the GPU where there is one."""
     device = text_encoder.device
-    if device.type != 'cpu' or not torch.cuda.is_available():
-        yield
-        return
-    text_encoder.cuda()
+    text_encoder.allow_tf32 = False
+    if device.type == 'cpu' and torch.cuda.is_available():
+        text_encoder.cuda()
     try:
         yield
     finally:
+        text_encoder.allow_tf32 = True
         text_encoder.to(device)

@@ -4,8 +4,10 @@ import logging
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from mmengine.logging import MMLogger
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mmdet_clim.models.backbones import (
     DenseImageTower,
@@ -131,6 +133,37 @@ def test_an_unfrozen_tower_is_both(clip_files, name):
     # DDP waits for all that learns: what no map depends on does not.
     assert all(
         (p.grad is not None) == p.requires_grad for p in backbone.parameters())
+
+
+def run_rank(rank, folder, backbones):
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    found = {}
+    for name, backbone in backbones.items():
+        wrapped = DistributedDataParallel(backbone)
+        for step in range(2):
+            wrapped.zero_grad()
+            levels = wrapped(images(1, 3, 64, 64) * (1 + rank + step))
+            sum(level.square().mean() for level in levels).backward()
+        found[name] = [
+            p.grad for p in backbone.parameters() if p.requires_grad
+        ]
+    torch.save(found, f'{folder}/rank{rank}.pth')
+
+
+def test_unfrozen_towers_train_on_two_ranks(clip_files, tmp_path):
+    """A step waits for what the one before left without a gradient."""
+    backbones = {
+        name: build(clip_files, name, frozen=False).train()
+        for name in ('vit', 'resnet', 'timm_siglip', 'timm_convnext')
+    }
+    mp.start_processes(
+        run_rank, (str(tmp_path), backbones), 2, start_method='fork')
+    first, second = (
+        torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2))
+    for name, grads in first.items():
+        assert all(grad.isfinite().all() for grad in grads), name
+        torch.testing.assert_close(second[name], grads)
 
 
 def test_regions_are_read_without_gradient(clip_files):

@@ -2,6 +2,7 @@
 """Two real gloo processes against one process on the joined batch."""
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,10 +77,15 @@ def test_refinement(model_cfg, make_batch, tmp_path):
 
 def test_from_scratch_with_the_text_tower(model_cfg, make_batch, small_clip,
                                           tmp_path):
+    """Its scale and bias, SigLIP has both, are no weights that learn."""
+    clip = json.loads(Path(small_clip['model']).read_text())
+    file = tmp_path / 'tiny-with-a-bias.json'
+    file.write_text(json.dumps(dict(clip, init_logit_bias=-10)))
     cfg = dict(
         model_cfg,
         unlocked_blocks='all',
-        text_encoder=dict(type='mmdet_clim.OpenCLIPTextTower', **small_clip))
+        text_encoder=dict(
+            type='mmdet_clim.OpenCLIPTextTower', model=str(file)))
     check(cfg, make_batch, tmp_path)
 
 

@@ -172,6 +172,19 @@ def test_tf32_on_a_gpu_alone():
         assert torch.get_float32_matmul_precision() == 'high'
         raise KeyError
     assert torch.get_float32_matmul_precision() == before
+    encoder.allow_tf32 = False
+    with encoder.full_speed():
+        assert torch.get_float32_matmul_precision() == before
+
+
+def test_vocabularies_are_encoded_in_float32():
+    encoder = LetterEncoder()
+    seen = []
+    encoder.register_forward_hook(
+        lambda *_: seen.append(encoder.allow_tf32))
+    encode_classes(encoder, ['dog', 'cat'], ['a {}'])
+    encoder(['a dog'])
+    assert seen == [False, True]
 
 
 def test_moves_with_the_model():

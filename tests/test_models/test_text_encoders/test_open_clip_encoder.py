@@ -1,4 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
+import json
 import logging
 import pickle
 
@@ -26,6 +27,29 @@ def test_equals_open_clip_itself(tiny_clip, tiny_clip_weights):
         expected = model.encode_text(open_clip.get_tokenizer(tiny_clip)(TEXTS))
     torch.testing.assert_close(encoder(TEXTS), F.normalize(expected, dim=1))
     assert not encoder.state_dict() and not list(encoder.parameters())
+
+
+def test_a_text_is_padded_to_its_own_length(tmp_path):
+    """Of 48 tokens, to the next multiple of sixteen; it changes nothing."""
+    import open_clip
+    file = tmp_path / 'text-encoder-long.json'
+    text = dict(
+        context_length=48, vocab_size=49408, width=16, heads=2, layers=2)
+    vision = dict(
+        image_size=32, layers=1, width=32, patch_size=16, head_width=16)
+    file.write_text(
+        json.dumps(dict(embed_dim=12, vision_cfg=vision, text_cfg=text)))
+    encoder = OpenCLIPTextEncoder(str(file))
+    texts = ['a cat', 'dog ' * 14, 'dog ' * 20, 'dog ' * 60]
+    seen = []
+    encoder.tower.token_embedding.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].shape[1]))
+    found = encoder(texts)
+    assert sorted(seen) == [16, 32, 48]
+    with torch.no_grad():
+        expected = encoder.tower.encode_text(
+            open_clip.get_tokenizer(file.stem)(texts))
+    torch.testing.assert_close(found, F.normalize(expected, dim=1))
 
 
 def test_texts_over_the_limit_are_cut_and_counted(tiny_clip, caplog):

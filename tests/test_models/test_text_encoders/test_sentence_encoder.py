@@ -94,6 +94,12 @@ def test_the_minilm_package():
     assert torch.equal(encoder(texts[::-2]).flip(0), together[::2])
     # None of them is new.
     assert torch.equal(encoder(texts[:1]), together[:1])
+    # Each is padded to the next multiple of sixteen tokens alone.
+    seen = []
+    encoder.tower.embeddings.register_forward_hook(
+        lambda module, args, output: seen.append(output.shape[1]))
+    encoder(['a dog', 'dogs ' * 20])
+    assert seen == [16, 32]
 
 
 def test_package_with_several_models(bert_folder, tmp_path, monkeypatch):
