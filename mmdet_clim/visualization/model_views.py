@@ -176,7 +176,7 @@ class TowerView(ModelView):
 
     def propose(self, seen: SeenImage, shape: Sequence[int]) -> Tensor:
         """Raise a TypeError: the boxes have to be given."""
-        raise TypeError('a CLIP proposes no boxes; give some')
+        raise TypeError('boxes: expected some, as a CLIP proposes none')
 
     def read(self, seen: SeenImage, boxes: Tensor) -> Tensor:
         """CLIP's embeddings of the boxes."""

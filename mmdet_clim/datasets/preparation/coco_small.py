@@ -291,7 +291,8 @@ def _write_captions(photographs: Photographs, path: Path) -> Dict:
         tagged_images(photographs.train.values(), photographs.captions, split,
                       counts))
     if not entries:
-        raise ValueError('no training photograph has a caption')
+        raise ValueError(f'{path}: expected captions of training photographs, '
+                         'got none')
     write_coco(path, dict(images=entries, categories=split.categories))
     return counts.as_dict()
 
