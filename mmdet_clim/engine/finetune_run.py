@@ -815,7 +815,7 @@ class Finetuning:
                 for group in ('base', 'novel', 'all')))
         lines += self._describe_kept()
         if plan.finished:
-            lines.append('was made before, complete')
+            lines.append('already complete, nothing to do')
         return '\n'.join(lines)
 
     def _describe_kept(self) -> List[str]:
@@ -829,16 +829,18 @@ class Finetuning:
         found = json.loads(file.read_text(encoding='utf-8'))
         if 'old_ap50' in found:
             lines.append('before -> after: ' +
-                         ', '.join(f'{group} words AP50 ' + ' -> '.join(
+                         ', '.join(f'{whose} classes AP50 ' + ' -> '.join(
                              _percent(found[f'{group}_ap50'][when])
                              for when in ('before', 'after'))
-                                   for group in ('old', 'new')))
+                                   for group, whose in (('old', 'previous'),
+                                                        ('new', 'your'))))
         again = found['agreement']['found_again']
         absent = found['not_named']
         lines.append(
-            f'{len(found["old_words"])} old words in {found["images"]} of '
-            f'your images: {_percent(again)} % of what the original found is '
-            f'found again; new words where no caption names them: '
+            f'{len(found["old_words"])} previous classes in '
+            f'{found["images"]} of your images: {_percent(again)} % of the '
+            "original's detections are found again; detections of your "
+            'classes that no caption names: '
             f'{absent["before"]} -> {absent["after"]}')
         return lines
 
@@ -933,8 +935,8 @@ def _write_config(cfg: Config, path: Path) -> str:
 
 def _describe_blend(chosen: Mapping[str, Any]) -> str:
     """What was chosen, and why no more of the tuned weights."""
-    text = f'blend: {chosen["alpha"]:g} of the tuned weights; at most lost ' \
-        'of the AP50 of old words, with 95 % confidence: '
+    text = f'blend: {chosen["alpha"]:g} of the trained weights; AP50 of ' \
+        'previous classes falls, with 95 % confidence, by at most '
     return text + ', '.join(f'{_percent(point["lost_at_most"])} points at '
                             f'{point["alpha"]:g}'
                             for point in chosen['curve'][1:])

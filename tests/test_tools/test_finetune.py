@@ -170,7 +170,7 @@ def test_the_written_detector_is_what_was_evaluated(whole_run, run_tool,
 def test_the_same_command_again(whole_run, options, capsys):
     before = {f: f.stat().st_mtime_ns for f in whole_run[0].rglob('*.p*')}
     Finetuning(**options, work_dir=whole_run[0]).run()
-    assert 'was made before, complete' in capsys.readouterr().out
+    assert 'already complete, nothing to do' in capsys.readouterr().out
     assert before == {
         f: f.stat().st_mtime_ns
         for f in whole_run[0].rglob('*.p*')

@@ -233,8 +233,8 @@ def test_the_same_command_again(whole_run, options, capsys):
         blend='auto',
         best=True).run()
     told = capsys.readouterr().out
-    assert 'was made before, complete' in told
-    assert 'old words AP50 ' in told and 'is found again' in told
+    assert 'already complete, nothing to do' in told
+    assert 'previous classes AP50 ' in told and 'are found again' in told
     last = read(whole_run, 'blend.json')['curve'][-1]
     assert f'{100 * last["lost_at_most"]:.1f} points at 1\n' in told
     assert (whole_run / 'detector.pth').stat().st_mtime_ns == before

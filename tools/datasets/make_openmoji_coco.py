@@ -68,7 +68,7 @@ def main() -> None:
         sys.exit(f'error: {error}')
     print_result(
         args, dict(out_dir=args.out_dir, made=made), f'{args.out_dir}: ' +
-        ('made' if made else 'was made before, complete'))
+        ('made' if made else 'already complete, nothing to do'))
 
 
 if __name__ == '__main__':
