@@ -40,6 +40,9 @@ PYTHON_WARNINGS_OF_GOOD_RUNS = (
     # mmdet's SimOTA and CSPNeXt, as they run and as they are imported.
     (r'`torch\.cuda\.amp\.\w+\(args\.\.\.\)` is deprecated', FutureWarning,
      r'mmdet\.'),
+    # A box that ends at the edge of its image, as it is drawn.
+    (r'Warning: The (bbox|polygon|text) is out of bounds', UserWarning,
+     r'mmengine\.visualization'),
 )
 # The same that MMEngine logs: its checkpoint hook uses its own deprecated file
 # client, and a frozen parameter is what a config asked for.
@@ -289,7 +292,7 @@ def history_statistic(owner: type, name: str) -> Callable:
 
 
 def silence_warnings_of_good_runs() -> None:
-    """Drop what others warn of and can not be avoided, nothing else.
+    """Drop warnings of other packages that cannot be avoided, nothing else.
 
     These are :data:`PYTHON_WARNINGS_OF_GOOD_RUNS`, and warnings of MMEngine's
     loggers that begin as one of :data:`LOGGED_WARNINGS_OF_GOOD_RUNS`.

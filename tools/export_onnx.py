@@ -141,8 +141,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     compared = compare(find, args.out, embeddings, args.check)
     lines = [f'{args.out}, {embeddings}: {len(names)} classes']
     lines += [
-        f'{of["image"]}: {of["detections"]} detections, apart by at most '
-        f'{of["pixels"]:.4f} pixels and {of["score"]:.6f} of the score'
+        f'{of["image"]}: {of["detections"]} detections, difference at '
+        f'most {of["pixels"]:.4f} pixels and {of["score"]:.6f} in score'
         for of in compared
     ]
     print_result(
@@ -154,9 +154,8 @@ def main(argv: Optional[List[str]] = None) -> None:
             compared=compared), '\n'.join(lines))
     if any(of['pixels'] > MOST_APART[0] or of['score'] > MOST_APART[1]
            for of in compared):
-        sys.exit('error: expected detections at most '
-                 f'{MOST_APART[0]:g} pixel and {MOST_APART[1]:g} of the score '
-                 'apart')
+        sys.exit('error: expected differences of at most '
+                 f'{MOST_APART[0]:g} pixel and {MOST_APART[1]:g} in score')
 
 
 if __name__ == '__main__':

@@ -4,13 +4,16 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import mmdet
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.visualization import Visualizer
 
 from mmdet_clim import stack
 
@@ -122,6 +125,16 @@ def test_only_warnings_of_good_runs_are_dropped(caplog, level, message, kept):
     logger.addHandler(caplog.handler)
     logger.log(level, message)
     assert [record.msg for record in caplog.records] == [message] * kept
+
+
+def test_a_box_at_the_edge_is_drawn_without_a_warning():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        stack.silence_warnings_of_good_runs()
+        visualizer = Visualizer(image=np.zeros((8, 8, 3), np.uint8))
+        visualizer.draw_bboxes(torch.tensor([[1., 1., 8., 8.]]))
+        warnings.warn('the bbox is out of bounds', stacklevel=1)
+    assert [str(one.message) for one in told] == ['the bbox is out of bounds']
 
 
 def test_mmengine_finds_packages_silently(tmp_path, import_with):
