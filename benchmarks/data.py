@@ -3,25 +3,31 @@
 
     python benchmarks/data.py captions --rows 1000000
     python benchmarks/data.py boxes --megabytes 200
+    python benchmarks/data.py boxes --megabytes 1100 --lvis
     python benchmarks/data.py loader
 
 Each figure is of a process of its own: CPU seconds, and megabytes beyond its
 imports: what stays of the process alone (``RssAnon``, without the pages of
 mapped files) and the peak of all (``VmHWM``, with them). ``--peer``
-measures the same of mmdet's CocoDataset or loader, where it has the like.
+measures the same of mmdet's CocoDataset or LVISV1Dataset, where it has the
+like. webdataset is measured beside the loaders if it is installed.
 ``--checkout FOLDER`` measures another version of this package.
 """
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
 import re
+import resource
 import sys
 import tarfile
 import tempfile
 import time
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 os.environ['OMP_NUM_THREADS'] = '1'
 
@@ -106,18 +112,21 @@ def repeat_table(path: Path, times: int) -> None:
     os.replace(f'{table}.longer', table)
 
 
-def open_captions(path: str) -> Tuple[dict, Any]:
-    """Open a source for captions and for mosaics, and draw a batch of both."""
-    from mmdet_clim.datasets import (
-        ImageTextDataset,
-        MultiSourceDataset,
-        MultiSourceSampler,
-    )
-    seconds = time.process_time()
-    sources = [
-        ImageTextDataset(path, vocabulary=['dog', 'cat'], filter_cfg=wanted)
+def caption_sources(path: str, **options: Any) -> List[Any]:
+    """A source for captions and for mosaics."""
+    from mmdet_clim.datasets import ImageTextDataset
+    return [
+        ImageTextDataset(
+            path, vocabulary=['dog', 'cat'], filter_cfg=wanted, **options)
         for wanted in (None, dict(tagged=True))
     ]
+
+
+def open_captions(path: str) -> Tuple[dict, Any]:
+    """Open a source for captions and for mosaics, and draw a batch of both."""
+    from mmdet_clim.datasets import MultiSourceDataset, MultiSourceSampler
+    seconds = time.process_time()
+    sources = caption_sources(path)
     opened = time.process_time()
     data = MultiSourceDataset(sources)
     sampler = MultiSourceSampler(data, 16, [1, 1], seed=0)
@@ -137,21 +146,68 @@ def open_captions(path: str) -> Tuple[dict, Any]:
         grouped_index_s=time.process_time() - sampled), (data, grouped)
 
 
+def first_batch(path: str, start_method: Optional[str]) -> Tuple[dict, Any]:
+    """Open a source and load a batch, in this process or by a worker.
+
+    Args:
+        start_method (str, optional): Of the worker.
+    """
+    from torch.utils.data import DataLoader
+
+    from mmdet_clim.datasets import MultiSourceDataset, MultiSourceSampler
+    seconds = time.process_time()
+    wall = time.perf_counter()
+    images = dict(img=str(Path(path).parent))
+    data = MultiSourceDataset(
+        caption_sources(path, data_prefix=images, pipeline=REDUCED))
+    sampler = MultiSourceSampler(
+        data, 16, [1, 1], seed=0, aspect_grouping=True)
+    draws = list(islice(sampler, 16))
+    if start_method is None:
+        # The names are those of rows: the images have to be there.
+        for draw in draws:
+            image = Path(data.get_data_info(draw)['img_path'])
+            image.parent.mkdir(exist_ok=True)
+            image.unlink(missing_ok=True)
+            os.link(Path(path).with_name('image.jpg'), image)
+        seconds = time.process_time()
+        wall = time.perf_counter()
+    loader = DataLoader(
+        data,
+        16,
+        sampler=draws,
+        collate_fn=list,
+        num_workers=0 if start_method is None else 1,
+        multiprocessing_context=start_method)
+    batch, = loader
+    shapes = {len(sample['img'].shape) for sample in batch}
+    assert shapes == {3} and len(batch) == 16
+    waited = time.perf_counter() - wall
+    del loader
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return dict(
+        batch_wall_s=waited,
+        batch_cpu_s=time.process_time() - seconds,
+        worker_cpu_s=worker.ru_utime + worker.ru_stime), data
+
+
 #: mmdet's needs one.
 NO_IMAGES = dict(img='')
 
 
-def open_boxes(path: str) -> Tuple[dict, Any]:
+def open_boxes(path: str, lvis: bool) -> Tuple[dict, Any]:
     """This package's data set of a file of boxes."""
-    from mmdet_clim.datasets import OVCocoDataset
-    data = OVCocoDataset(ann_file=path, data_prefix=NO_IMAGES)
+    from mmdet_clim.datasets import OVCocoDataset, OVLVISDataset
+    kind = OVLVISDataset if lvis else OVCocoDataset
+    data = kind(ann_file=path, data_prefix=NO_IMAGES)
     return dict(images=len(data)), data
 
 
-def open_boxes_by_mmdet(path: str) -> Tuple[dict, Any]:
+def open_boxes_by_mmdet(path: str, lvis: bool) -> Tuple[dict, Any]:
     """The peer: a file of boxes by mmdet."""
-    from mmdet.datasets import CocoDataset
-    data = CocoDataset(ann_file=path, data_prefix=NO_IMAGES)
+    from mmdet.datasets import CocoDataset, LVISV1Dataset
+    kind = LVISV1Dataset if lvis else CocoDataset
+    data = kind(ann_file=path, data_prefix=NO_IMAGES)
     return dict(images=len(data)), data
 
 
@@ -164,6 +220,14 @@ def captions(arguments: argparse.Namespace, folder: Path) -> None:
         repeat_table(path, arguments.repeat)
         measure('tagged rows found', open_captions, str(path))
     measure('captions and mosaics, later', open_captions, str(path))
+    import cv2
+    import numpy as np
+    coarse = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    cv2.imwrite(str(folder / 'image.jpg'), cv2.resize(coarse, (1024, 768)))
+    for title, method in (('first batch, opened before', None),
+                          ('start and first batch, a forked worker',
+                           'fork'), ('the same, a spawned worker', 'spawn')):
+        measure(title, partial(first_batch, start_method=method), str(path))
 
 
 def boxes(arguments: argparse.Namespace, folder: Path) -> None:
@@ -172,9 +236,13 @@ def boxes(arguments: argparse.Namespace, folder: Path) -> None:
     path = folder / 'instances.json'
     write_annotations(path, arguments.megabytes)
     print(f'boxes, {path.stat().st_size / 1e6:.0f} MB')
-    measure('OVCocoDataset', open_boxes, str(path))
+    own, peer = ('OVLVISDataset',
+                 'LVISV1Dataset') if arguments.lvis else ('OVCocoDataset',
+                                                          'CocoDataset')
+    measure(own, partial(open_boxes, lvis=arguments.lvis), str(path))
     if arguments.peer:
-        measure("mmdet's CocoDataset", open_boxes_by_mmdet, str(path))
+        measure(f"mmdet's {peer}",
+                partial(open_boxes_by_mmdet, lvis=arguments.lvis), str(path))
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -267,12 +335,32 @@ def captions_of_tar(folder: str) -> Tuple[dict, Any]:
     return load_all(ImageTextDataset(f'{folder}/images.tar', pipeline=REDUCED))
 
 
-def captions_of_stream(folder: str) -> Tuple[dict, Any]:
+def captions_of_stream(folder: str, pipeline: list) -> Tuple[dict, Any]:
     from mmdet_clim.datasets import ShardStreamDataset
     images = len(list(Path(folder, 'images').glob('*.jpg')))
     return load_all(
         ShardStreamDataset(
-            f'{folder}/images.tar', images, buffer_size=16, pipeline=REDUCED))
+            f'{folder}/images.tar', images, buffer_size=16, pipeline=pipeline))
+
+
+def captions_by_webdataset(folder: str, decode: bool) -> Tuple[dict, Any]:
+    """The peer: the same tar by webdataset, decoded with OpenCV."""
+    import cv2
+    import numpy as np
+    import webdataset
+
+    def load(sample: dict) -> tuple:
+        image = sample['jpg']
+        if decode:
+            image = cv2.imdecode(
+                np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+            scale = min(a / b for a, b in zip(SCALE, image.shape[1::-1]))
+            image = cv2.resize(image, None, fx=scale, fy=scale)
+        return image, sample['txt'].decode()
+
+    return load_all(
+        webdataset.WebDataset(f'{folder}/images.tar',
+                              shardshuffle=False).shuffle(16).map(load))
 
 
 def loader(arguments: argparse.Namespace, folder: Path) -> None:
@@ -283,9 +371,20 @@ def loader(arguments: argparse.Namespace, folder: Path) -> None:
         ('CheckedCocoDataset, the same transforms', boxes_by_this),
         ('ImageTextDataset, LoadImageText(scale), folder', captions_of_folder),
         ('ImageTextDataset, LoadImageText(scale), tar', captions_of_tar),
-        ('ShardStreamDataset, LoadImageText(scale)', captions_of_stream),
+        ('ShardStreamDataset, LoadImageText(scale)',
+         partial(captions_of_stream, pipeline=REDUCED)),
+        ('ShardStreamDataset, encoded images',
+         partial(captions_of_stream, pipeline=[])),
+        ('webdataset, decoded and resized by OpenCV',
+         partial(captions_by_webdataset, decode=True)),
+        ('webdataset, encoded images',
+         partial(captions_by_webdataset, decode=False)),
     ):
-        measure(title, function, str(folder))
+        if 'webdataset' in title and not importlib.util.find_spec(
+                'webdataset'):
+            print(f'  {title:44s} is not installed')
+        else:
+            measure(title, function, str(folder))
 
 
 def main(given: Optional[list] = None) -> None:
@@ -298,6 +397,7 @@ def main(given: Optional[list] = None) -> None:
         '--repeat', type=int, default=1, help='rows of the later openings')
     parser.add_argument('--megabytes', type=float, default=200)
     parser.add_argument('--images', type=int, default=400)
+    parser.add_argument('--lvis', action='store_true')
     parser.add_argument('--peer', action='store_true')
     parser.add_argument(
         '--checkout', default=str(Path(__file__).resolve().parents[1]))

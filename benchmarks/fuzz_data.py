@@ -36,9 +36,8 @@ from mmdet_clim.datasets.coco_annotations import (
 from mmdet_clim.datasets.preparation.captioned_images import Part
 from mmdet_clim.datasets.preparation.own_captions import (
     Columns,
+    Entry,
     EntryWorker,
-    FolderFile,
-    FolderWorker,
     ShardWorker,
     json_entries,
     table_entries,
@@ -457,7 +456,7 @@ class Fuzzer:
     def texts(self, rng: random.Random) -> str:
         (self.folder / 'a.txt').write_bytes(
             damage_bytes('Zwei Käse\n\n a dog \r\n'.encode(), rng))
-        part = FolderWorker(None, self.folder)([FolderFile('a.jpg', 'a.txt')])
+        part = EntryWorker(None, self.folder)([Entry('a.jpg', text='a.txt')])
         return COUNTED if self._part(part) else RESULT
 
     def shard(self, rng: random.Random) -> str:

@@ -34,7 +34,8 @@ def write_annotations(path: Path, megabytes: float) -> None:
     draw = random.Random(0)
     images = int(megabytes * 180)
     categories: List[dict] = [
-        dict(id=i, name=n, frequency='r' if n in NOVEL else 'f')
+        dict(
+            id=i, name=n, frequency='r' if n in NOVEL else 'f', image_count=1)
         for i, n in enumerate(CLASSES, 1)
     ]
     shapes = []

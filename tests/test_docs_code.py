@@ -32,6 +32,7 @@ NOT_RUN = {
 }
 #: Blocks that other tests run.
 ELSEWHERE = {
+    ('onnx.md', 0): 'test_apis/test_onnx_grounding.py',
     ('own_config.md', 0): 'test_packaging/test_mim.py',
     ('own_detector.md', 0): 'test_docs.py',
     ('own_detector.md', 1): 'test_docs.py',

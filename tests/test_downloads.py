@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 import socket
 import threading
 import zipfile
@@ -187,6 +188,23 @@ def test_names():
     assert len(names_with('')) > 300 and names_with('no such') == []
 
 
+def test_names_of_the_page(repository):
+    """Each detector of the table is found, at the address it has there."""
+    text = (repository / 'docs' / 'finetune.md').read_text()
+    table = text.partition('| detector | `NAME`')[2].partition('\n\n')[0]
+    rows = [line.split('|')[1:4] for line in table.splitlines()[2:]]
+    found = {}
+    for _, column, where in rows:
+        name, *others = re.findall('`([^`/]+)`', column) or [None]
+        if name is not None:
+            found[name] = find_published(name)
+        urls = re.findall(r'\((https:[^)]+)\)', where)
+        assert not urls or list(found[name].urls) == urls
+        for other in others:
+            assert find_published(other).urls
+    assert len(found) > 8 and 'llmdet' in found
+
+
 @pytest.fixture
 def tool(repository):
     spec = importlib.util.spec_from_file_location(
@@ -213,6 +231,8 @@ def test_the_tool(tool, tmp_path, monkeypatch, capsys):
     assert 'is there, no checksum' in printed and '1 files' in printed
     tool.main(['cc3m', '--out-dir', str(out)])
     assert f'--output_folder {out}/cc3m ' in capsys.readouterr().out
+    tool.main(['llmdet'])
+    assert '--checkpoint checkpoints/tiny.pth' in capsys.readouterr().out
     tool.main(['coco', '--out-dir', str(out), '--json'])
     printed, = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed['name'] == 'coco' and printed['licence'] == 'none'

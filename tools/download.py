@@ -28,8 +28,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'names',
         nargs='*',
         metavar='NAME',
-        help='coco, coco-annotations, lvis, cc3m, detic-..., or a config of '
-        'mmdet')
+        help='coco, coco-annotations, lvis, cc3m, detic-..., llmdet, or a '
+        'config of mmdet')
     parser.add_argument(
         '--list',
         nargs='?',

@@ -49,10 +49,15 @@ class OnnxRunner:
                              f'({str(error).splitlines()[0]})') from error
         self.inputs = {i.name: i for i in self.session.get_inputs()}
         meta = self.session.get_modelmeta().custom_metadata_map
-        if 'base_names' not in meta or 'class_embeddings' not in self.inputs:
+        open_classes = 'base_names' in meta and \
+            'class_embeddings' in self.inputs
+        if not open_classes and 'class_names' not in meta:
             raise ValueError(f'{file}: expected a graph of '
                              'tools/export_onnx.py, got another')
-        self.base_names = set(json.loads(meta['base_names']))
+        #: The classes, where they are part of the graph.
+        self.class_names = None if open_classes else json.loads(
+            meta['class_names'])
+        self.base_names = set(json.loads(meta.get('base_names', '[]')))
 
     def __call__(self, image: np.ndarray, names: Sequence[str],
                  vectors: np.ndarray) -> Dict[str, object]:
@@ -61,7 +66,9 @@ class OnnxRunner:
         Args:
             image (ndarray): uint8, shape (H, W, 3), BGR.
             names (Sequence[str]): C class names.
-            vectors (ndarray): Their embeddings (C, D), of any norm.
+            vectors (ndarray): Their embeddings (C, D), of any norm. If the
+                graph has classes of its own, these have to be the names, and
+                the embeddings are not used.
 
         Returns:
             dict: ``boxes`` (n, 4), absolute xyxy pixels, ``scores`` (n,),
@@ -74,6 +81,25 @@ class OnnxRunner:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError('image: expected uint8 (H, W, 3), got '
                              f'{image.dtype} {image.shape}')
+        given = dict(image=image)
+        if self.class_names is None:
+            given.update(
+                class_embeddings=self._unit_vectors(names, vectors),
+                is_base=np.array([name in self.base_names for name in names]))
+        elif list(names) != self.class_names:
+            raise ValueError('names: the graph has classes of its own, '
+                             f'expected {self.class_names}, got {list(names)}')
+        boxes, scores, labels = self.session.run(
+            ['boxes', 'scores', 'labels'],
+            {key: given[key]
+             for key in self.inputs})
+        return dict(
+            boxes=boxes,
+            scores=scores,
+            names=[names[label] for label in labels])
+
+    def _unit_vectors(self, names: Sequence[str],
+                      vectors: np.ndarray) -> np.ndarray:
         width = self.inputs['class_embeddings'].shape[1]
         if vectors.shape != (len(names), width) or not len(names):
             raise ValueError(
@@ -85,19 +111,7 @@ class OnnxRunner:
             raise ValueError(
                 'vectors: expected finite, non-zero vectors, got norms '
                 f'from {norms.min()} to {norms.max()}')
-        vectors = vectors / norms
-        given = dict(
-            image=image,
-            class_embeddings=vectors,
-            is_base=np.array([name in self.base_names for name in names]))
-        boxes, scores, labels = self.session.run(
-            ['boxes', 'scores', 'labels'],
-            {key: given[key]
-             for key in self.inputs})
-        return dict(
-            boxes=boxes,
-            scores=scores,
-            names=[names[label] for label in labels])
+        return vectors / norms
 
 
 def read_embeddings(

@@ -30,7 +30,10 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         'work_dirs/CONFIG_NAME, or with --clim '
         'work_dirs/CONFIG_NAME_FRAGMENT_NAME)')
     parser.add_argument(
-        '--amp', action='store_true', help='train with mixed precision')
+        '--amp',
+        action='store_true',
+        help='train in float16; with --cfg-options '
+        'optim_wrapper.dtype=bfloat16, in that')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -53,7 +56,15 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
     from mmdet_clim.engine.config_checks import absolute_load_from, read_config
-    cfg = read_config(args.config, args.cfg_options, args.clim)
+    options = args.cfg_options
+    if args.amp:
+        # As one of them, so that others can be of its type, such as dtype.
+        options = {
+            'optim_wrapper.type': 'AmpOptimWrapper',
+            'optim_wrapper.loss_scale': 'dynamic',
+            **(options or {})
+        }
+    cfg = read_config(args.config, options, args.clim)
     cfg.launcher = args.launcher
 
     if args.work_dir is not None:
@@ -65,10 +76,6 @@ def load_config(args: argparse.Namespace) -> Config:
             # --resume would go on.
             name += f'_{Path(args.clim.rpartition("::")[2]).stem}'
         cfg.work_dir = str(Path('work_dirs', name))
-
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
 
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):

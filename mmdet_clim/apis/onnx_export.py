@@ -5,11 +5,11 @@ import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import torch
-from mmcv.transforms import Pad
+from mmcv.transforms import Pad, Resize
 from mmengine.config import Config
 from torch import nn
 
@@ -17,7 +17,7 @@ from mmdet_clim.engine.finetuning import resize_scale
 from mmdet_clim.models.families import family_of
 from mmdet_clim.registry import TRANSFORMS
 
-from .onnx_operators import roi_align_of_onnx
+from .onnx_operators import replace_boolean_where, roi_align_of_onnx
 
 
 def write_onnx(detector: nn.Module,
@@ -35,27 +35,33 @@ def write_onnx(detector: nn.Module,
             resized into; those of the test pipeline if not given.
 
     Returns:
-        Path: File of the embeddings, the same name in ``.npz``.
+        Path: File of the embeddings, the same name in ``.npz``; of a graph
+        of fixed classes, their names with embeddings of no numbers.
 
     Raises:
         TypeError: If the detector can not be exported.
         ValueError: If the test pipeline has no ``Resize`` that keeps the
             aspect ratio.
     """
-    padding = [
-        TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline
-        if str(step.type).rpartition('.')[2] == 'Pad'
-    ]
-    export_onnx(detector, scale or resize_scale(cfg), file,
-                padding[0] if padding else None)
-    classifier = family_of(detector).onnx_graph(detector,
-                                                (1, 1)).classifiers[0]
+    steps = {
+        str(step.type).rpartition('.')[2]: step
+        for step in cfg.test_dataloader.dataset.pipeline
+    }
+    padding, resize = (
+        TRANSFORMS.build(steps[name]) if name in steps else None for name in (
+            'Pad',
+            'FixScaleResize' if 'FixScaleResize' in steps else 'Resize'))
+    graph = export_onnx(detector, scale or resize_scale(cfg), file, padding,
+                        resize)
     embeddings = file.with_suffix('.npz')
     unfinished = file.with_suffix('.tmp.npz')
-    np.savez(
-        unfinished,
-        names=np.array(classifier.vocabulary.names),
-        vectors=classifier.class_embeddings.numpy())
+    if graph.classifiers:
+        names = graph.classifiers[0].vocabulary.names
+        vectors = graph.classifiers[0].class_embeddings.numpy()
+    else:
+        names = graph.class_names
+        vectors = np.zeros((len(names), 0), np.float32)
+    np.savez(unfinished, names=np.array(names), vectors=vectors)
     unfinished.replace(embeddings)
     return embeddings
 
@@ -63,14 +69,16 @@ def write_onnx(detector: nn.Module,
 def export_onnx(detector: nn.Module,
                 scale: Tuple[int, int],
                 file: Path,
-                padding: Optional[Pad] = None) -> None:
+                padding: Optional[Pad] = None,
+                resize: Optional[Resize] = None) -> Any:
     """Write a detector as one ONNX graph (opset 17).
 
     Inputs are ``image``, uint8 (H, W, 3) in BGR of any size,
     ``class_embeddings``, float32 unit vectors (C, D) of any number of
     classes, and for :class:`FViT` ``is_base``, bool (C,). Outputs are
     ``boxes`` (n, 4), absolute xyxy pixels of the image, ``scores`` (n,) and
-    ``labels`` (n,), best first.
+    ``labels`` (n,), best first. The graph of a Grounding DINO has only the
+    image as its input.
 
     Args:
         detector (nn.Module): Of a family that can be exported.
@@ -78,65 +86,78 @@ def export_onnx(detector: nn.Module,
             into.
         file (Path): It never holds half of a graph.
         padding (Pad, optional): That of the test pipeline.
+        resize (Resize, optional): The same, where it is not mmdet's default.
+
+    Returns:
+        nn.Module: What was traced.
 
     Raises:
         ImportError: If onnx is not installed.
         TypeError: If the detector can not be exported.
+        ValueError: If it is not on the CPU.
     """
     # An optional package; torch's own error hides it.
     import onnx  # noqa: F401
+    device = next(detector.parameters()).device
+    if device.type != 'cpu':
+        raise ValueError('export: expected a detector on the CPU, as '
+                         f'detector.cpu() gives it, got one on {device}')
 
     # The exporter gives a module back its mode, and its parts with it.
     graph = family_of(detector).onnx_graph(detector, scale, padding).eval()
+    if resize is not None:
+        graph.prepare.resample_as(resize)
     classifiers = graph.classifiers
     if any(c.vocabulary.phrases is not None for c in classifiers):
         raise TypeError(
             'export: the classes of a graph are an input, one embedding each; '
             'expected one phrase per class, got several')
     before = [classifier.class_embeddings for classifier in classifiers]
-    is_base = torch.tensor(classifiers[0].vocabulary.is_base)
     # An odd size, so that no dimension is taken for a constant.
-    image = torch.randint(256, (187, 241, 3), dtype=torch.uint8)
-    classes = {0: 'classes'}
-    found = {0: 'detections'}
+    inputs = dict(image=torch.randint(256, (187, 241, 3), dtype=torch.uint8))
+    if classifiers:
+        inputs['class_embeddings'] = before[0].clone()
+        inputs['is_base'] = torch.tensor(classifiers[0].vocabulary.is_base)
+        notes = dict(base_names=json.dumps(graph.base_names))
+    else:
+        notes = dict(class_names=json.dumps(graph.class_names))
+    axes = dict.fromkeys(inputs, {0: 'classes'})
+    axes['image'] = {0: 'height', 1: 'width'}
+    outputs = dict.fromkeys(('boxes', 'scores', 'labels'), {0: 'detections'})
     unfinished = file.with_name(f'{file.stem}.{os.getpid()}.onnx')
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with torch.no_grad(), roi_align_of_onnx(), _quiet():
             torch.onnx.export(
                 graph,
-                (image, before[0].clone(), is_base),
+                tuple(inputs.values()),
                 unfinished,
-                input_names=['image', 'class_embeddings', 'is_base'],
-                output_names=['boxes', 'scores', 'labels'],
-                dynamic_axes=dict(
-                    image={
-                        0: 'height',
-                        1: 'width'
-                    },
-                    class_embeddings=classes,
-                    is_base=classes,
-                    boxes=found,
-                    scores=found,
-                    labels=found),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes={
+                    **axes,
+                    **outputs
+                },
                 opset_version=17,
                 # The exporter that takes operators of our own as symbols,
                 # and no look into their Python.
                 dynamo=False,
                 autograd_inlining=False)
-        _note(unfinished, base_names=json.dumps(graph.base_names))
+        _complete(unfinished, notes)
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
         for classifier, embeddings in zip(classifiers, before):
             classifier.class_embeddings = embeddings
+    return graph
 
 
-def _note(file: Path, **values: str) -> None:
-    """Add to the meta data of a graph."""
+def _complete(file: Path, notes: Dict[str, str]) -> None:
+    """Make a graph one that onnxruntime loads, with its meta data."""
     import onnx
     graph = onnx.load(file)
-    onnx.helper.set_model_props(graph, values)
+    replace_boolean_where(graph)
+    onnx.helper.set_model_props(graph, notes)
     onnx.save(graph, file)
 
 

@@ -4,9 +4,13 @@ from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
-from mmcv.transforms import Pad
+from mmcv.transforms import Pad, Resize
+from mmdet.datasets.transforms import FixScaleResize
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from torch import Tensor, nn
+
+# Pillow's weights of pixels are whole numbers of this part of one.
+PILLOW_UNIT = 1 << 22
 
 
 class OnnxImage(nn.Module):
@@ -36,6 +40,25 @@ class OnnxImage(nn.Module):
         self.preprocessor = preprocessor
         self.longest, self.shortest = max(scale), min(scale)
         self.padding = padding
+        self.rounds_down = self.pillow = False
+
+    def resample_as(self, resize: Resize) -> None:
+        """Resize as a step of a pipeline does, not as mmdet's default.
+
+        Args:
+            resize (Resize): Or ``FixScaleResize``, which rounds sides down.
+
+        Raises:
+            TypeError: If it interpolates in another way.
+        """
+        if resize.interpolation != 'bilinear' or resize.backend not in (
+                'cv2', 'pillow'):
+            raise TypeError(
+                "export: expected interpolation='bilinear' and backend='cv2' "
+                f"or 'pillow' of the Resize, got {resize.interpolation!r} and "
+                f'{resize.backend!r}')
+        self.rounds_down = isinstance(resize, FixScaleResize)
+        self.pillow = resize.backend == 'pillow'
 
     def forward(self, image: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """Prepare one image.
@@ -49,12 +72,18 @@ class OnnxImage(nn.Module):
             padding of the pipeline; and the factors (4,) from the image to
             it, as of xyxy.
         """
-        full = torch._shape_as_tensor(image)[:2].float()
-        factor = torch.minimum(self.longest / full.max(),
-                               self.shortest / full.min())
-        size = (full * factor + .5).floor()
+        # In double precision, and of one dimension: the exporter makes float32
+        # of scalars, and 799.9999 pixels are not 800.
+        exact = torch._shape_as_tensor(image)[:2].double()
+        factor = torch.minimum(
+            exact.new_tensor([self.longest]) / exact.amax(0, keepdim=True),
+            exact.new_tensor([self.shortest]) / exact.amin(0, keepdim=True))
+        nearest = 0. if self.rounds_down else .5
+        size = (exact * factor + nearest).floor().float()
+        full = exact.float()
         factors = (size / full).flip(0).repeat(2)
-        pixels = _resize(image, size).permute(2, 0, 1)[None].float()
+        resized = (_resize_as_pillow if self.pillow else _resize)(image, size)
+        pixels = resized.permute(2, 0, 1)[None].float()
         if self.padding is not None:
             value = self.padding.pad_val.get('img', 0)
             value = pixels.new_tensor(value).reshape(-1, 1, 1)
@@ -119,6 +148,41 @@ def _resize(image: Tensor, size: Tensor) -> Tensor:
     return _shift(
         _shift(pixels[low] * low_share, 16) +
         _shift(pixels[high] * high_share, 16) + 2, 2)
+
+
+def _resize_as_pillow(image: Tensor, size: Tensor) -> Tensor:
+    """Pillow's bilinear resize, whose filter grows where an image shrinks.
+
+    Args:
+        image (Tensor): uint8, shape (H, W, 3).
+        size (Tensor): Height and width of the result.
+
+    Returns:
+        Tensor: Whole numbers as float64, shape (height, width, 3).
+    """
+    shape = torch._shape_as_tensor(image)
+    # Whole numbers of 30 bits, exactly.
+    channels = image.permute(2, 0, 1).double()
+    channels = _whole(channels @ _triangles(shape[1], size[1]).t())
+    channels = _whole(_triangles(shape[0], size[0]) @ channels)
+    return channels.permute(1, 2, 0)
+
+
+def _whole(sums: Tensor) -> Tensor:
+    """Of sums with Pillow's weights, the nearest whole numbers."""
+    return (sums * (1 / PILLOW_UNIT) + .5).floor()
+
+
+def _triangles(old: Tensor, new: Tensor) -> Tensor:
+    """Weights (new, old) of the pixels of an axis, in Pillow's units."""
+    # No scalar, of which the exporter makes float32.
+    ratio = old[None].double() / new[None].double()
+    centre = (torch.arange(new.long()) + .5).double() * ratio
+    apart = (torch.arange(old) + .5).double()[None] - centre[:, None]
+    radius = torch.maximum(ratio, ratio.new_tensor(1))
+    weights = (1 - apart.abs() / radius).relu()
+    weights = weights / weights.sum(1, keepdim=True)
+    return (weights * PILLOW_UNIT + .5).floor()
 
 
 def _taps(old: Tensor, new: Tensor) -> Tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Operators of mmcv as operators of ONNX (opset 16 and later)."""
 from contextlib import contextmanager
-from typing import Iterator, Tuple
+from typing import TYPE_CHECKING, Iterator, Tuple
 
 import torch
 from mmcv.ops import nms
@@ -9,8 +9,11 @@ from mmcv.ops.roi_align import RoIAlignFunction
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 # Of onnx.TensorProto.DataType.
-INT64 = 7
+INT64, BOOL = 7, 9
 # What the sigmoid of no logit falls short of.
 ANY_SCORE = -1.0
 
@@ -49,6 +52,41 @@ def _roi_align(g, feats, rois, output_size, spatial_scale: float,
         output_width_i=width,
         sampling_ratio_i=sampling_ratio,
         spatial_scale_f=spatial_scale)
+
+
+def replace_boolean_where(model: 'ModelProto') -> None:
+    """Write ``Where`` of booleans as ``And``, ``Or`` and ``Not``.
+
+    onnxruntime (1.32) has no kernel of it on CPUs. mmdet's fusion of words and
+    pixels fills a mask of booleans.
+
+    Args:
+        model (onnx.ModelProto): It is changed.
+    """
+    from onnx import helper, shape_inference
+    inferred = shape_inference.infer_shapes(model).graph
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*inferred.value_info, *inferred.output)
+    }
+    nodes = []
+    for node in model.graph.node:
+        result = node.output[0]
+        if node.op_type != 'Where' or kinds.get(result) != BOOL:
+            nodes.append(node)
+            continue
+        condition, one, other = node.input
+        steps = (('Not', [condition], 'not'), ('And', [condition, one], 'one'),
+                 ('And', [f'{result}/not', other], 'other'))
+        nodes += [
+            helper.make_node(kind, given, [f'{result}/{step}'])
+            for kind, given, step in steps
+        ]
+        nodes.append(
+            helper.make_node('Or', [f'{result}/one', f'{result}/other'],
+                             [result]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 class NMSOperator(torch.autograd.Function):

@@ -106,6 +106,8 @@ class CocoChecker:
         self.clip = clip
         self.skip_unreadable = skip_unreadable
         self.categories: Dict[int, str] = {}
+        # Ids of classes that have the name of their parent, and its id.
+        self._parents: Dict[int, int] = {}
         #: Width and height by image id; None where it is not known.
         self.sizes: Dict[int, Optional[Size]] = {}
         self.repaired: Counter = Counter()
@@ -130,7 +132,13 @@ class CocoChecker:
         self.repaired[what] += 1
         self._examples.setdefault(what, where)
 
-    def _drop(self, what: str, where: str) -> None:
+    def drop(self, what: str, where: str) -> None:
+        """Count something that is left out.
+
+        Args:
+            what (str): Its kind, in the plural.
+            where (str): The entry.
+        """
         self.dropped[what] += 1
         self._examples.setdefault(what, where)
 
@@ -172,8 +180,12 @@ class CocoChecker:
 
     # -- entries
 
-    def category(self, number: int, entry: Any) -> dict:
+    def category(self, number: int, entry: Any) -> Optional[dict]:
         """Check an entry of ``categories``.
+
+        Returns:
+            dict, optional: The entry; None of a class that has the name of
+            its parent, as Roboflow writes it: its boxes are the parent's.
 
         Raises:
             ValueError: If a key is missing or wrong, or id or name stand
@@ -188,11 +200,17 @@ class CocoChecker:
         if name != name.strip():
             self._repair('class names with blanks around them', where)
             name = entry['name'] = name.strip()
-        if category_id in self.categories:
+        if category_id in self.categories or category_id in self._parents:
             self._refuse(where, 'id', category_id,
                          'one that no other category has')
         if name in self._names:
-            self._refuse(where, 'name', name, 'one that no other category has')
+            if entry.get('supercategory') != name:
+                self._refuse(where, 'name', name,
+                             'one that no other category has')
+            self._parents[category_id] = next(
+                of for of, known in self.categories.items() if known == name)
+            self._repair('classes with the name of their parent', where)
+            return None
         self._names.add(name)
         self.categories[category_id] = name
         return entry
@@ -276,7 +294,7 @@ class CocoChecker:
                 f"{self.file}: {where}: keys 'width' and 'height' are missing "
                 f'or 0, and cannot be read from the image: {reason}')
         self._left_out.add(entry['id'])
-        self._drop('images without a size that cannot be read', where)
+        self.drop('images without a size that cannot be read', where)
         return None
 
     def annotation(self, number: int, entry: Any) -> Optional[dict]:
@@ -307,7 +325,7 @@ class CocoChecker:
         image_id = self._own_id(entry, 'image_id', where)
         self._check_category(entry, where)
         if image_id in self._left_out:
-            self._drop('boxes of images that are left out', where)
+            self.drop('boxes of images that are left out', where)
             return None
         if image_id not in self.sizes:
             self._refuse_image(image_id, where)
@@ -355,7 +373,9 @@ class CocoChecker:
 
     def _check_category(self, entry: dict, where: str) -> None:
         category_id = self._own_id(entry, 'category_id', where)
-        if category_id not in self.categories:
+        if category_id in self._parents:
+            entry['category_id'] = self._parents[category_id]
+        elif category_id not in self.categories:
             self._refuse(
                 where, 'category_id', category_id,
                 f"one of the {len(self.categories)} ids under 'categories'")
@@ -387,7 +407,7 @@ class CocoChecker:
         if not (box[2] > 0 and box[3] > 0):
             box = _extent(entry.get('segmentation')) or box
             if not (box[2] > 0 and box[3] > 0):
-                self._drop('boxes without width or height', where)
+                self.drop('boxes without width or height', where)
                 return False
             self._repair('boxes without extent, now that of the polygons',
                          where)
@@ -399,7 +419,7 @@ class CocoChecker:
             size = self._compared_size(image_id, size, box)
             clipped = clipped_box(box, size)
             if clipped is None:
-                self._drop('boxes outside of their image', where)
+                self.drop('boxes outside of their image', where)
                 return False
             if _difference(clipped, box) > ROUNDING:
                 self._repair('boxes that reached out of their image (clipped)',
@@ -770,13 +790,13 @@ class PanopticChecker(CocoChecker):
         super().__init__(file)
         self._known: set = set()
 
-    def category(self, number: int, entry: Any) -> dict:
-        super().category(number, entry)
+    def category(self, number: int, entry: Any) -> Optional[dict]:
+        kept = super().category(number, entry)
         where = f'categories[{number}]'
         self._require(entry, ('isthing', ), where)
         if entry['isthing'] not in (0, 1):
             self._refuse(where, 'isthing', entry['isthing'], '0 or 1')
-        return entry
+        return kept
 
     def annotation(self, number: int, entry: Any) -> dict:
         where = f'annotations[{number}]'
@@ -852,10 +872,9 @@ def read_categories(path: Union[str, Path]) -> Dict[int, dict]:
         ValueError: If there is none, or one is wrong.
     """
     checker = CocoChecker(str(path))
-    found = {
-        checker.category(number, entry)['id']: entry
-        for number, entry in JSONObject(path).entries('categories')
-    }
+    checked = (checker.category(number, entry)
+               for number, entry in JSONObject(path).entries('categories'))
+    found = {entry['id']: entry for entry in checked if entry is not None}
     if not found:
         raise ValueError(f"{path}: expected a list of categories, or one "
                          "under 'categories', got none")

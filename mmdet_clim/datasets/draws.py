@@ -242,7 +242,7 @@ def image_sizes(dataset: Dataset) -> Iterator[np.ndarray]:
         dataset (Dataset): With ``get_data_info``.
 
     Yields:
-        ndarray: (n, 2) int64, width and height in pixels, 0 where the
+        ndarray: (n, 2) integers, width and height in pixels, 0 where the
         source does not say.
     """
     return dataset.image_sizes() if isinstance(

@@ -46,7 +46,7 @@ class Rows(ABC):
         """Width and height of each image, in parts.
 
         Yields:
-            ndarray: (n, 2) int64, 0 where the source does not say.
+            ndarray: (n, 2) integers, 0 where the source does not say.
         """
         if isinstance(self.index, range):
             yield from self.all_sizes()

@@ -40,7 +40,7 @@ from .caption_sources import (
     shard_samples,
 )
 from .columnar_files import parquet_images
-from .json_checks import typed_id, typed_list, typed_value
+from .json_checks import LIMIT, typed_id, typed_list, typed_value
 from .made_once import checked_once, made_once
 from .rows import Rows
 from .text_files import clean_captions, is_text
@@ -58,8 +58,8 @@ _SCHEMA = pa.schema([
     ('file_name', pa.string()),
     ('id', pa.int64()),
     ('own_id', pa.bool_()),
-    ('height', pa.int64()),
-    ('width', pa.int64()),
+    ('height', pa.int32()),
+    ('width', pa.int32()),
     ('captions', pa.list_(pa.string())),
     ('tags', pa.list_(pa.int32())),
     ('shard_path', pa.string()),
@@ -143,9 +143,10 @@ class SampleCleaner:
             side = 0
             if raw.get(key) is not None:
                 side = typed_id(raw, key, where)
-                if side < 1:
-                    raise ValueError(f'{where}: key {key!r} is {side}, '
-                                     'expected at least 1')
+                if not 1 <= side < LIMIT:
+                    raise ValueError(
+                        f'{where}: key {key!r} is {side}, expected at least 1 '
+                        f'and less than {LIMIT:.0f}')
             sides.append(side)
         captions = typed_list(raw, 'captions', str, where)
         kept, broken = clean_captions(captions)
@@ -352,15 +353,16 @@ class SourceTable:
     def sizes(self) -> Iterator[np.ndarray]:
         """Width and height of each image, as of ``Rows.sizes``."""
         for end, batch in zip(self._ends, self._batches):
-            sizes = np.stack([
+            sides = [
                 batch.column(key).to_numpy() for key in ('width', 'height')
-            ]).T
+            ]
             if self._rows is not None:
                 start = end - len(batch)
                 first = int(np.searchsorted(self._rows, start))
                 last = int(np.searchsorted(self._rows, end))
-                sizes = sizes[self._rows[first:last] - start]
-            yield sizes
+                rows = self._rows[first:last] - start
+                sides = [side[rows] for side in sides]
+            yield np.stack(sides).T
 
     def filtered(self, min_size: int,
                  wanted: Optional[Sequence[bool]]) -> 'SourceTable':

@@ -28,6 +28,16 @@ address. Then, with `pip install img2dataset`:
         --processes_count 16 --thread_count 64
 and tools/datasets/prepare_cc3m.py --shards '{folder}/*.tar' ..."""
 
+LLMDET = """\
+LLMDet's detectors are MM-Grounding-DINOs. Their weights, such as tiny.pth and
+large.pth, are on the Hugging Face Hub (`pip install huggingface_hub`):
+    hf download fushh7/LLMDet tiny.pth --local-dir {folder}
+    python tools/finetune.py --checkpoint {folder}/tiny.pth --config \\
+        mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py ...
+The config of large.pth is grounding_dino_swin-l_pretrain_all.py. Weights of
+the large language model that they were trained with are counted in the log
+and not used."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -79,17 +89,18 @@ DATASETS: Dict[str, Published] = {
             "Google; each image is its owner's", 'cc3m', None, CC3M),
     )
 }
-# Detectron2's names; tools/checkpoints/convert_published.py converts them.
-CONVERTED = {
+# Detectors that mmdet has no metafile of; those of Detic are converted by
+# tools/checkpoints/convert_published.py.
+OTHERS = {
     found.name: found
-    for found in (
+    for found in (Published('llmdet', (), 'Apache-2.0', advice=LLMDET), *(
         Published(name, (f'{DETIC}{file}', ), 'Apache-2.0') for name, file in (
             ('detic-ov-coco-boxes', 'BoxSup_OVCOCO_CLIP_R50_1x.pth'),
             ('detic-ov-coco', 'Detic_OVCOCO_CLIP_R50_1x_max-size_caption.pth'),
             ('detic-ov-lvis',
              'Detic_LbaseI_CLIP_R5021k_640b64_4x_ft4x_max-size.pth'),
             ('detic-swin-b',
-             'Detic_LCOCOI21k_CLIP_SwinB_896b32_4x_ft4x_max-size.pth')))
+             'Detic_LCOCOI21k_CLIP_SwinB_896b32_4x_ft4x_max-size.pth'))))
 }
 
 
@@ -104,16 +115,16 @@ def find_published(name: str) -> Published:
         KeyError: If there is none; the message has the nearest names.
     """
     name = Path(name).stem if name.endswith('.py') else name
-    for known in (DATASETS, CONVERTED):
+    for known in (DATASETS, OTHERS):
         if name in known:
             return known[name]
     detectors = _detectors()
     if name in detectors:
         return detectors[name]
-    names = [*DATASETS, *CONVERTED, *detectors]
+    names = [*DATASETS, *OTHERS, *detectors]
     near = difflib.get_close_matches(name, names, 4, .5)
     raise KeyError(f'{name}: expected one of {", ".join(DATASETS)}, '
-                   f'{", ".join(CONVERTED)} or a config of mmdet with '
+                   f'{", ".join(OTHERS)} or a config of mmdet with '
                    f'published weights{", such as " if near else ""}'
                    f'{", ".join(near)}')
 
@@ -124,7 +135,7 @@ def names_with(word: str) -> List[str]:
     Args:
         word (str): Capitals do not count; of an empty one, all names.
     """
-    names = [*DATASETS, *CONVERTED, *_detectors()]
+    names = [*DATASETS, *OTHERS, *_detectors()]
     return [name for name in names if word.lower() in name.lower()]
 
 

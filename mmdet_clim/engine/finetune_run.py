@@ -836,10 +836,12 @@ class Finetuning:
                                                         ('new', 'your'))))
         again = found['agreement']['found_again']
         absent = found['not_named']
+        agreed = 'the original detects none' if again is None else (
+            f"{_percent(again)} % of the original's detections are found "
+            'again')
         lines.append(
             f'{len(found["old_words"])} previous classes in '
-            f'{found["images"]} of your images: {_percent(again)} % of the '
-            "original's detections are found again; detections of your "
+            f'{found["images"]} of your images: {agreed}; detections of your '
             'classes that no caption names: '
             f'{absent["before"]} -> {absent["after"]}')
         return lines

@@ -345,10 +345,12 @@ def _ratio(batch_size: int, has_boxes: bool, whole_images: bool) -> List[int]:
     """Samples of boxes, of whole captioned images and of mosaics."""
     boxes = batch_size // 2 if has_boxes else 0
     captioned = batch_size - boxes
-    least = 1 + has_boxes + whole_images
-    if batch_size < least:
+    kinds = (['with boxes'] * has_boxes +
+             ['whole and captioned'] * whole_images + ['a mosaic'])
+    if batch_size < len(kinds):
         raise ValueError(
-            f'batch_size: expected at least {least}, got {batch_size}')
+            f'batch_size: expected at least {len(kinds)}, one image each that '
+            f'is {", ".join(kinds)}; got {batch_size}')
     if not whole_images:
         return [boxes, captioned]
     whole = max(1, captioned // 4)

@@ -534,6 +534,11 @@ def test_dense_heads_that_are_not_exported(name, change, message):
         family_of(detector).onnx_graph(detector, SCALE)
 
 
+def test_a_detector_on_a_gpu_is_told_where_to_be(tmp_path):
+    with pytest.raises(ValueError, match='on the CPU, .*got one on meta'):
+        export_onnx(torch.nn.Linear(1, 1, device='meta'), SCALE, tmp_path)
+
+
 def test_grounding_detectors_are_not_exported():
     with pytest.raises(TypeError, match='GLIP takes its classes as a prompt'):
         glip = GLIP.__new__(GLIP)

@@ -74,10 +74,78 @@ def test_yolo(images, tmp_path, content):
         read_boxes(file, split='val')
 
 
+@pytest.mark.parametrize(
+    'file, content, images_to, labels',
+    [
+        # Numbers in quotes; a folder of a notebook.
+        ('data.yaml', "names: {'0': cat, '1': traffic light}\n"
+         'train: /content/set/train/images\n', 'train/images', 'train/labels'),
+        # Roboflow.
+        ('data.yaml', 'names: [cat, traffic light]\ntrain: ../train/images\n',
+         'train/images', 'train/labels'),
+        # A set that was elsewhere, and has the texts beside its images.
+        ('data.yaml', 'path: /home/me/set\nnames: [cat, traffic light]\n'
+         'train: images/one\n', 'images/one', 'images/one'),
+        ('data.yaml',
+         'names: [cat, traffic light]\ntrain: [list.txt, list.txt]',
+         'set/images', 'set/labels'),
+        # Label Studio, and CVAT with a list.
+        ('classes.txt', 'cat\ntraffic light\n', 'images', 'labels'),
+        ('obj.names', 'cat\n\ntraffic light\n', 'obj_train_data',
+         'obj_train_data'),
+    ])
+def test_yolo_sets_made_elsewhere(images, tmp_path, file, content, images_to,
+                                  labels):
+    place = tmp_path / 'here'
+    (place / images_to).parent.mkdir(parents=True, exist_ok=True)
+    images.rename(place / images_to)
+    # What macOS writes into archives.
+    (place / images_to / '._a.jpg').write_bytes(b'Mac')
+    yolo_labels(place / labels)
+    text = (place / labels / 'a.txt').read_text()
+    (place / labels /
+     'a.txt').write_bytes(b'\xef\xbb\xbf' +
+                          text.replace('\n', ' \r\n').encode() + b'\r\n ')
+    write(place / file, content)
+    for name in ('list.txt', 'train.txt'):
+        write(place / name,
+              ''.join(f'data/{images_to}/{image}\n' for image in SCENES))
+    if file != 'obj.names':
+        (place / 'train.txt').unlink()
+    assert found(read_boxes(place)) == SCENES
+    if file == 'classes.txt':
+        assert found(read_boxes(place, split='val')) == SCENES
+    for path in (place / labels).glob('*.txt'):
+        path.unlink()
+    with pytest.raises(ValueError, match='expected texts of boxes below'):
+        read_boxes(place)
+
+
+def test_yolo_boxes_beyond_their_image(images, tmp_path):
+    yolo_labels(tmp_path / 'labels')
+    write(
+        tmp_path / 'labels' / 'a.txt', '0 0.05 0.5 0.2 1.2\n'
+        '1 0.5 -0.25 0.5 0.1\n1 0.5 0.5 0 0.5\n1 0.4 0.4 0.7 1.1 1.5 0.4\n')
+    file = write(tmp_path / 'data.yaml', 'names: [a, b]\ntrain: images')
+    boxes = read_boxes(file)
+    assert [a['bbox'] for a in boxes.content['annotations'][:2]] == [
+        pytest.approx([0, 0, 30, 100]),
+        pytest.approx([80, 40, 120, 60])
+    ]
+    assert '2 boxes that reached out of their image (clipped)' in boxes.notes
+    assert '1 boxes outside of their image' in boxes.notes
+    assert '1 boxes without width or height' in boxes.notes
+    # Keypoints after the box are no polygon.
+    write(tmp_path / 'labels' / 'a.txt', '0 0.5 0.5 0.5 0.5 0.1 0.1 2 0 0 0\n')
+    write(file, f'{file.read_text()}\nkpt_shape: [2, 3]\n')
+    boxes = read_boxes(file).content['annotations']
+    assert boxes[0]['bbox'] == pytest.approx([50, 25, 100, 50])
+
+
 @pytest.mark.parametrize('line, message', [
     ('2 .1 .1 .1 .1', 'a.txt: line 2: expected a class from 0 to 1, got 2'),
     ('0.5 .1 .1 .1 .1', 'expected a class from 0 to 1'),
-    ('0 1.5 .1 .1 .1', 'expected fractions of the image'),
+    ('0 2.5 .1 .1 .1', 'expected fractions of the image'),
     ('0 10 20 30 40', 'expected fractions of the image'),
     ('0 .1 .1 .1', 'got 4 numbers'),
     ('0 .1 .1 .1 .1 .9', 'got 6 numbers'),
@@ -143,6 +211,28 @@ def test_pascal_voc(images, tmp_path, layout):
     assert found(read_boxes(source, given)) == SCENES
 
 
+def test_voc_sets_made_elsewhere(images, tmp_path):
+    place = tmp_path / 'set'
+    (place / 'JPEGImages').mkdir(parents=True)
+    images.rename(place / 'JPEGImages' / 'one')
+    for name, (size, boxes) in SCENES.items():
+        # The name before the files were renamed, no size, and coordinates
+        # with a point.
+        text = voc('IMG_1.JPG', size, boxes).replace('</xm', '.0</xm')
+        text = text.replace(f'>{size[0]}</width', '></width')
+        write(place / 'Annotations' / 'one' / f'{name[:-4]}.xml', text)
+    write(place / 'Annotations' / 'one' / '._a.xml', 'Mac')
+    assert found(read_boxes(place)) == SCENES
+    main = place / 'ImageSets' / 'Main'
+    write(main / 'train.txt', 'a\n"one/empty"\n\n')
+    write(main / 'test.txt', 'b\n')
+    assert set(found(read_boxes(place))) == {'a.jpg', 'empty.jpg'}
+    assert set(found(read_boxes(place, split='val'))) == {'b.png'}
+    write(main / 'val.txt', 'c\n')
+    with pytest.raises(ValueError, match='val.txt: expected names of some of'):
+        read_boxes(place, split='val')
+
+
 def test_wrong_pascal_voc(images, tmp_path):
 
     def read(text):
@@ -201,6 +291,29 @@ def test_cvat(images, tmp_path):
                 old, new, 1))
         with pytest.raises(ValueError, match=message):
             read_boxes(file, images)
+
+
+def test_cvat_shapes_and_folders(images, tmp_path):
+    (tmp_path / 'set' / 'images').mkdir(parents=True)
+    images.rename(tmp_path / 'set' / 'images' / 'Train')
+    file = write(
+        tmp_path / 'set' / 'annotations.xml', """<annotations>
+        <image name="a.jpg" subset="Train" width="200" height="100">
+        <box label="cat" xtl="40" ytl="40" xbr="80" ybr="60" rotation="90.0"/>
+        <ellipse label="cat" cx="50" cy="50" rx="20" ry="10" rotation="90"/>
+        <mask label="dog" rle="3, 4" left="5" top="6" width="7" height="8"/>
+        <polyline label="cat" points="1,2;3,4"/><tag label="night"/>
+        </image></annotations>""")
+    boxes = read_boxes(file)
+    (_, scene), = found(boxes).values()
+    # Turned around the centre.
+    assert scene == [('cat', [50, 30, 20, 40]), ('cat', [40, 30, 20, 40]),
+                     ('dog', [5, 6, 7, 8])]
+    assert 'dropped 1 shapes <polyline> (the first: ' in boxes.notes
+    write(file, file.read_text().replace('polyline', 'polygon'))
+    write(file, file.read_text().replace('1,2;3,4', '1,2;3'))
+    with pytest.raises(ValueError, match='polygon: expected points of x and'):
+        read_boxes(file)
 
 
 def label_studio_value(size, box):
@@ -273,6 +386,53 @@ def test_label_studio(images, tmp_path):
         read_boxes(file, images)
 
 
+def test_label_studio_regions(images, tmp_path):
+
+    def result(**value):
+        return dict(original_width=200, original_height=100, value=value)
+
+    (images / 'a.jpg').rename(images / 'My photo.JPG')
+    task = dict(
+        data=dict(image='/data/local-files/?d=set%5CMy%20photo.jpg'),
+        annotations=[
+            dict(result=[
+                # <Rectangle> and <Labels>; several classes of one.
+                result(x=10, y=10, width=50, height=50),
+                result(x=10, y=10, width=50, height=50, labels=['cat', 'red']),
+                result(
+                    x=50,
+                    y=50,
+                    radiusX=10,
+                    radiusY=10,
+                    rotation=90,
+                    ellipselabels=['dog']),
+                result(points=[[10, 10], [20, 30], [15, 40]], labels=['cat']),
+                result(format='rle', rle=[1, 2], brushlabels=['cat']),
+                result(x=5, y=5, width=1, labels=['point']),
+                dict(value=dict(start=0, end=3, labels=['word'])),
+                dict(value=None),
+            ])
+        ])
+    file = tmp_path / 'export.json'
+    file.write_text(
+        json.dumps([task, dict(data=dict(image='b.png'), annotations=[])]))
+    boxes = read_boxes(file, images)
+    (_, scene), = found(boxes).values()
+    assert scene == [('cat', [20, 10, 100, 50]), ('red', [20, 10, 100, 50]),
+                     ('dog', [90, 30, 20, 40]), ('cat', [20, 10, 20, 30])]
+    assert 'dropped 3 regions that are no boxes' in boxes.notes
+    assert '1 tasks that nobody has labelled' in boxes.notes
+    (images / 'My photo.JPG').rename(images / 'a #2.JPG')
+    task['data']['image'] = 'C:\\photos\\a #2.jpg'
+    file.write_text(json.dumps([task]))
+    assert set(found(read_boxes(file, images))) == {'a #2.JPG'}
+    for wrong in (dict(task, annotations=3), dict(task, annotations=[3]),
+                  dict(task, annotations=[dict(result='x')])):
+        file.write_text(json.dumps([wrong]))
+        with pytest.raises(ValueError, match='expected a list of objects'):
+            read_boxes(file, images)
+
+
 def coco():
     content = dict(
         images=[dict(id=n, file_name=name) for n, name in enumerate(SCENES)],
@@ -304,6 +464,28 @@ def test_coco(images, tmp_path):
     (images / '_annotations.coco.json').write_text(json.dumps(wrong))
     with pytest.raises(ValueError, match="--boxes: .*'image_id' is missing"):
         read_boxes(images, shown='--boxes: ')
+
+
+@pytest.mark.parametrize('file, prefix, below', [
+    ('annotations/instances_default.json', '', 'images/default'),
+    ('result.json', 'images\\', 'images'),
+    ('_annotations.coco.json', '/data/set/', ''),
+])
+def test_coco_sets_made_elsewhere(images, tmp_path, file, prefix, below):
+    place = tmp_path / 'set'
+    (place / below).parent.mkdir(parents=True, exist_ok=True)
+    images.rename(place / below)
+    content = coco()
+    for image in content['images']:
+        image['file_name'] = prefix + image['file_name']
+    write(place / file, json.dumps(content))
+    boxes = read_boxes(place)
+    # The names in the file are others, and it is not to be used as it is.
+    assert found(boxes) == SCENES and boxes.file is None
+    content['images'].append(dict(id=9, file_name='other/a.jpg'))
+    write(place / file, json.dumps(content))
+    with pytest.raises(ValueError, match="'other/a.jpg': expected two images"):
+        read_boxes(place)
 
 
 def test_what_is_none_of_these(images, tmp_path):

@@ -13,6 +13,7 @@ from mmdet_clim.datasets import OVCocoDataset, UnreadableImageError
 from mmdet_clim.datasets.coco_annotations import (
     PanopticChecker,
     check_coco,
+    read_categories,
     read_coco,
     read_detections,
 )
@@ -118,6 +119,24 @@ def test_what_means_the_same_is_repaired_and_counted(tmp_path, warnings_logged,
     assert read(tmp_path, content, clip=True) == good()
     line, = warnings_logged
     assert counted in line and line.startswith(str(tmp_path / 'a.json'))
+
+
+def test_a_parent_of_the_same_name(tmp_path, warnings_logged):
+    """Roboflow makes a parent of all classes, with the name of the set."""
+    content = good()
+    first = content['categories'][0]
+    content['categories'].append(
+        dict(id=77, name=first['name'], supercategory=first['name']))
+    content['annotations'][1]['category_id'] = 77
+    found = read(tmp_path, content)
+    assert [c['id'] for c in found['categories']
+            ] == [c['id'] for c in good()['categories']]
+    assert found['annotations'][1]['category_id'] == first['id']
+    assert 'classes with the name of their parent' in warnings_logged[-1]
+    assert 77 not in read_categories(tmp_path / 'a.json')
+    content['categories'][-1]['supercategory'] = 'none'
+    with pytest.raises(ValueError, match="key 'name' is .* no other category"):
+        read(tmp_path, content)
 
 
 def test_missing_ids_are_numbered(tmp_path):

@@ -265,6 +265,7 @@ def test_without_a_vocabulary_there_are_no_tags(caption_file):
     ('id', True, ValueError),
     ('id', 2**63, ValueError),
     ('height', 10**30, ValueError),
+    ('width', 10**9, ValueError),
     ('captions', 'a dog', ValueError),
     ('captions', [1], ValueError),
     ('caption', ['x'], ValueError),

@@ -85,10 +85,6 @@ def nothing_random(monkeypatch):
             dtype=torch.long,
             device=kwargs.get('device')))
     monkeypatch.setattr(
-        torch,
-        'randint_like',
-        lambda x, *_, dtype=None, **__: torch.zeros_like(x, dtype=dtype))
-    monkeypatch.setattr(
         torch, 'multinomial',
         lambda weights, count: weights.nonzero().flatten()[:count])
 

@@ -79,14 +79,14 @@ def test_a_specialised_template_is_apart(tool, tmp_path):
         'template <class D> struct Sum { void f(int a, int b = 1); };\n')
     (tmp_path / 'a.cu').write_text('#include <sum.h>\ntemplate <> struct '
                                    'Sum<int> { void f(int a, int b); };\n')
-    (tmp_path / 'b.cu').write_text(
-        '#include <sum.h>\nvoid g() { Sum<int>().f(1); }\n')
+    (tmp_path /
+     'b.cu').write_text('#include <sum.h>\nvoid g() { Sum<int>().f(1); }\n')
     (tmp_path / 'c.cu').write_text('#include "sum.h"\nint n = 3;\n')
     found = tool('joined_sources').groups(
         [tmp_path / name for name in ('a.cu', 'b.cu', 'c.cu')], [tmp_path],
         100)
-    assert [[path.name for path in group] for group in found] == [
-        ['a.cu'], ['b.cu', 'c.cu']]
+    assert [[path.name for path in group]
+            for group in found] == [['a.cu'], ['b.cu', 'c.cu']]
 
 
 def test_sources_that_clash_are_apart(tool, tmp_path):

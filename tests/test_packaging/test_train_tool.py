@@ -71,8 +71,9 @@ def test_work_dir_with_clim_is_another(read_config, config, tmp_path):
 def test_options_amp_and_scaled_rate(read_config, config):
     cfg = read_config('train', config, '--amp', '--auto-scale-lr',
                       '--launcher', 'pytorch', '--cfg-options',
-                      'model.depth=18')
+                      'model.depth=18', 'optim_wrapper.dtype=bfloat16')
     assert cfg.model == dict(type='Toy', depth=18)
+    assert cfg.optim_wrapper.dtype == 'bfloat16'
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
     assert cfg.auto_scale_lr.enable

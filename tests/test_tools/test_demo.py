@@ -122,7 +122,7 @@ def test_other_settings_are_refused(demo, run_tool):
     # At once, before anything is timed.
     last = log.splitlines()[-1]
     assert last.startswith(
-        f'error: {folder / "data"}: contains a data set made with ')
+        f'error: {folder / "data" / "train2017"}: was made with other ')
     assert 'train 24 (wanted 25)' in last and log.count('== demo') == 1
     lost = next((folder / 'data' / 'val2017').iterdir())
     image = lost.read_bytes()
@@ -130,7 +130,7 @@ def test_other_settings_are_refused(demo, run_tool):
     code, log = run_tool(*arguments)
     lost.write_bytes(image)
     assert code == 1
-    assert 'files were lost or changed' in log.splitlines()[-1]
+    assert 'val2017: was changed since it was' in log.splitlines()[-1]
 
 
 def test_rows_for_several_seeds(repository, monkeypatch, capsys):

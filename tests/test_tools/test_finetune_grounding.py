@@ -47,7 +47,9 @@ def host(name, bert, folder):
     # Else level_embed of the detection transformers is whatever the memory
     # held.
     model.init_weights()
-    torch.save(dict(state_dict=model.state_dict()), folder / 'host.pth')
+    # LLMDet's come with those of a large language model.
+    weights = {**model.state_dict(), 'lmm.norm.weight': torch.ones(4)}
+    torch.save(dict(state_dict=weights), folder / 'host.pth')
     return folder / 'host.py', folder / 'host.pth'
 
 
@@ -92,6 +94,7 @@ def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path,
     # Which has no graph.
     assert 'no detector.onnx: export: ' in printed
     assert 'mosaic.old_words.loss' in printed
+    assert '1 weights are not used: lmm.norm.weight' in printed
     assert not (tmp_path / 'out' / 'detector.onnx').exists()
     labels = json.loads((tmp_path / 'out/pseudo_labels.json').read_text())
     assert len(labels['images']) == len(
@@ -100,6 +103,7 @@ def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path,
     assert trained.train_dataloader.sampler.source_ratio == ([1, 1]
                                                              if boxes else [2])
     before = torch.load(weights)['state_dict']
+    del before['lmm.norm.weight']
     after = torch.load(tmp_path / 'out' / 'detector.pth')['state_dict']
     assert before.keys() == after.keys()
     changed = {

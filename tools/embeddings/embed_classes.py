@@ -16,8 +16,6 @@ and ``encoder``; ``mmdet_clim.PrecomputedTextEncoder`` reads it.
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Sequence
 
@@ -119,24 +117,14 @@ def build_encoder(args: argparse.Namespace) -> BaseTextEncoder:
 def write(out: Path, names: Sequence[str], vectors: Tensor,
           templates: Sequence[str], encoder: str) -> None:
     """Write the file whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=out.parent, suffix='.npz.partial')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            np.savez(
-                file,
-                names=np.array(names),
-                vectors=vectors.cpu().numpy(),
-                templates=np.array(templates),
-                encoder=np.array(encoder))
-        # mkstemp's files are for the owner alone; this one is like others.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)
-        os.replace(partial, out)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    from mmdet_clim.files import atomic_path
+    with atomic_path(out) as beside, open(beside, 'wb') as file:
+        np.savez(
+            file,
+            names=np.array(names),
+            vectors=vectors.cpu().numpy(),
+            templates=np.array(templates),
+            encoder=np.array(encoder))
 
 
 def main() -> None:

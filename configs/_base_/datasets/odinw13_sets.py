@@ -1,6 +1,7 @@
 # ODinW-13: detection without training on 13 data sets. ODINW_ROOT names the
-# folder that holds them, as published; prompts are mmdet's. A config takes
-# sets_test_cfg for its test_cfg.
+# folder that holds them, as published; prompts are mmdet's, also that of
+# pothole, which mmdet's own config of the 13 has and does not use. A config
+# takes sets_test_cfg for its test_cfg.
 sets_test_cfg = dict(
     type='mmdet_clim.DetectionSetsLoop',
     root='{{$ODINW_ROOT:data/odinw/}}',

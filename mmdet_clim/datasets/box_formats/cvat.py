@@ -1,13 +1,29 @@
 # Licensed under the Apache License, Version 2.0.
 """CVAT's own layout, "CVAT for images 1.1": one XML for all images."""
 from pathlib import Path
+from typing import List, Optional
 from xml.etree.ElementTree import Element
 
-from .entries import CocoEntries, extent, numbers
+from .entries import (
+    IMAGE_FOLDERS,
+    CocoEntries,
+    ellipse,
+    extent,
+    find_image,
+    numbers,
+    point,
+    turned,
+)
+
+# Shapes that have no area.
+_NO_BOXES = ('polyline', 'points', 'cuboid', 'skeleton')
 
 
 def read_cvat(file: Path, root: Element, folder: Path) -> CocoEntries:
-    """Read an export; polygons count as the boxes around them.
+    """Read an export.
+
+    Polygons, masks, ellipses and boxes that are turned count as the boxes
+    around them.
 
     Args:
         root (Element): What it holds, ``<annotations>``.
@@ -23,26 +39,48 @@ def read_cvat(file: Path, root: Element, folder: Path) -> CocoEntries:
         if label.text
     ]
     entries = CocoEntries(folder, names)
+    # As it comes with its images; by subset, where it has several.
+    places = [folder, *(folder / name for name in IMAGE_FOLDERS)]
     for image in root.findall('image'):
         name = _given(image, 'name', f'{file}: image')
         where = f'{file}: image {name!r}'
         width, height = numbers(
             [image.get('width', '0'),
              image.get('height', '0')], where)
-        number = entries.image(folder / name, (int(width), int(height)))
-        for box in image.findall('box'):
-            left, top, right, bottom = numbers(
-                [box.get(key) for key in ('xtl', 'ytl', 'xbr', 'ybr')],
-                f'{where}: box')
-            entries.box(number, _given(box, 'label', where),
-                        [left, top, right - left, bottom - top])
-        for shape in image.findall('polygon'):
-            points = [
-                numbers(point.split(','), f'{where}: polygon')
-                for point in _given(shape, 'points', where).split(';')
-            ]
-            entries.box(number, _given(shape, 'label', where), extent(points))
+        inner = '/'.join(filter(None, [image.get('subset'), name]))
+        path = find_image(inner, places) or folder / name
+        number = entries.image(path, (int(width), int(height)))
+        for shape in image:
+            if shape.tag in _NO_BOXES:
+                entries.left_out.append((f'shapes <{shape.tag}>', where))
+                continue
+            box = _box(shape, f'{where}: {shape.tag}')
+            if box is not None:
+                entries.box(number, _given(shape, 'label', where), box)
     return entries
+
+
+def _box(shape: Element, where: str) -> Optional[List[float]]:
+    """The box (x, y, width, height) of a shape; None of other elements."""
+
+    def read(*keys: str) -> List[float]:
+        return numbers([shape.get(key) for key in keys], where)
+
+    degrees, = numbers([shape.get('rotation', '0')], where)
+    if shape.tag == 'box':
+        left, top, right, bottom = read('xtl', 'ytl', 'xbr', 'ybr')
+        return turned([left, top, right - left, bottom - top], degrees,
+                      ((left + right) / 2, (top + bottom) / 2))
+    if shape.tag == 'ellipse':
+        return ellipse(read('cx', 'cy', 'rx', 'ry'), degrees)
+    if shape.tag == 'mask':
+        return read('left', 'top', 'width', 'height')
+    if shape.tag == 'polygon':
+        return extent([
+            point(pair.split(','), where)
+            for pair in _given(shape, 'points', where).split(';')
+        ])
+    return None
 
 
 def _given(element: Element, key: str, where: str) -> str:

@@ -1,10 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
 """Boxes of images, collected in COCO's layout."""
+import math
 import os
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+import unicodedata
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..coco_annotations import Size
+
+#: Where sets have the images whose annotations are in another folder.
+IMAGE_FOLDERS = ('JPEGImages', 'images')
 
 
 class CocoEntries:
@@ -19,6 +24,8 @@ class CocoEntries:
         self.folder = folder
         self.images: List[dict] = []
         self.annotations: List[dict] = []
+        #: What is not read, and where the set has it.
+        self.left_out: List[Tuple[str, str]] = []
         self._classes: Dict[str, int] = {}
         for name in names:
             self._class(name)
@@ -33,12 +40,9 @@ class CocoEntries:
             size (tuple[int, int], optional): Width and height; not known if
                 one of them is 0.
         """
-        # Of one elsewhere, the absolute path, which a join keeps.
-        name = Path(os.path.relpath(path, self.folder))
-        if '..' in name.parts:
-            name = path.absolute()
         number = len(self.images) + 1
-        entry: Dict[str, Any] = dict(id=number, file_name=name.as_posix())
+        entry: Dict[str, Any] = dict(
+            id=number, file_name=relative_name(path, self.folder))
         if size is not None and min(size) > 0:
             entry.update(width=size[0], height=size[1])
         self.images.append(entry)
@@ -75,6 +79,52 @@ class CocoEntries:
             ])
 
 
+def relative_name(path: Path, folder: Path) -> str:
+    """The name of an image below a folder.
+
+    Args:
+        path (Path): If it is elsewhere, the name is its absolute path, which a
+            join keeps.
+    """
+    name = Path(os.path.relpath(path, folder))
+    if '..' in name.parts:
+        name = path.absolute()
+    return name.as_posix()
+
+
+def find_image(named: str, places: Sequence[Path]) -> Optional[Path]:
+    """The file of an image, whose set may have been made elsewhere.
+
+    Folders that the name begins with and that are not here are left out, the
+    fewest possible; the suffix may be in capitals or not, and accents composed
+    or not.
+
+    Args:
+        named (str): A path, also one of Windows.
+        places (Sequence[Path]): Folders to look in, the first one first.
+
+    Returns:
+        Path, optional: None if there is no such file.
+    """
+    parts = PurePosixPath(named.replace('\\', '/')).parts
+    for start in range(len(parts)):
+        for place in places:
+            for name in _spellings(os.path.join(*parts[start:])):
+                # Unlike Path.is_file, it takes names that are too long.
+                if os.path.isfile(place / name):
+                    return place / name
+    return None
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as file systems may have it."""
+    stem, suffix = os.path.splitext(name)
+    yield f'{stem}{suffix}'
+    for form in ('NFC', 'NFD'):
+        for ending in (suffix, suffix.lower(), suffix.upper()):
+            yield unicodedata.normalize(form, f'{stem}{ending}')
+
+
 def extent(points: Sequence[Sequence[float]]) -> List[float]:
     """The box (x, y, width, height) around points (x, y)."""
     across, down = zip(*points)
@@ -84,6 +134,41 @@ def extent(points: Sequence[Sequence[float]]) -> List[float]:
         max(across) - min(across),
         max(down) - min(down)
     ]
+
+
+def turned(box: Sequence[float], degrees: float,
+           around: Sequence[float]) -> List[float]:
+    """The box (x, y, width, height) around one that is turned.
+
+    Args:
+        box (Sequence[float]): x, y, width, height in pixels.
+        degrees (float): Clockwise, as one sees the image.
+        around (Sequence[float]): The point x, y that stays.
+    """
+    if not degrees:
+        return list(box)
+    cosine, sine = (
+        part(math.radians(degrees)) for part in (math.cos, math.sin))
+    corners = [(box[0] + u - around[0], box[1] + v - around[1])
+               for u in (0, box[2]) for v in (0, box[3])]
+    return extent([(around[0] + x * cosine - y * sine,
+                    around[1] + x * sine + y * cosine) for x, y in corners])
+
+
+def ellipse(shape: Sequence[float], degrees: float) -> List[float]:
+    """The box (x, y, width, height) around an ellipse that is turned.
+
+    Args:
+        shape (Sequence[float]): The centre x, y, and the radii across and down
+            before it is turned.
+        degrees (float): See :func:`turned`.
+    """
+    x, y, across, down = shape
+    cosine, sine = (
+        part(math.radians(degrees)) for part in (math.cos, math.sin))
+    half = (math.hypot(across * cosine,
+                       down * sine), math.hypot(across * sine, down * cosine))
+    return [x - half[0], y - half[1], 2 * half[0], 2 * half[1]]
 
 
 def numbers(values: Sequence[Any], where: str) -> List[float]:
@@ -102,3 +187,14 @@ def numbers(values: Sequence[Any], where: str) -> List[float]:
             raise ValueError(f'{where}: expected numbers, got {value!r}')
         found.append(number)
     return found
+
+
+def point(values: Sequence[Any], where: str) -> List[float]:
+    """The numbers x and y.
+
+    Raises:
+        ValueError: If there are not two.
+    """
+    if len(values) != 2:
+        raise ValueError(f'{where}: expected points of x and y, got {values}')
+    return numbers(values, where)

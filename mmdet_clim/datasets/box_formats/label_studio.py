@@ -1,16 +1,30 @@
 # Licensed under the Apache License, Version 2.0.
 """Label Studio's exports, "JSON" and "JSON-MIN"."""
-import math
 import re
 from pathlib import Path
 from typing import Any, List, Optional
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..caption_sources import IMAGE_SUFFIXES
-from .entries import CocoEntries, extent, numbers
+from .entries import (
+    IMAGE_FOLDERS,
+    CocoEntries,
+    ellipse,
+    extent,
+    find_image,
+    numbers,
+    point,
+    turned,
+)
 
 # Label Studio puts eight digits before the name of an uploaded file.
 _UPLOADED = re.compile(r'^[0-9a-f]{8}-')
+# Where a region has its classes; <Labels> beside <Rectangle> or <Polygon>
+# writes the last.
+_LABELS = ('rectanglelabels', 'polygonlabels', 'ellipselabels', 'labels')
+# One of them tells that <Labels> are those of a box, polygon or ellipse.
+_SHAPES = ('height', 'points', 'radiusX')
+_NO_BOXES = ('rle', 'brushlabels', 'keypointlabels', 'vectorlabels')
 
 
 def is_label_studio(content: Any) -> bool:
@@ -26,7 +40,8 @@ def read_label_studio(file: Path, tasks: list, folder: Path) -> CocoEntries:
 
     Of several annotations of a task, the last one counts that was not
     cancelled; a task without one is left out, as nobody has looked at it.
-    Rectangles that are turned and polygons count as the boxes around them.
+    Rectangles that are turned, ellipses and polygons count as the boxes around
+    them. A region of several classes is a box of each.
 
     Raises:
         ValueError: If a task names no image, or a region is none; the message
@@ -35,20 +50,26 @@ def read_label_studio(file: Path, tasks: list, folder: Path) -> CocoEntries:
     entries = CocoEntries(folder)
     for number, task in enumerate(tasks):
         where = f'{file}: [{number}]'
-        regions = _regions(task)
+        regions = _regions(task, where)
         if regions is None:
+            entries.left_out.append(('tasks that nobody has labelled', where))
             continue
         image = entries.image(_image_of(task, folder, where))
         for place, region in enumerate(regions):
-            labels = region.get('rectanglelabels') or region.get(
-                'polygonlabels')
-            if labels:
-                entries.box(image, str(labels[0]),
-                            _box(region, f'{where}: region {place}'))
+            inner = f'{where}: region {place}'
+            key = next((key for key in _LABELS if region.get(key)), None)
+            shaped = key != 'labels' or set(_SHAPES) & set(region)
+            if not shaped or set(_NO_BOXES) & set(region):
+                entries.left_out.append(('regions that are no boxes', inner))
+            elif key is not None:
+                labels = region[key]
+                box = _box(region, inner)
+                for label in [labels] if isinstance(labels, str) else labels:
+                    entries.box(image, str(label), box)
     return entries
 
 
-def _regions(task: dict) -> Optional[List[dict]]:
+def _regions(task: dict, where: str) -> Optional[List[dict]]:
     """The regions of a task, None if it is not labelled."""
     if 'data' not in task:
         # JSON-MIN: the regions stand in the task itself.
@@ -59,17 +80,30 @@ def _regions(task: dict) -> Optional[List[dict]]:
         ]
         return [region for regions in lists for region in regions]
     done = [
-        annotation for annotation in task.get('annotations') or []
+        annotation for annotation in _objects(task, 'annotations', where)
         if not annotation.get('was_cancelled')
     ]
     if not done:
         return None
-    return [{
-        **result.get('value', {}), 'original_width':
-        result.get('original_width'),
-        'original_height':
-        result.get('original_height')
-    } for result in done[-1].get('result', [])]
+    regions = []
+    for result in _objects(done[-1], 'result', f'{where}: annotation'):
+        value = result.get('value')
+        if isinstance(value, dict):
+            sides = {
+                key: result.get(key)
+                for key in ('original_width', 'original_height')
+            }
+            regions.append({**value, **sides})
+    return regions
+
+
+def _objects(holder: dict, key: str, where: str) -> List[dict]:
+    """A list of objects, which may be missing."""
+    value = holder.get(key) or []
+    if not isinstance(value, list) or not all(
+            isinstance(part, dict) for part in value):
+        raise ValueError(f'{where}: key {key!r}: expected a list of objects')
+    return value
 
 
 def _box(region: dict, where: str) -> List[float]:
@@ -80,19 +114,17 @@ def _box(region: dict, where: str) -> List[float]:
                  region.get('original_height')],
                 f'{where}: original_width, original_height'))
     if 'points' in region:
-        points = [numbers(point, where) for point in region['points']]
+        points = [point(pair, where) for pair in region['points']]
         return extent([(x * across, y * down) for x, y in points])
+    sides = ('radiusX', 'radiusY') if 'radiusX' in region else ('width',
+                                                                'height')
     x, y, width, height = numbers(
-        [region.get(key) for key in ('x', 'y', 'width', 'height')], where)
+        [region.get(key) for key in ('x', 'y', *sides)], where)
     box = [x * across, y * down, width * across, height * down]
-    angle = math.radians(float(region.get('rotation') or 0))
-    if not angle:
-        return box
-    # It is turned around its upper left corner.
-    cosine, sine = math.cos(angle), math.sin(angle)
-    return extent([(box[0] + u * cosine - v * sine,
-                    box[1] + u * sine + v * cosine) for u in (0, box[2])
-                   for v in (0, box[3])])
+    degrees, = numbers([region.get('rotation') or 0], where)
+    if 'radiusX' in region:
+        return ellipse(box, degrees)
+    return turned(box, degrees, around=box[:2])
 
 
 def _image_of(task: dict, folder: Path, where: str) -> Path:
@@ -102,18 +134,17 @@ def _image_of(task: dict, folder: Path, where: str) -> Path:
             continue
         parts = urlsplit(value)
         # /data/local-files/?d=folder/name.jpg
-        path = Path(parse_qs(parts.query).get('d', [unquote(parts.path)])[0])
+        local = re.search(r'(?:^|&)d=([^&]*)', parts.query)
+        path = Path(
+            unquote(local[1] if local else parts.path).replace('\\', '/'))
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            # A name with # or ? that is no address.
+            path = Path(value.replace('\\', '/'))
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        names = [path.name, _UPLOADED.sub('', path.name)]
-        # A path below the folder, from its end.
-        names += [
-            str(Path(*path.parts[-length:]))
-            for length in range(2, len(path.parts))
-        ]
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-        return folder / names[1]
+        given = _UPLOADED.sub('', path.name)
+        places = [folder, *(folder / name for name in IMAGE_FOLDERS)]
+        return (find_image(str(path.relative_to(path.anchor)), places)
+                or find_image(given, places) or folder / given)
     raise ValueError(f'{where}: expected the address of an image, got '
                      f'{sorted(task)}')

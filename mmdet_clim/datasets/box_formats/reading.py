@@ -2,21 +2,42 @@
 """Which layout a source of boxes has."""
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Optional,
+    Sequence,
+    cast,
+)
 
-from ..coco_annotations import CocoChecker, check_coco, file_sizes
+from ..coco_annotations import (
+    CocoChecker,
+    Size,
+    check_coco,
+    file_sizes,
+    image_file_name,
+)
 from ..json_files import read_json
 from ..json_stream import JSONObject
 from .cvat import read_cvat
-from .entries import CocoEntries
+from .entries import (
+    IMAGE_FOLDERS,
+    CocoEntries,
+    find_image,
+    relative_name,
+)
 from .label_studio import is_label_studio, read_label_studio
 from .voc import read_voc
 from .xml_files import read_xml
-from .yolo import read_yolo
+from .yolo import NAME_FILES, read_yolo
 
 YAML_SUFFIXES = ('.yaml', '.yml')
 #: What services write into a folder of images.
-COCO_NAMES = ('_annotations.coco.json', 'annotations.json', 'labels.json')
+COCO_NAMES = ('_annotations.coco.json', 'annotations.json', 'labels.json',
+              'result.json', 'annotations/instances_default.json')
 LAYOUTS = ('COCO JSON, YOLO data.yaml, Pascal VOC, CVAT for images, or Label '
            'Studio JSON')
 
@@ -45,7 +66,8 @@ def read_boxes(source: Path,
     """Read and check boxes of any layout.
 
     Args:
-        source (Path): A file: a COCO JSON, YOLO's ``data.yaml``, an XML of
+        source (Path): A file: a COCO JSON, YOLO's ``data.yaml`` or
+            ``classes.txt``, an XML of
             Pascal VOC or of CVAT, a JSON of Label Studio. Or a folder of one
             of these, of XML files of Pascal VOC, or with ``Annotations``.
         images (Path, optional): Folder of the images; that of the source, as
@@ -70,7 +92,7 @@ def read_boxes(source: Path,
         source, files = _file_of(source)
     content: Any = None
     file = None
-    if source.suffix.lower() in YAML_SUFFIXES:
+    if source.suffix.lower() in YAML_SUFFIXES or source.name in NAME_FILES:
         entries = read_yolo(source, split)
         if images is not None:
             entries = _below(entries, images)
@@ -80,7 +102,7 @@ def read_boxes(source: Path,
         if root.tag == 'annotations':
             entries = read_cvat(source, root, folder)
         else:
-            entries = read_voc(files, folder)
+            entries = read_voc(files, folder, split)
     else:
         content = source
         if JSONObject(source).kind == 'list':
@@ -89,15 +111,57 @@ def read_boxes(source: Path,
             entries, content = read_label_studio(source, content, folder), None
         else:
             file = source
-    if content is None:
-        content = entries.coco()
+    places = [folder, *(folder / name for name in IMAGE_FOLDERS)]
+    # CVAT: annotations/instances_SUBSET.json, and images/SUBSET.
+    places.append(folder / 'images' / source.stem.rpartition('_')[2])
+    sizes = cast(Callable, file_sizes(folder))
+
+    def read_size(name: str) -> Size:
+        path = find_image(name, places)
+        return sizes(name if path is None else str(path.absolute()))
+
     checker = CocoChecker(
         f'{shown}{given}',
-        read_size=file_sizes(folder),
+        read_size=read_size,
         clip=clip,
         skip_unreadable=clip)
+    if content is None:
+        for what, where in entries.left_out:
+            checker.drop(what, where)
+        content = entries.coco()
     content = check_coco(content, checker, need_boxes=True)
+    if file is not None and _find_images(content, places, f'{shown}{given}'):
+        file = None
     return OwnBoxes(content, folder, file, checker.report())
+
+
+def _find_images(content: dict, places: Sequence[Path], where: str) -> bool:
+    """Name images as they are found.
+
+    Args:
+        places (Sequence[Path]): The first one is what names are relative to.
+
+    Returns:
+        bool: Whether there is another name now.
+
+    Raises:
+        ValueError: If two names are of the same image.
+    """
+    found: Dict[str, str] = {}
+    changed = False
+    for image in content['images']:
+        given = image_file_name(image)
+        name, path = given, find_image(given, places)
+        if path not in (None, places[0] / given):
+            name = relative_name(path, places[0])
+        other = found.setdefault(name, given)
+        if other != given:
+            raise ValueError(f'{where}: {other!r} and {given!r}: expected two '
+                             f'images, got only {name!r} in {places[0]}')
+        if name != given:
+            image['file_name'] = name
+            changed = True
+    return changed
 
 
 def _file_of(folder: Path) -> tuple:
@@ -105,15 +169,24 @@ def _file_of(folder: Path) -> tuple:
     for pattern in ('data.yaml', 'data.yml', 'dataset.yaml', *COCO_NAMES):
         if (folder / pattern).is_file():
             return folder / pattern, [folder / pattern]
-    for place in (folder, folder / 'Annotations', folder / 'annotations'):
-        files: List[Path] = sorted(place.glob('*.xml'))
-        if files:
-            return files[0], files
-    files = sorted(folder.glob('*.json'))
+    files: List[Path] = _visible(folder.glob('*.xml'))
+    for name in ('Annotations', 'annotations'):
+        files = files or _visible((folder / name).rglob('*.xml'))
+    if files:
+        return files[0], files
+    for name in NAME_FILES:
+        if (folder / name).is_file():
+            return folder / name, [folder / name]
+    files = _visible(folder.glob('*.json'))
     if len(files) == 1:
         return files[0], files
     raise ValueError(f'{folder}: expected {LAYOUTS}; got a folder with none '
                      f'of them, or with several of {len(files)} JSON files')
+
+
+def _visible(files: Iterable[Path]) -> List[Path]:
+    """Files in order, without those that macOS writes into archives."""
+    return sorted(file for file in files if not file.name.startswith('._'))
 
 
 def _below(entries: CocoEntries, images: Path) -> CocoEntries:
@@ -122,8 +195,6 @@ def _below(entries: CocoEntries, images: Path) -> CocoEntries:
         path = entries.folder / image['file_name']
         if not path.is_file():
             path = images / path.name
-        moved = CocoEntries(images)
-        moved.image(path)
-        image['file_name'] = moved.images[0]['file_name']
+        image['file_name'] = relative_name(path, images)
     entries.folder = images
     return entries

@@ -1,31 +1,39 @@
 # Licensed under the Apache License, Version 2.0.
 """Pascal VOC's layout: an XML for each image."""
-from pathlib import Path
-from typing import Iterable, List, Optional
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import Optional, Sequence
 from xml.etree.ElementTree import Element
 
 from ..caption_sources import IMAGE_SUFFIXES
-from .entries import CocoEntries, numbers
+from ..text_files import read_lines
+from .entries import IMAGE_FOLDERS, CocoEntries, find_image, numbers
 from .xml_files import read_xml
 
-#: Where VOC's own layout has the images of ``Annotations``.
-IMAGE_FOLDERS = ('JPEGImages', 'images')
+# The lists of a split below ``ImageSets/Main``, the first one counts.
+_LISTS = {'train': ('train', 'trainval'), 'val': ('val', 'test')}
 
 
-def read_voc(files: Iterable[Path], folder: Path) -> CocoEntries:
+def read_voc(files: Sequence[Path], folder: Path, split: str) -> CocoEntries:
     """Read XML files.
 
     A size of 0 counts as unknown. Objects that are marked as difficult are
     ignored in training and evaluation, as crowds are.
 
     Args:
+        files (Sequence[Path]): One, or those of a folder, of which only those
+            of the split count if there are lists of splits beside the folder,
+            in ``ImageSets/Main``.
         folder (Path): Of the images; an image is looked for in it, beside its
             XML and in ``JPEGImages`` beside the XML's folder.
+        split (str): ``'train'`` or ``'val'``.
 
     Raises:
         ValueError: If a file lacks something; the message names it.
     """
     entries = CocoEntries(folder)
+    if len(files) > 1:
+        files = _of_split(files, split)
     for file in files:
         root = read_xml(file)
         if root.tag != 'annotation':
@@ -41,30 +49,61 @@ def read_voc(files: Iterable[Path], folder: Path) -> CocoEntries:
                 shown.findtext(f'bndbox/{side}')
                 for side in ('xmin', 'ymin', 'xmax', 'ymax')
             ], f'{where}: bndbox')
+            hard = shown.findtext('difficult', '').strip().lower()
             entries.box(
                 image,
                 name, [left, top, right - left, bottom - top],
-                ignore=shown.findtext('difficult', '').strip() == '1')
+                ignore=hard in ('1', 'true'))
     return entries
+
+
+def _of_split(files: Sequence[Path], split: str) -> Sequence[Path]:
+    """Those that the list of the split names, all where there is none."""
+    for above, name in product(files[0].absolute().parents[1:3],
+                               _LISTS[split]):
+        path = above / 'ImageSets' / 'Main' / f'{name}.txt'
+        if path.is_file():
+            # CVAT has quotes around names with blanks.
+            stems = {
+                PurePosixPath(line.strip().strip('"')).name
+                for _, line in read_lines(path) if line.strip()
+            }
+            kept = [file for file in files if file.stem in stems]
+            if not kept:
+                raise ValueError(f'{path}: expected names of some of the '
+                                 f'{len(files)} XML files in '
+                                 f'{files[0].parent}, got {sorted(stems)[:3]}')
+            return kept
+    return files
 
 
 def _size(root: Element, file: Path) -> Optional[tuple]:
     sides = [root.findtext(f'size/{side}') for side in ('width', 'height')]
-    if None in sides:
+    if not all(side and side.strip() for side in sides):
         return None
     width, height = numbers(sides, f'{file}: size')
     return int(width), int(height)
 
 
 def _image_of(file: Path, root: Element, folder: Path) -> Path:
-    """The image of an XML, by the name in it or by its own."""
+    """The image of an XML, by its own name or the one in it.
+
+    Its own comes first: the other stays behind where files are renamed.
+    """
     named = (root.findtext('filename') or '').strip().replace('\\', '/')
-    places: List[Path] = [folder, file.parent]
-    places += [file.parent.parent / name for name in IMAGE_FOLDERS]
-    names = [named] if named else []
-    names += [file.stem + suffix for suffix in IMAGE_SUFFIXES]
-    for name in names:
-        for place in places:
-            if (place / name).is_file():
-                return place / name
+    above = file.absolute().parents
+    places = [above[2] / name / file.parent.name for name in IMAGE_FOLDERS]
+    places += [folder, file.parent]
+    places += [
+        base / name for base in (folder, *above[1:3]) for name in IMAGE_FOLDERS
+    ]
+    inner = PurePosixPath(named or file.stem)
+    names = [
+        str(inner.with_name(file.stem + end))
+        for end in (inner.suffix, *IMAGE_SUFFIXES) if end
+    ]
+    for name in (*names, named):
+        path = find_image(name, places)
+        if path is not None:
+            return path
     return folder / (named or f'{file.stem}.jpg')

@@ -3,9 +3,9 @@
 from .build import build_dataset, is_finished
 from .classes import Glyph, SceneClass, coco_classes
 from .lvis_vocabulary import frequencies, lvis_classes
-from .splits import DatasetParameters
+from .splits import CHUNK, DatasetParameters
 
 __all__ = [
-    'DatasetParameters', 'Glyph', 'SceneClass', 'build_dataset',
+    'CHUNK', 'DatasetParameters', 'Glyph', 'SceneClass', 'build_dataset',
     'coco_classes', 'frequencies', 'is_finished', 'lvis_classes'
 ]

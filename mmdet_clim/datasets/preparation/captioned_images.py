@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
     Any,
+    Callable,
     Dict,
     Iterable,
     Iterator,
@@ -183,13 +184,13 @@ def shard_place(member: dict) -> dict:
     return {key: member[key] for key in SHARD_KEYS}
 
 
-def _check_distinct(parts: Iterable[Part], where: str) -> None:
+def _check_distinct(parts: Callable[[], Iterable[Part]], where: str) -> None:
     """Raise if two images have one id or one file, or only some have an id.
 
     Numbers are kept of them, eight bytes each, not the names.
     """
     ids, names, without_id = array('q'), array('q'), 0
-    for part in parts:
+    for part in parts():
         for sample in part.samples:
             names.append(image_key(sample['file_name']))
             if 'id' in sample:
@@ -202,7 +203,7 @@ def _check_distinct(parts: Iterable[Part], where: str) -> None:
                          'without')
     for key, values in (('id', ids), ('file_name', names)):
         for repeated in repeated_values(values)[:1]:
-            value = next(s[key] for part in parts for s in part.samples
+            value = next(s[key] for part in parts() for s in part.samples
                          if repeated in (s.get('id'),
                                          image_key(s['file_name'])))
             raise ValueError(
@@ -238,7 +239,7 @@ def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
             yield entry
 
 
-def write_captioned_images(path: Path, parts: Iterable[Part],
+def write_captioned_images(path: Path, parts: Callable[[], Iterable[Part]],
                            classes: Optional[TagClasses],
                            where: str) -> Dict[str, Any]:
     """Write what :class:`~mmdet_clim.datasets.ImageTextDataset` reads.
@@ -248,7 +249,8 @@ def write_captioned_images(path: Path, parts: Iterable[Part],
             ``pos_category_ids``; ``.jsonl``: an object per line, with
             ``tags`` by name. The latter is read line by line, so it is the
             better one for millions of images.
-        parts (Iterable[Part]): The images; it is iterated more than once.
+        parts (Callable[[], Iterable[Part]]): Gives the images, each time
+            that it is called.
         classes (TagClasses, optional): The classes of the tags.
 
     Returns:
@@ -261,7 +263,7 @@ def write_captioned_images(path: Path, parts: Iterable[Part],
     counts.totals['captions'] = 0
     as_ids = path.suffix == '.json'
     _check_distinct(parts, where)
-    entries = _entries(parts, classes, as_ids, counts)
+    entries = _entries(parts(), classes, as_ids, counts)
     if as_ids:
         categories = [] if classes is None else classes.categories()
         write_coco(path, dict(images=entries, categories=categories))
@@ -271,7 +273,7 @@ def write_captioned_images(path: Path, parts: Iterable[Part],
                 file.write(json.dumps(entry) + '\n')
     if not counts.totals['images']:
         path.unlink()
-        example = next((part.example for part in parts if part.example), '')
+        example = next((part.example for part in parts() if part.example), '')
         raise ValueError(
             f'{where}: expected at least one readable image with a caption, '
             f'got none; dropped: {dict(counts.dropped)}'

@@ -50,20 +50,25 @@ class Photographs:
 
     Args:
         folder (Path): Where the files are.
-        train, val (dict[int, dict]): Entries of the images.
+        images (dict[int, dict]): Their entries.
+        val (set[int]): Those for evaluation.
         boxes (dict[int, list[dict]]): Annotations of both.
         captions (dict[int, list[str]]): At least of training photographs.
         dropped, noted (dict): What was dropped and repaired, with counts.
     """
 
     folder: Path
-    train: Dict[int, dict]
-    val: Dict[int, dict]
+    images: Dict[int, dict]
+    val: Set[int]
     boxes: Dict[int, List[dict]]
     captions: Dict[int, List[str]]
     split: ClassSplit
     dropped: Dict[str, int]
     noted: Dict[str, int]
+
+    def of(self, val: bool) -> Dict[int, dict]:
+        """Entries of the images for evaluation, or of the others."""
+        return {i: e for i, e in self.images.items() if (i in self.val) == val}
 
 
 def held_out(image_ids: Iterable[int], purpose: str, seed: int) -> Set[int]:
@@ -99,7 +104,7 @@ def read_photographs(source: Path, seed: int) -> Photographs:
         contents = _contents(source, [COCO_BOXES], counts)
         found = _read(source, contents, COCO_BOXES, COCO_CAPTIONS, COCO_IMAGES,
                       counts)
-        return _move(found, held_out(found.train, 'coco_small', seed))
+        return replace(found, val=held_out(found.images, 'coco_small', seed))
     if (source / SPLIT_VAL).is_file():
         contents = _contents(source, [SPLIT_BASE, SPLIT_NOVEL, SPLIT_VAL],
                              counts)
@@ -114,7 +119,7 @@ def read_photographs(source: Path, seed: int) -> Photographs:
                 f'id {both[0]}')
         found = _read(source, contents, SPLIT_NOVEL, SPLIT_CAPTIONS,
                       SPLIT_IMAGES, counts)
-        return _move(found, val)
+        return replace(found, val=val)
     raise FileNotFoundError(
         f'{source}: expected COCO with {COCO_BOXES}, or photographs that are '
         f'split, with {SPLIT_VAL}; found neither')
@@ -173,24 +178,8 @@ def _read(source: Path, contents: Dict[str, dict], classes: str, captions: str,
             f'{path}: {len(unknown)} of its images have no entry in '
             f'{list(contents)}, such as id {unknown[0]}')
     found = captions_of_images(texts['annotations'], path, counts)
-    return Photographs(folder, entries, {}, boxes, found, split,
+    return Photographs(folder, entries, set(), boxes, found, split,
                        dict(counts.dropped), dict(counts.noted))
-
-
-def _move(photographs: Photographs, val: Iterable[int]) -> Photographs:
-    """The same with some of the training photographs for evaluation."""
-    val = set(val)
-    train = photographs.train
-    return replace(
-        photographs,
-        train={
-            i: image
-            for i, image in train.items() if i not in val
-        },
-        val={
-            i: image
-            for i, image in train.items() if i in val
-        })
 
 
 def development(photographs: Photographs, seed: int) -> Photographs:
@@ -198,8 +187,11 @@ def development(photographs: Photographs, seed: int) -> Photographs:
 
     To choose settings on; the photographs for evaluation are left out.
     """
-    chosen = held_out(photographs.train, 'coco_small development', seed)
-    return _move(replace(photographs, val={}), chosen)
+    train = photographs.of(val=False)
+    return replace(
+        photographs,
+        images=train,
+        val=held_out(train, 'coco_small development', seed))
 
 
 def _make_smaller(photographs: Photographs, out: Path) -> Photographs:
@@ -207,7 +199,7 @@ def _make_smaller(photographs: Photographs, out: Path) -> Photographs:
 
     Boxes follow. One that is there already is not made again.
     """
-    every = {**photographs.train, **photographs.val}
+    every = photographs.images
     longest = max(max(i['width'], i['height']) for i in every.values())
     if longest <= LONG_SIDE:
         return photographs
@@ -238,13 +230,7 @@ def _make_smaller(photographs: Photographs, out: Path) -> Photographs:
             for box in photographs.boxes.get(number, ())
         ]
     return replace(
-        photographs,
-        folder=out / IMAGES,
-        train={i: smaller[i]
-               for i in photographs.train},
-        val={i: smaller[i]
-             for i in photographs.val},
-        boxes=boxes)
+        photographs, folder=out / IMAGES, images=smaller, boxes=boxes)
 
 
 def _scaled(box: dict, across: float, down: float) -> dict:
@@ -288,8 +274,9 @@ def _write_captions(photographs: Photographs, path: Path) -> Dict:
     split = photographs.split
     counts = FileCounts(split.class_names, 'tags')
     entries = list(
-        tagged_images(photographs.train.values(), photographs.captions, split,
-                      counts))
+        tagged_images(
+            photographs.of(val=False).values(), photographs.captions, split,
+            counts))
     if not entries:
         raise ValueError(f'{path}: expected captions of training photographs, '
                          'got none')
@@ -356,7 +343,7 @@ def prepare_coco_small(source: Path,
         found = _make_smaller(found, out)
         if found.folder != out / IMAGES:
             _link_images(out, found.folder)
-        train, val = found.train, found.val
+        train, val = found.of(val=False), found.of(val=True)
         files = {
             TRAIN_BASE: _write_boxes(found, train, folder / TRAIN_BASE,
                                      'base'),

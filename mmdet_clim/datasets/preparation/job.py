@@ -58,7 +58,7 @@ class Job:
 
     Args:
         folder (Path): Where the files go.
-        outputs (tuple[str]): Names of the files.
+        outputs (tuple[str]): Names of the files, or of folders of files.
         summary (str): Name of the file of counts, ``*.json``. It is written
             last.
         inputs (Mapping[str, Any]): What tells each input from a changed one,
@@ -83,6 +83,12 @@ class Job:
         """Says what the finished files were made of."""
         return self.folder / f'.{Path(self.summary).stem}.job.json'
 
+    @property
+    def state(self) -> Path:
+        """Says what the unfinished files are made of."""
+        # A hidden name: an output may be called job.json.
+        return self.work_folder / '.job.json'
+
     def describe(self) -> dict:
         """All that decides the content of the files, as JSON has it."""
         return json.loads(
@@ -94,6 +100,10 @@ class Job:
                     inputs=self.inputs,
                     parameters=self.parameters)))
 
+    def begun(self) -> dict:
+        """What its state says: another version may make other steps."""
+        return dict(self.describe(), version=__version__)
+
 
 def _read(path: Path) -> Any:
     """The content of a JSON file, None if there is no file."""
@@ -102,59 +112,88 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding='utf-8'))
 
 
+def _extent(path: Path) -> Any:
+    """The bytes of a file; the number and bytes of those of a folder.
+
+    Not of the folders in it: what is made of the files later lies there.
+    """
+    if path.is_dir():
+        sizes = [f.stat().st_size for f in path.iterdir() if f.is_file()]
+        return [len(sizes), sum(sizes)]
+    return path.stat().st_size if path.is_file() else None
+
+
 def _changed(job: Job, record: Dict) -> List[str]:
-    """Files that are not there as they were made."""
+    """Outputs that are not there as they were made."""
     return [
-        name for name, size in record['bytes'].items()
-        if not (job.folder / name).is_file() or (job.folder /
-                                                 name).stat().st_size != size
+        name for name, extent in record['bytes'].items()
+        if _extent(job.folder / name) != extent
     ]
 
 
-def _is_finished(job: Job) -> bool:
-    """Whether every file is there, made of the same by the same."""
-    record = _read(job.record)
-    return (record is not None and record['job'] == job.describe()
-            and not _changed(job, record))
+def is_made(job: Job, overwrite: bool = False) -> bool:
+    """Whether every file is there, made of the same by the same.
 
+    Args:
+        overwrite (bool): Whether it may be lost, and is to be made again.
 
-def _check_free(job: Job) -> None:
-    """Raise if a file would be lost that can not be made again.
-
-    A file that is missing among those of the same job is made again.
+    Raises:
+        FileExistsError: If a file is there that would be lost and can not be
+            made again. One that is missing among those of the same job is
+            made again.
     """
-    names = (*job.outputs, job.summary)
-    taken = [name for name in names if (job.folder / name).exists()]
-    record = _read(job.record)
-    reason = 'is not of this tool'
-    if record is not None and record['job'] == job.describe():
-        taken = [name for name in _changed(job, record) if name in taken]
-        reason = 'was changed since it was made'
-    elif record is not None:
-        was, wanted = record['job'], job.describe()
-        differ = sorted(f'{part} {key}' for part in ('inputs', 'parameters')
-                        for key in set(was[part]) | set(wanted[part])
-                        if was[part].get(key) != wanted[part].get(key))
-        if was['revision'] != wanted['revision']:
-            differ = ['version of this tool', *differ]
-        reason = f"was made with other {', '.join(differ) or 'files'}"
-    if taken:
+    if overwrite:
+        return False
+    wanted, record = job.describe(), _read(job.record)
+    same = record is not None and record['job'] == wanted
+    changed = _changed(job, record) if same else [*job.outputs, job.summary]
+    if not changed:
+        return True
+    taken = [name for name in changed if (job.folder / name).exists()]
+    # What a killed run has published of these very files is not in the way.
+    if taken and _read(job.state) != job.begun():
+        reason = 'is not of this tool'
+        if same:
+            reason = 'was changed since it was made'
+        elif record is not None:
+            differ = _difference(record['job'], wanted)
+            reason = f'was made with other {differ}'
         raise FileExistsError(f'{job.folder / taken[0]}: {reason}. Give '
                               'another folder, or --overwrite to replace it')
+    return False
+
+
+def _difference(was: Mapping, wanted: Mapping) -> str:
+    """What tells a job from the one that files were made by."""
+    found = [] if was['revision'] == wanted['revision'] else [
+        'version of this tool'
+    ]
+    for part in ('inputs', 'parameters'):
+        for key in sorted({*was[part], *wanted[part]}):
+            old, new = was[part].get(key), wanted[part].get(key)
+            if old != new:
+                # Those of inputs tell nobody anything.
+                shown = '' if part == 'inputs' else \
+                    f' {old!r:.60} (wanted {new!r:.60})'
+                found.append(f'{part} {key}{shown}')
+    return ', '.join(found) or 'files'
 
 
 def _publish(job: Job, folder: Path) -> None:
     """Move the finished files to their places, the summary last."""
     names: List[str] = [*job.outputs, job.summary]
     for name in names:
+        place = job.folder / name
         # Where an interrupted run has published it, it is in place already.
         if (folder / name).exists():
-            os.replace(folder / name, job.folder / name)
+            if place.is_dir():
+                shutil.rmtree(place)
+            os.replace(folder / name, place)
     write_json(
         job.record,
         dict(
             job=job.describe(),
-            bytes={name: (job.folder / name).stat().st_size
+            bytes={name: _extent(job.folder / name)
                    for name in names}))
     shutil.rmtree(folder)
 
@@ -184,25 +223,15 @@ def run_job(job: Job,
         FileExistsError: If an output exists that would be replaced.
         RuntimeError: If another process is at it.
     """
-    if not overwrite and _is_finished(job):
+    if is_made(job, overwrite):
         return _read(job.folder / job.summary), False
-    # Hidden names: an output may be called job.json or made.json.
-    state = job.work_folder / '.job.json'
     with locked_folder(
             job.work_folder,
             f'{job.folder}: another process is making these files now'
     ) as folder:
-        begun = dict(job.describe(), version=__version__)
-        if overwrite or _read(state) != begun:
-            if not overwrite:
-                try:
-                    _check_free(job)
-                except FileExistsError:
-                    if not any(folder.iterdir()):
-                        folder.rmdir()
-                    raise
+        if overwrite or _read(job.state) != job.begun():
             empty_folder(folder)
-            write_json(state, begun)
+            write_json(job.state, job.begun())
         made = folder / '.made.json'
         if not made.exists():
             summary = make(folder)

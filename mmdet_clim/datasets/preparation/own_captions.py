@@ -69,19 +69,23 @@ class Columns:
 
 @dataclass(frozen=True)
 class Entry:
-    """An image with its captions, as a table or JSON has it.
+    """An image with its captions, as a folder, a table or JSON has it.
 
     Args:
         file_name (str): Its path below the folder of images.
         captions (tuple[str]): As they are.
         tags (tuple[str], optional): Class names; None: found in captions.
         id (int, optional): Where the source gives one.
+        text (str): Path of a text whose lines are the captions.
+        problem (str): Why it is no image with captions.
     """
 
     file_name: str
-    captions: Tuple[str, ...]
+    captions: Tuple[str, ...] = ()
     tags: Optional[Tuple[str, ...]] = None
     id: Optional[int] = None
+    text: str = ''
+    problem: str = ''
 
 
 def own_classes(vocabulary: Vocabulary,
@@ -131,63 +135,29 @@ class EntryWorker:
     def __call__(self, task: Iterable[Entry]) -> Part:
         """The part of some entries."""
         part = Part()
-        named = ((entry.file_name, entry) for entry in task)
-        for name, entry, image in read_files(self.images, named, part):
+        named = self._captioned(task, part)
+        for name, (entry,
+                   captions), image in read_files(self.images, named, part):
             own_id = {} if entry.id is None else dict(id=entry.id)
             part.add(
                 image,
                 dict(
                     own_id,
                     file_name=name,
-                    captions=list(entry.captions),
-                    tags=_tags(part, self.classes, entry.captions,
-                               entry.tags)))
-        return part
-
-
-@dataclass(frozen=True)
-class FolderFile:
-    """A file below a folder of images.
-
-    Args:
-        name (str): Its path below the folder.
-        text (str): That of the text beside an image; '' for none.
-        problem (str): Why it is no image with a text, '' if it may be one.
-    """
-
-    name: str
-    text: str = ''
-    problem: str = ''
-
-
-@dataclass(frozen=True)
-class FolderWorker:
-    """Reads images and the text files beside them."""
-
-    classes: Optional[TagClasses]
-    folder: Path
-
-    def __call__(self, task: Iterable[FolderFile]) -> Part:
-        """The part of some files; a caption is a line of a text."""
-        part = Part()
-        named = self._captions(task, part)
-        for name, captions, image in read_files(self.folder, named, part):
-            part.add(
-                image,
-                dict(
-                    file_name=name,
                     captions=captions,
-                    tags=_tags(part, self.classes, captions, None)))
+                    tags=_tags(part, self.classes, captions, entry.tags)))
         return part
 
-    def _captions(self, files: Iterable[FolderFile],
-                  part: Part) -> Iterator[Tuple[str, List[str]]]:
-        """Names of images that have a text, with its lines."""
-        for file in files:
-            problem = file.problem
-            if not problem:
+    def _captioned(
+            self, entries: Iterable[Entry],
+            part: Part) -> Iterator[Tuple[str, Tuple[Entry, List[str]]]]:
+        """Names of images that have captions, with them."""
+        for entry in entries:
+            problem, captions = entry.problem, list(entry.captions)
+            if entry.text and not problem:
                 try:
-                    text = read_text(self.folder / file.text)
+                    lines = read_text(self.images / entry.text).split('\n')
+                    captions = [line for line in lines if line.strip()]
                 except FileNotFoundError:
                     problem = 'images without a text file'
                 except OSError:
@@ -195,9 +165,9 @@ class FolderWorker:
                 except ValueError:
                     problem = 'images whose text file is not UTF-8'
             if problem:
-                part.drop(problem, file.name)
+                part.drop(problem, entry.file_name)
             else:
-                yield file.name, [c for c in text.split('\n') if c.strip()]
+                yield entry.file_name, (entry, captions)
 
 
 @dataclass(frozen=True)
@@ -219,26 +189,26 @@ class ShardWorker:
         return part
 
 
-def folder_images(folder: Path) -> Tuple[List[FolderFile], str]:
+def folder_images(folder: Path) -> Tuple[List[Entry], str]:
     """The images below a folder, and what else looks like one.
 
     Args:
         folder (Path): Looked through to any depth, links to folders included.
 
     Returns:
-        tuple[list[FolderFile], str]: In the order of their names, and a
-        digest of all names, sizes and times of change, texts included.
+        tuple[list[Entry], str]: In the order of their names, and a digest of
+        all names, sizes and times of change, texts included.
 
     Raises:
         ValueError: If there is no image.
     """
-    files: List[FolderFile] = []
+    files: List[Entry] = []
     digest = hashlib.sha256()
 
     def note(error: OSError) -> None:
         name = Path(error.filename).relative_to(folder).as_posix()
         files.append(
-            FolderFile(
+            Entry(
                 name,
                 problem=f'folders that cannot be read ({error.strerror})'))
 
@@ -250,7 +220,7 @@ def folder_images(folder: Path) -> Tuple[List[FolderFile], str]:
             if Path(name).suffix.lower() == '.txt':
                 if texts.setdefault(Path(name).stem, name) != name:
                     files.append(
-                        FolderFile(
+                        Entry(
                             (below / name).as_posix(),
                             problem='second texts of an image'))
         with_image = set()
@@ -263,27 +233,27 @@ def folder_images(folder: Path) -> Tuple[List[FolderFile], str]:
                     problem = f'images of a format that is not read ({suffix})'
                 elif stem in texts:
                     problem = ''
+                text = (below / texts.get(stem, '')).as_posix()
                 files.append(
-                    FolderFile((below / name).as_posix(),
-                               (below / texts.get(stem, '')).as_posix(),
-                               problem))
+                    Entry(
+                        (below / name).as_posix(), text=text, problem=problem))
             elif suffix != '.txt':
                 continue
             digest.update(
                 repr((str(below / name),
                       stamp_of(Path(parent) / name))).encode())
         files += [
-            FolderFile(
-                (below / name).as_posix(), problem='texts without an image')
+            Entry((below / name).as_posix(), problem='texts without an image')
             for stem, name in texts.items() if stem not in with_image
         ]
-    if not any(file.name.lower().endswith(IMAGE_SUFFIXES) for file in files):
+    if not any(file.file_name.lower().endswith(IMAGE_SUFFIXES)
+               for file in files):
         others = Counter(file.problem for file in files)
         raise ValueError(
             f'{folder}: expected images ({", ".join(IMAGE_SUFFIXES)}) with '
             'text files of the same names, got no image'
             f'{f"; there are {dict(others)}" if others else ""}')
-    return sorted(files, key=lambda file: file.name), digest.hexdigest()
+    return sorted(files, key=lambda file: file.file_name), digest.hexdigest()
 
 
 def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
@@ -384,7 +354,7 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
     path = Path(source)
     if path.is_dir():
         files, digest = folder_images(path)
-        return (lambda: in_parts(files), FolderWorker(classes, path), {
+        return (lambda: in_parts(files), EntryWorker(classes, path), {
             source: digest
         })
     if path.suffix.lower() == '.tar':

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 from typing import (
     Dict,
@@ -28,8 +29,11 @@ from .files import linked_folders
 FOLDERS = 'folders'
 #: Says that the boxes of an image have its classes.
 BOXES = 'boxes'
-IMAGE_COLUMNS = ('file_name', 'filename', 'file', 'image', 'image_path',
-                 'path')
+IMAGE_COLUMNS = ('file_name', 'filename', 'file', 'file_path', 'filepath',
+                 'image', 'image_name', 'image_path', 'img', 'path')
+TAG_COLUMNS = ('tag', 'tags', 'label', 'labels', 'class', 'classes',
+               'category', 'categories')
+_YES, _NO = ('1', '1.0', 'true', 'yes'), ('0', '0.0', 'false', 'no', '')
 
 
 def tagged_images(source: Union[str, Path], images: Path,
@@ -41,7 +45,8 @@ def tagged_images(source: Union[str, Path], images: Path,
             image is in. Or a ``.csv`` or ``.tsv`` with a line of column
             names, of which one is the image; another one has its tags
             (separated by ``;``, ``|`` or ``,``; an image may have several
-            rows), or each of the others is a class, with 1 or 0.
+            rows), or each of the others is a class, with 1 or 0. Without
+            column names, a row is an image and its tags.
         names (Sequence[str]): The vocabulary. A tag that is spelled like one
             but for capitals, ``_`` and ``-`` is that one.
 
@@ -141,11 +146,17 @@ def _of_table(path: Path) -> Iterator[Tuple[str, str]]:
     image = next(
         (n for n, cell in enumerate(head) if cell.lower() in IMAGE_COLUMNS),
         None)
+    if image is None and head and head[0].lower().endswith(IMAGE_SUFFIXES):
+        yield from _without_names(chain([(1, head)], rows), path)
+        return
     if image is None or len(head) < 2:
         raise ValueError(f'{path}: line 1: expected a column of images '
                          f'({", ".join(IMAGE_COLUMNS)}) and one of tags, got '
                          f'{head}')
     others = [n for n in range(len(head)) if n != image]
+    tags = [n for n in others if head[n].lower() in TAG_COLUMNS]
+    if len(tags) == 1:
+        others = tags
     for line, row in rows:
         if len(row) != len(head) or not row[image].strip():
             raise ValueError(f'{path}: line {line}: expected an image and '
@@ -157,11 +168,32 @@ def _of_table(path: Path) -> Iterator[Tuple[str, str]]:
 def _tags(head: Sequence[str], row: Sequence[str], others: Sequence[int],
           where: str) -> List[str]:
     """The tags of a row: in one cell, or a column for each class."""
-    if len(others) == 1:
-        cell = row[others[0]]
-        return [tag.strip() for tag in re.split('[;|,]', cell) if tag.strip()]
-    wrong = [row[n] for n in others if row[n].strip() not in ('0', '1', '')]
+    cells = {n: row[n].strip().lower() for n in others}
+    first = others[0]
+    if len(others) == 1 and (head[first].lower() in TAG_COLUMNS
+                             or cells[first] not in (*_YES, *_NO)):
+        return _separated(row[first])
+    wrong = [row[n] for n in others if cells[n] not in (*_YES, *_NO)]
     if wrong:
         raise ValueError(f'{where}: expected 0 or 1 for each of {len(others)} '
                          f'classes, got {wrong[0]!r}')
-    return [head[n] for n in others if row[n].strip() == '1']
+    return [head[n] for n in others if cells[n] in _YES]
+
+
+def _separated(cell: str) -> List[str]:
+    return [tag.strip() for tag in re.split('[;|,]', cell) if tag.strip()]
+
+
+def _without_names(rows: Iterable[Tuple[int, List[str]]],
+                   path: Path) -> Iterator[Tuple[str, str]]:
+    """Images and tags of a table whose columns have no names."""
+    for line, row in rows:
+        name, *cells = (cell.strip() for cell in row)
+        tags = [tag for cell in cells for tag in _separated(cell)]
+        numbers = [tag for tag in tags if tag.replace('.', '').isdigit()]
+        if not name or not tags or numbers:
+            raise ValueError(f'{path}: line {line}: expected an image and its '
+                             f'tags, got {row}; a table of other columns '
+                             'needs a line of their names')
+        for tag in tags:
+            yield name, tag

@@ -16,12 +16,13 @@ from typing import (
     Iterator,
     Mapping,
     Optional,
-    Sequence,
     Sized,
     Tuple,
 )
 
-from mmdet_clim.progress import progress
+import cv2
+
+from mmdet_clim.progress import track
 
 from ..source_tables import make_table
 from .captioned_images import Part, TagClasses, write_captioned_images
@@ -38,31 +39,8 @@ def in_parts(entries: Iterable[Any],
     return iter(lambda: tuple(islice(waiting, size)), ())
 
 
-class PartFiles:
-    """The parts that tasks made, in order, read when they are asked for.
-
-    Args:
-        folder (Path): Of their files.
-        steps (Sequence[str]): Their names; see :func:`~.job.do_once`.
-    """
-
-    def __init__(self, folder: Path, steps: Sequence[str]) -> None:
-        self.folder = folder
-        self.steps = steps
-
-    def __iter__(self) -> Iterator[Part]:
-        for step in self.steps:
-            yield Part(**step_result(self.folder, step))
-
-
-def _make_part(make: Callable[[Any], Part], task: Any, folder: Path,
-               step: str) -> None:
-    """Make a part, unless it was made before."""
-    do_once(folder, step, lambda: vars(make(task)))
-
-
-def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
-               workers: int, title: str) -> PartFiles:
+def make_parts(tasks: Iterable[Any], make: Callable[[Any], Any], folder: Path,
+               workers: int) -> Iterator[str]:
     """Do all tasks.
 
     Each result is a file in the folder: what is there of the same task is
@@ -70,8 +48,13 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
 
     Args:
         tasks (Iterable): In a fixed order. Few of them are in memory.
-        make (Callable[[Any], Part]): Does one; it goes to other processes.
+        make (Callable[[Any], Any]): Does one; it goes to other processes.
+            The attributes of what it returns are written as JSON.
         workers (int): Processes; 1 works in this one.
+
+    Yields:
+        str: The step of each task when it is done, in order; see
+        :func:`~.job.step_result`.
 
     Raises:
         ValueError: If ``workers`` is not positive.
@@ -79,36 +62,43 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Part], folder: Path,
     if workers < 1:
         raise ValueError(f'workers: expected a positive number, got {workers}')
     folder.mkdir(exist_ok=True)
-    steps = []
-    # Fresh processes: a fork of one with threads (a bar's) may hang.
-    context = multiprocessing.get_context('spawn')
+    running: Deque[Tuple[str, Future]] = deque()
     with nullcontext() if workers == 1 else ProcessPoolExecutor(
-            workers, mp_context=context) as pool, progress(
-                title,
-                len(tasks) if isinstance(tasks, Sized) else None) as advance:
-        running: Deque[Future] = deque()
-
-        def wait_for(most: int) -> None:
-            while len(running) > most:
-                running.popleft().result()
-                advance(1)
-
+            workers,
+            # Fresh processes: a fork of one with threads (a bar's) may hang.
+            mp_context=multiprocessing.get_context('spawn'),
+            initializer=cv2.setNumThreads,
+            initargs=(1, )) as pool:
         try:
             for number, task in enumerate(tasks):
                 digest = hashlib.sha256(repr(task).encode()).hexdigest()
-                steps.append(f'{number:07d}-{digest}')
-                work = make, task, folder, steps[-1]
+                step = f'{number:07d}-{digest}'
                 if pool is None:
-                    _make_part(*work)
-                    advance(1)
-                else:
-                    running.append(pool.submit(_make_part, *work))
-                    wait_for(2 * workers)
-            wait_for(0)
+                    _make_part(make, task, folder, step)
+                    yield step
+                    continue
+                running.append(
+                    (step, pool.submit(_make_part, make, task, folder, step)))
+                if len(running) > 2 * workers:
+                    yield _next_done(running)
+            while running:
+                yield _next_done(running)
         finally:
-            for future in running:
+            for _, future in running:
                 future.cancel()
-    return PartFiles(folder, steps)
+
+
+def _make_part(make: Callable[[Any], Any], task: Any, folder: Path,
+               step: str) -> None:
+    """Make a part, unless it was made before."""
+    do_once(folder, step, lambda: vars(make(task)))
+
+
+def _next_done(running: Deque[Tuple[str, Future]]) -> str:
+    """The step that was begun first, once it is done."""
+    step, future = running.popleft()
+    future.result()
+    return step
 
 
 def prepare_in_parts(tool: str, out: Path, source: str,
@@ -139,9 +129,15 @@ def prepare_in_parts(tool: str, out: Path, source: str,
         parameters=parameters)
 
     def make_all(folder: Path) -> Dict:
-        parts = make_parts(tasks(), make, folder / 'parts', workers, out.name)
-        counts = write_captioned_images(folder / out.name, parts, classes,
-                                        source)
+        waiting, made = tasks(), folder / 'parts'
+        steps = [
+            *track(
+                make_parts(waiting, make, made, workers), out.name,
+                len(waiting) if isinstance(waiting, Sized) else None)
+        ]
+        counts = write_captioned_images(
+            folder / out.name, lambda: (Part(**step_result(made, step))
+                                        for step in steps), classes, source)
         return dict(tool=tool, **facts, files={out.name: counts})
 
     result = run_job(job, make_all, overwrite)

@@ -2,10 +2,11 @@
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
+from mmcv.transforms import Pad
 from mmdet.models.detectors import GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from .queries import Queries, beginning_at
 from .text_conditioned import TextConditionedFamily
@@ -36,6 +37,15 @@ class GroundingDINOFamily(TextConditionedFamily):
         if not (model.get('train_cfg') or {}).get('assigner'):
             model['train_cfg'] = dict(
                 model.get('train_cfg') or {}, assigner=ASSIGNER)
+
+    def onnx_graph(self,
+                   detector: GroundingDINO,
+                   scale: Tuple[int, int],
+                   padding: Optional[Pad] = None) -> nn.Module:
+        """Its classes are a part of the graph; see the base class."""
+        # That package needs this one.
+        from mmdet_clim.apis.onnx_grounding import OnnxGroundingDetector
+        return OnnxGroundingDetector(detector, scale, padding)
 
     def encode(
             self,

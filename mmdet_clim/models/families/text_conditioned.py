@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
 from abc import abstractmethod
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmcv.transforms import Pad
 from mmdet.models.detectors import GLIP, GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.models.grounding_prompts import GroundingPrompt, pack_phrases
@@ -75,7 +75,7 @@ class TextConditionedFamily(DetectorFamily):
     def onnx_graph(self,
                    detector: GroundingDetector,
                    scale: Tuple[int, int],
-                   padding: Optional[Pad] = None) -> NoReturn:
+                   padding: Optional[Pad] = None) -> nn.Module:
         """Words and pixels are fused: there is no vocabulary to leave open."""
         raise TypeError(
             f'export: {type(detector).__name__} takes its classes as a prompt '

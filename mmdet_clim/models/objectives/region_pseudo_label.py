@@ -84,15 +84,13 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         texts = self.classes(context.text_encoder).to(embeddings.device)
         candidates = context.tiles.tag_targets(regions, len(self.classes))
         targets = self.label(embeddings, texts, candidates)
-        labelled = targets.any(1)
+        # As places: a mask would be waited for at each of its uses.
+        labelled = targets.any(1).nonzero().flatten()
+        chosen = embeddings[labelled]
         loss = self.region_loss(
-            embeddings[labelled],
-            texts,
-            targets[labelled],
-            avg_factor=mean_count(embeddings[labelled]))
-        share = labelled.float().mean() * 100 if len(labelled) else \
-            embeddings.new_zeros(())
-        return {'loss': loss, 'labelled': share}
+            chosen, texts, targets[labelled], avg_factor=mean_count(chosen))
+        share = 100 * len(labelled) / max(len(targets), 1)
+        return {'loss': loss, 'labelled': loss.new_full((), share)}
 
     @torch.no_grad()
     def label(self, embeddings: Tensor, texts: Tensor,

@@ -302,10 +302,8 @@ class TileBatch:
         return Regions(
             torch.cat([index[:, None].to(boxes), around], 1), image, members)
 
-    def assign(self,
-               proposals: Proposals,
-               min_overlap: float = 0.3,
-               max_proposals: int = 128) -> TileProposals:
+    def assign(self, proposals: Proposals, min_overlap: float,
+               max_proposals: int) -> TileProposals:
         """Give each proposal to the tile that holds most of it.
 
         The share is the intersection over the proposal's own area

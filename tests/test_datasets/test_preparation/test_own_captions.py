@@ -103,15 +103,15 @@ def test_killed_and_resumed_is_as_undisturbed(folder, tmp_path, monkeypatch,
     prepare_image_text(
         str(folder), tmp_path / 'undisturbed' / 'a.jsonl', WORDS)
     out = tmp_path / 'out' / 'a.jsonl'
-    call = own_captions.FolderWorker.__call__
+    call = own_captions.EntryWorker.__call__
 
     def die_at_d(self, task):
-        if task[0].name == 'd.JPG':
+        if task[0].file_name == 'd.JPG':
             raise killed
         return call(self, task)
 
     with monkeypatch.context() as patch, pytest.raises(killed):
-        patch.setattr(own_captions.FolderWorker, '__call__', die_at_d)
+        patch.setattr(own_captions.EntryWorker, '__call__', die_at_d)
         prepare_image_text(str(folder), out, WORDS)
     assert not files_of(out.parent)
     prepare_image_text(str(folder), out, WORDS)
@@ -120,7 +120,7 @@ def test_killed_and_resumed_is_as_undisturbed(folder, tmp_path, monkeypatch,
     # what a killed run left is of no use when an image has changed since
     (tmp_path / 'new').mkdir()
     with monkeypatch.context() as patch, pytest.raises(killed):
-        patch.setattr(own_captions.FolderWorker, '__call__', die_at_d)
+        patch.setattr(own_captions.EntryWorker, '__call__', die_at_d)
         prepare_image_text(str(folder), tmp_path / 'new' / 'a.jsonl', WORDS)
     (folder / 'b.txt').write_text('a changed caption')
     prepare_image_text(str(folder), tmp_path / 'new' / 'a.jsonl', WORDS)

@@ -7,15 +7,24 @@ from mmdet_clim.datasets.preparation.own_tags import tagged_images
 NAMES = ['cat', 'traffic light']
 
 
-@pytest.mark.parametrize('name, text', [
-    ('t.csv', 'file_name,tags\na.jpg,cat;traffic light\nb.jpg,dog\n'),
-    ('t.csv', 'label,image\r\nCat,a.jpg\r\ntraffic_light,a.jpg\r\n'
-     'dog,b.jpg\r\ndog,b.jpg'),
-    ('t.tsv', 'path\tlabels\na.jpg\tcat, Traffic-Light\n\nb.jpg\t dog \n'),
-    ('t.csv', 'filename, cat, traffic_light, dog\na.jpg,1,1,0\n'
-     'b.jpg, 0, , 1\n'),
-    ('t.csv', 'file_name;tags\na.jpg;cat,traffic light\nb.jpg;dog\n'),
-])
+@pytest.mark.parametrize(
+    'name, text',
+    [
+        ('t.csv', 'file_name,tags\na.jpg,cat;traffic light\nb.jpg,dog\n'),
+        ('t.csv', 'label,image\r\nCat,a.jpg\r\ntraffic_light,a.jpg\r\n'
+         'dog,b.jpg\r\ndog,b.jpg'),
+        ('t.tsv', 'path\tlabels\na.jpg\tcat, Traffic-Light\n\nb.jpg\t dog \n'),
+        ('t.csv', 'filename, cat, traffic_light, dog\na.jpg,1,1,0\n'
+         'b.jpg, 0, , 1\n'),
+        ('t.csv', 'file_name;tags\na.jpg;cat,traffic light\nb.jpg;dog\n'),
+        # Without names of columns, and with others besides.
+        ('t.csv', 'a.jpg,cat,traffic light\nb.jpg,dog\n'),
+        ('t.csv', 'a.jpg;"cat;traffic light"\r\nb.jpg;dog\r\n'),
+        ('t.csv', ',filename,class,xmin\n0,a.jpg,cat,5\n1,a.jpg,traffic light,'
+         '8\n2,b.jpg,dog,9\n'),
+        ('t.csv', 'img,cat,traffic light,dog\na.jpg,True,1.0,False\n'
+         'b.jpg,false,no,yes\n'),
+    ])
 def test_tables(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     assert tagged_images(tmp_path / name, tmp_path, NAMES) == [
@@ -25,6 +34,12 @@ def test_tables(tmp_path, name, text):
             tags=['cat', 'traffic light']),
         dict(file_name='b.jpg', caption='dog', tags=['dog'])
     ]
+
+
+def test_a_table_of_one_class(tmp_path):
+    (tmp_path / 't.csv').write_text('image,cat\na.jpg,1\nb.jpg,0\n')
+    found = tagged_images(tmp_path / 't.csv', tmp_path, NAMES)
+    assert found == [dict(file_name='a.jpg', caption='cat', tags=['cat'])]
 
 
 def test_a_quotation_mark_swallows_no_rows(tmp_path):
@@ -77,6 +92,8 @@ def test_folders(tmp_path):
     ('image,tags\n ,cat', 'line 2: expected an image'),
     ('image,cat,dog\na.jpg,1,2', "line 2: expected 0 or 1 .*got '2'"),
     ('image,tags\n', 'expected images with tags'),
+    ('a.jpg,cat\nb.jpg,', 'line 2: expected an image and its tags'),
+    ('a.jpg,1,0', 'line 1: expected an image and its tags'),
 ])
 def test_wrong_tables(tmp_path, text, message):
     (tmp_path / 't.csv').write_text(text)

@@ -34,6 +34,7 @@ def run_rank(rank, folder, cfg, batches):
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
     torch.manual_seed(0)
     model = MMDistributedDataParallel(MODELS.build(cfg).train())
+    torch.rand(rank)  # what is drawn from now on, each rank draws for itself
     torch.save(gradients(model, batches[rank]), f'{folder}/rank{rank}.pth')
     # The process group ends with this process; see
     # test_detectors/test_clim_detector_ddp.py.

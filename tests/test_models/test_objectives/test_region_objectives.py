@@ -480,6 +480,7 @@ def test_recall():
     targets = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 0, 0]]).bool()
     # Two regions have texts, one of them is nearest to its own.
     assert recall_at_1(regions, texts, targets) == 50
+    assert recall_at_1(regions[:1], texts, targets[:1]) == 100
     assert recall_at_1(regions, texts, torch.zeros(3, 3).bool()) == 0
 
 

@@ -283,6 +283,25 @@ def test_candidates_of_tags_are_the_regions_as_they_were_refined(
     assert torch.equal(stage.largest_refined(), tiles.boxes)
 
 
+def test_a_head_that_regresses_per_class(model, mosaics, centernet2_cfg):
+    """Boxes are those of the likeliest class, as in mmdet's own cascade."""
+    roi_head = model.detector.roi_head
+    head = roi_head.bbox_head[0] = MODELS.build(
+        dict(centernet2_cfg.roi_head.bbox_head[0], reg_class_agnostic=False))
+    torch.nn.init.normal_(head.fc_reg.weight, std=.5)
+    context = context_of(model, mosaics)
+    rois = torch.tensor([[0., 4, 4, 30, 30], [1., 20, 8, 60, 40]])
+    with torch.no_grad():
+        extractor = roi_head.bbox_roi_extractor[0]
+        scores, deltas = head(
+            extractor(context.feats.levels[:extractor.num_inputs], rois))
+    own = torch.stack([
+        row.view(-1, 4)[label] for row, label in zip(deltas, scores.argmax(1))
+    ])
+    expected = head.bbox_coder.decode(rois[:, 1:], own, max_shape=(64, 64))
+    torch.testing.assert_close(context.readings[0].refine(rois), expected)
+
+
 def test_boxes_of_images_as_proposals():
     boxes = torch.rand(5, 4)
     found = Proposals.of_boxes(boxes, torch.tensor([0, 0, 2, 2, 2]), 4)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from mmdet_clim.models.pseudo_words import write_regions
 from mmdet_clim.models.text_encoders import OpenCLIPTextEncoder
 
 CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
@@ -168,6 +169,17 @@ def test_vocabulary_is_swapped_without_another_encoder(head_cfg):
     assert head.fc_cls.text_encoder is encoder
     after = head(x)[0]
     torch.testing.assert_close(after[:, [0, 2]], before[:, [4, 0]])
+
+
+def test_of_words_that_are_all_to_be_dropped_one_stays():
+    """First in its row, before the others, which count no longer."""
+    words = torch.arange(24.).view(4, 3, 2)
+    torch.manual_seed(0)
+    written, lengths = write_regions(words, 1.)
+    assert lengths.tolist() == [1] * 4
+    for own, found in zip(words.tolist(), written.tolist()):
+        first, *others = found
+        assert others == [word for word in own if word != first]
 
 
 @pytest.mark.parametrize('changes, error, message', [

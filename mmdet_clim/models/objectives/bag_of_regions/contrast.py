@@ -94,6 +94,7 @@ class BagContrast(nn.Module):
         self.text_queue.enqueue(texts, text_ids, self.gather)
         # A step that overflows in half precision is left out.
         kept = (bag_ids == bag_ids[:, :1]).all(1) & bags.isfinite().all(1)
+        kept = kept.nonzero().flatten()
         self.bag_queue.enqueue(bags[kept], bag_ids[kept, 0], self.gather)
 
 

@@ -175,7 +175,8 @@ class BagReader(nn.Module):
         chance = torch.rand(len(bag), device=bag.device)
         number = number_in_group(bag,
                                  chance - sampled.is_core[region].to(chance))
-        bag, region = bag[number < room], region[number < room]
+        kept = (number < room).nonzero().flatten()
+        bag, region = bag[kept], region[kept]
         boxes = relative_boxes(sampled.bboxes[region], sampled.bag_rois[bag,
                                                                         1:])
         return bag, region, boxes
