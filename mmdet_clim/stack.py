@@ -40,6 +40,9 @@ PYTHON_WARNINGS_OF_GOOD_RUNS = (
     # mmdet's SimOTA and CSPNeXt, as they run and as they are imported.
     (r'`torch\.cuda\.amp\.\w+\(args\.\.\.\)` is deprecated', FutureWarning,
      r'mmdet\.'),
+    # A box that ends at the edge of its image, as it is drawn.
+    (r'Warning: The (bbox|polygon|text) is out of bounds', UserWarning,
+     r'mmengine\.visualization'),
 )
 # The same that MMEngine logs: its checkpoint hook uses its own deprecated file
 # client, and a frozen parameter is what a config asked for.
@@ -63,8 +66,8 @@ def check_torch() -> None:
     """
     if digit_version(torch.__version__) < digit_version('2.6.0'):
         raise ImportError(
-            f'torch {torch.__version__} runs code that a checkpoint may '
-            'hold: `pip install "torch>=2.6"`, and build mmcv for it, '
+            f'torch {torch.__version__} can run code that a checkpoint '
+            'contains: `pip install "torch>=2.6"`, and build mmcv for it, '
             f'{INSTALL_MMCV}.')
 
 
@@ -109,7 +112,7 @@ def check_mmcv() -> None:
         importlib.import_module('mmcv._ext')
     except ImportError as error:
         raise ImportError(
-            f'The operators of mmcv {mmcv.__version__} do not load beside '
+            f'The operators of mmcv {mmcv.__version__} do not load with '
             f'torch {torch.__version__} ({error}): build mmcv for this '
             f'torch, {INSTALL_MMCV}.') from error
 
@@ -289,7 +292,7 @@ def history_statistic(owner: type, name: str) -> Callable:
 
 
 def silence_warnings_of_good_runs() -> None:
-    """Drop what others warn of and can not be avoided, nothing else.
+    """Drop warnings of other packages that cannot be avoided, nothing else.
 
     These are :data:`PYTHON_WARNINGS_OF_GOOD_RUNS`, and warnings of MMEngine's
     loggers that begin as one of :data:`LOGGED_WARNINGS_OF_GOOD_RUNS`.

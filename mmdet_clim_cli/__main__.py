@@ -137,6 +137,21 @@ def script_of(command: Command) -> Path:
     return (_package() / '.mim' / 'tools' / command.script).resolve()
 
 
+def _commands_of_scripts() -> Dict[str, str]:
+    """Commands by the scripts below ``tools/`` that they run."""
+    found = {}
+    for name, command in COMMANDS.items():
+        inner = dict([(name, command)]) if isinstance(command, Command) else {
+            f'{name} {word}': one
+            for word, one in command.commands.items()
+        }
+        found.update({
+            one.script: f'clim {words}'
+            for words, one in inner.items()
+        })
+    return found
+
+
 def main(argv: Optional[List[str]] = None) -> None:
     """Run the command that a command line names.
 
@@ -171,6 +186,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         description = f'{command.summary[:1].upper()}{command.summary[1:]}.'
     script = script_of(command)
     options.PROGRAM[:] = prog.split()
+    options.COMMAND_OF.update(_commands_of_scripts())
     # As Python itself does for a script.
     sys.argv = [str(script), *words]
     sys.path.insert(0, str(script.parent))

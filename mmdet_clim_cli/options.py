@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 #: Set by ``clim`` to the words that a script was called by, as runpy has its
 #: own first word for a script.
 PROGRAM: List[str] = []
+#: Set by ``clim``: scripts below ``tools/`` to the commands that run them.
+COMMAND_OF: Dict[str, str] = {}
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,6 +38,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs)
         self._renamed = dict(renamed or {})
 
+    def format_help(self) -> str:
+        """The help, with the commands of ``clim`` if it was called by that."""
+        text = super().format_help().replace('``', '`')
+        if not PROGRAM:
+            return text
+        return re.sub(r'(?:python )?tools/([\w/]+\.py)',
+                      lambda found: COMMAND_OF.get(found[1], found[0]), text)
+
     def parse_known_args(  # type: ignore[override]
             self,
             args: Optional[Sequence[str]] = None,
@@ -46,8 +57,8 @@ class Parser(argparse.ArgumentParser):
             if name in self._renamed:
                 new = self._renamed[name]
                 print(
-                    f'{self.prog}: warning: {name} is called {new} now; the '
-                    'old name will go with the next release',
+                    f'{self.prog}: warning: {name} is now called {new}; the '
+                    'old name will be removed in the next release',
                     file=sys.stderr)
                 words[number] = new + equals + value
         words[:end] = [package_file(word) for word in words[:end]]
@@ -104,8 +115,9 @@ class _Runs(argparse.Action):
         if not work_dirs:
             parser.error(f'--run {name}: expected at least one work dir')
         if name in runs:
-            parser.error(f'--run {name}: expected every name once; the work '
-                         'dirs of all its seeds go behind one --run')
+            parser.error(
+                f'--run {name}: expected each name once; give the work '
+                'dirs of all its seeds after one --run')
         runs[name] = work_dirs
 
 

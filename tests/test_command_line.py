@@ -23,8 +23,6 @@ from mmdet_clim_cli.options import Parser
 #: Packages that take longer to import than a help may.
 HEAVY = ('mmcv', 'mmdet', 'mmdet_clim', 'mmengine', 'open_clip', 'torch',
          'torchvision', 'transformers')
-#: Steps of the set-up and of the tests, which nobody calls by hand.
-INTERNAL = ('check_mmcv_operators.py', 'detector_families.py')
 HELPS = """
 import contextlib, io, json, runpy, sys
 heavy, calls = json.loads(sys.stdin.read())
@@ -64,7 +62,7 @@ def commands():
 def test_every_help_is_there_at_once(repository):
     tools = [
         path for path in (repository / 'tools').rglob('*.py')
-        if 'Parser(' in path.read_text() and path.name not in INTERNAL
+        if "__name__ == '__main__'" in path.read_text()
     ]
     calls = {str(path): [str(path), '--help'] for path in tools}
     calls['clim'] = ['clim', '--help']
@@ -87,6 +85,11 @@ def test_every_help_is_there_at_once(repository):
         assert text.startswith('usage: '), name
         if name.startswith('clim ') and name != 'clim onnx':
             assert text.startswith(f'usage: {name} '), name
+            # Whoever installed the wheel has no tools/.
+            assert not re.search(r'tools/[\w/]+\.py', text), name
+            assert '``' not in text and '\\\\' not in text, name
+        # Each line of an example on a line of its own.
+        assert not re.search(r'\.py .*\S {4,}\S', text), name
 
 
 def test_every_command_has_a_script_of_its_own():
@@ -165,8 +168,9 @@ def test_old_names_of_options(capsys, words, out, inputs, warned):
     args = renamed_parser().parse_args(words)
     assert (args.out_dir, args.inputs) == (out, inputs)
     error = capsys.readouterr().err
-    assert error == ('tool: warning: --out is called --out-dir now; the old '
-                     'name will go with the next release\n' if warned else '')
+    assert error == (
+        'tool: warning: --out is now called --out-dir; the old name will be '
+        'removed in the next release\n' if warned else '')
     assert '--out ' not in renamed_parser().format_help()
 
 
@@ -185,7 +189,7 @@ def test_the_old_name_of_a_detector_s_config(repository, monkeypatch, capsys,
             [str(word) for word in (name, tmp_path / 'a.py', *words)])
         assert args.config == tmp_path / 'a.py'
     warning, = capsys.readouterr().err.splitlines()
-    assert 'warning: --detector is called --config now' in warning
+    assert 'warning: --detector is now called --config' in warning
     with pytest.raises(SystemExit):
         tool['parse_args']([str(word) for word in words])
     assert '--config' in capsys.readouterr().err

@@ -154,7 +154,8 @@ def test_what_can_not_be_fetched(server, tmp_path, monkeypatch):
     with pytest.raises(ConnectionError, match='without a network') as refused:
         fetch(f'http://127.0.0.1:{port}/x', path)
     assert is_mistake(refused.value) and '\n' not in str(refused.value)
-    with pytest.raises(ValueError, match='expected an address of http'):
+    with pytest.raises(
+            ValueError, match='expected an http, https or file URL'):
         fetch('ftp://host/x', path)
     with pytest.raises(FileNotFoundError, match='no such file'):
         fetch(f'file://{tmp_path}/none', path)

@@ -92,7 +92,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         try:
             lines = args.password_file.read_text('utf-8').splitlines()
         except (OSError, ValueError) as error:
-            parser.error(f'--password-file: {args.password_file} can not be '
+            parser.error(f'--password-file: {args.password_file} cannot be '
                          f'read ({error})')
         args.password = lines[0].strip() if lines else ''
         if not args.password:
@@ -106,10 +106,10 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.checkpoint is None:
         args.config, args.checkpoint = str(DEMO_CONFIG), _demo_checkpoint()
         if args.checkpoint is None:
-            parser.error(f'--checkpoint: there is none in {DEMO_RUN}; '
-                         '`make demo` trains it, or give another')
+            parser.error(f'--checkpoint: expected one, as there is none in '
+                         f'{DEMO_RUN}; `make demo` trains it')
     if args.before_config is not None and args.before is None:
-        parser.error('--before-config: expected --before beside it')
+        parser.error('--before-config: requires --before')
     for name in ('checkpoint', 'before'):
         file = vars(args)[name]
         if not (file is None or file.startswith('hf://')

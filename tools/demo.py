@@ -110,7 +110,7 @@ def parse_args() -> argparse.Namespace:
     if set("'\\\n") & set(str(args.data_root)):
         # MMEngine writes it between quotes into the text of the configs.
         parser.error("--data-root: expected a path without ' and \\, which "
-                     f'configs can not hold, got {args.data_root}')
+                     f'configs cannot contain, got {args.data_root}')
     return args
 
 
@@ -415,7 +415,7 @@ def main() -> None:
             raise
         sys.exit(f'error: {one_line(error)}')
     except KeyboardInterrupt:
-        print('stopped; the same command goes on from here', file=sys.stderr)
+        print('stopped; the same command resumes here', file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

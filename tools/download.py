@@ -122,7 +122,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     if args.list is not None:
         names = names_with(args.list)
         if not names:
-            sys.exit(f'error: --list: no name with {args.list!r}')
+            sys.exit(f'error: --list: no name contains {args.list!r}')
         print_result(args, names, '\n'.join(names))
         return
     fetched = [download(name, args.out_dir) for name in args.names]

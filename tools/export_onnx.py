@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Export a detector to ONNX, with its classes as an input.
+r"""Export a detector to ONNX, with its classes as an input.
 
 Writes OUT.onnx, and OUT.npz with the embeddings of the config's classes;
 tools/embeddings/embed_classes.py makes such files for other vocabularies, and
@@ -152,8 +152,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     compared = compare(find, args.out, embeddings, args.check)
     lines = [f'{args.out}, {embeddings}: {len(names)} classes']
     lines += [
-        f'{of["image"]}: {of["detections"]} detections, apart by at most '
-        f'{of["pixels"]:.4f} pixels and {of["score"]:.6f} of the score'
+        f'{of["image"]}: {of["detections"]} detections, difference at '
+        f'most {of["pixels"]:.4f} pixels and {of["score"]:.6f} in score'
         for of in compared
     ]
     print_result(
@@ -165,9 +165,8 @@ def main(argv: Optional[List[str]] = None) -> None:
             compared=compared), '\n'.join(lines))
     if any(of['pixels'] > MOST_APART[0] or of['score'] > MOST_APART[1]
            for of in compared):
-        sys.exit('error: expected detections at most '
-                 f'{MOST_APART[0]:g} pixel and {MOST_APART[1]:g} of the score '
-                 'apart')
+        sys.exit('error: expected differences of at most '
+                 f'{MOST_APART[0]:g} pixel and {MOST_APART[1]:g} in score')
 
 
 if __name__ == '__main__':

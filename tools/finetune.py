@@ -189,7 +189,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
                 f'got {factor!r}')
     if args.tags is not None:
         if args.captions is not None:
-            parser.error('--tags: expected none beside --captions')
+            parser.error('--tags: not accepted with --captions')
         if str(args.tags) not in ('folders',
                                   'boxes') and not args.tags.exists():
             parser.error(f'--tags: {args.tags} does not exist')

@@ -80,9 +80,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         parser.error(str(error))
     names = args.vocabulary
     if names and args.texts is not None:
-        parser.error('--texts: expected none beside --vocabulary')
+        parser.error('--texts: not accepted with --vocabulary')
     if args.custom_entities and args.texts is None:
-        parser.error('--custom-entities: expected --texts beside it')
+        parser.error('--custom-entities: requires --texts')
     if args.batch_size < 1:
         parser.error('--batch-size: expected at least 1, got '
                      f'{args.batch_size}')

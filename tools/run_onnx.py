@@ -108,8 +108,9 @@ class OnnxRunner:
         vectors = np.asarray(vectors, np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not (np.isfinite(norms) & (norms > 0)).all():
-            raise ValueError('vectors: expected finite ones other than zero, '
-                             f'got norms from {norms.min()} to {norms.max()}')
+            raise ValueError(
+                'vectors: expected finite, non-zero vectors, got norms '
+                f'from {norms.min()} to {norms.max()}')
         return vectors / norms
 
 
@@ -124,7 +125,7 @@ def read_embeddings(
         with ZipFile(file) as archive:
             missing = {'names.npy', 'vectors.npy'} - set(archive.namelist())
             if missing:
-                raise ValueError(f'lacks {sorted(n[:-4] for n in missing)}')
+                raise ValueError(f'missing: {sorted(n[:-4] for n in missing)}')
             names, vectors = (
                 _array(archive, f'{key}.npy') for key in ('names', 'vectors'))
         if names.dtype.kind != 'U' or vectors.dtype.kind not in 'fiu':
@@ -182,8 +183,9 @@ def _array(archive: ZipFile, name: str) -> np.ndarray:
         else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(data)
     if math.prod(shape) * dtype.itemsize > size or min(shape, default=0) < 0:
-        raise ValueError(f'{name} has a header of {shape} {dtype} and {size} '
-                         'bytes')
+        raise ValueError(
+            f'{name}: its header says {shape} {dtype}, but it has '
+            f'{size} bytes')
     data.seek(0)
     return np.load(data, allow_pickle=False)
 

@@ -53,9 +53,9 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     if args.checkpoint is None:
         for name in ('config', 'vocabulary', 'licence'):
             if vars(args)[name] is not None:
-                parser.error(f'--{name}: expected --checkpoint beside it')
+                parser.error(f'--{name}: requires --checkpoint')
     if args.public and args.push is None:
-        parser.error('--public: expected --push beside it')
+        parser.error('--public: requires --push')
     return args
 
 

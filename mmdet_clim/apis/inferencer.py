@@ -164,7 +164,7 @@ class CLIMInferencer(DetInferencer):
             thresholds = thresholds_beside(weights)
             if thresholds:
                 print_log(
-                    f'{Path(weights).with_name(THRESHOLDS)}: the least scores '
+                    f'{Path(weights).with_name(THRESHOLDS)}: score thresholds '
                     f'of {len(thresholds)} classes', 'current')
         #: Of boxes of the classes without one in `thresholds`.
         self.score = SCORE
@@ -263,8 +263,9 @@ class CLIMInferencer(DetInferencer):
         if kwargs.get('out_dir'):
             check_file_names(path for path in inputs if isinstance(path, str))
         if vocabulary is not None and texts is not None:
-            raise ValueError('texts: expected none beside a vocabulary, got '
-                             f'{texts!r}')
+            raise ValueError(
+                'texts: expected None together with a vocabulary, got '
+                f'{texts!r}')
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
         prompts: Any = texts
@@ -340,7 +341,7 @@ class CLIMInferencer(DetInferencer):
         if writer is not None:
             writer.finish()
         if not predictions:
-            raise ValueError(f'path: {path} is no video, or not one of its '
+            raise ValueError(f'path: {path} is not a video, or none of its '
                              f'{max(frames.frame_cnt, 0)} frames can be read')
         if len(predictions) < frames.frame_cnt:
             print_log(
@@ -401,8 +402,8 @@ class CLIMInferencer(DetInferencer):
         names = tuple(self.model.dataset_meta['classes'])
         if not names:
             raise ValueError(
-                f'vocabulary: {type(self.model).__name__} reads its classes '
-                'with each image, expected some, or texts; got neither')
+                f'vocabulary: {type(self.model).__name__} needs the class '
+                'names of each call, as vocabulary or texts; got neither')
         return names
 
     def _inputs_to_list(self, inputs: InputsType) -> list:
@@ -443,9 +444,9 @@ class CLIMInferencer(DetInferencer):
                 results = self.pipeline(copy.deepcopy(item))
             except UNREADABLE as error:
                 what = image if isinstance(image, str) else image.shape
-                message = f'inputs: {what} can not be read: {error}'
+                message = f'inputs: {what} cannot be read: {error}'
                 if self._in_folder:
-                    print_log(f'{message}; it is left out', 'current',
+                    print_log(f'{message}; skipped', 'current',
                               logging.WARNING)
                     continue
                 if isinstance(image, str) and not Path(image).exists():
@@ -614,8 +615,8 @@ class CLIMInferencer(DetInferencer):
         meta = {}
         if self._weights is None:
             print_log(
-                'weights: none are given, so what is found is as random as '
-                'they are', 'current', logging.WARNING)
+                'weights: expected a checkpoint, got none; the weights, and '
+                'so the detections, are random', 'current', logging.WARNING)
         else:
             loaded = read_checkpoint(self._weights)
             meta = loaded.get('meta', {}).get('dataset_meta', {})
@@ -717,7 +718,7 @@ class VideoFile:
             fps if fps > 0 else USUAL_FPS,
             (width, height))
         if not self.writer.isOpened():
-            raise ValueError(f'out_file: {path} can not be written')
+            raise ValueError(f'out_file: {path} cannot be written')
 
     def write(self, image: np.ndarray) -> None:
         """Add one frame in RGB."""

@@ -72,9 +72,9 @@ def model_card(name: str,
         f'mmdetection), saved by mmdet_clim {__version__} (CLIM, '
         '[arXiv 2312.11376](https://arxiv.org/abs/2312.11376)).',
         f'## Classes\n\n{len(classes)}: {shown}',
-        '## Use\n\n`pip install mmdet_clim` beside mmcv, mmengine and mmdet, '
-        f'then\n\n{LOADING}\n\nLoading does not run any code in the '
-        'files: the config is read as data.',
+        '## Use\n\n`pip install mmdet_clim`, in addition to mmcv, mmengine '
+        f'and mmdet, then\n\n{LOADING}\n\nLoading does not run any code in '
+        'the files: the config is read as data.',
         _numbers(entry),
         '## Missing\n\nWhat it was trained on, how accurate this file is, and '
         'whom it may harm. Whoever shares it should describe that here.' +

@@ -184,12 +184,14 @@ def _check(detector: SingleStageDetector) -> None:
                 and kind._predict_by_feat_single
                 is BaseDenseHead._predict_by_feat_single and
                 kind._bbox_post_process is BaseDenseHead._bbox_post_process):
-            raise TypeError(f'export: {name} makes boxes in its own way, '
-                            'expected a head that makes them as FCOS, ATSS, '
-                            'RTMDet or YOLOX')
+            raise TypeError(
+                f'export: {name} decodes boxes in its own way; '
+                'expected a head that decodes them like FCOS, ATSS, '
+                'RTMDet or YOLOX')
         if not head.use_sigmoid_cls:
-            raise TypeError(f'export: expected a sigmoid of the classes in '
-                            f'{name}, got a softmax')
+            raise TypeError(
+                f'export: expected sigmoid class scores in {name}, got '
+                'a softmax')
         if not isinstance(head.bbox_coder, CODERS):
             raise TypeError('export: expected one of '
                             f'{[c.__name__ for c in CODERS]} as bbox_coder, '

@@ -186,8 +186,9 @@ def _check(detector: nn.Module) -> None:
             raise TypeError(f'export: expected {types.__name__} as {what}, '
                             f'got {type(part).__name__}')
     if not roi_head.bbox_head.reg_class_agnostic:
-        raise TypeError('export: expected reg_class_agnostic=True of the '
-                        'bbox_head, whose classes are an input')
+        raise TypeError(
+            'export: expected reg_class_agnostic=True in the '
+            'bbox_head, since the classes are an input of the graph')
 
 
 def _anchors(head: RPNHead, level: int, logits: Tensor) -> Tensor:

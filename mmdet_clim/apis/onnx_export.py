@@ -111,7 +111,7 @@ def export_onnx(detector: nn.Module,
     if any(c.vocabulary.phrases is not None for c in classifiers):
         raise TypeError(
             'export: the classes of a graph are an input, one embedding each; '
-            'expected none of several phrases')
+            'expected one phrase per class, got several')
     before = [classifier.class_embeddings for classifier in classifiers]
     # An odd size, so that no dimension is taken for a constant.
     inputs = dict(image=torch.randint(256, (187, 241, 3), dtype=torch.uint8))

@@ -36,7 +36,7 @@ class NoAddresses:
         refusal = None
         path = scope['path']
         if '=' in path and _ADDRESS.match(unquote(path.partition('=')[2])):
-            refusal = 'expected a file of this page, got an address'
+            refusal = 'expected a file of this page, got a URL'
         elif scope['method'] == 'POST' and not path.endswith(_UPLOAD):
             body = await _read(receive)
             receive = _Replayed(body, receive)
@@ -79,7 +79,7 @@ def _refusal(body: bytes) -> Any:
     if len(body) > MAX_CALL_BYTES:
         return f'expected a call of at most {MAX_CALL_BYTES} bytes'
     try:
-        return 'expected an upload, got an address' if _names_address(
+        return 'expected an upload, got a URL' if _names_address(
             json.loads(body)) else None
     except RecursionError:
         return 'expected a call, got JSON that is nested too deeply'

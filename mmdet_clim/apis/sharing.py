@@ -225,8 +225,8 @@ def load_detector(config: Union[str, Path, None], checkpoint: str,
     if not (checkpoint.startswith(HUB) or Path(checkpoint).is_dir()):
         return CLIMInferencer(config, checkpoint, **kwargs)
     if config is not None:
-        raise ValueError(f'--config: expected none beside {checkpoint}, which '
-                         'has its own')
+        raise ValueError(f'--config: expected none for {checkpoint}, which '
+                         'contains its own')
     return from_pretrained(checkpoint, **kwargs)
 
 
@@ -244,8 +244,8 @@ def _folder_of(source: Union[str, Path], revision: Optional[str],
     if not str(source).startswith(HUB):
         if not Path(source).is_dir():
             raise FileNotFoundError(
-                f'source: {source} is no folder; of the Hub, expected '
-                f'{HUB}USER/NAME')
+                f'source: {source} is not a folder; for a repository on the '
+                f'Hub, expected {HUB}USER/NAME')
         return Path(source)
     from huggingface_hub import snapshot_download
     return Path(

@@ -96,7 +96,7 @@ class WordFinder:
                  max_pixels: int = MAX_PIXELS) -> None:
         if not (find.classifies_by_text() or reads_texts(find.model)):
             raise TypeError(f'find: {type(find.model).__name__} neither '
-                            'classifies by text nor reads a text')
+                            'classifies by text nor takes a prompt')
         self.find = find
         self.max_pixels = max_pixels
         self._lock = Lock()
@@ -220,8 +220,8 @@ class WordFinder:
                 writer.discard()
             raise
         if writer is None:
-            raise ValueError('video: expected one, got a file of which not '
-                             'one frame can be read')
+            raise ValueError('video: expected a video, got a file without a '
+                             'single readable frame')
         writer.finish()
         return entries
 
@@ -315,8 +315,9 @@ def _score(name: str, text: str) -> float:
     except ValueError:
         score = -1.
     if not 0 <= score <= 1:
-        raise ValueError(f'{name}: expected a least score from 0 to 1 behind '
-                         f'"=", got {text!r}')
+        raise ValueError(
+            f'{name}: expected a score threshold from 0 to 1 after '
+            f'"=", got {text!r}')
     return score
 
 

@@ -48,7 +48,7 @@ def read_arrays(path: Union[str, Path],
         missing = sorted(set(names) - set(sizes))
         if missing:
             raise ValueError(f'{path}: expected the arrays {sorted(names)}, '
-                             f'lacks {missing}')
+                             f'missing: {missing}')
         total = sum(sizes[name] for name in names)
         if total > limit:
             raise ValueError(f'{path}: arrays of {total} bytes, expected at '
@@ -76,8 +76,9 @@ def _checked(arrays, name: str, sizes: Dict[str, int]) -> np.ndarray:
     claimed = int(np.prod([int(side)
                            for side in shape], dtype=object)) * dtype.itemsize
     if not 0 <= claimed <= sizes[name]:
-        raise ValueError(f'{name}: a header of {shape} {dtype}, the file has '
-                         f'{sizes[name]} bytes')
+        raise ValueError(
+            f'{name}: its header says {shape} {dtype}, but the file '
+            f'has {sizes[name]} bytes')
     return arrays[name]
 
 
@@ -141,5 +142,6 @@ def load_stored(path: Union[str, Path], mmap: bool = False) -> Any:
     except Exception as error:
         # Of broken files torch raises, beside EOFError and RuntimeError,
         # KeyError, IndexError and AssertionError.
-        raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
-                         f'({str(error).partition(chr(10))[0]})') from error
+        raise ValueError(
+            f'checkpoint: {path} is not a checkpoint, or cut short '
+            f'({str(error).partition(chr(10))[0]})') from error

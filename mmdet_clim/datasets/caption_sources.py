@@ -123,8 +123,9 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
                 f'{path}: {where} is {image!r}, expected an object')
         own_id = as_id(image.get('id'))
         if own_id is not None and own_id in listed:
-            raise ValueError(f"{path}: {where}: key 'id' is {own_id}, "
-                             'expected one that no other image has')
+            raise ValueError(
+                f"{path}: {where}: key 'id' is {own_id} more than once, "
+                'expected unique ids')
         ids = typed_ids(image, 'pos_category_ids', f'{path}: {where}')
         if ids and not names:
             raise ValueError(f"{path}: {where} has 'pos_category_ids', "

@@ -291,11 +291,11 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ValueError(f'{where} can not be opened ({error})') from error
+        raise ValueError(f'{where} cannot be opened ({error})') from error
     suffix = file.suffix.lower()
     if suffix and suffix not in SUFFIXES:
         raise ValueError(
-            f'{where}: {suffix} is no kind of file that names are read from, '
+            f'{where}: class names cannot be read from a {suffix} file, '
             f'expected one of {" ".join(SUFFIXES)}')
     text = decode_text(read_text_bytes(file), where)
     if suffix in TEXT_SUFFIXES or not suffix:
@@ -357,7 +357,7 @@ class _UniqueKeys(yaml.SafeLoader):
         found = super().construct_mapping(node, deep)
         if not merged and len(found) < len(node.value):
             raise yaml.constructor.ConstructorError(
-                problem='a key stands twice', problem_mark=node.start_mark)
+                problem='duplicate key', problem_mark=node.start_mark)
         return found
 
 

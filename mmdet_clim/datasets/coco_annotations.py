@@ -526,14 +526,14 @@ class CocoChecker:
             if self.repaired['missing annotation ids']:
                 hint = ' (some annotations have no id, and got numbers)'
             raise ValueError(
-                f"{self.file}: annotations[{second}]: key 'id' is {value} as "
-                f'that of annotations[{first}], expected ids that no other '
-                f'annotation has{hint}')
+                f"{self.file}: annotations[{second}]: key 'id' is {value}, "
+                f'the same as that of annotations[{first}]; expected unique '
+                f'ids{hint}')
         if not self._kept and (self._seen or need_boxes):
             reasons = f': {self.report()}' if self.dropped else ''
             raise ValueError(
                 f"{self.file}: key 'annotations': expected boxes, got none "
-                f'that is left of {self._seen}{reasons}')
+                f'that can be used among {self._seen}{reasons}')
         if self._kept and self._farthest <= 1:
             raise ValueError(
                 f"{self.file}: key 'bbox': expected pixels, got values of at "

@@ -46,9 +46,9 @@ def read_image(
             data = get(path, backend_args=backend_args)
         elif '://' in path:
             raise UnreadableImageError(
-                'an address, expected a file; nothing is fetched without '
+                'a URL, expected a file; nothing is downloaded without '
                 'backend_args',
-                reason='an address')
+                reason='a URL')
         else:
             data = read_regular(path)
         return decode_image(data, scale, max_pixels)

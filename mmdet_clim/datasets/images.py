@@ -392,7 +392,7 @@ def decode_image(
     full = size[::-1]
     if image.shape[:2] != tuple(-(-side // reduction) for side in full):
         raise UnreadableImageError(
-            f'{image.shape[1]}x{image.shape[0]} pixels were decoded of '
-            f'{full[1]}x{full[0]} that its header tells',
+            f'{image.shape[1]}x{image.shape[0]} pixels were decoded, but '
+            f'its header says {full[1]}x{full[0]}',
             reason='broken header')
     return np.ascontiguousarray(image), full

@@ -93,8 +93,9 @@ def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
                          f'list of {kind.__name__}')
     for value in values:
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f'{where}: key {key!r} holds {value!r}, expected '
-                             f'a list of {kind.__name__}')
+            raise ValueError(
+                f'{where}: key {key!r} contains {value!r}, expected '
+                f'a list of {kind.__name__}')
     return list(values)
 
 
@@ -112,8 +113,9 @@ def typed_ids(raw: Mapping, key: str, where: str) -> List[int]:
     for value in values:
         number = as_id(value)
         if number is None:
-            raise ValueError(f'{where}: key {key!r} holds {value!r}, expected '
-                             'a list of integers')
+            raise ValueError(
+                f'{where}: key {key!r} contains {value!r}, expected '
+                'a list of integers')
         ids.append(number)
     return ids
 

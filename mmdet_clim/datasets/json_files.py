@@ -38,7 +38,7 @@ def _unique(pairs: List[Tuple[str, Any]]) -> dict:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f'the key {twice!r} stands twice')
+        raise ValueError(f'duplicate key {twice!r}')
     return found
 
 

@@ -192,10 +192,10 @@ class JSONObject:
             end = window.ahead()
             while end != '}':
                 if window.ahead() != '"':
-                    raise window.wrong('expected the name of a key in quotes')
+                    raise window.wrong('expected a key in quotes')
                 key = window.value()
                 if key in seen:
-                    raise window.wrong(f'the key {key!r} stands twice')
+                    raise window.wrong(f'duplicate key {key!r}')
                 seen.add(key)
                 window.take(':')
                 if window.ahead() == '[':

@@ -56,8 +56,8 @@ def made_once(source: Union[str, Path], name: str,
     folders = [source.parent / FOLDER, _cache_folder(source.parent)]
     if folders[0].is_symlink():
         print_log(
-            f'{folders[0]}: is a link, which is not followed; what is '
-            f'made of {source.name} goes to {folders[1]}', 'current',
+            f'{folders[0]}: is a symbolic link, which is not followed; '
+            f'the cache of {source.name} goes to {folders[1]}', 'current',
             logging.WARNING)
         del folders[0]
     for folder in folders:
@@ -68,9 +68,9 @@ def made_once(source: Union[str, Path], name: str,
             break
     else:
         raise OSError(
-            f'{source}: what is made of it can be written neither to '
+            f'{source}: its cache can be written neither to '
             f'{" nor to ".join(map(str, folders))}; set XDG_CACHE_HOME to a '
-            'folder that can be written to')
+            'writable folder')
     lock = FileLock(folder / f'{label}.{name}.lock')
     try:
         lock.acquire(timeout=0)
@@ -87,7 +87,7 @@ def made_once(source: Union[str, Path], name: str,
         if size > _LARGE:
             print_log(
                 f'{source}: reading its {size / 1e6:.0f} MB, which is done '
-                f'once; what is made of it goes to {folder}', 'current')
+                f'once; the result is cached in {folder}', 'current')
         with atomic_path(made) as beside:
             make(beside)
             if _stamp(source) != stamp:

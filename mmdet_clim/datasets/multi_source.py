@@ -256,8 +256,8 @@ class MultiSourceSampler(Sampler):
             # MMEngine has put one around it that is only shorter.
             raise ValueError(
                 f'dataset: expected all {ends[-1]} samples of the sources, '
-                f'got {len(dataset)}; in the place of '
-                'train_dataloader.num_batch_per_epoch give '
+                f'got {len(dataset)}; instead of '
+                'train_dataloader.num_batch_per_epoch, set '
                 'train_dataloader.sampler.epoch_length')
         sizes = [end - start for start, end in zip([0, *ends], ends)]
         if source_ratio is None and len(sizes) == 1:
@@ -330,10 +330,10 @@ class MultiSourceSampler(Sampler):
         length = self._epoch_length or math.ceil(wanted * unit / due[source])
         if length > LONGEST_EPOCH:
             raise ValueError(
-                f'source_ratio: with {self.source_ratio} one pass of source '
-                f'{source}, the epoch_source, is more than {LONGEST_EPOCH} '
-                'batches; expected a larger share of it, another '
-                'epoch_source, or an epoch_length')
+                f'source_ratio: with {self.source_ratio}, one pass over '
+                f'source {source}, the epoch_source, takes more than '
+                f'{LONGEST_EPOCH} batches; expected a larger share of it, '
+                'another epoch_source, or an epoch_length')
         carried = [0] * len(due)
         counts: List[List[int]] = []
         met = [False] * len(due)

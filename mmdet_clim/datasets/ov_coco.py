@@ -130,7 +130,7 @@ class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
             crowd = f', but for {kept} of crowds' if kept else ''
             raise ValueError(
                 f'{self.ann_file}: expected boxes of the {len(self.cat_ids)} '
-                f'classes to train on, got none that is left{crowd}')
+                f'classes to train on, got none that can be used{crowd}')
         return packed
 
     def load_proposals(self) -> None:
@@ -215,8 +215,9 @@ class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
         self.cat_ids = sorted(self.cat2label, key=self.cat2label.get)
         if not self.cat_ids:
             raise ValueError(
-                f'{self.ann_file}: none of its classes is known, expected '
-                f'some of {tuple(index)}, got {tuple(names.values())}')
+                f'{self.ann_file}: none of its classes is in the vocabulary, '
+                f'expected some of {tuple(index)}, got {tuple(names.values())}'
+            )
         dropped = Counter({
             names[i]: n
             for i, n in zip(

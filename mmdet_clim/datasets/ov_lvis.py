@@ -143,6 +143,6 @@ def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
     names = Counter(class_name(c['name']) for c in categories)
     twice: List[str] = [n for n, k in names.items() if k > 1]
     if twice:
-        raise ValueError(f"{path}: key 'categories' holds a name twice: "
-                         f'{twice}')
+        raise ValueError(f"{path}: key 'categories': expected each name once, "
+                         f'got {twice} twice')
     return [(c['name'], c['frequency'], c['image_count']) for c in categories]

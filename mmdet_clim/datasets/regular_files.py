@@ -33,7 +33,7 @@ def open_regular(path: Union[str, Path]) -> IO[bytes]:
         kind = stat.S_IFMT(os.stat(path).st_mode)
     except ValueError as error:
         # A NUL, or half a surrogate pair.
-        raise OSError(f'{str(path)!r}: no file has such a name '
+        raise OSError(f'{str(path)!r}: not a valid file name '
                       f'({error})') from error
     if kind != stat.S_IFREG:
         raise OSError(f'{path}: expected a file, got '

@@ -111,8 +111,8 @@ class ReplacesUnreadable(BaseDataset):
                     sample = transform(sample)
         except Exception as error:
             raise UnreadableImageError(
-                f'{reason}; nor does the pipeline take a grey image of '
-                f'{shape}: {describe(error, idx)}') from error
+                f'{reason}; its replacement, a grey image of {shape}, failed '
+                f'in the pipeline too: {describe(error, idx)}') from error
         packed = sample.get('data_samples')
         if packed is None:
             sample['unreadable'] = True

@@ -424,7 +424,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         except Exception as error:
             # Of whatever fsspec's file systems raise.
             print_log(
-                f'{shard}: left out behind {number} samples '
+                f'{shard}: skipped after {number} samples '
                 f'({type(error).__name__}: {error})',
                 logger='current',
                 level=logging.WARNING)

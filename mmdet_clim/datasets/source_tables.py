@@ -281,9 +281,9 @@ class SourceTable:
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError,
                 IndexError) as error:
             raise ValueError(
-                f'{file}: expected the table of {source!r} as it was made '
+                f'{file}: the cached table of {source!r} is damaged '
                 f'({type(error).__name__}: {one_line(error)}); remove it, and '
-                'it is made anew') from error
+                'it is made again') from error
         index = {name: number for number, name in enumerate(classes)}
         #: The class of each tag by its number, -1 where it is none.
         self.class_of = np.array(

@@ -90,8 +90,9 @@ class TagFinder:
             raise ValueError('words: expected at least one class, got none')
         for number, class_words in words.items():
             if not class_words:
-                raise ValueError(f'words: class {number} has none, expected '
-                                 'at least its name')
+                raise ValueError(
+                    f'words: expected at least the name of class {number}, '
+                    'got none')
             for word in class_words:
                 if not re.search(r'[^\W_]', word):
                     raise ValueError(

@@ -38,7 +38,7 @@ def fetch(url: str, path: Path, digest: Optional[str] = None) -> bool:
     """
     scheme = urlsplit(url).scheme
     if scheme not in ('http', 'https', 'file'):
-        raise ValueError(f'{url}: expected an address of http, https or file')
+        raise ValueError(f'{url}: expected an http, https or file URL')
     if path.exists():
         _check(path, digest, url)
         return False
@@ -55,7 +55,7 @@ def fetch(url: str, path: Path, digest: Optional[str] = None) -> bool:
         except requests.RequestException as error:
             raise ConnectionError(
                 f'{url}: no connection ({type(error).__name__}). The same '
-                f'command goes on; without a network, fetch the file '
+                'command resumes; without a network, download the file '
                 f'elsewhere and put it at {path}') from error
     _check(part, digest, url)
     part.replace(path)
@@ -82,8 +82,8 @@ def _over_http(url: str, part: Path, path: Path) -> None:
             return _over_http(url, part, path)
         if answer.status_code in (403, 404, 410):
             raise FileNotFoundError(
-                f'{url}: the server has no such file for us (status '
-                f'{answer.status_code}). Fetch it elsewhere and put it at '
+                f'{url}: the server refused the file (status '
+                f'{answer.status_code}). Download it elsewhere and put it at '
                 f'{path}')
         answer.raise_for_status()
         if answer.status_code != 206:
@@ -99,7 +99,7 @@ def _over_http(url: str, part: Path, path: Path) -> None:
     if total is not None and written != total:
         raise ConnectionError(
             f'{url}: the connection ended after {written} of {total} bytes; '
-            'the same command goes on')
+            'the same command resumes')
 
 
 def _shown(answer: requests.Response, name: str, begun: int,
@@ -152,7 +152,7 @@ def _check(path: Path, digest: Optional[str], url: str) -> None:
         if path.suffix == '.part':
             path.unlink()
             _state(path).unlink(missing_ok=True)
-            advice = 'it is removed, the same command begins anew'
+            advice = 'it is removed, the same command starts over'
         else:
             advice = 'remove it to fetch it again'
         raise ValueError(f'{path}: SHA-256 {found[:16]}..., expected '

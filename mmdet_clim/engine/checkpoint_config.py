@@ -66,7 +66,7 @@ def checkpoint_config(checkpoint: Mapping,
     meta = checkpoint.get('meta')
     text = meta.get('cfg') if isinstance(meta, Mapping) else None
     if not isinstance(text, str):
-        raise ValueError(f'{source} holds no config: give its --config')
+        raise ValueError(f'{source} contains no config: give its --config')
     try:
         values = read_literals(text)
         found = {key: values[key] for key in keys if key in values}

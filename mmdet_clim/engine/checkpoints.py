@@ -121,13 +121,14 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
     except UnpicklingError as error:
         raise ValueError(
             f'checkpoint: {path} is refused by torch.load (UnpicklingError): '
-            'it is no checkpoint, or holds more than weights and numbers and '
-            'could run code') from error
+            'it is not a checkpoint, or contains more than weights and '
+            'numbers and could run code') from error
     except (EOFError, RuntimeError, IndexError, KeyError, AttributeError,
             TypeError) as error:
         # torch takes what is no archive for a pickle, which fails anywhere.
-        raise ValueError(f'checkpoint: {path} is no checkpoint, or cut short '
-                         f'({str(error).partition(chr(10))[0]})') from error
+        raise ValueError(
+            f'checkpoint: {path} is not a checkpoint, or cut short '
+            f'({str(error).partition(chr(10))[0]})') from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint: {path}: expected weights by name, got '
                          f'{type(checkpoint).__name__}')
@@ -184,8 +185,9 @@ def load_weights(model: nn.Module,
         raise ValueError(
             f'{where}: {len(wrong)} weights have other shapes than those of '
             f'{type(model).__name__}: {_some(wrong)}. Give the config and the '
-            'checkpoint of one detector; a training can begin anew with some '
-            'weights, load_from_skip=[PATTERN, ...] in its config')
+            'checkpoint of the same detector; load_from_skip=[PATTERN, ...] '
+            'in the config of a training leaves some weights at their '
+            'initialization')
     missing = [
         name for name in missing if not name.endswith('num_batches_tracked')
         and name not in _matching(missing, skip)
@@ -202,14 +204,14 @@ def load_weights(model: nn.Module,
         raise ValueError(
             f'{where}: {len(needed)} of {len(own)} weights of '
             f'{type(model).__name__} are missing: {_some(needed)}. Give the '
-            'config and the checkpoint of one detector')
+            'config and the checkpoint of the same detector')
     if missing:
         print_log(
-            f'{where}: {len(missing)} weights are not in it and keep their '
-            f'first values: {_some(missing)}', 'current', logging.WARNING)
+            f'{where}: {len(missing)} weights are missing and keep their '
+            f'initialization: {_some(missing)}', 'current', logging.WARNING)
     if unexpected:
         print_log(
-            f'{where}: {len(unexpected)} weights of it are not used: '
+            f'{where}: {len(unexpected)} weights are not used: '
             f'{_some(unexpected)}', 'current')
 
 

@@ -143,7 +143,7 @@ def _check_host(cfg: Config) -> None:
     if _type_name(collate) != 'pseudo_collate':
         raise ValueError(
             "--clim: train_dataloader.collate_fn: expected 'pseudo_collate', "
-            'which keeps images of several sizes apart, got '
+            'which does not stack images of different sizes, got '
             f'{collate["type"]!r}')
 
 
@@ -189,7 +189,7 @@ def _branches(fragment: Config) -> Dict[str, List[str]]:
         }.items() if not there
     ]
     if missing:
-        raise KeyError(f'--clim: the fragment lacks {missing}, it has '
+        raise KeyError(f'--clim: {missing} missing in the fragment, it has '
                        f'{sorted(fragment.keys())}')
     found = [_branch_of(key, fragment[key]) for key in keys]
     branches = fragment.get('clim_branches')

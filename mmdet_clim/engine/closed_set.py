@@ -92,8 +92,8 @@ def zero_shot_start(detector: Path, checkpoint: Path,
             meta=dict(made, left_out=[LABELS_OF_QUERIES])), weights)
     with whole_file(config) as file:
         file.write(new.pretty_text)
-    print_log(f'{weights}: the {len(names)} classes of {checkpoint} are '
-              f'texts now; masks, if any, are left out')
+    print_log(f'{weights}: the {len(names)} classes of {checkpoint} are now '
+              'classified by text embeddings; mask heads, if any, are removed')
     return config, weights
 
 

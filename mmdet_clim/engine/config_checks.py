@@ -161,8 +161,8 @@ def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
         if first not in read and not first.startswith(PREFIX):
             print_log(
                 f'--cfg-options {option}: {first} is a variable of the '
-                'config file; what the file has made of it stays as it is',
-                'current', logging.WARNING)
+                'config file; settings that were computed from it do not '
+                'change', 'current', logging.WARNING)
 
 
 def _check_option(cfg: Config, option: str, value: Any, scope: str,
@@ -193,9 +193,10 @@ def _check_option(cfg: Config, option: str, value: Any, scope: str,
         path.append(part)
     if (node and isinstance(node, Mapping)
             and isinstance(value, (str, int, float))):
-        raise KeyError(f'--cfg-options {option}: expected one of its keys, '
-                       f'such as {option}.{next(iter(node))}, or None, got '
-                       f'{value!r} for all of it')
+        raise KeyError(
+            f'--cfg-options {option}: expected one of its keys, '
+            f'such as {option}.{next(iter(node))}, or None to remove it, got '
+            f'{value!r}')
 
 
 def _check_type(cfg: Config, option: str, kind: Any, scope: str) -> None:
@@ -219,8 +220,9 @@ def _check_type(cfg: Config, option: str, kind: Any, scope: str) -> None:
         name = kind.rpartition('.')[2]
         near = difflib.get_close_matches(name, sorted(names), 3, 0.6)
         hint = f'; did you mean {" or ".join(near)}?' if near else ''
-        raise KeyError(f'--cfg-options {option}: {kind!r} is registered by '
-                       f'nothing that is imported{hint}')
+        raise KeyError(
+            f'--cfg-options {option}: no imported package registers '
+            f'{kind!r}{hint}')
 
 
 def _known(node: Mapping, path: List[str], scope: str) -> Optional[Set[str]]:

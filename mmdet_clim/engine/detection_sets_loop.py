@@ -130,11 +130,11 @@ class DetectionSetsLoop(BaseLoop):
                                       'classes']))  # yapf: disable
             except BROKEN as error:
                 self.failed[of.name] = one_line(error)
-                print_log(f'{of.name} is left out: {self.failed[of.name]}',
+                print_log(f'{of.name} is skipped: {self.failed[of.name]}',
                           'current', logging.WARNING)
         if not found:
             reasons = [f'{n}: {e}' for n, e in list(self.failed.items())[:4]]
-            raise ValueError('test_cfg.sets: not one could be evaluated: '
+            raise ValueError('test_cfg.sets: none could be evaluated: '
                              f'{"; ".join(reasons)}')
         print_log(f'\n{sets_table(found, self.failed, sizes)}', 'current')
         metrics = sets_metrics(found, self.failed)
@@ -235,7 +235,7 @@ class DetectionSetsLoop(BaseLoop):
             })
         runner.call_hook('after_test')
         if not reasons and math.isnan(metrics['ap']):
-            reasons = [f'{of.ann_file}: expected boxes that are no crowds']
+            reasons = [f'{of.ann_file}: expected boxes that are not crowds']
         if reasons:
             raise ValueError(reasons[0])
         return metrics

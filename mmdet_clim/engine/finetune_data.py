@@ -52,8 +52,7 @@ def boxed_names(option: str,
             f'{len(images)} that are not there, such as {missing[0]}')
     if missing:
         print_log(f'{option}: {len(missing)} of {len(images)} images are not '
-                  f'in {folder}, such as {missing[0]}; others take their '
-                  'places')
+                  f'in {folder}, such as {missing[0]}; others replace them')
     return boxed
 
 

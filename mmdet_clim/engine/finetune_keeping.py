@@ -95,8 +95,8 @@ def own_words(cfg: Config) -> Vocabulary:
         meta = getattr(found, 'METAINFO', None) or {}
     if not meta.get('classes'):
         raise ValueError(
-            '--keep: the config of the detector does not tell its classes '
-            '(test_dataloader.dataset), expected their names, or coco, lvis '
+            '--keep: the config of the detector does not list its classes '
+            '(test_dataloader.dataset); expected their names, or coco, lvis '
             'or none')
     names = list(meta['classes'])
     return build_vocabulary(

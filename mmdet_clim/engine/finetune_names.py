@@ -129,8 +129,8 @@ def point_out_names(cfg: Config, new: Sequence[str], known: Sequence[str],
     ]
     if pairs:
         print_log(
-            'names that are alike, which the detector may take for each '
-            f'other: {_shown(pairs)}', 'current', 30)
+            'similar names, which the detector may confuse: '
+            f'{_shown(pairs)}', 'current', 30)
     others = [name for name in known if name not in yours]
     if owner is None or not more + others:
         return
@@ -141,8 +141,8 @@ def point_out_names(cfg: Config, new: Sequence[str], known: Sequence[str],
     found = confusable_names(new, embeddings[[place[n] for n in new]],
                              [*others, *more], of_others, threshold - MARGIN)
     if found:
-        print_log('names that yours may be taken for; list those that your '
-                  f'images show: {_shown(found)}')
+        print_log('names that yours could be confused with; add those that '
+                  f'occur in your images: {_shown(found)}')
 
 
 def _shown(pairs: Sequence[AlikeNames]) -> str:

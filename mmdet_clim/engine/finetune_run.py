@@ -291,8 +291,8 @@ class Finetuning:
         cfg = Config.fromfile(self.config)
         if self._lacks_masks(inputs) and leave_out_masks(cfg):
             print_log(
-                '--boxes: there are boxes without a mask, so the masks of '
-                'the detector are left out', 'current')
+                '--boxes: some boxes have no mask, so the mask heads of the '
+                'detector are removed', 'current')
         data = self._data(inputs)
         self._kept = KeptWords(
             cfg, self.checkpoint,
@@ -376,7 +376,7 @@ class Finetuning:
         if str(self.tags) != BOXES:
             return tagged_images(self.tags, self.images, vocabulary.names)
         if boxes is None:
-            raise ValueError(f'--tags {BOXES}: expected --boxes beside it')
+            raise ValueError(f'--tags {BOXES}: expected --boxes, got none')
         return boxed_images(boxes.content, boxes.images, self.images,
                             vocabulary.names)
 
@@ -384,7 +384,8 @@ class Finetuning:
         """Refuse means to keep words that have nothing to work with."""
         old = self._kept.old
         if self.replay is not None and not old:
-            raise ValueError('--replay: expected words to --keep, got none')
+            raise ValueError(
+                '--replay: expected classes to keep (--keep), got none')
         if self.blend != 'auto':
             return
         content = inputs.val_boxes.content if inputs.val_boxes else dict(
@@ -393,8 +394,9 @@ class Finetuning:
         if not any(names[a['category_id']] in old
                    for a in content['annotations']):
             raise ValueError(
-                '--blend auto: expected --val-boxes with boxes of words to '
-                '--keep, by whose AP to choose; give a number from 0 to 1')
+                '--blend auto: expected --val-boxes with boxes of the classes '
+                'to keep, to choose the weight by; without, give a number '
+                'from 0 to 1')
 
     def _trained_data(self, data: OwnData, inputs: Inputs) -> OwnData:
         """What is trained on: the data, and old words where they are found."""
@@ -488,7 +490,8 @@ class Finetuning:
         file = self.work_dir / EXAMPLES
         if anew or not file.exists():
             count = write_examples(self._kept, examples, data.names, file)
-            print_log(f'--examples: of {count} of {len(data.names)} classes')
+            print_log(
+                f'--examples: boxes of {count} of {len(data.names)} classes')
         data = replace(data, examples=file, example_weight=self.example_weight)
         self._kept = KeptWords(
             cfg, self.checkpoint,
@@ -554,13 +557,14 @@ class Finetuning:
                 known = ', '.join(name
                                   for name, _ in detector.named_children())
                 raise ValueError(
-                    f'--lr-mult, --freeze: {part!r} is in the name of no '
-                    f'weight of {type(detector).__name__}, expected a part '
-                    f'such as {known}')
+                    '--lr-mult, --freeze: no weight of '
+                    f'{type(detector).__name__} has {part!r} in its name, '
+                    f'expected a part such as {known}')
         frozen = plan.train.model.frozen
         if all(any(part in name for part in frozen) for name in weights):
-            raise ValueError(f'--freeze: expected a part that learns, got '
-                             f'{" ".join(frozen)}, which is all of them')
+            raise ValueError(
+                '--freeze: expected to leave a part to train, got all '
+                f'of them: {" ".join(frozen)}')
         if reads_texts(detector):
             if any(len(of) > 1 for of in self._kept.data.phrases.values()):
                 print_log(
@@ -598,9 +602,9 @@ class Finetuning:
         for name in OUTPUTS:
             if (self.work_dir / name).exists():
                 raise FileExistsError(
-                    f'{self.work_dir / name}: is there, and nothing says of '
-                    'which run. Give another --work-dir, or --overwrite to '
-                    'begin anew in this one')
+                    f'{self.work_dir / name}: exists, but there is no record '
+                    'of the run that wrote it. Give another --work-dir, or '
+                    '--overwrite to start over in this one')
 
     def _fingerprint(self, cfg: Config, inputs: Inputs) -> dict:
         """The options, with what is in the files that they name."""
@@ -811,7 +815,7 @@ class Finetuning:
                 for group in ('base', 'novel', 'all')))
         lines += self._describe_kept()
         if plan.finished:
-            lines.append('was made before, complete')
+            lines.append('already complete, nothing to do')
         return '\n'.join(lines)
 
     def _describe_kept(self) -> List[str]:
@@ -825,17 +829,20 @@ class Finetuning:
         found = json.loads(file.read_text(encoding='utf-8'))
         if 'old_ap50' in found:
             lines.append('before -> after: ' +
-                         ', '.join(f'{group} words AP50 ' + ' -> '.join(
+                         ', '.join(f'{whose} classes AP50 ' + ' -> '.join(
                              _percent(found[f'{group}_ap50'][when])
                              for when in ('before', 'after'))
-                                   for group in ('old', 'new')))
+                                   for group, whose in (('old', 'previous'),
+                                                        ('new', 'your'))))
         again = found['agreement']['found_again']
         absent = found['not_named']
-        agreed = 'the original found none' if again is None else (
-            f'{_percent(again)} % of what the original found is found again')
+        agreed = 'the original detects none' if again is None else (
+            f"{_percent(again)} % of the original's detections are found "
+            'again')
         lines.append(
-            f'{len(found["old_words"])} old words in {found["images"]} of '
-            f'your images: {agreed}; new words where no caption names them: '
+            f'{len(found["old_words"])} previous classes in '
+            f'{found["images"]} of your images: {agreed}; detections of your '
+            'classes that no caption names: '
             f'{absent["before"]} -> {absent["after"]}')
         return lines
 
@@ -915,7 +922,7 @@ def _check_what_is_kept(options: Mapping[str, Any]) -> None:
             raise ValueError(f'--cfg-options {option}: give {other} instead')
         if option in _KEPT or _KEPT[0].startswith(f'{option}.'):
             raise ValueError(
-                f'--cfg-options {option}: expected to stay as it is, the '
+                f'--cfg-options {option}: cannot be changed, since the '
                 'detector is written from WORK_DIR/iter_N.pth of the last '
                 'iteration')
 
@@ -930,8 +937,8 @@ def _write_config(cfg: Config, path: Path) -> str:
 
 def _describe_blend(chosen: Mapping[str, Any]) -> str:
     """What was chosen, and why no more of the tuned weights."""
-    text = f'blend: {chosen["alpha"]:g} of the tuned weights; at most lost ' \
-        'of the AP50 of old words, with 95 % confidence: '
+    text = f'blend: {chosen["alpha"]:g} of the trained weights; AP50 of ' \
+        'previous classes falls, with 95 % confidence, by at most '
     return text + ', '.join(f'{_percent(point["lost_at_most"])} points at '
                             f'{point["alpha"]:g}'
                             for point in chosen['curve'][1:])

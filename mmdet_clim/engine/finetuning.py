@@ -144,7 +144,7 @@ def plain_config(cfg: Config, data: OwnData) -> Config:
         raise TypeError(
             'detector: expected a head with a vocabulary and a classifier, '
             'such as mmdet_clim.ZeroShotBBoxHead, or a GLIP or Grounding '
-            f'DINO, got {detector_type(cfg).__name__} without')
+            f'DINO, got {detector_type(cfg).__name__} without one')
     for owner in owners:
         if 'clip_temperature' in (cfg.model.get('roi_head') or {}):
             _keep_what_was_base(cfg.model.roi_head, owner, data)
@@ -468,7 +468,8 @@ def _old_words(cfg: Config, checkpoint: Path, old_words: Sequence[str],
                weight: float) -> dict:
     """The objective that keeps the original's responses."""
     if not old_words:
-        raise ValueError('--distil: expected words to --keep, got none')
+        raise ValueError(
+            '--distil: expected classes to keep (--keep), got none')
     objective = dict(
         type='mmdet_clim.OldWordsObjective',
         # Detection transformers write into their configs.

@@ -103,8 +103,8 @@ def check_run(work_dir: Path,
     wrong = _other_run(work_dir, wanted)
     if wrong:
         raise FileExistsError(
-            f'{work_dir}: holds another run: {wrong}. Give another work '
-            'dir, or --overwrite to begin anew in this one')
+            f'{work_dir}: contains another run: {wrong}. Give another work '
+            'dir, or --overwrite to start over in this one')
 
 
 @contextmanager

@@ -101,10 +101,10 @@ class ResumableTrainLoop(IterBasedTrainLoop):
             last = Path(self.runner.work_dir) / 'last_checkpoint'
             kept = last.read_text() if last.exists() else 'none'
             raise RuntimeError(
-                f'{error.filename or self.runner.work_dir}: can not be '
+                f'{error.filename or self.runner.work_dir}: cannot be '
                 f'written in iteration {self._iter + 1}, {error.strerror}. '
-                f'The last whole checkpoint: {kept}. Make room and run the '
-                'same command with --resume') from None
+                f'The last complete checkpoint: {kept}. Free disk space and '
+                'run the same command with --resume') from None
 
     def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')

@@ -29,9 +29,10 @@ class CLIMRunner(Runner):
     refused here. A training that begins with ``load_from`` may lack weights,
     and leaves out those that ``load_from_skip`` of the config names.
 
-    What it tells of the machine, the config and the hooks comes to the
-    screen when everything is built and loaded: where that fails, the error
-    stands alone. The file of the log has all of it.
+    Environment, config, hooks and the learning rate of each weight, often
+    more than a thousand lines, are only in the log file. Other messages
+    reach the screen once everything is built and loaded: if that fails, the
+    error stands alone.
     """
 
     _begins_training = False
@@ -99,9 +100,17 @@ class CLIMRunner(Runner):
             self._choose_what_to_resume()
         super().load_or_resume()
         self._colour_all_classes()
-        for held in self._quiet:
-            held.release()
-        self._quiet = []
+        if self._quiet:
+            for held in self._quiet:
+                held.release()
+            self._quiet = []
+            files = [
+                handler.baseFilename for handler in self.logger.handlers
+                if isinstance(handler, logging.FileHandler)
+            ]
+            if files:
+                self.logger.info('environment, config and hooks: '
+                                 f'{", ".join(files)}')
 
     def _colour_all_classes(self) -> None:
         """Have a colour for each class, where a data set has fewer."""
@@ -128,7 +137,7 @@ class CLIMRunner(Runner):
         if self._load_from is None:
             self.logger.warning(
                 f'resume: {self.work_dir} has no checkpoint and load_from is '
-                'None, so the training begins with first weights')
+                'None, so the training starts from the initial weights')
 
     def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
         """Load weights; see ``load_weights`` for what is refused.
@@ -162,7 +171,11 @@ class CLIMRunner(Runner):
 
 
 class _Held(logging.Filter):
-    """Keeps what a handler would write, but for warnings."""
+    """Keeps the messages of a handler, except for warnings.
+
+    Messages of several lines (environment, config, hooks), and one for each
+    weight of the optimizer, are dropped.
+    """
 
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
@@ -178,7 +191,9 @@ class _Held(logging.Filter):
         """Whether a record is written now."""
         if record.levelno >= logging.WARNING:
             return True
-        self.records.append(record)
+        text = record.getMessage().strip()
+        if '\n' not in text and not text.startswith('paramwise_options'):
+            self.records.append(record)
         return False
 
     def release(self) -> None:
@@ -239,9 +254,9 @@ def latest_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
     moved = Path(work_dir, Path(found).name)
     if not moved.is_file():
         raise FileNotFoundError(
-            f'resume: {found} does not exist, which '
-            f'{Path(work_dir, "last_checkpoint")} names; give the checkpoint '
-            'to go on from as --resume FILE')
+            f'resume: {found} does not exist, although '
+            f'{Path(work_dir, "last_checkpoint")} names it; give the '
+            'checkpoint to resume from as --resume FILE')
     return str(moved)
 
 

@@ -94,8 +94,8 @@ def compare_class_ap(
     unknown = sorted(found - set(vocabulary.names))
     if unknown:
         raise ValueError(f'runs: {unknown[:5]} are not among the '
-                         f'{len(vocabulary)} classes of the vocabulary; of '
-                         'classes of your own, tell the base ones (--base)')
+                         f'{len(vocabulary)} classes of the vocabulary; for '
+                         'classes of your own, give the base classes (--base)')
     rows = []
     for name, is_base in zip(vocabulary.names, vocabulary.is_base):
         if name not in found:

@@ -75,8 +75,9 @@ def class_split(categories: Sequence[Mapping],
             }
             missing = set(names) - set(listed['base']) - set(listed['novel'])
             if len(missing) == len(names):
-                raise ValueError(f'{path}: none of the classes of the '
-                                 f'annotations is in it: {names[:20]}')
+                raise ValueError(
+                    f'{path}: expected some of the classes of the '
+                    f'annotations, {names[:20]}, got none of them')
             return _groups([n for n in names if n not in missing],
                            listed['base'])
     if all(c.get('frequency') in FREQUENCIES for c in categories):

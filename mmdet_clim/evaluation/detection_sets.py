@@ -58,13 +58,13 @@ def find_sets(
     sets = [sets] if isinstance(sets, str) else sets
     ann_files = [ann_files] if isinstance(ann_files, str) else ann_files
     if not root.is_dir():
-        raise FileNotFoundError(f'root: {root} is no folder')
+        raise FileNotFoundError(f'root: {root} is not a folder')
     found: Dict[str, DetectionSet] = {}
     missing: Dict[str, str] = {}
     for pattern in sets:
         folders = sorted(f for f in root.glob(pattern) if f.is_dir())
         if not folders:
-            missing[pattern] = f'{root / pattern} is no folder'
+            missing[pattern] = f'{root / pattern} is not a folder'
         for folder in folders:
             name = folder.relative_to(root).as_posix()
             files = _annotation_files(folder, ann_files)

@@ -52,10 +52,10 @@ def create_clip(model: str, pretrained: Optional[str],
     _check_names(name, pretrained)
     if _is_torch_script(pretrained):
         raise ValueError(
-            f'pretrained={pretrained!r} is an archive of TorchScript, as '
-            'OpenAI publishes its CLIPs: expected named weights. '
-            "pretrained='openai' lets open_clip fetch them; of this file they "
-            'are what torch.jit.load(FILE).state_dict() holds, without '
+            f'pretrained={pretrained!r} is a TorchScript archive, as OpenAI '
+            'publishes its CLIPs; expected a state dict. '
+            "pretrained='openai' lets open_clip download and convert it; by "
+            'hand, save torch.jit.load(FILE).state_dict() without '
             "'input_resolution', 'context_length' and 'vocab_size'")
     if pretrained is None:
         print_log(
@@ -77,7 +77,8 @@ def create_clip(model: str, pretrained: Optional[str],
                 or not _is_state_dict(pretrained):
             raise
         raise ValueError(
-            f'pretrained={pretrained!r} holds no weights of model={model!r}: '
+            f'pretrained={pretrained!r} does not have the weights of '
+            f'model={model!r}: '
             f'{_differences(name, str(pretrained))}') from error
 
 
@@ -165,7 +166,7 @@ def _check_names(model: str, pretrained: Optional[str]) -> None:
     if model not in models:
         close = difflib.get_close_matches(model, models, n=3)
         hint = f' (did you mean {close}?)' if close else ''
-        raise ValueError(f'model={model!r} is no open_clip model{hint}; '
+        raise ValueError(f'model={model!r} is not an open_clip model{hint}; '
                          f'expected one of {models}')
     if pretrained is None or Path(pretrained).is_file():
         return

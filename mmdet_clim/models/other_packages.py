@@ -43,8 +43,9 @@ def the_only_one(package: str, found: Iterable[Path], what: str,
         raise FileNotFoundError(f'package={package!r}: expected {what} in '
                                 f'{package_folder(package)}, found none')
     if len(places) > 1:
-        raise ValueError(f'package={package!r} holds several {what}, give one '
-                         f'of them as {argument}: {list(map(str, places))}')
+        raise ValueError(
+            f'package={package!r} contains several {what}, give one '
+            f'of them as {argument}: {list(map(str, places))}')
     return places[0]
 
 

@@ -176,7 +176,7 @@ class TowerView(ModelView):
 
     def propose(self, seen: SeenImage, shape: Sequence[int]) -> Tensor:
         """Raise a TypeError: the boxes have to be given."""
-        raise TypeError('a CLIP proposes no boxes; give some')
+        raise TypeError('boxes: expected some, as a CLIP proposes none')
 
     def read(self, seen: SeenImage, boxes: Tensor) -> Tensor:
         """CLIP's embeddings of the boxes."""
@@ -224,8 +224,8 @@ def own_reader(detector: nn.Module, dim: int) -> BaseRegionReader:
     reader = build_region_reader(None, detector, dim)
     if list(reader.parameters()):
         raise TypeError(
-            f'{type(reader).__name__} reads {type(detector).__name__} by a '
-            'projection that is no part of the detector')
+            f'{type(reader).__name__} reads {type(detector).__name__} through '
+            'a projection that is not a part of the detector')
     return reader
 
 

@@ -213,7 +213,8 @@ def test_what_a_grounding_detector_needs(family, tmp_path):
     cfg = family('mm-grounding-dino')
     find = CLIMInferencer(cfg, device='cpu', show_progress=False)
     image = np.zeros((96, 128, 3), np.uint8)
-    with pytest.raises(ValueError, match='GroundingDINO reads its classes'):
+    with pytest.raises(
+            ValueError, match='GroundingDINO needs the class names'):
         find(image)
     # Three tokens each, with the points between them.
     many = [f'{word} {other}' for word in TRAINED for other in TRAINED] * 6

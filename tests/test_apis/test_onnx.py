@@ -337,12 +337,12 @@ def test_what_the_runner_refuses(c4, tools, tmp_path):
     with pytest.raises(ValueError, match='image: expected uint8'):
         run(image.astype(np.float32), ['cat'], np.ones((1, 384)))
     for vectors in (np.zeros((1, 384)), np.full((1, 384), np.nan)):
-        with pytest.raises(ValueError, match='finite ones other than zero'):
+        with pytest.raises(ValueError, match='finite, non-zero vectors'):
             run(image, ['cat'], vectors)
     with pytest.raises(ValueError, match=r'expected \(2, 384\).*\(1, 384\)'):
         run(image, ['cat', 'dog'], np.ones((1, 384)))
     np.savez(tmp_path / 'x.npz', names=np.array(['cat']))
-    with pytest.raises(ValueError, match=r"lacks \['vectors'\]"):
+    with pytest.raises(ValueError, match=r"missing: \['vectors'\]"):
         tools['run_onnx'].read_embeddings(tmp_path / 'x.npz')
     (tmp_path / 'x.npz').write_bytes(b'PK\x03\x04 cut short')
     with pytest.raises(ValueError, match=r'x.npz: expected a .npz'):
@@ -366,7 +366,7 @@ def test_files_of_the_runner_that_are_none(tools, tmp_path):
                 dict(descr='<f4', fortran_order=False, shape=(2, 10**12)))
         with archive.open('names.npy', 'w') as member:
             np.lib.format.write_array(member, np.array(['a', 'b']))
-    with pytest.raises(ValueError, match=r'header of \(2, 1000000000000\)'):
+    with pytest.raises(ValueError, match=r'header says \(2, 1000000000000\)'):
         read(tmp_path / 'y.npz')
     for broken in (content[:-30], b'', b'no zip'):
         (tmp_path / 'x.npz').write_bytes(broken)
@@ -511,10 +511,10 @@ def test_wrong_options(run_tool, options, message):
 @pytest.mark.parametrize('name, change, message', [
     ('retinanet/retinanet_r18_fpn_1x_coco.py', {},
      'ZeroShotHead as bbox_head, got RetinaHead'),
-    ('gfl/gfl_r50_fpn_1x_coco.py', {}, 'makes boxes in its own way'),
+    ('gfl/gfl_r50_fpn_1x_coco.py', {}, 'decodes boxes in its own way'),
     ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
      dict(nms=dict(type='soft_nms')), "NMS of the type 'nms'.*soft_nms"),
-    ('ssd/ssd300_coco.py', {}, 'expected a sigmoid'),
+    ('ssd/ssd300_coco.py', {}, 'expected sigmoid'),
     ('detr/detr_r50_8xb2-150e_coco.py', {},
      'or one with a dense head, got DE'),
 ])
@@ -540,7 +540,7 @@ def test_a_detector_on_a_gpu_is_told_where_to_be(tmp_path):
 
 
 def test_grounding_detectors_are_not_exported():
-    with pytest.raises(TypeError, match='GLIP reads its classes as a text'):
+    with pytest.raises(TypeError, match='GLIP takes its classes as a prompt'):
         glip = GLIP.__new__(GLIP)
         family_of(glip).onnx_graph(glip, SCALE)
 

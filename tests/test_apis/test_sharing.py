@@ -183,7 +183,7 @@ def test_a_folder_without_a_file(copy, name):
 def test_sources_that_are_none(shared, base, tmp_path):
     with pytest.raises(FileNotFoundError, match='expected hf://USER/NAME'):
         from_pretrained('user/name')
-    with pytest.raises(ValueError, match='--config: expected none beside'):
+    with pytest.raises(ValueError, match='--config: expected none for'):
         load_detector(str(base[0]), str(shared))
     with pytest.raises(FileExistsError, match='expected a new one'):
         save_pretrained(shared, base[1], base[0])
@@ -242,8 +242,8 @@ def test_the_card(shared):
 
 @pytest.mark.parametrize('words, message', [
     ([], 'give --checkpoint, --push or both'),
-    (['--push', 'a/b', '--config', 'c.py'], '--config: expected --checkpoint'),
-    (['--checkpoint', 'a.pth', '--public'], '--public: expected --push'),
+    (['--push', 'a/b', '--config', 'c.py'], '--config: requires --checkpoint'),
+    (['--checkpoint', 'a.pth', '--public'], '--public: requires --push'),
 ])
 def test_wrong_options(run_tool, tmp_path, words, message):
     code, log = run_tool('share.py', '--out-dir', tmp_path / 'x', *words)

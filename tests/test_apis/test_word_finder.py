@@ -110,7 +110,7 @@ def test_an_image_with_odd_sides(find, image, tmp_path):
 def test_a_thread_of_an_image(find, tmp_path):
     # One whose other side the detector would see as less than half a pixel.
     cv2.imwrite(str(tmp_path / 'thin.png'), np.zeros((1, 1000, 3), np.uint8))
-    with pytest.raises(ValueError, match='can not be read'):
+    with pytest.raises(ValueError, match='cannot be read'):
         find(tmp_path / 'thin.png', 'cat', .3)
 
 
@@ -147,7 +147,7 @@ def test_words(words, expected):
 
 
 @pytest.mark.parametrize('words, message', [
-    ('cat = high', "cat: expected a least score from 0 to 1 .*'high'"),
+    ('cat = high', "cat: expected a score threshold from 0 to 1 .*'high'"),
     ('dog, cat = 1.5', "cat: expected .*'1.5'"),
     ('cat =', "cat: expected .*''"),
     ('cat = nan', 'cat: expected'),
@@ -236,7 +236,7 @@ def test_a_video(find, image, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='at most 2 frames'):
         find.video(tmp_path / 'in.avi', 'car', .3, tmp_path / 'b.webm')
     (tmp_path / 'no.avi').write_bytes(b'nothing')
-    with pytest.raises(ValueError, match='not one frame can be read'):
+    with pytest.raises(ValueError, match='without a single readable frame'):
         find.video(tmp_path / 'no.avi', 'car', .3, tmp_path / 'c.webm')
     assert {p.name
             for p in tmp_path.iterdir()} == {'in.avi', 'no.avi', 'out.webm'}

@@ -69,7 +69,7 @@ def test_a_file_of_open_clip_is_measured(pretrained, openmoji_root, run_tool,
             assert f'region/{way}_{group}_top1' in output
     assert 'retrieval/text_to_image_r1' in output
     assert 'unexpected key' not in output
-    assert ('1 weights are not in it and keep their first values: '
+    assert ('1 weights are missing and keep their initialization: '
             'objectives.clim.region_loss.log_temperature') in output
 
 

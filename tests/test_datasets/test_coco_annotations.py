@@ -169,8 +169,8 @@ def gone(key, name):
 
 @pytest.mark.parametrize('edit, message', [
     (lambda c: c['annotations'][2].update(id=5),
-     r"annotations\[2\]: key 'id' is 5 as that of annotations\[0\]"),
-    (lambda c: c['annotations'][2].update(id='5'), "key 'id' is 5 as that of"),
+     r"annotations\[2\]: key 'id' is 5, the same as that of annotations\[0\]"),
+    (lambda c: c['annotations'][2].update(id='5'), "key 'id' is 5, the same"),
     (lambda c: c['images'][1].update(id=1), r"images\[1\]: key 'id' is 1"),
     (lambda c: c['images'][1].update(id='01'), r"images\[1\]: key 'id' is 1"),
     (lambda c: c['categories'][1].update(id=1),
@@ -220,7 +220,8 @@ def gone(key, name):
     (lambda c: c['categories'].clear(), "'categories' is empty"),
     (lambda c: c['images'].append([]), r'images\[2\] is \[\], expected an'),
     (lambda c: c['annotations'].append(3), r'annotations\[3\] is 3, expected'),
-    (set_all('bbox', [10, 20, 0, 40]), 'none that is left of 3: .* 3 boxes'),
+    (set_all('bbox',
+             [10, 20, 0, 40]), 'none that can be used among 3: .* 3 boxes'),
     (set_all('bbox', [500, 20, 9, 40]), '3 boxes outside of their image'),
     (set_all('bbox', [0.1, 0.2, 0.5, 0.8]), 'are they fractions'),
 ])

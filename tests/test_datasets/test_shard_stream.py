@@ -235,10 +235,10 @@ def test_shards_that_cannot_be_read(shards, tmp_path, monkeypatch):
     assert [dataset[i]['captions'][0]
             for i in range(5)] == ['0 0', '5 0', '5 1', '0 0', '5 0']
     found = '\n'.join(texts)
-    assert '0.tar: left out behind 1 samples (ReadError' in found
-    assert '1.tar: left out behind 0 samples' in found
-    assert 'pipe:exit 3: left out' in found
-    assert 'memory://clim/none: left out' in found
+    assert '0.tar: skipped after 1 samples (ReadError' in found
+    assert '1.tar: skipped after 0 samples' in found
+    assert 'pipe:exit 3: skipped' in found
+    assert 'memory://clim/none: skipped' in found
     nothing = stream([str(tmp_path / '1.tar')])
     with pytest.raises(UnreadableImageError, match='expected an image with'):
         nothing[0]

@@ -394,7 +394,7 @@ def test_a_table_that_came_with_the_data(tmp_path, damage):
     expected = infos(ImageTextDataset(path))
     table, = (tmp_path / FOLDER).glob('*.captions.arrow')
     table.write_bytes(damage(table.read_bytes()))
-    with pytest.raises(ValueError, match='expected the table of .*remove it'):
+    with pytest.raises(ValueError, match='the cached table of .*remove it'):
         infos(ImageTextDataset(path))
     table.unlink()
     assert infos(ImageTextDataset(path)) == expected
@@ -415,7 +415,8 @@ def test_rows_that_came_with_the_data(tmp_path, rows):
     expected = infos(ImageTextDataset(path, **wanted))
     file, = (tmp_path / FOLDER).glob('*.rows-*.npy')
     np.save(file, rows)
-    with pytest.raises(ValueError, match='rows-.*npy: expected .*remove it'):
+    with pytest.raises(
+            ValueError, match='rows-.*npy: the cached table .*remove it'):
         ImageTextDataset(path, **wanted)
     file.unlink()
     assert infos(ImageTextDataset(path, **wanted)) == expected

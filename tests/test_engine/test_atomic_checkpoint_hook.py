@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     assert runner.iter == 7
     # Two runs of one second write into one file.
     log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
-    assert f"going on from {tmp_path / 'iter_4.pth'}" in log
+    assert f"resuming from {tmp_path / 'iter_4.pth'}" in log
     if damage is not os.unlink:
         assert f"{tmp_path / 'iter_6.pth'}: not resumed from" in log
 

@@ -230,5 +230,6 @@ def test_imports_and_hooks_are_left_out(tmp_path):
      dict(meta=dict()),
      dict(meta=dict(cfg=3))])
 def test_no_config(checkpoint):
-    with pytest.raises(ValueError, match='holds no config: give its --config'):
+    with pytest.raises(
+            ValueError, match='contains no config: give its --config'):
         checkpoint_config(checkpoint, 'a.pth')

@@ -217,7 +217,7 @@ def test_hosts_that_can_not(host, fragment, changes, error, message):
 
 
 @pytest.mark.parametrize('name, message', [
-    ('clim_text_encoder', "lacks \\['clim_text_encoder'\\]"),
+    ('clim_text_encoder', "\\['clim_text_encoder'\\] missing"),
     ('clim_mosaic_dataset', 'clim_\\*_dataset'),
     ('clim_objectives', 'clim_\\*_objective'),
 ])

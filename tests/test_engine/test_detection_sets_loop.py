@@ -267,12 +267,12 @@ def test_names_of_data_sets(tmp_path):
                                  ('C', 'C/export/val_a.json')]
     assert set(missing) == {'D', 'E'}
     assert 'has none of **/valid/new_a.json' in missing['D']
-    assert missing['E'].endswith('E is no folder')
+    assert missing['E'].endswith('E is not a folder')
     found, missing = find_sets(tmp_path, ['A/large'], patterns)
     assert [of.name for of in found] == ['A/large'] and not missing
     with pytest.raises(ValueError, match='found none: .*D has none'):
         find_sets(tmp_path, ['D'], patterns)
-    with pytest.raises(FileNotFoundError, match='^root: .*no is no folder'):
+    with pytest.raises(FileNotFoundError, match='^root: .*no is not a folder'):
         find_sets(tmp_path / 'no', ['*'], patterns)
 
 

@@ -62,10 +62,10 @@ def test_what_the_user_is_told(tmp_path, told):
     point_out_names(cfg, ['cat', 'bus'], NAMES, 0.9)
     # The last two are alike, and none of them is the user's.
     assert told == [
-        'names that are alike, which the detector may take for each other: '
+        'similar names, which the detector may confuse: '
         "'kitten' and 'cat' (0.98)",
-        'names that yours may be taken for; list those that your images '
-        "show: 'cat' and 'kitten' (0.98)"
+        'names that yours could be confused with; add those that occur in '
+        "your images: 'cat' and 'kitten' (0.98)"
     ]
     told.clear()
     point_out_names(cfg, ['bus'], ['bus', 'buses'], 0.9)
@@ -74,7 +74,7 @@ def test_what_the_user_is_told(tmp_path, told):
 
 def test_names_that_are_the_same(tmp_path):
     cfg = config(tmp_path, ['cat', 'chat'], torch.ones(2, 3))
-    with pytest.raises(ValueError, match="apart.*'cat' and 'chat'"):
+    with pytest.raises(ValueError, match="distinguish.*'cat' and 'chat'"):
         point_out_names(cfg, ['cat'], ['cat', 'chat'], 0.9)
 
 

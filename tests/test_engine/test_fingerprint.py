@@ -118,8 +118,8 @@ def test_a_run_is_done_once_and_not_taken_for_another(tmp_path):
     assert read_fingerprint(work_dir) == mine
     with pytest.raises(
             FileExistsError,
-            match=r'run: holds another run: randomness.seed is 0, wanted 1. '
-            '.*--overwrite') as error:
+            match=r'run: contains another run: randomness.seed is 0, '
+            'wanted 1. .*--overwrite') as error:
         train(work_dir, other)
     assert '\n' not in str(error.value)
     assert (work_dir / 'iter_1.pth').exists() and train(work_dir, mine)

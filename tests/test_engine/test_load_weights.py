@@ -106,13 +106,13 @@ def test_missing_weights(logged):
     with pytest.raises(ValueError, match='1 of 9 .* missing: 0.bias. Give'):
         load_weights(plain(), weights)
     load_weights(plain(), dict(state_dict=weights), needs_all=False)
-    assert 'checkpoint: 1 weights are not in it' in logged[0]
+    assert 'checkpoint: 1 weights are missing' in logged[0]
     # convert_published --allow-missing notes them.
     load_weights(plain(),
                  dict(state_dict=weights, meta=dict(left_out=['0.bias'])))
     weights['more.weight'] = torch.ones(2)
     load_weights(plain(), weights, needs_all=False)
-    assert '1 weights of it are not used: more.weight' in logged[-1]
+    assert '1 weights are not used: more.weight' in logged[-1]
 
 
 def test_what_training_alone_needs_may_be_missing(logged):
@@ -162,11 +162,11 @@ class RunsCommand:
     'content, message',
     [
         (b'no weights', 'UnpicklingError'),
-        (b'', 'no checkpoint'),
-        (b'PK\x03\x04' + b'\0' * 100, 'no checkpoint'),
+        (b'', 'not a checkpoint'),
+        (b'PK\x03\x04' + b'\0' * 100, 'not a checkpoint'),
         # Of these torch raises IndexError and KeyError.
-        (b'\x80\x02a.', 'no checkpoint'),
-        (b'\x80\x02h\x00.', 'no checkpoint'),
+        (b'\x80\x02a.', 'not a checkpoint'),
+        (b'\x80\x02h\x00.', 'not a checkpoint'),
     ])
 def test_files_that_are_no_checkpoint(tmp_path, content, message):
     (tmp_path / 'a.pth').write_bytes(content)
@@ -289,7 +289,7 @@ def test_a_config_in_a_checkpoint_is_not_run(config, tmp_path):
     assert not trace.exists()
 
 
-def test_the_screen_is_quiet_until_all_is_loaded(config, tmp_path, capsys):
+def test_the_config_is_in_the_log_file_alone(config, tmp_path, capsys):
     cfg = config(load_from=str(tmp_path / 'none.pth'))
     with pytest.raises(FileNotFoundError):
         CLIMRunner.from_cfg(cfg).train()
@@ -302,7 +302,15 @@ def test_the_screen_is_quiet_until_all_is_loaded(config, tmp_path, capsys):
     runner.logger.warning('look here')
     assert 'look here' in ''.join(capsys.readouterr())
     runner.train()
-    assert 'System environment' in ''.join(capsys.readouterr())
+    printed = ''.join(capsys.readouterr())
+    assert 'System environment' not in printed
+    log = tmp_path / 'run' / runner.timestamp / f'{runner.timestamp}.log'
+    assert f'environment, config and hooks: {log}\n' in printed
+    assert 'lr: ' in printed
+    log = log.read_text()
+    for dumped in ('System environment', 'Config:', 'Hooks will be'):
+        assert dumped in log
+    assert 'lr: ' in log
     assert not any(
         handler.filters and not isinstance(handler, logging.FileHandler)
         and any(type(f).__name__ == '_Held' for f in handler.filters)

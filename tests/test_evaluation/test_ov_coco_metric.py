@@ -427,7 +427,8 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'edited.json: annotations\[3\].*2'):
         OVCocoMetric(twice)
     flat = edited(ann_file, lambda n, a: a.update(bbox=[1, 1, 0, 9]))
-    with pytest.raises(ValueError, match='edited.json: .*none that is left'):
+    with pytest.raises(
+            ValueError, match='edited.json: .*none that can be used'):
         OVCocoMetric(flat)
     without = write_coco(tmp_path / 'without.json', {}, 4)
     with pytest.raises(ValueError, match="without.json: key 'annotations' is"):

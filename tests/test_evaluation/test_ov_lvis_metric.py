@@ -432,7 +432,7 @@ def test_ids_of_images_that_are_null_or_text(tmp_path):
         right, nan_ok=True)
     content['images'][0]['neg_category_ids'] = [1.5]
     (tmp_path / 'lvis.json').write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"'neg_category_ids' holds 1\.5"):
+    with pytest.raises(ValueError, match=r"'neg_category_ids' contains 1\.5"):
         OVLVISMetric(ann_file)
 
 

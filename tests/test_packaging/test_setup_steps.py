@@ -86,6 +86,7 @@ def test_unfinished_installs_are_forgotten(repository, tmp_path, monkeypatch,
         (tmp_path / f'{name}.dist-info' / 'METADATA').touch()
     (tmp_path / 'whole-1.0.dist-info' / 'INSTALLER').write_text('pip')
     monkeypatch.setattr(site, 'getsitepackages', lambda: [str(tmp_path)])
+    monkeypatch.setattr(sys, 'argv', ['drop_unfinished_installs.py'])
     runpy.run_path(
         str(repository / 'tools/misc/drop_unfinished_installs.py'),
         run_name='__main__')
@@ -290,7 +291,7 @@ def test_what_a_stopped_step_started_is_stopped(repository, tmp_path, number):
     output = process.communicate()[0]
     assert process.returncode == 130
     assert output.splitlines()[-1] == (
-        'set-up 6/7, the mmcv: stopped; the same command goes on here')
+        'set-up 6/7, the mmcv: stopped; the same command resumes here')
     for pid in map(int, started.groups()):
         while Path(f'/proc/{pid}').exists() and ') Z ' not in Path(
                 f'/proc/{pid}/stat').read_text():

@@ -4,13 +4,16 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import mmdet
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.visualization import Visualizer
 
 from mmdet_clim import stack
 
@@ -124,6 +127,16 @@ def test_only_warnings_of_good_runs_are_dropped(caplog, level, message, kept):
     assert [record.msg for record in caplog.records] == [message] * kept
 
 
+def test_a_box_at_the_edge_is_drawn_without_a_warning():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        stack.silence_warnings_of_good_runs()
+        visualizer = Visualizer(image=np.zeros((8, 8, 3), np.uint8))
+        visualizer.draw_bboxes(torch.tensor([[1., 1., 8., 8.]]))
+        warnings.warn('the bbox is out of bounds', stacklevel=1)
+    assert [str(one.message) for one in told] == ['the bbox is out of bounds']
+
+
 def test_mmengine_finds_packages_silently(tmp_path, import_with):
     """It imports ``pkg_resources``, which is deprecated, and reloads it."""
     done = import_with(
@@ -203,7 +216,7 @@ def test_operators_of_another_torch(tmp_path, import_with):
     (tmp_path / 'mmcv' /
      '_ext.py').write_text('raise ImportError("undefined symbol: _ZN3c10")')
     line = last_line(import_with(tmp_path))
-    assert 'operators of mmcv 2.1.0 do not load beside torch' in line
+    assert 'operators of mmcv 2.1.0 do not load with torch' in line
     assert 'undefined symbol' in line
 
 
@@ -211,7 +224,7 @@ def test_torch_that_runs_code_in_checkpoints(tmp_path, import_with):
     line = last_line(
         import_with(
             tmp_path, prelude='import torch; torch.__version__ = "2.5.1"'))
-    assert 'torch 2.5.1 runs code that a checkpoint may hold' in line
+    assert 'torch 2.5.1 can run code that a checkpoint contains' in line
     assert 'torch>=2.6' in line
 
 

@@ -464,13 +464,13 @@ def test_what_is_asked_for_is_checked(run_tool, monkeypatch, tmp_path):
         (('--checkpoint', 'x.pth'), 'x.pth does not exist'),
         (('--checkpoint', __file__, '--before', 'x.pth'), '--before: x.pth'),
         (('--checkpoint', __file__, '--before-config', 'x.py'),
-         'expected --before'),
+         'requires --before'),
         (('--score-thr', '2'), 'expected 0 to 1, got 2.0'),
         (('--port', '99999'), 'expected 1 to 65535, got 99999'),
         (('--host', '0.0.0.0'), 'give --password-file'),
         (('--host', '192.0.2.1'), 'give --password-file'),
         (('--password-file', 'none'), 'none does not exist'),
-        (('--password-file', 'latin'), "latin can not be read ('utf-8' codec"),
+        (('--password-file', 'latin'), "latin cannot be read ('utf-8' codec"),
     ):
         code, log = run_tool('app.py', *arguments)
         assert code == 2 and message in log

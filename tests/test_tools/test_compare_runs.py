@@ -137,7 +137,7 @@ def test_run_without_metrics(tmp_path, compare):
     ([], 'arguments are required: --run'),
     (['--run', 'a'], '--run a: expected at least one work dir'),
     (['--run', 'a', 'x', '--run', 'a', 'y'
-      ], '--run a: expected every name once'),
+      ], '--run a: expected each name once'),
 ])
 def test_wrong_rows(tmp_path, compare, arguments, message):
     code, log = compare(*arguments, '--out-dir', tmp_path)

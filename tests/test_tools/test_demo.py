@@ -114,7 +114,7 @@ def test_other_settings_are_refused(demo, run_tool):
     assert code == 1
     last = log.splitlines()[-1]
     assert last.startswith(
-        f'error: {work_dir(folder, "demo_boxes")}: holds another')
+        f'error: {work_dir(folder, "demo_boxes")}: contains another')
     assert 'optim_wrapper.optimizer.lr is 0.002, wanted 0.5' in last
     assert '--overwrite' in last
     code, log = run_tool(*arguments[:5], '--train', 25, *arguments[7:])

@@ -105,9 +105,9 @@ def test_a_failure_leaves_the_old_file(run, bert, tmp_path):
 
 @pytest.mark.parametrize('args, message', [
     (['--sentence', 'x', '--out', 'a.pth'], '--out must end in .npz'),
-    (['--open-clip', 'ViT-B-32', '--out', 'a.npz'], 'needs --checkpoint'),
+    (['--open-clip', 'ViT-B-32', '--out', 'a.npz'], 'requires --checkpoint'),
     (['--sentence', 'x', '--checkpoint', 'y', '--out', 'a.npz'
-      ], '--checkpoint is for'),
+      ], '--checkpoint: requires --open-clip'),
     (['--sentence', 'x', '--open-clip', 'y', '--out', 'a.npz'
       ], 'not allowed with'),
 ])

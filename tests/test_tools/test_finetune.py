@@ -170,7 +170,7 @@ def test_the_written_detector_is_what_was_evaluated(whole_run, run_tool,
 def test_the_same_command_again(whole_run, options, capsys):
     before = {f: f.stat().st_mtime_ns for f in whole_run[0].rglob('*.p*')}
     Finetuning(**options, work_dir=whole_run[0]).run()
-    assert 'was made before, complete' in capsys.readouterr().out
+    assert 'already complete, nothing to do' in capsys.readouterr().out
     assert before == {
         f: f.stat().st_mtime_ns
         for f in whole_run[0].rglob('*.p*')
@@ -494,16 +494,16 @@ def test_inputs_are_checked_before_anything_is_made(options, openmoji_root,
         (dict(config=tmp_path / 'empty.py'), "config with 'test_dataloader'"),
             *([(dict(amp=True), '--amp: expected an accelerator')] *
               (get_device() == 'cpu')),
-        (dict(freeze=['backbon3']), "'backbon3' is in the name of no weight"),
+        (dict(freeze=['backbon3']), "has 'backbon3' in its name"),
         (dict(freeze=['backbone', 'rpn_head', 'roi_head']),
-         '--freeze: expected a part that learns'),
+         '--freeze: expected to leave a part'),
         (dict(cfg_options={'model.detector.nek.type': 'mmdet.FPN'}), 'nek'),
         (dict(cfg_options={'optim_wraper.optimizer.lr': 1}), 'optim_wrapper'),
         (dict(cfg_options={'work_dir': 'a'}), 'give --work-dir instead'),
         (dict(cfg_options={'default_hooks.checkpoint.out_dir': 'a'}),
-         'default_hooks.checkpoint.out_dir: expected to stay as it is'),
+         'default_hooks.checkpoint.out_dir: cannot be changed'),
         (dict(cfg_options={'default_hooks.checkpoint': None}),
-         'default_hooks.checkpoint: expected to stay as it is'),
+         'default_hooks.checkpoint: cannot be changed'),
     ):
         found = refused(capsys, tmp_path / 'out', {**options, **changed})
         assert message in found, (changed, found)

@@ -94,7 +94,7 @@ def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path,
     # Which has no graph.
     assert 'no detector.onnx: export: ' in printed
     assert 'mosaic.old_words.loss' in printed
-    assert '1 weights of it are not used: lmm.norm.weight' in printed
+    assert '1 weights are not used: lmm.norm.weight' in printed
     assert not (tmp_path / 'out' / 'detector.onnx').exists()
     labels = json.loads((tmp_path / 'out/pseudo_labels.json').read_text())
     assert len(labels['images']) == len(

@@ -233,8 +233,8 @@ def test_the_same_command_again(whole_run, options, capsys):
         blend='auto',
         best=True).run()
     told = capsys.readouterr().out
-    assert 'was made before, complete' in told
-    assert 'old words AP50 ' in told and 'is found again' in told
+    assert 'already complete, nothing to do' in told
+    assert 'previous classes AP50 ' in told and 'are found again' in told
     last = read(whole_run, 'blend.json')['curve'][-1]
     assert f'{100 * last["lost_at_most"]:.1f} points at 1\n' in told
     assert (whole_run / 'detector.pth').stat().st_mtime_ns == before
@@ -377,8 +377,8 @@ def test_a_class_by_examples(options, openmoji_root, tmp_path):
 
 @pytest.mark.parametrize('changed, message', [
     (dict(keep=['cat', 'cat']), '--keep: class names must differ'),
-    (dict(keep=['none'], replay=.5), '--replay: expected words to --keep'),
-    (dict(keep=['none'], distil=1.), '--distil: expected words to --keep'),
+    (dict(keep=['none'], replay=.5), '--replay: expected classes to keep'),
+    (dict(keep=['none'], distil=1.), '--distil: expected classes to keep'),
     (dict(blend='auto', val_boxes=None), '--blend auto: expected --val-boxes'),
     (dict(blend='auto', keep=['unicorn']), '--blend auto: expected --val-box'),
     (dict(best=True, val_boxes=None), '--best: expected --val-boxes'),

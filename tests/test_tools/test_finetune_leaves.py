@@ -128,7 +128,7 @@ def test_all_that_is_left(closed_set, openmoji_root, tmp_path, repository,
     (work_dir / 'detector.onnx').unlink()
     Finetuning(**options).run()
     printed = capsys.readouterr().out
-    assert 'was made before, complete' in printed
+    assert 'already complete, nothing to do' in printed
     assert 'no detector.onnx: ' in printed and 'onnx' in printed
     changed = {
         path.name

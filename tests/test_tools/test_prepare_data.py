@@ -71,7 +71,7 @@ def test_ov_coco(run, openmoji_root, tmp_path):
     assert f'{CAPTIONS_TAGS}: {len(found)} images' in output
     assert output.endswith('made\n')
     assert run('prepare_ov_coco',
-               tmp_path).endswith('was made before, complete\n')
+               tmp_path).endswith('already complete, nothing to do\n')
     again = json.loads(run('prepare_ov_coco', tmp_path, '--json'))
     assert again['made'] is False
     assert again['files'][CAPTIONS_TAGS]['images'] == len(found)

@@ -84,9 +84,9 @@ def test_a_full_disk_ends_the_run(resume, openmoji_root, tmp_path):
         limit=path.stat().st_size // 2)
     assert run.wait() == 1
     log = run.log.read_text()
-    assert (f"RuntimeError: {tmp_path / 'iter_4.pth'}: can not be written in "
-            'iteration 4, File too large. The last whole checkpoint: '
-            f'{path}. Make room and run the same command') in log
+    assert (f"RuntimeError: {tmp_path / 'iter_4.pth'}: cannot be written in "
+            'iteration 4, File too large. The last complete checkpoint: '
+            f'{path}. Free disk space and run the same command') in log
     assert damage_of(path) is None
     assert not list(tmp_path.glob('.*.writing'))
     assert (tmp_path / 'last_checkpoint').read_text() == str(path)

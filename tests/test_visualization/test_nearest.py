@@ -92,7 +92,7 @@ def test_a_detector_that_only_its_wrapper_reads(tmp_path):
         vocabulary=['cat'],
         classifier=dict(text_encoder=encoder, templates=('{}', )),
         head=model.bbox_head)
-    with pytest.raises(TypeError, match='DETR by a projection that is no'):
+    with pytest.raises(TypeError, match='DETR through a projection that'):
         view_model(MODELS.build(model))
 
 

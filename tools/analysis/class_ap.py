@@ -73,11 +73,11 @@ def parse_args() -> argparse.Namespace:
     add_json(parser)
     args = parser.parse_args()
     if (args.kind == 'AP50') != (args.annotations is None):
-        parser.error('--annotations: expected with the kinds of OV-LVIS, and '
-                     'only with them')
+        parser.error('--annotations: required for the kinds of OV-LVIS, and '
+                     'not accepted for others')
     if args.base and args.annotations:
-        parser.error('--base: expected without --annotations, whose classes '
-                     'tell their frequency')
+        parser.error('--base: not accepted with --annotations, which contain '
+                     'the frequency of each class')
     return args
 
 

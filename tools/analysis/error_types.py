@@ -119,7 +119,8 @@ def main() -> None:
         else:
             print(f'no class of the group {group!r} has an object')
     if 'all' in groups:
-        print('\nNothing tells base from novel classes: --base names them.')
+        print('\nBase and novel classes are not known: name the base classes '
+              'with --base.')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Convert a published checkpoint for a config of this package.
+r"""Convert a published checkpoint for a config of this package.
 
 Supports checkpoints of Detic (of Detectron2 and of MMDetection), of CLIM on
 it, of BARON, F-ViT and F-VLM, and of CLIPs refined by CLIM or CLIPSelf; the
@@ -93,7 +93,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     register_all_modules()
     if family.rules is None:
         if args.class_vectors:
-            raise ValueError(f'--class-vectors: {args.input} is a CLIP and '
+            raise ValueError(f'--class-vectors: {args.input} is a CLIP, which '
                              'has none')
         name = clip_of_config(cfg.model)
         done = convert_clip(weights, name, args.allow_missing, args.ignore)

@@ -7,7 +7,7 @@ the base/novel split of OV-COCO, captions and tags; or, with
 rare, common and frequent classes. The same seed gives the same files.
 
 Example:
-    python tools/datasets/make_openmoji_coco.py --out-dir data/openmoji_coco \\
+    python tools/datasets/make_openmoji_coco.py --out-dir data/openmoji_coco \
         --train 4000 --val 500 --seed 0
 """
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
         sys.exit(f'error: {error}')
     print_result(
         args, dict(out_dir=args.out_dir, made=made), f'{args.out_dir}: ' +
-        ('made' if made else 'was made before, complete'))
+        ('made' if made else 'already complete, nothing to do'))
 
 
 if __name__ == '__main__':

@@ -6,9 +6,9 @@ images: a folder, or webdataset shards whose keys are row numbers. Missing and
 unreadable images are counted by reason. An interrupted run resumes.
 
 Example:
-    python tools/datasets/prepare_cc3m.py Train_GCC-training.tsv \\
-        --images data/cc3m/training --file-name '{row}.jpg' \\
-        --categories data/lvis/annotations/lvis_v1_train_cat_info.json \\
+    python tools/datasets/prepare_cc3m.py Train_GCC-training.tsv \
+        --images data/cc3m/training --file-name '{row}.jpg' \
+        --categories data/lvis/annotations/lvis_v1_train_cat_info.json \
         --out data/cc3m/cc3m_train_tags.jsonl
 """
 import argparse

@@ -8,7 +8,7 @@ evaluation have boxes of all 65. An interrupted run resumes. Photographs with
 an existing split are used as they are.
 
 Example:
-    python tools/datasets/prepare_coco_small.py data/coco \\
+    python tools/datasets/prepare_coco_small.py data/coco \
         --out-dir data/coco_small
 """
 import argparse

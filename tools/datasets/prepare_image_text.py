@@ -7,8 +7,8 @@ lines) or webdataset shards (.tar). With class names, the tags are the classes
 that occur in the captions. An interrupted run resumes.
 
 Example:
-    python tools/datasets/prepare_image_text.py data/mine \\
-        --vocabulary names.txt --synonyms synonyms.json \\
+    python tools/datasets/prepare_image_text.py data/mine \
+        --vocabulary names.txt --synonyms synonyms.json \
         --out data/mine_captions.json
 """
 import argparse

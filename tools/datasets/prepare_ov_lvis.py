@@ -5,7 +5,7 @@ Writes the training file without boxes of rare classes, the categories with
 their frequencies and counts, and the class names. An interrupted run resumes.
 
 Example:
-    python tools/datasets/prepare_ov_lvis.py \\
+    python tools/datasets/prepare_ov_lvis.py \
         data/lvis/annotations/lvis_v1_train.json
 """
 import argparse

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-"""Embed the class names of a vocabulary and write them to a file.
+r"""Embed the class names of a vocabulary and write them to a file.
 
 Example::
 
@@ -69,10 +69,10 @@ def parse_args() -> argparse.Namespace:
     if args.out.suffix != '.npz':
         parser.error(f'--out must end in .npz, got {args.out}')
     if args.open_clip and not args.checkpoint and ':' not in args.open_clip:
-        parser.error('--open-clip needs --checkpoint: without it the weights '
-                     'are random')
+        parser.error('--open-clip: requires --checkpoint; without it, the '
+                     'weights would be random')
     if args.sentence and args.checkpoint:
-        parser.error('--checkpoint is for --open-clip')
+        parser.error('--checkpoint: requires --open-clip')
     return args
 
 
@@ -96,7 +96,7 @@ def read_templates(source: Optional[str]) -> Sequence[str]:
     if not Path(source).is_file():
         raise FileNotFoundError(
             f'--templates {source!r}: expected a text file or one of the '
-            f'names {sorted(NAMED_TEMPLATES)}, there is no such file')
+            f'names {sorted(NAMED_TEMPLATES)}; this file does not exist')
     lines = (line.strip() for _, line in read_lines(source))
     return resolve_templates([line for line in lines if line])
 

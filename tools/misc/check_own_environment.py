@@ -4,6 +4,7 @@
 Called by the Python of an existing environment, with the Python that was
 asked for.
 """
+import argparse
 import importlib.util
 import subprocess
 import sys
@@ -12,23 +13,25 @@ from importlib import metadata
 
 def main() -> None:
     """Stop with a sentence, or return."""
-    wanted = subprocess.run([
-        sys.argv[1], '-c', 'import sys; print(*sys.version_info[:2], sep=".")'
-    ],
-                            check=True,
-                            capture_output=True,
-                            text=True).stdout.strip()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('python', help='the Python that was asked for')
+    python = parser.parse_args().python
+    wanted = subprocess.run(
+        [python, '-c', 'import sys; print(*sys.version_info[:2], sep=".")'],
+        check=True,
+        capture_output=True,
+        text=True).stdout.strip()
     present = '.'.join(map(str, sys.version_info[:2]))
     if wanted != present:
-        sys.exit(f'{sys.prefix} holds Python {present}, but PYTHON='
-                 f'{sys.argv[1]} is {wanted}: give another VENV=, or remove '
+        sys.exit(f'{sys.prefix} contains Python {present}, but PYTHON='
+                 f'{python} is {wanted}: give another VENV=, or remove '
                  'that folder.')
     installed = {
         distribution.metadata['Name']
         for distribution in metadata.distributions()
     }
     if importlib.util.find_spec('mmdet') and 'mmdet' not in installed:
-        sys.exit(f'{sys.prefix} holds a fork of MMDetection, which is left '
+        sys.exit(f'{sys.prefix} contains a fork of MMDetection, which is left '
                  f'alone: use it with `pip install .` and `make ... VENV= '
                  f'PYTHON={sys.executable}`, or give another VENV=.')
 

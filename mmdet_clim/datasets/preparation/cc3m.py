@@ -217,7 +217,7 @@ class ShardWorker:
             row = None if number is None else self.rows.row(number)
             captions = [c for c in member['captions'] if c.strip()]
             if number is None or (row is None and not captions):
-                part.drop('images whose key is no row of the TSV',
+                part.drop('images whose key is not a row of the TSV',
                           member['file_name'])
                 continue
             agrees = _agrees(row, captions, member['url'])
@@ -235,7 +235,7 @@ class ShardWorker:
         for member, image, row in bare:
             if other:
                 part.drop(
-                    'images without a caption, whose keys are no rows of the '
+                    'images without a caption, whose keys are not rows of the '
                     'TSV', member['file_name'])
             else:
                 self._add(part, member, image, row.number, [row.caption])

@@ -278,7 +278,8 @@ def _write_captions(photographs: Photographs, path: Path) -> Dict:
             photographs.of(val=False).values(), photographs.captions, split,
             counts))
     if not entries:
-        raise ValueError('no training photograph has a caption')
+        raise ValueError(f'{path}: expected captions of training photographs, '
+                         'got none')
     write_coco(path, dict(images=entries, categories=split.categories))
     return counts.as_dict()
 
@@ -289,7 +290,7 @@ def _link_images(out: Path, folder: Path) -> None:
     if place.is_symlink() and place.resolve() == folder.resolve():
         return
     if place.exists() or place.is_symlink():
-        raise FileExistsError(f'{place}: is there already, expected nothing '
+        raise FileExistsError(f'{place}: already exists, expected nothing '
                               f'or a link to {folder}; give another folder')
     place.symlink_to(folder.resolve(), target_is_directory=True)
 

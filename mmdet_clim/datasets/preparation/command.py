@@ -27,4 +27,4 @@ def report(args: Namespace, prepare: Callable[[], Tuple[Dict, bool]]) -> None:
         sys.exit(f'error: {error}')
     print_result(
         args, dict(summary, made=made), f'{describe_summary(summary)}\n' +
-        ('made' if made else 'was made before, complete'))
+        ('made' if made else 'already complete, nothing to do'))

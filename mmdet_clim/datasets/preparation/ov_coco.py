@@ -89,8 +89,8 @@ class ClassSplit:
         missing = sorted(set(sum(wanted.values(), ())) - set(found))
         if missing:
             raise ValueError(
-                f"{path}: key 'categories' lacks {len(missing)} of the "
-                f'65 classes of OV-COCO: {missing}; it has {sorted(found)}')
+                f"{path}: key 'categories': {len(missing)} of the 65 classes "
+                f'of OV-COCO are missing: {missing}; it has {sorted(found)}')
         ids = {
             group: frozenset(found[name] for name in names)
             for group, names in wanted.items()
@@ -186,8 +186,8 @@ def captions_of_images(annotations: Iterable[dict], path: Path,
         else:
             counts.dropped['empty captions'] += 1
     if not captions:
-        raise ValueError(f'{path}: expected at least one caption, got none '
-                         'that is not empty')
+        raise ValueError(f'{path}: expected at least one caption that is not '
+                         'empty, got none')
     return captions
 
 

@@ -121,7 +121,7 @@ def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],
         return classes.find(captions)
     unknown = set(given) - set(classes.names)
     if unknown:
-        part.dropped['tags that are no class'] += len(unknown)
+        part.dropped['tags that are not classes'] += len(unknown)
     return [classes.names.index(name) for name in set(given) - unknown]
 
 
@@ -290,9 +290,10 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
                     row[columns.caption]):
                 raise ValueError(
                     f'{path}: line {number}: column {columns.caption!r} '
-                    f'holds further rows, {row[columns.caption][:200]!r}; '
+                    f'contains further rows, {row[columns.caption][:200]!r}; '
                     'expected a quotation mark at the start of a cell to be '
-                    'written twice within quotes: """like this"" and so on"')
+                    'doubled and the cell to be quoted: """like this"" and so '
+                    'on"')
             yield row
 
     for name, grouped in groupby(checked(), lambda row: row[columns.image]):
@@ -419,7 +420,7 @@ def prepare_image_text(source: str,
     check_output(out)
     columns = columns or Columns()
     if synonyms and vocabulary is None:
-        raise ValueError('synonyms: expected classes beside them, got none')
+        raise ValueError('synonyms: expected a vocabulary too, got none')
     classes = None if vocabulary is None else own_classes(
         vocabulary, synonyms or {})
     tasks, worker, inputs = find_source(source, images, columns, classes)

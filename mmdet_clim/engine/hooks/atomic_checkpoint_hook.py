@@ -145,7 +145,7 @@ class AtomicCheckpointHook(CheckpointHook):
             if damage is None:
                 if path != named:
                     runner.logger.warning(
-                        f'going on from {path}, the last whole checkpoint')
+                        f'resuming from {path}, the last complete checkpoint')
                 return str(path)
             runner.logger.warning(f'{path}: not resumed from, {damage}')
         if candidates:

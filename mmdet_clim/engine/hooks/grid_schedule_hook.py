@@ -73,8 +73,8 @@ class GridScheduleHook(Hook):
             if not isinstance(phase['begin'], int) or phase['begin'] < least:
                 raise ValueError(
                     f'{where}.begin: expected an integer of at least {least} '
-                    '(begins ascend; before the first, the weights of '
-                    f"MosaicCLIM hold), got {phase['begin']!r}")
+                    '(in ascending order; before the first, the weights of '
+                    f"MosaicCLIM apply), got {phase['begin']!r}")
             self._begins.append(phase['begin'])
             self._chances.append(_chances(phase, where))
         # Of each mosaic, the weights before the first phase and of each.
@@ -142,8 +142,8 @@ def _weights_for(mosaic: MosaicCLIM, chances: Mapping[Grid, float],
     if unknown:
         raise ValueError(
             f'{where}: expected grids that every MosaicCLIM of the training '
-            f'data has, got {unknown} where one has {mosaic.grids}; its grids '
-            'are those of all phases')
+            f'data has, got {unknown}, where one has {mosaic.grids}; give it '
+            'the grids of all phases')
     # A grid that a mosaic lists twice has its chance once.
     left = dict(chances)
     return np.array([left.pop(grid, 0.0) for grid in mosaic.grids])

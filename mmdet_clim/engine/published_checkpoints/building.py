@@ -135,8 +135,9 @@ def _clip_config(model: str) -> Dict[str, Any]:
     import open_clip  # late, as create_clip does
     config = open_clip.get_model_config(model_name(model))
     if config is None:
-        raise ValueError(f'model={model!r} is no open_clip model; expected '
-                         f'one of {open_clip.list_models()}')
+        raise ValueError(
+            f'model={model!r} is not an open_clip model; expected '
+            f'one of {open_clip.list_models()}')
     return config
 
 

@@ -89,8 +89,8 @@ def write_class_vectors(found: ClassVectors, names: Sequence[str],
         if not 0 < norm < float('inf')
     ]
     if bad:
-        raise ValueError(f'{found.source}: expected finite vectors other '
-                         f'than zero, unlike those of {bad[:5]}')
+        raise ValueError(f'{found.source}: expected finite, non-zero vectors, '
+                         f'got others for {bad[:5]}')
     with atomic_path(file) as beside, open(beside, 'wb') as stream:
         np.savez(
             stream,
@@ -125,7 +125,7 @@ def class_agreement(found: ClassVectors, classifier: ZeroShotClassifier,
     of_clip = str(encoder_cfg['type']).endswith(TEXT_ENCODER)
     pretrained = encoder_cfg.get('pretrained')
     if of_clip and not Path(str(pretrained)).is_file():
-        raise ValueError("the text encoder's weights are no file here: "
+        raise ValueError("the text encoder's weights are not a local file: "
                          f'pretrained={pretrained!r}')
     # The config's encoder need not know other classes.
     known = {n: i for i, n in enumerate(classifier.vocabulary.names)}

@@ -78,8 +78,8 @@ def recognise(names: Sequence[str]) -> Family:
     if len(found) != 1:
         known = '; '.join(f'{f.name} ({f.title})' for f in found or FAMILIES)
         raise ValueError(
-            'checkpoint: expected the names of one published family, got '
-            f'{"those of several" if found else "none of them"}: {known}. '
+            'checkpoint: expected the weight names of one published family, '
+            f'got those of {"several" if found else "none"}: {known}. '
             f'The file has {len(names)} weights: {list(names)[:3]} ...')
     return found[0]
 

@@ -109,6 +109,6 @@ def build_reader(visual: nn.Module, mode: str) -> TowerReader:
             return reader
         kind = f'{type(visual.trunk).__name__} of timm'
     raise ValueError(
-        f'no dense features of a {kind} with the head that it has: expected '
-        'a VisionTransformer, a ModifiedResNet, or of timm a '
+        f'dense features cannot be read from a {kind} with this head: '
+        'expected a VisionTransformer or a ModifiedResNet, or from timm a '
         'VisionTransformer, an Eva or a ConvNeXt without a pool of its own')

@@ -184,7 +184,7 @@ def _create(model: str, out_indices: Optional[Sequence[int]],
     if not timm.is_model(model):
         close = difflib.get_close_matches(model, timm.list_models(), n=3)
         hint = f' (did you mean {close}?)' if close else ''
-        raise ValueError(f'model={model!r} is no network of timm{hint}')
+        raise ValueError(f'model={model!r} is not a timm model{hint}')
     if out_indices is not None:
         model_args['out_indices'] = tuple(out_indices)
     if checkpoint is not None:
@@ -201,8 +201,8 @@ def _create(model: str, out_indices: Optional[Sequence[int]],
                 **model_args)
     except (RuntimeError, AssertionError, IndexError, AttributeError) as error:
         raise ValueError(
-            f'model={model!r}, out_indices={out_indices}: timm builds no '
-            'network that gives these feature maps '
+            f'model={model!r}, out_indices={out_indices}: timm cannot build '
+            'this model with these feature maps '
             f'({str(error).strip().partition(chr(10))[0] or "no reason given"}'
             ')') from error
 
@@ -234,9 +234,10 @@ def _named_weights(model: str, checkpoint: str) -> Dict[str, Tensor]:
             shapes == [tuple(value.shape) for value in own.values()]:
         return dict(zip(own, held.values()))
     raise ValueError(
-        f'checkpoint={checkpoint!r} holds no weights of model={model!r}: '
-        f'{len(missing)} of {len(needed)} are missing, such as '
-        f'{missing[:3]}; it has {len(held)}, such as {list(held)[:3]}')
+        f'checkpoint={checkpoint!r} does not have the weights of '
+        f'model={model!r}: {len(missing)} of {len(needed)} are missing, '
+        f'such as {missing[:3]}; it has {len(held)}, such as '
+        f'{list(held)[:3]}')
 
 
 def _digest(network: nn.Module, strides: Sequence[int]) -> str:

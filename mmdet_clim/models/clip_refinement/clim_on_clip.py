@@ -186,10 +186,11 @@ class CLIMOnCLIP(BaseModel):
         if self._of_another_clip is not None:
             raise ValueError(
                 'load_from: expected a checkpoint of the CLIP that '
-                'image_tower.pretrained names, which is what trained weights '
-                'are averaged with, got one whose frozen '
-                f'{self._of_another_clip!r} differs; name the CLIP that is '
-                'to be refined as pretrained of image_tower and text_encoder')
+                'image_tower.pretrained names, since trained weights are '
+                'averaged with that one; in this checkpoint, the frozen '
+                f'{self._of_another_clip!r} differs. Set pretrained of '
+                'image_tower and text_encoder to the CLIP that is to be '
+                'refined')
         losses = {}
         for name, objective in self.objectives.items():
             values = objective.loss(inputs, data_samples, self.towers)
@@ -305,8 +306,8 @@ def _check_names(objectives: Mapping[str, dict],
     for name in objectives:
         # MMEngine sums every value whose name holds "loss".
         if 'loss' in name or '.' in name:
-            raise ValueError('objectives: a name may not hold "loss" or a '
-                             f'dot, got {name!r}')
+            raise ValueError('objectives: expected a name without "loss" and '
+                             f'without a dot, got {name!r}')
     unknown = set(region_ways) - set(REGION_WAYS)
     if unknown:
         raise ValueError(f'region_ways: expected some of {REGION_WAYS}, got '

@@ -67,8 +67,8 @@ def original_temperature(towers: Towers) -> float:
     scale = dict(towers.text.tower.named_parameters()).get('logit_scale')
     if scale is None:
         raise ValueError(
-            f'temperature: a {type(towers.text).__name__} holds none, '
-            'expected the factor on the cosine as temperature of CLIMOnCLIP, '
+            f'temperature: {type(towers.text).__name__} does not have one; '
+            'expected the factor of the cosine as temperature of CLIMOnCLIP, '
             'got None')
     return scale.detach().exp().item()
 

@@ -150,14 +150,15 @@ def _class_layers(head: nn.Module, larger: nn.Module,
         # A background class per prior, or none.
         if extra not in (0, num_priors) or not (is_conv or is_linear):
             raise TypeError(
-                f'head: {type(head).__name__} can not classify by text: '
-                f'{name} of shape {tuple(param.shape)} follows the number of '
-                f'classes, {num_classes}, and its {type(layer).__name__} is '
-                'no layer with one output per class and prior')
+                f'head: {type(head).__name__} cannot classify by text: '
+                f'{name} of shape {tuple(param.shape)} depends on the number '
+                f'of classes, {num_classes}, but its {type(layer).__name__} '
+                'is not a layer with one output per class and prior')
         found[owner] = num_priors, extra > 0
     if not found:
-        raise TypeError(f'head: {type(head).__name__} can not classify by '
-                        'text: nothing in it follows the number of classes')
+        raise TypeError(
+            f'head: {type(head).__name__} cannot classify by '
+            'text: none of its layers depends on the number of classes')
     return found
 
 

@@ -199,8 +199,8 @@ class CLIMDetector(BaseDetector):
         unknown = set(batch_inputs) - {BOXES_BRANCH} - set(self.branches)
         if unknown:
             raise ValueError(
-                f'branches: the batch holds {sorted(unknown)}, configured are '
-                f'{sorted({BOXES_BRANCH} | set(self.branches))}')
+                f'branches: the batch contains {sorted(unknown)}, expected '
+                f'only {sorted({BOXES_BRANCH} | set(self.branches))}')
         losses = {}
         # Objectives of `boxes` read the maps that the detector learns from.
         sharing = features_once(self.detector) \
@@ -233,12 +233,12 @@ class CLIMDetector(BaseDetector):
             [int(name in batch_inputs) for name in branches], device)
         for name, present in zip(branches, zip(*table)):
             if len(set(present)) > 1:
+                lacking = [r for r, has in enumerate(present) if not has]
                 raise ValueError(
-                    f'branches: every rank has to hold {name!r} in its batch, '
-                    'or none, got '
-                    f'{[rank for rank, has in enumerate(present) if not has]} '
-                    'without it; a MultiSourceSampler gives each source to '
-                    'every batch')
+                    f'branches: expected {name!r} in the batch of every rank '
+                    f'or of none, missing on ranks {lacking}; a '
+                    'MultiSourceSampler draws from each source for every '
+                    'batch')
 
     def branch_loss(self, branch: str, inputs: Tensor,
                     data_samples: SampleList) -> Dict[str, Tensor]:
@@ -294,8 +294,9 @@ def _check_branches(
     for name in (*objectives, *lists):
         # MMEngine sums every value whose name holds "loss".
         if 'loss' in name or '.' in name:
-            raise ValueError('objectives and branches: a name may not hold '
-                             f'"loss" or a dot, got {name!r}')
+            raise ValueError(
+                'objectives and branches: expected a name without '
+                f'"loss" and without a dot, got {name!r}')
     return lists
 
 
@@ -306,8 +307,8 @@ def _freeze(detector: nn.Module, frozen: Sequence[str]) -> None:
         named = [weight for name, weight in weights.items() if part in name]
         if not named:
             raise ValueError(
-                f'frozen: {part!r} is in the name of no weight of '
-                f'{type(detector).__name__}, expected a part such as '
+                f'frozen: no weight of {type(detector).__name__} has {part!r} '
+                'in its name, expected a part such as '
                 f'{", ".join(dict.fromkeys(n.split(".")[0] for n in weights))}'
             )
         for weight in named:
@@ -339,9 +340,9 @@ def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,
     if texts.shape[1] != classes.shape[1] or \
             (texts * classes.to(texts)).sum(1).mean() < LEAST_COSINE:
         raise ValueError(
-            f'text_encoder: {names[0]!r} has another embedding than by the '
-            "detector's own text encoder, with which its regions are "
-            'compared; expected None or '
+            f'text_encoder: expected the same embeddings as those of the '
+            "detector's own text encoder, which its regions are compared "
+            f'with; that of {names[0]!r} differs; give None or '
             f'{dict(classifier.text_encoder_cfg)}, got {dict(cfg)}')
 
 

@@ -56,8 +56,8 @@ class TextConditionedFamily(DetectorFamily):
             other = read.setdefault(tuple(tokenizer(name)['input_ids']), name)
             if other != name:
                 raise ValueError(
-                    'vocabulary: the language model can not tell these '
-                    'classes apart, their tokens are the same: '
+                    'vocabulary: the language model cannot distinguish these '
+                    'classes, their tokens are the same: '
                     f'{other!r} and {name!r}')
         if detector.test_cfg.get('chunked_size', -1) > 0:
             return vocabulary
@@ -78,9 +78,9 @@ class TextConditionedFamily(DetectorFamily):
                    padding: Optional[Pad] = None) -> nn.Module:
         """Words and pixels are fused: there is no vocabulary to leave open."""
         raise TypeError(
-            f'export: {type(detector).__name__} reads its classes as a text, '
-            'with the image; only detectors that compare embeddings have a '
-            'vocabulary to leave open')
+            f'export: {type(detector).__name__} takes its classes as a prompt '
+            'together with the image; only detectors that compare embeddings '
+            'have a vocabulary that can stay open')
 
     @abstractmethod
     def complete(self, model: dict) -> None:

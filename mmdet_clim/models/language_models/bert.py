@@ -50,9 +50,8 @@ class BertLanguageModel(ReadsInPart, BertModel):
                  **kwargs) -> None:
         if IS_CHANGED:
             print_log(
-                'mmdet_clim.BertLanguageModel takes the place of '
-                'mmdet.BertModel, which does not work with transformers '
-                f'{transformers.__version__}',
+                'mmdet_clim.BertLanguageModel replaces mmdet.BertModel, which '
+                f'does not work with transformers {transformers.__version__}',
                 logger='current')
         if package is not None:
             name = str(find_weights(package))

@@ -129,7 +129,7 @@ class FeatureQueue(nn.Module):
         if whole and features.shape[1] != self.dim:
             error_msgs.append(
                 f'{prefix[:-1] or "FeatureQueue"}: expected text features of '
-                f'width dim={self.dim}, the state holds {features.shape[1]}')
+                f'width dim={self.dim}, the state has {features.shape[1]}')
             return
         if whole and len(ids) != self.size:
             count = int(filled)

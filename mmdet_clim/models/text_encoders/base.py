@@ -61,8 +61,8 @@ def _warn_once(what: str, texts: Sequence[str], counter: str) -> None:
     _REPORTED.add((what, texts[0]))
     shown = ', '.join(repr(text[:60]) for text in texts[:5])
     print_log(
-        f'{what}: {len(texts)} so far, such as {shown}. Said once; {counter} '
-        'counts them.',
+        f'{what}: {len(texts)} so far, such as {shown}. Reported once; '
+        f'{counter} counts them.',
         logger='current',
         level=logging.WARNING)
 

@@ -112,9 +112,9 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
 
     def _not_plain(self, what: str) -> TypeError:
         return TypeError(
-            f"model={self.model!r}: {what} a text transformer of open_clip's "
-            'own with causal attention that is read at the token of the end, '
-            "as CLIP's")
+            f'model={self.model!r}: {what} a text transformer of open_clip '
+            "with causal attention and the end token's output as embedding, "
+            "like CLIP's")
 
     @property
     def _text_transformer(self) -> nn.Module:

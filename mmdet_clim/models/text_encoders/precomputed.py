@@ -132,5 +132,5 @@ def _check_vectors(file: str, names: List[str], vectors: Tensor) -> None:
     ]
     if bad:
         raise ValueError(
-            f'{file}: vectors must be finite and not zero, unlike those of '
+            f'{file}: expected finite, non-zero vectors, got others for '
             f'{bad}')

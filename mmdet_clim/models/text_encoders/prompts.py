@@ -137,9 +137,9 @@ def check_distinct(names: Sequence[str], embeddings: Tensor) -> None:
                           for i, j in pairs[:5])
         more = f' and {len(pairs) - 5} more pairs' if len(pairs) > 5 else ''
         raise ValueError(
-            'vocabulary: the text encoder can not tell these classes apart, '
+            'vocabulary: the text encoder cannot distinguish these classes, '
             f'their embeddings are the same: {shown}{more}; give names that '
-            'it knows (many know English alone), or another encoder')
+            'it knows (many know only English), or another encoder')
 
 
 @contextmanager

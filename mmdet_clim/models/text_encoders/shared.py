@@ -91,7 +91,7 @@ def load_embeddings(encoder: BaseTextEncoder, names: Sequence[str],
     except Exception as error:  # torch.load raises whatever pickle does
         print_log(
             f'{file}: expected embeddings of classes, got {error}; they are '
-            'made anew',
+            'computed again',
             logger='current',
             level=logging.WARNING)
         return None
@@ -122,8 +122,8 @@ def keep_embeddings(encoder: BaseTextEncoder, names: Sequence[str],
         part.replace(file)
     except OSError as error:
         print_log(
-            f'{file}: embeddings of classes can not be kept ({error}); '
-            f'{CACHE_VARIABLE} names another folder',
+            f'{file}: embeddings of classes cannot be cached ({error}); '
+            f'{CACHE_VARIABLE} sets another folder',
             logger='current',
             level=logging.WARNING)
 

@@ -65,7 +65,7 @@ def resolve_templates(templates: Templates) -> Tuple[str, ...]:
     if not isinstance(templates, Sequence):
         raise TypeError(f'{expected}{templates!r}')
     if not templates:
-        raise ValueError('templates must hold at least one template')
+        raise ValueError('templates: expected at least one, got none')
     for template in templates:
         _check(template)
     if len({RAW_NAME in template for template in templates}) > 1:
@@ -78,13 +78,13 @@ def _check(template: str) -> None:
     if not isinstance(template, str):
         raise TypeError(f'templates: expected strings, got {template!r}')
     if template.count(NAME) + template.count(RAW_NAME) != 1:
-        raise ValueError('a template must hold {} exactly once, got '
+        raise ValueError('templates: expected {} exactly once in each, got '
                          f'{template!r}')
     other = sorted(set(re.findall(r'\{\w+\}', template)) - {ARTICLE, RAW_NAME})
     if other:
         raise ValueError(
-            f'a template may hold {NAME} or {RAW_NAME}, and {ARTICLE}, got '
-            f'{other[0]} in {template!r}')
+            f'templates: expected only the fields {NAME} or {RAW_NAME}, and '
+            f'{ARTICLE}, got {other[0]} in {template!r}')
 
 
 def fill_template(template: str, name: str) -> str:

@@ -171,8 +171,8 @@ def test_shards_whose_keys_are_rows(tsv, images, lvis_file, tmp_path,
     summary, _ = prepare_cc3m(
         tsv, out, lvis_file, shards=str(folder / '*.tar'))
     assert summary['files']['a.jsonl']['dropped'] == {
-        'images whose key is no row of the TSV': 2,
-        'images without a caption, whose keys are no rows of the TSV': 2,
+        'images whose key is not a row of the TSV': 2,
+        'images without a caption, whose keys are not rows of the TSV': 2,
         'unreadable shards': 1
     }
     assert summary['files']['a.jsonl']['noted'] == {cc3m.NOT_THE_ROW: 1}
@@ -307,7 +307,7 @@ def test_keys_that_are_no_rows(tmp_path, lvis_file, write_picture, make_shard):
     assert [(line['id'], line['captions'])
             for line in lines(out)] == [(1, ['b'])]
     assert summary['files']['out.jsonl']['dropped'] == {
-        'images whose key is no row of the TSV': 3
+        'images whose key is not a row of the TSV': 3
     }
 
 

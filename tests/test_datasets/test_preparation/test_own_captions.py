@@ -162,7 +162,7 @@ def test_a_table(folder, tmp_path):
         'empty captions': 1,
         'images without a caption': 1,
         'missing images': 1,
-        'tags that are no class': 1
+        'tags that are not classes': 1
     }
 
 
@@ -213,7 +213,7 @@ def test_json_lines(folder, tmp_path):
     ('{"file_name": "c.jpg", "captions": "a"}', ValueError,
      "line 2: key 'captions' is 'a', expected a list"),
     ('{"file_name": "c.jpg", "tags": [1]}', ValueError,
-     "line 2: key 'tags' holds 1"),
+     "line 2: key 'tags' contains 1"),
     ('[]', ValueError, 'line 2: expected a JSON object'),
     ('{', ValueError, 'line 2: not valid JSON'),
     ('{"file_name": "c.jpg", "caption": "a", "id": 0}', ValueError,
@@ -338,7 +338,7 @@ def test_wrong_arguments(tmp_path):
         prepare_image_text(str(tmp_path / 'a.csv'), out)
     with pytest.raises(ValueError, match=r"as keys, got \['sofa'\]"):
         prepare_image_text('a.csv', out, WORDS, {'sofa': ['couch']})
-    with pytest.raises(ValueError, match='expected classes beside them'):
+    with pytest.raises(ValueError, match='expected a vocabulary too'):
         prepare_image_text('a.csv', out, None, SYNONYMS)
     path = tmp_path / 'synonyms.json'
     for text, error in (('{', ValueError), ('[]', ValueError),

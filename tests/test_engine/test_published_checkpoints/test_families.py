@@ -19,10 +19,10 @@ from mmdet_clim.models.text_encoders import PrecomputedTextEncoder
 @pytest.mark.parametrize(
     'names, message',
     [
-        ([], 'none of them'),
-        (['backbone.conv1.weight'], 'none of them'),
+        ([], 'those of none'),
+        (['backbone.conv1.weight'], 'those of none'),
         # One of this package.
-        (['roi_head.bbox_head.fc_cls.projection.weight'], 'none of them'),
+        (['roi_head.bbox_head.fc_cls.projection.weight'], 'those of none'),
         (['roi_heads.res5.0.conv1.weight', 'backbone.visual.proj'
           ], r'those of several: detectron2 .*; fvit'),
     ])
@@ -82,7 +82,7 @@ def test_class_vectors_are_read_by_the_encoder(tmp_path):
     torch.testing.assert_close(
         encoder(['dog', 'cat']), torch.tensor([[0., 1.], [.6, .8]]))
     vectors[1] = 0
-    with pytest.raises(ValueError, match=r"x: .* unlike those of \['dog'\]"):
+    with pytest.raises(ValueError, match=r"x: .* got others for \['dog'\]"):
         write_class_vectors(
             ClassVectors('x', vectors), ['cat', 'dog'], '', tmp_path / 'b.npz')
     assert not (tmp_path / 'b.npz').exists()

@@ -389,7 +389,7 @@ def test_names_and_checkpoints_that_do_not_fit(clip_files, tmp_path):
     assert "unexpected keys: ['visual.class_embedding'" in text
     assert 'visual.conv1.weight (32, 3, 8, 8) instead of (4, 3, 3, 3)' in text
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / 'jit')
-    with pytest.raises(ValueError, match='an archive of TorchScript'):
+    with pytest.raises(ValueError, match='a TorchScript archive'):
         DenseImageTower(model, str(tmp_path / 'jit'))
 
 

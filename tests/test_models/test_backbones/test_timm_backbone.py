@@ -149,7 +149,7 @@ def test_one_that_is_trained_keeps_its_batch_norms(images):
 
 @pytest.mark.parametrize('wrong, message', [
     (dict(model='tf_efficientnet_lite00'),
-     "no network of timm.*'tf_efficientnet_lite0'"),
+     "not a timm model.*'tf_efficientnet_lite0'"),
     (dict(model='test_resnet', out_indices=(9, )), 'out_indices=.9,'),
     (dict(model='test_resnet', package='a', checkpoint='b'), 'at most one'),
     (dict(model='test_resnet', cache_dir='here'), 'frozen=True'),

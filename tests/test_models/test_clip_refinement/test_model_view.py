@@ -28,5 +28,5 @@ def test_a_clip_answers_as_its_tower_does(model_cfg):
     torch.testing.assert_close(
         view.read(seen, boxes),
         model.image_tower.region_features(pixels, rois))
-    with pytest.raises(TypeError, match='proposes no boxes'):
+    with pytest.raises(TypeError, match='a CLIP proposes none'):
         view.propose(seen, (64, 48))

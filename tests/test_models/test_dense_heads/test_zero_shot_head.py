@@ -249,7 +249,8 @@ def test_another_vocabulary(build):
     (dict(type='mmdet.AutoAssignHead', in_channels=8), 'center_prior.mean'),
     (dict(type='mmdet.YOLOV3Head', in_channels=[8] * 3,
           out_channels=[8] * 3), 'convs_pred.0.weight'),
-    (dict(type='mmdet.FCNMaskHead', class_agnostic=True), 'nothing in it'),
+    (dict(type='mmdet.FCNMaskHead',
+          class_agnostic=True), 'none of its layers'),
     (dict(type='mmdet.GARetinaHead', in_channels=8), 'its MaskedConv2d'),
 ])
 def test_heads_that_can_not(classifier, head, message):

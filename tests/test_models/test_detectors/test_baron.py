@@ -242,7 +242,7 @@ def test_the_space_of_the_classes_and_that_of_the_captions(
                                    classifier.text_encoder(CLASSES))
     # Words of another CLIP are refused.
     other = dict(tiny_clip_cfg, pretrained=None)
-    with pytest.raises(ValueError, match='has another embedding'):
+    with pytest.raises(ValueError, match='expected the same embeddings'):
         MODELS.build(dict(cfg, text_encoder=other))
 
 

@@ -67,7 +67,7 @@ def test_state_goes_on_in_a_queue_of_any_size(size, numbers):
 
 def test_state_of_another_width_is_refused():
     state = filled_queue(4, 3).state_dict()
-    with pytest.raises(RuntimeError, match='dim=3, the state holds 2'):
+    with pytest.raises(RuntimeError, match='dim=3, the state has 2'):
         FeatureQueue(4, 3).load_state_dict(state)
 
 

@@ -35,9 +35,9 @@ def test_mean_of_unit_vectors_normalised_again(encoder):
 
 
 @pytest.mark.parametrize('names, templates, error, message', [
-    (['cat'], ('a cat', ), ValueError, "exactly once, got 'a cat'"),
+    (['cat'], ('a cat', ), ValueError, "exactly once in each, got 'a cat'"),
     (['cat'], ('{} {}', ), ValueError, 'exactly once'),
-    (['cat'], (), ValueError, 'at least one template'),
+    (['cat'], (), ValueError, 'templates: expected at least one'),
     (['cat'], 'a {}', TypeError, "got the string 'a {}'"),
     (['cat'], 'vlid', ValueError, r"\['imagenet', 'vild'\] .* 'vlid'"),
     (['cat'], ('{artikel} {}', ), ValueError, 'got {artikel} in'),

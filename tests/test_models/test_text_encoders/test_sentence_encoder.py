@@ -108,7 +108,7 @@ def test_package_with_several_models(bert_folder, tmp_path, monkeypatch):
         shutil.copytree(bert_folder, package / name)
     (package / '__init__.py').touch()
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match='holds several models'):
+    with pytest.raises(ValueError, match='contains several models'):
         SentenceTextEncoder(package='two_models')
     shutil.rmtree(package / 'two')
     assert SentenceTextEncoder(package='two_models').dim == 16
