@@ -85,6 +85,20 @@ class DetectorFamily:
         predictions = detector.predict(feats.inputs, samples, rescale=False)
         return [sample.pred_instances for sample in predictions]
 
+    def queries(self, detector: nn.Module, feats) -> Tuple[Tensor, Tensor]:
+        """What a decoder's queries compare with texts, where it has some.
+
+        Args:
+            detector (nn.Module): In evaluation mode, one that has 'query'
+                among its :meth:`sources`.
+            feats (ExtractedImages): What a reader extracted.
+
+        Returns:
+            tuple: Embeddings (N, Q, D) of any norm, and boxes (N, Q, 4),
+            relative cxcywh.
+        """
+        raise NotImplementedError
+
     def set_vocabulary(self,
                        detector: nn.Module,
                        vocabulary,

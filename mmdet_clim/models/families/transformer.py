@@ -41,17 +41,9 @@ class TransformerFamily(AnyDetector):
 
     def queries(self, detector: DetectionTransformer,
                 feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
-        """What the queries of a zero-shot detector compare with texts.
+        """Of the decoder's last layer; see the base class.
 
-        Args:
-            detector (DetectionTransformer): In evaluation mode; in training,
-                a DINO adds queries that need boxes.
-            feats (ExtractedImages): Its maps. Remembers what the transformer
-                gave.
-
-        Returns:
-            tuple: Of the decoder's last layer, embeddings (N, Q, D) of any
-            norm, and boxes (N, Q, 4), relative cxcywh.
+        What the transformer gave is remembered for the proposals.
         """
         with _compared(detector) as seen:
             outputs = detector.forward_transformer(feats.levels,
