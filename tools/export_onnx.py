@@ -42,6 +42,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', type=Path, required=True, help='.onnx file to write')
     parser.add_argument(
+        '--vocabulary',
+        nargs='+',
+        metavar='NAME',
+        help='class names, or one file of them (default: those of the config '
+        'or checkpoint); they are part of the graph of a Grounding DINO')
+    parser.add_argument(
         '--scale',
         type=int,
         nargs=2,
@@ -134,8 +140,13 @@ def main(argv: Optional[List[str]] = None) -> None:
     """Export, and compare."""
     args = parse_args(argv)
     from mmdet_clim.apis import CLIMInferencer, write_onnx
+    from mmdet_clim.datasets.vocabulary import vocabulary_of_words
     find = CLIMInferencer(
-        args.config, args.checkpoint, device='cpu', show_progress=False)
+        args.config,
+        args.checkpoint,
+        vocabulary=args.vocabulary and vocabulary_of_words(args.vocabulary),
+        device='cpu',
+        show_progress=False)
     embeddings = write_onnx(find.model, find.cfg, args.out, args.scale)
     names, _ = read_embeddings(embeddings)
     compared = compare(find, args.out, embeddings, args.check)

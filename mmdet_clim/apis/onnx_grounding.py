@@ -44,8 +44,9 @@ class OnnxGroundingDetector(nn.Module):
         self.class_names: List[str] = list(
             getattr(detector, 'dataset_meta', {}).get('classes', ()))
         if not self.class_names:
-            raise TypeError('export: expected the classes of the graph in '
-                            "the detector's dataset_meta, got none")
+            raise TypeError(
+                'export: the classes are part of the graph of '
+                f'{type(detector).__name__}, expected a vocabulary')
         positive, prompt = _prompt(detector, self.class_names)
         with torch.no_grad():
             texts = detector.language_model([prompt])

@@ -360,7 +360,7 @@ class SourceTable:
                 start = end - len(batch)
                 first = int(np.searchsorted(self._rows, start))
                 last = int(np.searchsorted(self._rows, end))
-                rows = self._rows[first:last] - start
+                rows: np.ndarray = self._rows[first:last] - start
                 sides = [side[rows] for side in sides]
             yield np.stack(sides).T
 

@@ -123,7 +123,7 @@ def test_pillows_pixels(size):
     (None, {}, r'expected a Pad with size=, at least \(96, 96\)'),
     (dict(size_divisor=32), {}, 'expected a Pad with size='),
     (dict(size=(96, 64)), {}, 'expected a Pad with size='),
-    (dict(size=(96, 96)), dict(dataset_meta={}), 'the classes of the graph'),
+    (dict(size=(96, 96)), dict(dataset_meta={}), 'part of the graph'),
     (dict(size=(96, 96)), dict(chunked_size=2), 'which are read in 2'),
 ])
 def test_what_has_no_graph(detector, monkeypatch, padding, changes, message):

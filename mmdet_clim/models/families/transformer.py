@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
-from contextlib import ExitStack
-from typing import List, Optional, Sequence, Tuple
+from contextlib import ExitStack, contextmanager
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmdet.models.detectors import DINO, DeformableDETR
 from mmdet.models.detectors.base_detr import DetectionTransformer
@@ -24,16 +24,41 @@ class TransformerFamily(AnyDetector):
 
     def sources(self, detector: DetectionTransformer) -> Tuple[str, ...]:
         """See the base class."""
+        if isinstance(detector.bbox_head, ZeroShotDenseMixin):
+            return ('encoder', 'neck', 'query')
         return ('encoder', 'neck')
 
     def predict(self, detector: DetectionTransformer, feats: ExtractedImages,
                 levels: Sequence[Tensor],
                 samples: SampleList) -> List[InstanceData]:
         """See the base class."""
-        with encoded_before(detector, feats):
-            outputs = detector.forward_transformer(levels, samples)
+        outputs = feats.seen.get('decoder')
+        if outputs is None:
+            with encoded_before(detector, feats):
+                outputs = detector.forward_transformer(levels, samples)
         return detector.bbox_head.predict(
             **outputs, batch_data_samples=samples, rescale=False)
+
+    def queries(self, detector: DetectionTransformer,
+                feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
+        """What the queries of a zero-shot detector compare with texts.
+
+        Args:
+            detector (DetectionTransformer): In evaluation mode; in training,
+                a DINO adds queries that need boxes.
+            feats (ExtractedImages): Its maps. Remembers what the transformer
+                gave.
+
+        Returns:
+            tuple: Of the decoder's last layer, embeddings (N, Q, D) of any
+            norm, and boxes (N, Q, 4), relative cxcywh.
+        """
+        with _compared(detector) as seen:
+            outputs = detector.forward_transformer(feats.levels,
+                                                   feats.samples())
+            feats.seen['decoder'] = outputs
+            _, boxes = detector.bbox_head(**outputs)
+        return _of_last_layer(seen[-1][1]), boxes[-1]
 
     def compares_queries(self, detector: DetectionTransformer) -> bool:
         """Whether its queries have texts as classes and a known beginning.
@@ -71,26 +96,39 @@ class TransformerFamily(AnyDetector):
             DINO's encoder chose the queries, and of the decoder's last layer;
             and where they began, which learned ones do not tell.
         """
-        head = detector.bbox_head
-        seen: List[Tuple[ZeroShotClassifier, Tensor]] = []
         chosen: list = []
         with ExitStack() as stack:
-            for layer in head.class_layers:
-                handle = layer.projection.register_forward_hook(
-                    lambda module, inputs, output, layer=layer: seen.append(
-                        (layer, output)))
-                stack.callback(handle.remove)
+            seen = stack.enter_context(_compared(detector))
             if _is_dino(detector):
                 chosen = stack.enter_context(beginning_at(detector, places))
-            head(**detector.forward_transformer(levels, samples))
+            detector.bbox_head(**detector.forward_transformer(levels, samples))
         classifier, last = seen[-1]
-        # Some heads classify all layers of the decoder at once.
-        of_layers = [(classifier, last[-1] if last.dim() == 4 else last)]
+        of_layers = [(classifier, _of_last_layer(last))]
         if not chosen:
             return of_layers, None
         began: Queries = chosen[-1]
         classifier, encoded = seen[0]
         return [(classifier, began.of(encoded)), *of_layers], began
+
+
+@contextmanager
+def _compared(
+    detector: DetectionTransformer
+) -> Iterator[List[Tuple[ZeroShotClassifier, Tensor]]]:
+    """Note each classifier of a head, and what it compares, as it runs."""
+    seen: List[Tuple[ZeroShotClassifier, Tensor]] = []
+    with ExitStack() as stack:
+        for layer in detector.bbox_head.class_layers:
+            handle = layer.projection.register_forward_hook(
+                lambda module, inputs, output, layer=layer: seen.append(
+                    (layer, output)))
+            stack.callback(handle.remove)
+        yield seen
+
+
+def _of_last_layer(vectors: Tensor) -> Tensor:
+    """Some heads classify all layers of the decoder at once."""
+    return vectors[-1] if vectors.dim() == 4 else vectors
 
 
 def _is_dino(detector: DetectionTransformer) -> bool:

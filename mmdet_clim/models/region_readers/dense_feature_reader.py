@@ -2,15 +2,17 @@
 import math
 from contextlib import contextmanager
 from functools import partial
-from typing import List, Optional, Sequence, cast
+from typing import List, Optional, Sequence, Tuple, cast
 
 import torch
 from mmcv.ops import nms
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.models.families import family_of
+from mmdet_clim.models.host import upload
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
@@ -45,6 +47,10 @@ class DenseFeatureReader(BaseRegionReader):
       decoder, and a linear projection of the reader's own.
     - ``'neck'``: what the neck gives the head, and such a projection.
 
+    Or no map: with ``'query'``, of a DETR-like detector with a zero-shot head,
+    a region's embedding is what the decoder's query whose box fits it best
+    compares with the class names, so that texts train decoder and classifier.
+
     Args:
         source (str, optional): One of these; by default the first that the
             detector has.
@@ -61,7 +67,9 @@ class DenseFeatureReader(BaseRegionReader):
         classifier='a bbox_head of type mmdet_clim.ZeroShotHead that '
         'classifies by convolutions',
         encoder='a DETR-like detector',
-        neck='feature maps')
+        neck='feature maps',
+        query='a DETR-like detector with a bbox_head of type '
+        'mmdet_clim.ZeroShotHead')
 
     def __init__(self,
                  source: Optional[str] = None,
@@ -103,6 +111,8 @@ class DenseFeatureReader(BaseRegionReader):
         """
         if self.source is None:
             self.source, *_ = family_of(detector).sources(detector)
+        if self.source == 'query':
+            return
         image = next(detector.parameters()).new_zeros(1, 3, *PROBE_SIZE)
         with torch.no_grad(), evaluating(detector):
             feats = self.extract_feat(detector, image)
@@ -177,6 +187,9 @@ class DenseFeatureReader(BaseRegionReader):
     def stages(self, detector: nn.Module,
                feats: ExtractedImages) -> List[ReadingStage]:
         """One stage; see the base class."""
+        if self.source == 'query':
+            queries = self.queries(detector, feats)
+            return [ReadingStage(partial(self.embed_queries, *queries))]
         maps = self._all_maps(detector, feats)
         maps = aligned_levels([maps[index] for index in self.level_indices])
         return [ReadingStage(partial(self.embed, maps))]
@@ -207,6 +220,47 @@ class DenseFeatureReader(BaseRegionReader):
         if self.projection is None:
             return pooled
         return self.projection(as_weights(pooled, self.projection))
+
+    def queries(self, detector: nn.Module,
+                feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
+        """What the decoder has of its queries, with gradient, and where.
+
+        Returns:
+            tuple[Tensor]: Vectors (N, Q, C) and boxes (N, Q, 4), xyxy pixels
+            of the network input, without gradient.
+        """
+        # In training there would be denoising queries, which need boxes.
+        with evaluating(detector):
+            vectors, boxes = family_of(detector).queries(detector, feats)
+        return vectors, in_pixels(boxes, feats)
+
+    def embed_queries(self, queries: Tensor, boxes: Tensor,
+                      rois: Tensor) -> Tensor:
+        """Per region, the query whose box overlaps it most.
+
+        Args:
+            queries (Tensor): Shape (N, Q, C).
+            boxes (Tensor): Shape (N, Q, 4), absolute xyxy pixels.
+            rois (Tensor): Shape (R, 5): image index, then absolute xyxy.
+
+        Returns:
+            Tensor: Shape (R, D).
+        """
+        image = rois[:, 0].long()
+        overlaps = bbox_overlaps(rois[:, None, 1:], boxes[image])[:, 0]
+        nearest = queries[image, overlaps.argmax(1)]
+        if self.projection is None:
+            return nearest
+        return self.projection(as_weights(nearest, self.projection))
+
+
+def in_pixels(boxes: Tensor, feats: ExtractedImages) -> Tensor:
+    """Relative boxes (N, Q, 4), cxcywh, to xyxy pixels of the input."""
+    # With mixed precision, the areas of large boxes would be infinite. They
+    # are relative to each image without its padding.
+    sizes = upload([meta['img_shape'][1::-1] * 2 for meta in feats.metas],
+                   boxes.float())
+    return bbox_cxcywh_to_xyxy(boxes.detach().float()) * sizes[:, None]
 
 
 @contextmanager

@@ -1,21 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
-from functools import partial
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmdet.models.detectors import GroundingDINO
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.grounding_prompts import SEPARATOR
-from mmdet_clim.models.host import upload
 from mmdet_clim.registry import MODELS
 
-from .base import ReadingStage
-from .dense_feature_reader import DenseFeatureReader, evaluating
+from .dense_feature_reader import DenseFeatureReader, evaluating, in_pixels
 from .encoder_maps import encoder_maps
-from .features import ExtractedImages, as_weights
+from .features import ExtractedImages
 
 
 @MODELS.register_module()
@@ -76,50 +72,17 @@ class GroundingReader(DenseFeatureReader):
         else:
             super().prepare(detector, dim)
 
-    def stages(self, detector: nn.Module,
-               feats: ExtractedImages) -> List[ReadingStage]:
-        """One stage; see the base class."""
-        if self.source != 'query':
-            return super().stages(detector, feats)
-        queries = self.queries(detector, feats)
-        return [ReadingStage(partial(self.embed_queries, *queries))]
-
     def queries(self, detector: GroundingDINO,
                 feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
-        """The decoder's queries (N, Q, C) and their boxes (N, Q, 4), xyxy."""
-        samples = feats.samples()
+        """The decoder's queries (N, Q, C); see the base class."""
         texts = self._encode_prompt(detector, feats)
         # In training there would be denoising queries, which need boxes.
         with evaluating(detector):
             outputs = detector.forward_transformer(feats.levels, texts,
-                                                   samples)
+                                                   feats.samples())
             feats.seen['decoder'] = outputs
             _, boxes = detector.bbox_head(**outputs)
-        # With mixed precision, the areas of large boxes would be infinite.
-        boxes = boxes[-1].float()
-        # Boxes are relative to each image without its padding.
-        sizes = upload([sample.img_shape[::-1] * 2 for sample in samples],
-                       boxes)
-        boxes = bbox_cxcywh_to_xyxy(boxes) * sizes[:, None]
-        return outputs['hidden_states'][-1], boxes.detach()
-
-    def embed_queries(self, queries: Tensor, boxes: Tensor,
-                      rois: Tensor) -> Tensor:
-        """Per region, the query whose box overlaps it most.
-
-        Args:
-            queries (Tensor): Shape (N, Q, C).
-            boxes (Tensor): Shape (N, Q, 4), absolute xyxy pixels.
-            rois (Tensor): Shape (R, 5): image index, then absolute xyxy.
-
-        Returns:
-            Tensor: Shape (R, D).
-        """
-        image = rois[:, 0].long()
-        overlaps = bbox_overlaps(rois[:, None, 1:], boxes[image])[:, 0]
-        best = overlaps.argmax(1)
-        return self.projection(
-            as_weights(queries[image, best], self.projection))
+        return outputs['hidden_states'][-1], in_pixels(boxes[-1], feats)
 
     def _encode_prompt(self, detector: nn.Module,
                        feats: ExtractedImages) -> Dict[str, Tensor]:

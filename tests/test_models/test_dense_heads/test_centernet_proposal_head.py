@@ -60,6 +60,7 @@ def test_proposals_are_the_same_in_training_and_testing(head):
     dict(min_bbox_size=25),
     dict(nms_pre=3, max_per_img=4),
     dict(nms_pre=-1, max_per_img=400),
+    dict(nms=dict(type='nms', iou_threshold=.5, split_thr=1000)),
 ])
 def test_a_batch_of_images_is_what_mmdet_makes_of_each(head, changes):
     """Of two sizes, some without a proposal."""

@@ -34,12 +34,16 @@ def test_shape_and_size_are_relative_to_the_tile():
         [1., 50., 42., 60.],  # a little longer
         [50., 50., 60., 60.],  # one percent of the tile's area: too small
         [150., 50., 161., 60.],  # a little more
+        [30., 12., 40., 52.],  # four times as high as long: kept
+        [50., 12., 60., 53.],  # a little higher
+        [70., 70., 90., 90.],
     ]
-    scores = [.99, .98, .97, .96]
-    assert choose(boxes, scores) == ([boxes[0], boxes[3]], [0, 1])
+    scores = [.99, .98, .97, .96, .95, .94, .93]
+    assert choose(boxes,
+                  scores) == ([boxes[i] for i in (0, 4, 6, 3)], [0, 0, 0, 1])
     # Of a tile of ten times the area, it is too small.
     wide = torch.tensor([[0., 0., 1000., 100.]])
-    assert choose([*boxes[3:], [10., 10., 60., 60.]], [.97, .96],
+    assert choose([boxes[3], [10., 10., 60., 60.]], [.97, .96],
                   wide) == ([[10., 10., 60., 60.]], [0])
 
 

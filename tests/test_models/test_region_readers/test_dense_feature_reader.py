@@ -454,3 +454,67 @@ def test_strides_of_maps(width, stride):
 def test_an_unknown_source():
     with pytest.raises(ValueError, match="'classifier', 'encoder', 'neck'"):
         DenseFeatureReader(source='head')
+
+
+QUERY = dict(type='mmdet_clim.DenseFeatureReader', source='query')
+
+
+def test_a_query_is_what_its_box_is_scored_by(build, detr_cfg, make):
+    """Of the second image too, which is padded."""
+    model = build(detr_cfg, region_reader=QUERY).eval()
+    detector, reader = model.detector, model.region_reader
+    images = torch.randn(2, 3, 64, 96)
+    images[1, :, 48:] = images[1, :, :, 64:] = 0
+    samples = [
+        DetDataSample(metainfo=dict(img_shape=shape))
+        for shape in [(64, 96), (48, 64)]
+    ]
+    feats = reader.extract_feat(detector, images, samples)
+    stage, = reader.stages(detector, feats)
+    runs = []
+    detector.decoder.register_forward_hook(lambda *args: runs.append(args))
+    found = reader.propose(detector, feats)
+    assert not runs  # the decoder's output is there
+    classifier = detector.bbox_head.cls_branches[-1]
+    for index, (image, sample) in enumerate(zip(images, samples)):
+        size = sample.img_shape
+        alone = DetDataSample(metainfo=dict(img_shape=size))
+        alone.set_metainfo(dict(batch_input_shape=size))
+        expected, = detector.predict(
+            image[None, :, :size[0], :size[1]], [alone], rescale=False)
+        expected = expected.pred_instances
+        best = expected.bboxes[expected.scores.argmax()]
+        torch.testing.assert_close(
+            found[index].bboxes[0], best, rtol=1e-3, atol=1e-2)
+        roi = torch.cat([best.new_tensor([index]), best])[None]
+        scores = classifier.score(stage.read(roi)).sigmoid()
+        torch.testing.assert_close(
+            scores.max(), expected.scores.max(), rtol=1e-3, atol=1e-5)
+    assert stage.read(torch.zeros(0, 5)).shape == (0, 8)
+
+
+def test_texts_reach_what_names_boxes(build, detr_cfg, batch):
+    """By queries they do, by the encoder's map not; the decoder runs once."""
+    for reader, reaches in ((QUERY, True), (None, False)):
+        model = build(detr_cfg, region_reader=reader).train()
+        runs = []
+        model.detector.decoder.register_forward_hook(
+            lambda *args, runs=runs: runs.append(args))
+        data = model.data_preprocessor(batch, True)
+        losses = model.branch_loss('mosaic', data['inputs']['mosaic'],
+                                   data['data_samples']['mosaic'])
+        sum(v for k, v in losses.items() if 'loss' in k).backward()
+        layer = model.detector.bbox_head.cls_branches[-1].projection
+        decoder = model.detector.decoder.layers[-1].cross_attn.value_proj
+        for weight in (layer.weight, decoder.weight):
+            assert (weight.grad is not None
+                    and bool(weight.grad.any())) == reaches
+        assert len(runs) == 1
+
+
+def test_queries_of_a_detector_that_has_none(build, detr_cfg, fcos_cfg):
+    closed = copy.deepcopy(detr_cfg)
+    closed.bbox_head = dict(closed.bbox_head.head, num_classes=5)
+    for detector in (closed, fcos_cfg):
+        with pytest.raises(TypeError, match="source='query'.* needs a DETR-"):
+            build(detector, region_reader=QUERY)

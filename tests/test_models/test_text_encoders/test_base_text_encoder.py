@@ -180,8 +180,7 @@ def test_tf32_on_a_gpu_alone():
 def test_vocabularies_are_encoded_in_float32():
     encoder = LetterEncoder()
     seen = []
-    encoder.register_forward_hook(
-        lambda *_: seen.append(encoder.allow_tf32))
+    encoder.register_forward_hook(lambda *_: seen.append(encoder.allow_tf32))
     encode_classes(encoder, ['dog', 'cat'], ['a {}'])
     encoder(['a dog'])
     assert seen == [False, True]
