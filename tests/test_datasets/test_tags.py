@@ -76,7 +76,7 @@ def test_plurals():
     ({}, 'at least one class'),
     ({
         3: []
-    }, 'class 3 has none'),
+    }, 'the name of class 3, got none'),
     ({
         3: ['cat', ' -']
     }, "class 3 has ' -'"),
