@@ -163,8 +163,8 @@ def _resize_as_pillow(image: Tensor, size: Tensor) -> Tensor:
     shape = torch._shape_as_tensor(image)
     # Whole numbers of 30 bits, exactly.
     channels = image.permute(2, 0, 1).double()
-    channels = _whole(channels @ _triangles(shape[1], size[1]).t())
-    channels = _whole(_triangles(shape[0], size[0]) @ channels)
+    channels = _whole(channels @ _triangles(shape[1], size[1], 0))
+    channels = _whole(_triangles(shape[0], size[0], 1) @ channels)
     return channels.permute(1, 2, 0)
 
 
@@ -173,15 +173,24 @@ def _whole(sums: Tensor) -> Tensor:
     return (sums * (1 / PILLOW_UNIT) + .5).floor()
 
 
-def _triangles(old: Tensor, new: Tensor) -> Tensor:
-    """Weights (new, old) of the pixels of an axis, in Pillow's units."""
+def _triangles(old: Tensor, new: Tensor, axis: int) -> Tensor:
+    """Weights of the pixels of an axis, in Pillow's units.
+
+    Args:
+        old (Tensor): Pixels along it.
+        new (Tensor): Pixels that it gets.
+        axis (int): Of the weights that the old ones go along: (old, new) or
+            (new, old). Not by a transposition, which onnxruntime joins with a
+            product; versions before 1.24 have none of float64.
+    """
     # No scalar, of which the exporter makes float32.
     ratio = old[None].double() / new[None].double()
     centre = (torch.arange(new.long()) + .5).double() * ratio
-    apart = (torch.arange(old) + .5).double()[None] - centre[:, None]
+    apart = (torch.arange(old) + .5).double().unsqueeze(1 - axis) \
+        - centre.unsqueeze(axis)
     radius = torch.maximum(ratio, ratio.new_tensor(1))
     weights = (1 - apart.abs() / radius).relu()
-    weights = weights / weights.sum(1, keepdim=True)
+    weights = weights / weights.sum(axis, keepdim=True)
     return (weights * PILLOW_UNIT + .5).floor()
 
 
