@@ -41,8 +41,10 @@ class OnnxRunner:
                  providers: Sequence[str] = ('CPUExecutionProvider', )):
         import onnxruntime
         try:
+            # Its content, not its path: beside a file, onnxruntime before
+            # 1.24 reads weights from wherever the graph says.
             self.session = onnxruntime.InferenceSession(
-                str(file), providers=list(providers))
+                Path(file).read_bytes(), providers=list(providers))
         # Its errors have no base class of their own.
         except Exception as error:
             raise ValueError(f'{file}: no graph that onnxruntime reads '

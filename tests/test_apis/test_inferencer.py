@@ -437,7 +437,10 @@ def test_the_tool_takes_the_least_scores(base, find, images, tuned, tmp_path):
     names = set(find(image)['predictions'][0]['names'])
     with_none = drawn(
         tuned(**dict.fromkeys(names, 1.0)), base, image, tmp_path / 'none')
-    np.testing.assert_allclose(with_none, cv2.imread(image), atol=60)
+    # Not the image itself: matplotlib before 3.11 draws it half a pixel off.
+    np.testing.assert_array_equal(
+        with_none,
+        drawn(base[1], base, image, tmp_path / 'above', '--score-thr', '1'))
     plain = drawn(base[1], base, image, tmp_path / 'plain')
     assert np.abs(plain.astype(int) - with_none).max() > 60
     given = drawn(
