@@ -145,12 +145,12 @@ def check_distinct(names: Sequence[str], embeddings: Tensor) -> None:
 @contextmanager
 def _for_good(text_encoder: BaseTextEncoder):
     """Encode a vocabulary: in float32, on the GPU where there is one."""
-    device = text_encoder.device
+    device, allowed = text_encoder.device, text_encoder.allow_tf32
     text_encoder.allow_tf32 = False
     if device.type == 'cpu' and torch.cuda.is_available():
         text_encoder.cuda()
     try:
         yield
     finally:
-        text_encoder.allow_tf32 = True
+        text_encoder.allow_tf32 = allowed
         text_encoder.to(device)
