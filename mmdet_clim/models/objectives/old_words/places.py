@@ -28,7 +28,7 @@ def prompt_responses(family: TextConditionedFamily, teacher: nn.Module,
         family (TextConditionedFamily): Theirs.
         teacher (GLIP or GroundingDINO): The original.
         context (BranchContext): With the detector that learns.
-        prompt (GroundingPrompt): Of old words.
+        prompt (GroundingPrompt): With spans of old words alone.
         num_regions (int): Places of each image.
 
     Returns:
