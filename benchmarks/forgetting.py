@@ -66,6 +66,10 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--choice', type=Path, required=True)
+    parser.add_argument(
+        '--val',
+        type=Path,
+        help='whose val2017 is evaluated at the end (default: that of --data)')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument(
         '--config',
@@ -170,7 +174,8 @@ class Benchmark:
                        list(NOVEL_CLASSES))
         old = words_to_keep(None, cfg)
         self.judges: Dict[str, KeptWords] = {}
-        for split, root in (('choice', args.choice), ('val', args.data)):
+        for split, root in (('choice', args.choice), ('val', args.val
+                                                      or args.data)):
             boxes = root / BOXES
             if args.images:
                 boxes = first_images(boxes, args.images,

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 import math
-from contextlib import contextmanager
 from functools import partial
 from typing import List, Optional, Sequence, Tuple, cast
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.host import upload
+from mmdet_clim.models.modes import evaluating
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
@@ -261,18 +261,6 @@ def in_pixels(boxes: Tensor, feats: ExtractedImages) -> Tensor:
     sizes = upload([meta['img_shape'][1::-1] * 2 for meta in feats.metas],
                    boxes.float())
     return bbox_cxcywh_to_xyxy(boxes.detach().float()) * sizes[:, None]
-
-
-@contextmanager
-def evaluating(module: nn.Module):
-    """Evaluation mode, after which each module has the mode it had."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _stride(width: int) -> float:
