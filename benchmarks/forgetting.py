@@ -27,7 +27,7 @@ MM-Grounding-DINO, which no checkpoint is shipped of:
 
 With ``--only-choice`` the validation set is left alone: settings are compared
 by the curve of seed 0. A run that was stopped goes on; seeds may be given to
-several processes.
+several processes with one ``--out``, once the detector itself is trained.
 """
 import argparse
 import json
