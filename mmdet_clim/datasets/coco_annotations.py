@@ -405,7 +405,12 @@ class CocoChecker:
         """
         box = self._numbers(entry['bbox'], where)
         if not (box[2] > 0 and box[3] > 0):
-            box = _extent(entry.get('segmentation')) or box
+            masks = entry.get('segmentation')
+            if masks and isinstance(masks, list):
+                box = extent([
+                    corner for polygon in masks
+                    for corner in zip(polygon[::2], polygon[1::2])
+                ])
             if not (box[2] > 0 and box[3] > 0):
                 self.drop('boxes without width or height', where)
                 return False
@@ -581,12 +586,9 @@ def _is_polygon(polygon: Any) -> bool:
         return False
 
 
-def _extent(masks: Any) -> Optional[List[float]]:
-    """The box (x, y, w, h) of polygons, None if there are none."""
-    if not isinstance(masks, list) or not masks:
-        return None
-    across = [x for polygon in masks for x in polygon[::2]]
-    down = [y for polygon in masks for y in polygon[1::2]]
+def extent(points: Sequence[Sequence[float]]) -> List[float]:
+    """The box (x, y, width, height) around points (x, y)."""
+    across, down = zip(*points)
     return [
         min(across),
         min(down),

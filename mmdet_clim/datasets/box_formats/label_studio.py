@@ -6,11 +6,11 @@ from typing import Any, List, Optional
 from urllib.parse import unquote, urlsplit
 
 from ..caption_sources import IMAGE_SUFFIXES
+from ..coco_annotations import extent
 from .entries import (
     IMAGE_FOLDERS,
     CocoEntries,
     ellipse,
-    extent,
     find_image,
     numbers,
     point,
