@@ -42,6 +42,8 @@ SLOW_FIXTURES = (('source_tree', 'wheel', 'installed_package'),
 # What a loader's workers are waited for that do not end, here those of a
 # training that is garbage: they are told after the queue to them has closed.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = .2
+# No test takes the power away, and a disk needs up to 0.1 s for each file.
+os.fsync = lambda file: None
 
 
 def pytest_collection_modifyitems(items):
