@@ -127,8 +127,7 @@ def test_same_files_for_any_number_of_workers(parameters, request, monkeypatch,
     # test_cc3m.py has such processes made anew, which import for 10 s each.
     fork = multiprocessing.get_context('fork')
     monkeypatch.setattr(multiprocessing, 'get_context', lambda method: fork)
-    build_dataset(
-        again, parameters, workers=2, watch=lambda made, total: made)
+    build_dataset(again, parameters, workers=2, watch=lambda made, total: made)
     assert _files(again) == _files(first)
     _, differ, errors = filecmp.cmpfiles(
         first, again, _files(first), shallow=False)

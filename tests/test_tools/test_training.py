@@ -15,6 +15,7 @@ import mmdet_clim  # noqa: F401
 
 CONFIG = 'configs/openmoji/faster-rcnn_r18-c4_256_captions-tags_clim.py'
 PLAIN = 'configs/openmoji/faster-rcnn_r18-c4_256_boxes.py'
+SOURCES = 'train_dataloader.dataset.datasets'
 SMALL = [
     'load_from=None',
     'train_cfg.max_iters=8',
@@ -27,6 +28,14 @@ SMALL = [
     'default_hooks.checkpoint.interval=2',
     'default_hooks.logger.interval=1',
     'val_dataloader.batch_size=2',
+    'val_dataloader.dataset.pipeline.1.scale=(96,96)',
+    f'{SOURCES}.1.pipeline.0.scale=(96,96)',
+    f'{SOURCES}.1.pipeline.1.scale=(96,96)',
+    f'{SOURCES}.2.pipeline.2.tile_size=(48,48)',
+    f'{SOURCES}.2.pipeline.2.out_size=(96,96)',
+    'model.detector.train_cfg.rpn_proposal.max_per_img=32',
+    'model.detector.train_cfg.rcnn.sampler.num=8',
+    'model.detector.test_cfg.rpn.max_per_img=8',
     'log_processor.window_size=1'
 ]
 
@@ -95,8 +104,10 @@ def test_stripped_detector_predicts_the_same(repository, env, run_tool,
             '--cfg-options',
             f'test_evaluator.outfile_prefix={prefix}',
             'test_dataloader.batch_size=2',
+            'test_dataloader.dataset.pipeline.1.scale=(96,96)',
             # No score is high after eight iterations.
             f'{key}.test_cfg.rcnn.score_thr=0.',
+            f'{key}.test_cfg.rpn.max_per_img=20',
             env=env)
         assert code == 0, log
         assert 'ov_coco/novel_ap50' in json.loads(log.splitlines()[-1])
