@@ -26,6 +26,7 @@ import traceback  # noqa: E402
 import warnings  # noqa: E402
 from collections import OrderedDict  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
 
@@ -44,6 +45,11 @@ SLOW_FIXTURES = (('source_tree', 'wheel', 'installed_package'),
 # What a loader's workers are waited for that do not end, here those of a
 # training that is garbage: they are told after the queue to them has closed.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = .2
+# inflect has each of its functions compiled once more to check the types of
+# its arguments: two seconds of its import, in every process that finds tags.
+if find_spec('typeguard'):
+    import typeguard
+    typeguard.typechecked = lambda target: target
 # No test takes the power away, and a disk needs up to 0.1 s for each file.
 os.fsync = lambda file: None
 

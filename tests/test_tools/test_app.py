@@ -118,7 +118,7 @@ def image(openmoji_root):
 
 
 @pytest.fixture(scope='module')
-def pages(repository, tmp_path_factory):
+def pages(repository, small_detector, tmp_path_factory):
     """Pages of the shipped detector: with a detector before it, which is the
     same one, and with a password. They are stopped as a service is."""
     folder = tmp_path_factory.mktemp('app')
@@ -134,10 +134,11 @@ def pages(repository, tmp_path_factory):
         log.touch()
         made.append(Page(f'http://127.0.0.1:{port}', log))
         arguments.append([
-            str(word) for word in (
-                log, repository / 'tools/app.py', '--config', repository /
-                CONFIGS / 'faster-rcnn_r18-c4_256_boxes.py', '--checkpoint',
-                detector, '--device', 'cpu', '--port', port, *options)
+            str(word)
+            for word in (log, repository / 'tools/app.py', '--config',
+                         small_detector('faster-rcnn_r18-c4_256_boxes'),
+                         '--checkpoint', detector, '--device', 'cpu', '--port',
+                         port, *options)
         ])
     with open(folder / 'log', 'w') as file:
         process = subprocess.Popen(
