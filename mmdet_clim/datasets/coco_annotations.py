@@ -423,12 +423,7 @@ class CocoChecker:
         """
         box = self._numbers(entry['bbox'], where)
         if not (box[2] > 0 and box[3] > 0):
-            masks = entry.get('segmentation')
-            if masks and isinstance(masks, list):
-                box = extent([
-                    corner for polygon in masks
-                    for corner in zip(polygon[::2], polygon[1::2])
-                ])
+            box = _box_of_masks(entry.get('segmentation')) or box
             if not (box[2] > 0 and box[3] > 0):
                 self.drop('boxes without width or height', where)
                 return False
@@ -628,7 +623,12 @@ def _box_of_masks(masks: Any) -> Optional[List[float]]:
     if not isinstance(masks, list) or not masks:
         return None
     polygons = [masks] if _is_polygon(masks) else masks
-    return _extent(polygons) if all(map(_is_polygon, polygons)) else None
+    if not all(map(_is_polygon, polygons)):
+        return None
+    return extent([
+        corner for polygon in polygons
+        for corner in zip(polygon[::2], polygon[1::2])
+    ])
 
 
 def _is_run_length(mask: Mapping, size: Optional[Size]) -> bool:
