@@ -94,17 +94,20 @@ class Vocabulary:
         return len(self.names)
 
     @property
+    def all_phrases(self) -> Tuple[Tuple[str, ...], ...]:
+        """The phrases of each class, its name first; often nothing else."""
+        return self.phrases or tuple((name, ) for name in self.names)
+
+    @property
     def texts(self) -> Tuple[str, ...]:
         """All P phrases of the classes, those of one after another."""
-        if self.phrases is None:
-            return self.names
-        return tuple(phrase for of in self.phrases for phrase in of)
+        return tuple(phrase for of in self.all_phrases for phrase in of)
 
     @property
     def class_of_text(self) -> Tuple[int, ...]:
         """The index of the class of each of :attr:`texts`."""
-        return tuple(label for label, of in enumerate(self.phrases or [(
-            name, ) for name in self.names]) for _ in of)
+        return tuple(label for label, of in enumerate(self.all_phrases)
+                     for _ in of)
 
     @property
     def is_base(self) -> Tuple[bool, ...]:

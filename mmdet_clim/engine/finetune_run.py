@@ -67,6 +67,7 @@ from .finetune_data import (
     boxes_digest,
     content_digest,
     folder_digest,
+    named_as,
     write_lines,
 )
 from .finetune_examples import write_examples
@@ -356,13 +357,15 @@ class Finetuning:
     def _inputs(self) -> Inputs:
         """Read and check words, tags and boxes."""
         vocabulary = build_vocabulary(self.vocabulary)
-        boxes = self._boxes('--boxes', self.boxes, self.box_images, 'train')
-        inputs = Inputs(
-            vocabulary, self._tagged(vocabulary, boxes), boxes,
-            self._boxes('--val-boxes', self.val_boxes, self.val_images
-                        or self.box_images, 'val'),
-            self._boxes('--examples', self.examples, self.example_images
-                        or self.box_images, 'train'))
+        boxes, val_boxes, examples = (
+            named_as(self._boxes(*of), vocabulary)
+            for of in (('--boxes', self.boxes, self.box_images,
+                        'train'), ('--val-boxes', self.val_boxes,
+                                   self.val_images or self.box_images, 'val'),
+                       ('--examples', self.examples,
+                        self.example_images or self.box_images, 'train')))
+        inputs = Inputs(vocabulary, self._tagged(vocabulary, boxes), boxes,
+                        val_boxes, examples)
         boxed_names('--examples', inputs.examples, vocabulary.names)
         if boxes is not None and inputs.val_boxes is not None:
             _note_shared_images(boxes, inputs.val_boxes)
@@ -374,7 +377,7 @@ class Finetuning:
         if self.tags is None:
             return None
         if str(self.tags) != BOXES:
-            return tagged_images(self.tags, self.images, vocabulary.names)
+            return tagged_images(self.tags, self.images, vocabulary)
         if boxes is None:
             raise ValueError(f'--tags {BOXES}: expected --boxes, got none')
         return boxed_images(boxes.content, boxes.images, self.images,
@@ -431,9 +434,7 @@ class Finetuning:
             boxes and boxes.images,
             val_boxes and val_boxes.images,
             base_names=boxed_names('--boxes', boxes, names),
-            phrases=dict(
-                zip(names, inputs.vocabulary.phrases
-                    or [(n, ) for n in names])))
+            phrases=dict(zip(names, inputs.vocabulary.all_phrases)))
 
     def _prepare(self, inputs: Inputs, data: OwnData, anew: bool) -> int:
         """Write the data as it is trained on, and count captioned images."""
@@ -624,8 +625,7 @@ class Finetuning:
                 detector=cfg.to_dict(),
                 checkpoint=str(self.checkpoint),
                 vocabulary=[
-                    ' | '.join(of) for of in inputs.vocabulary.phrases or [(
-                        name, ) for name in inputs.vocabulary.names]
+                    ' | '.join(of) for of in inputs.vocabulary.all_phrases
                 ],
                 captions=self.captions and str(self.captions),
                 tags=inputs.tagged and content_digest(inputs.tagged),

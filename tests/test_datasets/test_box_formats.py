@@ -281,7 +281,7 @@ def test_cvat(images, tmp_path):
                  f'<annotations><version>1.1</version>{text}</annotations>')
     assert found(read_boxes(file, images)) == SCENES
     for old, new, message in (
-        ('xtl="20"', '', 'a.jpg.: box: expected numbers, got None'),
+        ('xtl="20"', '', 'a.jpg.: <box> 0: expected numbers, got None'),
         (' label="cat" xtl="20"', ' xtl="20"', "expected 'label' in <box>"),
         ('<version>', '<track/><version>', 'CVAT for images'),
     ):
@@ -312,7 +312,7 @@ def test_cvat_shapes_and_folders(images, tmp_path):
     assert 'dropped 1 shapes <polyline> (the first: ' in boxes.notes
     write(file, file.read_text().replace('polyline', 'polygon'))
     write(file, file.read_text().replace('1,2;3,4', '1,2;3'))
-    with pytest.raises(ValueError, match='polygon: expected points of x and'):
+    with pytest.raises(ValueError, match='<polygon> 3: expected points of x'):
         read_boxes(file)
 
 

@@ -101,12 +101,11 @@ def own_classes(vocabulary: Vocabulary,
     unknown = sorted(set(synonyms) - set(vocabulary.names))
     if unknown:
         raise ValueError(f'synonyms: expected classes as keys, got {unknown}')
-    phrases = vocabulary.phrases or [(name, ) for name in vocabulary.names]
     return TagClasses(
         vocabulary.names, tuple(range(1,
                                       len(vocabulary) + 1)),
         tuple((*of, *typed_list(synonyms, of[0], str, 'synonyms'))
-              for of in phrases))
+              for of in vocabulary.all_phrases))
 
 
 def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],

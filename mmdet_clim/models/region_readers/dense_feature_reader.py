@@ -216,10 +216,13 @@ class DenseFeatureReader(BaseRegionReader):
             Tensor: Shape (R, D).
         """
         extractor = cast(SingleRoIExtractor, self.extractor)
-        pooled = extractor(maps, rois).flatten(1)
+        return self._project(extractor(maps, rois).flatten(1))
+
+    def _project(self, vectors: Tensor) -> Tensor:
+        """What was read (R, C) to embeddings (R, D)."""
         if self.projection is None:
-            return pooled
-        return self.projection(as_weights(pooled, self.projection))
+            return vectors
+        return self.projection(as_weights(vectors, self.projection))
 
     def queries(self, detector: nn.Module,
                 feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
@@ -248,10 +251,7 @@ class DenseFeatureReader(BaseRegionReader):
         """
         image = rois[:, 0].long()
         overlaps = bbox_overlaps(rois[:, None, 1:], boxes[image])[:, 0]
-        nearest = queries[image, overlaps.argmax(1)]
-        if self.projection is None:
-            return nearest
-        return self.projection(as_weights(nearest, self.projection))
+        return self._project(queries[image, overlaps.argmax(1)])
 
 
 def in_pixels(boxes: Tensor, feats: ExtractedImages) -> Tensor:

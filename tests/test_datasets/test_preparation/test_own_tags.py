@@ -3,8 +3,9 @@
 import pytest
 
 from mmdet_clim.datasets.preparation.own_tags import tagged_images
+from mmdet_clim.datasets.vocabulary import build_vocabulary
 
-NAMES = ['cat', 'traffic light']
+NAMES = build_vocabulary(['cat', 'traffic light'])
 
 
 @pytest.mark.parametrize(
