@@ -8,6 +8,7 @@ from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, cast
 
 from mmengine.config import Config, ConfigDict
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 
@@ -270,8 +271,7 @@ def finetune_config(cfg: Config,
         ValueError: If ``batch_size`` or ``iterations`` is too small.
     """
     has_boxes = data.boxes is not None
-    if iterations < 1:
-        raise ValueError(f'iterations: expected at least 1, got {iterations}')
+    check_range(1, iterations=iterations)
     plain = plain_config(cfg, data)
     scale = resize_scale(plain)
     prompted = reads_prompts(plain)
