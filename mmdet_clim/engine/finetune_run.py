@@ -290,6 +290,7 @@ class Finetuning:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs_read = self._inputs()
         cfg = Config.fromfile(self.config)
+        self._set_detector(cfg)
         if self._lacks_masks(inputs) and leave_out_masks(cfg):
             print_log(
                 '--boxes: some boxes have no mask, so the mask heads of the '
@@ -353,6 +354,25 @@ class Finetuning:
                 (self.work_dir / name).unlink(missing_ok=True)
             shutil.rmtree(self.work_dir / EVALUATION, ignore_errors=True)
         return plan
+
+    def _set_detector(self, cfg: Config) -> None:
+        """Give a config what ``--cfg-options`` tell of the detector.
+
+        The original and the detector that is left are built of it, too.
+        """
+        options = {
+            option: value
+            for option, value in (self.cfg_options or {}).items()
+            if option.startswith('model.detector.')
+        }
+        is_wrapped = 'detector' in cfg.model
+        holder = Config(
+            dict(
+                default_scope=cfg.get('default_scope'),
+                model=cfg.model if is_wrapped else dict(detector=cfg.model)))
+        check_options(holder, options)
+        holder.merge_from_dict(options)
+        cfg.model = holder.model if is_wrapped else holder.model.detector
 
     def _inputs(self) -> Inputs:
         """Read and check words, tags and boxes."""
