@@ -21,11 +21,14 @@ import runpy  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import time  # noqa: E402
 import traceback  # noqa: E402
 import warnings  # noqa: E402
 from collections import OrderedDict  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 import numpy  # noqa: E402
 import pytest  # noqa: E402
@@ -36,12 +39,19 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ['PYTHONPATH'] = os.pathsep.join(
     [str(REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])])
 # Tests that ask for one of these train or start other programs: they take
-# long. A file of the first kind takes longest.
+# long. A file of the first two kinds takes longest.
 SLOW_FIXTURES = (('source_tree', 'wheel', 'installed_package'),
-                 ('openmoji_root', ))
+                 ('resume', 'whole_run'), ('openmoji_root', ))
 # What a loader's workers are waited for that do not end, here those of a
 # training that is garbage: they are told after the queue to them has closed.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = .2
+# inflect has each of its functions compiled once more to check the types of
+# its arguments: two seconds of its import, in every process that finds tags.
+if find_spec('typeguard'):
+    import typeguard
+    typeguard.typechecked = lambda target: target
+# No test takes the power away, and a disk needs up to 0.1 s for each file.
+os.fsync = lambda file: None
 
 
 def pytest_collection_modifyitems(items):
@@ -84,16 +94,23 @@ def nothing_left_of_earlier_tests(monkeypatch):
         monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
 
 
-@pytest.fixture(autouse=True)
-def configs_are_logged_as_they_are(monkeypatch):
-    """Spare the seconds in which MMEngine formats each config it logs."""
+@pytest.fixture(scope='session', autouse=True)
+def mmengine_does_not_take_seconds():
+    """To format a config that it logs, and to begin with its data anew.
+
+    It sleeps where the data end, for the processes that load them.
+    """
     from mmengine.config import config as config_module
+    from mmengine.runner import loops
     from yapf.yapflib import yapf_api
 
-    # onedl-mmengine fetches it where it calls it, mmengine at its import.
-    monkeypatch.setattr(yapf_api, 'FormatCode', _unformatted)
-    monkeypatch.setattr(
-        config_module, 'FormatCode', _unformatted, raising=False)
+    awake = SimpleNamespace(**dict(vars(time), sleep=lambda seconds: None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops, 'time', awake)
+        # onedl-mmengine fetches it where it calls it, mmengine at its import.
+        patch.setattr(yapf_api, 'FormatCode', _unformatted)
+        patch.setattr(config_module, 'FormatCode', _unformatted, raising=False)
+        yield
 
 
 @pytest.fixture(scope='session')
@@ -137,6 +154,31 @@ def run_tool(start_tool, tmp_path_factory):
         return process.exitcode, log.read_text()
 
     return run
+
+
+@pytest.fixture(scope='session')
+def small_detector(repository, tmp_path_factory):
+    """``small_detector(name, side)``: a config of configs/openmoji, as a file.
+
+    Its detector keeps few proposals and, with a side, sees images of so many
+    pixels: as fast as tests are.
+    """
+
+    def write(name, side=None):
+        from mmengine.config import Config
+        cfg = Config.fromfile(repository / f'configs/openmoji/{name}.py')
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            for step in loader.dataset.pipeline:
+                if 'scale' in step and side:
+                    step.scale = (side, side)
+        for proposals in (cfg.model.train_cfg.rpn_proposal,
+                          cfg.model.test_cfg.rpn):
+            proposals.max_per_img = 30
+        path = tmp_path_factory.mktemp('config') / f'{name}.py'
+        cfg.dump(path)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope='session')
@@ -265,8 +307,6 @@ def _unformatted(text: str, **kwargs):
 
 
 def _run_script(path, args, log, env) -> None:
-    from mmengine.config import config as config_module
-    from yapf.yapflib import yapf_api
     os.environ.update(env)
     sys.argv = [str(path), *map(str, args)]
     with open(log, 'w', buffering=1) as file:
@@ -278,8 +318,6 @@ def _run_script(path, args, log, env) -> None:
         # A fork would take this process's globals for its own.
         for kind in _kinds_of_globals():
             kind._instance_dict = OrderedDict()
-        # MMEngine formats every config that it logs, which takes seconds.
-        yapf_api.FormatCode = config_module.FormatCode = _unformatted
         # Python puts the folder of a script first.
         sys.path.insert(0, str(Path(path).parent))
         try:

@@ -38,6 +38,7 @@ from mmdet_clim.datasets.caption_sources import IMAGE_SUFFIXES
 from mmdet_clim.datasets.class_names import compared_name
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.datasets.images import MAX_PIXELS
+from mmdet_clim.datasets.preparation.files import whole_file
 from mmdet_clim.datasets.regular_files import open_regular
 from mmdet_clim.datasets.transforms import LoadImageText
 from mmdet_clim.engine.checkpoint_config import checkpoint_config
@@ -576,10 +577,8 @@ class CLIMInferencer(DetInferencer):
                 name = str(self.num_predicted_imgs)
                 self.num_predicted_imgs += 1
             file = Path(pred_out_dir, 'preds', f'{name}.json')
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(f'.{os.getpid()}.json')
-            mmengine.dump(result, unfinished)
-            os.replace(unfinished, file)
+            with whole_file(file) as stream:
+                mmengine.dump(result, stream, 'json')
         return result
 
     def _take(self, names: Sequence[str]) -> None:

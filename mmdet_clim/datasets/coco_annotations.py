@@ -423,7 +423,7 @@ class CocoChecker:
         """
         box = self._numbers(entry['bbox'], where)
         if not (box[2] > 0 and box[3] > 0):
-            box = _extent(entry.get('segmentation')) or box
+            box = _box_of_masks(entry.get('segmentation')) or box
             if not (box[2] > 0 and box[3] > 0):
                 self.drop('boxes without width or height', where)
                 return False
@@ -599,12 +599,9 @@ def _is_polygon(polygon: Any) -> bool:
         return False
 
 
-def _extent(masks: Any) -> Optional[List[float]]:
-    """The box (x, y, w, h) of polygons, None if there are none."""
-    if not isinstance(masks, list) or not masks:
-        return None
-    across = [x for polygon in masks for x in polygon[::2]]
-    down = [y for polygon in masks for y in polygon[1::2]]
+def extent(points: Sequence[Sequence[float]]) -> List[float]:
+    """The box (x, y, width, height) around points (x, y)."""
+    across, down = zip(*points)
     return [
         min(across),
         min(down),
@@ -626,7 +623,12 @@ def _box_of_masks(masks: Any) -> Optional[List[float]]:
     if not isinstance(masks, list) or not masks:
         return None
     polygons = [masks] if _is_polygon(masks) else masks
-    return _extent(polygons) if all(map(_is_polygon, polygons)) else None
+    if not all(map(_is_polygon, polygons)):
+        return None
+    return extent([
+        corner for polygon in polygons
+        for corner in zip(polygon[::2], polygon[1::2])
+    ])
 
 
 def _is_run_length(mask: Mapping, size: Optional[Size]) -> bool:

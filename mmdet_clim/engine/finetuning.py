@@ -285,6 +285,8 @@ def finetune_config(cfg: Config,
     if distil:
         fragment['clim_objectives']['old_words'] = _old_words(
             plain, checkpoint, old_words, distil)
+        if prompted:
+            fragment['clim_objectives']['old_words']['new_words'] = data.names
     boxed = max(ratio[0], 1)
     plain.train_dataloader = dict(
         batch_size=boxed,

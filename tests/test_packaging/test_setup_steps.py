@@ -252,7 +252,7 @@ def test_on_a_terminal_the_line_is_rewritten(step):
     here, terminal = pty.openpty()
     step(
         'mmcv', 'import time; print("progress: 40 %, compiling", flush=True)\n'
-        'time.sleep(3)',
+        'time.sleep(1.5)',
         stdout=terminal)
     output = os.read(here, 10000).decode()
     os.close(terminal)

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
 from configparser import ConfigParser
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
@@ -20,7 +23,9 @@ from packaging.requirements import Requirement
 
 from mmdet_clim.visualization.detections import BASE_COLOUR
 
-pytest.importorskip('gradio', reason='gradio is not installed')
+# Not imported: that takes seconds, and is only for the pages.
+pytestmark = pytest.mark.skipif(
+    not find_spec('gradio'), reason='gradio is not installed')
 
 CONFIGS = 'configs/openmoji'
 #: Pixels across of a phone.
@@ -32,13 +37,35 @@ BROWSER_FLAGS = ('--headless', '--no-sandbox', '--disable-gpu',
                  '--disable-background-networking',
                  '--disable-component-update', '--disable-sync',
                  '--window-size=1280,1400')
+# One Python for several pages, each a fork of it, as torch and mmdet take ten
+# seconds to import. It has no threads yet: the process of the tests may, and a
+# fork of that can hang. It lives as long as all pages do.
+PAGES = """
+import json, os, runpy, signal, sys, threading
+import mmdet.apis, mmdet.models, mmdet_clim.apis
+assert threading.active_count() == 1
+pages = json.loads(sys.argv[1])
+for log, *sys.argv in pages:
+    if not os.fork():
+        file = os.open(log, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.path[0] = os.path.dirname(sys.argv[0])
+        runpy.run_path(sys.argv[0], run_name='__main__')
+        sys.exit()
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+for _ in pages:
+    os.wait()
+    if not stopped:
+        os.killpg(0, signal.SIGTERM)
+"""
 
 
 class Page:
     """A running tools/app.py."""
 
-    def __init__(self, process, url, log):
-        self.process = process
+    def __init__(self, url, log):
         self.url = url
         self.log = log
         self.folders = set()
@@ -49,7 +76,9 @@ class Page:
             value = condition()
             if value:
                 return value
-            assert self.process.is_alive(), self.log.read_text()
+            assert self.process.poll() is None, [
+                log.read_text() for log in self.log.parent.glob('log*')
+            ]
             time.sleep(.1)
 
     def post(self, name, data):
@@ -89,54 +118,55 @@ def image(openmoji_root):
 
 
 @pytest.fixture(scope='module')
-def start_page(repository, start_tool, tmp_path_factory):
-    """Start the page of the shipped detector; stop it as a service is."""
-
-    @contextmanager
-    def start(*arguments):
-        folder = repository / CONFIGS
-        log = tmp_path_factory.mktemp('app') / 'log'
+def pages(repository, small_detector, tmp_path_factory):
+    """Pages of the shipped detector: with a detector before it, which is the
+    same one, and with a password. They are stopped as a service is."""
+    folder = tmp_path_factory.mktemp('app')
+    (folder / 'password').write_text('open sesame\n')
+    detector = repository / CONFIGS / 'faster-rcnn_r18-c4_256_base.pth'
+    made, arguments = [], []
+    for options in (('--before', detector), ('--password-file',
+                                             folder / 'password')):
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
-        process = start_tool(
-            'app.py',
-            '--config',
-            folder / 'faster-rcnn_r18-c4_256_boxes.py',
-            '--checkpoint',
-            folder / 'faster-rcnn_r18-c4_256_base.pth',
-            '--device',
-            'cpu',
-            '--port',
-            port,
-            *arguments,
-            log=log)
-        running = Page(process, f'http://127.0.0.1:{port}', log)
-        try:
-            running.until(
-                lambda: log.exists() and running.url in log.read_text())
-            yield running
-        finally:
-            process.terminate()
-            process.join()
-
-    return start
+        log = folder / f'log{port}'
+        log.touch()
+        made.append(Page(f'http://127.0.0.1:{port}', log))
+        arguments.append([
+            str(word)
+            for word in (log, repository / 'tools/app.py', '--config',
+                         small_detector('faster-rcnn_r18-c4_256_boxes'),
+                         '--checkpoint', detector, '--device', 'cpu', '--port',
+                         port, *options)
+        ])
+    with open(folder / 'log', 'w') as file:
+        process = subprocess.Popen(
+            [sys.executable, '-c', PAGES,
+             json.dumps(arguments)],
+            stdout=file,
+            stderr=file,
+            start_new_session=True)
+    try:
+        for page in made:
+            page.process = process
+            page.until(lambda page=page: page.url in page.log.read_text())
+        yield made
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+    # Whatever was uploaded lay in one folder of each page's own.
+    for page in made:
+        assert len(page.folders) <= 1
+        for folder in page.folders:
+            assert folder.name.startswith('mmdet_clim_app_')
+            assert not folder.exists()
 
 
 @pytest.fixture(scope='module')
-def page(start_page, repository):
-    """The page, and what became of its uploads.
-
-    Before and after are one checkpoint, so that both must find the same.
-    """
-    with start_page('--before', repository / CONFIGS /
-                    'faster-rcnn_r18-c4_256_base.pth') as running:
-        yield running
-    # Whatever was uploaded lay in one folder of the app's own.
-    assert len(running.folders) <= 1
-    for folder in running.folders:
-        assert folder.name.startswith('mmdet_clim_app_')
-        assert not folder.exists()
+def page(pages):
+    """The page that both detectors, being one, must fill with the same."""
+    return pages[0]
 
 
 def test_boxes_maps_and_scores(page, image):
@@ -308,21 +338,19 @@ def test_a_foreign_host_is_not_answered(page, name, status):
             assert answer.status_code == status
 
 
-def test_with_a_password_nobody_else_sees_the_page(start_page, tmp_path):
-    (tmp_path / 'password').write_text('open sesame\n')
-    with start_page('--password-file', tmp_path / 'password') as page:
-        session = requests.Session()
-        assert session.get(f'{page.url}/config').status_code == 401
-        assert page.post('a.png', b'').status_code == 401
-        assert requests.post(
-            f'{page.url}/gradio_api/call/find',
-            json=dict(data=[None, 'cat', .3])).status_code == 401
-        for password, status in (('wrong', 400), ('open sesame', 200)):
-            answer = session.post(
-                f'{page.url}/login',
-                data=dict(username='me', password=password))
-            assert answer.status_code == status
-        assert session.get(f'{page.url}/config').status_code == 200
+def test_with_a_password_nobody_else_sees_the_page(pages):
+    page = pages[1]
+    session = requests.Session()
+    assert session.get(f'{page.url}/config').status_code == 401
+    assert page.post('a.png', b'').status_code == 401
+    assert requests.post(
+        f'{page.url}/gradio_api/call/find',
+        json=dict(data=[None, 'cat', .3])).status_code == 401
+    for password, status in (('wrong', 400), ('open sesame', 200)):
+        answer = session.post(
+            f'{page.url}/login', data=dict(username='me', password=password))
+        assert answer.status_code == status
+    assert session.get(f'{page.url}/config').status_code == 200
 
 
 def test_only_this_machine_is_answered(page):

@@ -9,8 +9,7 @@ from mmengine.config import Config
 
 from mmdet_clim.engine.finetune_run import Finetuning
 
-CONFIG = 'configs/openmoji/faster-rcnn_r18-c4_256_base'
-SIDE = 128
+NAME = 'faster-rcnn_r18-c4_256_base'
 SETS = dict(
     chess=('valid', 'valid', None),  # those of its boxes
     fruit=('.', '.', ['apple', 'banana', 'orange']),
@@ -37,7 +36,8 @@ def counts_of(folder, name):
 
 
 @pytest.mark.parametrize('name', SETS)
-def test_two_iterations_on_boxes_and_their_names(name, repository, tmp_path,
+def test_two_iterations_on_boxes_and_their_names(name, repository,
+                                                 small_detector, tmp_path,
                                                  capsys):
     """All boxes that have an extent are trained on; chess is reported."""
     folder = repository.parent / 'shared' / 'real' / 'own' / name
@@ -47,19 +47,10 @@ def test_two_iterations_on_boxes_and_their_names(name, repository, tmp_path,
     counts, broken = counts_of(folder, name)
     names = names or sorted(counts)
     (tmp_path / 'names.txt').write_text('\n'.join(names))
-    cfg = Config.fromfile(repository / f'{CONFIG}.py')
-    for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        for step in loader.dataset.pipeline:
-            if 'scale' in step:
-                step.scale = (SIDE, SIDE)
-    for proposals in (cfg.model.train_cfg.rpn_proposal,
-                      cfg.model.test_cfg.rpn):
-        proposals.max_per_img = 30
-    cfg.dump(tmp_path / 'config.py')
     reported = name == 'chess'
     Finetuning(
-        tmp_path / 'config.py',
-        repository / f'{CONFIG}.pth',
+        small_detector(NAME, 128),
+        repository / f'configs/openmoji/{NAME}.pth',
         images=folder / images,
         vocabulary=tmp_path / 'names.txt',
         tags='boxes',

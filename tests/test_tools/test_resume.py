@@ -2,6 +2,7 @@
 """Trainings that are killed and resumed, as ``benchmarks/resume.py`` does."""
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 
@@ -72,20 +73,21 @@ def test_a_rank_that_dies_ends_the_run(resume, openmoji_root, tmp_path):
     assert damage_of(last) is None
 
 
-def test_a_full_disk_ends_the_run(resume, openmoji_root, tmp_path):
+def test_a_full_disk_ends_the_run(resume, openmoji_root, whole, tmp_path):
     """A file that may not grow stands for the disk."""
-    first = resume.Run(tmp_path, openmoji_root, resume.schedule(2, 2))
-    assert first.wait() == 0
-    path = tmp_path / 'iter_2.pth'
+    path = tmp_path / f'iter_{ITERATIONS}.pth'
+    shutil.copy(whole.work_dir / path.name, path)
+    (tmp_path / 'last_checkpoint').write_text(str(path))
+    more = ITERATIONS + 2
     run = resume.Run(
         tmp_path,
         openmoji_root,
-        resume.schedule(8, 2),
+        resume.schedule(more, 2),
         limit=path.stat().st_size // 2)
     assert run.wait() == 1
     log = run.log.read_text()
-    assert (f"RuntimeError: {tmp_path / 'iter_4.pth'}: cannot be written in "
-            'iteration 4, File too large. The last complete checkpoint: '
+    assert (f'RuntimeError: {tmp_path}/iter_{more}.pth: cannot be written in '
+            f'iteration {more}, File too large. The last complete checkpoint: '
             f'{path}. Free disk space and run the same command') in log
     assert damage_of(path) is None
     assert not list(tmp_path.glob('.*.writing'))

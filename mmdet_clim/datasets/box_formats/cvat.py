@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import List, Optional
 from xml.etree.ElementTree import Element
 
+from ..coco_annotations import extent
 from .entries import (
     IMAGE_FOLDERS,
     CocoEntries,
     ellipse,
-    extent,
     find_image,
     numbers,
     point,

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
-from ..coco_annotations import Size
+from ..coco_annotations import Size, extent
 
 #: Where sets have the images whose annotations are in another folder.
 IMAGE_FOLDERS = ('JPEGImages', 'images', 'data')
@@ -138,17 +138,6 @@ def _spellings(name: str) -> Iterator[str]:
         for form in ('NFC', 'NFD'):
             for ending in (suffix, suffix.lower(), suffix.upper()):
                 yield unicodedata.normalize(form, f'{written}{ending}')
-
-
-def extent(points: Sequence[Sequence[float]]) -> List[float]:
-    """The box (x, y, width, height) around points (x, y)."""
-    across, down = zip(*points)
-    return [
-        min(across),
-        min(down),
-        max(across) - min(across),
-        max(down) - min(down)
-    ]
 
 
 def turned(box: Sequence[float], degrees: float,

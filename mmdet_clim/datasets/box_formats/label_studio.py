@@ -7,13 +7,13 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from urllib.parse import unquote, urlsplit
 
 from ..caption_sources import IMAGE_SUFFIXES
+from ..coco_annotations import extent
 from ..images import UnreadableImageError, image_size
 from ..regular_files import read_regular
 from .entries import (
     IMAGE_FOLDERS,
     CocoEntries,
     ellipse,
-    extent,
     find_image,
     numbers,
     point,

@@ -5,11 +5,11 @@ from typing import Any, Callable, List, Optional, Sequence, cast
 
 from ..caption_sources import IMAGE_SUFFIXES
 from ..class_names import clean_names, parse_yaml
-from ..coco_annotations import file_sizes
+from ..coco_annotations import extent, file_sizes
 from ..images import UnreadableImageError
 from ..preparation.files import linked_folders
 from ..text_files import read_lines, read_text
-from .entries import CocoEntries, extent, find_image, numbers
+from .entries import CocoEntries, find_image, numbers
 
 #: Names under which a split stands in the file.
 SPLITS = {'train': ('train', ), 'val': ('val', 'valid', 'test')}

@@ -70,7 +70,9 @@ def glyph_at(glyph: Glyph, length: float) -> np.ndarray:
         np.ndarray: ``(h, w, 4)`` uint8 BGRA; the largest rendering if none
         is long enough.
     """
-    for size in RENDER_SIZES:
+    # A rendering is never longer than its size.
+    for size in (*(s for s in RENDER_SIZES[:-1] if s >= length),
+                 RENDER_SIZES[-1]):
         image = render_glyph(glyph, size)
         if max(image.shape[:2]) >= length:
             break

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Drawing of all images of a split, in parts."""
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Tuple
@@ -86,10 +86,6 @@ class DatasetParameters:
         if self.vocabulary not in ('coco', 'lvis'):
             raise ValueError("vocabulary: expected 'coco' or 'lvis', got "
                              f'{self.vocabulary!r}')
-
-    def as_dict(self) -> Dict:
-        """The parameters by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ from .captioned_images import (
     find_shards,
     read_files,
     read_shard,
-    shard_place,
 )
 from .files import linked_folders
 from .job import file_stamp, images_stamp, stamp_of
@@ -137,14 +136,8 @@ class EntryWorker:
         named = self._captioned(task, part)
         for name, (entry,
                    captions), image in read_files(self.images, named, part):
-            own_id = {} if entry.id is None else dict(id=entry.id)
-            part.add(
-                image,
-                dict(
-                    own_id,
-                    file_name=name,
-                    captions=captions,
-                    tags=_tags(part, self.classes, captions, entry.tags)))
+            part.add(image, dict(file_name=name), captions,
+                     _tags(part, self.classes, captions, entry.tags), entry.id)
         return part
 
     def _captioned(
@@ -179,12 +172,9 @@ class ShardWorker:
         """The part of one shard."""
         part = Part()
         for member, image in read_shard(path, part):
-            sample = dict(
-                file_name=member['file_name'],
-                captions=member['captions'],
-                tags=_tags(part, self.classes, member['captions'],
-                           member['tags']))
-            part.add(image, dict(sample, **shard_place(member)))
+            captions = member['captions']
+            part.add(image, member, captions,
+                     _tags(part, self.classes, captions, member['tags']))
         return part
 
 

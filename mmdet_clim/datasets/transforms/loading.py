@@ -57,10 +57,7 @@ class LoadImageText(BaseTransform):
         if max_pixels < 1:
             raise ValueError(
                 f'max_pixels: expected at least 1, got {max_pixels}')
-        self.scale: Optional[Tuple[int, int]] = None
-        if scale is not None:
-            width, height = scale
-            self.scale = width, height
+        self.scale = scale and (scale[0], scale[1])
         self.max_pixels = max_pixels
         self.to_float32 = to_float32
         self.backend_args = backend_args

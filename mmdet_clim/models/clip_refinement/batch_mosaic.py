@@ -236,9 +236,8 @@ def _blocks(source: int, target: int,
 def _tile_boxes(filled: Tensor, rows: int, cols: int, height: int,
                 width: int) -> Tensor:
     """The area that each tile's image fills, (rows * cols, 4) xyxy."""
-    index = torch.arange(rows * cols, device=filled.device)
-    corner = torch.stack([(index % cols) * (width / cols),
-                          torch.div(index, cols, rounding_mode='floor') *
-                          (height / rows)], 1)
+    top = torch.arange(rows, device=filled.device) * (height / rows)
+    left = torch.arange(cols, device=filled.device) * (width / cols)
+    corner = torch.cartesian_prod(top, left).flip(1)
     extent = filled.flip(1) / filled.new_tensor([cols, rows])
     return torch.cat([corner, corner + extent], 1)

@@ -97,7 +97,7 @@ class FeatureQueue(nn.Module):
         ids = ids.to(self.stored_ids)
         counts = [len(ids)]
         if gather:
-            counts = [n for n, in exchange_counts(counts, features.device)]
+            counts, = exchange_counts(len(ids))
         if sum(counts) == 0:
             return
         features = gather_rows(features, counts)
