@@ -77,6 +77,7 @@ from .finetune_keeping import (
     PICTURE,
     REPORT,
     KeptWords,
+    joined_names,
     words_to_keep,
 )
 from .finetune_leaves import LEAVES, Leaves
@@ -295,11 +296,15 @@ class Finetuning:
             print_log(
                 '--boxes: some boxes have no mask, so the mask heads of the '
                 'detector are removed', 'current')
+        old = words_to_keep(self.keep, cfg)
+        # Its boxes may be of old words, too.
+        named_as(inputs.val_boxes,
+                 build_vocabulary(joined_names(inputs.vocabulary.names, old)))
         data = self._data(inputs)
         self._kept = KeptWords(
             cfg, self.checkpoint,
-            replace(data, val_boxes=self._val_boxes(inputs)),
-            words_to_keep(self.keep, cfg), self.work_dir, self.workers)
+            replace(data, val_boxes=self._val_boxes(inputs)), old,
+            self.work_dir, self.workers)
         self._check_means(inputs)
         if not set(data.names) & set(
                 boxed_names(
