@@ -78,6 +78,7 @@ from .finetune_keeping import (
     REPORT,
     KeptWords,
     joined_names,
+    percent,
     words_to_keep,
 )
 from .finetune_leaves import LEAVES, Leaves
@@ -768,6 +769,9 @@ class Finetuning:
         cfg = _for_runner(plan.plain, processes, folder / which, 'detector.py')
         weights = dict(
             before=self.checkpoint, after=self.work_dir / 'detector.pth')
+        if is_main_process():
+            print_log(f'evaluation on --val-boxes: {weights[which]}',
+                      'current')
         cfg.load_from, cfg.resume = str(weights[which]), False
         cfg.test_evaluator.classwise = True
         cfg.test_evaluator.outfile_prefix = str(folder / which)
@@ -836,7 +840,7 @@ class Finetuning:
             values = json.loads(
                 (self.work_dir / 'metrics.json').read_text(encoding='utf-8'))
             lines.append(', '.join(
-                f'{group} AP50 {_percent(values[f"ov_coco/{group}_ap50"])}'
+                f'{group} AP50 {percent(values[f"ov_coco/{group}_ap50"])}'
                 for group in ('base', 'novel', 'all')))
         lines += self._describe_kept()
         if plan.finished:
@@ -855,14 +859,14 @@ class Finetuning:
         if 'old_ap50' in found:
             lines.append('before -> after: ' +
                          ', '.join(f'{whose} classes AP50 ' + ' -> '.join(
-                             _percent(found[f'{group}_ap50'][when])
+                             percent(found[f'{group}_ap50'][when])
                              for when in ('before', 'after'))
                                    for group, whose in (('old', 'previous'),
                                                         ('new', 'your'))))
         again = found['agreement']['found_again']
         absent = found['not_named']
         agreed = 'the original detects none' if again is None else (
-            f"{_percent(again)} % of the original's detections are found "
+            f"{percent(again)} % of the original's detections are found "
             'again')
         lines.append(
             f'{len(found["old_words"])} previous classes in '
@@ -964,10 +968,6 @@ def _describe_blend(chosen: Mapping[str, Any]) -> str:
     """What was chosen, and why no more of the tuned weights."""
     text = f'blend: {chosen["alpha"]:g} of the trained weights; AP50 of ' \
         'previous classes falls, with 95 % confidence, by at most '
-    return text + ', '.join(f'{_percent(point["lost_at_most"])} points at '
+    return text + ', '.join(f'{percent(point["lost_at_most"])} points at '
                             f'{point["alpha"]:g}'
                             for point in chosen['curve'][1:])
-
-
-def _percent(value: Optional[float]) -> str:
-    return '-' if value is None else f'{100 * value:.1f}'
