@@ -76,6 +76,8 @@ from .finetune_keeping import (
     PICTURE,
     REPORT,
     KeptWords,
+    joined_names,
+    percent,
     words_to_keep,
 )
 from .finetune_leaves import LEAVES, Leaves
@@ -290,15 +292,20 @@ class Finetuning:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs_read = self._inputs()
         cfg = Config.fromfile(self.config)
+        self._set_detector(cfg)
         if self._lacks_masks(inputs) and leave_out_masks(cfg):
             print_log(
                 '--boxes: some boxes have no mask, so the mask heads of the '
                 'detector are removed', 'current')
+        old = words_to_keep(self.keep, cfg)
+        # Its boxes may be of old words, too.
+        named_as(inputs.val_boxes,
+                 build_vocabulary(joined_names(inputs.vocabulary.names, old)))
         data = self._data(inputs)
         self._kept = KeptWords(
             cfg, self.checkpoint,
-            replace(data, val_boxes=self._val_boxes(inputs)),
-            words_to_keep(self.keep, cfg), self.work_dir, self.workers)
+            replace(data, val_boxes=self._val_boxes(inputs)), old,
+            self.work_dir, self.workers)
         self._check_means(inputs)
         if not set(data.names) & set(
                 boxed_names(
@@ -352,6 +359,25 @@ class Finetuning:
                 (self.work_dir / name).unlink(missing_ok=True)
             shutil.rmtree(self.work_dir / EVALUATION, ignore_errors=True)
         return plan
+
+    def _set_detector(self, cfg: Config) -> None:
+        """Give a config what ``--cfg-options`` tell of the detector.
+
+        The original and the detector that is left are built of it, too.
+        """
+        options = {
+            option: value
+            for option, value in (self.cfg_options or {}).items()
+            if option.startswith('model.detector.')
+        }
+        is_wrapped = 'detector' in cfg.model
+        holder = Config(
+            dict(
+                default_scope=cfg.get('default_scope'),
+                model=cfg.model if is_wrapped else dict(detector=cfg.model)))
+        check_options(holder, options)
+        holder.merge_from_dict(options)
+        cfg.model = holder.model if is_wrapped else holder.model.detector
 
     def _inputs(self) -> Inputs:
         """Read and check words, tags and boxes."""
@@ -742,6 +768,9 @@ class Finetuning:
         cfg = _for_runner(plan.plain, processes, folder / which, 'detector.py')
         weights = dict(
             before=self.checkpoint, after=self.work_dir / 'detector.pth')
+        if is_main_process():
+            print_log(f'evaluation on --val-boxes: {weights[which]}',
+                      'current')
         cfg.load_from, cfg.resume = str(weights[which]), False
         cfg.test_evaluator.classwise = True
         cfg.test_evaluator.outfile_prefix = str(folder / which)
@@ -810,7 +839,7 @@ class Finetuning:
             values = json.loads(
                 (self.work_dir / 'metrics.json').read_text(encoding='utf-8'))
             lines.append(', '.join(
-                f'{group} AP50 {_percent(values[f"ov_coco/{group}_ap50"])}'
+                f'{group} AP50 {percent(values[f"ov_coco/{group}_ap50"])}'
                 for group in ('base', 'novel', 'all')))
         lines += self._describe_kept()
         if plan.finished:
@@ -829,14 +858,14 @@ class Finetuning:
         if 'old_ap50' in found:
             lines.append('before -> after: ' +
                          ', '.join(f'{whose} classes AP50 ' + ' -> '.join(
-                             _percent(found[f'{group}_ap50'][when])
+                             percent(found[f'{group}_ap50'][when])
                              for when in ('before', 'after'))
                                    for group, whose in (('old', 'previous'),
                                                         ('new', 'your'))))
         again = found['agreement']['found_again']
         absent = found['not_named']
         agreed = 'the original detects none' if again is None else (
-            f"{_percent(again)} % of the original's detections are found "
+            f"{percent(again)} % of the original's detections are found "
             'again')
         lines.append(
             f'{len(found["old_words"])} previous classes in '
@@ -938,10 +967,6 @@ def _describe_blend(chosen: Mapping[str, Any]) -> str:
     """What was chosen, and why no more of the tuned weights."""
     text = f'blend: {chosen["alpha"]:g} of the trained weights; AP50 of ' \
         'previous classes falls, with 95 % confidence, by at most '
-    return text + ', '.join(f'{_percent(point["lost_at_most"])} points at '
+    return text + ', '.join(f'{percent(point["lost_at_most"])} points at '
                             f'{point["alpha"]:g}'
                             for point in chosen['curve'][1:])
-
-
-def _percent(value: Optional[float]) -> str:
-    return '-' if value is None else f'{100 * value:.1f}'
