@@ -88,6 +88,7 @@ test-gpu: setup
 
 docs: setup $(WITH_DOCS)
 	$(ENV_PYTHON) tools/misc/model_zoo.py
+	$(ENV_PYTHON) tools/misc/ablation_table.py
 	$(ENV_PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
 

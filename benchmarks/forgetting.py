@@ -27,7 +27,7 @@ MM-Grounding-DINO, which no checkpoint is shipped of:
 
 With ``--only-choice`` the validation set is left alone: settings are compared
 by the curve of seed 0. A run that was stopped goes on; seeds may be given to
-several processes.
+several processes with one ``--out``, once the detector itself is trained.
 """
 import argparse
 import json
@@ -41,7 +41,7 @@ from mmengine.config import Config, DictAction
 
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 from mmdet_clim.datasets.ov_coco import NOVEL_CLASSES
-from mmdet_clim.datasets.preparation.files import write_json
+from mmdet_clim.datasets.preparation.files import whole_file, write_json
 from mmdet_clim.engine.checkpoints import read_checkpoint
 from mmdet_clim.engine.finetune_keeping import KeptWords, words_to_keep
 from mmdet_clim.engine.finetune_run import (
@@ -66,6 +66,10 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--choice', type=Path, required=True)
+    parser.add_argument(
+        '--val',
+        type=Path,
+        help='whose val2017 is evaluated at the end (default: that of --data)')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument(
         '--config',
@@ -160,7 +164,8 @@ class Benchmark:
         self.args = args
         args.out.mkdir(parents=True, exist_ok=True)
         self.names = args.out / 'names.txt'
-        self.names.write_text('\n'.join(NOVEL_CLASSES))
+        with whole_file(self.names) as file:
+            file.write('\n'.join(NOVEL_CLASSES))
         # Where the configs look for it.
         os.environ['OPENMOJI_ROOT'] = f'{args.data.absolute()}/'
         self.checkpoint = args.checkpoint or _detector(args)
@@ -169,7 +174,8 @@ class Benchmark:
                        list(NOVEL_CLASSES))
         old = words_to_keep(None, cfg)
         self.judges: Dict[str, KeptWords] = {}
-        for split, root in (('choice', args.choice), ('val', args.data)):
+        for split, root in (('choice', args.choice), ('val', args.val
+                                                      or args.data)):
             boxes = root / BOXES
             if args.images:
                 boxes = first_images(boxes, args.images,

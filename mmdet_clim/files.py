@@ -1,9 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """Files that appear whole or not at all."""
+import fcntl
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import IO, Iterator
+from uuid import uuid4
 
 
 @contextmanager
@@ -11,7 +13,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A file beside a path, which takes its place once it is written.
 
     Whoever reads the path finds the old file or the new one, never a part
-    of one, also after a kill or a loss of power.
+    of one, also after a kill or a loss of power. Of several who write it at
+    the same time each has a file of its own, and the last one stays.
 
     Args:
         path (Path): Where the file appears when the block ends without an
@@ -24,12 +27,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f'.{path.name}.writing')
     # A link that came with a folder would be written through.
-    beside.unlink(missing_ok=True)
-    try:
-        yield beside
-        with open(beside, 'rb+') as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
-    except BaseException:
+    if beside.is_symlink():
         beside.unlink(missing_ok=True)
-        raise
+    with open(beside, 'ab') as held:
+        if not _is_ours(held, beside):
+            beside = path.with_name(f'.{path.name}.{uuid4().hex}.writing')
+        try:
+            yield beside
+            with open(beside, 'rb+') as written:
+                os.fsync(written.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def _is_ours(file: IO[bytes], path: Path) -> bool:
+    """Lock an opened file, unless it is another writer's.
+
+    The lock ends with the process, however that ends.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The other one may have been renamed since it was opened.
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        # Or a file system without locks.
+        return False

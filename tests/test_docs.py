@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The code in docs/ runs."""
 import importlib
+import json
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.hub import get_config
 from mmengine.registry import Registry, init_default_scope
 from mmengine.structures import InstanceData
+from scipy import stats
 
 from mmdet_clim import registry
 from mmdet_clim.models.families import FAMILIES, family_of
@@ -165,3 +167,29 @@ def test_the_zoo_tells_published_and_measured_apart(repository, run_tool,
     assert published.strip() == '' and 'novel AP50 33.6' in measured
     configs = {file.stem for file in repository.glob('configs/*/**/*.py')}
     assert set(rows) <= configs
+
+
+def test_the_table_of_comparisons_is_that_of_the_logs(repository, run_tool,
+                                                      tmp_path):
+    docs = repository / 'docs'
+    shown = (docs / 'ablation.md').read_text()
+    mark = '<!-- begin of ablation_table.py -->\n'
+    page = tmp_path / 'ablation.md'
+    table = shown.split(mark)[1].split('<!-- end -->')[0]
+    page.write_text(shown.replace(table, 'an old table\n'))
+    code, log = run_tool('misc/ablation_table.py', page)
+    assert code == 0, log
+    assert page.read_text() == shown
+    # One line, by scipy.
+    values = {
+        row['name']: row['novel_ap50']['values']
+        for row in json.loads((docs / 'logs/demo_seeds.json').read_text())
+    }
+    difference = stats.ttest_rel(values['(3) + CLIM mosaics'],
+                                 values['(2) + captions and tags'])
+    low, high = difference.confidence_interval(.95)
+    line, = [row for row in table.splitlines() if '[demo_seeds]' in row]
+    assert f'[{low:+.1f}, {high:+.1f}]' in line and line.endswith('above |')
+    page.write_text('no marks')
+    code, log = run_tool('misc/ablation_table.py', page)
+    assert code == 1 and 'ablation.md: expected' in log

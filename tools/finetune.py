@@ -29,6 +29,17 @@ from mmdet_clim_cli.options import (
 # Of mmdet_clim.engine.finetune_leaves, which takes seconds to import.
 LEAVES = ('safetensors', 'labels', 'onnx', 'report')
 
+# Options that say more of others, and these.
+_NEEDED = dict(
+    box_images=('boxes', 'val_boxes', 'examples'),
+    val_images=('val_boxes', ),
+    example_images=('examples', ),
+    example_weight=('examples', ))
+
+
+def _flag(key: str) -> str:
+    return f'--{key.replace("_", "-")}'
+
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Read the command line."""
@@ -181,7 +192,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
                 'examples', 'example_images'):
         path = vars(args)[key]
         if path is not None and not path.exists():
-            parser.error(f'--{key.replace("_", "-")}: {path} does not exist')
+            parser.error(f'{_flag(key)}: {path} does not exist')
     for part, factor in args.lr_mult.items():
         if not isinstance(factor, (int, float)) or not 0 <= factor <= 1e3:
             parser.error(
@@ -200,11 +211,24 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     for key, most in (('distil', math.inf), ('replay', 1), ('most_lost', 100),
                       ('alike', 1), ('example_weight', 1)):
         value = vars(args)[key]
-        if value is not None and not 0 <= value <= most:
-            parser.error(f'--{key.replace("_", "-")}: expected a number from '
-                         f'0 to {most:g}, got {value}')
+        if value is not None and not (0 <= value <= most and value < math.inf):
+            parser.error(f'{_flag(key)}: expected a number from 0 to '
+                         f'{most:g}, got {value}')
     if args.best and args.val_boxes is None:
         parser.error('--best: expected --val-boxes to evaluate on')
+    if not args.images.is_dir():
+        parser.error(f'--images: expected a folder, got {args.images}')
+    if args.work_dir.exists() and not args.work_dir.is_dir():
+        parser.error(f'--work-dir: expected a folder, got {args.work_dir}')
+    for option, others in _NEEDED.items():
+        value = vars(args)[option]
+        if value != parser.get_default(option) and not any(
+                vars(args)[other] is not None for other in others):
+            parser.error(f'{_flag(option)}: has no effect without '
+                         f'{" or ".join(map(_flag, others))}')
+    if args.most_lost != parser.get_default('most_lost') and \
+            args.blend != 'auto':
+        parser.error('--most-lost: has no effect without --blend auto')
     if not 0 < args.lr < math.inf:
         parser.error(f'--lr: expected a positive number, got {args.lr}')
     return args

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
+from mmdet_clim.datasets.preparation.files import whole_file
+
 #: Names of the two files.
 JSON, COCO = 'found.json', 'found_coco.json'
 
@@ -30,8 +32,8 @@ def write_found(folder: Path, entries: Sequence[Entry],
             file=name, frames=entry) for name, entry in entries
     ]
     for path, content in zip(paths, (plain, coco_of(entries, names))):
-        path.write_text(
-            json.dumps(content, ensure_ascii=False), encoding='utf-8')
+        with whole_file(path) as file:
+            json.dump(content, file, ensure_ascii=False)
     return paths
 
 

@@ -34,10 +34,12 @@ from mmengine.registry import FUNCTIONS
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.caption_sources import IMAGE_SUFFIXES
 from mmdet_clim.datasets.class_names import compared_name
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.datasets.images import MAX_PIXELS
+from mmdet_clim.datasets.preparation.files import whole_file
 from mmdet_clim.datasets.regular_files import open_regular
 from mmdet_clim.datasets.transforms import LoadImageText
 from mmdet_clim.engine.checkpoint_config import checkpoint_config
@@ -423,9 +425,7 @@ class CLIMInferencer(DetInferencer):
     def _get_chunk_data(self, inputs: Iterable,
                         chunk_size: int) -> Iterator[list]:
         """Batches of images with what the pipeline made of them."""
-        if chunk_size < 1:
-            raise ValueError(
-                f'batch_size: expected at least 1, got {chunk_size}')
+        check_range(1, batch_size=chunk_size)
         prepared = self._prepared(_tracked(self._draws_bar, inputs))
         while True:
             batch = list(islice(prepared, chunk_size))
@@ -576,10 +576,8 @@ class CLIMInferencer(DetInferencer):
                 name = str(self.num_predicted_imgs)
                 self.num_predicted_imgs += 1
             file = Path(pred_out_dir, 'preds', f'{name}.json')
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(f'.{os.getpid()}.json')
-            mmengine.dump(result, unfinished)
-            os.replace(unfinished, file)
+            with whole_file(file) as stream:
+                mmengine.dump(result, stream, 'json')
         return result
 
     def _take(self, names: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """A detector as an ONNX file, its classes being an input."""
 import json
-import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_clim.engine.finetuning import resize_scale
+from mmdet_clim.files import atomic_path
 from mmdet_clim.models.families import family_of
 from mmdet_clim.registry import TRANSFORMS
 
@@ -54,15 +54,14 @@ def write_onnx(detector: nn.Module,
     graph = export_onnx(detector, scale or resize_scale(cfg), file, padding,
                         resize)
     embeddings = file.with_suffix('.npz')
-    unfinished = file.with_suffix('.tmp.npz')
     if graph.classifiers:
         names = graph.classifiers[0].vocabulary.names
         vectors = graph.classifiers[0].class_embeddings.numpy()
     else:
         names = graph.class_names
         vectors = np.zeros((len(names), 0), np.float32)
-    np.savez(unfinished, names=np.array(names), vectors=vectors)
-    unfinished.replace(embeddings)
+    with atomic_path(embeddings) as beside, open(beside, 'wb') as stream:
+        np.savez(stream, names=np.array(names), vectors=vectors)
     return embeddings
 
 
@@ -124,29 +123,26 @@ def export_onnx(detector: nn.Module,
     axes = dict.fromkeys(inputs, {0: 'classes'})
     axes['image'] = {0: 'height', 1: 'width'}
     outputs = dict.fromkeys(('boxes', 'scores', 'labels'), {0: 'detections'})
-    unfinished = file.with_name(f'{file.stem}.{os.getpid()}.onnx')
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with torch.no_grad(), roi_align_of_onnx(), _quiet():
-            torch.onnx.export(
-                graph,
-                tuple(inputs.values()),
-                unfinished,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_axes={
-                    **axes,
-                    **outputs
-                },
-                opset_version=17,
-                # The exporter that takes operators of our own as symbols,
-                # and no look into their Python.
-                dynamo=False,
-                autograd_inlining=False)
-        _complete(unfinished, notes)
-        os.replace(unfinished, file)
+        with atomic_path(file) as beside:
+            with torch.no_grad(), roi_align_of_onnx(), _quiet():
+                torch.onnx.export(
+                    graph,
+                    tuple(inputs.values()),
+                    beside,
+                    input_names=list(inputs),
+                    output_names=list(outputs),
+                    dynamic_axes={
+                        **axes,
+                        **outputs
+                    },
+                    opset_version=17,
+                    # The exporter that takes operators of our own as symbols,
+                    # and no look into their Python.
+                    dynamo=False,
+                    autograd_inlining=False)
+            _complete(beside, notes)
     finally:
-        unfinished.unlink(missing_ok=True)
         for classifier, embeddings in zip(classifiers, before):
             classifier.class_embeddings = embeddings
     return graph

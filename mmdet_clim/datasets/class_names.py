@@ -208,6 +208,31 @@ def compared_name(name: str) -> str:
         c for c in name if unicodedata.category(c) != 'Cf').split())
 
 
+def spelling(name: str) -> str:
+    """What a class name and a label of other tools share that mean one class.
+
+    Args:
+        name (str): As of :func:`compared_name`; blanks, ``_`` and ``-`` are
+            the same.
+    """
+    return compared_name(re.sub(r'[\s_-]+', ' ', name))
+
+
+def names_by_spelling(phrases: Iterable[Sequence[str]]) -> Dict[str, str]:
+    """The name of the class that a label means, by :func:`spelling`.
+
+    Args:
+        phrases (Iterable[Sequence[str]]): Of each class its name, and what
+            else it is called. Names come before other phrases.
+    """
+    phrases = list(phrases)
+    found = {spelling(of[0]): of[0] for of in phrases}
+    for of in phrases:
+        for phrase in of:
+            found.setdefault(spelling(phrase), of[0])
+    return found
+
+
 def is_file_of_names(text: str) -> bool:
     """Whether a text is the path of a file, and not names.
 

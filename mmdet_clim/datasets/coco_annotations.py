@@ -85,6 +85,9 @@ class CocoChecker:
             outside left out. Not in evaluation: COCO's does not.
         skip_unreadable (bool): Leave out images without a size that cannot
             be read, instead of raising.
+        places (Mapping[str, Sequence[str]], optional): What messages call
+            the entries of ``images`` and ``annotations`` if they were read
+            from other files.
     """
 
     #: The keys whose entries are checked, the annotations last.
@@ -97,8 +100,10 @@ class CocoChecker:
                  need_names: bool = True,
                  need_sizes: bool = True,
                  clip: bool = False,
-                 skip_unreadable: bool = False) -> None:
+                 skip_unreadable: bool = False,
+                 places: Optional[Mapping[str, Sequence[str]]] = None) -> None:
         self.file = file
+        self._places = places or {}
         self.lvis = lvis
         self.read_size = read_size
         self.need_names = need_names
@@ -127,6 +132,13 @@ class CocoChecker:
         self._farthest = 0.0
 
     # -- messages
+
+    def _where(self, key: str, number: int, entry_id: Any = None) -> str:
+        """What messages call an entry."""
+        if key in self._places:
+            return self._places[key][number]
+        of_id = '' if entry_id is None else f' (id {entry_id})'
+        return f'{key}[{number}]{of_id}'
 
     def _repair(self, what: str, where: str) -> None:
         self.repaired[what] += 1
@@ -225,12 +237,12 @@ class CocoChecker:
             ValueError: If a key is missing or wrong, an id stands twice, or
                 a size is missing and cannot be read.
         """
-        where = f'images[{number}]'
+        where = self._where('images', number)
         self._require(entry, ('id', ), where)
         image_id = self._own_id(entry, 'id', where)
         if image_id in self.sizes or image_id in self._left_out:
             self._refuse(where, 'id', image_id, 'one that no other image has')
-        where = f'{where} (id {image_id})'
+        where = self._where('images', number, image_id)
         if self.need_names:
             key = 'file_name'
             if key not in entry and 'coco_url' in entry:
@@ -308,7 +320,13 @@ class CocoChecker:
                 are not in the file.
         """
         self._seen += 1
-        where = f'annotations[{number}]'
+        where = self._where('annotations', number)
+        if isinstance(entry, dict) and not entry.get('bbox'):
+            box = _box_of_masks(entry.get('segmentation'))
+            if box is not None:
+                entry['bbox'] = box
+                self._repair('boxes that were missing, now those of the masks',
+                             where)
         self._require(entry, _ANNOTATION_KEYS, where)
         if entry.get('id') is None:
             entry['id'] = self._next_id
@@ -321,7 +339,7 @@ class CocoChecker:
         if self._is_good(entry, image_id, category_id):
             self._kept += 1
             return entry
-        where = f'{where} (id {annotation_id})'
+        where = self._where('annotations', number, annotation_id)
         image_id = self._own_id(entry, 'image_id', where)
         self._check_category(entry, where)
         if image_id in self._left_out:
@@ -405,7 +423,7 @@ class CocoChecker:
         """
         box = self._numbers(entry['bbox'], where)
         if not (box[2] > 0 and box[3] > 0):
-            box = _extent(entry.get('segmentation')) or box
+            box = _box_of_masks(entry.get('segmentation')) or box
             if not (box[2] > 0 and box[3] > 0):
                 self.drop('boxes without width or height', where)
                 return False
@@ -581,18 +599,36 @@ def _is_polygon(polygon: Any) -> bool:
         return False
 
 
-def _extent(masks: Any) -> Optional[List[float]]:
-    """The box (x, y, w, h) of polygons, None if there are none."""
-    if not isinstance(masks, list) or not masks:
-        return None
-    across = [x for polygon in masks for x in polygon[::2]]
-    down = [y for polygon in masks for y in polygon[1::2]]
+def extent(points: Sequence[Sequence[float]]) -> List[float]:
+    """The box (x, y, width, height) around points (x, y)."""
+    across, down = zip(*points)
     return [
         min(across),
         min(down),
         max(across) - min(across),
         max(down) - min(down)
     ]
+
+
+def _box_of_masks(masks: Any) -> Optional[List[float]]:
+    """The box (x, y, w, h) of polygons or a run-length encoding."""
+    if isinstance(masks, dict):
+        if not _is_run_length(masks, None):
+            return None
+        # It takes a moment to import.
+        from pycocotools import mask
+        if isinstance(masks['counts'], list):
+            masks = mask.frPyObjects(masks, *masks['size'])
+        return mask.toBbox(masks).tolist()
+    if not isinstance(masks, list) or not masks:
+        return None
+    polygons = [masks] if _is_polygon(masks) else masks
+    if not all(map(_is_polygon, polygons)):
+        return None
+    return extent([
+        corner for polygon in polygons
+        for corner in zip(polygon[::2], polygon[1::2])
+    ])
 
 
 def _is_run_length(mask: Mapping, size: Optional[Size]) -> bool:

@@ -15,7 +15,7 @@ from .columnar_files import folder_files
 from .replacing import ReplacesUnreadable
 from .rows import DatasetOfRows
 from .source_tables import SourceTable, TableSamples, make_table
-from .vocabulary import build_vocabulary
+from .vocabulary import with_classes
 
 
 @DATASETS.register_module()
@@ -96,19 +96,7 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
                  filter_cfg: Optional[dict] = None,
                  report_every: int = 100,
                  **kwargs) -> None:
-        metainfo = dict(metainfo or {})
-        if vocabulary is not None:
-            if 'classes' in metainfo:
-                raise ValueError("expected vocabulary or metainfo['classes'], "
-                                 'got both')
-            words = build_vocabulary(vocabulary)
-            metainfo['base_classes'] = words.base_names
-        elif 'classes' in metainfo:
-            words = build_vocabulary(metainfo['classes'])
-        else:
-            words = None
-        if words is not None:
-            metainfo['classes'] = words.names
+        metainfo, words = with_classes(metainfo, vocabulary)
         wanted = dict(filter_cfg or {})
         unknown = set(wanted) - {'min_size', 'tagged', 'novel_tags'}
         if unknown:

@@ -28,6 +28,7 @@ import fsspec
 import numpy as np
 from mmengine.logging import print_log
 
+from mmdet_clim.checks import check_whole
 from mmdet_clim.files import atomic_path
 from mmdet_clim.registry import DATASETS
 from mmdet_clim.seeds import seed_sequence
@@ -40,7 +41,7 @@ from .replacing import ReplacesUnreadable
 from .source_tables import COLUMNS, SampleCleaner, image_key
 from .text_files import MAX_LINE_BYTES
 from .unreadable import NoReadableImageError
-from .vocabulary import build_vocabulary
+from .vocabulary import with_classes
 
 #: Before a shell command that writes a shard, as webdataset has it.
 PIPE = 'pipe:'
@@ -291,7 +292,8 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         num_samples (int): What counts as a pass of it; at best about as many
             as there are.
         vocabulary: The classes of the tags, see
-            :func:`~mmdet_clim.datasets.build_vocabulary`.
+            :func:`~mmdet_clim.datasets.build_vocabulary`. Instead of it,
+            ``metainfo=dict(classes=...)``. Without either there are no tags.
         buffer_size (int): Samples among which the order is random. Each
             worker has up to twice as many encoded images in memory.
         shuffle (bool): Whether the order is random.
@@ -300,7 +302,8 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
 
     Raises:
         FileNotFoundError: If a shard that is a file does not exist.
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or both
+            ``vocabulary`` and ``metainfo['classes']`` are given.
     """
 
     def __init__(self,
@@ -311,11 +314,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
                  shuffle: bool = True,
                  metainfo: Optional[Mapping] = None,
                  **kwargs) -> None:
-        for key, value in dict(
-                num_samples=num_samples, buffer_size=buffer_size).items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{key}: expected a whole number of at least '
-                                 f'1, got {value!r}')
+        check_whole(num_samples=num_samples, buffer_size=buffer_size)
         self.shards = expanded_shards(shards)
         if not self.shards:
             raise ValueError('shards: expected at least one, got none')
@@ -323,12 +322,9 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         self.buffer_size = buffer_size
         self.shuffle = shuffle
         self.counts = _KnownCounts()
-        self._classes: Dict[str, int] = {}
-        metainfo = dict(metainfo or {})
-        if vocabulary is not None:
-            words = build_vocabulary(vocabulary)
-            metainfo.update(classes=words.names, base_classes=words.base_names)
-            self._classes = {name: i for i, name in enumerate(words.names)}
+        metainfo, words = with_classes(metainfo, vocabulary)
+        names = () if words is None else words.names
+        self._classes = {name: i for i, name in enumerate(names)}
         self._asked = 0
         self._process = 0
         self._lanes: Dict[Tuple[int, int, int, int], _Lane] = {}

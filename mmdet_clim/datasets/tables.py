@@ -9,6 +9,8 @@ from typing import Iterable, Iterator, List, Tuple
 TABLES = ('.csv', '.tsv')
 # A cell that is quoted as a whole, its own quotation marks written twice.
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+# What Excel reads as the separator of what follows.
+_SEPARATOR = re.compile(r'sep=([,;\t])\s*')
 
 
 def table_rows(lines: Iterable[Tuple[int, str]],
@@ -19,8 +21,9 @@ def table_rows(lines: Iterable[Tuple[int, str]],
 
     In a ``.tsv`` a quotation mark is a character as any other, but for a cell
     that is quoted as a whole, as spreadsheets write it. A ``.csv`` has
-    semicolons instead of commas where its first line has no comma, as
-    spreadsheets write it where commas stand in numbers.
+    semicolons or tabs instead of commas where its first line has no comma, as
+    spreadsheets write it where commas stand in numbers. The first line may
+    say so: ``sep=;``.
 
     Args:
         lines (Iterable[tuple[int, str]]): Each line with its number, as
@@ -45,15 +48,19 @@ def table_rows(lines: Iterable[Tuple[int, str]],
         return
     lines = iter(lines)
     first = next(lines, (1, ''))[1]
+    before, told = 0, _SEPARATOR.fullmatch(first)
+    if told:
+        before, first = 1, next(lines, (2, ''))[1]
     reader = csv.reader(
         (f'{line}\n' for line in chain([first], (line for _, line in lines))),
-        delimiter=';' if ';' in first and ',' not in first else ',',
+        delimiter=told[1] if told else next(
+            (sign for sign in ',;\t' if sign in first), ','),
         skipinitialspace=skip_blanks,
         strict=True)
     try:
         for row in reader:
             if row:
-                yield reader.line_num, row
+                yield before + reader.line_num, row
     except csv.Error as error:
         raise ValueError(f'{where}: not a valid table: after line '
-                         f'{reader.line_num}: {error}') from error
+                         f'{before + reader.line_num}: {error}') from error

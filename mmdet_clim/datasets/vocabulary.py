@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import AbstractSet as Set
-from typing import Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
 from mmdet_clim.registry import DATASETS
 
@@ -94,17 +94,20 @@ class Vocabulary:
         return len(self.names)
 
     @property
+    def all_phrases(self) -> Tuple[Tuple[str, ...], ...]:
+        """The phrases of each class, its name first; often nothing else."""
+        return self.phrases or tuple((name, ) for name in self.names)
+
+    @property
     def texts(self) -> Tuple[str, ...]:
         """All P phrases of the classes, those of one after another."""
-        if self.phrases is None:
-            return self.names
-        return tuple(phrase for of in self.phrases for phrase in of)
+        return tuple(phrase for of in self.all_phrases for phrase in of)
 
     @property
     def class_of_text(self) -> Tuple[int, ...]:
         """The index of the class of each of :attr:`texts`."""
-        return tuple(label for label, of in enumerate(self.phrases or [(
-            name, ) for name in self.names]) for _ in of)
+        return tuple(label for label, of in enumerate(self.all_phrases)
+                     for _ in of)
 
     @property
     def is_base(self) -> Tuple[bool, ...]:
@@ -162,22 +165,53 @@ def build_vocabulary(
         if numbered is None:
             return _from_dataset(source)
         source = numbered
-    names: Sequence[str]
-    if isinstance(source, Path):
+    if isinstance(source, str) and DATASET_NAME.fullmatch(source):
+        return _from_dataset(dict(dataset=source))
+    if isinstance(source, str):
+        names = read_class_names(source) if is_file_of_names(source) else \
+            clean_names(split_names(source))
+    elif isinstance(source, Path):
         names = read_class_names(source)
-    elif isinstance(source, str):
-        if DATASET_NAME.fullmatch(source):
-            return _from_dataset(dict(dataset=source))
-        names = _named(source)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, Set)):
         names = clean_names(source)
-        _check_commas(names)
-        names = list(names)
+        if len(names) == 1 and len(split_at_commas(names[0])) > 1:
+            raise ValueError(
+                f'vocabulary: {names[0]!r} is several names; give each on its '
+                'own, or the text by itself and not in a list')
     else:
         raise ValueError(
             'vocabulary: expected a list of class names, a text of them or '
             f'the path of a file, got {type(source).__name__}')
     return _of_entries(names, names)
+
+
+def with_classes(metainfo: Optional[Mapping],
+                 vocabulary: Any) -> Tuple[dict, Optional[Vocabulary]]:
+    """The metainfo of a data set whose tags are of a vocabulary.
+
+    Args:
+        metainfo (Mapping, optional): Of the data set; ``classes`` in it stand
+            for a vocabulary without a split.
+        vocabulary: See :func:`build_vocabulary`.
+
+    Returns:
+        tuple[dict, Vocabulary | None]: With ``classes``, and of a vocabulary
+        ``base_classes``; and the vocabulary, None where there is none.
+
+    Raises:
+        ValueError: If both are given.
+    """
+    found = dict(metainfo or {})
+    if vocabulary is not None and 'classes' in found:
+        raise ValueError("expected vocabulary or metainfo['classes'], got "
+                         'both')
+    source = found.get('classes') if vocabulary is None else vocabulary
+    if source is None:
+        return found, None
+    words = build_vocabulary(source)
+    if vocabulary is not None:
+        found['base_classes'] = words.base_names
+    return dict(found, classes=words.names), words
 
 
 def _of_entries(entries: Sequence[str], base: Sequence[str]) -> Vocabulary:
@@ -230,21 +264,6 @@ def vocabulary_of_words(words: Sequence[str]) -> Vocabulary:
         names += split_names(word) if split else [word]
     names = clean_names(names)
     return _of_entries(names, names)
-
-
-def _named(text: str) -> Sequence[str]:
-    """The names in a text, or in the file of which it is the path."""
-    if is_file_of_names(text):
-        return read_class_names(text)
-    return clean_names(split_names(text))
-
-
-def _check_commas(names: Sequence[str]) -> None:
-    """Refuse a list whose only name is a list itself."""
-    if len(names) == 1 and len(split_at_commas(names[0])) > 1:
-        raise ValueError(
-            f'vocabulary: {names[0]!r} is several names; give each on its '
-            'own, or the text by itself and not in a list')
 
 
 def _from_dataset(source: Mapping) -> Vocabulary:

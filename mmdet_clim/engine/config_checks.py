@@ -118,7 +118,34 @@ def read_config(config: Union[str, Path],
         cfg = add_clim(cfg, read_fragment(clim, options))
     if options:
         cfg.merge_from_dict(dict(options))
+    _prompts_of_the_model(cfg)
     return cfg
+
+
+def _prompts_of_the_model(cfg: Config) -> None:
+    """Have the data workers write prompts for the model as it is now.
+
+    ``TokenizePrompts`` repeats settings of the model, of which an option or a
+    config that inherits from another one may change either.
+    """
+    model = cfg.get('model') or {}
+    language_model = (model.get('detector') or {}).get('language_model')
+    if language_model is None:
+        return
+    for step in _of_type(cfg.get('train_dataloader'), 'TokenizePrompts'):
+        step['language_model'] = copy.deepcopy(language_model)
+        for name in set(step['objectives']) & set(model['objectives']):
+            step['objectives'][name] = copy.deepcopy(model['objectives'][name])
+
+
+def _of_type(part: Any, name: str) -> Iterator[dict]:
+    """The dicts of a type, whatever its scope, in a part of a config."""
+    if isinstance(part, dict):
+        if str(part.get('type')).rpartition('.')[2] == name:
+            yield part
+        part = list(part.values())
+    for inner in part if isinstance(part, (list, tuple)) else ():
+        yield from _of_type(inner, name)
 
 
 def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:

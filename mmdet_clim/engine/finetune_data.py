@@ -3,15 +3,51 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
-from typing import Any, Iterable, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 from mmengine.logging import print_log
 
 from mmdet_clim.datasets.box_formats import OwnBoxes
 from mmdet_clim.datasets.caption_sources import IMAGE_SUFFIXES
+from mmdet_clim.datasets.class_names import names_by_spelling, spelling
 from mmdet_clim.datasets.coco_annotations import image_file_name
 from mmdet_clim.datasets.preparation.files import whole_file
+from mmdet_clim.datasets.vocabulary import Vocabulary
+
+
+def named_as(boxes: Optional[OwnBoxes],
+             vocabulary: Vocabulary) -> Optional[OwnBoxes]:
+    """Boxes whose classes have the names of the vocabulary.
+
+    A class is one of the vocabulary if its name is spelled like one of its
+    phrases but for capitals, ``_`` and ``-``. Several may be the same one.
+
+    Args:
+        boxes (OwnBoxes, optional): They are changed in place.
+        vocabulary (Vocabulary): Its phrases.
+    """
+    if boxes is None:
+        return None
+    spelled = names_by_spelling(vocabulary.all_phrases)
+    first: Dict[str, int] = {}
+    meant: Dict[int, int] = {}
+    kept = []
+    for category in boxes.content['categories']:
+        name = category['name']
+        if name not in vocabulary.names:
+            name = spelled.get(spelling(name), name)
+        meant[category['id']] = first.setdefault(name, category['id'])
+        if first[name] == category['id']:
+            kept.append(dict(category, name=name))
+    if kept != boxes.content['categories']:
+        boxes.content['categories'] = kept
+        for annotation in boxes.content['annotations']:
+            annotation['category_id'] = meant[annotation['category_id']]
+        # It has the names as they were.
+        boxes.file = None
+    return boxes
 
 
 def boxed_names(option: str,
@@ -44,6 +80,15 @@ def boxed_names(option: str,
         raise ValueError(
             f'{option}: expected boxes of some of {len(names)} classes of the '
             f'vocabulary, got boxes of {sorted(found)[:10]}')
+    others = Counter(known[a['category_id']] for a in content['annotations'])
+    for name in names:
+        others.pop(name, None)
+    if others:
+        text = ', '.join(f'{name} ({n})' for name, n in others.most_common(10))
+        more = len(others) - 10
+        print_log(f'{option}: boxes of classes that are not in the vocabulary '
+                  f'are left out: {text}'
+                  f'{f" and of {more} more" if more > 0 else ""}')
     images = [image_file_name(image) for image in content['images']]
     missing = [name for name in images if not (folder / name).is_file()]
     if len(missing) == len(images) or (need_all and missing):

@@ -23,6 +23,7 @@ from mmdet.structures import SampleList
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -58,6 +59,7 @@ from mmdet_clim.visualization.detections import draw_detections
 from .checkpoints import load_weights
 from .config_checks import named_in_config
 from .finetuning import OwnData, classifying_parts, plain_config
+from .runner import only_in_files
 from .weight_interpolation import ALPHAS, choose_point, interpolate
 
 #: Vocabularies that ``--keep`` knows by a word.
@@ -72,6 +74,11 @@ PICTURES = 6
 #: What is written to the work dir.
 REPORT, PICTURE = 'kept.json', 'kept.png'
 LISTED = 'looked_at.json'
+
+
+def percent(value: Optional[float]) -> str:
+    """A share in percent, for a message."""
+    return '-' if value is None else f'{100 * value:.1f}'
 
 
 def own_words(cfg: Config) -> Vocabulary:
@@ -250,7 +257,9 @@ class KeptWords:
                                          len(kept) + place))
                 for place, sample in enumerate(samples)
             ]
-        metrics = evaluator.evaluate(len(loader.dataset))
+        # Its tables do not say which weights they are of.
+        with only_in_files():
+            metrics = evaluator.evaluate(len(loader.dataset))
         classes = 'ov_coco/ap50_'
         values = {
             ours: _number(metrics[f'ov_coco/{theirs}_ap50'])
@@ -277,6 +286,10 @@ class KeptWords:
         """
         values, kept = self.average_precision(
             interpolate(self.original, tuned, alpha))
+        print_log(
+            f'--blend: {alpha:g} of the trained weights: AP50 of previous '
+            f'classes {percent(values["old_ap50"])}, of yours '
+            f'{percent(values["new_ap50"])}', 'current')
         if alpha == 0:
             self._before = kept
         return dict(
@@ -347,6 +360,8 @@ class KeptWords:
             old_words=self.old,
             new_words=[name for name in self.new if name not in self.old])
         thresholds = [SCORE] * len(self.new)
+        print_log('--keep: the original and the new detector are compared',
+                  'current')
         if self.has_boxes:
             before, _ = self.average_precision(self.original)
             after, samples = self.average_precision(left)

@@ -67,15 +67,17 @@ from .finetune_data import (
     boxes_digest,
     content_digest,
     folder_digest,
+    named_as,
     write_lines,
 )
 from .finetune_examples import write_examples
-from .finetune_grounding import reads_prompts
 from .finetune_keeping import (
     CHUNK,
     PICTURE,
     REPORT,
     KeptWords,
+    joined_names,
+    percent,
     words_to_keep,
 )
 from .finetune_leaves import LEAVES, Leaves
@@ -87,6 +89,7 @@ from .finetuning import (
     default_iterations,
     finetune_config,
     plain_config,
+    sees_whole_images,
 )
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
 from .hooks.atomic_checkpoint_hook import damage_of
@@ -289,15 +292,20 @@ class Finetuning:
         """Check all inputs, take the work dir, and prepare the data."""
         inputs = self._inputs_read = self._inputs()
         cfg = Config.fromfile(self.config)
+        self._set_detector(cfg)
         if self._lacks_masks(inputs) and leave_out_masks(cfg):
             print_log(
                 '--boxes: some boxes have no mask, so the mask heads of the '
                 'detector are removed', 'current')
+        old = words_to_keep(self.keep, cfg)
+        # Its boxes may be of old words, too.
+        named_as(inputs.val_boxes,
+                 build_vocabulary(joined_names(inputs.vocabulary.names, old)))
         data = self._data(inputs)
         self._kept = KeptWords(
             cfg, self.checkpoint,
-            replace(data, val_boxes=self._val_boxes(inputs)),
-            words_to_keep(self.keep, cfg), self.work_dir, self.workers)
+            replace(data, val_boxes=self._val_boxes(inputs)), old,
+            self.work_dir, self.workers)
         self._check_means(inputs)
         if not set(data.names) & set(
                 boxed_names(
@@ -330,10 +338,9 @@ class Finetuning:
         length = self.iterations
         trained = self._trained_data(data, inputs)
         if length is None:
-            length = default_iterations(count,
-                                        self.batch_size * get_world_size(),
-                                        trained.boxes is not None,
-                                        not reads_prompts(plan.plain))
+            length = default_iterations(
+                count, self.batch_size * get_world_size(), trained.boxes
+                is not None, sees_whole_images(plan.plain, self.distil))
         if inputs.examples is not None:
             data = self._with_examples(inputs.examples, data, cfg, anew)
             plan.plain = plain_config(cfg, data)
@@ -353,16 +360,37 @@ class Finetuning:
             shutil.rmtree(self.work_dir / EVALUATION, ignore_errors=True)
         return plan
 
+    def _set_detector(self, cfg: Config) -> None:
+        """Give a config what ``--cfg-options`` tell of the detector.
+
+        The original and the detector that is left are built of it, too.
+        """
+        options = {
+            option: value
+            for option, value in (self.cfg_options or {}).items()
+            if option.startswith('model.detector.')
+        }
+        is_wrapped = 'detector' in cfg.model
+        holder = Config(
+            dict(
+                default_scope=cfg.get('default_scope'),
+                model=cfg.model if is_wrapped else dict(detector=cfg.model)))
+        check_options(holder, options)
+        holder.merge_from_dict(options)
+        cfg.model = holder.model if is_wrapped else holder.model.detector
+
     def _inputs(self) -> Inputs:
         """Read and check words, tags and boxes."""
         vocabulary = build_vocabulary(self.vocabulary)
-        boxes = self._boxes('--boxes', self.boxes, self.box_images, 'train')
-        inputs = Inputs(
-            vocabulary, self._tagged(vocabulary, boxes), boxes,
-            self._boxes('--val-boxes', self.val_boxes, self.val_images
-                        or self.box_images, 'val'),
-            self._boxes('--examples', self.examples, self.example_images
-                        or self.box_images, 'train'))
+        boxes, val_boxes, examples = (
+            named_as(self._boxes(*of), vocabulary)
+            for of in (('--boxes', self.boxes, self.box_images,
+                        'train'), ('--val-boxes', self.val_boxes,
+                                   self.val_images or self.box_images, 'val'),
+                       ('--examples', self.examples,
+                        self.example_images or self.box_images, 'train')))
+        inputs = Inputs(vocabulary, self._tagged(vocabulary, boxes), boxes,
+                        val_boxes, examples)
         boxed_names('--examples', inputs.examples, vocabulary.names)
         if boxes is not None and inputs.val_boxes is not None:
             _note_shared_images(boxes, inputs.val_boxes)
@@ -374,7 +402,7 @@ class Finetuning:
         if self.tags is None:
             return None
         if str(self.tags) != BOXES:
-            return tagged_images(self.tags, self.images, vocabulary.names)
+            return tagged_images(self.tags, self.images, vocabulary)
         if boxes is None:
             raise ValueError(f'--tags {BOXES}: expected --boxes, got none')
         return boxed_images(boxes.content, boxes.images, self.images,
@@ -431,9 +459,7 @@ class Finetuning:
             boxes and boxes.images,
             val_boxes and val_boxes.images,
             base_names=boxed_names('--boxes', boxes, names),
-            phrases=dict(
-                zip(names, inputs.vocabulary.phrases
-                    or [(n, ) for n in names])))
+            phrases=dict(zip(names, inputs.vocabulary.all_phrases)))
 
     def _prepare(self, inputs: Inputs, data: OwnData, anew: bool) -> int:
         """Write the data as it is trained on, and count captioned images."""
@@ -624,8 +650,7 @@ class Finetuning:
                 detector=cfg.to_dict(),
                 checkpoint=str(self.checkpoint),
                 vocabulary=[
-                    ' | '.join(of) for of in inputs.vocabulary.phrases or [(
-                        name, ) for name in inputs.vocabulary.names]
+                    ' | '.join(of) for of in inputs.vocabulary.all_phrases
                 ],
                 captions=self.captions and str(self.captions),
                 tags=inputs.tagged and content_digest(inputs.tagged),
@@ -743,6 +768,9 @@ class Finetuning:
         cfg = _for_runner(plan.plain, processes, folder / which, 'detector.py')
         weights = dict(
             before=self.checkpoint, after=self.work_dir / 'detector.pth')
+        if is_main_process():
+            print_log(f'evaluation on --val-boxes: {weights[which]}',
+                      'current')
         cfg.load_from, cfg.resume = str(weights[which]), False
         cfg.test_evaluator.classwise = True
         cfg.test_evaluator.outfile_prefix = str(folder / which)
@@ -811,7 +839,7 @@ class Finetuning:
             values = json.loads(
                 (self.work_dir / 'metrics.json').read_text(encoding='utf-8'))
             lines.append(', '.join(
-                f'{group} AP50 {_percent(values[f"ov_coco/{group}_ap50"])}'
+                f'{group} AP50 {percent(values[f"ov_coco/{group}_ap50"])}'
                 for group in ('base', 'novel', 'all')))
         lines += self._describe_kept()
         if plan.finished:
@@ -830,14 +858,14 @@ class Finetuning:
         if 'old_ap50' in found:
             lines.append('before -> after: ' +
                          ', '.join(f'{whose} classes AP50 ' + ' -> '.join(
-                             _percent(found[f'{group}_ap50'][when])
+                             percent(found[f'{group}_ap50'][when])
                              for when in ('before', 'after'))
                                    for group, whose in (('old', 'previous'),
                                                         ('new', 'your'))))
         again = found['agreement']['found_again']
         absent = found['not_named']
         agreed = 'the original detects none' if again is None else (
-            f"{_percent(again)} % of the original's detections are found "
+            f"{percent(again)} % of the original's detections are found "
             'again')
         lines.append(
             f'{len(found["old_words"])} previous classes in '
@@ -939,10 +967,6 @@ def _describe_blend(chosen: Mapping[str, Any]) -> str:
     """What was chosen, and why no more of the tuned weights."""
     text = f'blend: {chosen["alpha"]:g} of the trained weights; AP50 of ' \
         'previous classes falls, with 95 % confidence, by at most '
-    return text + ', '.join(f'{_percent(point["lost_at_most"])} points at '
+    return text + ', '.join(f'{percent(point["lost_at_most"])} points at '
                             f'{point["alpha"]:g}'
                             for point in chosen['curve'][1:])
-
-
-def _percent(value: Optional[float]) -> str:
-    return '-' if value is None else f'{100 * value:.1f}'

@@ -1,11 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
 """The runner of the tools: weights that fit, and no log before it runs."""
 import logging
+from contextlib import contextmanager
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import Iterator, List, Optional, Union
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import (
     BaseLoop,
@@ -168,6 +170,27 @@ class CLIMRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+
+@contextmanager
+def only_in_files() -> Iterator[None]:
+    """Keep messages that are no warnings out of the screen.
+
+    They are still written to log files.
+    """
+    logger = MMLogger.get_current_instance()
+    levels = {
+        handler: handler.level
+        for handler in logger.handlers
+        if not isinstance(handler, logging.FileHandler)
+    }
+    for handler, level in levels.items():
+        handler.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for handler, level in levels.items():
+            handler.setLevel(level)
 
 
 class _Held(logging.Filter):

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """The classes of a detector, their texts, and which of them are base."""
-from typing import Optional, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,6 @@ class ClassTexts(Constants):
                  templates: Templates = DEFAULT_TEMPLATES) -> None:
         super().__init__()
         self.templates = resolve_templates(templates)
-        self.has_embeddings = False
         self._set(build_vocabulary(vocabulary))
 
     def __len__(self) -> int:
@@ -42,6 +41,7 @@ class ClassTexts(Constants):
 
     def _set(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
+        self.has_embeddings = False
         self['is_base'] = torch.tensor(vocabulary.is_base)
         self['image_counts'] = torch.tensor(vocabulary.image_counts
                                             or [1] * len(vocabulary)).float()
@@ -104,16 +104,13 @@ class ClassTexts(Constants):
             self['phrases'] = phrases
         self.has_embeddings = True
 
-    def set_vocabulary(self,
-                       vocabulary,
-                       embeddings: Optional[Tensor] = None) -> Vocabulary:
+    def set_vocabulary(self, vocabulary, embeddings: Tensor) -> Vocabulary:
         """Replace the classes.
 
         Args:
             vocabulary: Anything that ``build_vocabulary`` reads.
-            embeddings (Tensor, optional): Embeddings (P, D) of its phrases,
-                of any norm; without them, they are encoded when next asked
-                for.
+            embeddings (Tensor): Embeddings (P, D) of its phrases, of any
+                norm.
 
         Returns:
             Vocabulary: The vocabulary now in use.
@@ -124,22 +121,17 @@ class ClassTexts(Constants):
                 are the same.
         """
         vocabulary = build_vocabulary(vocabulary)
-        if embeddings is not None:
-            texts = vocabulary.texts
-            if embeddings.ndim != 2 or len(embeddings) != len(texts):
-                raise ValueError(
-                    f'embeddings: expected shape ({len(texts)}, D) for '
-                    f'{len(vocabulary)} classes, got '
-                    f'{tuple(embeddings.shape)}')
-            check_distinct(texts, embeddings)
-            width = self.embeddings.shape[1] if self.has_embeddings else None
-            if width not in (None, embeddings.shape[1]):
-                raise ValueError(
-                    f'embeddings: this classifier has width {width}, got '
-                    f'{embeddings.shape[1]}')
-            self._set(vocabulary)
-            self.set_embeddings(embeddings)
-        else:
-            self.has_embeddings = False
-            self._set(vocabulary)
+        texts = vocabulary.texts
+        if embeddings.ndim != 2 or len(embeddings) != len(texts):
+            raise ValueError(
+                f'embeddings: expected shape ({len(texts)}, D) for '
+                f'{len(vocabulary)} classes, got {tuple(embeddings.shape)}')
+        check_distinct(texts, embeddings)
+        width = self.embeddings.shape[1] if self.has_embeddings else None
+        if width not in (None, embeddings.shape[1]):
+            raise ValueError(
+                f'embeddings: this classifier has width {width}, got '
+                f'{embeddings.shape[1]}')
+        self._set(vocabulary)
+        self.set_embeddings(embeddings)
         return vocabulary

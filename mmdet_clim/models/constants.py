@@ -1,12 +1,40 @@
 # Licensed under the Apache License, Version 2.0.
 """Tensors that follow from the config, and are neither trained nor saved."""
+from abc import abstractmethod
 from typing import Dict, Optional
 
 import torch
 from torch import Tensor, nn
 
 
-class Constants(nn.Module):
+class FollowsDevice(nn.Module):
+    """What has something that is no child and no buffer, and moves it along.
+
+    It takes over the device of its holder alone: ``model.half()`` leaves what
+    it has as it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._probe = torch.zeros(0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self._probe.device
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        self._probe = torch.zeros(0, device=fn(self._probe).device)
+        self._move()
+        return self
+
+    @abstractmethod
+    def _move(self) -> None:
+        """Bring what it has to :attr:`device`."""
+
+
+class Constants(FollowsDevice):
     """Tensors that are in no buffer.
 
     A checkpoint does not hold them, DDP does not send them, and an average of
@@ -20,15 +48,9 @@ class Constants(nn.Module):
 
     def __init__(self, **values: Tensor) -> None:
         super().__init__()
-        self._probe = torch.zeros(0)
         self._values: Dict[str, Optional[Tensor]] = {}
         for name, value in values.items():
             self[name] = value
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are."""
-        return self._probe.device
 
     def __getitem__(self, name: str) -> Optional[Tensor]:
         return self._values[name]
@@ -38,10 +60,6 @@ class Constants(nn.Module):
             value = value.detach().to(self.device)
         self._values[name] = value
 
-    def _apply(self, fn, recurse: bool = True):
-        super()._apply(fn, recurse)
-        # Only the device is taken over.
-        self._probe = torch.zeros(0, device=fn(self._probe).device)
+    def _move(self) -> None:
         for name, value in self._values.items():
             self[name] = value
-        return self

@@ -3,10 +3,10 @@ from typing import Mapping, Optional
 
 import torch
 import torch.nn.functional as F
-from mmcv.ops import roi_align
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
+from mmdet_clim.models.aligned_regions import aligned_regions
 from mmdet_clim.models.constants import Constants
 from mmdet_clim.models.frozen_tower import FrozenTower
 from mmdet_clim.models.open_clip_models import create_clip
@@ -82,13 +82,10 @@ class CropEncoder(FrozenTower):
                 + self.colours['shift']
             if not self.is_rgb:
                 inputs = inputs.flip(1)
-            # mmcv's RoIAlign reads the memory as if it were contiguous.
-            inputs = inputs.contiguous()
             # One more, so that no crop at all is no special case.
             rois = F.pad(rois.float(), (0, 0, 0, 1))
             features = [
-                self.tower(
-                    roi_align(inputs, chunk, self.size, 1.0, 0, 'avg', True))
+                self.tower(aligned_regions(inputs, chunk, self.size))
                 for chunk in rois.split(self.batch_size)
             ]
             return F.normalize(torch.cat(features)[:-1].float(), dim=-1)

@@ -1,12 +1,16 @@
 # Licensed under the Apache License, Version 2.0.
 """Networks that are used and never trained."""
+import hashlib
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
+from .constants import FollowsDevice
 
-class FrozenTower(nn.Module):
+
+class FrozenTower(FollowsDevice):
     """Holder of a frozen network.
 
     The network is no child module: it is in no ``parameters()``, optimiser,
@@ -21,7 +25,6 @@ class FrozenTower(nn.Module):
         super().__init__()
         # In a tuple, so that nn.Module does not register it.
         self._frozen = (tower.float().eval().requires_grad_(False), )
-        self._device_probe = torch.zeros(0)
         self.allow_tf32 = True
 
     @property
@@ -29,18 +32,8 @@ class FrozenTower(nn.Module):
         """The frozen network."""
         return self._frozen[0]
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network is and where its outputs will be."""
-        return self._device_probe.device
-
-    def _apply(self, fn, recurse: bool = True):
-        super()._apply(fn, recurse)
-        # Only the device is taken over: model.half() leaves the tower alone.
-        self._device_probe = torch.zeros(
-            0, device=fn(self._device_probe).device)
+    def _move(self) -> None:
         self.tower.to(self.device)
-        return self
 
     @contextmanager
     def full_speed(self):
@@ -61,3 +54,18 @@ class FrozenTower(nn.Module):
             yield
         finally:
             torch.set_float32_matmul_precision(kept)
+
+
+def fingerprint(network: nn.Module, others: Any) -> str:
+    """By which what a network gives is told from that of other weights.
+
+    Args:
+        network (nn.Module): Any network.
+        others (Any): What else it depends on, told apart by its ``repr``.
+    """
+    digest = hashlib.sha256(repr(others).encode())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(
+            torch.uint8).numpy())
+    return digest.hexdigest()

@@ -281,7 +281,7 @@ def test_cvat(images, tmp_path):
                  f'<annotations><version>1.1</version>{text}</annotations>')
     assert found(read_boxes(file, images)) == SCENES
     for old, new, message in (
-        ('xtl="20"', '', 'a.jpg.: box: expected numbers, got None'),
+        ('xtl="20"', '', 'a.jpg.: <box> 0: expected numbers, got None'),
         (' label="cat" xtl="20"', ' xtl="20"', "expected 'label' in <box>"),
         ('<version>', '<track/><version>', 'CVAT for images'),
     ):
@@ -312,7 +312,7 @@ def test_cvat_shapes_and_folders(images, tmp_path):
     assert 'dropped 1 shapes <polyline> (the first: ' in boxes.notes
     write(file, file.read_text().replace('polyline', 'polygon'))
     write(file, file.read_text().replace('1,2;3,4', '1,2;3'))
-    with pytest.raises(ValueError, match='polygon: expected points of x and'):
+    with pytest.raises(ValueError, match='<polygon> 3: expected points of x'):
         read_boxes(file)
 
 
@@ -486,6 +486,133 @@ def test_coco_sets_made_elsewhere(images, tmp_path, file, prefix, below):
     write(place / file, json.dumps(content))
     with pytest.raises(ValueError, match="'other/a.jpg': expected two images"):
         read_boxes(place)
+
+
+def test_folders_of_splits(images, tmp_path):
+    """Roboflow's sets of COCO and of VOC, and COCO's own layout."""
+    for split, name in (('train', 'a.jpg'), ('valid', 'b.png')):
+        size, boxes = SCENES[name]
+        for kind in 'coco', 'voc':
+            (tmp_path / kind / split).mkdir(parents=True)
+            Image.new('RGB', size).save(tmp_path / kind / split / name)
+        Image.new('RGB', size).save(
+            write(tmp_path / 'own' / f'{split[:5]}2017' / name, ''))
+        content = dict(
+            images=[dict(id=7, file_name=name)],
+            categories=[dict(id=9, name='cat')],
+            annotations=[
+                dict(id=1, image_id=7, category_id=9, bbox=boxes[0][1])
+            ])
+        for file in (f'coco/{split}/_annotations.coco.json',
+                     f'own/annotations/instances_{split[:5]}2017.json'):
+            write(tmp_path / file, json.dumps(content))
+        write(tmp_path / 'voc' / split / f'{name[:-4]}.XML',
+              voc(name, size, boxes[:1]))
+    for kind in ('coco', 'voc'):
+        for split, name in (('train', 'a.jpg'), ('val', 'b.png')):
+            size, boxes = SCENES[name]
+            assert found(read_boxes(tmp_path / kind, split=split)) == {
+                name: (size, boxes[:1])
+            }
+    assert set(found(read_boxes(tmp_path / 'own'))) == {'a.jpg'}
+    (tmp_path / 'voc' / 'valid' / 'b.XML').unlink()
+    with pytest.raises(ValueError, match='or a folder val or valid or test'):
+        read_boxes(tmp_path / 'voc', split='val')
+
+
+def test_boxes_of_masks_alone(images):
+    """A hand-made RLE: 30 columns of 100 rows, then 10 rows of the next."""
+    content = coco()
+    box, other = content['annotations'][:2]
+    for entry in (box, other):
+        del entry['bbox']
+    box['segmentation'] = [[20, 10, 120, 10, 60, 60]]
+    other['segmentation'] = dict(
+        size=[100, 200], counts=[3010, 40, 20000 - 3050])
+    (images / 'labels.json').write_text(json.dumps(content))
+    boxes = read_boxes(images)
+    assert [a['bbox']
+            for a in boxes.content['annotations'][:2]] == [[20, 10, 100, 50],
+                                                           [30, 10, 1, 40]]
+    assert '2 boxes that were missing, now those of the masks' in boxes.notes
+    other['segmentation']['counts'][0] += 1
+    (images / 'labels.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"annotations\[1\]: key 'bbox' is"):
+        read_boxes(images)
+
+
+def test_messages_name_the_entries_of_the_set(images, tmp_path):
+    """Not those of the COCO JSON that it becomes."""
+    for name, (size, boxes) in SCENES.items():
+        write(tmp_path / 'set' / f'{name[:-4]}.xml', voc(name, size, boxes))
+    text = voc('b.png', (100, 80), [('a', [1, 1, 0, 4]), ('b', [1, 1, 4, 4])])
+    write(tmp_path / 'set' / 'b.xml', text)
+    notes = read_boxes(tmp_path / 'set', images).notes
+    assert '(the first: b.xml: object 0)' in notes
+    write(tmp_path / 'set' / 'c.xml', text)
+    (images / 'c.png').write_bytes((images / 'b.png').read_bytes())
+    yolo_labels(tmp_path / 'labels')
+    write(tmp_path / 'labels' / 'empty.txt', '\n0 .5 .5 0 .5\n')
+    file = write(tmp_path / 'data.yaml', 'names: [a, b]\ntrain: images\nnc: 2')
+    assert '(the first: labels/empty.txt: line 2)' in read_boxes(file).notes
+    write(file, 'names: [a, b]\ntrain: images\nnc: 3')
+    with pytest.raises(ValueError, match="'nc': expected 2, .*got 3"):
+        read_boxes(file)
+    main = tmp_path / 'voc' / 'ImageSets' / 'Main'
+    for name in 'ab':
+        write(tmp_path / 'voc' / 'Annotations' / f'{name}.xml',
+              voc(f'{name}.jpg', (9, 9), [('cat', [1, 1, 4, 4])]))
+    write(main / 'train.txt', 'a.jpg\nb -1\ngone\n')
+    notes = read_boxes(tmp_path / 'voc', images).notes
+    assert 'ImageSets/Main/train.txt: line 3: gone' in notes
+    write(tmp_path / 'one' / 'a.xml', voc('a.jpg', (9, 9), []))
+    with pytest.raises(ValueError, match='one: expected boxes, got none in 1'):
+        read_boxes(tmp_path / 'one')
+
+
+def test_label_studio_uploads_and_annotators(images, tmp_path):
+
+    def task(name, label, number=None, **sides):
+        region = dict(sides, x=10, y=10, width=50, height=50, rotation=0)
+        return dict(
+            image=f'/data/upload/1/{name}',
+            id=number,
+            annotator=1,
+            label=[dict(region, rectanglelabels=[label])])
+
+    (images / 'a.jpg').rename(images / 'my photo (1).jpg')
+    file = tmp_path / 'export.json'
+    file.write_text(
+        json.dumps([
+            # As Django spells it; a size of 0 is read from the image.
+            task('0a1b2c3d-my_photo_1.jpg', 'dog', 1, original_width=0),
+            task('0a1b2c3d-my_photo_1.jpg', 'cat', 1),
+            task('abc-b.png', 'cat', 2)
+        ]))
+    boxes = read_boxes(file, images)
+    assert found(boxes) == {
+        'my photo (1).jpg': ((200, 100), [('cat', [20, 10, 100, 50])]),
+        'b.png': ((100, 80), [('cat', [10, 8, 50, 40])])
+    }
+    assert '1 annotations of tasks with a later one (the first: [0])' in \
+        boxes.notes
+    for wrong in ([1], 5, {'cat': 1}, [None]):
+        file.write_text(json.dumps([task('b.png', None, 1)]))
+        content = json.loads(file.read_text())
+        content[0]['label'][0]['rectanglelabels'] = wrong
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r'\[0\]: region 0: key .rect'):
+            read_boxes(file, images)
+    for wrong in (3, [], [None]):
+        content[0]['label'][0].update(rectanglelabels=['cat'], points=wrong)
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r'\[0\]: region 0: .*points'):
+            read_boxes(file, images)
+    # A shape that nobody gave a class.
+    content[0]['label'] = [dict(x=1, y=1, width=5, height=5)]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='dropped 1 regions without a label'):
+        read_boxes(file, images)
 
 
 def test_what_is_none_of_these(images, tmp_path):

@@ -273,12 +273,23 @@ def test_members_that_are_no_samples(tmp_path):
     assert samples[0]['tags'] == [1] and samples[0]['width'] == 3
     assert dataset.metainfo['classes'] == ('dog', 'cat')
     assert next(dataset.image_sizes()).tolist() == [[0, 0]] * 3
+    # A vocabulary without a split, as other data sets take it.
+    dataset = stream(
+        str(tmp_path / 'a.tar'),
+        LoadImageText(),
+        shuffle=False,
+        metainfo=dict(classes=['owl', 'cat']),
+        num_samples=3)
+    assert dataset[0]['tags'] == [0, 1]
+    assert dataset.metainfo['classes'] == ('owl', 'cat')
 
 
 def test_arguments_that_do_not_fit(shards, tmp_path):
     for options, message in ((dict(num_samples=0), 'num_samples'),
                              (dict(buffer_size=1.5), 'buffer_size'),
-                             (dict(shards=[]), 'shards: .*got none')):
+                             (dict(shards=[]), 'shards: .*got none'), (dict(
+                                 vocabulary=['cat'],
+                                 metainfo=dict(classes=['cat'])), 'got both')):
         with pytest.raises(ValueError, match=message):
             stream(options.pop('shards', shards), **options)
     with pytest.raises(FileNotFoundError, match='none.tar'):

@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Checkpoints that are whole, and which of them a run goes on from."""
+import multiprocessing
 import os
 import shutil
+import signal
 from itertools import count
 
 import pytest
@@ -223,3 +225,67 @@ def test_a_path_holds_the_old_file_or_the_new_one(tmp_path):
         raise ZeroDivisionError
     assert path.read_text() == 'old'
     assert [p.name for p in path.parent.iterdir()] == ['file']
+
+
+def test_writers_of_one_path_at_the_same_time(tmp_path):
+    """Each writes a whole file, whoever ends first; the last one stays."""
+    path = tmp_path / 'file'
+    with atomic_path(path) as first:
+        first.write_text('first')
+        with atomic_path(path) as second, atomic_path(path) as third:
+            assert len({first, second, third}) == 3
+            second.write_text('second')
+            third.write_text('third')
+        assert path.read_text() == 'second'
+        assert first.read_text() == 'first'
+    assert path.read_text() == 'first'
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def _write_often(path, letter, barrier):
+    barrier.wait()
+    for _ in range(20):
+        with atomic_path(path) as beside, open(beside, 'w') as file:
+            for _ in range(20):
+                file.write(letter * 5000)
+
+
+def test_processes_that_write_one_path(tmp_path):
+    """Whoever reads meanwhile finds a whole file, of one of them."""
+    path = tmp_path / 'file'
+    fork = multiprocessing.get_context('fork')
+    barrier = fork.Barrier(3)
+    writers = [
+        fork.Process(target=_write_often, args=(path, letter, barrier))
+        for letter in 'ab'
+    ]
+    for writer in writers:
+        writer.start()
+    barrier.wait()
+    found = set()
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            found.add(path.read_text())
+    assert found <= {'a' * 100_000, 'b' * 100_000}
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_what_a_killed_writer_left_is_overwritten(tmp_path):
+    path = tmp_path / 'file'
+    fork = multiprocessing.get_context('fork')
+
+    def die():
+        with atomic_path(path) as beside:
+            beside.write_text('half of it')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    writer = fork.Process(target=die)
+    writer.start()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL
+    assert [p.name for p in tmp_path.iterdir()] == ['.file.writing']
+    with atomic_path(path) as beside:
+        beside.write_text('all')
+    assert path.read_text() == 'all'
+    assert [p.name for p in tmp_path.iterdir()] == ['file']

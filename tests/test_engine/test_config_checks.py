@@ -10,6 +10,7 @@ from mmdet_clim.engine.config_checks import (
     check_options,
     check_parts,
     named_in_config,
+    read_config,
 )
 from mmdet_clim_cli.mistakes import is_mistake, one_line
 
@@ -113,6 +114,24 @@ def test_a_misspelt_type(cfg, option, kind, message):
             in one_line(error.value))
     check_options(cfg, {option: dict})
     check_options(cfg, {'optim_wrapper.optimizer.type': 'torch.optim.SGD'})
+
+
+def test_prompts_follow_the_model(repository):
+    """Options tell the model, and the data workers write its prompts."""
+    file = repository / 'configs/openmoji/mm-grounding-dino_r18_160_clim.py'
+    cfg = read_config(
+        file, {
+            'model.detector.language_model.max_tokens': 77,
+            'model.objectives.tag.num_negatives': 5
+        })
+    sources = cfg.train_dataloader.dataset.datasets
+    step, = (
+        step for source in sources for step in source.pipeline
+        if step.type == 'mmdet_clim.TokenizePrompts')
+    assert step.language_model == cfg.model.detector.language_model
+    assert step.language_model.max_tokens == 77
+    assert step.objectives == cfg.model.objectives
+    assert step.objectives.tag.num_negatives == 5
 
 
 def test_a_type_that_nobody_knows():

@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 
+from mmdet_clim.datasets.box_formats import OwnBoxes
+from mmdet_clim.datasets.vocabulary import build_vocabulary
+from mmdet_clim.engine.finetune_data import named_as
 from mmdet_clim.engine.finetune_names import (
     alike_names,
     confusable_names,
@@ -82,3 +85,35 @@ def test_of_a_detector_that_reads_prompts(told):
     cfg = Config(dict(model=dict(type='mmdet.GLIP')))
     point_out_names(cfg, ['skateboard'], ['skateboard', 'skate board'], 0.9)
     assert len(told) == 1 and "'skate board' and 'skateboard'" in told[0]
+
+
+def test_boxes_are_named_as_the_vocabulary(tmp_path):
+    """Whatever their spelling; two classes that are one share its boxes."""
+    content = dict(
+        images=[dict(id=1, file_name='a.jpg')],
+        categories=[
+            dict(id=number, name=name) for number, name in enumerate(
+                ['Traffic_Light', 'kitten', 'CAT', 'cow', 'stop-light'], 3)
+        ],
+        annotations=[
+            dict(id=number, image_id=1, category_id=number)
+            for number in range(3, 8)
+        ])
+    vocabulary = build_vocabulary(['cat | kitten', 'traffic light|stop light'])
+    boxes = OwnBoxes(content, tmp_path, tmp_path / 'boxes.json')
+    found = named_as(boxes, vocabulary)
+    assert found.content['categories'] == [
+        dict(id=3, name='traffic light'),
+        dict(id=4, name='cat'),
+        dict(id=6, name='cow')
+    ]
+    assert [a['category_id']
+            for a in found.content['annotations']] == [3, 4, 4, 6, 3]
+    assert found.file is None
+    same = OwnBoxes(found.content, tmp_path, tmp_path / 'boxes.json')
+    assert named_as(same, vocabulary).file == tmp_path / 'boxes.json'
+    assert named_as(None, vocabulary) is None
+    # A name of the vocabulary is no phrase of another class.
+    both = build_vocabulary(['cat | Traffic_Light', 'traffic light'])
+    assert named_as(found, both).content['categories'][0]['name'] == \
+        'traffic light'

@@ -389,6 +389,13 @@ def test_what_can_not_be_kept(options, tmp_path, changed, message):
     (['--most-lost', '101'], '--most-lost: expected a number from 0 to 100'),
     (['--alike', 'nan'], '--alike: expected a number from 0 to 1, got nan'),
     (['--best'], '--best: expected --val-boxes'),
+    (['--distil', 'inf'], '--distil: expected a number from 0 to inf, got in'),
+    (['--most-lost', '2'], '--most-lost: has no effect without --blend auto'),
+    (['--example-weight', '.3'], 'weight: has no effect without --examples'),
+    (['--val-images', '.'], '--val-images: has no effect without --val-boxes'),
+    (['--box-images', '.'], 'without --boxes or --val-boxes or --examples'),
+    (['--images', __file__], '--images: expected a folder, got'),
+    (['--work-dir', __file__], '--work-dir: expected a folder, got'),
 ])
 def test_options_that_are_none(options, capsys, words, message):
     given = [

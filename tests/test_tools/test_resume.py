@@ -86,7 +86,7 @@ def test_a_full_disk_ends_the_run(resume, openmoji_root, whole, tmp_path):
         limit=path.stat().st_size // 2)
     assert run.wait() == 1
     log = run.log.read_text()
-    assert (f"RuntimeError: {tmp_path}/iter_{more}.pth: cannot be written in "
+    assert (f'RuntimeError: {tmp_path}/iter_{more}.pth: cannot be written in '
             f'iteration {more}, File too large. The last complete checkpoint: '
             f'{path}. Free disk space and run the same command') in log
     assert damage_of(path) is None

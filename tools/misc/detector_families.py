@@ -144,14 +144,6 @@ KEYS = ('builds', 'trains', 'odd', 'ema', 'evaluates')
 MARK = '<!-- what tools/misc/detector_families.py found -->'
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file beside its place, then move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + '.part')
-    beside.write_text(text)
-    beside.replace(path)
-
-
 def table(results: Dict[str, dict]) -> str:
     """Results as a Markdown table."""
     lines = [
@@ -203,6 +195,8 @@ def main() -> None:
         type=Path,
         help='only write the table to this page, without running anything')
     args = parser.parse_args()
+    # Late, as all that takes seconds to import.
+    from mmdet_clim.files import atomic_path
     results = {}
     if args.results.exists():
         results = json.loads(args.results.read_text())
@@ -212,9 +206,10 @@ def main() -> None:
             raise ValueError(
                 f'--docs {args.docs}: expected two lines {MARK!r}')
         after = after.partition(MARK)[2]
-        write(args.docs, f'{before}{MARK}\n{table(results)}\n{MARK}{after}')
+        with atomic_path(args.docs) as beside:
+            beside.write_text(
+                f'{before}{MARK}\n{table(results)}\n{MARK}{after}')
         return
-    # Late: these take seconds to import.
     from family_trials import examine
     from mmengine.logging import MMLogger
     MMLogger.get_instance('families', log_level='WARNING')
@@ -223,7 +218,8 @@ def main() -> None:
             if name in results:
                 continue
             results[name] = examine(FAMILIES[name], Path(folder))
-            write(args.results, json.dumps(results, indent=1))
+            with atomic_path(args.results) as beside:
+                beside.write_text(json.dumps(results, indent=1))
             print(name, results[name], flush=True)
 
 

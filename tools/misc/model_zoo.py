@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Write a page of all configs, from the metafiles (`make docs` does)."""
 import argparse
-import os
 from pathlib import Path
 from typing import Dict, List
 
@@ -27,9 +26,9 @@ def main() -> None:
         default=ROOT / 'docs' / 'model_zoo.md',
         help='a Markdown file in a folder of the repository (%(default)s)')
     args = parser.parse_args()
-    unfinished = args.out.with_suffix('.tmp')
-    unfinished.write_text(HEAD + ''.join(_collections()), encoding='utf-8')
-    os.replace(unfinished, args.out)
+    from mmdet_clim.files import atomic_path
+    with atomic_path(args.out) as beside:
+        beside.write_text(HEAD + ''.join(_collections()), encoding='utf-8')
 
 
 def _collections() -> List[str]:

@@ -97,6 +97,7 @@ def main(argv: Optional[List[str]] = None) -> None:
 
     from mmdet_clim.datasets.class_names import with_files_read
     from mmdet_clim.datasets.image_files import read_image_file
+    from mmdet_clim.files import atomic_path
     from mmdet_clim.visualization import picture_grid
     args.texts = with_files_read(args.texts)
     loaded = [read_image_file(path) for path in args.images]
@@ -119,10 +120,8 @@ def main(argv: Optional[List[str]] = None) -> None:
         names += [name for name, _, _ in args.model]
     heads = ['', *args.texts, 'features, PCA', 'features, k-means']
     picture = picture_grid(rows, heads, names)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = args.out.with_name(f'{args.out.stem}.unfinished.png')
-    picture.save(unfinished)
-    unfinished.replace(args.out)
+    with atomic_path(args.out) as beside:
+        picture.save(beside, 'PNG')
     print(args.out)
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import List, Optional
 from xml.etree.ElementTree import Element
 
+from ..coco_annotations import extent
 from .entries import (
     IMAGE_FOLDERS,
     CocoEntries,
     ellipse,
-    extent,
     find_image,
     numbers,
     point,
@@ -32,8 +32,9 @@ def read_cvat(file: Path, root: Element, folder: Path) -> CocoEntries:
         ValueError: If something is missing, or it is an export of a video.
     """
     if root.find('track') is not None:
-        raise ValueError(f'{file}: expected an export as "CVAT for images", '
-                         'got one for video, with <track>')
+        raise ValueError(f'{file}: expected an export as "CVAT for images '
+                         '1.1", which has the boxes of tracks in each frame, '
+                         'got "CVAT for video", with <track>')
     names = [
         label.text.strip() for label in root.findall('meta//label/name')
         if label.text
@@ -41,22 +42,23 @@ def read_cvat(file: Path, root: Element, folder: Path) -> CocoEntries:
     entries = CocoEntries(folder, names)
     # As it comes with its images; by subset, where it has several.
     places = [folder, *(folder / name for name in IMAGE_FOLDERS)]
-    for image in root.findall('image'):
-        name = _given(image, 'name', f'{file}: image')
+    for place, image in enumerate(root.findall('image')):
+        name = _given(image, 'name', f'{file}: image {place}')
         where = f'{file}: image {name!r}'
         width, height = numbers(
             [image.get('width', '0'),
              image.get('height', '0')], where)
         inner = '/'.join(filter(None, [image.get('subset'), name]))
         path = find_image(inner, places) or folder / name
-        number = entries.image(path, (int(width), int(height)))
-        for shape in image:
+        number = entries.image(path, where, (int(width), int(height)))
+        for order, shape in enumerate(image):
             if shape.tag in _NO_BOXES:
                 entries.left_out.append((f'shapes <{shape.tag}>', where))
                 continue
-            box = _box(shape, f'{where}: {shape.tag}')
+            inner = f'{where}: <{shape.tag}> {order}'
+            box = _box(shape, inner)
             if box is not None:
-                entries.box(number, _given(shape, 'label', where), box)
+                entries.box(number, _given(shape, 'label', inner), box, inner)
     return entries
 
 
@@ -78,7 +80,7 @@ def _box(shape: Element, where: str) -> Optional[List[float]]:
     if shape.tag == 'polygon':
         return extent([
             point(pair.split(','), where)
-            for pair in _given(shape, 'points', where).split(';')
+            for pair in _given(shape, 'points', where).strip(';').split(';')
         ])
     return None
 
@@ -86,7 +88,7 @@ def _box(shape: Element, where: str) -> Optional[List[float]]:
 def _given(element: Element, key: str, where: str) -> str:
     """An attribute, which has to be there."""
     value = element.get(key)
-    if not value:
+    if not (value and value.strip()):
         raise ValueError(f'{where}: expected {key!r} in <{element.tag}>, got '
-                         f'{sorted(element.keys())}')
+                         f'{sorted(element.items())}')
     return value

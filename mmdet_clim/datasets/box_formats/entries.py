@@ -5,11 +5,12 @@ import os
 import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from urllib.parse import unquote, urlsplit
 
-from ..coco_annotations import Size
+from ..coco_annotations import Size, extent
 
 #: Where sets have the images whose annotations are in another folder.
-IMAGE_FOLDERS = ('JPEGImages', 'images')
+IMAGE_FOLDERS = ('JPEGImages', 'images', 'data')
 
 
 class CocoEntries:
@@ -26,6 +27,8 @@ class CocoEntries:
         self.annotations: List[dict] = []
         #: What is not read, and where the set has it.
         self.left_out: List[Tuple[str, str]] = []
+        #: Where the set has each image and each box.
+        self.places: Dict[str, List[str]] = dict(images=[], annotations=[])
         self._classes: Dict[str, int] = {}
         for name in names:
             self._class(name)
@@ -33,10 +36,14 @@ class CocoEntries:
     def _class(self, name: str) -> int:
         return self._classes.setdefault(name, len(self._classes) + 1)
 
-    def image(self, path: Path, size: Optional[Size] = None) -> int:
+    def image(self,
+              path: Path,
+              where: str,
+              size: Optional[Size] = None) -> int:
         """Add an image.
 
         Args:
+            where (str): What messages call it.
             size (tuple[int, int], optional): Width and height; not known if
                 one of them is 0.
         """
@@ -46,27 +53,32 @@ class CocoEntries:
         if size is not None and min(size) > 0:
             entry.update(width=size[0], height=size[1])
         self.images.append(entry)
+        self.places['images'].append(where)
         return number
 
     def box(self,
             image: int,
             name: str,
             box: Sequence[float],
+            where: str,
             ignore: bool = False) -> None:
         """Add a box.
 
         Args:
+            name (str): Its class; white space is one blank.
             box (Sequence[float]): x, y, width, height in pixels.
+            where (str): What messages call it.
             ignore (bool): Whether it is neither to be found nor a mistake.
         """
         self.annotations.append(
             dict(
                 id=len(self.annotations) + 1,
                 image_id=image,
-                category_id=self._class(name),
+                category_id=self._class(' '.join(name.split())),
                 bbox=list(box),
                 area=box[2] * box[3],
                 iscrowd=int(ignore)))
+        self.places['annotations'].append(where)
 
     def coco(self) -> dict:
         """What a COCO JSON of all that would hold."""
@@ -96,16 +108,18 @@ def find_image(named: str, places: Sequence[Path]) -> Optional[Path]:
     """The file of an image, whose set may have been made elsewhere.
 
     Folders that the name begins with and that are not here are left out, the
-    fewest possible; the suffix may be in capitals or not, and accents composed
-    or not.
+    fewest possible; the suffix may be in capitals or not, accents composed
+    or not, and blanks and other characters written as in an address.
 
     Args:
-        named (str): A path, also one of Windows.
+        named (str): A path, also one of Windows, or an address.
         places (Sequence[Path]): Folders to look in, the first one first.
 
     Returns:
         Path, optional: None if there is no such file.
     """
+    if '://' in named:
+        named = urlsplit(named).path
     parts = PurePosixPath(named.replace('\\', '/')).parts
     for start in range(len(parts)):
         for place in places:
@@ -120,20 +134,10 @@ def _spellings(name: str) -> Iterator[str]:
     """A name as file systems may have it."""
     stem, suffix = os.path.splitext(name)
     yield f'{stem}{suffix}'
-    for form in ('NFC', 'NFD'):
-        for ending in (suffix, suffix.lower(), suffix.upper()):
-            yield unicodedata.normalize(form, f'{stem}{ending}')
-
-
-def extent(points: Sequence[Sequence[float]]) -> List[float]:
-    """The box (x, y, width, height) around points (x, y)."""
-    across, down = zip(*points)
-    return [
-        min(across),
-        min(down),
-        max(across) - min(across),
-        max(down) - min(down)
-    ]
+    for written in dict.fromkeys((stem, unquote(stem))):
+        for form in ('NFC', 'NFD'):
+            for ending in (suffix, suffix.lower(), suffix.upper()):
+                yield unicodedata.normalize(form, f'{written}{ending}')
 
 
 def turned(box: Sequence[float], degrees: float,
@@ -195,6 +199,6 @@ def point(values: Sequence[Any], where: str) -> List[float]:
     Raises:
         ValueError: If there are not two.
     """
-    if len(values) != 2:
+    if not isinstance(values, (list, tuple)) or len(values) != 2:
         raise ValueError(f'{where}: expected points of x and y, got {values}')
     return numbers(values, where)

@@ -32,12 +32,14 @@ from .entries import (
 from .label_studio import is_label_studio, read_label_studio
 from .voc import read_voc
 from .xml_files import read_xml
-from .yolo import NAME_FILES, read_yolo
+from .yolo import NAME_FILES, SPLITS, read_yolo
 
 YAML_SUFFIXES = ('.yaml', '.yml')
 #: What services write into a folder of images.
 COCO_NAMES = ('_annotations.coco.json', 'annotations.json', 'labels.json',
               'result.json', 'annotations/instances_default.json')
+#: COCO's own layout: a file for each split.
+COCO_OF_SPLIT = 'annotations/instances_{}*.json'
 LAYOUTS = ('COCO JSON, YOLO data.yaml, Pascal VOC, CVAT for images, or Label '
            'Studio JSON')
 
@@ -69,7 +71,8 @@ def read_boxes(source: Path,
         source (Path): A file: a COCO JSON, YOLO's ``data.yaml`` or
             ``classes.txt``, an XML of
             Pascal VOC or of CVAT, a JSON of Label Studio. Or a folder of one
-            of these, of XML files of Pascal VOC, or with ``Annotations``.
+            of these, of XML files of Pascal VOC, or with ``Annotations``; or
+            one with a folder for each split, ``train``, ``valid`` and so on.
         images (Path, optional): Folder of the images; that of the source, as
             its layout has it, if not given.
         split (str): ``'train'`` or ``'val'``, where a source has several.
@@ -86,10 +89,11 @@ def read_boxes(source: Path,
             names file, entry and value.
     """
     given = source = Path(source)
-    folder = images or (source if source.is_dir() else source.parent)
     files = [source]
+    folder = source.parent
     if source.is_dir():
-        source, files = _file_of(source)
+        folder, source, files = _file_of(source, split)
+    folder = images or folder
     content: Any = None
     file = None
     if source.suffix.lower() in YAML_SUFFIXES or source.name in NAME_FILES:
@@ -103,17 +107,26 @@ def read_boxes(source: Path,
             entries = read_cvat(source, root, folder)
         else:
             entries = read_voc(files, folder, split)
+    elif source.suffix.lower() != '.json':
+        raise ValueError(f'{shown}{source}: expected {LAYOUTS}, got a '
+                         f'{source.suffix or "file without a suffix"}')
     else:
         content = source
         if JSONObject(source).kind == 'list':
             content = read_json(source)
         if is_label_studio(content):
             entries, content = read_label_studio(source, content, folder), None
+        elif isinstance(content, list):
+            raise ValueError(f'{shown}{source}: expected {LAYOUTS}, got a '
+                             'JSON list of something else')
         else:
             file = source
-    places = [folder, *(folder / name for name in IMAGE_FOLDERS)]
-    # CVAT: annotations/instances_SUBSET.json, and images/SUBSET.
-    places.append(folder / 'images' / source.stem.rpartition('_')[2])
+    # CVAT: annotations/instances_SUBSET.json, and images/SUBSET; COCO: SUBSET.
+    subset = source.stem.rpartition('_')[2]
+    places = [
+        folder, *(folder / name for name in IMAGE_FOLDERS), folder / subset,
+        folder / 'images' / subset
+    ]
     sizes = cast(Callable, file_sizes(folder))
 
     def read_size(name: str) -> Size:
@@ -124,10 +137,18 @@ def read_boxes(source: Path,
         f'{shown}{given}',
         read_size=read_size,
         clip=clip,
-        skip_unreadable=clip)
+        skip_unreadable=clip,
+        places=None if content is not None else {
+            key: [_short(place, given) for place in of]
+            for key, of in entries.places.items()
+        })
     if content is None:
         for what, where in entries.left_out:
-            checker.drop(what, where)
+            checker.drop(what, _short(where, given))
+        if not entries.annotations:
+            raise ValueError(
+                f'{shown}{given}: expected boxes, got none in '
+                f'{len(entries.images)} images. {checker.report()}'.rstrip())
         content = entries.coco()
     content = check_coco(content, checker, need_boxes=True)
     if file is not None and _find_images(content, places, f'{shown}{given}'):
@@ -164,29 +185,51 @@ def _find_images(content: dict, places: Sequence[Path], where: str) -> bool:
     return changed
 
 
-def _file_of(folder: Path) -> tuple:
-    """The file that tells of a folder's boxes, and all of its kind."""
+def _short(where: str, given: Path) -> str:
+    """The place of an entry, behind the name of what was given."""
+    folder = given if given.is_dir() else given.parent
+    return where.removeprefix(f'{given}: ').removeprefix(f'{folder}/')
+
+
+def _file_of(folder: Path, split: str) -> tuple:
+    """The folder that has a split, the file that tells of its boxes, and all
+    of its kind.
+    """
+    inner = [folder / name for name in SPLITS[split]]
+    for place in (folder, *inner):
+        files = _files_in(place) if place.is_dir() else []
+        if files:
+            return place, files[0], files
+    for name in SPLITS[split]:
+        files = _visible(folder.glob(COCO_OF_SPLIT.format(name)), '.json')
+        if len(files) == 1:
+            return folder, files[0], files
+    files = _visible(folder.glob('*'), '.json')
+    if len(files) == 1:
+        return folder, files[0], files
+    raise ValueError(f'{folder}: expected {LAYOUTS}, or a folder '
+                     f'{" or ".join(SPLITS[split])} with one of them; got a '
+                     f'folder with none, and with {len(files)} JSON files')
+
+
+def _files_in(folder: Path) -> List[Path]:
+    """The file that tells of a folder's boxes, or all XML files of it."""
     for pattern in ('data.yaml', 'data.yml', 'dataset.yaml', *COCO_NAMES):
         if (folder / pattern).is_file():
-            return folder / pattern, [folder / pattern]
-    files: List[Path] = _visible(folder.glob('*.xml'))
+            return [folder / pattern]
+    files = _visible(folder.glob('*'), '.xml')
     for name in ('Annotations', 'annotations'):
-        files = files or _visible((folder / name).rglob('*.xml'))
-    if files:
-        return files[0], files
-    for name in NAME_FILES:
-        if (folder / name).is_file():
-            return folder / name, [folder / name]
-    files = _visible(folder.glob('*.json'))
-    if len(files) == 1:
-        return files[0], files
-    raise ValueError(f'{folder}: expected {LAYOUTS}; got a folder with none '
-                     f'of them, or with several of {len(files)} JSON files')
+        files = files or _visible((folder / name).rglob('*'), '.xml')
+    return files or [
+        folder / name for name in NAME_FILES if (folder / name).is_file()
+    ][:1]
 
 
-def _visible(files: Iterable[Path]) -> List[Path]:
+def _visible(files: Iterable[Path], suffix: str) -> List[Path]:
     """Files in order, without those that macOS writes into archives."""
-    return sorted(file for file in files if not file.name.startswith('._'))
+    return sorted(
+        file for file in files
+        if file.suffix.lower() == suffix and not file.name.startswith('._'))
 
 
 def _below(entries: CocoEntries, images: Path) -> CocoEntries:

@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Pascal VOC's layout: an XML for each image."""
+import re
 from itertools import product
 from pathlib import Path, PurePosixPath
+from typing import AbstractSet as Set
 from typing import Optional, Sequence
 from xml.etree.ElementTree import Element
 
@@ -33,17 +35,18 @@ def read_voc(files: Sequence[Path], folder: Path, split: str) -> CocoEntries:
     """
     entries = CocoEntries(folder)
     if len(files) > 1:
-        files = _of_split(files, split)
+        files = _of_split(files, split, entries)
     for file in files:
         root = read_xml(file)
         if root.tag != 'annotation':
             raise ValueError(f'{file}: expected <annotation> of Pascal VOC, '
                              f'got <{root.tag}>')
-        image = entries.image(_image_of(file, root, folder), _size(root, file))
+        image = entries.image(
+            _image_of(file, root, folder), str(file), _size(root, file))
         for number, shown in enumerate(root.findall('object')):
             where = f'{file}: object {number}'
-            name = (shown.findtext('name') or '').strip()
-            if not name:
+            name = shown.findtext('name') or ''
+            if not name.strip():
                 raise ValueError(f'{where}: expected a <name>, got none')
             left, top, right, bottom = numbers([
                 shown.findtext(f'bndbox/{side}')
@@ -53,28 +56,47 @@ def read_voc(files: Sequence[Path], folder: Path, split: str) -> CocoEntries:
             entries.box(
                 image,
                 name, [left, top, right - left, bottom - top],
+                where,
                 ignore=hard in ('1', 'true'))
     return entries
 
 
-def _of_split(files: Sequence[Path], split: str) -> Sequence[Path]:
+def _of_split(files: Sequence[Path], split: str,
+              entries: CocoEntries) -> Sequence[Path]:
     """Those that the list of the split names, all where there is none."""
+    stems = {file.stem for file in files}
     for above, name in product(files[0].absolute().parents[1:3],
                                _LISTS[split]):
         path = above / 'ImageSets' / 'Main' / f'{name}.txt'
         if path.is_file():
-            # CVAT has quotes around names with blanks.
-            stems = {
-                PurePosixPath(line.strip().strip('"')).name
-                for _, line in read_lines(path) if line.strip()
+            named = {
+                n: _listed(line, stems)
+                for n, line in read_lines(path) if line.strip()
             }
-            kept = [file for file in files if file.stem in stems]
+            kept = [file for file in files if file.stem in named.values()]
             if not kept:
                 raise ValueError(f'{path}: expected names of some of the '
                                  f'{len(files)} XML files in '
-                                 f'{files[0].parent}, got {sorted(stems)[:3]}')
+                                 f'{files[0].parent}, got '
+                                 f'{sorted(named.values())[:3]}')
+            for n, name in named.items():
+                if name not in stems:
+                    entries.left_out.append(
+                        ('names of a list that have no XML',
+                         f'{path}: line {n}: {name}'))
             return kept
     return files
+
+
+def _listed(line: str, stems: Set[str]) -> str:
+    """The name in a line, of a list of images or of those of a class."""
+    # CVAT has quotes around names with blanks.
+    name = PurePosixPath(line.strip().strip('"')).name
+    shorter = re.sub(r'\s+(-1|0|1)$', '', name)
+    for other in (name, shorter, PurePosixPath(shorter).stem):
+        if other in stems:
+            return other
+    return name
 
 
 def _size(root: Element, file: Path) -> Optional[tuple]:

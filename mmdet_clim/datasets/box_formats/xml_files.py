@@ -18,5 +18,5 @@ def read_xml(path: Path) -> Element:
     """
     try:
         return fromstring(read_regular(path))
-    except (ParseError, DefusedXmlException, LookupError) as error:
+    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise ValueError(f'{path}: not valid XML ({error})') from error

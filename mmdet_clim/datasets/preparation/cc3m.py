@@ -3,6 +3,7 @@
 import zlib
 from array import array
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import (
     Any,
@@ -26,7 +27,6 @@ from .captioned_images import (
     check_output,
     find_shards,
     read_shard,
-    shard_place,
 )
 from .job import file_stamp, images_stamp
 from .ov_lvis import check_frequencies, lvis_words
@@ -99,10 +99,10 @@ class RowFile:
             return
         with open(self.path, 'rb') as file:
             file.seek(self.offsets[first // STRIDE])
-            for _ in range(first % STRIDE):
-                file.readline()
-            for number in range(first, min(first + count, self.count)):
-                yield self._parse(number, file.readline())
+            skipped = first % STRIDE
+            lines = islice(file, skipped, skipped + count)
+            for number, line in enumerate(lines, first):
+                yield self._parse(number, line)
 
     def row(self, number: int) -> Optional[Row]:
         """One row, None if the file has no such row."""
@@ -248,12 +248,7 @@ class ShardWorker:
 
     def _add(self, part: Part, member: dict, image: bytes, number: int,
              captions: List[str]) -> None:
-        sample = dict(
-            id=number,
-            file_name=member['file_name'],
-            captions=captions,
-            tags=self.classes.find(captions))
-        part.add(image, dict(sample, **shard_place(member)))
+        part.add(image, member, captions, self.classes.find(captions), number)
 
 
 def _agrees(row: Optional[Row], captions: Sequence[str],

@@ -107,18 +107,15 @@ def _prepare_categories(coco: CocoFile, folder: Path, stem: str) -> Dict:
 
 def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
     """Write the annotations without those of rare classes."""
-    categories = coco.categories
     names = {
         number: class_name(category['name'])
-        for number, category in categories.items()
+        for number, category in coco.categories.items()
         if category['frequency'] != 'r'
     }
-    name = NO_RARE.format(stem)
-    return {
-        name:
-        write_boxes(coco, folder / name, list(categories.values()), names,
-                    lambda category: 'boxes of rare classes')
-    }
+    out = folder / NO_RARE.format(stem)
+    counts = write_boxes(coco, out, list(coco.categories.values()), names,
+                         lambda category: 'boxes of rare classes')
+    return {out.name: counts}
 
 
 def prepare_ov_lvis(train: Path,

@@ -38,7 +38,6 @@ from .captioned_images import (
     find_shards,
     read_files,
     read_shard,
-    shard_place,
 )
 from .files import linked_folders
 from .job import file_stamp, images_stamp, stamp_of
@@ -102,12 +101,11 @@ def own_classes(vocabulary: Vocabulary,
     unknown = sorted(set(synonyms) - set(vocabulary.names))
     if unknown:
         raise ValueError(f'synonyms: expected classes as keys, got {unknown}')
-    phrases = vocabulary.phrases or [(name, ) for name in vocabulary.names]
     return TagClasses(
         vocabulary.names, tuple(range(1,
                                       len(vocabulary) + 1)),
         tuple((*of, *typed_list(synonyms, of[0], str, 'synonyms'))
-              for of in phrases))
+              for of in vocabulary.all_phrases))
 
 
 def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],
@@ -138,14 +136,8 @@ class EntryWorker:
         named = self._captioned(task, part)
         for name, (entry,
                    captions), image in read_files(self.images, named, part):
-            own_id = {} if entry.id is None else dict(id=entry.id)
-            part.add(
-                image,
-                dict(
-                    own_id,
-                    file_name=name,
-                    captions=captions,
-                    tags=_tags(part, self.classes, captions, entry.tags)))
+            part.add(image, dict(file_name=name), captions,
+                     _tags(part, self.classes, captions, entry.tags), entry.id)
         return part
 
     def _captioned(
@@ -180,12 +172,9 @@ class ShardWorker:
         """The part of one shard."""
         part = Part()
         for member, image in read_shard(path, part):
-            sample = dict(
-                file_name=member['file_name'],
-                captions=member['captions'],
-                tags=_tags(part, self.classes, member['captions'],
-                           member['tags']))
-            part.add(image, dict(sample, **shard_place(member)))
+            captions = member['captions']
+            part.add(image, member, captions,
+                     _tags(part, self.classes, captions, member['tags']))
         return part
 
 

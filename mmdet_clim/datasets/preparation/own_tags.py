@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import (
     Dict,
@@ -19,10 +19,13 @@ from typing import (
 
 from mmengine.logging import print_log
 
+from ..box_formats.entries import find_image, relative_name
 from ..caption_sources import IMAGE_SUFFIXES
+from ..class_names import names_by_spelling, parse_yaml, spelling
 from ..coco_annotations import image_file_name
 from ..tables import TABLES, table_rows
 from ..text_files import is_text, read_lines
+from ..vocabulary import Vocabulary
 from .files import linked_folders
 
 #: Says that the folder of an image is its class.
@@ -37,18 +40,21 @@ _YES, _NO = ('1', '1.0', 'true', 'yes'), ('0', '0.0', 'false', 'no', '')
 
 
 def tagged_images(source: Union[str, Path], images: Path,
-                  names: Sequence[str]) -> List[dict]:
+                  vocabulary: Vocabulary) -> List[dict]:
     """Images with tags, as a captions file has them.
 
     Args:
-        source (str or Path): ``'folders'``: the name of the folder that an
-            image is in. Or a ``.csv`` or ``.tsv`` with a line of column
-            names, of which one is the image; another one has its tags
-            (separated by ``;``, ``|`` or ``,``; an image may have several
-            rows), or each of the others is a class, with 1 or 0. Without
-            column names, a row is an image and its tags.
-        names (Sequence[str]): The vocabulary. A tag that is spelled like one
-            but for capitals, ``_`` and ``-`` is that one.
+        source (str or Path): ``'folders'``: the nearest folder of an image
+            that is a class, or else the one that it is in. Or a ``.csv`` or
+            ``.tsv`` with a line of column names, of which one is the image;
+            another one has its tags (separated by ``;``, ``|`` or ``,``, or a
+            list in brackets; an image may have several rows), or each of the
+            others is a class, with 1 or 0. Without column names, a row is an
+            image and its tags.
+        images (Path): Folder of the images. Of a table's paths, leading
+            folders that are not in it are left out.
+        vocabulary (Vocabulary): A tag that is spelled like a phrase of a
+            class but for capitals, ``_`` and ``-`` is that class.
 
     Returns:
         list[dict]: ``file_name``, ``tags``, and ``caption``, which is nothing
@@ -58,11 +64,12 @@ def tagged_images(source: Union[str, Path], images: Path,
         FileNotFoundError: If there is no such table.
         ValueError: If it has other columns or values, or there is no image.
     """
+    spelled = names_by_spelling(vocabulary.all_phrases)
     if str(source) == FOLDERS:
-        pairs = _of_folders(images)
+        pairs = _of_folders(images, spelled)
     else:
-        pairs = _of_table(Path(source))
-    return _entries(pairs, names, f'{source}: expected images with tags in '
+        pairs = _of_table(Path(source), images)
+    return _entries(pairs, spelled, f'{source}: expected images with tags in '
                     f'{images}')
 
 
@@ -96,17 +103,16 @@ def boxed_images(content: Mapping, folder: Path, images: Path,
                                 for entry in content['annotations'])
              if name in set(names) and path.is_relative_to(root)]
     return _entries(
-        pairs, names, f'--tags {BOXES}: expected boxes of the '
+        pairs, {}, f'--tags {BOXES}: expected boxes of the '
         f'vocabulary in images below {images}')
 
 
-def _entries(pairs: Iterable[Tuple[str, str]], names: Sequence[str],
+def _entries(pairs: Iterable[Tuple[str, str]], spelled: Mapping[str, str],
              expected: str) -> List[dict]:
     """Images and tags, one by one, as a captions file has them."""
-    spelled = {_key(name): name for name in names}
     found: Dict[str, List[str]] = defaultdict(list)
     for name, tag in pairs:
-        tag = spelled.get(_key(tag), tag)
+        tag = spelled.get(spelling(tag), tag)
         if tag not in found[name]:
             found[name].append(tag)
     if not found:
@@ -117,31 +123,43 @@ def _entries(pairs: Iterable[Tuple[str, str]], names: Sequence[str],
     ]
 
 
-def _key(name: str) -> str:
-    return re.sub(r'[\s_-]+', ' ', name).strip().lower()
-
-
-def _of_folders(images: Path) -> Iterator[Tuple[str, str]]:
+def _of_folders(images: Path,
+                spelled: Mapping[str, str]) -> Iterator[Tuple[str, str]]:
     found = [
-        Path(parent, name) for parent, names in linked_folders(images)
-        for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES
-        and Path(parent) != images
+        Path(parent, name).relative_to(images)
+        for parent, names in linked_folders(images) for name in names if
+        Path(name).suffix.lower() in IMAGE_SUFFIXES and Path(parent) != images
     ]
     for path in sorted(found):
-        name = path.relative_to(images).as_posix()
+        name = path.as_posix()
+        # What systems write beside images.
+        if any(part.startswith(('.', '__MACOSX')) for part in path.parts):
+            continue
         if is_text(name):
-            yield name, path.parent.name
+            folders = [folder.name for folder in path.parents][:-1]
+            yield name, next((of for of in folders if spelling(of) in spelled),
+                             folders[0])
         else:
             print_log(
                 f'{name!r}: the name of an image is not UTF-8, it is '
                 'left out', 'current', logging.WARNING)
 
 
-def _of_table(path: Path) -> Iterator[Tuple[str, str]]:
+def _of_table(path: Path, images: Path) -> Iterator[Tuple[str, str]]:
+    for named, pairs in groupby(_rows_of(path), lambda pair: pair[0]):
+        file = find_image(named, [images])
+        name = named if file is None else relative_name(file, images)
+        yield from ((name, tag) for _, tag in pairs)
+
+
+def _rows_of(path: Path) -> Iterator[Tuple[str, str]]:
     if path.suffix.lower() not in TABLES:
         raise ValueError(f'{path}: expected a .csv or .tsv, or '
                          f'{FOLDERS!r} for images in folders of their class')
-    rows = table_rows(read_lines(path), path.suffix.lower(), str(path))
+    rows = (
+        row for row in table_rows(
+            read_lines(path), path.suffix.lower(), str(path), skip_blanks=True)
+        if any(map(str.strip, row[1])))
     head = [cell.strip() for cell in next(rows, (1, []))[1]]
     image = next(
         (n for n, cell in enumerate(head) if cell.lower() in IMAGE_COLUMNS),
@@ -172,7 +190,7 @@ def _tags(head: Sequence[str], row: Sequence[str], others: Sequence[int],
     first = others[0]
     if len(others) == 1 and (head[first].lower() in TAG_COLUMNS
                              or cells[first] not in (*_YES, *_NO)):
-        return _separated(row[first])
+        return _separated(row[first], where)
     wrong = [row[n] for n in others if cells[n] not in (*_YES, *_NO)]
     if wrong:
         raise ValueError(f'{where}: expected 0 or 1 for each of {len(others)} '
@@ -180,7 +198,10 @@ def _tags(head: Sequence[str], row: Sequence[str], others: Sequence[int],
     return [head[n] for n in others if cells[n] in _YES]
 
 
-def _separated(cell: str) -> List[str]:
+def _separated(cell: str, where: str) -> List[str]:
+    """The tags of a cell, which may be a list as Python writes it."""
+    if re.fullmatch(r'\s*\[.*\]\s*', cell):
+        return [str(tag) for tag in parse_yaml(cell, where)]
     return [tag.strip() for tag in re.split('[;|,]', cell) if tag.strip()]
 
 
@@ -189,7 +210,10 @@ def _without_names(rows: Iterable[Tuple[int, List[str]]],
     """Images and tags of a table whose columns have no names."""
     for line, row in rows:
         name, *cells = (cell.strip() for cell in row)
-        tags = [tag for cell in cells for tag in _separated(cell)]
+        tags = [
+            tag for cell in cells
+            for tag in _separated(cell, f'{path}: line {line}')
+        ]
         numbers = [tag for tag in tags if tag.replace('.', '').isdigit()]
         if not name or not tags or numbers:
             raise ValueError(f'{path}: line {line}: expected an image and its '

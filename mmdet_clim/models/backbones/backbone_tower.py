@@ -3,9 +3,9 @@
 from typing import List, Mapping, Optional, Sequence, Tuple
 
 import torch
-from mmcv.ops import roi_align
 from torch import Tensor, nn
 
+from mmdet_clim.models.aligned_regions import aligned_regions
 from mmdet_clim.models.resized_maps import resized_map
 from mmdet_clim.registry import MODELS
 
@@ -68,7 +68,6 @@ class FusedMapReader(TowerReader):
         self.level = level
         self.tap_channels = backbone.out_channels
         self.tap_strides = backbone.strides
-        self.num_taps = len(backbone.strides)
         self.stride = backbone.strides[level]
 
     def encode(
@@ -91,10 +90,7 @@ class FusedMapReader(TowerReader):
 
     def regions(self, encoded: EncodedImages, rois: Tensor) -> Tensor:
         """Embeddings (R, D) of the mean over each region."""
-        maps = encoded.features.contiguous()
-        pooled = roi_align(maps,
-                           rois.to(maps).contiguous(), 1, 1 / self.stride, 0,
-                           'avg', True)
+        pooled = aligned_regions(encoded.features, rois, stride=self.stride)
         return self.visual(pooled.flatten(1))
 
 

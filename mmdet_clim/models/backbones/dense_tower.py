@@ -4,6 +4,7 @@ from typing import Optional
 
 from torch import nn
 
+from mmdet_clim.checks import check_choice
 from mmdet_clim.models.open_clip_models import create_clip
 from mmdet_clim.registry import MODELS
 
@@ -70,8 +71,7 @@ class DenseImageTower(ImageTower):
                  mode: str = 'value',
                  quick_gelu: Optional[bool] = None) -> None:
         super().__init__()
-        if mode not in MODES:
-            raise ValueError(f'mode: expected one of {MODES}, got {mode!r}')
+        check_choice(MODES, mode=mode)
         clip = create_clip(model, pretrained, type(self).__name__)
         self.visual = clip.visual
         if quick_gelu is not None:

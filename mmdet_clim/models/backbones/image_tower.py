@@ -6,6 +6,8 @@ from typing import List, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from mmdet_clim.models.modes import evaluating
+
 from .tower_reader import EncodedImages, TowerReader, unit
 
 
@@ -42,7 +44,7 @@ class ImageTower(nn.Module, metaclass=ABCMeta):
     @property
     def num_taps(self) -> int:
         """How many intermediate maps :meth:`encode` can give."""
-        return self._reader.num_taps
+        return len(self._reader.tap_strides)
 
     @property
     def tap_channels(self) -> Sequence[int]:
@@ -113,9 +115,6 @@ class ImageTower(nn.Module, metaclass=ABCMeta):
 @torch.no_grad()
 def width_of(tower: ImageTower) -> int:
     """D, by asking the tower."""
-    training = tower.training
-    tower.eval()
     images = torch.zeros(1, 3, tower.stride, tower.stride)
-    width = tower.encode_image(images).shape[1]
-    tower.train(training)
-    return width
+    with evaluating(tower):
+        return tower.encode_image(images).shape[1]

@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_clim.models.frozen_tower import FrozenTower
+from mmdet_clim.models.modes import evaluating
 from mmdet_clim.registry import MODELS
 
 from .dense_tower import DenseImageTower
@@ -136,18 +137,14 @@ def freeze_unread(tower: DenseImageTower, taps: Sequence[int]) -> None:
         tower (DenseImageTower): The tower.
         taps (Sequence[int]): Which of its maps are used.
     """
-    modes = [(module, module.training) for module in tower.modules()]
-    tower.eval()
     side = 2 * tower.stride
     learned = [p for p in tower.parameters() if p.requires_grad]
-    with torch.enable_grad():
+    with torch.enable_grad(), evaluating(tower):
         maps, _ = tower.encode(learned[0].new_zeros(1, 3, side, side), taps)
         grads = torch.autograd.grad(
             sum(x.sum() for x in maps), learned, allow_unused=True)
     for parameter, grad in zip(learned, grads):
         parameter.requires_grad_(grad is not None)
-    for module, mode in modes:
-        module.training = mode
 
 
 def sum_of_weights(module: nn.Module) -> Tensor:

@@ -3,10 +3,11 @@
 from typing import List, Sequence, Tuple
 
 import torch
-from mmcv.ops import roi_align
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from torch import Tensor
 from torch.nn import functional as F
+
+from mmdet_clim.models.aligned_regions import aligned_regions
 
 from .tower_reader import (
     EncodedImages,
@@ -37,7 +38,6 @@ class ResNetReader(TowerReader):
     """
 
     stride = STRIDE
-    num_taps = 4
     tap_strides = (4, 8, 16, 32)
 
     def __init__(self, visual: ModifiedResNet, mode: str) -> None:
@@ -77,14 +77,12 @@ class ResNetReader(TowerReader):
         """Embeddings (R, D) of regions; see :class:`TowerReader`."""
         if self.mode == 'masked_pool':
             return self._masked(encoded, rois)
-        # mmcv's RoIAlign reads the memory as if it were contiguous.
         maps = encoded.features.float().contiguous()
-        rois = rois.to(maps).contiguous()
-        size, found = self._native_grid, []
-        for part in rois.split(REGIONS_AT_ONCE):
-            aligned = roi_align(maps, part, size, 1 / STRIDE, 0, 'avg', True)
-            found.append(self.visual.attnpool(aligned))
-        return torch.cat(found)
+        return torch.cat([
+            self.visual.attnpool(
+                aligned_regions(maps, part, self._native_grid, STRIDE))
+            for part in rois.split(REGIONS_AT_ONCE)
+        ])
 
     def _masked(self, encoded: EncodedImages, rois: Tensor) -> Tensor:
         """As if the map were the box's cells alone, with their positions."""

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Any network of timm that gives feature maps, as a backbone."""
 import difflib
-import hashlib
 from pathlib import Path
 from typing import (
     Any,
@@ -15,10 +14,10 @@ from typing import (
 
 import torch
 from mmengine.model import BaseModule
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
-from mmdet_clim.models.frozen_tower import FrozenTower
+from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
+from mmdet_clim.models.modes import batch_norms
 from mmdet_clim.models.other_packages import (
     errors_alone,
     package_folder,
@@ -125,7 +124,7 @@ class TimmBackbone(BaseModule):
         if cache_dir:
             self.cache = FeatureCache(
                 cache_dir,
-                f'{model}-{_digest(network, self.strides)}',
+                f'{model}-{fingerprint(network, self.strides)[:16]}',
                 max_images=max_cached_images)
 
     @property
@@ -137,9 +136,8 @@ class TimmBackbone(BaseModule):
         """Set the mode, batch norms as ``norm_eval`` says."""
         super().train(mode)
         if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            for norm in batch_norms(self):
+                norm.eval()
         return self
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
@@ -238,13 +236,3 @@ def _named_weights(model: str, checkpoint: str) -> Dict[str, Tensor]:
         f'model={model!r}: {len(missing)} of {len(needed)} are missing, '
         f'such as {missing[:3]}; it has {len(held)}, such as '
         f'{list(held)[:3]}')
-
-
-def _digest(network: nn.Module, strides: Sequence[int]) -> str:
-    """What tells a network and its maps from another one."""
-    digest = hashlib.blake2b(repr(list(strides)).encode())
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(
-            torch.uint8).numpy())
-    return digest.hexdigest()[:16]

@@ -75,9 +75,8 @@ class TimmViTReader(TimmReader):
         trunk.patch_embed.output_fmt = Format.NHWC
         self.patch_size = trunk.patch_embed.patch_size
         self.stride = self.patch_size[0]
-        self.num_taps = len(trunk.blocks)
-        self.tap_channels = [trunk.embed_dim] * self.num_taps
-        self.tap_strides = [self.stride] * self.num_taps
+        self.tap_channels = [trunk.embed_dim] * len(trunk.blocks)
+        self.tap_strides = [self.stride] * len(trunk.blocks)
 
     def encode(
         self, images: Tensor, taps: Sequence[int] = ()
@@ -89,7 +88,7 @@ class TimmViTReader(TimmReader):
         """
         images = pad_to_multiple(images, self.patch_size)
         grid = tuple(side // self.stride for side in images.shape[-2:])
-        before = self.num_taps - 2
+        before = len(self.visual.trunk.blocks) - 2
         wanted = sorted({*taps, before})
         self._set_rope(grid)
         tokens, maps = self.visual.trunk.forward_intermediates(
@@ -143,7 +142,6 @@ class TimmConvNeXtReader(TimmReader):
             raise ValueError('no dense features of this ConvNeXt: it pools by '
                              f'{pool_type!r}, expected the average')
         info = visual.trunk.feature_info
-        self.num_taps = len(info)
         self.tap_channels = [stage['num_chs'] for stage in info]
         self.tap_strides = [stage['reduction'] for stage in info]
         self.stride = self.tap_strides[-1]

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
 import torch
-from mmcv.ops import roi_align
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mmdet_clim.models.aligned_regions import aligned_regions
 
 MODES = ('value', 'attention', 'masked_pool')
 
@@ -60,13 +61,11 @@ class TowerReader(metaclass=ABCMeta):
 
     Attributes:
         stride (int): Pixels from one position of the dense map to the next.
-        num_taps (int): How many intermediate maps there are.
-        tap_channels (Sequence[int]): Channels of each.
+        tap_channels (Sequence[int]): Channels of each intermediate map.
         tap_strides (Sequence[int]): Pixels per position of each.
     """
 
     stride: int
-    num_taps: int
     tap_channels: Sequence[int]
     tap_strides: Sequence[int]
 
@@ -108,11 +107,8 @@ class TowerReader(metaclass=ABCMeta):
             rois (Tensor): Shape (R, 5), R > 0: image index, then absolute
                 xyxy pixels.
         """
-        # mmcv's RoIAlign reads the memory as if it were contiguous.
-        dense = unit(self.dense(encoded)).contiguous()
-        rois = rois.to(dense).contiguous()
-        return roi_align(dense, rois, 1, 1 / self.stride, 0, 'avg',
-                         True).flatten(1)
+        return aligned_regions(
+            unit(self.dense(encoded)), rois, stride=self.stride).flatten(1)
 
 
 def unit(vectors: Tensor) -> Tensor:

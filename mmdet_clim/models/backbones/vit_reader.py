@@ -54,9 +54,8 @@ class ViTReader(TowerReader):
         self.blocks = visual.transformer.resblocks
         _check_structure(visual, self.blocks[-1], mode)
         self.stride = visual.patch_size[0]
-        self.num_taps = len(self.blocks)
-        self.tap_channels = [visual.transformer.width] * self.num_taps
-        self.tap_strides = [self.stride] * self.num_taps
+        self.tap_channels = [visual.transformer.width] * len(self.blocks)
+        self.tap_strides = [self.stride] * len(self.blocks)
 
     def encode(
         self, images: Tensor, taps: Sequence[int] = ()
@@ -73,8 +72,9 @@ class ViTReader(TowerReader):
             if number in taps:
                 maps[number] = _as_map(x[:, 1:], grid)
         encoded = EncodedImages(x, grid)
-        if self.num_taps - 1 in taps:
-            maps[self.num_taps - 1] = _as_map(self._positions(encoded), grid)
+        last = len(self.blocks) - 1
+        if last in taps:
+            maps[last] = _as_map(self._positions(encoded), grid)
         return [maps[tap] for tap in taps], encoded
 
     def whole(self, encoded: EncodedImages) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range, check_size
 
 Grid = Tuple[int, int]
 # Rows and columns of a mosaic that a CPU makes by one product of matrices.
@@ -102,9 +102,7 @@ class BatchMosaic(nn.Module):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
                              f'{grids}')
         check_range(0, num_whole=num_whole)
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(
-                f'size: expected (width, height) of at least 1, got {size}')
+        check_size(size=size)
         self.grids = tuple((int(rows), int(cols)) for rows, cols in grids)
         self.num_whole = num_whole
         self.size = None if size is None else tuple(size)
@@ -236,9 +234,8 @@ def _blocks(source: int, target: int,
 def _tile_boxes(filled: Tensor, rows: int, cols: int, height: int,
                 width: int) -> Tensor:
     """The area that each tile's image fills, (rows * cols, 4) xyxy."""
-    index = torch.arange(rows * cols, device=filled.device)
-    corner = torch.stack([(index % cols) * (width / cols),
-                          torch.div(index, cols, rounding_mode='floor') *
-                          (height / rows)], 1)
+    top = torch.arange(rows, device=filled.device) * (height / rows)
+    left = torch.arange(cols, device=filled.device) * (width / cols)
+    corner = torch.cartesian_prod(top, left).flip(1)
     extent = filled.flip(1) / filled.new_tensor([cols, rows])
     return torch.cat([corner, corner + extent], 1)

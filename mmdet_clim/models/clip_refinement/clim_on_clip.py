@@ -4,14 +4,16 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox2roi
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_loss_names
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.connected_zero import connected_zero
+from mmdet_clim.models.modes import batch_norms
 from mmdet_clim.models.text_encoders import (
     DEFAULT_TEMPLATES,
     Templates,
@@ -26,7 +28,6 @@ from .region_prediction import (
     REGION_WAYS,
     crop_embeddings,
     mask_embeddings,
-    roi_embeddings,
 )
 from .unlocking import ALL, unlock_blocks
 
@@ -152,9 +153,8 @@ class CLIMOnCLIP(BaseModel):
         super().train(mode)
         self._class_embeddings = None
         if mode and self.unlocked_blocks != ALL:
-            for module in self.image_tower.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            for norm in batch_norms(self.image_tower):
+                norm.eval()
         return self
 
     def forward(self,
@@ -236,7 +236,8 @@ class CLIMOnCLIP(BaseModel):
             return InstanceData()
         _, encoded = self.image_tower.encode(image)
         if 'roi' in self.region_ways:
-            found['roi'] = roi_embeddings(self.image_tower, encoded, boxes)
+            found['roi'] = self.image_tower.region_features_of(
+                encoded, bbox2roi([boxes]))
         if 'mask' in self.region_ways and 'masks' in regions:
             masks = regions.masks.to_tensor(torch.float32, image.device)
             found['mask'] = mask_embeddings(self.image_tower, encoded, masks)
@@ -303,11 +304,7 @@ def _check_names(objectives: Mapping[str, dict],
                  region_ways: Sequence[str]) -> None:
     if not objectives:
         raise ValueError('objectives: expected at least one, got none')
-    for name in objectives:
-        # MMEngine sums every value whose name holds "loss".
-        if 'loss' in name or '.' in name:
-            raise ValueError('objectives: expected a name without "loss" and '
-                             f'without a dot, got {name!r}')
+    check_loss_names('objectives', objectives)
     unknown = set(region_ways) - set(REGION_WAYS)
     if unknown:
         raise ValueError(f'region_ways: expected some of {REGION_WAYS}, got '

@@ -100,8 +100,7 @@ class MosaicTextObjective(BaseCLIPObjective):
                             device=device)
         everyone = mine
         if self.region_loss.gather:
-            counts = [n for n, in exchange_counts([len(mine)], device)]
-            everyone = gather_rows(mine, counts)
+            everyone = gather_rows(mine, *exchange_counts(len(mine)))
         return (mine[:, None] == everyone[None]).any(-1)
 
 

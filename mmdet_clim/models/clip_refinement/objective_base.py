@@ -4,11 +4,11 @@ from abc import ABCMeta, abstractmethod
 from typing import Dict, NamedTuple, Optional
 
 import torch
-from mmcv.ops import roi_align
 from mmdet.structures import SampleList
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmdet_clim.models.aligned_regions import aligned_regions
 from mmdet_clim.models.backbones import ImageTower
 
 
@@ -76,9 +76,6 @@ def original_temperature(towers: Towers) -> float:
 def crop_images(images: Tensor, rois: Tensor, size: int) -> Tensor:
     """Cut regions out of images and squash each to a square.
 
-    RoIAlign with as many samples per pixel as the crop is reduced by: an
-    average, so that nothing aliases.
-
     Args:
         images (Tensor): (N, 3, H, W).
         rois (Tensor): (R, 5): the image's number, absolute xyxy pixels.
@@ -88,6 +85,4 @@ def crop_images(images: Tensor, rois: Tensor, size: int) -> Tensor:
         Tensor: (R, 3, size, size) float32.
     """
     with torch.autocast(images.device.type, enabled=False):
-        # mmcv's RoIAlign reads the memory as if it were contiguous.
-        return roi_align(images.float().contiguous(),
-                         rois.float().contiguous(), size, 1.0, 0, 'avg', True)
+        return aligned_regions(images.float(), rois, size)

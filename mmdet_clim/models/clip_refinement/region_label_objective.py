@@ -7,6 +7,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
@@ -59,9 +60,7 @@ class RegionLabelObjective(BaseCLIPObjective):
                  loss: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if not 0 <= min_confidence < 1:
-            raise ValueError('min_confidence: expected at least 0 and less '
-                             f'than 1, got {min_confidence}')
+        check_range(0, 1, without=(1, ), min_confidence=min_confidence)
         self.boxes = MODELS.build(boxes)
         self.temperature = temperature
         self.logit_bias = None if bias is None else torch.nn.Parameter(

@@ -4,6 +4,7 @@ from typing import Tuple
 
 import torch
 import torch.nn.functional as F
+from mmdet.structures.bbox import bbox2roi, bbox_xyxy_to_cxcywh
 from torch import Tensor
 
 from mmdet_clim.models.backbones import EncodedImages, ImageTower
@@ -16,22 +17,6 @@ REGION_WAYS = ('roi', 'mask', 'crop')
 CROP_ENLARGE = 1.5
 #: Crops that are encoded at a time.
 CROP_BATCH = 64
-
-
-def roi_embeddings(tower: ImageTower, encoded: EncodedImages,
-                   boxes: Tensor) -> Tensor:
-    """By the box on the dense features.
-
-    Args:
-        tower (ImageTower): The tower.
-        encoded (EncodedImages): One image, encoded by the tower.
-        boxes (Tensor): (R, 4), absolute xyxy pixels of the image.
-
-    Returns:
-        Tensor: (R, D) unit vectors.
-    """
-    rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
-    return tower.region_features_of(encoded, rois)
 
 
 def mask_embeddings(tower: ImageTower, encoded: EncodedImages,
@@ -93,13 +78,10 @@ def letterbox(image: Tensor, boxes: Tensor, size: int) -> Tensor:
     Returns:
         Tensor: (R, 3, size, size) float32.
     """
-    centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, \
-        boxes[:, 2:] - boxes[:, :2]
+    centre, extent = bbox_xyxy_to_cxcywh(boxes).split(2, 1)
     side = extent.amax(1, keepdim=True)
-    rois = torch.cat(
-        [boxes.new_zeros(len(boxes), 1), centre - side / 2, centre + side / 2],
-        1)
-    crops = crop_images(image, rois, size)
+    squares = torch.cat([centre - side / 2, centre + side / 2], 1)
+    crops = crop_images(image, bbox2roi([squares]), size)
     # Of each pixel of the square how far it is from the middle, and how far
     # the box reaches, both as a share of the square's side.
     places = (torch.arange(size, device=crops.device) + 0.5) / size - 0.5
@@ -110,12 +92,8 @@ def letterbox(image: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 def enlarged(boxes: Tensor, factor: Tensor, size: Tuple[int, int]) -> Tensor:
     """Boxes (R, 4) around the same centres, within (height, width)."""
-    factor = factor[:, None]
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, \
-        (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
+    centre, extent = bbox_xyxy_to_cxcywh(boxes).split(2, 1)
+    half = extent * (factor[:, None] / 2)
     limit = boxes.new_tensor([size[1], size[0]])
-    zero = torch.zeros_like(limit)
-    return torch.cat([
-        torch.maximum(centre - half, zero),
-        torch.minimum(centre + half, limit)
-    ], 1)
+    return torch.cat([(centre - half).clamp(min=0),
+                      torch.minimum(centre + half, limit)], 1)

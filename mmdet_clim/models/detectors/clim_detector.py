@@ -1,14 +1,14 @@
 # Licensed under the Apache License, Version 2.0.
+import logging
 from contextlib import nullcontext
 from typing import Dict, List, Mapping, Optional, Sequence, Union, cast
 
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
-from mmengine.dist import get_world_size
 from mmengine.logging import print_log
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_loss_names
 from mmdet_clim.models.activation_checkpoints import (
     check_checkpoints,
     not_reentrant,
@@ -19,6 +19,7 @@ from mmdet_clim.models.data_preprocessors import (
     BranchDataPreprocessor,
 )
 from mmdet_clim.models.losses.gather import exchange_counts
+from mmdet_clim.models.modes import batch_norms
 from mmdet_clim.models.objectives import AnnotatedContext, BranchContext
 from mmdet_clim.models.region_readers import (
     build_region_reader,
@@ -141,28 +142,22 @@ class CLIMDetector(BaseDetector):
         self.branches = branches
         self.norm_eval = norm_eval
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
-        num_norms = len(list(self._batch_norms()))
-        if num_norms and norm_eval:
+        num_norms = len(batch_norms(built))
+        if num_norms:
+            done = 'keep their statistics' if norm_eval else \
+                'may follow the statistics of mosaics'
             print_log(
-                f'CLIMDetector keeps the statistics of {num_norms} batch '
-                'norms of the detector (norm_eval=True)', 'current')
-        elif num_norms:
-            print_log(
-                f'CLIMDetector: {num_norms} batch norms may follow the '
-                'statistics of mosaics (norm_eval=False)',
+                f'CLIMDetector: {num_norms} batch norms of the detector '
+                f'{done} (norm_eval={norm_eval})',
                 'current',
-                level=30)
-
-    def _batch_norms(self):
-        return (module for module in self.detector.modules()
-                if isinstance(module, _BatchNorm))
+                level=logging.INFO if norm_eval else logging.WARNING)
 
     def train(self, mode: bool = True) -> 'CLIMDetector':
         """Set the mode, batch norms as ``norm_eval`` says."""
         super().train(mode)
         if mode and self.norm_eval:
-            for module in self._batch_norms():
-                module.eval()
+            for norm in batch_norms(self.detector):
+                norm.eval()
         return self
 
     def forward(self,
@@ -225,13 +220,9 @@ class CLIMDetector(BaseDetector):
 
         A rank would wait for ever for what another one does not compute.
         """
-        if get_world_size() == 1:
-            return
         branches = list(dict.fromkeys([BOXES_BRANCH, *self.branches]))
-        device = next(self.parameters()).device
-        table = exchange_counts(
-            [int(name in batch_inputs) for name in branches], device)
-        for name, present in zip(branches, zip(*table)):
+        table = exchange_counts(*(name in batch_inputs for name in branches))
+        for name, present in zip(branches, table):
             if len(set(present)) > 1:
                 lacking = [r for r, has in enumerate(present) if not has]
                 raise ValueError(
@@ -291,12 +282,7 @@ def _check_branches(
     unused = set(objectives) - {n for of in lists.values() for n in of}
     if unused:
         raise ValueError(f'objectives: no branch uses {sorted(unused)}')
-    for name in (*objectives, *lists):
-        # MMEngine sums every value whose name holds "loss".
-        if 'loss' in name or '.' in name:
-            raise ValueError(
-                'objectives and branches: expected a name without '
-                f'"loss" and without a dot, got {name!r}')
+    check_loss_names('objectives and branches', (*objectives, *lists))
     return lists
 
 

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """A Grounding DINO's text loss on regions that tell what, and not where."""
-from contextlib import contextmanager
+from copy import copy
 from typing import Any, List, Optional
 
 import torch
@@ -74,21 +74,12 @@ def text_loss(head: GroundingDINOHead,
     first = 0 if dn_meta is None else dn_meta['num_denoising_queries']
     layers = list(zip(scores[:, :, first:], boxes[:, :, first:]))
     layers.append((enc_outputs_class, enc_outputs_coord))
-    with _assigning(head, TASK_UTILS.build(ASSIGNER)):
-        return sum(
-            _layer_loss(head, of_layer, places, samples)
-            for of_layer, places in layers)
-
-
-@contextmanager
-def _assigning(head: GroundingDINOHead, assigner: Any):
-    """Another assigner for a while."""
-    kept = head.assigner
-    head.assigner = assigner
-    try:
-        yield
-    finally:
-        head.assigner = kept
+    # The same weights, with another assigner.
+    head = copy(head)
+    head.assigner = TASK_UTILS.build(ASSIGNER)
+    return sum(
+        _layer_loss(head, of_layer, places, samples)
+        for of_layer, places in layers)
 
 
 def _layer_loss(head: GroundingDINOHead, scores: Tensor, boxes: Tensor,

@@ -10,7 +10,6 @@ from mmdet.models.language_models.bert import (
 )
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.logging import print_log
-from torch import Tensor
 
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.text_encoders.base import ReadsInPart, unknown_texts
@@ -114,11 +113,16 @@ class BertLanguageModel(ReadsInPart, BertModel):
             more = dict(
                 position_ids=upload(position_ids, like),
                 text_token_mask=upload(attended.bool(), like))
-        mask = upload(mask, like)
+        ids, mask = upload(padded, like), upload(mask, like)
+        of_heads = mask.dim() == 3 and IS_CHANGED
         with torch.set_grad_enabled(not self.frozen
                                     and torch.is_grad_enabled()):
-            states = self._states(
-                upload(padded, like), mask, more.get('position_ids'))
+            states = body.model(
+                input_ids=ids,
+                attention_mask=mask[:, None] if of_heads else mask,
+                position_ids=more.get('position_ids'),
+                token_type_ids=torch.zeros_like(ids),
+                output_hidden_states=True).hidden_states[1:]
         # The mean, divided once more: as the published weights expect it.
         count = body.num_layers_of_embedded
         embedded = torch.stack(states[-count:], 1).mean(1) / count
@@ -144,18 +148,6 @@ class BertLanguageModel(ReadsInPart, BertModel):
             unknown=unknown_texts(self.tokenizer, list(new),
                                   list(new.values())),
             limit=self.max_tokens)
-
-    def _states(self, ids: Tensor, mask: Tensor,
-                position_ids: Optional[Tensor]) -> Sequence[Tensor]:
-        """Hidden states (N, L, width) of each layer."""
-        if mask.dim() == 3 and IS_CHANGED:
-            mask = mask[:, None]
-        return self.language_backbone.body.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position_ids,
-            token_type_ids=torch.zeros_like(ids),
-            output_hidden_states=True).hidden_states[1:]
 
 
 if IS_CHANGED:

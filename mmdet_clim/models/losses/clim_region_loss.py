@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows, reduce_over_ranks
@@ -210,6 +211,20 @@ def _unit_rows(rows: Tensor) -> Tensor:
     return rows / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
+def _in_one_dtype(regions: Tensor, texts: Tensor) -> Tuple[Tensor, Tensor]:
+    """Both in float32, or in float64 where one is."""
+    dtype = torch.promote_types(regions.dtype, texts.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    return regions.to(dtype), texts.to(dtype)
+
+
+def _scalar(value: Union[float, Tensor], like: Tensor) -> Tensor:
+    """A number, or a tensor of one, where a tensor is and in its dtype."""
+    if isinstance(value, Tensor):
+        return value.to(like)
+    return like.new_full((), value)
+
+
 @MODELS.register_module()
 class CLIMRegionLoss(nn.Module):
     r"""Contrastive loss between region embeddings and text embeddings.
@@ -294,11 +309,11 @@ class CLIMRegionLoss(nn.Module):
                  chunk_size: Optional[int] = None,
                  loss_weight: float = 1.0):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f'kind must be one of {KINDS}, got {kind!r}')
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise ValueError(
-                f'temperature must be positive and finite, got {temperature}')
+        check_choice(KINDS, kind=kind)
+        check_choice(('mean', 'sum'), positive_reduction=positive_reduction)
+        check_range(0, without=(0, math.inf), temperature=temperature)
+        check_range(0, without=(math.inf, ), negative_weight=negative_weight)
+        check_range(1, chunk_size=chunk_size)
         if learn_temperature and temperature > MAX_LEARNED_TEMPERATURE:
             raise ValueError('temperature must start at or under '
                              f'{MAX_LEARNED_TEMPERATURE} to be learned, got '
@@ -308,18 +323,9 @@ class CLIMRegionLoss(nn.Module):
         if bias is not None and kind == 'infonce':
             raise ValueError("bias has no effect on kind='infonce': expected "
                              f'None, got {bias}')
-        if not (negative_weight >= 0 and math.isfinite(negative_weight)):
-            raise ValueError('negative_weight must be finite and not '
-                             f'negative, got {negative_weight}')
-        if positive_reduction not in ('mean', 'sum'):
-            raise ValueError("positive_reduction must be 'mean' or 'sum', got "
-                             f'{positive_reduction!r}')
         if negative_weight != 1 and kind != 'bce':
             raise ValueError("negative_weight is for kind='bce': expected 1 "
                              f'for {kind!r}, got {negative_weight}')
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError('chunk_size must be a positive number of rows or '
-                             f'None, got {chunk_size}')
         self.kind = kind
         self.negative_weight = float(negative_weight)
         self.positive_reduction = (
@@ -350,10 +356,8 @@ class CLIMRegionLoss(nn.Module):
         In float32, also under autocast; float64 stays float64.
         """
         with torch.autocast(regions.device.type, enabled=False):
-            dtype = torch.promote_types(
-                torch.promote_types(regions.dtype, texts.dtype), torch.float32)
-            regions = _unit_rows(regions.to(dtype))
-            cosine = regions @ _unit_rows(texts.to(dtype)).t()
+            regions, texts = _in_one_dtype(regions, texts)
+            cosine = _unit_rows(regions) @ _unit_rows(texts).t()
             logits = self._temperature_tensor(cosine) * cosine
             return logits if self.bias is None else logits + self.bias
 
@@ -400,10 +404,7 @@ class CLIMRegionLoss(nn.Module):
         self._check_inputs(regions, texts, targets, avg_factor)
         self._check_silent(targets, silent)
         with torch.autocast(regions.device.type, enabled=False):
-            dtype = torch.promote_types(regions.dtype, texts.dtype)
-            if dtype != torch.float64:
-                dtype = torch.float32
-            regions, texts = regions.to(dtype), texts.to(dtype)
+            regions, texts = _in_one_dtype(regions, texts)
             total_regions = len(regions)
             if self.gather:
                 texts, targets, total_regions = self._join_ranks(
@@ -411,20 +412,15 @@ class CLIMRegionLoss(nn.Module):
             if total_regions == 0 or len(texts) == 0:
                 return self._connected_zero(regions, texts)
             if avg_factor is not None:
-                divisor = avg_factor.to(regions) if isinstance(
-                    avg_factor, Tensor) else regions.new_full((), avg_factor)
+                divisor = _scalar(avg_factor, regions)
                 if self.gather:
                     divisor = reduce_over_ranks(divisor)
             elif self.kind == 'infonce':
                 divisor = None
             else:
-                divisor = regions.new_full((), total_regions)
+                divisor = _scalar(total_regions, regions)
             temperature = self._temperature_tensor(regions)
-            bias = self.bias
-            if bias is not None and not isinstance(bias, Tensor):
-                bias = regions.new_full((), bias)
-            elif bias is not None:
-                bias = bias.to(dtype)
+            bias = None if self.bias is None else _scalar(self.bias, regions)
             pairs = _Pairs(self.kind, targets, self.positive_reduction,
                            self.negative_weight * negative_share, divisor,
                            mean_over_all, self.chunk_size
@@ -437,7 +433,7 @@ class CLIMRegionLoss(nn.Module):
 
     def _temperature_tensor(self, like: Tensor) -> Tensor:
         if self.log_temperature is None:
-            return like.new_full((), self._temperature)
+            return _scalar(self._temperature, like)
         if self.training:
             # The parameter itself, as a clamp in the graph has no gradient
             # to come back from beyond the limit.
@@ -456,19 +452,16 @@ class CLIMRegionLoss(nn.Module):
                     targets: Tensor) -> Tuple[Tensor, Tensor, int]:
         """Texts of all ranks, targets over them, regions of all ranks."""
         with_gradient = torch.is_grad_enabled() and texts.requires_grad
-        table = exchange_counts(
-            [len(regions),
-             len(texts), targets.shape[1],
-             int(with_gradient)], regions.device)
-        counts = [row[1] for row in table]
+        region_counts, counts, widths, gradients = exchange_counts(
+            len(regions), len(texts), targets.shape[1], with_gradient)
         total = sum(counts)
-        # Every rank sees the table, so all of them stop together.
-        for rank, (_, own, width, _) in enumerate(table):
+        # Every rank sees all of them, so that they stop together.
+        for rank, (own, width) in enumerate(zip(counts, widths)):
             if width not in (own, total):
                 raise ValueError(
                     f'targets of rank {rank} must have {own} columns (its own '
                     f'texts) or {total} (those of all ranks), got {width}')
-        if any(row[3] for row in table) and not texts.requires_grad:
+        if any(gradients) and not texts.requires_grad:
             # A rank without gradient of its own still runs the backward pass
             # of the gathering, which the other ranks wait for.
             texts = texts.detach().requires_grad_()
@@ -477,8 +470,7 @@ class CLIMRegionLoss(nn.Module):
             wide = targets.new_zeros(len(targets), total)
             wide[:, start:start + len(texts)] = targets
             targets = wide
-        return gather_rows(texts,
-                           counts), targets, sum(row[0] for row in table)
+        return gather_rows(texts, counts), targets, sum(region_counts)
 
     def _check_inputs(self, regions: Tensor, texts: Tensor, targets: Tensor,
                       avg_factor: Optional[Union[float, Tensor]]) -> None:

@@ -6,7 +6,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows
@@ -97,7 +97,7 @@ class FeatureQueue(nn.Module):
         ids = ids.to(self.stored_ids)
         counts = [len(ids)]
         if gather:
-            counts = [n for n, in exchange_counts(counts, features.device)]
+            counts, = exchange_counts(len(ids))
         if sum(counts) == 0:
             return
         features = gather_rows(features, counts)

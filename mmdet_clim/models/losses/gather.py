@@ -7,31 +7,23 @@ returns what it was given.
 from typing import List, Sequence
 
 import torch
-from mmengine.dist import all_reduce, get_rank, get_world_size
-from torch import Tensor, distributed
+from mmengine.dist import all_gather, all_reduce, get_rank
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 
-def exchange_counts(counts: Sequence[int],
-                    device: torch.device) -> List[List[int]]:
+def exchange_counts(*counts: int) -> List[List[int]]:
     """Tell every rank some integers of every other rank.
 
     Args:
-        counts (Sequence[int]): Integers of this rank, as many on each rank.
-        device (torch.device): Where the process group's backend expects
-            its tensors.
+        *counts: Integers of this rank, as many on each rank.
 
     Returns:
-        list[list[int]]: One list per rank, in rank order.
+        list[list[int]]: Of each count, those of all ranks, in their order.
     """
-    world_size = get_world_size()
-    if world_size == 1:
-        return [list(counts)]
-    mine = torch.tensor(list(counts), dtype=torch.int64, device=device)
-    table = [torch.empty_like(mine) for _ in range(world_size)]
-    distributed.all_gather(table, mine)
-    return torch.stack(table).tolist()
+    mine = torch.tensor(counts, dtype=torch.int64)
+    return torch.stack(all_gather(mine), 1).tolist()
 
 
 class _GatherRows(Function):
@@ -43,16 +35,13 @@ class _GatherRows(Function):
         ctx.start, ctx.stop = sum(counts[:rank]), sum(counts[:rank + 1])
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[:len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in counts]
-        distributed.all_gather(parts, padded)
+        parts = all_gather(padded)
         return torch.cat([part[:n] for part, n in zip(parts, counts)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        grad = grad.contiguous().clone()
-        distributed.all_reduce(grad)
-        return grad[ctx.start:ctx.stop], None
+        return reduce_over_ranks(grad)[ctx.start:ctx.stop], None
 
 
 def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
@@ -79,6 +68,6 @@ def reduce_over_ranks(value: Tensor, operation: str = 'sum') -> Tensor:
         value (Tensor): It stays as it is.
         operation (str): ``'sum'`` or ``'max'``.
     """
-    reduced = value.detach().clone()
+    reduced = value.detach().clone(memory_format=torch.contiguous_format)
     all_reduce(reduced, operation)
     return reduced

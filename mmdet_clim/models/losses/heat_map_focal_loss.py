@@ -4,6 +4,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.registry import MODELS
 
 
@@ -47,9 +48,7 @@ class HeatMapFocalLoss(nn.Module):
                  ignore_high_fp: float = 0.85,
                  loss_weight: float = 1.0) -> None:
         super().__init__()
-        if not 0 < ignore_high_fp <= 1:
-            raise ValueError('ignore_high_fp: expected a likelihood in '
-                             f'(0, 1], got {ignore_high_fp}')
+        check_range(0, 1, without=(0, ), ignore_high_fp=ignore_high_fp)
         self.alpha = alpha
         self.beta = beta
         self.gamma = gamma

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Composed regions: rectangles of several tiles of a mosaic."""
+from itertools import combinations
 from typing import Tuple
 
 import torch
@@ -36,10 +37,9 @@ def compose_tiles(grid: Tuple[int, int], num: int) -> Tensor:
         raise ValueError(f'grid: expected rows and columns >= 1, got {grid}')
     if num < 0:
         raise ValueError(f'num: expected a count >= 0, got {num}')
-    rectangles = [(top, bottom, left, right) for top in range(rows)
-                  for bottom in range(top + 1, rows + 1)
-                  for left in range(cols)
-                  for right in range(left + 1, cols + 1)
+    rectangles = [(top, bottom, left, right)
+                  for top, bottom in combinations(range(rows + 1), 2)
+                  for left, right in combinations(range(cols + 1), 2)
                   if (bottom - top) * (right - left) > 1]
     orders = torch.tensor([(1 + (bottom - top > 1)) * (1 + (right - left > 1))
                            for top, bottom, left, right in rectangles])

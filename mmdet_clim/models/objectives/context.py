@@ -9,7 +9,6 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.host import upload
 from mmdet_clim.models.region_readers import (
     BaseRegionReader,
     ExtractedImages,
@@ -17,7 +16,13 @@ from mmdet_clim.models.region_readers import (
 )
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 
-from .tile_batch import Proposals, Regions, TileBatch, TileProposals
+from .tile_batch import (
+    Proposals,
+    Regions,
+    TileBatch,
+    TileProposals,
+    as_rois,
+)
 
 
 class BranchContext:
@@ -102,17 +107,10 @@ class BranchContext:
         if not any(counts):
             return before
         image, index = found.likely(limits)
-        rois = torch.cat(
-            [image[:, None].to(before.boxes), before.boxes[image, index]], 1)
-        refined = self.readings[stage].refine(rois)
-        slots = [torch.arange(count) for count in counts]
-        boxes = before.boxes.new_zeros(len(counts), max(counts), 4)
-        scores = before.scores.new_zeros(len(counts), max(counts))
-        slot = upload(torch.cat(slots), image)
-        return Proposals(
-            boxes.index_put((image, slot), refined.to(boxes)),
-            scores.index_put((image, slot), before.scores[image, index]),
-            counts)
+        boxes = before.boxes[image, index]
+        refined = self.readings[stage].refine(as_rois(image, boxes))
+        return Proposals.of_rows(
+            refined.to(boxes), before.scores[image, index], counts)
 
 
 class AnnotatedContext(BranchContext):
@@ -122,19 +120,17 @@ class AnnotatedContext(BranchContext):
     score of 1.
 
     Args:
-        detector, reader, text_encoder, images: As of :class:`BranchContext`.
-        data_samples (list[DetDataSample]): N images with ``gt_instances``.
+        *args: As of :class:`BranchContext`, the samples with
+            ``gt_instances``.
     """
 
-    def __init__(self, detector: nn.Module, reader: BaseRegionReader,
-                 text_encoder: BaseTextEncoder, images: Tensor,
-                 data_samples: SampleList) -> None:
-        super().__init__(detector, reader, text_encoder, images,
-                         [_as_tile(sample) for sample in data_samples])
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
         self._boxes = [
             get_box_tensor(sample.gt_instances.bboxes)
-            for sample in data_samples
+            for sample in self.data_samples
         ]
+        self.data_samples = [_as_tile(sample) for sample in self.data_samples]
 
     @cached_property
     def proposals(self) -> Proposals:
@@ -202,6 +198,7 @@ class BranchStage:
     def __init__(self, context: BranchContext, index: int) -> None:
         self.context = context
         self.index = index
+        self._reading = context.readings[index]
         #: What the objective at work took in the stage before; None in the
         #: first.
         self.regions_before: Optional[Regions] = None
@@ -223,15 +220,15 @@ class BranchStage:
     @property
     def weight(self) -> float:
         """Weight of the stage's losses."""
-        return self.context.readings[self.index].weight
+        return self._reading.weight
 
     def read(self, rois: Tensor) -> Tensor:
         """RoIs (R, 5) to embeddings (R, D) of any norm, with gradient."""
-        return self.context.readings[self.index].read(rois)
+        return self._reading.read(rois)
 
     def read_as_text(self, rois: Tensor) -> Tensor:
         """RoIs (R, 5) to vectors (R, D) in the space of texts."""
-        return self.context.readings[self.index].read_as_text(rois)
+        return self._reading.read_as_text(rois)
 
     def tile_proposals(self,
                        min_overlap: float = 0.3,
@@ -264,6 +261,8 @@ class BranchStage:
             return tiles.boxes
         with torch.no_grad():
             boxes = self.context.readings[self.index - 1].refine(before.rois)
-        candidates = Proposals.of_boxes(boxes, before.image, len(tiles.counts))
+        counts = before.image.bincount(minlength=len(tiles.counts))
+        candidates = Proposals.of_rows(boxes, torch.ones_like(boxes[:, 0]),
+                                       counts.tolist())
         return tiles.assign(candidates, min_overlap,
                             max_proposals).largest(tiles.boxes)

@@ -4,7 +4,7 @@ from typing import Dict, Optional
 import torch
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses import FeatureQueue
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
@@ -13,7 +13,7 @@ from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, build_region_loss
 from .context import BranchContext, BranchStage
-from .tile_batch import Regions, TileBatch, check_region_kind
+from .tile_batch import REGION_KINDS, Regions, TileBatch
 
 
 @MODELS.register_module()
@@ -57,10 +57,8 @@ class RegionCaptionObjective(BaseRegionObjective):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, num_compositions=num_compositions)
-        if avg_factor is not None and avg_factor <= 0:
-            raise ValueError('avg_factor: expected a positive number, got '
-                             f'{avg_factor}')
-        check_region_kind(regions)
+        check_range(0, without=(0, ), avg_factor=avg_factor)
+        check_choice(REGION_KINDS, regions=regions)
         self.region_loss = build_region_loss(loss)
         self.num_compositions = num_compositions
         self.queue: Optional[FeatureQueue] = None if queue is None else \
@@ -95,9 +93,9 @@ class RegionCaptionObjective(BaseRegionObjective):
         if self.gather:
             # The text encoder is frozen, so the captions of other ranks serve
             # as plain tensors and only the regions need a gradient.
-            counts = [n for n, in exchange_counts([len(ids)], ids.device)]
-            texts, text_ids = gather_rows(features,
-                                          counts), gather_rows(ids, counts)
+            counts, = exchange_counts(len(ids))
+            texts = gather_rows(features, counts)
+            text_ids = gather_rows(ids, counts)
         if not texts.isfinite().all():
             # Every rank that waits for this one sees it, and stops too.
             bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses.metrics import mean_count
@@ -14,7 +14,7 @@ from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, build_region_loss
 from .context import BranchContext, BranchStage
-from .tile_batch import Regions, TileBatch
+from .tile_batch import Regions, TileBatch, as_rois
 
 
 @MODELS.register_module()
@@ -67,11 +67,9 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         tagged = upload(tiles.has_tags(), found.owns)
         kept = (found.owns & tagged[:, None]).any(2)
         image, index = kept.nonzero(as_tuple=True)
-        rois = torch.cat(
-            [image[:, None].to(found.boxes), found.boxes[image, index]], 1)
+        rois = as_rois(image, found.boxes[image, index])
         image, tile = torch.stack([image, found.owner[image, index]]).cpu()
-        members = F.one_hot(tile, tiles.boxes.shape[1]).bool()
-        return Regions(rois, image, members)
+        return Regions(rois, image, tiles.members(tile))
 
     def compare(self, embeddings: Tensor, regions: Regions,
                 context: BranchContext, is_last: bool) -> Dict[str, Tensor]:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
@@ -14,7 +14,7 @@ from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionObjective, build_region_loss
 from .context import BranchContext, BranchStage
-from .tile_batch import Regions, TileBatch, check_region_kind
+from .tile_batch import REGION_KINDS, Regions, TileBatch, as_rois
 
 
 @MODELS.register_module()
@@ -69,9 +69,8 @@ class RegionTagObjective(BaseRegionObjective):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, num_compositions=num_compositions)
-        if regions != 'best':
-            check_region_kind(regions)
-        elif num_compositions or refine_regions:
+        check_choice((*REGION_KINDS, 'best'), regions=regions)
+        if regions == 'best' and (num_compositions or refine_regions):
             raise ValueError("regions='best': expected num_compositions=0 and "
                              'refine_regions=False, as it has no region of a '
                              f'tile, got {num_compositions} and '
@@ -104,15 +103,12 @@ class RegionTagObjective(BaseRegionObjective):
     def _best(self, tiles: TileBatch, stage: BranchStage) -> Regions:
         found = stage.tile_proposals(self.min_overlap, self.max_proposals)
         image, tile, tag = tiles.each_tag()
-        members = F.one_hot(tile, tiles.boxes.shape[1]).bool()
         place, of_tile, of_class = upload(
             torch.stack([image, tile, tag]), tiles.boxes)
         # Also without a tag: under SyncBN the other ranks wait for this one.
         limits = [count * self.max_proposals for count in tiles.counts]
         index, slot = found.likely(limits)
-        boxes = found.boxes[index, slot]
-        embeddings = stage.read(
-            torch.cat([index[:, None].to(boxes), boxes], 1))
+        embeddings = stage.read(as_rois(index, found.boxes[index, slot]))
         texts = self.classes(stage.context.text_encoder)
         logits = self.region_loss.logits(embeddings,
                                          texts.to(embeddings.device))
@@ -122,8 +118,8 @@ class RegionTagObjective(BaseRegionObjective):
         values = F.logsigmoid(logits[row[place],
                                      of_class[:, None]]) + scores.log() / 2
         boxes = found.best(values, place, of_tile, tiles.boxes)
-        rois = torch.cat([place[:, None].to(boxes), boxes], 1)
-        return Regions(rois, image, members, tags=tag)
+        return Regions(
+            as_rois(place, boxes), image, tiles.members(tile), tags=tag)
 
     def compare(self, embeddings: Tensor, regions: Regions,
                 context: BranchContext, is_last: bool) -> Dict[str, Tensor]:

@@ -15,14 +15,8 @@ from mmdet_clim.models.host import upload
 
 from .composition import compose_tiles, union_boxes
 
+#: Which boxes an objective takes as those of tiles.
 REGION_KINDS = ('tiles', 'proposals')
-
-
-def check_region_kind(regions: str) -> None:
-    """Raise a ValueError unless ``regions`` is one of the kinds."""
-    if regions not in REGION_KINDS:
-        raise ValueError(f'regions: expected one of {REGION_KINDS}, got '
-                         f'{regions!r}')
 
 
 @dataclass
@@ -59,6 +53,24 @@ class Regions:
         return self.bboxes[several.to(self.rois.device)]
 
 
+def places_of(counts: Sequence[int], like: Tensor) -> Tuple[Tensor, Tensor]:
+    """The image and the place in it, (R,) each, of so many rows per image.
+
+    Args:
+        counts (Sequence[int]): Rows of each image.
+        like (Tensor): On the wanted device.
+    """
+    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    place = torch.cat([torch.arange(count) for count in counts])
+    image, place = upload(torch.stack([image, place]), like)
+    return image, place
+
+
+def as_rois(image: Tensor, boxes: Tensor) -> Tensor:
+    """Images (R,) and boxes (R, 4) as RoIs (R, 5)."""
+    return torch.cat([image[:, None].to(boxes), boxes], 1)
+
+
 @dataclass
 class Proposals:
     """Proposals of N images, best score first, padded with empty boxes.
@@ -76,38 +88,27 @@ class Proposals:
     @classmethod
     def of_images(cls, proposals: Sequence[InstanceData]) -> 'Proposals':
         """From what a region reader proposes for each image."""
-        counts = [len(of) for of in proposals]
+        return cls.of_rows(
+            torch.cat([of.bboxes for of in proposals]),
+            torch.cat([of.scores for of in proposals]),
+            [len(of) for of in proposals])
+
+    @classmethod
+    def of_rows(cls, boxes: Tensor, scores: Tensor,
+                counts: List[int]) -> 'Proposals':
+        """From those of one image after another.
+
+        Args:
+            boxes (Tensor): Shape (R, 4), absolute xyxy pixels.
+            scores (Tensor): Shape (R,).
+            counts (list[int]): How many each image has.
+        """
         # Not pad_sequence, which copies image by image.
-        image = torch.arange(len(counts)).repeat_interleave(
-            torch.tensor(counts))
-        slot = torch.cat([torch.arange(count) for count in counts])
-        boxes = torch.cat([of.bboxes for of in proposals])
-        scores = torch.cat([of.scores for of in proposals])
-        place = tuple(upload(torch.stack([image, slot]), boxes))
+        place = places_of(counts, boxes)
         size = len(counts), max(counts)
         return cls(
             boxes.new_zeros(*size, 4).index_put(place, boxes),
             scores.new_zeros(size).index_put(place, scores), counts)
-
-    @classmethod
-    def of_boxes(cls, boxes: Tensor, image: Tensor,
-                 num_images: int) -> 'Proposals':
-        """From boxes that are all alike likely.
-
-        Args:
-            boxes (Tensor): Shape (R, 4), absolute xyxy pixels.
-            image (Tensor): int64 (R,), ascending, on the host: the image of
-                each.
-            num_images (int): N.
-        """
-        counts = image.bincount(minlength=num_images)
-        slot = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
-        place = upload(torch.stack([image, slot]), boxes).unbind()
-        shape = num_images, int(counts.max())
-        return cls(
-            boxes.new_zeros(*shape, 4).index_put(place, boxes),
-            boxes.new_zeros(shape).index_put(place, boxes.new_ones(())),
-            counts.tolist())
 
 
 @dataclass
@@ -179,10 +180,7 @@ class TileProposals:
             each, (Q,), best first within an image.
         """
         numbers = [min(n, k) for n, k in zip(self.proposals.counts, limits)]
-        image = torch.arange(len(numbers)).repeat_interleave(
-            torch.tensor(numbers))
-        slot = torch.cat([torch.arange(n) for n in numbers])
-        image, slot = upload(torch.stack([image, slot]), self.owner)
+        image, slot = places_of(numbers, self.owner)
         place = torch.arange(self.owner.shape[1], device=self.owner.device)
         # Kept ones in the order of their scores, the others behind them.
         rank = (place + ~self.owns.any(2) * len(place)).argsort(1)
@@ -249,11 +247,11 @@ class TileBatch:
 
     def has_tags(self) -> Tensor:
         """Whether each tile has a tag: bool (N, K), on the host."""
-        return pad_sequence([
-            torch.tensor([len(tags) > 0 for tags in s.tags], dtype=torch.bool)
-            for s in self.data_samples
-        ],
-                            batch_first=True)
+        found = torch.zeros(self.boxes.shape[:2], dtype=torch.bool)
+        for of_image, sample in zip(found, self.data_samples):
+            of_image[:len(sample.tags)] = torch.tensor(
+                [len(tags) > 0 for tags in sample.tags])
+        return found
 
     def each_tag(self) -> Tuple[Tensor, Tensor, Tensor]:
         """Image, tile and class of every tag, (R,), on the host."""
@@ -264,6 +262,10 @@ class TileBatch:
         found = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
         image, tile, tag = found.unbind(1)
         return image, tile, tag
+
+    def members(self, tile: Tensor) -> Tensor:
+        """Tiles (R,) as bool (R, K): which tile each region is in."""
+        return F.one_hot(tile, self.boxes.shape[1]).bool()
 
     def compose(self, num: int) -> Tuple[Tensor, Tensor]:
         """Every tile for itself, then rectangles of several, of each image.
@@ -299,8 +301,7 @@ class TileBatch:
         """
         index = upload(image, boxes)
         around = union_boxes(boxes[index], upload(members, boxes))
-        return Regions(
-            torch.cat([index[:, None].to(boxes), around], 1), image, members)
+        return Regions(as_rois(index, around), image, members)
 
     def assign(self, proposals: Proposals, min_overlap: float,
                max_proposals: int) -> TileProposals:

@@ -5,11 +5,10 @@ from .cascade_reader import CascadeReader
 from .dense_feature_reader import DenseFeatureReader
 from .features import ExtractedImages, aligned_levels, features_once
 from .grounding_reader import GroundingReader
-from .rpn_proposals import rpn_proposals
 from .two_stage_reader import TwoStageReader
 
 __all__ = [
     'BaseRegionReader', 'CascadeReader', 'DenseFeatureReader',
     'ExtractedImages', 'GroundingReader', 'ReadingStage', 'TwoStageReader',
-    'aligned_levels', 'build_region_reader', 'features_once', 'rpn_proposals'
+    'aligned_levels', 'build_region_reader', 'features_once'
 ]

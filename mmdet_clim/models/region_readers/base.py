@@ -8,7 +8,9 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .features import ExtractedImages, extract_images
+from mmdet_clim.models.families import family_of
+
+from .features import ExtractedImages
 
 
 @dataclass
@@ -64,7 +66,7 @@ class BaseRegionReader(BaseModule, metaclass=ABCMeta):
             detector: nn.Module,
             inputs: Tensor,
             data_samples: Optional[SampleList] = None) -> ExtractedImages:
-        """Images (N, 3, H, W) to what the other methods read.
+        """Have backbone and neck take in images, for the other methods.
 
         Args:
             detector (nn.Module): The detector to read.
@@ -72,7 +74,13 @@ class BaseRegionReader(BaseModule, metaclass=ABCMeta):
             data_samples (list[DetDataSample], optional): Of each image.
                 Without them, no image is padded.
         """
-        return extract_images(detector, inputs, data_samples)
+        levels = family_of(detector).feature_maps(detector, inputs)
+        if isinstance(levels, Tensor):
+            levels = (levels, )
+        size = tuple(inputs.shape[-2:])
+        metas = [dict(img_shape=size) for _ in inputs] \
+            if data_samples is None else [s.metainfo for s in data_samples]
+        return ExtractedImages(tuple(levels), inputs, metas)
 
     @abstractmethod
     def propose(self, detector: nn.Module,

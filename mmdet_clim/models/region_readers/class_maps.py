@@ -4,10 +4,10 @@ from contextlib import ExitStack, contextmanager
 from typing import List, Sequence
 
 import torch
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
+from mmdet_clim.models.modes import batch_norms
 
 # Positions along a side of the maps on which a head is tried.
 PROBE_SIDE = 4
@@ -29,7 +29,7 @@ def class_embedding_maps(
             those that regress boxes, they see one position. Where a batch
             norm follows the statistics of the batch, they see all.
     """
-    if any(isinstance(m, _BatchNorm) and m.training for m in head.modules()):
+    if any(norm.training for norm in batch_norms(head)):
         idle = ()
     seen: List[Tensor] = []
     with ExitStack() as stack:

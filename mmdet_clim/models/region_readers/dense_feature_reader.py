@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 import math
-from contextlib import contextmanager
 from functools import partial
 from typing import List, Optional, Sequence, Tuple, cast
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.host import upload
+from mmdet_clim.models.modes import evaluating
 from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
@@ -216,10 +216,13 @@ class DenseFeatureReader(BaseRegionReader):
             Tensor: Shape (R, D).
         """
         extractor = cast(SingleRoIExtractor, self.extractor)
-        pooled = extractor(maps, rois).flatten(1)
+        return self._project(extractor(maps, rois).flatten(1))
+
+    def _project(self, vectors: Tensor) -> Tensor:
+        """What was read (R, C) to embeddings (R, D)."""
         if self.projection is None:
-            return pooled
-        return self.projection(as_weights(pooled, self.projection))
+            return vectors
+        return self.projection(as_weights(vectors, self.projection))
 
     def queries(self, detector: nn.Module,
                 feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
@@ -248,10 +251,7 @@ class DenseFeatureReader(BaseRegionReader):
         """
         image = rois[:, 0].long()
         overlaps = bbox_overlaps(rois[:, None, 1:], boxes[image])[:, 0]
-        nearest = queries[image, overlaps.argmax(1)]
-        if self.projection is None:
-            return nearest
-        return self.projection(as_weights(nearest, self.projection))
+        return self._project(queries[image, overlaps.argmax(1)])
 
 
 def in_pixels(boxes: Tensor, feats: ExtractedImages) -> Tensor:
@@ -261,18 +261,6 @@ def in_pixels(boxes: Tensor, feats: ExtractedImages) -> Tensor:
     sizes = upload([meta['img_shape'][1::-1] * 2 for meta in feats.metas],
                    boxes.float())
     return bbox_cxcywh_to_xyxy(boxes.detach().float()) * sizes[:, None]
-
-
-@contextmanager
-def evaluating(module: nn.Module):
-    """Evaluation mode, after which each module has the mode it had."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _stride(width: int) -> float:

@@ -2,12 +2,10 @@
 """What a detector made of images: the input of every region reader."""
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor, nn
-
-from mmdet_clim.models.families import family_of
 
 
 @dataclass
@@ -35,38 +33,12 @@ class ExtractedImages:
         """Height and width of the images with their padding."""
         return tuple(self.inputs.shape[-2:])
 
-    def samples(self, **changes) -> SampleList:
-        """A new data sample per image, without annotations.
-
-        Args:
-            **changes: To the metainfo.
-        """
+    def samples(self) -> SampleList:
+        """A new data sample per image, without annotations."""
         return [
-            DetDataSample(
-                metainfo=dict(meta, batch_input_shape=self.size, **changes))
+            DetDataSample(metainfo=dict(meta, batch_input_shape=self.size))
             for meta in self.metas
         ]
-
-
-def extract_images(
-        detector: nn.Module,
-        inputs: Tensor,
-        data_samples: Optional[SampleList] = None) -> ExtractedImages:
-    """Have a detector's backbone and neck take in images.
-
-    Args:
-        detector (nn.Module): An mmdet detector.
-        inputs (Tensor): Images (N, 3, H, W).
-        data_samples (list[DetDataSample], optional): Of each image. Without
-            them, no image is padded.
-    """
-    levels = family_of(detector).feature_maps(detector, inputs)
-    if isinstance(levels, Tensor):
-        levels = (levels, )
-    size = tuple(inputs.shape[-2:])
-    metas = [dict(img_shape=size) for _ in inputs] if data_samples is None \
-        else [sample.metainfo for sample in data_samples]
-    return ExtractedImages(tuple(levels), inputs, metas)
 
 
 @contextmanager

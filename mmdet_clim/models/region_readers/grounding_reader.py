@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.grounding_prompts import SEPARATOR
+from mmdet_clim.models.modes import evaluating
 from mmdet_clim.registry import MODELS
 
-from .dense_feature_reader import DenseFeatureReader, evaluating, in_pixels
+from .dense_feature_reader import DenseFeatureReader, in_pixels
 from .encoder_maps import encoder_maps
 from .features import ExtractedImages
 

@@ -1,6 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import List
 
+import torch
+from mmdet.models.dense_heads import CascadeRPNHead
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
 from mmengine.structures import InstanceData
@@ -11,7 +13,6 @@ from mmdet_clim.registry import MODELS
 
 from .base import BaseRegionReader, ReadingStage
 from .features import ExtractedImages, aligned_levels, as_weights
-from .rpn_proposals import rpn_proposals
 
 
 @MODELS.register_module()
@@ -44,10 +45,28 @@ class TwoStageReader(BaseRegionReader):
                                 'mmdet_clim.ZeroShotConvFCBBoxHead, got '
                                 f'{type(head).__name__} in stage {stage}')
 
+    @torch.no_grad()
     def propose(self, detector: nn.Module,
                 feats: ExtractedImages) -> List[InstanceData]:
-        """RPN proposals of each image, as many as training draws from."""
-        return rpn_proposals(detector, feats)
+        """RPN proposals of each image, as many as training draws from.
+
+        Of a Cascade RPN, as many as it predicts. See the base class.
+        """
+        rpn_head = detector.rpn_head
+        if isinstance(rpn_head, CascadeRPNHead):
+            # Its stages move the anchors by turns: it has no forward of its
+            # own.
+            with torch.autocast(feats.inputs.device.type, enabled=False):
+                return rpn_head.predict(
+                    [level.float() for level in feats.levels], feats.samples())
+        # mmcv's NMS takes no bfloat16, which autocast may give.
+        outputs = [[level.float() for level in maps]
+                   for maps in rpn_head(feats.levels)]
+        return rpn_head.predict_by_feat(
+            *outputs,
+            batch_img_metas=feats.metas,
+            cfg=detector.train_cfg.get('rpn_proposal', detector.test_cfg.rpn),
+            rescale=False)
 
     def stages(self, detector: nn.Module,
                feats: ExtractedImages) -> List[ReadingStage]:

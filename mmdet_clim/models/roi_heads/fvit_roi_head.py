@@ -1,16 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Optional, Tuple
+from typing import Tuple
 
 import torch
-from mmdet.models.roi_heads import StandardRoIHead
-from mmdet.utils import ConfigType, InstanceList
+from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
-from .proposal_scores import select_detections
+from .proposal_scores import RescoringRoIHead
 from .softmax_zero_shot_classifier import SoftmaxZeroShotClassifier
 
 
@@ -39,7 +38,7 @@ def ensemble_scores(detector: Tensor, clip: Tensor, is_base: Tensor,
 
 
 @MODELS.register_module()
-class FViTRoIHead(StandardRoIHead):
+class FViTRoIHead(RescoringRoIHead):
     r"""A box head whose test scores are joined with those of a frozen CLIP.
 
     :func:`ensemble_scores` of the head's softmax and
@@ -98,40 +97,14 @@ class FViTRoIHead(StandardRoIHead):
         base = set((trained or self._built_with).base_names)
         return tuple(name in base for name in vocabulary.names)
 
-    def predict_bbox(self,
-                     x: Tuple[Tensor],
-                     batch_img_metas: List[dict],
-                     rpn_results_list: InstanceList,
-                     rcnn_test_cfg: Optional[ConfigType],
-                     rescale: bool = False) -> InstanceList:
-        """Detections of each image.
+    def rescore(self, scores: Tensor, proposals: InstanceData) -> Tensor:
+        """See the base class.
 
-        Args:
-            x (tuple[Tensor]): Feature maps.
-            batch_img_metas (list[dict]): Of each image.
-            rpn_results_list (list[InstanceData]): ``bboxes`` (n, 4), absolute
-                xyxy pixels of the network input, and ``clip_embeddings``
-                (n, D), which :class:`FViT` adds.
-            rcnn_test_cfg (dict): ``score_thr``, ``nms``, ``max_per_img``;
-                None for every box with its scores.
-            rescale (bool): Whether boxes are of the original image.
-
-        Returns:
-            list[InstanceData]: ``bboxes`` (n, 4) absolute xyxy, ``scores``,
-            ``labels``.
+        Of ``proposals``, their ``clip_embeddings`` (n, D), which
+        :class:`FViT` adds.
         """
-        found = super().predict_bbox(
-            x, batch_img_metas, rpn_results_list, None, rescale=rescale)
-        classifier = self.bbox_head.fc_cls
-        is_base = torch.tensor(
-            self.is_base, device=classifier.class_embeddings.device)
-        detections = []
-        for of_image, proposals in zip(found, rpn_results_list):
-            clip = (
-                self.clip_temperature *
-                classifier.all_cosines(proposals.clip_embeddings)).softmax(1)
-            scores = ensemble_scores(of_image.scores, clip, is_base,
-                                     self.alpha, self.beta)
-            detections.append(
-                select_detections(of_image.bboxes, scores, rcnn_test_cfg))
-        return detections
+        cosines = self.bbox_head.fc_cls.all_cosines(proposals.clip_embeddings)
+        is_base = torch.tensor(self.is_base, device=cosines.device)
+        return ensemble_scores(scores,
+                               (self.clip_temperature * cosines).softmax(1),
+                               is_base, self.alpha, self.beta)

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Detections whose scores take account of the proposals' scores."""
+from abc import abstractmethod
 from typing import List, Optional, Tuple
 
 from mmdet.models.layers import multiclass_nms
@@ -9,6 +10,7 @@ from mmdet.utils import ConfigType, InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.registry import MODELS
 
 
@@ -41,8 +43,48 @@ def select_detections(
         bboxes=detections[:, :4], scores=detections[:, 4], labels=labels)
 
 
+class RescoringRoIHead(StandardRoIHead):
+    """A box head whose test scores are joined with others before the NMS.
+
+    Args:
+        **kwargs: Of :class:`mmdet.StandardRoIHead`, whose training it has.
+    """
+
+    @abstractmethod
+    def rescore(self, scores: Tensor, proposals: InstanceData) -> Tensor:
+        """The scores that count.
+
+        Args:
+            scores (Tensor): Those of the box head for one image, (n, C + 1),
+                the last one the background's.
+            proposals (InstanceData): The n proposals of the image.
+
+        Returns:
+            Tensor: Shape (n, C + 1).
+        """
+
+    def predict_bbox(self,
+                     x: Tuple[Tensor],
+                     batch_img_metas: List[dict],
+                     rpn_results_list: InstanceList,
+                     rcnn_test_cfg: Optional[ConfigType],
+                     rescale: bool = False) -> InstanceList:
+        """Detections of each image; see ``StandardRoIHead.predict_bbox``.
+
+        Without ``rcnn_test_cfg``, every box with all its scores.
+        """
+        found = super().predict_bbox(
+            x, batch_img_metas, rpn_results_list, None, rescale=rescale)
+        return [
+            select_detections(of_image.bboxes,
+                              self.rescore(of_image.scores, proposals),
+                              rcnn_test_cfg)
+            for of_image, proposals in zip(found, rpn_results_list)
+        ]
+
+
 @MODELS.register_module()
-class ProposalScoreRoIHead(StandardRoIHead):
+class ProposalScoreRoIHead(RescoringRoIHead):
     r"""A box head whose test scores are weighted by the proposals' scores.
 
     A proposal is an object of class :math:`c` with score
@@ -62,25 +104,11 @@ class ProposalScoreRoIHead(StandardRoIHead):
 
     def __init__(self, *args, proposal_weight: float = 0.5, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if not 0 <= proposal_weight < 1:
-            raise ValueError('proposal_weight: expected 0 <= w < 1, got '
-                             f'{proposal_weight}')
+        check_range(0, 1, without=(1, ), proposal_weight=proposal_weight)
         self.proposal_weight = proposal_weight
 
-    def predict_bbox(self,
-                     x: Tuple[Tensor],
-                     batch_img_metas: List[dict],
-                     rpn_results_list: InstanceList,
-                     rcnn_test_cfg: Optional[ConfigType],
-                     rescale: bool = False) -> InstanceList:
-        """Detections of each image; see ``StandardRoIHead.predict_bbox``."""
-        found = super().predict_bbox(
-            x, batch_img_metas, rpn_results_list, None, rescale=rescale)
+    def rescore(self, scores: Tensor, proposals: InstanceData) -> Tensor:
+        """See the base class; of ``proposals``, their ``scores`` (n,)."""
         weight = self.proposal_weight
-        return [
-            select_detections(
-                of_image.bboxes,
-                of_image.scores**(1 - weight) *
-                proposals.scores.clamp(min=0)[:, None]**weight, rcnn_test_cfg)
-            for of_image, proposals in zip(found, rpn_results_list)
-        ]
+        likely = proposals.scores.clamp(min=0)[:, None]
+        return scores**(1 - weight) * likely**weight

@@ -63,10 +63,14 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
         self.background = nn.Parameter(
             torch.randn(self.class_embeddings.shape[1]))
 
+    def _with_background(self, texts: Tensor) -> Tensor:
+        """Unit vectors (T, D), and behind them that of the background."""
+        background = F.normalize(self.background.float(), dim=0)
+        return torch.cat([texts, background[None]])
+
     def all_embeddings(self) -> Tensor:
         """Unit vectors (C + 1, D) of the classes and the background."""
-        background = F.normalize(self.background.float(), dim=0)
-        return torch.cat([self.class_embeddings, background[None]])
+        return self._with_background(self.class_embeddings)
 
     def all_cosines(self, vectors: Tensor) -> Tensor:
         """Unit vectors (N, D) to cosines (N, C + 1) with all of these.
@@ -92,9 +96,7 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
     def text_log_odds(self, vectors: Tensor, texts: Tensor) -> Tensor:
         """See the base class; the texts compete, with the background."""
         with torch.autocast(vectors.device.type, enabled=False):
-            background = F.normalize(self.background.float(), dim=0)
             logits = self._scale() * F.normalize(
-                vectors.float(), dim=1) @ torch.cat([texts, background[None]
-                                                     ]).t()
+                vectors.float(), dim=1) @ self._with_background(texts).t()
             log_p = logits.log_softmax(1)[:, :-1].clamp(max=SUREST)
             return log_p - (-log_p.expm1()).log()

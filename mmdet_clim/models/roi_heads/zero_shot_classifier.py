@@ -128,11 +128,14 @@ class ZeroShotClassifier(BaseModule):
     def score(self, embeddings: Tensor) -> Tensor:
         """Region embeddings (N, D), any norm, to logits (N, C), float32."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            logits = self.temperature * self.class_texts.cosines(
-                F.normalize(embeddings.float(), dim=1))
-            if self.logit_bias is None:
-                return logits
-            return logits + self.logit_bias
+            return self._logits(
+                self.class_texts.cosines(
+                    F.normalize(embeddings.float(), dim=1)))
+
+    def _logits(self, cosines: Tensor) -> Tensor:
+        """Cosines with texts (N, T) to logits."""
+        logits = self.temperature * cosines
+        return logits if self.logit_bias is None else logits + self.logit_bias
 
     def text_log_odds(self, vectors: Tensor, texts: Tensor) -> Tensor:
         """How sure it is of some texts, whatever its vocabulary.
@@ -145,10 +148,8 @@ class ZeroShotClassifier(BaseModule):
             Tensor: Shape (N, T), float32: the logits of probabilities.
         """
         with torch.autocast(vectors.device.type, enabled=False):
-            logits = self.temperature * F.normalize(
-                vectors.float(), dim=1) @ texts.t()
-            return logits if self.logit_bias is None else \
-                logits + self.logit_bias
+            unit = F.normalize(vectors.float(), dim=1)
+            return self._logits(unit @ texts.t())
 
     def forward(self, features: Tensor) -> Tensor:
         """Region features (N, in_features) to logits (N, C), float32."""

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """What all text encoders share: frozen towers and a cache of embeddings."""
-import hashlib
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
@@ -11,8 +10,8 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
-from mmdet_clim.models.frozen_tower import FrozenTower
+from mmdet_clim.checks import check_range
+from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
 from mmdet_clim.models.host import upload
 
 # Warnings of :class:`ReadsInPart` that this process has given.
@@ -113,13 +112,8 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
     def fingerprint(self) -> str:
         """By which this encoder is told from one of other weights."""
         if self._fingerprint is None:
-            digest = hashlib.sha256(
-                repr([type(self).__name__, self.reading]).encode())
-            for name, value in self.tower.state_dict().items():
-                digest.update(name.encode())
-                digest.update(value.detach().cpu().contiguous().flatten().view(
-                    torch.uint8).numpy())
-            self._fingerprint = digest.hexdigest()
+            self._fingerprint = fingerprint(
+                self.tower, [type(self).__name__, self.reading])
         return self._fingerprint
 
     @property
@@ -132,13 +126,12 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         """Embeddings (C, D) of classes, by (names, templates)."""
         return self._vocabularies
 
-    def _apply(self, fn, recurse: bool = True):
-        super()._apply(fn, recurse)
+    def _move(self) -> None:
+        super()._move()
         for key, embeddings in self._vocabularies.items():
             self._vocabularies[key] = embeddings.to(self.device)
         if self._table is not None:
             self._table = self._table.to(self.device)
-        return self
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Encode texts, each distinct one at most once.
@@ -159,9 +152,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
             return torch.zeros(0, self.dim, device=self.device)
         distinct = list(dict.fromkeys(texts))
         if len(distinct) > self.cache_size:
-            row = {text: index for index, text in enumerate(distinct)}
-            return self._encode_all(distinct)[self._upload_rows(
-                [row[text] for text in texts])]
+            return self._encode_all(texts)
         missing = [text for text in distinct if text not in self._rows]
         for text in distinct:
             if text in self._rows:
@@ -171,19 +162,17 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         table = cast(Tensor, self._table)
         return table[self._upload_rows([self._rows[text] for text in texts])]
 
-    def _encode_all(self, texts: List[str]) -> Tensor:
-        """Embeddings of distinct texts, in their order."""
-        place: Dict[str, int] = {}
+    def _encode_all(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of texts, in their order; each distinct one once."""
+        row: Dict[str, int] = {}
         parts: List[Tensor] = []
-        for batch in self._batches(texts):
+        for batch in self._batches(list(dict.fromkeys(texts))):
             whole = batch
             if self.device.type == 'cpu':
                 whole = batch + batch[-1:] * (ROWS - len(batch))
             parts.append(self._encode_frozen(whole)[:len(batch)])
-            for text in batch:
-                place[text] = len(place)
-        return torch.cat(parts)[self._upload_rows(
-            [place[text] for text in texts])]
+            row.update(zip(batch, range(len(row), len(row) + len(batch))))
+        return torch.cat(parts)[self._upload_rows([row[t] for t in texts])]
 
     # The table serves training too, wherever its rows are from.
     @torch.inference_mode(False)
@@ -209,7 +198,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         self._table[self._upload_rows(rows)] = embeddings
 
     def _upload_rows(self, rows: List[int]) -> Tensor:
-        return upload(torch.tensor(rows), self._device_probe)
+        return upload(torch.tensor(rows), self._probe)
 
     def _batches(self, texts: List[str]) -> Iterator[List[str]]:
         """Texts that are encoded together.
@@ -223,8 +212,6 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         if self.device.type != 'cpu':
             for start in range(0, len(texts), self.batch_size):
                 yield texts[start:start + self.batch_size]
-            return
-        if not texts:
             return
         by_width: Dict[int, List[str]] = {}
         for text, width in zip(texts, self._widths(texts)):

@@ -142,10 +142,8 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
 
     @property
     def _pool_type(self) -> str:
-        import open_clip
-        if isinstance(self.tower, open_clip.CustomTextCLIP):
-            return self.tower.text.pool_type
-        return self.tower.text_pool_type
+        text = self._text_transformer
+        return text.text_pool_type if text is self.tower else text.pool_type
 
     def _encode_words(self, words: Tensor, lengths: Tensor,
                       value_path: bool) -> Tensor:

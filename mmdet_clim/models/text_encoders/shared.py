@@ -12,6 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmdet_clim.files import atomic_path
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder
@@ -111,15 +112,13 @@ def keep_embeddings(encoder: BaseTextEncoder, names: Sequence[str],
     file = _file(encoder, names, templates)
     if file is None:
         return
-    part = file.with_suffix(f'.{os.getpid()}.part')
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            dict(
-                names=list(names),
-                templates=list(templates),
-                embeddings=embeddings.cpu()), part)
-        part.replace(file)
+        with atomic_path(file) as beside:
+            torch.save(
+                dict(
+                    names=list(names),
+                    templates=list(templates),
+                    embeddings=embeddings.cpu()), beside)
     except OSError as error:
         print_log(
             f'{file}: embeddings of classes cannot be cached ({error}); '

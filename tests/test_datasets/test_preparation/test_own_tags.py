@@ -3,8 +3,9 @@
 import pytest
 
 from mmdet_clim.datasets.preparation.own_tags import tagged_images
+from mmdet_clim.datasets.vocabulary import build_vocabulary
 
-NAMES = ['cat', 'traffic light']
+NAMES = build_vocabulary(['cat | kitten', 'traffic light | stop light'])
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,12 @@ NAMES = ['cat', 'traffic light']
          '8\n2,b.jpg,dog,9\n'),
         ('t.csv', 'img,cat,traffic light,dog\na.jpg,True,1.0,False\n'
          'b.jpg,false,no,yes\n'),
+        # Tabs, Excel's first line, lists of Python, blanks and empty rows.
+        ('t.csv', 'image\ttags\na.jpg\tcat;traffic light\nb.jpg\tdog\n'),
+        ('t.csv', '\ufeffsep=;\nimage;tags\na.jpg;kitten,stop light\n'
+         'b.jpg;dog\n;\n'),
+        ('t.csv', 'image, tags\na.jpg, "[\'cat\', \'traffic light\']"\n'
+         'b.jpg,[dog]\n,\n'),
     ])
 def test_tables(tmp_path, name, text):
     (tmp_path / name).write_text(text)
@@ -82,6 +89,31 @@ def test_folders(tmp_path):
         'more/dog/3.jpg': ['dog'],
         'traffic_light/2.PNG': ['traffic light'],
     }
+
+
+def test_folders_above_and_beside(tmp_path):
+    """The nearest folder that is a class; accents in either form."""
+    for name in ('cat/2021/1.jpg', 'train/cat/2.jpg', 'cafe\u0301/3.jpg',
+                 'cat/._1.jpg', '.git/4.jpg', '__MACOSX/cat/5.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    names = build_vocabulary(['cat', 'caf\u00e9'])
+    found = tagged_images('folders', tmp_path, names)
+    assert {
+        image['file_name']: image['tags']
+        for image in found
+    } == {
+        'cat/2021/1.jpg': ['cat'],
+        'train/cat/2.jpg': ['cat'],
+        'cafe\u0301/3.jpg': ['caf\u00e9']
+    }
+    (tmp_path / 't.csv').write_text(
+        'image,tags\nC:\\set\\cat\\2021\\1.JPG,cat\n/home/me/2.jpg,cat\n')
+    found = tagged_images(tmp_path / 't.csv', tmp_path / 'train/cat', names)
+    assert [image['file_name'] for image in found] == \
+        ['C:\\set\\cat\\2021\\1.JPG', '2.jpg']
+    found = tagged_images(tmp_path / 't.csv', tmp_path, names)
+    assert found[0]['file_name'] == 'cat/2021/1.jpg'
 
 
 @pytest.mark.parametrize('text, message', [

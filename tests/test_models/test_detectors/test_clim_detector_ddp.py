@@ -53,6 +53,8 @@ def test_gradients_equal_those_of_the_joined_batch(clim_cfg, make, tmp_path):
     caption['queue']['size'] = 24
     # The texts of all ranks, and activations that are computed again.
     caption['gather'] = True
+    clim_cfg['objectives']['best_tag'] = dict(
+        clim_cfg['objectives']['tag'], regions='best')
     clim_cfg['detector']['backbone']['with_cp'] = True
     images = [make['mosaic'](i) for i in range(6)]
     # Uneven: one mosaic on the first rank, two on the second, twice.

@@ -310,16 +310,16 @@ def test_no_whole_matrix_with_chunks(kind):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(kind='clip'), 'kind must be one of'),
-    (dict(temperature=0.0), 'temperature must be positive'),
-    (dict(temperature=math.inf), 'temperature must be positive'),
+    (dict(kind='clip'), 'kind: expected one of'),
+    (dict(temperature=0.0), 'temperature: expected at least 0, but'),
+    (dict(temperature=math.inf), 'temperature: expected at least 0, but'),
     (dict(temperature=101.0, learn_temperature=True), 'to be learned'),
     (dict(bias=math.nan), 'bias must be finite'),
     (dict(kind='infonce', bias=-10.0), 'bias has no effect'),
-    (dict(negative_weight=-1.0), 'negative_weight must be'),
+    (dict(negative_weight=-1.0), 'negative_weight: expected at least 0'),
     (dict(kind='sigmoid', negative_weight=0.5), 'negative_weight is for'),
-    (dict(positive_reduction='max'), 'positive_reduction must be'),
-    (dict(chunk_size=0), 'chunk_size must be'),
+    (dict(positive_reduction='max'), 'positive_reduction: expected one of'),
+    (dict(chunk_size=0), 'chunk_size: expected at least 1'),
 ])
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -20,8 +20,22 @@ PATHS = {
     'grounding_dino_swin-t_finetune_16xb4_1x_coco_48_17.py',
     'GLIP': 'glip/glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco.py',
 }
-# In tokens: [CLS] traffic light . cat . [SEP]
-WORDS = {'traffic light': [1, 2], 'cat': [4]}
+# One is asked with a new word, which is learned, between the old ones.
+TEXTS = {
+    'MM-Grounding-DINO': 'traffic light. dog. cat. ',
+    'GLIP': 'traffic light. cat'
+}
+# In tokens: [CLS] traffic light . dog . cat . [SEP]
+WORDS = {
+    'MM-Grounding-DINO': {
+        'traffic light': [1, 2],
+        'cat': [6]
+    },
+    'GLIP': {
+        'traffic light': [1, 2],
+        'cat': [4]
+    }
+}
 BEST = 3
 
 
@@ -50,7 +64,8 @@ def build(clim_cfg, small_bert, tmp_path):
                         type='mmdet_clim.OldWordsObjective',
                         detector=kept,
                         checkpoint=str(tmp_path / 'original.pth'),
-                        vocabulary=list(WORDS),
+                        vocabulary=['traffic light', 'cat'],
+                        new_words=['dog', 'cat'] if name != 'GLIP' else (),
                         num_regions=BEST))))
         model.detector.load_state_dict(original.state_dict())
         model.train()
@@ -124,16 +139,16 @@ def of_anchors(model, original, images, samples, texts):
     return [found]
 
 
-def by_hand(layers):
+def by_hand(layers, words):
     """The loss, one word of one place after another."""
     wanted, _ = layers[-1]
-    surest = torch.stack(
-        [wanted[..., of].sigmoid().mean(2) for of in WORDS.values()]).amax(0)
+    surest = torch.stack([wanted[..., of].sigmoid().mean(2)
+                          for of in words]).amax(0)
     total = 0.
     for before, after in layers:
         for image, of_image in enumerate(surest):
             for place in of_image.argsort(descending=True)[:BEST]:
-                for tokens in WORDS.values():
+                for tokens in words:
                     p = before[image, place, tokens].double().sigmoid()
                     q = after[image, place, tokens].double().sigmoid()
                     each = p * (p / q).log() + (1 - p) * ((1 - p) /
@@ -162,12 +177,11 @@ def test_the_loss_is_that_of_the_places_asked(name, build, make):
     assert all(p.grad is None for p in teacher.parameters())
     assert not any('old' in weight for weight in model.state_dict())
     model.eval()
-    texts = ['traffic light. cat. '] * 2
-    if name == 'GLIP':
-        texts = ['traffic light. cat'] * 2
+    texts = [TEXTS[name]] * 2
     ask = of_anchors if name == 'GLIP' else of_transformer
     with torch.no_grad():
-        wanted = by_hand(ask(model, original, images, samples, texts))
+        wanted = by_hand(
+            ask(model, original, images, samples, texts), WORDS[name].values())
     assert wanted > 1e-3
     assert found['mosaic.old.loss'].item() == pytest.approx(wanted, rel=1e-3)
 
@@ -176,7 +190,7 @@ def test_words_that_one_prompt_has_no_room_for(build, make, monkeypatch):
     """They are drawn, one prompt of them at a time."""
     model, _ = build('MM-Grounding-DINO')
     objective = model.objectives['old']
-    objective.teacher(torch.device('cpu')).language_model.max_tokens = 5
+    objective.teacher(torch.device('cpu')).language_model.max_tokens = 7
     asked = []
     encode = model.detector.language_model.forward
     monkeypatch.setattr(
@@ -188,4 +202,4 @@ def test_words_that_one_prompt_has_no_room_for(build, make, monkeypatch):
         assert loss.item() == pytest.approx(0, abs=1e-5)
     assert {text
             for texts in asked
-            for text in texts} == {'traffic light. ', 'cat. '}
+            for text in texts} == {'traffic light. dog. ', 'cat. '}

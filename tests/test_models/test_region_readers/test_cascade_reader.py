@@ -304,9 +304,10 @@ def test_a_head_that_regresses_per_class(model, mosaics, centernet2_cfg):
 
 def test_boxes_of_images_as_proposals():
     boxes = torch.rand(5, 4)
-    found = Proposals.of_boxes(boxes, torch.tensor([0, 0, 2, 2, 2]), 4)
+    found = Proposals.of_rows(boxes, torch.tensor([5., 4., 3., 2., 1.]),
+                              [2, 0, 3, 0])
     assert found.counts == [2, 0, 3, 0]
-    assert found.scores.tolist() == [[1, 1, 0], [0] * 3, [1] * 3, [0] * 3]
+    assert found.scores.tolist() == [[5, 4, 0], [0] * 3, [3, 2, 1], [0] * 3]
     assert torch.equal(found.boxes[0, :2], boxes[:2])
     assert torch.equal(found.boxes[2], boxes[2:])
     assert not found.boxes[[1, 3]].any() and not found.boxes[0, 2].any()

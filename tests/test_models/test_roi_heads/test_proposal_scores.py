@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+from mmdet.models.roi_heads import StandardRoIHead
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 
@@ -30,7 +31,7 @@ def inputs():
 def test_scores_are_a_weighted_geometric_mean(detector_cfg, inputs):
     head = build(detector_cfg).roi_head
     found = head.predict_bbox(*inputs, None, rescale=False)[0]
-    plain = super(type(head), head).predict_bbox(*inputs, None)[0]
+    plain = StandardRoIHead.predict_bbox(head, *inputs, None)[0]
     torch.testing.assert_close(found.bboxes, plain.bboxes)
     expected = (plain.scores * torch.tensor([[.81], [.25]])).sqrt()
     torch.testing.assert_close(found.scores, expected)

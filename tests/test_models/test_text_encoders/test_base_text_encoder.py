@@ -167,7 +167,7 @@ def test_tf32_on_a_gpu_alone():
     before = torch.get_float32_matmul_precision()
     with encoder.full_speed():
         assert torch.get_float32_matmul_precision() == before
-    encoder._device_probe = SimpleNamespace(device=torch.device('cuda'))
+    encoder._probe = SimpleNamespace(device=torch.device('cuda'))
     with pytest.raises(KeyError), encoder.full_speed():
         assert torch.get_float32_matmul_precision() == 'high'
         raise KeyError

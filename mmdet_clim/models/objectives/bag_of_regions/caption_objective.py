@@ -2,10 +2,9 @@
 from typing import Dict, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.text_encoders import BaseTextEncoder
@@ -13,7 +12,7 @@ from mmdet_clim.registry import MODELS
 
 from ..base import BaseRegionObjective
 from ..context import BranchContext, BranchStage
-from ..tile_batch import TileBatch, check_region_kind
+from ..tile_batch import REGION_KINDS, TileBatch, as_rois
 from .contrast import BagContrast
 from .likely_objects import LikelyObjects
 from .reading import BagReader, SampledBags
@@ -67,7 +66,7 @@ class BagOfRegionsObjective(BaseRegionObjective):
         super().__init__(init_cfg=init_cfg)
         check_range(0, num_compositions=num_compositions)
         check_range(1, max_captions=max_captions)
-        check_region_kind(regions)
+        check_choice(REGION_KINDS, regions=regions)
         self.reader = BagReader(**bags)
         self.contrast = BagContrast(loss, queue, gather)
         self.regions = regions
@@ -97,9 +96,9 @@ class BagOfRegionsObjective(BaseRegionObjective):
         own = upload(bag_image, image)[:, None] == image
         host = torch.stack([image, tile]).cpu()
         return SampledBags(
-            torch.cat([image[:, None].to(boxes), boxes], 1),
+            as_rois(image, boxes),
             host[0],
-            F.one_hot(host[1], tiles.boxes.shape[1]).bool(),
+            tiles.members(host[1]),
             bags=own & upload(bag_tiles, image)[:, tile],
             bag_rois=around.rois,
             is_core=torch.arange(len(boxes), device=boxes.device) < num_tiles,

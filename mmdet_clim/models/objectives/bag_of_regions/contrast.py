@@ -65,8 +65,8 @@ class BagContrast(nn.Module):
         rows, row_ids = bags.float(), bag_ids
         columns, column_ids = texts, text_ids
         if self.gather:
-            table = exchange_counts([*bag_ids.shape, len(texts)], bags.device)
-            num_bags, widths, num_texts = (list(of) for of in zip(*table))
+            num_bags, widths, num_texts = exchange_counts(
+                *bag_ids.shape, len(texts))
             rows = gather_rows(rows, num_bags)
             row_ids = gather_rows(repeat_first(row_ids, max(widths)), num_bags)
             columns = gather_rows(columns, num_texts)

@@ -2,11 +2,10 @@
 from typing import Dict, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.crop_encoder import CropEncoder
 from mmdet_clim.models.losses.gather import exchange_counts
 from mmdet_clim.models.pseudo_words import write_regions
@@ -17,7 +16,7 @@ from mmdet_clim.registry import MODELS
 from ..base import BaseRegionObjective
 from ..composition import union_boxes
 from ..context import BranchContext, BranchStage
-from ..tile_batch import TileBatch
+from ..tile_batch import TileBatch, as_rois
 from .contrast import BagContrast
 from .likely_objects import LikelyObjects
 from .reading import BagReader, SampledBags
@@ -88,9 +87,7 @@ class BagDistillationObjective(BaseRegionObjective):
         check_range(1, num_groups=num_groups)
         check_range(0, 1, base_prob=base_prob, cut_off=cut_off)
         check_range(0, alpha=alpha)
-        if interval <= -1:
-            raise ValueError(
-                f'interval: expected a number > -1, got {interval}')
+        check_range(-1, without=(-1, ), interval=interval)
         self.reader = BagReader(**bags)
         self.contrast = BagContrast(loss, queue, gather)
         self.object_contrast = None if object_loss is None else BagContrast(
@@ -130,12 +127,11 @@ class BagDistillationObjective(BaseRegionObjective):
         around = union_boxes(bboxes, bags) if len(bags) else objects
         host = torch.stack([image[region_object], tile[region_object]]).cpu()
         return SampledBags(
-            torch.cat([image[region_object, None].to(bboxes), bboxes], 1),
+            as_rois(image[region_object], bboxes),
             host[0],
-            F.one_hot(host[1], tiles.boxes.shape[1]).bool(),
+            tiles.members(host[1]),
             bags=bags,
-            bag_rois=torch.cat([image[bag_object, None].to(around), around],
-                               1),
+            bag_rois=as_rois(image[bag_object], around),
             is_core=cell == CENTRE,
             is_composed=torch.zeros(len(bags), dtype=torch.bool))
 
@@ -213,10 +209,7 @@ class BagDistillationObjective(BaseRegionObjective):
         """Numbers of bags or regions, which none to compare with have."""
         counts, rank = [count], 0
         if self.contrast.gather:
-            counts = [
-                n for n, in exchange_counts([count], self.num_bags.device)
-            ]
-            rank = get_rank()
+            counts, rank = exchange_counts(count)[0], get_rank()
         first = self.num_bags + sum(counts[:rank])
         if remember:
             self.num_bags += sum(counts)

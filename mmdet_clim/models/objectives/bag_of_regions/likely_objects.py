@@ -1,18 +1,20 @@
 # Licensed under the Apache License, Version 2.0.
 """Which proposals are worth a place in a bag of regions."""
+from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import torch
 from mmcv.ops import batched_nms
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 
 from ..context import BranchStage
 from ..tile_batch import TileProposals
 from .reading import number_in_group
 
 
+@dataclass
 class LikelyObjects:
     """A few likely objects of each tile of mosaics.
 
@@ -35,32 +37,28 @@ class LikelyObjects:
         ValueError: If an argument is out of its range.
     """
 
-    def __init__(self,
-                 max_considered: int = 128,
-                 min_overlap: float = 0.3,
-                 max_aspect: float = 4.0,
-                 min_area: float = 0.01,
-                 min_score: float = 0.85,
-                 nms_iou: float = 0.2,
-                 max_objects: Optional[int] = 10) -> None:
+    max_considered: int = 128
+    min_overlap: float = 0.3
+    max_aspect: float = 4.0
+    min_area: float = 0.01
+    min_score: float = 0.85
+    nms_iou: float = 0.2
+    max_objects: Optional[int] = 10
+
+    def __post_init__(self) -> None:
         check_range(
             1,
-            max_considered=max_considered,
-            max_objects=max_objects,
-            max_aspect=max_aspect)
-        for name, value in (('min_overlap', min_overlap), ('min_area',
-                                                           min_area),
-                            ('min_score', min_score), ('nms_iou', nms_iou)):
-            if not 0 <= value < 1:
-                raise ValueError(
-                    f'{name}: expected 0 <= share < 1, got {value}')
-        self.max_considered = max_considered
-        self.min_overlap = min_overlap
-        self.max_aspect = max_aspect
-        self.min_area = min_area
-        self.min_score = min_score
-        self.nms_iou = nms_iou
-        self.max_objects = max_objects
+            max_considered=self.max_considered,
+            max_objects=self.max_objects,
+            max_aspect=self.max_aspect)
+        check_range(
+            0,
+            1,
+            without=(1, ),
+            min_overlap=self.min_overlap,
+            min_area=self.min_area,
+            min_score=self.min_score,
+            nms_iou=self.nms_iou)
 
     def __call__(self, stage: BranchStage) -> Tuple[Tensor, Tensor, Tensor]:
         """Choose objects of all images.

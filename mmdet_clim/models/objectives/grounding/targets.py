@@ -10,8 +10,8 @@ from mmdet.models.detectors.grounding_dino import clean_label_name
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
 from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
 
@@ -51,11 +51,8 @@ class GroundingTargets:
 
     def __init__(self, texts: str, vocabulary: Any, num_negatives: int,
                  num_compositions: int, match: str) -> None:
-        if texts not in TEXTS:
-            raise ValueError(f'texts: expected one of {TEXTS}, got {texts!r}')
-        if match not in MATCHES:
-            raise ValueError(
-                f'match: expected one of {MATCHES}, got {match!r}')
+        check_choice(TEXTS, texts=texts)
+        check_choice(MATCHES, match=match)
         if texts == 'tags' and vocabulary is None:
             raise ValueError("vocabulary: texts='tags' needs one, got None")
         check_range(

@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
@@ -49,9 +49,11 @@ class OldWordsObjective(BaseObjective):
     - queries of a DETR or DINO with a zero-shot head. Those of a DINO begin
       where the original's do, and it is compared where its encoder chooses
       them, too;
-    - queries of a Grounding DINO, likewise, or positions of a GLIP, with the
-      old words as the prompt. A word's divergence is the mean of its tokens'.
-      Words that one prompt has no room for are drawn a prompt at a time.
+    - queries of a Grounding DINO, likewise, or positions of a GLIP, with old
+      words and those that are learned as the prompt, since the words of a
+      prompt change what is seen. A word's divergence is the mean of its
+      tokens'. Words that one prompt has no room for are drawn a prompt at a
+      time.
 
     Args:
         detector (dict): Config of the plain detector.
@@ -59,6 +61,8 @@ class OldWordsObjective(BaseObjective):
         vocabulary: Anything that ``build_vocabulary`` reads: the old words.
         templates (str or Sequence[str]): See ``resolve_templates``; those
             of the detector's classifier, where it has one.
+        new_words (Sequence[str]): Those that are learned, which stand in
+            prompts between the old ones.
         num_regions (int): Places per image, the best by score.
         loss_weight (float): Weight of the loss.
 
@@ -72,6 +76,7 @@ class OldWordsObjective(BaseObjective):
                  checkpoint: str,
                  vocabulary,
                  templates: Templates = DEFAULT_TEMPLATES,
+                 new_words: Sequence[str] = (),
                  num_regions: int = 64,
                  loss_weight: float = 1.0,
                  init_cfg: Optional[dict] = None) -> None:
@@ -81,6 +86,7 @@ class OldWordsObjective(BaseObjective):
         self.detector_cfg = detector
         self.checkpoint = checkpoint
         self.classes = ClassTexts(vocabulary, templates)
+        self.new_words = new_words
         self.num_regions = num_regions
         self.loss_weight = loss_weight
         # In a tuple: its weights are in no checkpoint, average or gradient.
@@ -121,11 +127,7 @@ class OldWordsObjective(BaseObjective):
         family = family_of(teacher)
         if isinstance(family, TextConditionedFamily):
             if not self._prompts:
-                self._prompts = family.prompts([
-                    clean_phrase(clean_label_name(name))
-                    for name in self.classes.vocabulary.names
-                ], teacher.language_model.tokenizer,
-                                               family.max_tokens(teacher))
+                self._prompts = self._make_prompts(family, teacher)
             prompt = self._prompts[torch.randint(len(self._prompts), ())]
             return prompt_responses(family, teacher, context, prompt,
                                     self.num_regions)
@@ -135,6 +137,24 @@ class OldWordsObjective(BaseObjective):
                                    self.num_regions)
         return region_responses(teacher, context, self.classes,
                                 self.num_regions)
+
+    def _make_prompts(self, family: TextConditionedFamily,
+                      teacher: nn.Module) -> List[GroundingPrompt]:
+        """Prompts with old words, and new ones evenly between them."""
+        old = self.classes.vocabulary.names
+        new = [name for name in self.new_words if name not in old]
+        words = sorted(((number + 0.5) / len(group), name, group is old)
+                       for group in (old, new)
+                       for number, name in enumerate(group))
+        prompts = family.prompts(
+            [clean_phrase(clean_label_name(name)) for _, name, _ in words],
+            teacher.language_model.tokenizer, family.max_tokens(teacher))
+        for prompt in prompts:
+            prompt.spans = {
+                index: span
+                for index, span in prompt.spans.items() if words[index][2]
+            }
+        return [prompt for prompt in prompts if prompt.spans]
 
     def teacher(self, device: torch.device) -> nn.Module:
         """The original detector, built when first asked for.

@@ -9,7 +9,7 @@ from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
 from mmdet_clim.models.families.transformer import TransformerFamily
 from mmdet_clim.models.grounding_prompts import GroundingPrompt
-from mmdet_clim.models.region_readers.dense_feature_reader import evaluating
+from mmdet_clim.models.modes import evaluating
 
 from ..context import BranchContext
 from .responses import Responses
@@ -28,7 +28,7 @@ def prompt_responses(family: TextConditionedFamily, teacher: nn.Module,
         family (TextConditionedFamily): Theirs.
         teacher (GLIP or GroundingDINO): The original.
         context (BranchContext): With the detector that learns.
-        prompt (GroundingPrompt): Of old words.
+        prompt (GroundingPrompt): With spans of old words alone.
         num_regions (int): Places of each image.
 
     Returns:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.region_readers.dense_feature_reader import evaluating
+from mmdet_clim.models.modes import evaluating
 from mmdet_clim.models.roi_heads import (
     PseudoWordClassifier,
     ZeroShotClassifier,

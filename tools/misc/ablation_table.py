@@ -1,0 +1,180 @@
+# Licensed under the Apache License, Version 2.0.
+"""Write the table of all comparisons in docs/ablation.md, from docs/logs."""
+import argparse
+import json
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Tuple
+
+from mmdet_clim.datasets.preparation.files import atomic_path
+from mmdet_clim.evaluation.tables import add_differences
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = ROOT / 'docs/logs'
+BEGIN, END = '<!-- begin of ablation_table.py -->\n', '<!-- end -->\n'
+HEAD = """| what | log | row | compared with | seeds | {0} | {1} | {0} is |
+|---|---|---|---|---:|---:|---:|---|
+"""
+#: The classes or words to be learned, and those that should not be lost.
+LEARNED, KEPT = 'new', 'old'
+AP50 = ('novel_ap50', 'base_ap50')
+
+
+class Comparison(NamedTuple):
+    """A line of the table.
+
+    Args:
+        detector (str): What was trained.
+        log (str): File of ``docs/logs``, and where it has parts, its part
+            after a ``/``.
+        row (str): Name of the row in it.
+        other (str): Name of the row that it is compared with; after
+            ``FILE:`` of another log on the same data and seeds.
+        keys (tuple[str, str]): Metrics of what is learned and what is kept.
+    """
+    detector: str
+    log: str
+    row: str
+    other: str
+    keys: Tuple[str, str] = AP50
+
+
+def _each(detector: str,
+          log: str,
+          pairs: List[Tuple[str, str]],
+          keys: Tuple[str, str] = AP50) -> List[Comparison]:
+    return [
+        Comparison(detector, log, row, other, keys) for row, other in pairs
+    ]
+
+
+DETIC = 'Faster R-CNN'
+RARE = ('box_apr', 'box_apf')
+REGIONS = ('roi_all_top1', 'crop_all_top1')
+COMPARISONS = [
+    *_each(DETIC, 'second_draw', [
+        ('demo_clim', 'demo_captions-tags'),
+        ('demo_clim', 'demo_captions-tags_equal-views'),
+        ('demo_captions-tags_best', 'demo_captions-tags'),
+        ('demo_clim, 128 proposals', 'demo_captions-tags, 128 proposals'),
+        ('demo_clim, 128 proposals', 'demo_clim'),
+        ('demo_clim_best', 'demo_clim, 128 proposals'),
+        ('demo_clim_best', 'demo_clim'),
+        ('demo_clim_best', 'demo_captions-tags'),
+        ('demo_clim_best', 'demo_captions-tags_best'),
+        ('demo_clim_best', 'demo_captions-tags_equal-views'),
+    ]),
+    *_each(DETIC, 'demo', [
+        ('(2) + captions and tags', '(1) boxes'),
+        ('(3) + CLIM mosaics', '(2) + captions and tags'),
+        ('(3) + CLIM mosaics', '(4) as (2), as many views as (3)'),
+    ]),
+    *_each(DETIC, 'demo_max_proposals',
+           [('(2) with 128 proposals', 'demo:(2) + captions and tags'),
+            ('(3) with 128 proposals', 'demo:(3) + CLIM mosaics'),
+            ('(3) with 128 proposals', '(2) with 128 proposals')]),
+    *_each(DETIC, 'proposal_choice',
+           [('demo_clim_best', 'demo:(3) + CLIM mosaics'),
+            ('demo_clim_best', 'demo_max_proposals:(3) with 128 proposals'),
+            ('demo_clim_best', 'demo:(2) + captions and tags')]),
+    *_each(DETIC, 'demo_seeds',
+           [('(3) + CLIM mosaics', '(2) + captions and tags')]),
+    *_each(DETIC, 'ablation', [(row, 'clim_default') for row in (
+        'whole-images', 'pseudo-labels', 'mosaic-augmentation',
+        'clim_grid-2x2', 'clim_grid-3x3', 'clim_grid-4x4',
+        'clim_grid-mixed-2-3-4', 'clim_no-composition', 'clim_captions-only',
+        'clim_tags-only', 'clim_proposals', 'clim_class-names')]),
+    *_each('Faster R-CNN, timm', 'photographs_detection', [
+        ('captions and tags', 'boxes'),
+        ('CLIM', 'captions and tags'),
+        ('captions and tags, best proposal', 'captions and tags'),
+        ('CLIM', 'captions and tags, best proposal'),
+    ]),
+    *_each('BARON', 'baron', [
+        ('baron_r18-c4_256_captions', 'baron_r18-c4_256_boxes'),
+        ('baron_r18-c4_256_captions_clim', 'baron_r18-c4_256_captions'),
+    ]),
+    *_each('CenterNet2', 'long_tail/all proposals', [
+        (f'centernet2_r18_lvis_{row}', 'centernet2_r18_lvis_boxes')
+        for row in ('clim', 'clim_rare-tags', 'clim_grid-schedule')
+    ], RARE),
+    *_each('CenterNet2', 'long_tail/best 3 proposals', [
+        ('centernet2_r18_lvis_clim_novel-source', 'centernet2_r18_lvis_boxes')
+    ], RARE),
+    *_each('MM-Grounding-DINO', 'grounding/rows', [
+        ('mm-grounding-dino_r18_160_clim', 'mm-grounding-dino_r18_160_boxes')
+    ]),
+    *_each('CLIP, regions', 'clip',
+           [('CLIM 2×2, 3×3 and 4×4', "RegionCLIP's way"),
+            ('CLIM 2×2, 3×3 and 4×4', 'self-distillation'),
+            ('CLIM 2×2', 'CLIM 2×2, 3×3 and 4×4')], REGIONS),
+    *_each('F-ViT', 'fvit', [
+        ('CLIM', 'original'),
+        ('CLIM', "RegionCLIP's way"),
+        ('CLIM', 'self-distillation'),
+    ]),
+]
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'page',
+        type=Path,
+        nargs='?',
+        default=ROOT / 'docs/ablation.md',
+        help='a Markdown file with the two marks (%(default)s)')
+    page = parser.parse_args().page
+    text = page.read_text(encoding='utf-8')
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SystemExit(f'{page}: expected {BEGIN.strip()!r} and '
+                         f'{END.strip()!r}, once each')
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    with atomic_path(page) as unfinished:
+        unfinished.write_text(
+            before + BEGIN + table() + END + after, encoding='utf-8')
+
+
+def table() -> str:
+    """All comparisons, in Markdown."""
+    return HEAD.format(LEARNED, KEPT) + ''.join(map(_line, COMPARISONS))
+
+
+def _line(of: Comparison) -> str:
+    row = dict(_row(of.log, of.row))
+    name, _, other_row = of.other.rpartition(':')
+    other = dict(_row(name or of.log, other_row))
+    # One with fewer seeds has the first of them.
+    seeds = min(len(r[of.keys[0]]['values']) for r in (row, other))
+    row['seeds'] = other['seeds'] = seeds
+    add_differences([other, row], [(key, key, 1, 1) for key in of.keys])
+    found = row['differences'][other['name']]
+    cells = [
+        '{mean:+.1f} [{low:+.1f}, {high:+.1f}]'.format(**found[key])
+        for key in of.keys
+    ]
+    learned = found[of.keys[0]]
+    verdict = 'above' if learned['low'] > 0 else \
+        'below' if learned['high'] < 0 else 'open'
+    log = of.log.split('/')[0]
+    return (f'| {of.detector} | [{log}](logs/{log}.json) | {of.row} | '
+            f'{other_row} | {seeds} | {cells[0]} | {cells[1]} | '
+            f'{verdict} |\n')
+
+
+def _row(log: str, name: str) -> Dict[str, dict]:
+    """A row of a log with the values of each seed."""
+    file, _, part = log.partition('/')
+    rows = json.loads((LOGS / f'{file}.json').read_text(encoding='utf-8'))
+    if part:
+        rows = rows[part]
+    row = next(row for row in rows if row['name'] == name)
+    if isinstance(row['seeds'], dict):
+        values = {key: dict(values=of) for key, of in row['seeds'].items()}
+        return dict(name=name, **values)
+    return row
+
+
+if __name__ == '__main__':
+    main()
