@@ -16,7 +16,9 @@ SHORT = ('--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
          'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False',
          'val_dataloader.num_workers=0',
-         'val_dataloader.persistent_workers=False')
+         'val_dataloader.persistent_workers=False',
+         'val_dataloader.dataset.pipeline.1.scale=(96,96)',
+         'test_dataloader.dataset.pipeline.1.scale=(96,96)')
 ROWS = ('demo_boxes', 'demo_captions-tags', 'demo_clim')
 LONG_ROWS = ('faster-rcnn_r18-c4_256_boxes',
              'faster-rcnn_r18-c4_256_captions-tags',

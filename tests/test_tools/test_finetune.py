@@ -35,11 +35,10 @@ NAMES = ['cat', 'person', 'fire truck', 'dog', 'car']
 
 
 @pytest.fixture(scope='module')
-def detector(repository):
-    """Config, wrapped or not, and weights of the shipped detector."""
-    folder = repository / CONFIGS
-    return (folder / 'faster-rcnn_r18-c4_256_boxes.py',
-            folder / 'faster-rcnn_r18-c4_256_base.pth')
+def detector(repository, small_detector):
+    """Config and weights of the shipped detector."""
+    return (small_detector('faster-rcnn_r18-c4_256_boxes', 128),
+            repository / CONFIGS / 'faster-rcnn_r18-c4_256_base.pth')
 
 
 @pytest.fixture(scope='module')
@@ -347,7 +346,7 @@ def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path,
         (folder / path.name).symlink_to(path)
         if file is None:
             (folder / f'{path.stem}.txt').write_text(f'a {name} on a street')
-    options = []
+    options = {}
     if file is not None:
         coco = dict(
             images=[
@@ -359,7 +358,8 @@ def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path,
                 for n, name in zip(range(6), NAMES + NAMES)
             ])
         (tmp_path / file).write_text(json.dumps(coco))
-        options = ['--captions', tmp_path / file]
+        # All that can be left is there where each photo has its text.
+        options = dict(captions=tmp_path / file, leave=())
     work_dir = tmp_path / 'out'
     code, log = run_tool(
         'finetune.py',
@@ -371,7 +371,8 @@ def test_captions_alone(run_tool, detector, own, openmoji_root, tmp_path,
                 images=folder,
                 iterations=2,
                 batch_size=2,
-                workers=1), work_dir, *options))
+                workers=1,
+                **options), work_dir))
     assert code == 0, log
     assert 'loss_bbox: ' not in log and 'mosaic.tag.loss: ' in log
     captions = json.loads((tmp_path / 'out' / 'captions.json').read_text())
