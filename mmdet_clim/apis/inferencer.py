@@ -34,6 +34,7 @@ from mmengine.registry import FUNCTIONS
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.caption_sources import IMAGE_SUFFIXES
 from mmdet_clim.datasets.class_names import compared_name
 from mmdet_clim.datasets.image_files import read_image_file
@@ -424,9 +425,7 @@ class CLIMInferencer(DetInferencer):
     def _get_chunk_data(self, inputs: Iterable,
                         chunk_size: int) -> Iterator[list]:
         """Batches of images with what the pipeline made of them."""
-        if chunk_size < 1:
-            raise ValueError(
-                f'batch_size: expected at least 1, got {chunk_size}')
+        check_range(1, batch_size=chunk_size)
         prepared = self._prepared(_tracked(self._draws_bar, inputs))
         while True:
             batch = list(islice(prepared, chunk_size))

@@ -23,6 +23,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.logging import print_log
 from torch.utils.data import Dataset, Sampler
 
+from mmdet_clim.checks import check_whole
 from mmdet_clim.registry import DATA_SAMPLERS, DATASETS
 from mmdet_clim.seeds import seed_sequence
 
@@ -267,10 +268,7 @@ class MultiSourceSampler(Sampler):
             raise ValueError(
                 f'epoch_source: expected a source of 0 to {len(sizes) - 1}, '
                 f'got {epoch_source}')
-        if epoch_length is not None and (not isinstance(epoch_length, int)
-                                         or epoch_length < 1):
-            raise ValueError('epoch_length: expected a whole number of at '
-                             f'least 1, got {epoch_length!r}')
+        check_whole(epoch_length=epoch_length)
         self.dataset = dataset
         self.source_ratio = tuple(source_ratio)
         self.shuffle = shuffle
@@ -299,9 +297,7 @@ class MultiSourceSampler(Sampler):
 
     @batch_size.setter
     def batch_size(self, batch_size: int) -> None:
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError('batch_size: expected a whole number of at least '
-                             f'1, got {batch_size!r}')
+        check_whole(batch_size=batch_size)
         self._batch_size = batch_size
         self._known_plan = self._make_plan()
         self._grouped.clear()

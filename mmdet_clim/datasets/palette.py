@@ -3,6 +3,8 @@
 import colorsys
 from typing import List, Sequence, Tuple
 
+from mmdet_clim.checks import check_range
+
 # Hues of neighbouring classes are far apart.
 GOLDEN = 0.618033988749895
 
@@ -23,8 +25,7 @@ def class_palette(
     Raises:
         ValueError: If ``count`` is negative.
     """
-    if count < 0:
-        raise ValueError(f'count: expected at least 0, got {count}')
+    check_range(0, count=count)
     colours = [(int(red), int(green), int(blue)) for red, green, blue in first]
     for number in range(len(colours), count):
         hue, saturation = number * GOLDEN % 1, 0.55 + number % 3 * 0.2

@@ -28,6 +28,7 @@ import fsspec
 import numpy as np
 from mmengine.logging import print_log
 
+from mmdet_clim.checks import check_whole
 from mmdet_clim.files import atomic_path
 from mmdet_clim.registry import DATASETS
 from mmdet_clim.seeds import seed_sequence
@@ -313,11 +314,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
                  shuffle: bool = True,
                  metainfo: Optional[Mapping] = None,
                  **kwargs) -> None:
-        for key, value in dict(
-                num_samples=num_samples, buffer_size=buffer_size).items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{key}: expected a whole number of at least '
-                                 f'1, got {value!r}')
+        check_whole(num_samples=num_samples, buffer_size=buffer_size)
         self.shards = expanded_shards(shards)
         if not self.shards:
             raise ValueError('shards: expected at least one, got none')

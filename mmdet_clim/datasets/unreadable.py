@@ -7,6 +7,8 @@ from typing import Any, Callable, List, Optional
 import torch
 from mmengine.logging import print_log
 
+from mmdet_clim.checks import check_range
+
 from .images import UnreadableImageError
 
 #: So many are named one by one, in all processes together.
@@ -34,9 +36,7 @@ class UnreadableImages:
     """
 
     def __init__(self, owner: str, report_every: int = 100) -> None:
-        if report_every < 1:
-            raise ValueError(
-                f'report_every: expected at least 1, got {report_every}')
+        check_range(1, report_every=report_every)
         self.owner = owner
         self.report_every = report_every
         #: Replacements in this process.

@@ -71,7 +71,6 @@ from .finetune_data import (
     write_lines,
 )
 from .finetune_examples import write_examples
-from .finetune_grounding import reads_prompts
 from .finetune_keeping import (
     CHUNK,
     PICTURE,
@@ -90,6 +89,7 @@ from .finetuning import (
     default_iterations,
     finetune_config,
     plain_config,
+    sees_whole_images,
 )
 from .fingerprint import open_run, read_fingerprint, run_fingerprint
 from .hooks.atomic_checkpoint_hook import damage_of
@@ -338,10 +338,9 @@ class Finetuning:
         length = self.iterations
         trained = self._trained_data(data, inputs)
         if length is None:
-            length = default_iterations(count,
-                                        self.batch_size * get_world_size(),
-                                        trained.boxes is not None,
-                                        not reads_prompts(plan.plain))
+            length = default_iterations(
+                count, self.batch_size * get_world_size(), trained.boxes
+                is not None, sees_whole_images(plan.plain, self.distil))
         if inputs.examples is not None:
             data = self._with_examples(inputs.examples, data, cfg, anew)
             plan.plain = plain_config(cfg, data)

@@ -8,6 +8,7 @@ from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, cast
 
 from mmengine.config import Config, ConfigDict
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES
 
@@ -270,14 +271,14 @@ def finetune_config(cfg: Config,
         ValueError: If ``batch_size`` or ``iterations`` is too small.
     """
     has_boxes = data.boxes is not None
-    if iterations < 1:
-        raise ValueError(f'iterations: expected at least 1, got {iterations}')
+    check_range(1, iterations=iterations)
     plain = plain_config(cfg, data)
     scale = resize_scale(plain)
     prompted = reads_prompts(plain)
-    ratio = _ratio(batch_size, has_boxes, whole_images=not prompted)
+    whole_images = sees_whole_images(plain, distil)
+    ratio = _ratio(batch_size, has_boxes, whole_images)
     fragment = dict(
-        _sources(data, scale, whole_images=not prompted),
+        _sources(data, scale, whole_images),
         **(_prompts if prompted else _texts)(plain, data))
     if prompted:
         fragment['clim_mosaic_dataset']['pipeline'].append(
@@ -287,6 +288,9 @@ def finetune_config(cfg: Config,
             plain, checkpoint, old_words, distil)
         if prompted:
             fragment['clim_objectives']['old_words']['new_words'] = data.names
+            fragment['clim_branches'] = dict(
+                captions=['old_words'],
+                mosaic=list(fragment['clim_objectives']))
     boxed = max(ratio[0], 1)
     plain.train_dataloader = dict(
         batch_size=boxed,
@@ -325,6 +329,19 @@ def finetune_config(cfg: Config,
     new.load_from = str(checkpoint.absolute())
     new.resume = False
     return new
+
+
+def sees_whole_images(cfg: Config, distil: float) -> bool:
+    """Whether a part of each batch is whole captioned images.
+
+    A detector that reads a prompt learns from mosaics alone; what it knew is
+    kept in whole images, too, where objects are as large as in a test.
+
+    Args:
+        cfg (Config): See :func:`plain_config`.
+        distil (float): See :func:`finetune_config`.
+    """
+    return distil > 0 or not reads_prompts(cfg)
 
 
 def default_iterations(images: int, batch_size: int, has_boxes: bool,

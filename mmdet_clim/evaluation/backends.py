@@ -5,6 +5,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Iterable, List, Optional
 
+from mmdet_clim.checks import check_choice
+
 #: Taken where it is installed and nothing else is asked for.
 FASTEST = 'hotcoco'
 # The process in which hotcoco has begun its threads.
@@ -26,9 +28,7 @@ def choose_backend(backend: Optional[str], known: Iterable[str],
     """
     if backend is None:
         return FASTEST if find_spec(FASTEST) is not None else otherwise
-    if backend not in known:
-        raise ValueError(f'backend: expected one of {tuple(known)}, got '
-                         f'{backend!r}')
+    check_choice(tuple(known), backend=backend)
     import_module(backend)
     return backend
 

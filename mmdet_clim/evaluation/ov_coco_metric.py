@@ -13,6 +13,7 @@ from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
+from mmdet_clim.checks import check_choice
 from mmdet_clim.registry import METRICS
 
 from .backends import choose_backend
@@ -90,9 +91,7 @@ class OVCocoMetric(CheckedCocoMetric):
                  backend_args: Optional[dict] = None,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
-        if protocol not in PROTOCOLS:
-            raise ValueError(f'protocol: expected one of {PROTOCOLS}, '
-                             f'got {protocol!r}')
+        check_choice(PROTOCOLS, protocol=protocol)
         # Before the file is read.
         self.backend = choose_backend(backend, BACKENDS, 'pycocotools')
         super().__init__(

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.aligned_regions import aligned_regions
-from mmdet_clim.models.checks import check_range
 from mmdet_clim.models.constants import Constants
 from mmdet_clim.models.frozen_tower import FrozenTower
 from mmdet_clim.models.open_clip_models import create_clip

@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mmdet_clim.checks import check_range
+
 from .detections import BASE_COLOUR, NOVEL_COLOUR
 
 Row = Mapping[str, Any]
@@ -39,8 +41,7 @@ def plot_class_ap(rows: Sequence[Row],
     """
     if not rows:
         raise ValueError('rows: expected at least one class, got none')
-    if num is not None and num < 1:
-        raise ValueError(f'num: expected at least 1, got {num}')
+    check_range(1, num=num)
     runs = list(rows[0]['ap'])
     left_out = len(rows) - len(rows[:num])
     rows = _in_order(rows, num)

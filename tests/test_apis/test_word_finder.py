@@ -16,12 +16,11 @@ CONFIGS = 'configs/openmoji'
 
 
 @pytest.fixture(scope='module')
-def inferencer(repository):
+def inferencer(repository, small_detector):
     """Of the shipped detector."""
-    folder = repository / CONFIGS
     return CLIMInferencer(
-        str(folder / 'faster-rcnn_r18-c4_256_boxes.py'),
-        str(folder / 'faster-rcnn_r18-c4_256_base.pth'),
+        str(small_detector('faster-rcnn_r18-c4_256_boxes')),
+        str(repository / CONFIGS / 'faster-rcnn_r18-c4_256_base.pth'),
         device='cpu',
         show_progress=False)
 

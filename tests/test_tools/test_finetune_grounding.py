@@ -86,7 +86,7 @@ def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path,
         **boxes,
         work_dir=tmp_path / 'out',
         iterations=1,
-        batch_size=2,
+        batch_size=3 if boxes else 2,
         workers=0,
         distil=1.0,
         leave=('labels', 'onnx')).run()
@@ -94,14 +94,20 @@ def test_public_detectors(name, bert, captioned, openmoji_root, tmp_path,
     # Which has no graph.
     assert 'no detector.onnx: export: ' in printed
     assert 'mosaic.old_words.loss' in printed
+    # Where objects are as large as in a test.
+    assert 'captions.old_words.loss' in printed
+    assert 'captions.tag.loss' not in printed
     assert '1 weights are not used: lmm.norm.weight' in printed
     assert not (tmp_path / 'out' / 'detector.onnx').exists()
     labels = json.loads((tmp_path / 'out/pseudo_labels.json').read_text())
     assert len(labels['images']) == len(
         list(captioned['images'].glob('*.txt')))
     trained = Config.fromfile(tmp_path / 'out' / 'finetune.py')
-    assert trained.train_dataloader.sampler.source_ratio == ([1, 1]
-                                                             if boxes else [2])
+    assert trained.train_dataloader.sampler.source_ratio == ([1, 1, 1] if boxes
+                                                             else [1, 1])
+    old = trained.model.objectives.old_words
+    assert list(
+        old.new_words) == captioned['vocabulary'].read_text().split('\n')
     before = torch.load(weights)['state_dict']
     del before['lmm.norm.weight']
     after = torch.load(tmp_path / 'out' / 'detector.pth')['state_dict']

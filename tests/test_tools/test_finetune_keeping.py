@@ -39,28 +39,18 @@ WEIGHTS = 'configs/openmoji/faster-rcnn_r18-c4_256_base.pth'
 
 
 @pytest.fixture(scope='module')
-def options(repository, openmoji_root, tmp_path_factory):
+def options(repository, small_detector, openmoji_root, tmp_path_factory):
     """Of a run on captions alone, with boxes to evaluate on."""
     folder = tmp_path_factory.mktemp('options')
     names = folder / 'names.txt'
     names.write_text('cat | kitten\ndog\nbus\n')
-    cfg = Config.fromfile(repository / CONFIG)
-    # Smaller than it was trained, as fast as tests are.
-    for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        for step in loader.dataset.pipeline:
-            if 'scale' in step:
-                step.scale = (SIDE, SIDE)
-    for proposals in (cfg.model.train_cfg.rpn_proposal,
-                      cfg.model.test_cfg.rpn):
-        proposals.max_per_img = 30
-    cfg.dump(folder / 'detector.py')
     annotations = openmoji_root / 'annotations'
     captions = json.loads(
         (annotations / 'captions_captioned2017_tags.json').read_text())
     captions['images'] = captions['images'][:COUNT]
     (folder / 'captions.json').write_text(json.dumps(captions))
     return dict(
-        config=folder / 'detector.py',
+        config=small_detector('faster-rcnn_r18-c4_256_base', SIDE),
         checkpoint=repository / WEIGHTS,
         images=openmoji_root / 'captioned2017',
         captions=folder / 'captions.json',

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from mmdet_clim.checks import check_choice, check_range
+
 from .captions import write_captions
 from .classes import SceneClass, coco_classes
 from .lvis_vocabulary import lvis_classes
@@ -77,15 +79,11 @@ class DatasetParameters:
                 raise ValueError(
                     f'{key}: expected a number of images from {least} to '
                     f'{MAX_IMAGES - 1}, got {count}')
-        if self.seed < 0:
-            raise ValueError('seed: expected a number that is not negative, '
-                             f'got {self.seed}')
+        check_range(0, seed=self.seed)
         if not 64 <= self.size <= 2048:
             raise ValueError('size: expected a long side from 64 to 2048 '
                              f'pixels, got {self.size}')
-        if self.vocabulary not in ('coco', 'lvis'):
-            raise ValueError("vocabulary: expected 'coco' or 'lvis', got "
-                             f'{self.vocabulary!r}')
+        check_choice(('coco', 'lvis'), vocabulary=self.vocabulary)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import (
 
 import cv2
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.progress import track
 
 from ..source_tables import make_table
@@ -59,8 +60,7 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Any], folder: Path,
     Raises:
         ValueError: If ``workers`` is not positive.
     """
-    if workers < 1:
-        raise ValueError(f'workers: expected a positive number, got {workers}')
+    check_range(1, workers=workers)
     folder.mkdir(exist_ok=True)
     running: Deque[Tuple[str, Future]] = deque()
     with nullcontext() if workers == 1 else ProcessPoolExecutor(

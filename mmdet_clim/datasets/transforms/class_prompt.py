@@ -5,6 +5,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.registry import TRANSFORMS
 
@@ -48,9 +49,7 @@ class BaseClassPrompt(BaseTransform):
     def __init__(self,
                  vocabulary,
                  num_negatives: Optional[int] = None) -> None:
-        if num_negatives is not None and num_negatives < 0:
-            raise ValueError('num_negatives: expected a count >= 0 or None, '
-                             f'got {num_negatives}')
+        check_range(0, num_negatives=num_negatives)
         self.vocabulary = build_vocabulary(vocabulary)
         self.num_negatives = num_negatives
         self._base = np.flatnonzero(self.vocabulary.is_base)

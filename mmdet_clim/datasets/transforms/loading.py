@@ -5,6 +5,7 @@ from typing import Optional, Tuple
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from mmdet_clim.checks import check_range, check_size
 from mmdet_clim.datasets.image_files import read_image
 from mmdet_clim.datasets.images import MAX_PIXELS, UnreadableImageError
 from mmdet_clim.registry import TRANSFORMS
@@ -51,12 +52,8 @@ class LoadImageText(BaseTransform):
                  max_pixels: int = MAX_PIXELS,
                  to_float32: bool = False,
                  backend_args: Optional[dict] = None) -> None:
-        if scale is not None and (len(scale) != 2 or min(scale) < 1):
-            raise ValueError(
-                f'scale: expected (width, height) of at least 1, got {scale}')
-        if max_pixels < 1:
-            raise ValueError(
-                f'max_pixels: expected at least 1, got {max_pixels}')
+        check_size(scale=scale)
+        check_range(1, max_pixels=max_pixels)
         self.scale = scale and (scale[0], scale[1])
         self.max_pixels = max_pixels
         self.to_float32 = to_float32

@@ -21,6 +21,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.structures.bbox import HorizontalBoxes
 
+from mmdet_clim.checks import check_choice, check_range, check_size
 from mmdet_clim.datasets.draws import Draw, Drawing, current_drawing
 from mmdet_clim.datasets.image_files import read_image
 from mmdet_clim.datasets.images import UnreadableImageError
@@ -171,26 +172,16 @@ class MosaicCLIM(BaseTransform):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
                              f'{grids}')
         chances = checked_weights(grid_weights, len(grids))
-        for key, size in dict(tile_size=tile_size, out_size=out_size).items():
-            if len(size) != 2 or min(size) < 1:
-                raise ValueError(f'{key}: expected (width, height) of at '
-                                 f'least 1, got {size}')
+        check_size(tile_size=tile_size, out_size=out_size)
         if (out_size[0] < max(cols for _, cols in grids)
                 or out_size[1] < max(rows for rows, _ in grids)):
             raise ValueError(f'out_size: expected a pixel for each cell of '
                              f'{grids}, got {out_size}')
-        for key, value, known in (('align', align, ALIGNMENTS),
-                                  ('partners', partners, PARTNERS)):
-            if value not in known:
-                raise ValueError(
-                    f'{key}: expected one of {known}, got {value!r}')
-        if not 0 <= pad_val <= 255:
-            raise ValueError(f'pad_val: expected 0 to 255, got {pad_val}')
-        if cache_size is not None and cache_size < 1:
-            raise ValueError(
-                f'cache_size: expected at least 1, got {cache_size}')
-        if not 0 <= prob <= 1:
-            raise ValueError(f'prob: expected 0 to 1, got {prob}')
+        check_choice(ALIGNMENTS, align=align)
+        check_choice(PARTNERS, partners=partners)
+        check_range(0, 255, pad_val=pad_val)
+        check_range(1, cache_size=cache_size)
+        check_range(0, 1, prob=prob)
         self.grids = tuple((int(rows), int(cols)) for rows, cols in grids)
         self.initial_grid_weights = chances
         self._shared_weights = SharedWeights(chances)

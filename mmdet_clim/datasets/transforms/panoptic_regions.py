@@ -7,6 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.image_files import read_image
 from mmdet_clim.registry import TRANSFORMS
 
@@ -111,9 +112,7 @@ class FilterRegionsByArea(BaseTransform):
         if not 0 <= min_area <= max_area:
             raise ValueError('min_area, max_area: expected 0 <= min_area <= '
                              f'max_area, got {min_area}, {max_area}')
-        if max_regions is not None and max_regions < 1:
-            raise ValueError('max_regions: expected at least 1 or None, got '
-                             f'{max_regions}')
+        check_range(1, max_regions=max_regions)
         self.min_area = min_area
         self.max_area = max_area
         self.max_regions = max_regions

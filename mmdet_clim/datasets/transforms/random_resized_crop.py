@@ -8,6 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from PIL import Image
 
+from mmdet_clim.checks import check_whole
 from mmdet_clim.registry import TRANSFORMS
 
 
@@ -48,9 +49,7 @@ class RandomResizedCrop(BaseTransform):
         scale: Tuple[float, float] = (0.9, 1.0),
         ratio: Tuple[float, float] = (3 / 4, 4 / 3)
     ) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError('size: expected a number of pixels of at least '
-                             f'1, got {size!r}')
+        check_whole(size=size)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError('scale: expected 0 < least <= largest <= 1, got '
                              f'{scale}')

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.image_files import read_image_file
 from mmdet_clim.registry import HOOKS
 from mmdet_clim.visualization import (
@@ -52,9 +53,7 @@ class ResponseMapHook(Hook):
             if isinstance(values, str) or not len(values):
                 raise ValueError(f'{name}: expected a list with at least one, '
                                  f'got {values!r}')
-        for name, value in (('size', size), ('side', side)):
-            if value < 1:
-                raise ValueError(f'{name}: expected at least 1, got {value}')
+        check_range(1, size=size, side=side)
         self.images = tuple(images)
         self.texts = tuple(texts)
         self.size = size

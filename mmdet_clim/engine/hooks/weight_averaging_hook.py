@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.engine.checkpoints import save_atomically
 from mmdet_clim.registry import HOOKS
 
@@ -47,11 +48,8 @@ class WeightAveragingHook(Hook):
                  filename: str = 'open_clip.pt',
                  interval: Optional[int] = None,
                  half: bool = False) -> None:
-        if not 0 <= alpha <= 1:
-            raise ValueError(f'alpha: expected 0 to 1, got {alpha}')
-        if interval is not None and interval < 1:
-            raise ValueError(
-                f'interval: expected at least 1 or None, got {interval}')
+        check_range(0, 1, alpha=alpha)
+        check_range(1, interval=interval)
         self.alpha = alpha
         self.filename = filename
         self.interval = interval

@@ -4,7 +4,7 @@ from typing import Optional
 
 from torch import nn
 
-from mmdet_clim.models.checks import check_choice
+from mmdet_clim.checks import check_choice
 from mmdet_clim.models.open_clip_models import create_clip
 from mmdet_clim.registry import MODELS
 

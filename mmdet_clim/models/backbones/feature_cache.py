@@ -7,8 +7,8 @@ from typing import Callable, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.files import atomic_path
-from mmdet_clim.models.checks import check_range
 
 SUFFIX = '.safetensors'
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range, check_size
 
 Grid = Tuple[int, int]
 # Rows and columns of a mosaic that a CPU makes by one product of matrices.
@@ -102,9 +102,7 @@ class BatchMosaic(nn.Module):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
                              f'{grids}')
         check_range(0, num_whole=num_whole)
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(
-                f'size: expected (width, height) of at least 1, got {size}')
+        check_size(size=size)
         self.grids = tuple((int(rows), int(cols)) for rows, cols in grids)
         self.num_whole = num_whole
         self.size = None if size is None else tuple(size)

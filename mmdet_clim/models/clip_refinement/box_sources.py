@@ -9,8 +9,8 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.coco_annotations import read_detections
-from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 

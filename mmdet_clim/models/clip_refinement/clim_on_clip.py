@@ -10,8 +10,8 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_loss_names
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.checks import check_loss_names
 from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.modes import batch_norms
 from mmdet_clim.models.text_encoders import (

@@ -7,7 +7,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS

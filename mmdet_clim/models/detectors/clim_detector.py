@@ -8,11 +8,11 @@ from mmdet.structures import SampleList
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_loss_names
 from mmdet_clim.models.activation_checkpoints import (
     check_checkpoints,
     not_reentrant,
 )
-from mmdet_clim.models.checks import check_loss_names
 from mmdet_clim.models.connected_zero import connected_zero
 from mmdet_clim.models.data_preprocessors import (
     BOXES_BRANCH,

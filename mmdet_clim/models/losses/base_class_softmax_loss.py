@@ -2,7 +2,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .base_class_sigmoid_loss import BaseClassSigmoidLoss

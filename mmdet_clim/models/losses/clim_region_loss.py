@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from mmdet_clim.models.checks import check_choice, check_range
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows, reduce_over_ranks

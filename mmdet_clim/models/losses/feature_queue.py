@@ -6,7 +6,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows

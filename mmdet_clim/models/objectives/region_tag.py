@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_choice, check_range
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.losses.metrics import mean_count, recall_at_1

@@ -5,8 +5,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.checks import check_range
 from mmdet_clim.registry import MODELS
 
 from .proposal_scores import RescoringRoIHead

@@ -4,7 +4,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.pseudo_words import write_regions
 from mmdet_clim.models.text_encoders import (
     BaseTextEncoder,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
 from mmdet_clim.models.host import upload
 

@@ -229,7 +229,7 @@ def test_wrong_arguments(tsv, images, lvis_file, tmp_path):
         prepare_cc3m(tsv, tmp_path / 'a.csv', lvis_file, images)
     with pytest.raises(ValueError, match='either images or shards'):
         prepare_cc3m(tsv, out, lvis_file)
-    with pytest.raises(ValueError, match='workers: expected a positive'):
+    with pytest.raises(ValueError, match='workers: expected at least 1'):
         prepare_cc3m(tsv, out, lvis_file, images, workers=0)
     for arguments in ((tmp_path / 'no.tsv', out, lvis_file,
                        images), (tsv, out, tmp_path / 'no.json', images),

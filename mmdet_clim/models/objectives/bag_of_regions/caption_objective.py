@@ -4,7 +4,7 @@ from typing import Dict, Optional
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_choice, check_range
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.models.host import upload
 from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.text_encoders import BaseTextEncoder

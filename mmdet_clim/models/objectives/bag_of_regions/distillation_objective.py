@@ -5,7 +5,7 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.crop_encoder import CropEncoder
 from mmdet_clim.models.losses.gather import exchange_counts
 from mmdet_clim.models.pseudo_words import write_regions

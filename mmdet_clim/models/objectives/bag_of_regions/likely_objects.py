@@ -7,7 +7,7 @@ import torch
 from mmcv.ops import batched_nms
 from torch import Tensor
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 
 from ..context import BranchStage
 from ..tile_batch import TileProposals

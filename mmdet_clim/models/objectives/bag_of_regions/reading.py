@@ -7,7 +7,7 @@ import torch
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.pseudo_words import draw_kept, write_sentences
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 

@@ -10,8 +10,8 @@ from mmdet.models.detectors.grounding_dino import clean_label_name
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.checks import check_choice, check_range
 from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
 from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
 

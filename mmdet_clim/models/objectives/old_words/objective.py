@@ -7,7 +7,7 @@ import torch
 from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor, nn
 
-from mmdet_clim.models.checks import check_range
+from mmdet_clim.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.families.text_conditioned import TextConditionedFamily

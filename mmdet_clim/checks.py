@@ -61,3 +61,33 @@ def check_choice(choices: Collection, **values: Any) -> None:
         if value not in choices:
             raise ValueError(
                 f'{name}: expected one of {tuple(choices)}, got {value!r}')
+
+
+def check_whole(**values: Any) -> None:
+    """Refuse arguments that are no whole numbers of at least 1.
+
+    Args:
+        **values: Arguments by their names; None is none.
+
+    Raises:
+        ValueError: If one is something else.
+    """
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f'{name}: expected a whole number of at least 1, '
+                             f'got {value!r}')
+
+
+def check_size(**values: Optional[Sequence[float]]) -> None:
+    """Refuse arguments that are no size of an image.
+
+    Args:
+        **values: Arguments by their names; None is none.
+
+    Raises:
+        ValueError: If one has not two numbers of at least 1.
+    """
+    for name, value in values.items():
+        if value is not None and (len(value) != 2 or min(value) < 1):
+            raise ValueError(f'{name}: expected (width, height) of at least '
+                             f'1, got {value}')

@@ -1,0 +1,25 @@
+# Licensed under the Apache License, Version 2.0.
+"""What arguments may be, with the message of each that may not."""
+import pytest
+
+from mmdet_clim.checks import check_size, check_whole
+
+
+@pytest.mark.parametrize('value', [0, -3, 2.0, '4', (1, )])
+def test_no_whole_number(value):
+    check_whole(buffer_size=1, num_samples=10**9, epoch_length=None)
+    with pytest.raises(ValueError) as error:
+        check_whole(num_samples=7, buffer_size=value)
+    assert str(error.value) == (
+        'buffer_size: expected a whole number of at least 1, got '
+        f'{value!r}')
+
+
+@pytest.mark.parametrize('value', [(0, 5), (5, 0.5), (5, ), (5, 5, 5), ()])
+def test_no_size(value):
+    check_size(scale=None, tile_size=(1, 1), out_size=[1333, 800])
+    with pytest.raises(ValueError) as error:
+        check_size(tile_size=(4, 4), out_size=value)
+    assert str(error.value) == (
+        'out_size: expected (width, height) of at least 1, got '
+        f'{value}')
