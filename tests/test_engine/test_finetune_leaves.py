@@ -78,8 +78,11 @@ def test_boxes_that_a_caption_names(folder, tmp_path):
         dict(name='bus', named=0, found=0, boxes=0)
     ]
     # Hundredths of pixels, without the noise of floats.
-    edges = dict(find(str(folder / 'a.png')), labels=[0], scores=[.9],
-                 bboxes=[[7.29, 8.22, 18.77, 21.86]])
+    edges = dict(
+        find(str(folder / 'a.png')),
+        labels=[0],
+        scores=[.9],
+        bboxes=[[7.29, 8.22, 18.77, 21.86]])
     fine, _ = propose_labels(CAPTIONED, folder, NAMES, lambda path: edges)
     assert fine['annotations'][0]['bbox'] == [7.29, 8.22, 11.48, 13.64]
     # Other programs read it, and so does training.
