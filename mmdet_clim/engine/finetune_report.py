@@ -142,7 +142,8 @@ def _class_section(evaluated: Evaluated, vocabulary: Vocabulary) -> Section:
                       _number(gain, '+.1f')))
     text = (
         'AP50 in percent, of the original detector with the same vocabulary, '
-        'and of the new one. Base classes had boxes in training.')
+        'and of the new one. Base classes had boxes in training; without any '
+        'boxes, all classes are base classes.')
     heads = ('class', '', 'objects', BEFORE, AFTER, 'gain')
     if not rows:
         return Section('AP of each class', [text], heads, table)
@@ -243,6 +244,10 @@ def kept_section(kept: Mapping, picture: Path) -> Section:
                      agreement[BEFORE], agreement[AFTER]))
         rows.append(
             ('of these, found again', '', _percent(agreement['found_again'])))
+    absent = kept.get('not_named')
+    if absent is not None:
+        rows.append(('your classes, detections in images whose captions do '
+                     'not name them', absent[BEFORE], absent[AFTER]))
     return Section('What it knew before', [
         'The original and the new detector, both with '
         f'{len(kept["old_words"])} previous classes and yours. Details are in '

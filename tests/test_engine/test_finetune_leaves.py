@@ -77,6 +77,14 @@ def test_boxes_that_a_caption_names(folder, tmp_path):
         dict(name='dog', named=1, found=1, boxes=1),
         dict(name='bus', named=0, found=0, boxes=0)
     ]
+    # Hundredths of pixels, without the noise of floats.
+    edges = dict(
+        find(str(folder / 'a.png')),
+        labels=[0],
+        scores=[.9],
+        bboxes=[[7.29, 8.22, 18.77, 21.86]])
+    fine, _ = propose_labels(CAPTIONED, folder, NAMES, lambda path: edges)
+    assert fine['annotations'][0]['bbox'] == [7.29, 8.22, 11.48, 13.64]
     # Other programs read it, and so does training.
     file = tmp_path / 'labels.json'
     file.write_text(json.dumps(content))
@@ -278,7 +286,8 @@ def test_a_report_of_words_that_were_kept(tmp_path):
     kept = dict(
         old_words=['cat', 'dog'],
         old_ap50=dict(before=.5, after=None),
-        agreement=dict(before=8, after=9, found_again=.75))
+        agreement=dict(before=8, after=9, found_again=.75),
+        not_named=dict(before=5, after=3))
     Image.new('RGB', (4, 3)).save(tmp_path / 'kept.png')
     for name, pictures in (('kept.png', 1), ('none.png', 0)):
         page, count = parts([kept_section(kept, tmp_path / name)], tmp_path)
@@ -286,7 +295,9 @@ def test_a_report_of_words_that_were_kept(tmp_path):
         assert re.findall('<td>(.*?)</td>', page) == [
             'AP50 of previous classes', '50.0', '-',
             'previous classes, detections in your images', '8', '9',
-            'of these, found again', '', '75.0'
+            'of these, found again', '', '75.0',
+            'your classes, detections in images whose captions do not name '
+            'them', '5', '3'
         ]
 
 

@@ -161,8 +161,15 @@ def test_boxes_as_prompts(bert, tmp_path):
 
 
 def test_names_that_one_prompt_has_no_room_for(bert, captioned, tmp_path):
-    """They are read a few at a time; mmdet would cut the last ones off."""
+    """They are read a few at a time; mmdet would cut the last ones off.
+
+    An option names the language model that the config has not.
+    """
     config, weights = host('Grounding DINO', bert, tmp_path)
+    cfg = Config.fromfile(config)
+    local = cfg.model.language_model.name
+    cfg.model.language_model.name = 'no/such-bert'
+    cfg.dump(config)
     captioned['vocabulary'].write_text('\n'.join(
         ['cat', 'dog', *(f'traffic light {n}' for n in range(100))]))
     run = Finetuning(
@@ -172,10 +179,15 @@ def test_names_that_one_prompt_has_no_room_for(bert, captioned, tmp_path):
         work_dir=tmp_path / 'out',
         iterations=1,
         batch_size=2,
-        workers=0)
+        workers=0,
+        cfg_options={'model.detector.language_model.name': local})
     from contextlib import ExitStack
     with ExitStack() as stack:
         plan = run._begin(stack)
+    mosaics, = plan.train.train_dataloader.dataset.datasets
+    for model in (plan.plain.model, plan.train.model.detector,
+                  mosaics.pipeline[-1], run._kept.cfg.model):
+        assert model.language_model.name == local
     assert plan.plain.model.test_cfg.chunked_size == 40
     assert plan.train.model.detector.test_cfg.chunked_size == 40
     assert plan.plain.test_dataloader.batch_size == 1
