@@ -249,7 +249,12 @@ def test_other_data_and_options_are_refused(whole_run, options, openmoji_root,
 
 def test_overwrite_begins_anew(options, a_copy, run_tool):
     changed = dict(
-        options, iterations=2, val_boxes=None, val_images=None, boxes=None)
+        options,
+        iterations=2,
+        val_boxes=None,
+        val_images=None,
+        boxes=None,
+        box_images=None)
     code, log = run_tool('finetune.py', *command(changed, a_copy),
                          '--overwrite', '--ema', '--freeze', 'backbone')
     assert code == 0, log
