@@ -5,9 +5,6 @@ import json
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
-from mmdet_clim.datasets.preparation.files import atomic_path
-from mmdet_clim.evaluation.tables import add_differences
-
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / 'docs/logs'
 BEGIN, END = '<!-- begin of ablation_table.py -->\n', '<!-- end -->\n'
@@ -131,6 +128,8 @@ def main() -> None:
                          f'{END.strip()!r}, once each')
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
+    # It takes seconds to import.
+    from mmdet_clim.files import atomic_path
     with atomic_path(page) as unfinished:
         unfinished.write_text(
             before + BEGIN + table() + END + after, encoding='utf-8')
@@ -142,6 +141,7 @@ def table() -> str:
 
 
 def _line(of: Comparison) -> str:
+    from mmdet_clim.evaluation.tables import add_differences
     row = dict(_row(of.log, of.row))
     name, _, other_row = of.other.rpartition(':')
     other = dict(_row(name or of.log, other_row))
