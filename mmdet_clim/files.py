@@ -2,6 +2,7 @@
 """Files that appear whole or not at all."""
 import fcntl
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Iterator
@@ -26,8 +27,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f'.{path.name}.writing')
-    # A link that came with a folder would be written through.
-    if beside.is_symlink():
+    # A link that came with a folder would be written through, a pipe waited
+    # for.
+    if not _is_plain(beside):
         beside.unlink(missing_ok=True)
     with open(beside, 'ab') as held:
         if not _is_ours(held, beside):
@@ -42,6 +44,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise
 
 
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file, no link or pipe; also if there is none."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return True
+
+
 def _is_ours(file: IO[bytes], path: Path) -> bool:
     """Lock an opened file, unless it is another writer's.
 
@@ -49,8 +59,10 @@ def _is_ours(file: IO[bytes], path: Path) -> bool:
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The other one may have been renamed since it was opened.
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        found = os.fstat(file.fileno())
+        # The other one may have been renamed since it was opened; a second
+        # name is that of somebody else's file.
+        return found.st_nlink == 1 and os.path.samestat(found, os.stat(path))
     except OSError:
         # Or a file system without locks.
         return False

@@ -289,3 +289,21 @@ def test_what_a_killed_writer_left_is_overwritten(tmp_path):
         beside.write_text('all')
     assert path.read_text() == 'all'
     assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+@pytest.mark.parametrize('kind', ['link', 'hard link', 'pipe'])
+def test_what_came_with_a_folder_is_not_written_through(tmp_path, kind):
+    """In the place of the file that is being written."""
+    other = tmp_path / 'other'
+    other.write_text('kept')
+    planted = tmp_path / '.file.writing'
+    if kind == 'link':
+        planted.symlink_to(other)
+    elif kind == 'hard link':
+        os.link(other, planted)
+    else:
+        os.mkfifo(planted)
+    with atomic_path(tmp_path / 'file') as beside:
+        beside.write_text('new')
+    assert (tmp_path / 'file').read_text() == 'new'
+    assert other.read_text() == 'kept'
