@@ -19,6 +19,7 @@ model = dict(
             type='mmdet_clim.MosaicTextObjective',
             grids=((2, 2), (3, 3), (4, 4)))),
     vocabulary=_base_.region_vocabulary,
+    region_ways=('roi', 'centre', 'mask', 'crop'),
     templates=('a picture of a {}.', ))
 custom_hooks = [
     *_base_.custom_hooks,

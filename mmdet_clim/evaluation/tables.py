@@ -28,6 +28,7 @@ OV_LVIS_COLUMNS: Tuple[Column, ...] = (
 REGION_COLUMNS: Tuple[Column, ...] = (
     ('roi_all_top1', 'box top-1', 100, 1),
     ('roi_all_top5', 'box top-5', 100, 1),
+    ('centre_all_top1', 'box centre top-1', 100, 1),
     ('mask_all_top1', 'mask top-1', 100, 1),
     ('mask_all_top5', 'mask top-5', 100, 1),
     ('crop_all_top1', 'crop top-1', 100, 1),

@@ -11,6 +11,8 @@ REFINED = {
     'clip_clim_2x2': ('clim', 31, 28),
     'clip_clim_3x3': ('clim', 30, 27),
     'clip_clim_4x4': ('clim', 35, 32),
+    'clip_clim_text-weighted': ('clim', 31, 28),
+    'clip_whole-images': ('clim', 10, 7),
     'clip_region-labels': ('labels', 8, None),
     'clip_self-distillation': ('distillation', 8, None),
 }
@@ -64,7 +66,7 @@ def test_a_file_of_open_clip_is_measured(pretrained, openmoji_root, run_tool,
         env=dict(
             OPENMOJI_ROOT=f'{openmoji_root}/', OPENMOJI_CLIP=str(pretrained)))
     assert code == 0, output[-4000:]
-    for way in ('roi', 'mask', 'crop'):
+    for way in ('roi', 'centre', 'mask', 'crop'):
         for group in ('all', 'base', 'novel'):
             assert f'region/{way}_{group}_top1' in output
     assert 'retrieval/text_to_image_r1' in output

@@ -7,6 +7,7 @@ is one of its name with a smaller tower. The constants are tested in
 test_published_constants_region_clip.py.
 """
 import json
+import math
 import shutil
 
 import cv2
@@ -19,6 +20,7 @@ from pycocotools import mask as mask_api
 import mmdet_clim  # noqa: F401
 
 TEXT = dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1)
+SIGLIP = 'ViT-B-16-SigLIP'
 CLIPS = {
     'ViT-B-16-quickgelu':
     ('CLIP_VIT_B_16',
@@ -29,6 +31,12 @@ CLIPS = {
     'RN50x64-quickgelu':
     ('CLIP_RN50X64',
      dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=32)),
+    SIGLIP: ('SIGLIP_VIT_B_16',
+             dict(
+                 timm_model_name='test_vit3',
+                 timm_pool='map',
+                 timm_proj='none',
+                 image_size=32)),
 }
 SIDE = 96
 # Of squares: that of CLIP's own images, that of mosaics and of whole images.
@@ -43,6 +51,7 @@ RECIPES = [
     ('clim_vit-l-14-336_cc3m', 3, 12, .7, 'clim'),
     ('clim_rn50x64_coco-captions', 100, 1, .5, 'clim'),
     ('clim_rn50x64_cc3m', 3, 1, .5, 'clim'),
+    ('clim_vit-b-16-siglip_coco-captions', 100, 6, .7, 'clim'),
     (f'region-labels_{VIT_B}', 100, 6, .7, 'labels'),
     (f'self-distillation_{VIT_B}', 100, 6, .7, 'distillation'),
 ]
@@ -84,12 +93,27 @@ def roots(openmoji_root, small_clips, tmp_path_factory):
         dict(embed_dim=24, quick_gelu=True, vision_cfg=vision, text_cfg=TEXT)
         for name, (_, vision) in CLIPS.items()
     }
+    small[SIGLIP].update(
+        embed_dim=96,
+        quick_gelu=False,
+        custom_text=True,
+        init_logit_bias=-9.5,
+        text_cfg=dict(
+            TEXT,
+            no_causal_mask=True,
+            pool_type='last',
+            hf_tokenizer_name=make_tokenizer(folder / 'tokenizer'),
+            tokenizer_kwargs=dict(clean='canonicalize')))
     with pytest.MonkeyPatch.context() as patch, small_clips(
             folder / 'models', small):
         for name, (variable, _) in CLIPS.items():
             torch.manual_seed(0)
             file = folder / f'{variable}.pt'
-            torch.save(open_clip.create_model(name).state_dict(), file)
+            weights = open_clip.create_model(name).state_dict()
+            if name == SIGLIP:
+                # Like its published weights, above what InfoNCE may learn.
+                weights['logit_scale'].fill_(math.log(117.25))
+            torch.save(weights, file)
             patch.setenv(variable, str(file))
         patch.setenv('OV_COCO_ROOT', f'{root}/')
         patch.setenv('OV_LVIS_ROOT', f'{root}/')
@@ -100,6 +124,26 @@ def roots(openmoji_root, small_clips, tmp_path_factory):
         patch.setenv('COCO_NOUNS', str(folder / 'nouns.txt'))
         patch.setenv('COCO_PROPOSALS', str(folder / 'proposals.json'))
         yield folder
+
+
+def make_tokenizer(folder):
+    """Bytes, without a start and padded with the end, as SigLIP's words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.train_from_iterator(
+        [],
+        trainers.BpeTrainer(
+            special_tokens=['<unk>', '</s>'],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False))
+    PreTrainedTokenizerFast(
+        tokenizer_object=pieces,
+        unk_token='<unk>',
+        eos_token='</s>',
+        pad_token='</s>').save_pretrained(folder)
+    return str(folder)
 
 
 def make_panoptic(root):
@@ -197,7 +241,7 @@ def test_an_epoch_of_three_iterations(roots, repository, tmp_path, train, name,
     import open_clip
     runner, record = train(small_config(repository, name), tmp_path)
     assert len(record.losses) == 3
-    assert all(0 < step[f'{objective}.loss'] < 100 for step in record.losses)
+    assert all(0 < step[f'{objective}.loss'] < 999 for step in record.losses)
     measured = {
         key.split('/', 1)[1]: buffer.current()
         for key, buffer in runner.message_hub.log_scalars.items()
@@ -213,6 +257,14 @@ def test_an_epoch_of_three_iterations(roots, repository, tmp_path, train, name,
     saved = open_clip.create_model(
         architecture, pretrained=str(tmp_path / 'open_clip.pt')).state_dict()
     original = torch.load(roots / f'{CLIPS[architecture][0]}.pt')
+    if architecture == SIGLIP:
+        loss = runner.model.objectives['clim'].region_loss
+        assert loss.kind == 'sigmoid'
+        assert loss.temperature == pytest.approx(117.25, rel=1e-4)
+        assert loss.bias.item() == pytest.approx(-9.5)
+        assert loss.bias.requires_grad and loss.log_temperature.requires_grad
+        assert saved['logit_bias'] == loss.bias
+        assert saved['logit_scale'] == loss.log_temperature
     trained = runner.model.image_tower.visual.state_dict()
     moved = {
         key

@@ -24,9 +24,11 @@ from mmdet_clim.registry import MODELS
 
 from .objective_base import Towers
 from .region_prediction import (
+    CENTRE,
     CROP_ENLARGE,
     REGION_WAYS,
     crop_embeddings,
+    enlarged,
     mask_embeddings,
 )
 from .unlocking import ALL, unlock_blocks
@@ -77,7 +79,8 @@ class CLIMOnCLIP(BaseModel):
             that ``build_vocabulary`` reads.
         templates (str or Sequence[str]): See ``resolve_templates``.
         region_ways (Sequence[str]): How regions are read at test time:
-            'roi', 'mask' (where masks are annotated), 'crop'.
+            'roi', 'centre' (of the box, which its object fills more than its
+            rim), 'mask' (where masks are annotated), 'crop'.
         temperature (float, optional): The factor on the cosine of the
             original, where the text encoder holds none. Defaults to CLIP's
             own.
@@ -98,7 +101,7 @@ class CLIMOnCLIP(BaseModel):
                  image_size: Tuple[int, int],
                  vocabulary: Any = None,
                  templates: Templates = DEFAULT_TEMPLATES,
-                 region_ways: Sequence[str] = REGION_WAYS,
+                 region_ways: Sequence[str] = ('roi', 'mask', 'crop'),
                  temperature: Optional[float] = None,
                  num_things: Optional[int] = None,
                  data_preprocessor: Optional[dict] = None,
@@ -238,6 +241,11 @@ class CLIMOnCLIP(BaseModel):
         if 'roi' in self.region_ways:
             found['roi'] = self.image_tower.region_features_of(
                 encoded, bbox2roi([boxes]))
+        if 'centre' in self.region_ways:
+            centres = enlarged(boxes, boxes.new_full((len(boxes), ), CENTRE),
+                               image.shape[-2:])
+            found['centre'] = self.image_tower.region_features_of(
+                encoded, bbox2roi([centres]))
         if 'mask' in self.region_ways and 'masks' in regions:
             masks = regions.masks.to_tensor(torch.float32, image.device)
             found['mask'] = mask_embeddings(self.image_tower, encoded, masks)
@@ -280,8 +288,10 @@ class CLIMOnCLIP(BaseModel):
         """
         weights = self.text_encoder.tower.state_dict()
         for objective in self.objectives.values():
-            if objective.log_temperature is not None:
-                weights['logit_scale'] = objective.log_temperature
+            for name, value in objective.clip_weights.items():
+                # Of a CLIP without a bias, open_clip reads none.
+                if name in weights:
+                    weights[name] = value.reshape(weights[name].shape)
         for name, value in self.averaged_tower(alpha).items():
             weights[f'visual.{name}'] = value
         return {

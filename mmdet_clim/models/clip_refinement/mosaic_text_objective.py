@@ -1,19 +1,27 @@
 # Licensed under the Apache License, Version 2.0.
+import math
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmdet.structures import SampleList
 from torch import Tensor
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.source_tables import image_key
-from mmdet_clim.models.backbones import DenseImageTower
-from mmdet_clim.models.losses.clim_region_loss import MAX_LEARNED_TEMPERATURE
+from mmdet_clim.models.backbones import DenseImageTower, EncodedImages
+from mmdet_clim.models.losses.clim_region_loss import max_learned_temperature
 from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
 from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.registry import MODELS
 
 from .batch_mosaic import BatchMosaic
-from .objective_base import BaseCLIPObjective, Towers, original_temperature
+from .objective_base import (
+    BaseCLIPObjective,
+    Towers,
+    original_bias,
+    original_temperature,
+)
+from .patch_pooling import text_weighted
 
 
 @MODELS.register_module()
@@ -27,29 +35,41 @@ class MosaicTextObjective(BaseCLIPObjective):
 
     Without grids it is CLIP's own training on whole images.
 
+    A tile shows an object and what is around it. With ``text_sharpness``, the
+    patches that resemble its caption weigh more
+    (:func:`~.patch_pooling.text_weighted`).
+
     Args:
         grids (Sequence[tuple[int, int]]): (rows, cols) of the mosaics of
             each batch, see :class:`BatchMosaic`.
         num_whole (int): Images that stay whole, at least.
         mosaic_size (tuple[int, int], optional): (width, height) in pixels of
             the mosaics. Defaults to that of the images.
+        text_sharpness (float, optional): By how much patches that resemble
+            the caption of their tile weigh more. Defaults to all alike: what
+            RoIAlign reads.
         loss (dict): Config of the :class:`CLIMRegionLoss`. Without
             ``temperature``, CLIP's own, which the text tower holds, or the
-            largest that is learned where its own is above it (SigLIP's are).
+            largest that is learned where its own is above it (SigLIP's are,
+            for which ``kind='sigmoid'`` has no limit). Without ``bias``,
+            'sigmoid' takes CLIP's own where it has one.
 
     Raises:
-        ValueError: If a grid is wrong, or a batch is smaller than the grids
-            ask for.
+        ValueError: If a grid or ``text_sharpness`` is wrong, or a batch is
+            smaller than the grids ask for.
     """
 
     def __init__(self,
                  grids: Sequence[Tuple[int, int]] = ((2, 2), (3, 3), (4, 4)),
                  num_whole: int = 0,
                  mosaic_size: Optional[Tuple[int, int]] = None,
+                 text_sharpness: Optional[float] = None,
                  loss: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_range(0, without=(0, math.inf), text_sharpness=text_sharpness)
         self.mosaic = BatchMosaic(grids, num_whole, mosaic_size)
+        self.text_sharpness = text_sharpness
         self._loss_cfg = dict(
             loss or dict(
                 type='mmdet_clim.CLIMRegionLoss',
@@ -58,17 +78,24 @@ class MosaicTextObjective(BaseCLIPObjective):
                 gather=True))
 
     @property
-    def log_temperature(self) -> Optional[Tensor]:
-        """CLIP's logit scale, where the loss learns it."""
-        return self.region_loss.log_temperature
+    def clip_weights(self) -> Dict[str, Tensor]:
+        """CLIP's scale and bias, those that the loss learns."""
+        loss = self.region_loss
+        learned = dict(logit_scale=loss.log_temperature, logit_bias=loss.bias)
+        return {
+            name: value
+            for name, value in learned.items() if isinstance(value, Tensor)
+        }
 
     def prepare(self, towers: Towers) -> None:
-        """Build the loss, at the temperature of this CLIP."""
+        """Build the loss, at the temperature and bias of this CLIP."""
         cfg = dict(self._loss_cfg)
         own = round(original_temperature(towers), ndigits=4)
         if cfg.get('learn_temperature'):
-            own = min(own, MAX_LEARNED_TEMPERATURE)
+            own = min(own, max_learned_temperature(cfg.get('kind', 'bce')))
         cfg.setdefault('temperature', own)
+        if cfg.get('kind') == 'sigmoid':
+            cfg.setdefault('bias', original_bias(towers))
         self.region_loss = MODELS.build(cfg)
 
     def loss(self, images: Tensor, samples: SampleList,
@@ -76,8 +103,9 @@ class MosaicTextObjective(BaseCLIPObjective):
         """See :class:`BaseCLIPObjective`."""
         captions = [_draw(sample.captions[0]) for sample in samples]
         mosaics, rois = self.mosaic(images, [s.img_shape[:2] for s in samples])
-        regions = _read(towers.image, mosaics, rois, images[len(rois):])
         texts = towers.text(captions)
+        regions = self._read(towers.image, mosaics, rois, images[len(rois):],
+                             texts)
         keys = [s.image_keys[0] for s in samples]
         targets = self._same_text(captions, keys, images.device)
         own = torch.eye(len(captions), dtype=torch.bool, device=images.device)
@@ -103,26 +131,34 @@ class MosaicTextObjective(BaseCLIPObjective):
             everyone = gather_rows(mine, *exchange_counts(len(mine)))
         return (mine[:, None] == everyone[None]).any(-1)
 
+    def _read(self, tower: DenseImageTower, mosaics: Tensor, rois: Tensor,
+              whole: Tensor, texts: Tensor) -> Tensor:
+        """Tiles of mosaics and whole images, (R + N, D) unit vectors.
 
-def _read(tower: DenseImageTower, mosaics: Tensor, rois: Tensor,
-          whole: Tensor) -> Tensor:
-    """Tiles of mosaics and whole images, (R + N, D) unit vectors.
+        Where both have one size, the tower runs once.
+        """
+        if not len(rois):
+            return tower.encode_image(whole)
+        if not len(whole):
+            return self._read_tiles(tower,
+                                    tower.encode(mosaics)[1], rois, texts)
+        if mosaics.shape[1:] == whole.shape[1:]:
+            _, both = tower.encode(torch.cat([mosaics, whole]))
+            tiled, alone = both.split([len(mosaics), len(whole)])
+        else:
+            tiled, alone = tower.encode(mosaics)[1], tower.encode(whole)[1]
+        return torch.cat([
+            self._read_tiles(tower, tiled, rois, texts),
+            tower.image_embeddings_of(alone)
+        ])
 
-    Where both have one size, the tower runs once.
-    """
-    if not len(rois):
-        return tower.encode_image(whole)
-    if not len(whole):
-        return tower.region_features(mosaics, rois)
-    if mosaics.shape[1:] == whole.shape[1:]:
-        _, both = tower.encode(torch.cat([mosaics, whole]))
-        tiled, alone = both.split([len(mosaics), len(whole)])
-    else:
-        tiled, alone = tower.encode(mosaics)[1], tower.encode(whole)[1]
-    return torch.cat([
-        tower.region_features_of(tiled, rois),
-        tower.image_embeddings_of(alone)
-    ])
+    def _read_tiles(self, tower: DenseImageTower, encoded: EncodedImages,
+                    rois: Tensor, texts: Tensor) -> Tensor:
+        if self.text_sharpness is None:
+            return tower.region_features_of(encoded, rois)
+        return text_weighted(
+            tower.dense_features_of(encoded), rois, tower.stride,
+            texts[:len(rois)], self.text_sharpness)
 
 
 def _draw(captions: Sequence[str]) -> str:

@@ -31,9 +31,9 @@ class BaseCLIPObjective(BaseModule, metaclass=ABCMeta):
     """One loss of a training on CLIP."""
 
     @property
-    def log_temperature(self) -> Optional[Tensor]:
-        """What the objective has learned of CLIP's logit scale, if it has."""
-        return None
+    def clip_weights(self) -> Dict[str, Tensor]:
+        """What it has learned of CLIP's scale and bias, by their names."""
+        return {}
 
     def prepare(self, towers: Towers) -> None:
         """Build what depends on the towers; called once, by the model."""
@@ -71,6 +71,12 @@ def original_temperature(towers: Towers) -> float:
             'expected the factor of the cosine as temperature of CLIMOnCLIP, '
             'got None')
     return scale.detach().exp().item()
+
+
+def original_bias(towers: Towers) -> Optional[float]:
+    """What CLIP was trained to add to the logits; None if nothing."""
+    bias = dict(towers.text.tower.named_parameters()).get('logit_bias')
+    return None if bias is None else round(bias.detach().item(), ndigits=4)
 
 
 def crop_images(images: Tensor, rois: Tensor, size: int) -> Tensor:

@@ -12,7 +12,9 @@ from mmdet_clim.models.backbones import EncodedImages, ImageTower
 from .objective_base import crop_images
 
 #: How the embedding of a region is read.
-REGION_WAYS = ('roi', 'mask', 'crop')
+REGION_WAYS = ('roi', 'centre', 'mask', 'crop')
+#: Factor on the sides of a box of which the centre is read.
+CENTRE = 0.6
 #: Factor on the sides of a box before its crop.
 CROP_ENLARGE = 1.5
 #: Crops that are encoded at a time.

@@ -20,6 +20,11 @@ KINDS = ('bce', 'infonce', 'sigmoid')
 MAX_LEARNED_TEMPERATURE = 100.0
 
 
+def max_learned_temperature(kind: str) -> float:
+    """Where a learned temperature of a kind of loss is clamped."""
+    return math.inf if kind == 'sigmoid' else MAX_LEARNED_TEMPERATURE
+
+
 class _Pairs(NamedTuple):
     """What :class:`_PairLoss` needs beside the tensors with gradient."""
 
@@ -269,7 +274,7 @@ class CLIMRegionLoss(nn.Module):
             Not for 'infonce', on which it has no effect.
         learn_temperature (bool): Learn :math:`\log \tau`, as
             ``log_temperature``; clamped to at most :math:`\ln 100` in
-            training.
+            training, but for 'sigmoid', as SigLIP learns more.
         learn_bias (bool): Learn ``bias`` where one is given.
         negative_weight (float): :math:`w_-`, for 'bce' only.
         positive_reduction (str): 'mean' or 'sum' over the positives of a
@@ -314,10 +319,10 @@ class CLIMRegionLoss(nn.Module):
         check_range(0, without=(0, math.inf), temperature=temperature)
         check_range(0, without=(math.inf, ), negative_weight=negative_weight)
         check_range(1, chunk_size=chunk_size)
-        if learn_temperature and temperature > MAX_LEARNED_TEMPERATURE:
+        if learn_temperature and temperature > max_learned_temperature(kind):
             raise ValueError('temperature must start at or under '
-                             f'{MAX_LEARNED_TEMPERATURE} to be learned, got '
-                             f'{temperature}')
+                             f'{max_learned_temperature(kind)} to be learned, '
+                             f'got {temperature}')
         if bias is not None and not math.isfinite(bias):
             raise ValueError(f'bias must be finite or None, got {bias}')
         if bias is not None and kind == 'infonce':
@@ -348,7 +353,7 @@ class CLIMRegionLoss(nn.Module):
         if self.log_temperature is None:
             return self._temperature
         return min(self.log_temperature.detach().exp().item(),
-                   MAX_LEARNED_TEMPERATURE)
+                   max_learned_temperature(self.kind))
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
         """What the loss compares: (R, D) and (T, D) of any norm to (R, T).
@@ -439,7 +444,7 @@ class CLIMRegionLoss(nn.Module):
             # to come back from beyond the limit.
             with torch.no_grad():
                 self.log_temperature.clamp_(
-                    max=math.log(MAX_LEARNED_TEMPERATURE))
+                    max=math.log(max_learned_temperature(self.kind)))
         return self.log_temperature.to(like.dtype).exp()
 
     def _connected_zero(self, regions: Tensor, texts: Tensor) -> Tensor:

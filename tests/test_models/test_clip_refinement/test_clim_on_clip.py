@@ -1,6 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +113,56 @@ def test_the_scale_starts_where_that_of_clip_is(model_cfg, tmp_path, scale,
     model = build(model_cfg, text_encoder=text)
     loss = model.objectives['clim'].region_loss
     assert loss.temperature == pytest.approx(start, rel=1e-4)
+
+
+@pytest.mark.parametrize('bias', [-9.5, None])
+def test_siglips_loss_goes_on_from_its_scale_and_bias(model_cfg, make_batch,
+                                                      small_clip, tmp_path,
+                                                      bias):
+    """Written out for three whole images; its scale has no limit."""
+    import open_clip
+    clip = json.loads(Path(small_clip['model']).read_text())
+    # open_clip has a tokenizer of its own for names with "siglip".
+    file = tmp_path / f'tiny-pairs{bias}.json'
+    file.write_text(json.dumps(dict(clip, init_logit_bias=bias)))
+    open_clip.add_model_config(file)
+    weights = open_clip.create_model(file.stem).state_dict()
+    weights['logit_scale'].fill_(math.log(117.25))
+    torch.save(weights, tmp_path / 'clip.pt')
+    names = dict(model=str(file), pretrained=str(tmp_path / 'clip.pt'))
+    loss = dict(
+        type='mmdet_clim.CLIMRegionLoss',
+        kind='sigmoid',
+        learn_temperature=True,
+        gather=True)
+    model = build(
+        model_cfg,
+        image_tower=dict(model_cfg['image_tower'], **names),
+        text_encoder=dict(model_cfg['text_encoder'], **names),
+        objectives=dict(
+            clim=dict(
+                type='mmdet_clim.MosaicTextObjective', grids=(
+                ), loss=loss))).train()
+    batch = make_batch(range(3))
+    found = losses(model, batch)['clim.loss']
+    images = model.data_preprocessor(copy.deepcopy(batch), True)['inputs']
+    cosines = model.image_tower.encode_image(images) @ model.text_encoder(
+        [f'a cat {i}' for i in range(3)]).t()
+    logits = 117.25 * cosines + (bias or 0)
+    expected = F.binary_cross_entropy_with_logits(
+        logits, torch.eye(3), reduction='sum') / 3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    found.backward()
+    scale = model.objectives['clim'].region_loss.log_temperature
+    with torch.no_grad():
+        scale += .25
+        for parameter in model.objectives.parameters():
+            assert parameter.grad.abs() > 0
+    saved = model.open_clip_state_dict()
+    assert saved.keys() == weights.keys()
+    assert saved['logit_scale'] == scale
+    if bias is not None:
+        assert saved['logit_bias'] == bias
 
 
 def test_only_the_last_block_and_the_scale_learn(model_cfg, make_batch):

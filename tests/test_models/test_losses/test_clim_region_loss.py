@@ -267,6 +267,17 @@ def test_learned_temperature_stays_at_or_under_100():
     assert loss.log_temperature.grad.abs() > 0
 
 
+def test_siglips_learned_temperature_has_no_limit():
+    """That of the published SigLIP ViT-B/16 is 117."""
+    loss = CLIMRegionLoss('sigmoid', 117.0, bias=-13., learn_temperature=True)
+    regions, texts, targets = make_batch()
+    cosines = F.normalize(regions, dim=1) @ F.normalize(texts, dim=1).t()
+    expected = F.binary_cross_entropy_with_logits(
+        117. * cosines - 13., targets.float(), reduction='sum') / len(regions)
+    torch.testing.assert_close(loss(regions, texts, targets), expected)
+    assert loss.temperature == pytest.approx(117)
+
+
 def test_what_is_learned():
     config = dict(type='mmdet_clim.CLIMRegionLoss', bias=-20.0)
     assert list(MODELS.build(config).state_dict()) == ['bias']
