@@ -108,7 +108,8 @@ class RegionTagObjective(BaseRegionObjective):
         # Also without a tag: under SyncBN the other ranks wait for this one.
         limits = [count * self.max_proposals for count in tiles.counts]
         index, slot = found.likely(limits)
-        embeddings = stage.read(as_rois(index, found.boxes[index, slot]))
+        embeddings = stage.read_as_text(
+            as_rois(index, found.boxes[index, slot]))
         texts = self.classes(stage.context.text_encoder)
         logits = self.region_loss.logits(embeddings,
                                          texts.to(embeddings.device))
