@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Dense and regional features of the image tower of any open_clip model."""
-from typing import Optional
 
 from torch import nn
 
@@ -8,8 +7,7 @@ from mmdet_clim.checks import check_choice
 from mmdet_clim.models.open_clip_models import create_clip
 from mmdet_clim.registry import MODELS
 
-from .image_tower import ImageTower, width_of
-from .tower_reader import MODES, TowerReader
+from .image_tower import MODES, ImageTower, TowerReader, width_of
 
 
 @MODELS.register_module()
@@ -67,9 +65,9 @@ class DenseImageTower(ImageTower):
 
     def __init__(self,
                  model: str,
-                 pretrained: Optional[str] = None,
+                 pretrained: str | None = None,
                  mode: str = 'value',
-                 quick_gelu: Optional[bool] = None) -> None:
+                 quick_gelu: bool | None = None) -> None:
         super().__init__()
         check_choice(MODES, mode=mode)
         clip = create_clip(model, pretrained, type(self).__name__)
@@ -97,10 +95,10 @@ def build_reader(visual: nn.Module, mode: str) -> TowerReader:
     from open_clip.transformer import VisionTransformer
     kind = type(visual).__name__
     if isinstance(visual, VisionTransformer):
-        from .vit_reader import ViTReader
+        from .open_clip_readers import ViTReader
         return ViTReader(visual, mode)
     if isinstance(visual, ModifiedResNet):
-        from .resnet_reader import ResNetReader
+        from .open_clip_readers import ResNetReader
         return ResNetReader(visual, mode)
     if isinstance(visual, TimmModel):
         from .timm_readers import build_timm_reader

@@ -2,7 +2,7 @@
 """Image towers of open_clip as backbones of detectors."""
 import logging
 from abc import abstractmethod
-from typing import List, Optional, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -15,7 +15,7 @@ from mmdet_clim.models.modes import evaluating
 from mmdet_clim.registry import MODELS
 
 from .dense_tower import DenseImageTower
-from .tower_reader import EncodedImages
+from .image_tower import EncodedImages
 
 
 class OpenCLIPBackbone(BaseModule):
@@ -43,12 +43,12 @@ class OpenCLIPBackbone(BaseModule):
 
     def __init__(self,
                  model: str,
-                 pretrained: Optional[str] = None,
+                 pretrained: str | None = None,
                  mode: str = 'value',
-                 quick_gelu: Optional[bool] = None,
-                 taps: Optional[Sequence[int]] = None,
+                 quick_gelu: bool | None = None,
+                 taps: Sequence[int] | None = None,
                  frozen: bool = True,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         tower = DenseImageTower(model, pretrained, mode, quick_gelu)
         self.taps = tuple(taps or self.default_taps(tower.num_taps))
@@ -73,7 +73,7 @@ class OpenCLIPBackbone(BaseModule):
         """The tower, frozen or not."""
         return self.image_tower.tower if self.frozen else self.image_tower
 
-    def encode(self, images: Tensor) -> Tuple[List[Tensor], EncodedImages]:
+    def encode(self, images: Tensor) -> tuple[list[Tensor], EncodedImages]:
         """Run the tower once.
 
         Args:
@@ -100,13 +100,13 @@ class OpenCLIPBackbone(BaseModule):
         """
         return self.tower.region_features_of(encoded, rois)
 
-    def pyramid(self, maps: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The tapped maps as levels of a feature pyramid, contiguous."""
         # Maps of tokens have the channels last in memory, and convolutions
         # keep that. mmcv's RoIAlign reads the memory as if it were contiguous.
         return tuple(x.contiguous() for x in maps)
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (N, 3, H, W) to the levels of a feature pyramid."""
         return self.pyramid(self.encode(images)[0])
 
@@ -181,10 +181,7 @@ class OpenCLIPViT(OpenCLIPBackbone):
         ValueError: If the tower has no maps of one size.
     """
 
-    def __init__(self,
-                 *args,
-                 norm_cfg: Optional[dict] = None,
-                 **kwargs) -> None:
+    def __init__(self, *args, norm_cfg: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         norm_cfg = norm_cfg or dict(type='GN', num_groups=32)
         strides = {self.tower.tap_strides[tap] for tap in self.taps}
@@ -212,7 +209,7 @@ class OpenCLIPViT(OpenCLIPBackbone):
         return [max(num_taps * part // 6 - 1, 0)
                 for part in (2, 3, 4)] + [num_taps - 1]
 
-    def pyramid(self, maps: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (N, C, h, w) of one size to four levels, contiguous."""
         return tuple(
             level(x) for level, x in zip(self.levels,

@@ -3,10 +3,9 @@
 from .batch_mosaic import BatchMosaic, MosaicBatch
 from .box_sources import BoxSource, FileBoxes, GridBoxes, RandomBoxes
 from .clim_on_clip import CLIMOnCLIP
+from .crop_objectives import RegionLabelObjective, SelfDistillationObjective
 from .mosaic_text_objective import MosaicTextObjective
 from .objective_base import BaseCLIPObjective, Towers
-from .region_label_objective import RegionLabelObjective
-from .self_distillation_objective import SelfDistillationObjective
 from .text_tower import OpenCLIPTextTower
 from .unlocking import tower_blocks, unlock_blocks
 

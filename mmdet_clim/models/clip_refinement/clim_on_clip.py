@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Mapping, Sequence
 
 import torch
 from mmdet.structures import SampleList
@@ -94,15 +94,15 @@ class CLIMOnCLIP(BaseModel):
                  image_tower: dict,
                  text_encoder: dict,
                  objectives: Mapping[str, dict],
-                 unlocked_blocks: Union[int, str],
-                 image_size: Tuple[int, int],
+                 unlocked_blocks: int | str,
+                 image_size: tuple[int, int],
                  vocabulary: Any = None,
                  templates: Templates = DEFAULT_TEMPLATES,
                  region_ways: Sequence[str] = REGION_WAYS,
-                 temperature: Optional[float] = None,
-                 num_things: Optional[int] = None,
-                 data_preprocessor: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+                 temperature: float | None = None,
+                 num_things: int | None = None,
+                 data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
         _check_names(objectives, region_ways)
         tower = MODELS.build(image_tower)
         super().__init__(
@@ -126,10 +126,10 @@ class CLIMOnCLIP(BaseModel):
         self.templates = resolve_templates(templates)
         self.region_ways = tuple(region_ways)
         self.num_things = num_things
-        self._class_embeddings: Optional[Tensor] = None
+        self._class_embeddings: Tensor | None = None
         self.register_load_state_dict_pre_hook(_accept_open_clip)
         # A weight that differs although it is frozen, if another CLIP loads.
-        self._of_another_clip: Optional[str] = None
+        self._of_another_clip: str | None = None
         self.register_load_state_dict_pre_hook(_note_another_clip)
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
         print_log(
@@ -159,7 +159,7 @@ class CLIMOnCLIP(BaseModel):
 
     def forward(self,
                 inputs: Tensor,
-                data_samples: Optional[SampleList] = None,
+                data_samples: SampleList | None = None,
                 mode: str = 'tensor'):
         """Losses, predictions, or the dense features of the images."""
         if mode == 'loss':
@@ -169,7 +169,7 @@ class CLIMOnCLIP(BaseModel):
         return self.image_tower.dense_features(inputs)
 
     def loss(self, inputs: Tensor,
-             data_samples: SampleList) -> Dict[str, Tensor]:
+             data_samples: SampleList) -> dict[str, Tensor]:
         """Losses and metrics of all objectives.
 
         Args:
@@ -267,7 +267,7 @@ class CLIMOnCLIP(BaseModel):
                                                     self.templates)
         return self._class_embeddings
 
-    def open_clip_state_dict(self, alpha: float = 1.0) -> Dict[str, Tensor]:
+    def open_clip_state_dict(self, alpha: float = 1.0) -> dict[str, Tensor]:
         """All weights of the CLIP by open_clip's names, on the CPU.
 
         Args:
@@ -289,7 +289,7 @@ class CLIMOnCLIP(BaseModel):
             for name, value in weights.items()
         }
 
-    def averaged_tower(self, alpha: float) -> Dict[str, Tensor]:
+    def averaged_tower(self, alpha: float) -> dict[str, Tensor]:
         """State of the image tower between original (0) and trained (1)."""
         original = self.towers.original.visual.state_dict()
         return {
@@ -311,7 +311,7 @@ def _check_names(objectives: Mapping[str, dict],
                          f'{sorted(unknown)}')
 
 
-def _preprocessor(tower: nn.Module, image_size: Tuple[int, int]) -> dict:
+def _preprocessor(tower: nn.Module, image_size: tuple[int, int]) -> dict:
     """What brings BGR images to the tower, padded with its mean colour."""
     width, height = image_size
     return dict(

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from mmdet.structures import SampleList
@@ -43,11 +43,11 @@ class MosaicTextObjective(BaseCLIPObjective):
     """
 
     def __init__(self,
-                 grids: Sequence[Tuple[int, int]] = ((2, 2), (3, 3), (4, 4)),
+                 grids: Sequence[tuple[int, int]] = ((2, 2), (3, 3), (4, 4)),
                  num_whole: int = 0,
-                 mosaic_size: Optional[Tuple[int, int]] = None,
-                 loss: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+                 mosaic_size: tuple[int, int] | None = None,
+                 loss: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.mosaic = BatchMosaic(grids, num_whole, mosaic_size)
         self._loss_cfg = dict(
@@ -58,7 +58,7 @@ class MosaicTextObjective(BaseCLIPObjective):
                 gather=True))
 
     @property
-    def log_temperature(self) -> Optional[Tensor]:
+    def log_temperature(self) -> Tensor | None:
         """CLIP's logit scale, where the loss learns it."""
         return self.region_loss.log_temperature
 
@@ -72,7 +72,7 @@ class MosaicTextObjective(BaseCLIPObjective):
         self.region_loss = MODELS.build(cfg)
 
     def loss(self, images: Tensor, samples: SampleList,
-             towers: Towers) -> Dict[str, Tensor]:
+             towers: Towers) -> dict[str, Tensor]:
         """See :class:`BaseCLIPObjective`."""
         captions = [_draw(sample.captions[0]) for sample in samples]
         mosaics, rois = self.mosaic(images, [s.img_shape[:2] for s in samples])
@@ -88,7 +88,7 @@ class MosaicTextObjective(BaseCLIPObjective):
             'recall@1': recall_at_1(regions.detach(), texts.detach(), own)
         }
 
-    def _same_text(self, captions: List[str], keys: List[int],
+    def _same_text(self, captions: list[str], keys: list[int],
                    device: torch.device) -> Tensor:
         """Which text belongs to which image, bool (N, texts of all ranks).
 

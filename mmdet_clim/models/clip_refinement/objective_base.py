@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
 """What the objectives of a training on CLIP share."""
 from abc import ABCMeta, abstractmethod
-from typing import Dict, NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from mmdet.structures import SampleList
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.models.aligned_regions import aligned_regions
 from mmdet_clim.models.backbones import ImageTower
+from mmdet_clim.models.maps import aligned_regions
 
 
 class Towers(NamedTuple):
@@ -24,14 +24,14 @@ class Towers(NamedTuple):
     image: ImageTower
     original: ImageTower
     text: nn.Module
-    temperature: Optional[float] = None
+    temperature: float | None = None
 
 
 class BaseCLIPObjective(BaseModule, metaclass=ABCMeta):
     """One loss of a training on CLIP."""
 
     @property
-    def log_temperature(self) -> Optional[Tensor]:
+    def log_temperature(self) -> Tensor | None:
         """What the objective has learned of CLIP's logit scale, if it has."""
         return None
 
@@ -40,7 +40,7 @@ class BaseCLIPObjective(BaseModule, metaclass=ABCMeta):
 
     @abstractmethod
     def loss(self, images: Tensor, samples: SampleList,
-             towers: Towers) -> Dict[str, Tensor]:
+             towers: Towers) -> dict[str, Tensor]:
         """The loss and metrics of one batch.
 
         Args:

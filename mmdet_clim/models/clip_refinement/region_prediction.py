@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Embeddings of annotated regions, each way that CLIP can be asked for."""
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +89,7 @@ def letterbox(image: Tensor, boxes: Tensor, size: int) -> Tensor:
     return crops * (down[:, :, None] & across[:, None])[:, None]
 
 
-def enlarged(boxes: Tensor, factor: Tensor, size: Tuple[int, int]) -> Tensor:
+def enlarged(boxes: Tensor, factor: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes (R, 4) around the same centres, within (height, width)."""
     centre, extent = bbox_xyxy_to_cxcywh(boxes).split(2, 1)
     half = extent * (factor[:, None] / 2)

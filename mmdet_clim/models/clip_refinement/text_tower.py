@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional, Sequence
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class OpenCLIPTextTower(nn.Module):
         ValueError: If the model or the checkpoint is unknown.
     """
 
-    def __init__(self, model: str, pretrained: Optional[str] = None) -> None:
+    def __init__(self, model: str, pretrained: str | None = None) -> None:
         super().__init__()
         import open_clip
         self.tower = create_clip(model, pretrained, type(self).__name__)

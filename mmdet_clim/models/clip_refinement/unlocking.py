@@ -1,13 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """Which weights of an image tower are trained."""
-from typing import List, Union
 
 from torch import nn
 
 ALL = 'all'
 
 
-def tower_blocks(visual: nn.Module) -> List[nn.Module]:
+def tower_blocks(visual: nn.Module) -> list[nn.Module]:
     """The blocks of an open_clip image tower, first to last.
 
     Args:
@@ -40,7 +39,7 @@ def tower_blocks(visual: nn.Module) -> List[nn.Module]:
         f'{type(visual).__name__}')
 
 
-def unlock_blocks(visual: nn.Module, count: Union[int, str]) -> None:
+def unlock_blocks(visual: nn.Module, count: int | str) -> None:
     """Freeze an image tower but for its last blocks.
 
     What comes before, between and after the blocks (embeddings, last norm,

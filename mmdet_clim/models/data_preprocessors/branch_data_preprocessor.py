@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 from collections import defaultdict
-from typing import Dict, Union
 
 from mmengine.model import BaseDataPreprocessor
 from torch import nn
@@ -28,7 +27,7 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
             preprocessor, used for every branch.
     """
 
-    def __init__(self, preprocessor: Union[dict, nn.Module]) -> None:
+    def __init__(self, preprocessor: dict | nn.Module) -> None:
         super().__init__()
         if not isinstance(preprocessor, nn.Module):
             preprocessor = MODELS.build(preprocessor)
@@ -54,7 +53,7 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
         """
         if not training:
             return self.preprocessor(data, training)
-        branches: Dict[str, Dict[str, list]] = defaultdict(
+        branches: dict[str, dict[str, list]] = defaultdict(
             lambda: dict(inputs=[], data_samples=[]))
         for image, sample in zip(data['inputs'], data['data_samples']):
             branch = branches[sample.get('branch', BOXES_BRANCH)]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional, Sequence, Set
+from typing import Sequence
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class BertLanguageModel(ReadsInPart, BertModel):
 
     def __init__(self,
                  name: str = 'bert-base-uncased',
-                 package: Optional[str] = None,
+                 package: str | None = None,
                  frozen: bool = False,
                  **kwargs) -> None:
         if IS_CHANGED:
@@ -56,7 +56,7 @@ class BertLanguageModel(ReadsInPart, BertModel):
             name = str(find_weights(package))
         super().__init__(name=name, **kwargs)
         self.frozen = frozen
-        self._seen: Set[str] = set()
+        self._seen: set[str] = set()
         if frozen:
             self.requires_grad_(False)
 
@@ -66,7 +66,7 @@ class BertLanguageModel(ReadsInPart, BertModel):
 
     def forward(self,
                 captions: Sequence[str],
-                ids: Optional[Sequence[np.ndarray]] = None,
+                ids: Sequence[np.ndarray] | None = None,
                 **kwargs) -> dict:
         """Encode prompts, each distinct one once.
 

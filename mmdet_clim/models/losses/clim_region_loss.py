@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive loss between regions and texts."""
 import math
-from typing import List, NamedTuple, Optional, Tuple, Union, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +27,12 @@ class _Pairs(NamedTuple):
     targets: Tensor  # (R, T) bool
     positive_reduction: str
     negative_weight: float
-    row_divisor: Optional[Tensor]  # None: the rows that have a term
+    row_divisor: Tensor | None  # None: the rows that have a term
     mean_over_all: bool  # for 'infonce', also over those without a positive
     chunk_size: int
     gather: bool
     with_gradient: bool
-    silent: Optional[Tensor] = None  # (R, T) bool, for 'bce': not compared
+    silent: Tensor | None = None  # (R, T) bool, for 'bce': not compared
 
 
 class _PairLoss(Function):
@@ -47,7 +47,7 @@ class _PairLoss(Function):
 
     @staticmethod
     def forward(ctx, regions: Tensor, texts: Tensor, temperature: Tensor,
-                bias: Optional[Tensor], pairs: _Pairs) -> Tensor:
+                bias: Tensor | None, pairs: _Pairs) -> Tensor:
         if pairs.kind == 'infonce':
             value, grads = _infonce(regions, texts, temperature, pairs)
         else:
@@ -96,12 +96,12 @@ class _Gradients:
         if self.to_bias is not None:
             self.to_bias += to_logits.sum()
 
-    def tensors(self) -> List[Tensor]:
+    def tensors(self) -> list[Tensor]:
         grads = [self.to_regions, self.to_texts, self.to_temperature]
         return grads if self.to_bias is None else grads + [self.to_bias]
 
 
-def _row_slices(pairs: _Pairs) -> List[slice]:
+def _row_slices(pairs: _Pairs) -> list[slice]:
     rows = len(pairs.targets)
     return [
         slice(start, min(start + pairs.chunk_size, rows))
@@ -110,7 +110,7 @@ def _row_slices(pairs: _Pairs) -> List[slice]:
 
 
 def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
-         bias: Optional[Tensor], pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
+         bias: Tensor | None, pairs: _Pairs) -> tuple[Tensor, list[Tensor]]:
     grads = _Gradients(regions, texts, temperature, bias is not None)
     value = torch.zeros_like(temperature, dtype=torch.float64)
     divisor = cast(Tensor, pairs.row_divisor)
@@ -136,7 +136,7 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
 
 
 def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
-             pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
+             pairs: _Pairs) -> tuple[Tensor, list[Tensor]]:
     slices = _row_slices(pairs)
     # First over all rows: the log-partition of every column.
     row_logsums = regions.new_zeros(len(regions), 1)
@@ -211,14 +211,14 @@ def _unit_rows(rows: Tensor) -> Tensor:
     return rows / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
-def _in_one_dtype(regions: Tensor, texts: Tensor) -> Tuple[Tensor, Tensor]:
+def _in_one_dtype(regions: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float32, or in float64 where one is."""
     dtype = torch.promote_types(regions.dtype, texts.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     return regions.to(dtype), texts.to(dtype)
 
 
-def _scalar(value: Union[float, Tensor], like: Tensor) -> Tensor:
+def _scalar(value: float | Tensor, like: Tensor) -> Tensor:
     """A number, or a tensor of one, where a tensor is and in its dtype."""
     if isinstance(value, Tensor):
         return value.to(like)
@@ -300,13 +300,13 @@ class CLIMRegionLoss(nn.Module):
     def __init__(self,
                  kind: str = 'bce',
                  temperature: float = 25.0,
-                 bias: Optional[float] = None,
+                 bias: float | None = None,
                  learn_temperature: bool = False,
                  learn_bias: bool = True,
                  negative_weight: float = 1.0,
                  positive_reduction: str = 'mean',
                  gather: bool = False,
-                 chunk_size: Optional[int] = None,
+                 chunk_size: int | None = None,
                  loss_weight: float = 1.0):
         super().__init__()
         check_choice(KINDS, kind=kind)
@@ -370,10 +370,10 @@ class CLIMRegionLoss(nn.Module):
                 regions: Tensor,
                 texts: Tensor,
                 targets: Tensor,
-                avg_factor: Optional[Union[float, Tensor]] = None,
+                avg_factor: float | Tensor | None = None,
                 mean_over_all: bool = False,
                 negative_share: float = 1.0,
-                silent: Optional[Tensor] = None) -> Tensor:
+                silent: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
         Args:
@@ -449,7 +449,7 @@ class CLIMRegionLoss(nn.Module):
         return zero
 
     def _join_ranks(self, regions: Tensor, texts: Tensor,
-                    targets: Tensor) -> Tuple[Tensor, Tensor, int]:
+                    targets: Tensor) -> tuple[Tensor, Tensor, int]:
         """Texts of all ranks, targets over them, regions of all ranks."""
         with_gradient = torch.is_grad_enabled() and texts.requires_grad
         region_counts, counts, widths, gradients = exchange_counts(
@@ -473,7 +473,7 @@ class CLIMRegionLoss(nn.Module):
         return gather_rows(texts, counts), targets, sum(region_counts)
 
     def _check_inputs(self, regions: Tensor, texts: Tensor, targets: Tensor,
-                      avg_factor: Optional[Union[float, Tensor]]) -> None:
+                      avg_factor: float | Tensor | None) -> None:
         for name, value in (('regions', regions), ('texts', texts)):
             if value.dim() != 2:
                 raise ValueError(f'{name} must have two dimensions (number, '
@@ -495,7 +495,7 @@ class CLIMRegionLoss(nn.Module):
         if isinstance(avg_factor, (int, float)) and not avg_factor > 0:
             raise ValueError(f'avg_factor must be positive, got {avg_factor}')
 
-    def _check_silent(self, targets: Tensor, silent: Optional[Tensor]) -> None:
+    def _check_silent(self, targets: Tensor, silent: Tensor | None) -> None:
         if silent is None:
             return
         if self.kind == 'infonce' or self.gather:

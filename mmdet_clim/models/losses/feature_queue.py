@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Texts or bags of past steps, as further negatives and positives."""
-from typing import List, Optional
 
 import torch
 from mmengine.logging import print_log
@@ -45,7 +44,7 @@ class FeatureQueue(nn.Module):
                              torch.zeros(size, dtype=torch.int64))
         self.register_buffer('filled', torch.zeros((), dtype=torch.int64))
         # The same on the host, once it is known there.
-        self._filled: Optional[int] = None
+        self._filled: int | None = None
 
     def __len__(self) -> int:
         if self._filled is None:
@@ -118,9 +117,9 @@ class FeatureQueue(nn.Module):
         self._filled = len(ids)
 
     def _load_from_state_dict(self, state_dict, prefix: str, local_metadata,
-                              strict: bool, missing_keys: List[str],
-                              unexpected_keys: List[str],
-                              error_msgs: List[str]) -> None:
+                              strict: bool, missing_keys: list[str],
+                              unexpected_keys: list[str],
+                              error_msgs: list[str]) -> None:
         self._filled = None
         features = state_dict.get(prefix + 'stored_features')
         ids = state_dict.get(prefix + 'stored_ids')

@@ -8,10 +8,10 @@ from .bag_of_regions import (
     LikelyObjects,
     SampledBags,
 )
-from .base import BaseObjective, BaseRegionObjective
-from .composition import compose_tiles, union_boxes
-from .context import (
+from .base import (
     AnnotatedContext,
+    BaseObjective,
+    BaseRegionObjective,
     BranchContext,
     BranchStage,
     TilesAlone,
@@ -21,7 +21,14 @@ from .old_words import OldWordsObjective
 from .region_caption import RegionCaptionObjective
 from .region_pseudo_label import RegionPseudoLabelObjective
 from .region_tag import RegionTagObjective
-from .tile_batch import Proposals, Regions, TileBatch, TileProposals
+from .tile_batch import (
+    Proposals,
+    Regions,
+    TileBatch,
+    TileProposals,
+    compose_tiles,
+    union_boxes,
+)
 
 __all__ = [
     'AnnotatedContext', 'BagDistillationObjective', 'BagOfRegionsObjective',

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 import math
 from functools import partial
-from typing import List, Optional, Sequence, Tuple, cast
+from typing import Sequence, cast
 
 import torch
 from mmcv.ops import nms
@@ -15,10 +15,14 @@ from mmdet_clim.models.host import upload
 from mmdet_clim.models.modes import evaluating
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, ReadingStage
-from .class_maps import class_embedding_maps, idle_convolutions
-from .encoder_maps import encoder_maps
-from .features import ExtractedImages, aligned_levels, as_weights
+from .base import (
+    BaseRegionReader,
+    ExtractedImages,
+    ReadingStage,
+    aligned_levels,
+    as_weights,
+)
+from .other_maps import class_embedding_maps, encoder_maps, idle_convolutions
 
 # Height and width in pixels of the image by which a detector's feature maps
 # are measured: one that every backbone of mmdet takes, and as wide as whole
@@ -72,10 +76,10 @@ class DenseFeatureReader(BaseRegionReader):
         'mmdet_clim.ZeroShotHead')
 
     def __init__(self,
-                 source: Optional[str] = None,
+                 source: str | None = None,
                  max_proposals: int = 200,
                  nms_iou: float = 0.7,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if source not in (None, *self.SOURCES):
             raise ValueError(
@@ -84,10 +88,10 @@ class DenseFeatureReader(BaseRegionReader):
         self.source = source
         self.max_proposals = max_proposals
         self.nms_iou = nms_iou
-        self.projection: Optional[nn.Linear] = None
-        self.extractor: Optional[SingleRoIExtractor] = None
-        self.level_indices: List[int] = []
-        self.idle: List[str] = []
+        self.projection: nn.Linear | None = None
+        self.extractor: SingleRoIExtractor | None = None
+        self.level_indices: list[int] = []
+        self.idle: list[str] = []
 
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
@@ -153,14 +157,14 @@ class DenseFeatureReader(BaseRegionReader):
 
     @torch.no_grad()
     def propose(self, detector: nn.Module,
-                feats: ExtractedImages) -> List[InstanceData]:
+                feats: ExtractedImages) -> list[InstanceData]:
         """The detector's own predictions, whatever their classes."""
         with evaluating(detector):
             found = self.predict(detector, feats)
         return [self._best(of_image) for of_image in found]
 
     def predict(self, detector: nn.Module,
-                feats: ExtractedImages) -> List[InstanceData]:
+                feats: ExtractedImages) -> list[InstanceData]:
         """Boxes in pixels of the input, from the maps there are already."""
         samples = feats.samples()
         for sample in samples:
@@ -185,7 +189,7 @@ class DenseFeatureReader(BaseRegionReader):
         return InstanceData(bboxes=boxes, scores=scores)
 
     def stages(self, detector: nn.Module,
-               feats: ExtractedImages) -> List[ReadingStage]:
+               feats: ExtractedImages) -> list[ReadingStage]:
         """One stage; see the base class."""
         if self.source == 'query':
             queries = self.queries(detector, feats)
@@ -204,7 +208,7 @@ class DenseFeatureReader(BaseRegionReader):
             return encoder_maps(detector, feats)
         return feats.levels
 
-    def embed(self, maps: List[Tensor], rois: Tensor) -> Tensor:
+    def embed(self, maps: list[Tensor], rois: Tensor) -> Tensor:
         """Regions of maps to embeddings.
 
         Args:
@@ -225,7 +229,7 @@ class DenseFeatureReader(BaseRegionReader):
         return self.projection(as_weights(vectors, self.projection))
 
     def queries(self, detector: nn.Module,
-                feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
+                feats: ExtractedImages) -> tuple[Tensor, Tensor]:
         """What the decoder has of its queries, with gradient, and where.
 
         Returns:

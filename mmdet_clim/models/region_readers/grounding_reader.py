@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Sequence
 
 from mmdet.models.detectors import GroundingDINO
 from mmengine.structures import InstanceData
@@ -10,9 +10,9 @@ from mmdet_clim.models.grounding_prompts import SEPARATOR
 from mmdet_clim.models.modes import evaluating
 from mmdet_clim.registry import MODELS
 
+from .base import ExtractedImages
 from .dense_feature_reader import DenseFeatureReader, in_pixels
-from .encoder_maps import encoder_maps
-from .features import ExtractedImages
+from .other_maps import encoder_maps
 
 
 @MODELS.register_module()
@@ -49,7 +49,7 @@ class GroundingReader(DenseFeatureReader):
         neck='feature maps')
 
     def __init__(self,
-                 source: Optional[str] = None,
+                 source: str | None = None,
                  prompt: str = 'object',
                  **kwargs) -> None:
         super().__init__(source=source, **kwargs)
@@ -74,7 +74,7 @@ class GroundingReader(DenseFeatureReader):
             super().prepare(detector, dim)
 
     def queries(self, detector: GroundingDINO,
-                feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
+                feats: ExtractedImages) -> tuple[Tensor, Tensor]:
         """The decoder's queries (N, Q, C); see the base class."""
         texts = self._encode_prompt(detector, feats)
         # In training there would be denoising queries, which need boxes.
@@ -86,7 +86,7 @@ class GroundingReader(DenseFeatureReader):
         return outputs['hidden_states'][-1], in_pixels(boxes[-1], feats)
 
     def _encode_prompt(self, detector: nn.Module,
-                       feats: ExtractedImages) -> Dict[str, Tensor]:
+                       feats: ExtractedImages) -> dict[str, Tensor]:
         """The reader's prompt as the detector takes it, for every image."""
         feats.seen['prompt'] = self.family.encode(
             detector, [self.prompt + SEPARATOR] * len(feats.inputs))
@@ -100,6 +100,6 @@ class GroundingReader(DenseFeatureReader):
             detector, feats, text_dict=self._encode_prompt(detector, feats))
 
     def predict(self, detector: nn.Module,
-                feats: ExtractedImages) -> List[InstanceData]:
+                feats: ExtractedImages) -> list[InstanceData]:
         """Boxes that fit the reader's prompt, whatever else there is."""
         return self.family.predict_prompt(detector, feats, self.prompt)

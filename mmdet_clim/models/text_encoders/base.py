@@ -3,7 +3,7 @@
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple, cast
+from typing import Iterator, Sequence, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
 from mmdet_clim.models.host import upload
 
 # Warnings of :class:`ReadsInPart` that this process has given.
-_REPORTED: Set[Tuple[str, str]] = set()
+_REPORTED: set[tuple[str, str]] = set()
 # Of 48 captions by MiniLM on one core, one at a time take 940 ms, in batches
 # of four 580 ms, of eight 460 ms; of a few texts more rows are filled up.
 ROWS = 4
@@ -95,10 +95,10 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         self.cache_size = cache_size
         self.batch_size = batch_size
         # Text to its row in the table, least recently used first.
-        self._rows: 'OrderedDict[str, int]' = OrderedDict()
-        self._table: Optional[Tensor] = None
-        self._vocabularies: Dict[tuple, Tensor] = {}
-        self._fingerprint: Optional[str] = None
+        self._rows: OrderedDict[str, int] = OrderedDict()
+        self._table: Tensor | None = None
+        self._vocabularies: dict[tuple, Tensor] = {}
+        self._fingerprint: str | None = None
 
     @property
     @abstractmethod
@@ -122,7 +122,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         return ()
 
     @property
-    def vocabularies(self) -> Dict[tuple, Tensor]:
+    def vocabularies(self) -> dict[tuple, Tensor]:
         """Embeddings (C, D) of classes, by (names, templates)."""
         return self._vocabularies
 
@@ -164,8 +164,8 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
 
     def _encode_all(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of texts, in their order; each distinct one once."""
-        row: Dict[str, int] = {}
-        parts: List[Tensor] = []
+        row: dict[str, int] = {}
+        parts: list[Tensor] = []
         for batch in self._batches(list(dict.fromkeys(texts))):
             whole = batch
             if self.device.type == 'cpu':
@@ -177,7 +177,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
     # The table serves training too, wherever its rows are from.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _remember(self, texts: List[str], embeddings: Tensor) -> None:
+    def _remember(self, texts: list[str], embeddings: Tensor) -> None:
         """Give new texts rows, at last those of the least recently used."""
         rows = []
         for text in texts:
@@ -197,10 +197,10 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
                  embeddings.new_zeros(size, embeddings.shape[1])])
         self._table[self._upload_rows(rows)] = embeddings
 
-    def _upload_rows(self, rows: List[int]) -> Tensor:
+    def _upload_rows(self, rows: list[int]) -> Tensor:
         return upload(torch.tensor(rows), self._probe)
 
-    def _batches(self, texts: List[str]) -> Iterator[List[str]]:
+    def _batches(self, texts: list[str]) -> Iterator[list[str]]:
         """Texts that are encoded together.
 
         Sums of matrix products are rounded as their shape has it, so that an
@@ -213,25 +213,25 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
             for start in range(0, len(texts), self.batch_size):
                 yield texts[start:start + self.batch_size]
             return
-        by_width: Dict[int, List[str]] = {}
+        by_width: dict[int, list[str]] = {}
         for text, width in zip(texts, self._widths(texts)):
             by_width.setdefault(width, []).append(text)
         for group in by_width.values():
             for start in range(0, len(group), ROWS):
                 yield group[start:start + ROWS]
 
-    def _widths(self, texts: List[str]) -> List[int]:
+    def _widths(self, texts: list[str]) -> list[int]:
         """Tokens that each text has in its batch, with padding."""
         return [0] * len(texts)
 
     @torch.no_grad()
-    def _encode_frozen(self, texts: List[str]) -> Tensor:
+    def _encode_frozen(self, texts: list[str]) -> Tensor:
         with self.full_speed(), torch.autocast(
                 self.device.type, enabled=False):
             return F.normalize(self._encode(texts).float(), dim=-1)
 
     @abstractmethod
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         """Encode N texts; (N, dim) of any norm."""
 
     @property
@@ -303,7 +303,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
             'SentenceTextEncoder')
 
     def _wrap_words(self, words: Tensor, lengths: Tensor, start: int,
-                    end: int) -> Tuple[Tensor, Tensor]:
+                    end: int) -> tuple[Tensor, Tensor]:
         """Put sequences between the tokens of start and end.
 
         Args:
@@ -330,7 +330,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
 
 
 def unknown_texts(tokenizer, texts: Sequence[str],
-                  ids: Sequence[Sequence[int]]) -> List[str]:
+                  ids: Sequence[Sequence[int]]) -> list[str]:
     """The texts that a tokenizer of transformers does not know whole.
 
     Args:

@@ -2,7 +2,6 @@
 """Sentence encoders of the transformers library."""
 from contextlib import contextmanager
 from pathlib import Path
-from typing import List, Optional
 
 import torch
 from torch import Tensor
@@ -43,8 +42,8 @@ class SentenceTextEncoder(BaseTextEncoder):
     """
 
     def __init__(self,
-                 path: Optional[str] = None,
-                 package: Optional[str] = None,
+                 path: str | None = None,
+                 package: str | None = None,
                  cache_size: int = 65536,
                  batch_size: int = 256):
         # Slow to import, and not needed by the other encoders.
@@ -77,7 +76,7 @@ class SentenceTextEncoder(BaseTextEncoder):
     def dim(self) -> int:
         return self.tower.config.hidden_size
 
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         ids = self.tokenizer(texts, verbose=False)['input_ids']
         self._report(
             cut=[
@@ -98,7 +97,7 @@ class SentenceTextEncoder(BaseTextEncoder):
         """The next multiple of sixteen, at most the limit."""
         return min(-(-length // 16) * 16, self.max_length)
 
-    def _widths(self, texts: List[str]) -> List[int]:
+    def _widths(self, texts: list[str]) -> list[int]:
         return [
             self._width(len(ids))
             for ids in self.tokenizer(texts, verbose=False)['input_ids']

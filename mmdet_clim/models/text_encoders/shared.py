@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Sequence
+from typing import Iterator, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import torch
@@ -25,7 +25,7 @@ MIN_TEXTS = 256
 
 _in_use: 'WeakValueDictionary[str, BaseTextEncoder]' = WeakValueDictionary()
 # A model is built part by part: what one part needed the next may need too.
-_latest: List[BaseTextEncoder] = []
+_latest: list[BaseTextEncoder] = []
 
 
 def build_text_encoder(cfg: Mapping) -> BaseTextEncoder:
@@ -68,7 +68,7 @@ def _texts(node) -> Iterator[str]:
 
 
 def load_embeddings(encoder: BaseTextEncoder, names: Sequence[str],
-                    templates: Sequence[str]) -> Optional[Tensor]:
+                    templates: Sequence[str]) -> Tensor | None:
     """Embeddings of classes that an earlier process kept.
 
     Args:
@@ -128,7 +128,7 @@ def keep_embeddings(encoder: BaseTextEncoder, names: Sequence[str],
 
 
 def _file(encoder: BaseTextEncoder, names: Sequence[str],
-          templates: Sequence[str]) -> Optional[Path]:
+          templates: Sequence[str]) -> Path | None:
     """Where the embeddings are kept, None if they are not."""
     if len(names) * len(templates) < MIN_TEXTS or not encoder.is_slow:
         return None

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Which proposals are worth a place in a bag of regions."""
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 import torch
 from mmcv.ops import batched_nms
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from mmdet_clim.checks import check_range
 
-from ..context import BranchStage
+from ..base import BranchStage
 from ..tile_batch import TileProposals
 from .reading import number_in_group
 
@@ -43,7 +42,7 @@ class LikelyObjects:
     min_area: float = 0.01
     min_score: float = 0.85
     nms_iou: float = 0.2
-    max_objects: Optional[int] = 10
+    max_objects: int | None = 10
 
     def __post_init__(self) -> None:
         check_range(
@@ -60,7 +59,7 @@ class LikelyObjects:
             min_score=self.min_score,
             nms_iou=self.nms_iou)
 
-    def __call__(self, stage: BranchStage) -> Tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, stage: BranchStage) -> tuple[Tensor, Tensor, Tensor]:
         """Choose objects of all images.
 
         Args:
