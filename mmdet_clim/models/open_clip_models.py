@@ -58,9 +58,7 @@ def create_clip(model: str, pretrained: str | None, owner: str) -> nn.Module:
     if pretrained is None:
         print_log(
             f'{owner}: model={model!r} without pretrained=: its weights are '
-            'random.',
-            logger='current',
-            level=logging.WARNING)
+            'random.', 'current', logging.WARNING)
     try:
         # The error of a download says enough; each try would say it again.
         with errors_alone('huggingface_hub'):
@@ -75,9 +73,8 @@ def create_clip(model: str, pretrained: str | None, owner: str) -> nn.Module:
                 or not _is_state_dict(pretrained):
             raise
         raise ValueError(
-            f'pretrained={pretrained!r} does not have the weights of '
-            f'model={model!r}: '
-            f'{_differences(name, str(pretrained))}') from error
+            f'pretrained={pretrained!r} does not have the weights of model='
+            f'{model!r}: {_differences(name, str(pretrained))}') from error
 
 
 def model_name(model: str) -> str:

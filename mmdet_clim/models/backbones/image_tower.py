@@ -43,11 +43,8 @@ class EncodedImages:
         """
         positions = [None] * len(counts) if self.positions is None else \
             self.positions.split(counts)
-        return [
-            EncodedImages(features, self.grid, of_part)
-            for features, of_part in zip(
-                self.features.split(counts), positions)
-        ]
+        parts = zip(self.features.split(counts), positions)
+        return [EncodedImages(part, self.grid, own) for part, own in parts]
 
 
 class TowerReader(metaclass=ABCMeta):

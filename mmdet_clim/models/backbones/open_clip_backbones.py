@@ -123,8 +123,7 @@ class OpenCLIPBackbone(BaseModule):
                 'The checkpoint was trained on another image tower: a '
                 f'thousand times the sum of its weights was {saved}, that of '
                 f'the tower which the config names is {own.item()}.',
-                logger='current',
-                level=logging.WARNING)
+                'current', logging.WARNING)
         self.tower_sum.copy_(own)
 
 

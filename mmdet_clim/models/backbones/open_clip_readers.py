@@ -116,10 +116,8 @@ class ViTReader(TowerReader):
         patches = visual.conv1(pad_to_multiple(images, visual.patch_size))
         grid = tuple(patches.shape[-2:])
         positions = visual.positional_embedding
-        positions = torch.cat([
-            positions[:1],
-            resize_positions(positions[1:], visual.grid_size, grid)
-        ])
+        resized = resize_positions(positions[1:], visual.grid_size, grid)
+        positions = torch.cat([positions[:1], resized])
         patches = patches.flatten(2).transpose(1, 2)
         first = visual.class_embedding.to(patches).expand(len(patches), 1, -1)
         x = torch.cat([first, patches], 1) + positions.to(patches)
@@ -289,10 +287,8 @@ class ResNetReader(TowerReader):
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         """Positional embeddings (1 + h * w, C) of the pool for a grid."""
         positions = self.visual.attnpool.positional_embedding
-        return torch.cat([
-            positions[:1],
-            resize_positions(positions[1:], self._native_grid, grid)
-        ])
+        resized = resize_positions(positions[1:], self._native_grid, grid)
+        return torch.cat([positions[:1], resized])
 
     def _tokens(self, maps: Tensor) -> Tensor:
         """What the attention pool sees (N, 1 + h * w, C), the mean first."""

@@ -161,11 +161,7 @@ def _tile(images: Tensor, rows: int, cols: int, size: tuple[int,
     laid_out = torch.cat(
         [torch.cat(list(row), 2) for row in images.split(cols)], 1)
     return F.interpolate(
-        laid_out[None],
-        size=size,
-        mode='bicubic',
-        align_corners=False,
-        antialias=shrinks)[0]
+        laid_out[None], size, mode='bicubic', antialias=shrinks)[0]
 
 
 @torch.autocast('cpu', enabled=False)

@@ -106,19 +106,15 @@ class CLIMOnCLIP(BaseModel):
         _check_names(objectives, region_ways)
         tower = MODELS.build(image_tower)
         super().__init__(
-            data_preprocessor=data_preprocessor
-            or _preprocessor(tower, image_size),
-            init_cfg=init_cfg)
+            data_preprocessor or _preprocessor(tower, image_size), init_cfg)
         self.image_tower = tower
         self.text_encoder = MODELS.build(text_encoder)
         unlock_blocks(tower.visual, unlocked_blocks)
         self.unlocked_blocks = unlocked_blocks
         self.temperature = temperature
         self._original = (_frozen_copy(tower), )
-        self.objectives = nn.ModuleDict({
-            name: MODELS.build(cfg)
-            for name, cfg in objectives.items()
-        })
+        built = {name: MODELS.build(cfg) for name, cfg in objectives.items()}
+        self.objectives = nn.ModuleDict(built)
         for objective in self.objectives.values():
             objective.prepare(self.towers)
         self.vocabulary = None if vocabulary is None else build_vocabulary(
@@ -247,10 +243,8 @@ class CLIMOnCLIP(BaseModel):
                 factors[regions.labels >= self.num_things] = 1
             found['crop'] = crop_embeddings(self.image_tower, image, boxes,
                                             factors)
-        return InstanceData(**{
-            way: value @ classes.t()
-            for way, value in found.items()
-        })
+        cosines = {way: value @ classes.t() for way, value in found.items()}
+        return InstanceData(**cosines)
 
     def class_embeddings(self) -> Tensor:
         """Unit vectors (C, D) of the classes at test time.
@@ -284,20 +278,16 @@ class CLIMOnCLIP(BaseModel):
                 weights['logit_scale'] = objective.log_temperature
         for name, value in self.averaged_tower(alpha).items():
             weights[f'visual.{name}'] = value
-        return {
-            name: value.detach().cpu().clone()
-            for name, value in weights.items()
-        }
+        return {k: v.detach().cpu().clone() for k, v in weights.items()}
 
     def averaged_tower(self, alpha: float) -> dict[str, Tensor]:
         """State of the image tower between original (0) and trained (1)."""
         original = self.towers.original.visual.state_dict()
-        return {
-            name:
-            torch.lerp(original[name], value, alpha)
-            if value.is_floating_point() else value
-            for name, value in self.image_tower.visual.state_dict().items()
-        }
+        averaged = self.image_tower.visual.state_dict()
+        for name, value in averaged.items():
+            if value.is_floating_point():
+                averaged[name] = torch.lerp(original[name], value, alpha)
+        return averaged
 
 
 def _check_names(objectives: Mapping[str, dict],

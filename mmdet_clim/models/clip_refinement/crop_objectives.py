@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmdet_clim.checks import check_range
 from mmdet_clim.models.class_texts import ClassTexts
+from mmdet_clim.models.losses import FederatedClassLoss
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
@@ -67,11 +68,8 @@ class RegionLabelObjective(BaseCLIPObjective):
         self.logit_bias = None if bias is None else torch.nn.Parameter(
             torch.tensor(float(bias)))
         self.min_confidence = min_confidence
-        self.class_loss = MODELS.build(
-            loss or dict(
-                type='mmdet_clim.FederatedClassLoss',
-                num_sampled=100,
-                gather=True))
+        self.class_loss = MODELS.build(loss) if loss else \
+            FederatedClassLoss(100, gather=True)
         self.classes = ClassTexts(vocabulary, templates)
         self.class_loss.set_classes(self.classes)
 
@@ -106,16 +104,9 @@ class RegionLabelObjective(BaseCLIPObjective):
             logits = self.temperature * regions.float() @ self.nouns.t()
             if self.logit_bias is not None:
                 logits = logits + self.logit_bias
-        return {
-            'loss':
-            self.class_loss(
-                logits,
-                labels,
-                label_weights=sure.float(),
-                avg_factor=max(num_sure, 1.0)),
-            'sure':
-            sure.float().mean() * 100
-        }
+        sure = sure.float()
+        loss = self.class_loss(logits, labels, sure, max(num_sure, 1.0))
+        return {'loss': loss, 'sure': sure.mean() * 100}
 
     @torch.no_grad()
     def _name(self, images: Tensor, rois: Tensor, towers: Towers):

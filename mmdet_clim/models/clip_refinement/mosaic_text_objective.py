@@ -50,12 +50,11 @@ class MosaicTextObjective(BaseCLIPObjective):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.mosaic = BatchMosaic(grids, num_whole, mosaic_size)
-        self._loss_cfg = dict(
-            loss or dict(
-                type='mmdet_clim.CLIMRegionLoss',
-                kind='infonce',
-                learn_temperature=True,
-                gather=True))
+        self._loss_cfg = loss or dict(
+            type='mmdet_clim.CLIMRegionLoss',
+            kind='infonce',
+            learn_temperature=True,
+            gather=True)
 
     @property
     def log_temperature(self) -> Tensor | None:
@@ -83,10 +82,8 @@ class MosaicTextObjective(BaseCLIPObjective):
         own = torch.eye(len(captions), dtype=torch.bool, device=images.device)
         if targets.shape[1] == len(captions):
             own = targets
-        return {
-            'loss': self.region_loss(regions, texts, targets),
-            'recall@1': recall_at_1(regions.detach(), texts.detach(), own)
-        }
+        loss = self.region_loss(regions, texts, targets)
+        return {'loss': loss, 'recall@1': recall_at_1(regions, texts, own)}
 
     def _same_text(self, captions: list[str], keys: list[int],
                    device: torch.device) -> Tensor:
@@ -119,10 +116,8 @@ def _read(tower: DenseImageTower, mosaics: Tensor, rois: Tensor,
         tiled, alone = both.split([len(mosaics), len(whole)])
     else:
         tiled, alone = tower.encode(mosaics)[1], tower.encode(whole)[1]
-    return torch.cat([
-        tower.region_features_of(tiled, rois),
-        tower.image_embeddings_of(alone)
-    ])
+    regions = tower.region_features_of(tiled, rois)
+    return torch.cat([regions, tower.image_embeddings_of(alone)])
 
 
 def _draw(captions: Sequence[str]) -> str:

@@ -59,17 +59,12 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
             branch = branches[sample.get('branch', BOXES_BRANCH)]
             branch['inputs'].append(image)
             branch['data_samples'].append(sample)
-        done = {
-            name: self._preprocess(name, batch)
-            for name, batch in branches.items()
-        }
-        return {
-            key: {
-                name: batch[key]
-                for name, batch in done.items()
-            }
-            for key in ('inputs', 'data_samples')
-        }
+        done: dict[str, dict] = dict(inputs={}, data_samples={})
+        for name, batch in branches.items():
+            found = self._preprocess(name, batch)
+            for key, of_branches in done.items():
+                of_branches[name] = found[key]
+        return done
 
     def _preprocess(self, name: str, batch: dict) -> dict:
         """The batch of one branch."""

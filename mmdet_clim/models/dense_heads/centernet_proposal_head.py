@@ -108,10 +108,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
             ``scores`` (n,), best first, and ``labels`` (n,), zeros.
         """
         if rescale or not with_nms:
-            in_pixels = [
-                distances * stride
-                for distances, stride in zip(bbox_preds, self.strides)
-            ]
+            in_pixels = [d * s for d, s in zip(bbox_preds, self.strides)]
             results = super().predict_by_feat(cls_scores, in_pixels, None,
                                               batch_img_metas, cfg, rescale,
                                               with_nms)
@@ -122,21 +119,15 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         scores, boxes = self._likely(cls_scores, bbox_preds, batch_img_metas,
                                      cfg)
         suppress = _suppression(cfg.nms)
-        found = pad_sequence([
-            suppress(places, of_image)[:cfg.max_per_img]
-            for of_image, places in zip(scores, boxes)
-        ],
-                             batch_first=True,
-                             padding_value=NONE)
+        kept = [of[:cfg.max_per_img] for of in map(suppress, boxes, scores)]
+        found = pad_sequence(kept, batch_first=True, padding_value=NONE)
         counts = (found[..., 4] > NONE).sum(1).cpu().tolist()
         scores = self._score(found[..., 4])
         labels = torch.zeros_like(scores, dtype=torch.long)
         return [
             InstanceData(
-                bboxes=of_image[:count, :4],
-                scores=likely[:count],
-                labels=zeros[:count]) for of_image, likely, zeros, count in
-            zip(found, scores, labels, counts)
+                bboxes=box[:n, :4], scores=score[:n], labels=zero[:n])
+            for box, score, zero, n in zip(found, scores, labels, counts)
         ]
 
     def _score(self, likelihood: Tensor) -> Tensor:

@@ -65,13 +65,9 @@ class ZeroShotLayer(ZeroShotClassifier):
         """Take over the layer's place: its inputs, kernel and stride."""
         width = self.num_priors * self.class_embeddings.shape[1]
         if isinstance(layer, nn.Conv2d):
-            self.projection = nn.Conv2d(
-                layer.in_channels,
-                width,
-                layer.kernel_size,
-                stride=layer.stride,
-                padding=layer.padding,
-                dilation=layer.dilation)
+            self.projection = nn.Conv2d(layer.in_channels, width,
+                                        layer.kernel_size, layer.stride,
+                                        layer.padding, layer.dilation)
         else:
             self.projection = nn.Linear(layer.in_features, width)
 

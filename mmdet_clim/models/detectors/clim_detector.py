@@ -104,10 +104,8 @@ class CLIMDetector(BaseDetector):
         branches = _check_branches(objectives, branches)
         built: nn.Module = MODELS.build(detector)
         check_checkpoints(built)
-        super().__init__(
-            data_preprocessor=data_preprocessor
-            or BranchDataPreprocessor(built.data_preprocessor),
-            init_cfg=init_cfg)
+        own = BranchDataPreprocessor(built.data_preprocessor)
+        super().__init__(data_preprocessor or own, init_cfg)
         self.detector = built
         _freeze(built, frozen)
         classifiers = [
@@ -127,10 +125,8 @@ class CLIMDetector(BaseDetector):
             for classifier in classifiers:
                 _check_one_space(classifier, cast(dict, text_encoder),
                                  self.text_encoder)
-        self.objectives = nn.ModuleDict({
-            name: MODELS.build(cfg)
-            for name, cfg in objectives.items()
-        })
+        made = {name: MODELS.build(cfg) for name, cfg in objectives.items()}
+        self.objectives = nn.ModuleDict(made)
         for name, objective in self.objectives.items():
             objective.check(name, built, self.region_reader, self.text_encoder)
             if objective.needs_texts and name in branches.get(
@@ -148,9 +144,8 @@ class CLIMDetector(BaseDetector):
                 'may follow the statistics of mosaics'
             print_log(
                 f'CLIMDetector: {num_norms} batch norms of the detector '
-                f'{done} (norm_eval={norm_eval})',
-                'current',
-                level=logging.INFO if norm_eval else logging.WARNING)
+                f'{done} (norm_eval={norm_eval})', 'current',
+                logging.INFO if norm_eval else logging.WARNING)
 
     def train(self, mode: bool = True) -> 'CLIMDetector':
         """Set the mode, batch norms as ``norm_eval`` says."""

@@ -147,12 +147,11 @@ class TextConditionedFamily(DetectorFamily):
             (positive, ), (text, ) = positive, text
         for sample in samples:
             sample.token_positive_map = positive
-        if 'decoder' in feats.seen:
+        seen = feats.seen
+        if 'decoder' in seen:
             return detector.bbox_head.predict(
-                **feats.seen['decoder'],
-                rescale=False,
-                batch_data_samples=samples)
-        texts = feats.seen.get('prompt')
+                **seen['decoder'], rescale=False, batch_data_samples=samples)
+        texts = seen.get('prompt')
         if texts is None:
             texts = self.encode(detector, [text] * len(samples))
         # Copies, as a head may write into what it gets.

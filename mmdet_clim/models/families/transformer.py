@@ -53,12 +53,9 @@ def beginning_at(detector: DINO, places: Queries | None) -> Iterator[list]:
     classify = detector.bbox_head.cls_branches[detector.decoder.num_layers]
 
     def pre_decoder(*args, **kwargs):
-        handle = classify.register_forward_hook(
-            lambda module, inputs, logits: chosen.append(logits))
-        try:
+        with classify.register_forward_hook(
+                lambda module, inputs, logits: chosen.append(logits)):
             of_decoder, of_head = choose(*args, **kwargs)
-        finally:
-            handle.remove()
         began = places
         if began is None:
             # As the detector has chosen them.

@@ -102,11 +102,8 @@ class _Gradients:
 
 
 def _row_slices(pairs: _Pairs) -> list[slice]:
-    rows = len(pairs.targets)
-    return [
-        slice(start, min(start + pairs.chunk_size, rows))
-        for start in range(0, rows, pairs.chunk_size)
-    ]
+    starts = range(0, len(pairs.targets), pairs.chunk_size)
+    return [slice(start, start + pairs.chunk_size) for start in starts]
 
 
 def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
@@ -144,7 +141,6 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
     column_max = regions.new_full((len(texts), ), -math.inf)
     column_sum = regions.new_zeros(len(texts))
     column_counts = regions.new_zeros(len(texts))
-    logits = None
     for rows in slices:
         logits = (regions[rows] * temperature) @ texts.t()
         targets = pairs.targets[rows]
@@ -171,10 +167,9 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
     column_total = (column_terms | pairs.mean_over_all).sum()
     if pairs.row_divisor is not None:
         row_total = column_total = pairs.row_divisor
-    row_weights = row_terms * 0.5 / row_total.clamp(min=1e-12)
-    column_weights = column_terms * 0.5 / column_total.clamp(min=1e-12)
-    row_weights = row_weights.to(regions)
-    column_weights = column_weights.to(regions)
+    row_weights = row_terms.to(regions) * 0.5 / row_total.clamp(min=1e-12)
+    column_weights = column_terms.to(regions) * 0.5 / column_total.clamp(
+        min=1e-12)
 
     # Then the cross-entropy and its gradient, from the same logits.
     grads = _Gradients(regions, texts, temperature, False)
@@ -328,8 +323,8 @@ class CLIMRegionLoss(nn.Module):
                              f'for {kind!r}, got {negative_weight}')
         self.kind = kind
         self.negative_weight = float(negative_weight)
-        self.positive_reduction = (
-            positive_reduction if kind == 'bce' else 'sum')
+        self.positive_reduction = \
+            positive_reduction if kind == 'bce' else 'sum'
         self.gather = gather
         self.chunk_size = chunk_size
         self.loss_weight = loss_weight
@@ -444,9 +439,7 @@ class CLIMRegionLoss(nn.Module):
 
     def _connected_zero(self, regions: Tensor, texts: Tensor) -> Tensor:
         zero = regions[:0].sum() + texts[:0].sum()
-        for parameter in self.parameters():
-            zero = zero + parameter.to(zero.dtype) * 0
-        return zero
+        return sum((p.to(zero.dtype) * 0 for p in self.parameters()), zero)
 
     def _join_ranks(self, regions: Tensor, texts: Tensor,
                     targets: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -123,10 +123,8 @@ class AnnotatedContext(BranchContext):
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
-        self._boxes = [
-            get_box_tensor(sample.gt_instances.bboxes)
-            for sample in self.data_samples
-        ]
+        annotated = [sample.gt_instances for sample in self.data_samples]
+        self._boxes = [get_box_tensor(found.bboxes) for found in annotated]
         self.data_samples = [_as_tile(sample) for sample in self.data_samples]
 
     @cached_property

@@ -85,10 +85,7 @@ class RegionCaptionObjective(BaseRegionObjective):
                 keeps nothing of the step then.
         """
         tiles, device = context.tiles, embeddings.device
-        captions = [
-            of_tile[torch.randint(len(of_tile), ())]
-            for of_tile in tiles.captions
-        ]
+        captions = [of[torch.randint(len(of), ())] for of in tiles.captions]
         ids = upload(torch.tensor(tiles.image_keys), embeddings)
         features = context.text_encoder(captions).to(device)
 
@@ -117,16 +114,11 @@ class RegionCaptionObjective(BaseRegionObjective):
             share = (len(texts) - sum(counts) + own) / len(texts)
 
         targets = match(regions, tiles, text_ids)
+        factor = self.avg_factor or mean_count(embeddings)
         loss = self.region_loss(
-            embeddings,
-            texts,
-            targets,
-            avg_factor=self.avg_factor or mean_count(embeddings),
-            negative_share=share)
-        return {
-            'loss': loss,
-            'recall@1': recall_at_1(embeddings, texts, targets)
-        }
+            embeddings, texts, targets, factor, negative_share=share)
+        recall = recall_at_1(embeddings, texts, targets)
+        return {'loss': loss, 'recall@1': recall}
 
 
 def match(regions: Regions, tiles: TileBatch, text_ids: Tensor) -> Tensor:

@@ -135,12 +135,6 @@ class RegionTagObjective(BaseRegionObjective):
                 F.one_hot(regions.tags, len(self.classes)).bool(), embeddings)
             targets, silent = own, targets & ~own
         loss = self.region_loss(
-            embeddings,
-            texts,
-            targets,
-            avg_factor=mean_count(embeddings),
-            silent=silent)
-        return {
-            'loss': loss,
-            'recall@1': recall_at_1(embeddings, texts, targets)
-        }
+            embeddings, texts, targets, mean_count(embeddings), silent=silent)
+        recall = recall_at_1(embeddings, texts, targets)
+        return {'loss': loss, 'recall@1': recall}

@@ -283,9 +283,7 @@ class TileBatch:
     @property
     def image_keys(self) -> list[int]:
         """Key of the image in each tile, in the order of :attr:`captions`."""
-        return [
-            key for sample in self.data_samples for key in sample.image_keys
-        ]
+        return [key for s in self.data_samples for key in s.image_keys]
 
     def is_tile(self) -> Tensor:
         """Which of the N x K places hold a tile: bool, on the host."""
@@ -343,14 +341,12 @@ class TileBatch:
         """
         width = self.boxes.shape[1]
         images, members = [], []
-        for index, (sample,
-                    count) in enumerate(zip(self.data_samples, self.counts)):
-            of_image = torch.cat([
-                torch.eye(count, dtype=torch.bool),
-                compose_tiles(sample.mosaic_grid, num)
-            ])
+        for sample, count in zip(self.data_samples, self.counts):
+            alone = torch.eye(count, dtype=torch.bool)
+            drawn = compose_tiles(sample.mosaic_grid, num)
+            of_image = torch.cat([alone, drawn])
             members.append(F.pad(of_image, (0, width - count)))
-            images.append(torch.full((len(of_image), ), index))
+            images.append(torch.full((len(of_image), ), len(images)))
         return torch.cat(images), torch.cat(members)
 
     def regions(self, boxes: Tensor, image: Tensor,
@@ -387,11 +383,10 @@ class TileBatch:
         owns = (owner[..., None] == tile) & (share > min_overlap)[..., None]
         owns &= owns.cumsum(1) <= max_proposals
         of_tile = self.boxes.gather(1, owner[..., None].expand(-1, -1, 4))
-        clamped = torch.cat([
-            torch.maximum(boxes[..., :2], of_tile[..., :2]),
-            torch.minimum(boxes[..., 2:], of_tile[..., 2:])
-        ], -1)
-        return TileProposals(proposals, owner, owns, clamped)
+        low = torch.maximum(boxes[..., :2], of_tile[..., :2])
+        high = torch.minimum(boxes[..., 2:], of_tile[..., 2:])
+        return TileProposals(proposals, owner, owns, torch.cat([low, high],
+                                                               -1))
 
     def tag_targets(self, regions: Regions, num_classes: int) -> Tensor:
         """Which region holds a tile with which tag: bool (R, C).

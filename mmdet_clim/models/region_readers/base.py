@@ -219,7 +219,7 @@ def build_region_reader(cfg: dict | None, detector: nn.Module,
             print_log(
                 f'region_reader: {reader_type.__name__}' +
                 (f', because {"; ".join(reasons)}' if reasons else ''),
-                logger='current')
+                'current')
             return reader
     raise TypeError(f'region_reader: none fits {type(detector).__name__}. ' +
                     '; '.join(reasons) +

@@ -130,11 +130,10 @@ class DenseFeatureReader(BaseRegionReader):
         # The last of each stride (a stacked hourglass gives several), of as
         # many channels as the finest (SSD's maps differ).
         finest = _stride(max(m.shape[-1] for m in maps))
-        by_stride = {
-            finest * 2**round(math.log2(PROBE_SIZE[1] / m.shape[-1] / finest)):
-            index
-            for index, m in enumerate(maps)
-        }
+        by_stride: dict[float, int] = {}
+        for index, m in enumerate(maps):
+            octave = round(math.log2(PROBE_SIZE[1] / m.shape[-1] / finest))
+            by_stride[finest * 2**octave] = index
         width = maps[by_stride[min(by_stride)]].shape[1]
         strides = [
             stride for stride in sorted(by_stride)

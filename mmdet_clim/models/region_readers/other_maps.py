@@ -37,7 +37,8 @@ def class_embedding_maps(
     seen: list[Tensor] = []
     with ExitStack() as stack:
         for name in idle:
-            stack.enter_context(_of_one_position(head.get_submodule(name)))
+            conv = head.get_submodule(name)
+            stack.enter_context(conv.register_forward_pre_hook(_corner))
         for layer in head.class_layers:
             layer.seen = seen
         try:
@@ -99,15 +100,9 @@ def idle_convolutions(head: ZeroShotDenseMixin,
     return idle if is_same else []
 
 
-@contextmanager
-def _of_one_position(conv: nn.Conv2d):
-    """Let a convolution see the first position of its map alone."""
-    handle = conv.register_forward_pre_hook(lambda module, args:
-                                            (args[0][..., :1, :1], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
+def _corner(conv: nn.Module, args: tuple) -> tuple:
+    """Of a convolution's map, its first position alone."""
+    return (args[0][..., :1, :1], *args[1:])
 
 
 def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,

@@ -91,12 +91,9 @@ class TwoStageReader(BaseRegionReader):
             return roi_head.bbox_head.embed(x)
 
         classifier = roi_head.bbox_head.fc_cls
-        return [
-            ReadingStage(
-                read,
-                interpret=classifier.read if isinstance(
-                    classifier, PseudoWordClassifier) else None)
-        ]
+        interpret = classifier.read if isinstance(
+            classifier, PseudoWordClassifier) else None
+        return [ReadingStage(read, interpret=interpret)]
 
 
 @MODELS.register_module()

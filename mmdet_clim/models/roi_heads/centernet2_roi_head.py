@@ -203,19 +203,13 @@ class CenterNet2RoIHead(CascadeRoIHead):
         """
         rois = bbox2roi([results.bboxes for results in results_list])
         if len(rois) == 0:
-            return empty_instances(
-                batch_img_metas,
-                rois.device,
-                task_type='mask',
-                instance_results=results_list,
-                mask_thr_binary=self.test_cfg.mask_thr_binary)
+            return empty_instances(batch_img_metas, rois.device, 'mask',
+                                   results_list, self.test_cfg.mask_thr_binary)
         preds = self._mask_forward(0, x, rois)['mask_preds']
-        return self.mask_head[0].predict_by_feat(
-            mask_preds=preds.split([len(results) for results in results_list]),
-            results_list=results_list,
-            batch_img_metas=batch_img_metas,
-            rcnn_test_cfg=self.test_cfg,
-            rescale=rescale)
+        preds = preds.split([len(results) for results in results_list])
+        return self.mask_head[0].predict_by_feat(preds, results_list,
+                                                 batch_img_metas,
+                                                 self.test_cfg, rescale)
 
     def forward(self, x: tuple[Tensor], rpn_results_list: InstanceList,
                 batch_data_samples: SampleList) -> tuple:

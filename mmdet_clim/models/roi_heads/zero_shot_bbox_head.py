@@ -33,13 +33,11 @@ class ZeroShotMixin:
                  loss_cls: dict | None = None,
                  **kwargs) -> None:
         vocabulary = build_vocabulary(vocabulary)
+        classifier = {'type': 'mmdet_clim.ZeroShotClassifier', **classifier}
         super().__init__(
             *args,
             num_classes=len(vocabulary),
-            cls_predictor_cfg={
-                'type': 'mmdet_clim.ZeroShotClassifier',
-                **classifier, 'vocabulary': vocabulary
-            },
+            cls_predictor_cfg=dict(classifier, vocabulary=vocabulary),
             loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassSigmoidLoss'),
             **kwargs)
         self.loss_cls.set_classes(self.fc_cls.class_texts)

@@ -199,12 +199,8 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
                 f'out_features: expected {len(vocabulary) + 1} for '
                 f'{len(vocabulary)} classes and the background, got '
                 f'{out_features}')
-        super().__init__(
-            in_features,
-            vocabulary,
-            temperature=temperature,
-            bias=None,
-            **kwargs)
+        super().__init__(in_features, vocabulary, bias=None, **kwargs)
+        self.temperature = temperature
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(temperature))) if learn_temperature else None
         self.background = nn.Parameter(

@@ -61,9 +61,7 @@ def _warn_once(what: str, texts: Sequence[str], counter: str) -> None:
     shown = ', '.join(repr(text[:60]) for text in texts[:5])
     print_log(
         f'{what}: {len(texts)} so far, such as {shown}. Reported once; '
-        f'{counter} counts them.',
-        logger='current',
-        level=logging.WARNING)
+        f'{counter} counts them.', 'current', logging.WARNING)
 
 
 class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
@@ -83,6 +81,10 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
     Raises:
         ValueError: If ``cache_size`` is negative or ``batch_size`` not
             positive.
+
+    Attributes:
+        vocabularies (dict): Embeddings (C, D) of classes, by (names,
+            templates).
     """
 
     def __init__(self,
@@ -97,14 +99,11 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         # Text to its row in the table, least recently used first.
         self._rows: OrderedDict[str, int] = OrderedDict()
         self._table: Tensor | None = None
-        self._vocabularies: dict[tuple, Tensor] = {}
+        self.vocabularies: dict[tuple, Tensor] = {}
         self._fingerprint: str | None = None
 
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """Width of a text embedding."""
-
+    #: Width of a text embedding.
+    dim: int
     #: Whether encoding takes so long that vocabularies are kept on the disk.
     is_slow = True
 
@@ -121,15 +120,10 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         """What an embedding depends on beside the tower's weights."""
         return ()
 
-    @property
-    def vocabularies(self) -> dict[tuple, Tensor]:
-        """Embeddings (C, D) of classes, by (names, templates)."""
-        return self._vocabularies
-
     def _move(self) -> None:
         super()._move()
-        for key, embeddings in self._vocabularies.items():
-            self._vocabularies[key] = embeddings.to(self.device)
+        for key, embeddings in self.vocabularies.items():
+            self.vocabularies[key] = embeddings.to(self.device)
         if self._table is not None:
             self._table = self._table.to(self.device)
 
@@ -209,16 +203,15 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         before. On the CPU a text therefore is in a batch of ``ROWS`` texts of
         its own width, filled up with the last one.
         """
-        if self.device.type != 'cpu':
-            for start in range(0, len(texts), self.batch_size):
-                yield texts[start:start + self.batch_size]
-            return
-        by_width: dict[int, list[str]] = {}
-        for text, width in zip(texts, self._widths(texts)):
-            by_width.setdefault(width, []).append(text)
-        for group in by_width.values():
-            for start in range(0, len(group), ROWS):
-                yield group[start:start + ROWS]
+        on_cpu = self.device.type == 'cpu'
+        widths = self._widths(texts) if on_cpu else [0] * len(texts)
+        size = ROWS if on_cpu else self.batch_size
+        groups: dict[int, list[str]] = {}
+        for text, width in zip(texts, widths):
+            groups.setdefault(width, []).append(text)
+        for group in groups.values():
+            for start in range(0, len(group), size):
+                yield group[start:start + size]
 
     def _widths(self, texts: list[str]) -> list[int]:
         """Tokens that each text has in its batch, with padding."""

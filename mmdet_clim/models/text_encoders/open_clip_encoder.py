@@ -56,15 +56,11 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         self._pad = self.tokenizer(['a'], self._limit + 1)[0, -1]
         if before_projection and not self._is_plain:
             raise self._not_plain('before_projection=True needs')
-        self._dim = self._encode_frozen(['a']).shape[1]
+        self.dim = self._encode_frozen(['a']).shape[1]
 
     @property
     def reading(self) -> tuple:
         return (self.model, self._limit, self.before_projection)
-
-    @property
-    def dim(self) -> int:
-        return self._dim
 
     @property
     def _limit(self) -> int:

@@ -58,13 +58,10 @@ class PrecomputedTextEncoder(BaseTextEncoder):
                              f'got {vectors.shape[1]}')
         table = nn.Embedding.from_pretrained(vectors)
         super().__init__(table, cache_size=0)
+        self.dim = vectors.shape[1]
         self.file = str(file)
         self.names = names
         self._index = {name: i for i, name in enumerate(names)}
-
-    @property
-    def dim(self) -> int:
-        return self.tower.embedding_dim
 
     def _encode(self, texts: list[str]) -> Tensor:
         for text in texts:
@@ -96,20 +93,18 @@ def load_vectors(file: str) -> tuple[list[str], Tensor]:
         raise FileNotFoundError(f'file={str(file)!r} does not exist')
     if path.suffix == '.npz':
         arrays = read_arrays(path, ('names', 'vectors'))
-        kinds = [arrays[key].dtype.kind for key in ('names', 'vectors')]
-        if kinds[0] != 'U' or kinds[1] not in 'fiu':
+        texts, numbers = arrays['names'], arrays['vectors']
+        if texts.dtype.kind != 'U' or numbers.dtype.kind not in 'fiu':
             raise ValueError(
                 f'{file}: expected names as strings and vectors as numbers, '
-                f'got {arrays["names"].dtype} and {arrays["vectors"].dtype}')
-        names = [str(name) for name in arrays['names'].tolist()]
-        vectors = torch.from_numpy(arrays['vectors'].astype(np.float32))
+                f'got {texts.dtype} and {numbers.dtype}')
+        names = [str(name) for name in texts.tolist()]
+        vectors = torch.from_numpy(numbers.astype(np.float32))
     elif path.suffix in ('.pth', '.pt'):
         content = load_stored(path)
-        if not isinstance(content, dict) or \
-                not {'names', 'vectors'} <= content.keys():
-            found = sorted(
-                content, key=str) if isinstance(
-                    content, dict) else type(content).__name__
+        found = sorted(map(str, content)) if isinstance(content, dict) \
+            else type(content).__name__
+        if not {'names', 'vectors'} <= set(found):
             raise ValueError(f'{file}: expected a dict with names and '
                              f'vectors, got {found}')
         names = list(content['names'])
@@ -134,14 +129,11 @@ def _check_vectors(file: str, names: list[str], vectors: Tensor) -> None:
     if twice:
         raise ValueError(f'{file}: names must differ, given twice: {twice}')
     norms = vectors.norm(dim=1)
-    bad = [
-        n for n, norm in zip(names, norms.tolist())
-        if not (0 < norm < float('inf'))
-    ]
-    if bad:
+    good = norms.isfinite() & (norms > 0)
+    if not good.all():
+        bad = [name for name, is_good in zip(names, good) if not is_good]
         raise ValueError(
-            f'{file}: expected finite, non-zero vectors, got others for '
-            f'{bad}')
+            f'{file}: expected finite, non-zero vectors, got others for {bad}')
 
 
 @MODELS.register_module()
@@ -175,6 +167,7 @@ class ExampleTextEncoder(BaseTextEncoder):
         check_range(0, 1, weight=weight)
         templates = resolve_templates(templates)
         super().__init__(build_text_encoder(encoder))
+        self.dim = self.tower.dim
         names, vectors = load_vectors(file)
         if vectors.shape[1] != self.dim:
             raise ValueError(f'{file}: expected vectors of width {self.dim}, '
@@ -187,11 +180,6 @@ class ExampleTextEncoder(BaseTextEncoder):
             for text in (name, *(fill_template(prompt, name)
                                  for prompt in templates))
         }
-
-    @property
-    def dim(self) -> int:
-        """Width of a text embedding."""
-        return self.tower.dim
 
     @property
     def reading(self) -> tuple:

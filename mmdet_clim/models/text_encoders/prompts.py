@@ -33,9 +33,8 @@ def imagenet_templates() -> list[str]:
 
 def vild_templates() -> list[str]:
     """The 63 templates of ViLD; "This is " comes before "a" and "the"."""
-    opening = ('a', 'the')
     return [
-        f'This is {text}' if text.startswith(opening) else text
+        f'This is {text}' if text.startswith(('a', 'the')) else text
         for text in VILD_TEMPLATES
     ]
 
@@ -144,9 +143,8 @@ def encode_classes(text_encoder: BaseTextEncoder,
     templates = resolve_templates(templates)
     if isinstance(classes, Vocabulary):
         asks_raw = RAW_NAME in templates[0]
-        names: Sequence[str] = asks_raw and classes.raw_names or classes.names
-    else:
-        names = classes
+        classes = asks_raw and classes.raw_names or classes.names
+    names: Sequence[str] = classes
     check_texts(names)
     if not isinstance(text_encoder, BaseTextEncoder):
         return _encode(text_encoder, names, templates)  # it is being trained
@@ -181,9 +179,8 @@ def encode_phrases(text_encoder: BaseTextEncoder,
         ValueError: As :func:`encode_classes`.
     """
     several = vocabulary.phrases is not None
-    return encode_classes(text_encoder,
-                          vocabulary.texts if several else vocabulary,
-                          templates)
+    classes = vocabulary.texts if several else vocabulary
+    return encode_classes(text_encoder, classes, templates)
 
 
 def _encode(text_encoder: nn.Module, names: Sequence[str],

@@ -92,9 +92,7 @@ def load_embeddings(encoder: BaseTextEncoder, names: Sequence[str],
     except Exception as error:  # torch.load raises whatever pickle does
         print_log(
             f'{file}: expected embeddings of classes, got {error}; they are '
-            'computed again',
-            logger='current',
-            level=logging.WARNING)
+            'computed again', 'current', logging.WARNING)
         return None
     return embeddings if fits else None
 
@@ -122,9 +120,8 @@ def keep_embeddings(encoder: BaseTextEncoder, names: Sequence[str],
     except OSError as error:
         print_log(
             f'{file}: embeddings of classes cannot be cached ({error}); '
-            f'{CACHE_VARIABLE} sets another folder',
-            logger='current',
-            level=logging.WARNING)
+            f'{CACHE_VARIABLE} sets another folder', 'current',
+            logging.WARNING)
 
 
 def _file(encoder: BaseTextEncoder, names: Sequence[str],

@@ -82,11 +82,9 @@ class BagContrast(nn.Module):
         targets = (row_ids[..., None] == column_ids).any(1)
         if self.bag_queue is not None and remember:
             self._remember(bags, bag_ids, texts, text_ids)
-        return {
-            'loss':
-            self.region_loss(rows, columns, targets, mean_over_all=True),
-            'recall@1': recall_at_1(rows[own], columns, targets[own])
-        }
+        loss = self.region_loss(rows, columns, targets, mean_over_all=True)
+        recall = recall_at_1(rows[own], columns, targets[own])
+        return {'loss': loss, 'recall@1': recall}
 
     def _remember(self, bags: Tensor, bag_ids: Tensor, texts: Tensor,
                   text_ids: Tensor) -> None:

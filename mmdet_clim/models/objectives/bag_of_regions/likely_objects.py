@@ -45,19 +45,13 @@ class LikelyObjects:
     max_objects: int | None = 10
 
     def __post_init__(self) -> None:
-        check_range(
-            1,
-            max_considered=self.max_considered,
-            max_objects=self.max_objects,
-            max_aspect=self.max_aspect)
-        check_range(
-            0,
-            1,
-            without=(1, ),
-            min_overlap=self.min_overlap,
-            min_area=self.min_area,
-            min_score=self.min_score,
-            nms_iou=self.nms_iou)
+        check_range(1, max_considered=self.max_considered)
+        check_range(1, max_objects=self.max_objects)
+        check_range(1, max_aspect=self.max_aspect)
+        check_range(0, 1, (1, ), min_overlap=self.min_overlap)
+        check_range(0, 1, (1, ), min_area=self.min_area)
+        check_range(0, 1, (1, ), min_score=self.min_score)
+        check_range(0, 1, (1, ), nms_iou=self.nms_iou)
 
     def __call__(self, stage: BranchStage) -> tuple[Tensor, Tensor, Tensor]:
         """Choose objects of all images.

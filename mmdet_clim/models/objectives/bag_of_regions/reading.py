@@ -148,12 +148,8 @@ class BagReader(nn.Module):
                  drop_prob: float = 0.5,
                  max_regions: int | None = None) -> None:
         super().__init__()
-        check_range(
-            1,
-            word_dim=word_dim,
-            num_words=num_words,
-            num_orders=num_orders,
-            max_regions=max_regions)
+        check_range(1, word_dim=word_dim, num_words=num_words)
+        check_range(1, num_orders=num_orders, max_regions=max_regions)
         check_range(0, 1, drop_prob=drop_prob)
         self.word_dim = word_dim
         self.num_words = num_words

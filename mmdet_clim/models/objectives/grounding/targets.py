@@ -103,10 +103,8 @@ class GroundingTargets:
         for row, tile in zip(shows, of_tile):
             row[[place[phrase.lower()] for phrase in tile]] = True
         keys = torch.tensor(data_sample.image_keys)
-        members = torch.cat([
-            torch.eye(len(of_tile), dtype=torch.bool),
-            compose_tiles(data_sample.mosaic_grid, self.num_compositions)
-        ])
+        drawn = compose_tiles(data_sample.mosaic_grid, self.num_compositions)
+        members = torch.cat([torch.eye(len(of_tile), dtype=torch.bool), drawn])
         same_image = keys[:, None] == keys
         positives = (members.float() @ same_image.float() @ shows.float()) > 0
         if self.match == 'text':

@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """What two detectors say of old words in the same places."""
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
+from mmdet.structures.bbox import bbox2roi
 from torch import Tensor, nn
 
 from mmdet_clim.models.class_texts import ClassTexts
@@ -117,11 +118,10 @@ def region_responses(teacher: nn.Module, context: BranchContext,
     with torch.no_grad():
         feats = reader.extract_feat(teacher, context.images,
                                     context.data_samples)
-        rois = _regions(reader.propose(teacher, feats), num_regions)
-        before = [
-            stage.read_as_text(rois)
-            for stage in reader.stages(teacher, feats)
-        ]
+        proposals = reader.propose(teacher, feats)
+        rois = bbox2roi([found.bboxes[:num_regions] for found in proposals])
+        stages = reader.stages(teacher, feats)
+        before = [stage.read_as_text(rois) for stage in stages]
         texts = classes(_encoder(teacher, context)).to(rois.device)
         wanted = _log_odds(teacher, before, texts)
     stages = context.stages
@@ -133,14 +133,6 @@ def region_responses(teacher: nn.Module, context: BranchContext,
         Responses(learned, known, weight=stage.weight)
         for stage, learned, known in zip(stages, found, wanted)
     ]
-
-
-def _regions(proposals: Sequence, num_regions: int) -> Tensor:
-    """The best proposals of each image as RoIs (R, 5)."""
-    return torch.cat([
-        F.pad(found.bboxes[:num_regions], (1, 0), value=float(image))
-        for image, found in enumerate(proposals)
-    ])
 
 
 def _encoder(teacher: nn.Module, context: BranchContext) -> BaseTextEncoder:
