@@ -1,8 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 from .backbone_tower import BackboneTower
-from .dense_tower import DenseImageTower
 from .image_tower import EncodedImages, ImageTower
-from .open_clip_backbones import OpenCLIPResNet, OpenCLIPViT
+from .open_clip_backbones import DenseImageTower, OpenCLIPResNet, OpenCLIPViT
 from .timm_backbone import TimmBackbone
 
 __all__ = [

@@ -76,8 +76,8 @@ class RandomBoxes(BoxSource):
     def __init__(
         self,
         num_boxes: int = 20,
-        area: tuple[float, float] = (0.01, 0.5),
-        aspect_ratio: tuple[float, float] = (0.5, 2.0)
+        area: Sequence[float] = (0.01, 0.5),
+        aspect_ratio: Sequence[float] = (0.5, 2.0)
     ) -> None:
         super().__init__()
         check_range(1, num_boxes=num_boxes)

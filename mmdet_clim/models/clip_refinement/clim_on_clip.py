@@ -22,14 +22,15 @@ from mmdet_clim.models.text_encoders import (
 )
 from mmdet_clim.registry import MODELS
 
-from .objective_base import Towers
-from .region_prediction import (
+from .objectives import Towers
+from .towers import (
+    ALL,
     CROP_ENLARGE,
     REGION_WAYS,
     crop_embeddings,
     mask_embeddings,
+    unlock_blocks,
 )
-from .unlocking import ALL, unlock_blocks
 
 #: The branch of samples that are whole images with captions.
 CAPTIONS_BRANCH = 'captions'

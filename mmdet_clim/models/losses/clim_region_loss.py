@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive loss between regions and texts."""
 import math
-from typing import NamedTuple, cast
+from typing import Iterator, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,10 @@ class _Pairs(NamedTuple):
     silent: Tensor | None = None  # (R, T) bool, for 'bce': not compared
 
 
+#: Rows, their share of the loss, and the gradient to their logits, if wanted.
+_Chunk = tuple[slice, Tensor, Tensor | None]
+
+
 class _PairLoss(Function):
     """Value of the loss, and its gradients, from one chunk of rows at a time.
 
@@ -43,20 +47,36 @@ class _PairLoss(Function):
     this rank's and the texts everybody's; the value is that of the joined
     batch, and the gradients are ``world size`` times this rank's share of
     the joined gradient: what DDP's averaging turns into the joined one.
+
+    With ``logits = temperature * regions @ texts.T + bias`` and ``G`` the
+    gradient of the loss to the logits, they are ``temperature * G @ texts``,
+    ``temperature * G.T @ regions``, ``sum(G * regions @ texts.T)`` and
+    ``sum(G)``.
     """
 
     @staticmethod
     def forward(ctx, regions: Tensor, texts: Tensor, temperature: Tensor,
                 bias: Tensor | None, pairs: _Pairs) -> Tensor:
-        if pairs.kind == 'infonce':
-            value, grads = _infonce(regions, texts, temperature, pairs)
-        else:
-            value, grads = _bce(regions, texts, temperature, bias, pairs)
-        if pairs.gather:
-            value = reduce_over_ranks(value)
+        chunks = _infonce(regions, texts, temperature, pairs) \
+            if pairs.kind == 'infonce' else \
+            _bce(regions, texts, temperature, bias, pairs)
+        value = torch.zeros_like(temperature, dtype=torch.float64)
+        to_regions, to_texts, to_temperature = map(
+            torch.zeros_like, (regions, texts, temperature))
+        to_bias = None if bias is None else torch.zeros_like(bias)
+        for rows, of_rows, to_logits in chunks:
+            value += of_rows
+            if to_logits is not None:
+                mixed = to_logits @ texts
+                to_temperature += (mixed * regions[rows]).sum()
+                to_regions[rows] = mixed.mul_(temperature)
+                to_texts.addmm_(to_logits.t(), regions[rows] * temperature)
+                if to_bias is not None:
+                    to_bias += to_logits.sum()
         ctx.factor = get_world_size() if pairs.gather else 1
-        ctx.save_for_backward(*grads)
-        return value
+        ctx.save_for_backward(to_regions, to_texts, to_temperature, to_bias)
+        value = value.to(temperature.dtype)
+        return reduce_over_ranks(value) if pairs.gather else value
 
     @staticmethod
     @once_differentiable
@@ -65,40 +85,7 @@ class _PairLoss(Function):
             saved * (grad * ctx.factor) if needed else None
             for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad)
         ]
-        return (*grads, *[None] * (5 - len(grads)))
-
-
-class _Gradients:
-    """Sums of the gradients of all chunks.
-
-    With ``logits = temperature * regions @ texts.T + bias`` and ``G`` the
-    gradient of the loss to the logits: ``temperature * G @ texts``,
-    ``temperature * G.T @ regions``, ``sum(G * regions @ texts.T)``,
-    ``sum(G)``.
-    """
-
-    def __init__(self, regions: Tensor, texts: Tensor, temperature: Tensor,
-                 with_bias: bool):
-        self.regions, self.texts = regions, texts
-        self.temperature = temperature
-        self.to_regions = torch.zeros_like(regions)
-        self.to_texts = torch.zeros_like(texts)
-        self.to_temperature = torch.zeros_like(temperature)
-        self.to_bias = torch.zeros_like(temperature) if with_bias else None
-
-    def add(self, rows: slice, to_logits: Tensor) -> None:
-        """Add the part of some rows; ``to_logits`` is (rows, T)."""
-        regions = self.regions[rows]
-        mixed = to_logits @ self.texts
-        self.to_temperature += (mixed * regions).sum()
-        self.to_regions[rows] = mixed.mul_(self.temperature)
-        self.to_texts.addmm_(to_logits.t(), regions * self.temperature)
-        if self.to_bias is not None:
-            self.to_bias += to_logits.sum()
-
-    def tensors(self) -> list[Tensor]:
-        grads = [self.to_regions, self.to_texts, self.to_temperature]
-        return grads if self.to_bias is None else grads + [self.to_bias]
+        return (*grads, None)
 
 
 def _row_slices(pairs: _Pairs) -> list[slice]:
@@ -107,9 +94,7 @@ def _row_slices(pairs: _Pairs) -> list[slice]:
 
 
 def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
-         bias: Tensor | None, pairs: _Pairs) -> tuple[Tensor, list[Tensor]]:
-    grads = _Gradients(regions, texts, temperature, bias is not None)
-    value = torch.zeros_like(temperature, dtype=torch.float64)
+         bias: Tensor | None, pairs: _Pairs) -> Iterator[_Chunk]:
     divisor = cast(Tensor, pairs.row_divisor)
     for rows in _row_slices(pairs):
         targets = pairs.targets[rows]
@@ -126,14 +111,13 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
                               (pairs.negative_weight / divisor).to(logits))
         if pairs.silent is not None:
             weights = weights.masked_fill(pairs.silent[rows], 0)
-        value += F.softplus(logits).mul_(weights.abs()).sum()
-        if pairs.with_gradient:
-            grads.add(rows, logits.sigmoid_().mul_(weights))
-    return value.to(temperature.dtype), grads.tensors()
+        value = F.softplus(logits).mul_(weights.abs()).sum()
+        yield rows, value, logits.sigmoid_().mul_(
+            weights) if pairs.with_gradient else None
 
 
 def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
-             pairs: _Pairs) -> tuple[Tensor, list[Tensor]]:
+             pairs: _Pairs) -> Iterator[_Chunk]:
     slices = _row_slices(pairs)
     # First over all rows: the log-partition of every column.
     row_logsums = regions.new_zeros(len(regions), 1)
@@ -172,26 +156,24 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
         min=1e-12)
 
     # Then the cross-entropy and its gradient, from the same logits.
-    grads = _Gradients(regions, texts, temperature, False)
-    value = torch.zeros_like(temperature, dtype=torch.float64)
     row_shares = row_weights / row_counts.clamp(min=1)
     column_shares = column_weights / column_counts.clamp(min=1)
     for rows in slices:
         if len(slices) > 1:
             logits = (regions[rows] * temperature) @ texts.t()
         shares = (row_shares[rows] + column_shares) * pairs.targets[rows]
+        value = (row_weights[rows] * row_logsums[rows]).sum().double()
         value -= (logits * shares).sum()
-        value += (row_weights[rows] * row_logsums[rows]).sum()
+        grad = None
         if pairs.with_gradient:
             grad = (logits - row_logsums[rows]).exp_()
             grad *= row_weights[rows]
             grad -= shares
             logits -= column_logsums
             grad += logits.exp_().mul_(column_weights)
-            grads.add(rows, grad)
+        yield rows, value, grad
     if not pairs.gather or get_rank() == 0:
-        value += (column_weights * column_logsums).sum()
-    return value.to(temperature.dtype), grads.tensors()
+        yield slice(0), (column_weights * column_logsums).sum(), None
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

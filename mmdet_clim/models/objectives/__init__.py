@@ -1,13 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 from mmdet_clim.models.class_texts import ClassTexts
 
-from .bag_of_regions import (
-    BagDistillationObjective,
-    BagOfRegionsObjective,
-    BagReader,
-    LikelyObjects,
-    SampledBags,
-)
+from .bag_of_regions.caption_objective import BagOfRegionsObjective
+from .bag_of_regions.distillation_objective import BagDistillationObjective
+from .bag_of_regions.likely_objects import LikelyObjects
+from .bag_of_regions.reading import BagReader, SampledBags
 from .base import (
     AnnotatedContext,
     BaseObjective,
@@ -16,8 +13,8 @@ from .base import (
     BranchStage,
     TilesAlone,
 )
-from .grounding import GroundingObjective
-from .old_words import OldWordsObjective
+from .grounding.objective import GroundingObjective
+from .old_words.objective import OldWordsObjective
 from .region_caption import RegionCaptionObjective
 from .region_pseudo_label import RegionPseudoLabelObjective
 from .region_tag import RegionTagObjective

@@ -188,20 +188,23 @@ class BranchStage:
     Args:
         context (BranchContext): The branch.
         index (int): Which stage, from 0.
+
+    Attributes:
+        read, read_as_text (Callable): As of :class:`ReadingStage`.
+        weight (float): Weight of the stage's losses.
+        count (int): How many stages there are.
+        regions_before (Regions, optional): What the objective at work took in
+            the stage before; None in the first.
     """
 
     def __init__(self, context: BranchContext, index: int) -> None:
         self.context = context
         self.index = index
-        self._reading = context.readings[index]
-        #: What the objective at work took in the stage before; None in the
-        #: first.
+        reading = context.readings[index]
+        self.read, self.read_as_text = reading.read, reading.read_as_text
+        self.weight = reading.weight
+        self.count = len(context.readings)
         self.regions_before: Regions | None = None
-
-    @property
-    def count(self) -> int:
-        """How many stages there are."""
-        return len(self.context.readings)
 
     @property
     def is_last(self) -> bool:
@@ -211,19 +214,6 @@ class BranchStage:
         changes in the last stage alone.
         """
         return self.index == self.count - 1
-
-    @property
-    def weight(self) -> float:
-        """Weight of the stage's losses."""
-        return self._reading.weight
-
-    def read(self, rois: Tensor) -> Tensor:
-        """RoIs (R, 5) to embeddings (R, D) of any norm, with gradient."""
-        return self._reading.read(rois)
-
-    def read_as_text(self, rois: Tensor) -> Tensor:
-        """RoIs (R, 5) to vectors (R, D) in the space of texts."""
-        return self._reading.read_as_text(rois)
 
     def tile_proposals(self,
                        min_overlap: float = 0.3,

@@ -7,8 +7,7 @@ from .base import (
     build_region_reader,
     features_once,
 )
-from .dense_feature_reader import DenseFeatureReader
-from .grounding_reader import GroundingReader
+from .dense_feature_reader import DenseFeatureReader, GroundingReader
 from .two_stage_reader import CascadeReader, TwoStageReader
 
 __all__ = [

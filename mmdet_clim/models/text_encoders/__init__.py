@@ -9,13 +9,14 @@ from .precomputed import (
 from .prompts import (
     DEFAULT_TEMPLATES,
     Templates,
+    build_text_encoder,
     check_distinct,
     encode_classes,
     encode_phrases,
+    encoder_key,
     resolve_templates,
 )
 from .sentence_encoder import SentenceTextEncoder
-from .shared import build_text_encoder, encoder_key
 
 __all__ = [
     'DEFAULT_TEMPLATES', 'BaseTextEncoder', 'ExampleTextEncoder',

@@ -17,10 +17,10 @@ from .base import BaseTextEncoder
 from .prompts import (
     DEFAULT_TEMPLATES,
     Templates,
+    build_text_encoder,
     fill_template,
     resolve_templates,
 )
-from .shared import build_text_encoder
 
 
 @MODELS.register_module()

@@ -191,11 +191,9 @@ class BagDistillationObjective(BaseRegionObjective):
         ids = self._numbers(len(crops), is_last)
         values = self.contrast(bags, ids[bag][:, None], crops, ids, is_last)
         if self.object_contrast is not None:
-            objects = encoder.encode_words(
-                *write_regions(
-                    embeddings.unflatten(1, (self.reader.num_words, -1)),
-                    self.reader.drop_prob),
-                value_path=True)
+            words = embeddings.unflatten(1, (self.reader.num_words, -1))
+            written = write_regions(words, self.reader.drop_prob)
+            objects = encoder.encode_words(*written, value_path=True)
             ids = self._numbers(len(objects), False)
             of_objects = self.object_contrast(objects, ids[:, None],
                                               object_crops, ids)

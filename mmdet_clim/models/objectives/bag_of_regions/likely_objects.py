@@ -90,10 +90,8 @@ class LikelyObjects:
 
     def _has_shape(self, found: TileProposals, tiles: Tensor) -> Tensor:
         """Which boxes are neither long nor small: bool (N, P)."""
-        width, height = (found.boxes[..., 2:] -
-                         found.boxes[..., :2]).clamp(min=0).unbind(-1)
-        area = (tiles[..., 2:] - tiles[..., :2]).prod(-1)
-        return ((width <= self.max_aspect * height)
-                & (height <= self.max_aspect * width)
-                &
-                (width * height > self.min_area * area.gather(1, found.owner)))
+        sides = (found.boxes[..., 2:] - found.boxes[..., :2]).clamp(min=0)
+        is_short = sides.amax(-1) <= self.max_aspect * sides.amin(-1)
+        areas = (tiles[..., 2:] - tiles[..., :2]).prod(-1)
+        least = self.min_area * areas.gather(1, found.owner)
+        return is_short & (sides.prod(-1) > least)
