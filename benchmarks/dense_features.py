@@ -43,7 +43,7 @@ from torch import Tensor, nn
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 from mmdet_clim.models.backbones import DenseImageTower
 from mmdet_clim.models.clip_refinement.batch_mosaic import BatchMosaic
-from mmdet_clim.models.clip_refinement.unlocking import unlock_blocks
+from mmdet_clim.models.clip_refinement.towers import unlock_blocks
 
 FEATURES = dict(
     plain='nn.MultiheadAttention',

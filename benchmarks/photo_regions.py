@@ -33,7 +33,7 @@ from mmdet_clim.files import atomic_path
 from mmdet_clim.models.backbones import ImageTower
 from mmdet_clim.models.clip_refinement.batch_mosaic import BatchMosaic
 from mmdet_clim.models.clip_refinement.box_sources import RandomBoxes
-from mmdet_clim.models.clip_refinement.objective_base import crop_images
+from mmdet_clim.models.clip_refinement.objectives import crop_images
 from mmdet_clim.models.text_encoders import (
     build_text_encoder,
     encode_classes,

@@ -19,7 +19,7 @@ from mmdet_clim.models.roi_heads import (
     ZeroShotClassifier,
     ZeroShotMixin,
 )
-from mmdet_clim.models.roi_heads.fvit_roi_head import ensemble_scores
+from mmdet_clim.models.roi_heads.rescoring import ensemble_scores
 
 from .onnx_image import OnnxImage
 from .onnx_operators import ANY_SCORE, NMSOperator

@@ -85,7 +85,7 @@ def read_templates(source: str | None) -> Sequence[str]:
         ValueError: If a template holds ``{}`` not exactly once.
     """
     from mmdet_clim.datasets.text_files import read_lines
-    from mmdet_clim.models.text_encoders.templates import (
+    from mmdet_clim.models.text_encoders.prompts import (
         DEFAULT_TEMPLATES,
         NAMED_TEMPLATES,
         resolve_templates,
