@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 
-from .constants import Constants
+from .frozen_tower import Constants
 from .text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,

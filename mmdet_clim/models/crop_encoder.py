@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Mapping, Optional
+from typing import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.aligned_regions import aligned_regions
-from mmdet_clim.models.constants import Constants
-from mmdet_clim.models.frozen_tower import FrozenTower
+from mmdet_clim.models.frozen_tower import Constants, FrozenTower
+from mmdet_clim.models.maps import aligned_regions
 from mmdet_clim.models.open_clip_models import create_clip
 
 
@@ -35,7 +34,7 @@ class CropEncoder(FrozenTower):
     def __init__(self,
                  model: str,
                  data_preprocessor: Mapping,
-                 pretrained: Optional[str] = None,
+                 pretrained: str | None = None,
                  batch_size: int = 64) -> None:
         for key in ('mean', 'std'):
             if not data_preprocessor.get(key):

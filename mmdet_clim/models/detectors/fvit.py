@@ -1,5 +1,4 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
@@ -47,7 +46,7 @@ class FViT(TwoStageDetector):
 
     def set_vocabulary(self,
                        vocabulary,
-                       embeddings: Optional[Tensor] = None) -> None:
+                       embeddings: Tensor | None = None) -> None:
         """Replace the classes; see ``ZeroShotClassifier``."""
         self.roi_head.bbox_head.set_vocabulary(vocabulary, embeddings)
 

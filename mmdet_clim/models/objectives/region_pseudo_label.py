@@ -1,5 +1,4 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +11,12 @@ from mmdet_clim.models.losses.metrics import mean_count
 from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective, build_region_loss
-from .context import BranchContext, BranchStage
+from .base import (
+    BaseRegionObjective,
+    BranchContext,
+    BranchStage,
+    build_region_loss,
+)
 from .tile_batch import Regions, TileBatch, as_rois
 
 
@@ -72,7 +75,7 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         return Regions(rois, image, tiles.members(tile))
 
     def compare(self, embeddings: Tensor, regions: Regions,
-                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
+                context: BranchContext, is_last: bool) -> dict[str, Tensor]:
         """Label the regions, and compare them with all classes.
 
         Returns:

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """The text towers of open_clip."""
 from functools import cached_property
-from typing import List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +41,7 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
 
     def __init__(self,
                  model: str,
-                 pretrained: Optional[str] = None,
+                 pretrained: str | None = None,
                  cache_size: int = 65536,
                  batch_size: int = 256,
                  before_projection: bool = False):
@@ -57,21 +56,17 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         self._pad = self.tokenizer(['a'], self._limit + 1)[0, -1]
         if before_projection and not self._is_plain:
             raise self._not_plain('before_projection=True needs')
-        self._dim = self._encode_frozen(['a']).shape[1]
+        self.dim = self._encode_frozen(['a']).shape[1]
 
     @property
     def reading(self) -> tuple:
         return (self.model, self._limit, self.before_projection)
 
     @property
-    def dim(self) -> int:
-        return self._dim
-
-    @property
     def _limit(self) -> int:
         return self.tokenizer.context_length
 
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         # With room for one more token, a text that fills it is too long.
         longer = self.tokenizer(texts, self._limit + 1)
         cut = (longer[:, -1] != self._pad).tolist()
@@ -96,7 +91,7 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         length = (places * (tokens != self._pad)).amax(1)
         return (-(-length // 16) * 16).clamp(max=self._limit)
 
-    def _widths(self, texts: List[str]) -> List[int]:
+    def _widths(self, texts: list[str]) -> list[int]:
         if not self._is_plain:
             return super()._widths(texts)
         return self._width(self.tokenizer(texts, self._limit)).tolist()

@@ -2,7 +2,6 @@
 """Sentence encoders of the transformers library."""
 from contextlib import contextmanager
 from pathlib import Path
-from typing import List, Optional
 
 import torch
 from torch import Tensor
@@ -43,8 +42,8 @@ class SentenceTextEncoder(BaseTextEncoder):
     """
 
     def __init__(self,
-                 path: Optional[str] = None,
-                 package: Optional[str] = None,
+                 path: str | None = None,
+                 package: str | None = None,
                  cache_size: int = 65536,
                  batch_size: int = 256):
         # Slow to import, and not needed by the other encoders.
@@ -64,6 +63,7 @@ class SentenceTextEncoder(BaseTextEncoder):
         super().__init__(model, cache_size, batch_size)
         self.tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True)
+        self.dim = model.config.hidden_size
         self.pooling = pooling
         self.max_length = _read_max_length(folder, model.config,
                                            self.tokenizer)
@@ -73,18 +73,11 @@ class SentenceTextEncoder(BaseTextEncoder):
         return (self.pooling, self.max_length,
                 sorted(self.tokenizer.get_vocab().items()))
 
-    @property
-    def dim(self) -> int:
-        return self.tower.config.hidden_size
-
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         ids = self.tokenizer(texts, verbose=False)['input_ids']
-        self._report(
-            cut=[
-                t for t, row in zip(texts, ids) if len(row) > self.max_length
-            ],
-            unknown=unknown_texts(self.tokenizer, texts, ids),
-            limit=self.max_length)
+        cut = [t for t, row in zip(texts, ids) if len(row) > self.max_length]
+        unknown = unknown_texts(self.tokenizer, texts, ids)
+        self._report(cut, unknown, self.max_length)
         tokens = self.tokenizer(
             texts,
             padding='max_length',
@@ -98,11 +91,9 @@ class SentenceTextEncoder(BaseTextEncoder):
         """The next multiple of sixteen, at most the limit."""
         return min(-(-length // 16) * 16, self.max_length)
 
-    def _widths(self, texts: List[str]) -> List[int]:
-        return [
-            self._width(len(ids))
-            for ids in self.tokenizer(texts, verbose=False)['input_ids']
-        ]
+    def _widths(self, texts: list[str]) -> list[int]:
+        ids = self.tokenizer(texts, verbose=False)['input_ids']
+        return [self._width(len(row)) for row in ids]
 
     @property
     def max_words(self) -> int:

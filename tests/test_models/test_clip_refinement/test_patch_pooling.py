@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 
-from mmdet_clim.models.clip_refinement.patch_pooling import (
-    text_weighted,
-)
+from mmdet_clim.models.clip_refinement.patch_pooling import text_weighted
 
 E1, E2, E3 = torch.eye(3)
 

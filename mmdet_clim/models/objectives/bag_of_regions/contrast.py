@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Bags against texts, with queues on both sides."""
-from typing import Dict, Optional
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +31,7 @@ class BagContrast(nn.Module):
 
     def __init__(self,
                  loss: dict,
-                 queue: Optional[dict] = None,
+                 queue: dict | None = None,
                  gather: bool = False) -> None:
         super().__init__()
         self.gather = gather
@@ -45,7 +44,7 @@ class BagContrast(nn.Module):
                 bag_ids: Tensor,
                 texts: Tensor,
                 text_ids: Tensor,
-                remember: bool = True) -> Dict[str, Tensor]:
+                remember: bool = True) -> dict[str, Tensor]:
         """Compare.
 
         Args:
@@ -83,11 +82,9 @@ class BagContrast(nn.Module):
         targets = (row_ids[..., None] == column_ids).any(1)
         if self.bag_queue is not None and remember:
             self._remember(bags, bag_ids, texts, text_ids)
-        return {
-            'loss':
-            self.region_loss(rows, columns, targets, mean_over_all=True),
-            'recall@1': recall_at_1(rows[own], columns, targets[own])
-        }
+        loss = self.region_loss(rows, columns, targets, mean_over_all=True)
+        recall = recall_at_1(rows[own], columns, targets[own])
+        return {'loss': loss, 'recall@1': recall}
 
     def _remember(self, bags: Tensor, bag_ids: Tensor, texts: Tensor,
                   text_ids: Tensor) -> None:

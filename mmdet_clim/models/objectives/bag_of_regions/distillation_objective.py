@@ -1,5 +1,4 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional, Tuple
 
 import torch
 from mmengine.dist import get_rank
@@ -13,10 +12,8 @@ from mmdet_clim.models.region_readers import BaseRegionReader
 from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
-from ..base import BaseRegionObjective
-from ..composition import union_boxes
-from ..context import BranchContext, BranchStage
-from ..tile_batch import TileBatch, as_rois
+from ..base import BaseRegionObjective, BranchContext, BranchStage
+from ..tile_batch import TileBatch, as_rois, union_boxes
 from .contrast import BagContrast
 from .likely_objects import LikelyObjects
 from .reading import BagReader, SampledBags
@@ -73,16 +70,16 @@ class BagDistillationObjective(BaseRegionObjective):
                  loss: dict,
                  image_encoder: dict,
                  bags: dict,
-                 object_loss: Optional[dict] = None,
-                 queue: Optional[dict] = None,
-                 proposals: Optional[dict] = None,
+                 object_loss: dict | None = None,
+                 queue: dict | None = None,
+                 proposals: dict | None = None,
                  num_groups: int = 3,
                  base_prob: float = 0.3,
                  alpha: float = 3.0,
                  cut_off: float = 0.3,
                  interval: float = -0.1,
                  gather: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(1, num_groups=num_groups)
         check_range(0, 1, base_prob=base_prob, cut_off=cut_off)
@@ -104,7 +101,7 @@ class BagDistillationObjective(BaseRegionObjective):
         self.register_buffer('num_bags', torch.zeros((), dtype=torch.int64))
 
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
-              text_encoder: Optional[BaseTextEncoder]) -> None:
+              text_encoder: BaseTextEncoder | None) -> None:
         """Raise an error if the text encoder can not read the regions."""
         super().check(name, detector, reader, text_encoder)
         self.reader.check(text_encoder)
@@ -136,7 +133,7 @@ class BagDistillationObjective(BaseRegionObjective):
             is_composed=torch.zeros(len(bags), dtype=torch.bool))
 
     def neighbours(self, objects: Tensor,
-                   tiles: Tensor) -> Tuple[Tensor, Tensor]:
+                   tiles: Tensor) -> tuple[Tensor, Tensor]:
         """A grid of 3x3 boxes around each object, and which of them to take.
 
         Args:
@@ -172,7 +169,7 @@ class BagDistillationObjective(BaseRegionObjective):
         return ~same.tril(-1).any(2)
 
     def compare(self, embeddings: Tensor, regions: SampledBags,
-                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
+                context: BranchContext, is_last: bool) -> dict[str, Tensor]:
         """Compare the bags, and the regions, with their crops.
 
         Raises:
@@ -194,11 +191,9 @@ class BagDistillationObjective(BaseRegionObjective):
         ids = self._numbers(len(crops), is_last)
         values = self.contrast(bags, ids[bag][:, None], crops, ids, is_last)
         if self.object_contrast is not None:
-            objects = encoder.encode_words(
-                *write_regions(
-                    embeddings.unflatten(1, (self.reader.num_words, -1)),
-                    self.reader.drop_prob),
-                value_path=True)
+            words = embeddings.unflatten(1, (self.reader.num_words, -1))
+            written = write_regions(words, self.reader.drop_prob)
+            objects = encoder.encode_words(*written, value_path=True)
             ids = self._numbers(len(objects), False)
             of_objects = self.object_contrast(objects, ids[:, None],
                                               object_crops, ids)

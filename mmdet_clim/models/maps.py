@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
-"""Parts of maps or images, as mmcv's RoIAlign cuts them out."""
-from typing import Tuple, Union
-
+"""Feature maps: their regions, and their sizes."""
+import torch.nn.functional as F
 from mmcv.ops import roi_align
 from torch import Tensor
 
 
 def aligned_regions(maps: Tensor,
                     rois: Tensor,
-                    size: Union[int, Tuple[int, int]] = 1,
+                    size: int | tuple[int, int] = 1,
                     stride: float = 1) -> Tensor:
     """Regions of one size, by aligned RoIAlign.
 
@@ -29,3 +28,20 @@ def aligned_regions(maps: Tensor,
     return roi_align(maps.contiguous(),
                      rois.to(maps).contiguous(), size, 1 / stride, 0, 'avg',
                      True)
+
+
+def resized_map(features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A map on a coarser grid by averages, on a finer one bilinearly.
+
+    Args:
+        features (Tensor): (N, C, h, w).
+        grid (tuple[int, int]): Rows and columns.
+
+    Returns:
+        Tensor: (N, C, rows, columns).
+    """
+    if features.shape[-2:] == tuple(grid):
+        return features
+    if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
+        return F.adaptive_avg_pool2d(features, grid)
+    return F.interpolate(features, grid, mode='bilinear', align_corners=False)
