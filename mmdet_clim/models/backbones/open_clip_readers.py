@@ -305,10 +305,9 @@ def pool(attnpool: AttentionPool2d, queries: Tensor, keys: Tensor) -> Tensor:
         queries (Tensor): Shape (N, Q, C), with positional embeddings.
         keys (Tensor): Shape (N, L, C), with positional embeddings.
     """
-    q, k, v = (_heads(attnpool, projection(x))
-               for projection, x in ((attnpool.q_proj, queries),
-                                     (attnpool.k_proj, keys), (attnpool.v_proj,
-                                                               keys)))
+    q = _heads(attnpool, attnpool.q_proj(queries))
+    k = _heads(attnpool, attnpool.k_proj(keys))
+    v = _heads(attnpool, attnpool.v_proj(keys))
     mixed = F.scaled_dot_product_attention(q, k, v)
     return attnpool.c_proj(mixed.transpose(1, 2).flatten(2))
 
@@ -329,12 +328,11 @@ def pool_cells(attnpool: AttentionPool2d, means: Tensor, cells: Tensor,
     Returns:
         Tensor: Shape (R, D).
     """
-    q, own_k, own_v = (
-        _heads(attnpool, projection(means))
-        for projection in (attnpool.q_proj, attnpool.k_proj, attnpool.v_proj))
-    k, v = (
-        _heads(attnpool, projection(cells))
-        for projection in (attnpool.k_proj, attnpool.v_proj))
+    q = _heads(attnpool, attnpool.q_proj(means))
+    own_k = _heads(attnpool, attnpool.k_proj(means))
+    own_v = _heads(attnpool, attnpool.v_proj(means))
+    k = _heads(attnpool, attnpool.k_proj(cells))
+    v = _heads(attnpool, attnpool.v_proj(cells))
     scale = q.shape[-1]**-.5
     to_cells = (q @ k.transpose(1, 2) * scale).masked_fill(
         ~inside, float('-inf'))

@@ -180,10 +180,9 @@ def crop_embeddings(tower: ImageTower, image: Tensor, boxes: Tensor,
         Tensor: (R, D) unit vectors.
     """
     boxes = enlarged(boxes, enlarge, image.shape[-2:])
-    return torch.cat([
-        tower.encode_image(letterbox(image, part, tower.native_size))
-        for part in boxes.split(CROP_BATCH)
-    ])
+    parts = boxes.split(CROP_BATCH)
+    crops = (letterbox(image, part, tower.native_size) for part in parts)
+    return torch.cat([tower.encode_image(of_part) for of_part in crops])
 
 
 def letterbox(image: Tensor, boxes: Tensor, size: int) -> Tensor:

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Sequence
 
-from mmcv.transforms import Pad
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
@@ -46,10 +45,7 @@ class DenseHeadFamily(AnyDetector):
         """See the base class."""
         return detector.bbox_head.predict(levels, samples, rescale=False)
 
-    def onnx_graph(self,
-                   detector: SingleStageDetector,
-                   scale: tuple[int, int],
-                   padding: Pad | None = None) -> nn.Module:
+    def onnx_graph(self, detector, scale, padding=None) -> nn.Module:
         """See the base class."""
         from mmdet_clim.apis.onnx_dense import OnnxDenseDetector
         return OnnxDenseDetector(detector, scale, padding)

@@ -74,9 +74,8 @@ class BaseClassSigmoidLoss(nn.Module):
                      labels: Tensor) -> dict[str, Tensor]:
         """Accuracy in percent over the proposals that hold an object."""
         foreground = labels < len(self.classes)
-        return {
-            'acc_classes': accuracy(cls_score[foreground], labels[foreground])
-        }
+        share = accuracy(cls_score[foreground], labels[foreground])
+        return {'acc_classes': share}
 
     def proposal_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss (N,) of each proposal, of float32 logits."""

@@ -12,6 +12,7 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_choice
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.grounding_prompts import SEPARATOR
 from mmdet_clim.models.host import upload
@@ -84,10 +85,7 @@ class DenseFeatureReader(BaseRegionReader):
                  nms_iou: float = 0.7,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if source not in (None, *self.SOURCES):
-            raise ValueError(
-                f'source: expected one of {tuple(self.SOURCES)}, got '
-                f'{source!r}')
+        check_choice((None, *self.SOURCES), source=source)
         self.source = source
         self.max_proposals = max_proposals
         self.nms_iou = nms_iou

@@ -186,9 +186,8 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         if max(rows) >= size:
             # Twice as many, so that a row is rarely copied.
             size = min(max(2 * size, max(rows) + 1), self.cache_size) - size
-            self._table = torch.cat(
-                [self._table,
-                 embeddings.new_zeros(size, embeddings.shape[1])])
+            more = embeddings.new_zeros(size, embeddings.shape[1])
+            self._table = torch.cat([self._table, more])
         self._table[self._upload_rows(rows)] = embeddings
 
     def _upload_rows(self, rows: list[int]) -> Tensor:

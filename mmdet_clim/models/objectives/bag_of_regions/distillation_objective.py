@@ -106,10 +106,9 @@ class BagDistillationObjective(BaseRegionObjective):
         super().check(name, detector, reader, text_encoder)
         self.reader.check(text_encoder)
         if self.object_contrast is not None:  # has it a value path?
+            words = torch.zeros(1, 1, self.reader.word_dim)
             text_encoder.encode_words(
-                torch.zeros(1, 1, self.reader.word_dim),
-                torch.ones(1, dtype=torch.long),
-                value_path=True)
+                words, torch.tensor([1]), value_path=True)
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
         """Likely objects with their neighbours; a few bags per object."""
@@ -184,9 +183,8 @@ class BagDistillationObjective(BaseRegionObjective):
             raise ValueError(
                 f'image_encoder: expected the width {encoder.dim} of the text '
                 f'encoder, got {crops.shape[1]}; both must be of one CLIP')
-        crops, object_crops = crops.split(
-            [len(regions.bag_rois),
-             len(rois) - len(regions.bag_rois)])
+        num_bags = len(regions.bag_rois)
+        crops, object_crops = crops.split([num_bags, len(rois) - num_bags])
         bags, bag = self.reader(embeddings, regions, encoder)
         ids = self._numbers(len(crops), is_last)
         values = self.contrast(bags, ids[bag][:, None], crops, ids, is_last)

@@ -127,9 +127,8 @@ class GroundingTargets:
             max_tokens (int): Of the longest prompt.
         """
         phrases, members, positives = self(data_sample)
-        return tell(
-            family.prompts(phrases, tokenizer, max_tokens), members, positives,
-            tokenizer)
+        made = family.prompts(phrases, tokenizer, max_tokens)
+        return tell(made, members, positives, tokenizer)
 
     def _tile_phrases(self, data_sample: DetDataSample) -> list[list[str]]:
         if self.texts == 'captions':
@@ -172,9 +171,8 @@ def tell(prompts: Sequence[GroundingPrompt], members: Tensor,
         ] for of_region in shown]
         rows = [row for row, of_row in enumerate(spans) if of_row]
         if rows:
-            told.append(
-                tell_one(prompt, members[rows], [spans[row] for row in rows],
-                         tokenizer))
+            of_rows = [spans[row] for row in rows]
+            told.append(tell_one(prompt, members[rows], of_rows, tokenizer))
     return told
 
 
