@@ -12,13 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmdet_clim.models.maps import aligned_regions
-from mmdet_clim.models.open_clip_blocks import (
-    full_attention,
-    run_block,
-    value_path,
-)
-
+from ..maps import aligned_regions
+from ..open_clip_blocks import full_attention, run_block, value_path
 from .image_tower import (
     EncodedImages,
     TowerReader,
@@ -230,13 +225,13 @@ class ResNetReader(TowerReader):
         """The four stages; see :class:`TowerReader`. Tap i is stage i."""
         visual = self.visual
         x = visual.stem(pad_to_multiple(images, (STRIDE, STRIDE)))
+        stages = visual.layer1, visual.layer2, visual.layer3, visual.layer4
         maps = []
-        for stage in (visual.layer1, visual.layer2, visual.layer3,
-                      visual.layer4):
+        for stage in stages:
             x = stage(x)
             maps.append(x)
-        return [maps[tap]
-                for tap in taps], EncodedImages(x, tuple(x.shape[-2:]))
+        encoded = EncodedImages(x, tuple(x.shape[-2:]))
+        return [maps[tap] for tap in taps], encoded
 
     def whole(self, encoded: EncodedImages) -> Tensor:
         """Embeddings (N, D): open_clip's own, at any image size."""

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from mmdet_clim.checks import check_choice, check_loss_names
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.connected_zero import connected_zero
-from mmdet_clim.models.modes import batch_norms
-from mmdet_clim.models.text_encoders import (
+from mmdet_clim.registry import MODELS
+
+from ..connected_zero import connected_zero
+from ..modes import batch_norms
+from ..text_encoders import (
     DEFAULT_TEMPLATES,
     Templates,
     encode_classes,
     resolve_templates,
 )
-from mmdet_clim.registry import MODELS
-
 from .objectives import Towers
 from .towers import (
     ALL,

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from mmdet.structures.bbox import bbox2roi, bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 
-from mmdet_clim.models.backbones import EncodedImages, ImageTower
-from mmdet_clim.models.open_clip_models import create_clip, model_name
-from mmdet_clim.models.text_encoders.base import check_texts
 from mmdet_clim.registry import MODELS
 
+from ..backbones import EncodedImages, ImageTower
+from ..open_clip_models import create_clip, model_name
+from ..text_encoders.base import check_texts
 from .objectives import crop_images
 
 

@@ -6,12 +6,8 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
-from mmdet_clim.models.region_readers import (
-    DenseFeatureReader,
-    ExtractedImages,
-)
-
+from ..dense_heads import ZeroShotDenseMixin
+from ..region_readers import DenseFeatureReader, ExtractedImages
 from .base import DetectorFamily
 
 

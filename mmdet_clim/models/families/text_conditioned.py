@@ -9,10 +9,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.models.grounding_prompts import GroundingPrompt, pack_phrases
-from mmdet_clim.models.region_readers import ExtractedImages, GroundingReader
-from mmdet_clim.models.region_readers.other_maps import encoded_before
 
+from ..grounding_prompts import GroundingPrompt, pack_phrases
+from ..region_readers import ExtractedImages, GroundingReader
+from ..region_readers.other_maps import encoded_before
 from .base import FAMILIES, DetectorFamily
 
 GroundingDetector = GLIP | GroundingDINO

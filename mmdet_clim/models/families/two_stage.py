@@ -6,13 +6,12 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.region_readers import (
+from ..region_readers import (
     CascadeReader,
     DenseFeatureReader,
     ExtractedImages,
     TwoStageReader,
 )
-
 from .base import DetectorFamily
 
 

@@ -8,8 +8,9 @@ from mmengine.dist import all_reduce, broadcast
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.registry import MODELS
+
+from ..class_texts import ClassTexts
 
 
 @MODELS.register_module()

@@ -404,13 +404,12 @@ class CLIMRegionLoss(nn.Module):
                     regions, texts, targets)
             if total_regions == 0 or len(texts) == 0:
                 return self._connected_zero(regions, texts)
+            divisor = None
             if avg_factor is not None:
                 divisor = _scalar(avg_factor, regions)
                 if self.gather:
                     divisor = reduce_over_ranks(divisor)
-            elif self.kind == 'infonce':
-                divisor = None
-            else:
+            elif self.kind != 'infonce':
                 divisor = _scalar(total_regions, regions)
             temperature = self._temperature_tensor(regions)
             bias = None if self.bias is None else _scalar(self.bias, regions)

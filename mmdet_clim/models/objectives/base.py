@@ -10,13 +10,8 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.region_readers import (
-    BaseRegionReader,
-    ExtractedImages,
-    ReadingStage,
-)
-from mmdet_clim.models.text_encoders import BaseTextEncoder
-
+from ..region_readers import BaseRegionReader, ExtractedImages, ReadingStage
+from ..text_encoders import BaseTextEncoder
 from .tile_batch import Proposals, Regions, TileBatch, TileProposals, as_rois
 
 

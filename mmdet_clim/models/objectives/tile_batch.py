@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmdet_clim.models.host import upload
+from ..host import upload
 
 
 def compose_tiles(grid: tuple[int, int], num: int) -> Tensor:

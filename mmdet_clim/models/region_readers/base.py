@@ -11,8 +11,9 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.families import family_of
 from mmdet_clim.registry import MODELS
+
+from ..families import family_of
 
 
 @dataclass

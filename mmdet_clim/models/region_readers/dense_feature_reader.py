@@ -13,12 +13,12 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_choice
-from mmdet_clim.models.families import family_of
-from mmdet_clim.models.grounding_prompts import SEPARATOR
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.modes import evaluating
 from mmdet_clim.registry import MODELS
 
+from ..families import family_of
+from ..grounding_prompts import SEPARATOR
+from ..host import upload
+from ..modes import evaluating
 from .base import (
     BaseRegionReader,
     ExtractedImages,

@@ -7,9 +7,8 @@ import torch
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from torch import Tensor, nn
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
-from mmdet_clim.models.modes import batch_norms
-
+from ..dense_heads import ZeroShotDenseMixin
+from ..modes import batch_norms
 from .base import ExtractedImages
 
 # Positions along a side of the maps on which a head is tried.

@@ -8,16 +8,17 @@ from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.pseudo_words import write_regions
-from mmdet_clim.models.text_encoders import (
+from mmdet_clim.registry import MODELS
+
+from ..class_texts import ClassTexts
+from ..pseudo_words import write_regions
+from ..text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,
     Templates,
     build_text_encoder,
     encode_phrases,
 )
-from mmdet_clim.registry import MODELS
 
 
 @MODELS.register_module()

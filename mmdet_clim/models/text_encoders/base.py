@@ -11,8 +11,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
-from mmdet_clim.models.host import upload
+
+from ..frozen_tower import FrozenTower, fingerprint
+from ..host import upload
 
 # Warnings of :class:`ReadsInPart` that this process has given.
 _REPORTED: set[tuple[str, str]] = set()

@@ -4,10 +4,11 @@
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.models.losses.clim_region_loss import build_region_loss
-from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
-from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.registry import MODELS
+
+from ...losses.clim_region_loss import build_region_loss
+from ...losses.gather import exchange_counts, gather_rows
+from ...losses.metrics import recall_at_1
 
 
 class BagContrast(nn.Module):

@@ -5,13 +5,13 @@ from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.crop_encoder import CropEncoder
-from mmdet_clim.models.losses.gather import exchange_counts
-from mmdet_clim.models.pseudo_words import write_regions
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
+from ...crop_encoder import CropEncoder
+from ...losses.gather import exchange_counts
+from ...pseudo_words import write_regions
+from ...region_readers import BaseRegionReader
+from ...text_encoders import BaseTextEncoder
 from ..base import BaseRegionObjective, BranchContext, BranchStage
 from ..tile_batch import TileBatch, as_rois, union_boxes
 from .contrast import BagContrast
@@ -116,7 +116,9 @@ class BagDistillationObjective(BaseRegionObjective):
         boxes, drawn = self.neighbours(objects, tiles.boxes[image, tile])
         # A region is read once, whatever the number of its bags.
         region_object, cell = drawn.any(1).nonzero(as_tuple=True)
-        bag_object, group = self._distinct(drawn).nonzero(as_tuple=True)
+        # Of the groups (A, G, 9), those that no earlier one of the object is.
+        same = (drawn[:, :, None] == drawn[:, None]).all(-1).tril(-1)
+        bag_object, group = (~same.any(2)).nonzero(as_tuple=True)
         bags = drawn[bag_object, group][:, cell] & (
             bag_object[:, None] == region_object)
         bboxes = boxes[region_object, cell]
@@ -160,12 +162,6 @@ class BagDistillationObjective(BaseRegionObjective):
             len(objects), self.num_groups, 9, device=objects.device)
         centre = torch.arange(9, device=objects.device) == CENTRE
         return clamped, centre | (draw < chance[:, None])
-
-    @staticmethod
-    def _distinct(drawn: Tensor) -> Tensor:
-        """The groups (A, G, 9) that no earlier one of the object is."""
-        same = (drawn[:, :, None] == drawn[:, None]).all(-1)
-        return ~same.tril(-1).any(2)
 
     def compare(self, embeddings: Tensor, regions: SampledBags,
                 context: BranchContext, is_last: bool) -> dict[str, Tensor]:

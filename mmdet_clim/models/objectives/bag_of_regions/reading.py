@@ -8,9 +8,9 @@ from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.pseudo_words import draw_kept, write_sentences
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 
+from ...pseudo_words import draw_kept, write_sentences
+from ...text_encoders import BaseTextEncoder
 from ..tile_batch import Regions
 
 # Of each of the four numbers of a box, and the ratio of two neighbouring

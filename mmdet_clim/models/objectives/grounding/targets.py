@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
-from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
 
+from ...families.text_conditioned import TextConditionedFamily
+from ...grounding_prompts import GroundingPrompt, clean_phrase
 from ..tile_batch import compose_tiles
 
 TEXTS = ('captions', 'tags')
