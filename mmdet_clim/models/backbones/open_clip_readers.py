@@ -156,10 +156,9 @@ def _pool_by_class_token(block: nn.Module, tokens: Tensor,
     q, k, v = F.linear(normed,
                        attn.in_proj_weight, attn.in_proj_bias).unflatten(
                            -1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)
-    visible = F.pad(inside, (1, 0), value=True)
-    pooled = F.scaled_dot_product_attention(
-        q[None, :, :1].expand(-1, -1, len(inside), -1), k[None], v[None],
-        visible[None, None])
+    visible = F.pad(inside, (1, 0), value=True)[None, None]
+    query = q[None, :, :1].expand(-1, -1, len(inside), -1)
+    pooled = F.scaled_dot_product_attention(query, k[None], v[None], visible)
     pooled = attn.out_proj(pooled[0].transpose(0, 1).flatten(1))
     x = tokens[:1] + block.ls_1(pooled)
     return x + block.ls_2(block.mlp(block.ln_2(x)))

@@ -2,11 +2,7 @@
 """Any network of timm that gives feature maps, as a backbone."""
 import difflib
 from pathlib import Path
-from typing import (
-    Any,
-    Mapping,
-    Sequence,
-)
+from typing import Any, Mapping, Sequence
 
 import torch
 from mmengine.model import BaseModule

@@ -158,7 +158,8 @@ class MosaicTextObjective(BaseCLIPObjective):
     def loss(self, images: Tensor, samples: SampleList,
              towers: Towers) -> dict[str, Tensor]:
         """See :class:`BaseCLIPObjective`."""
-        captions = [_draw(sample.captions[0]) for sample in samples]
+        found = [sample.captions[0] for sample in samples]
+        captions = [of[int(torch.randint(len(of), ()))] for of in found]
         mosaics, rois = self.mosaic(images, [s.img_shape[:2] for s in samples])
         regions = _read(towers.image, mosaics, rois, images[len(rois):])
         texts = towers.text(captions)
@@ -203,10 +204,6 @@ def _read(tower: DenseImageTower, mosaics: Tensor, rois: Tensor,
         tiled, alone = tower.encode(mosaics)[1], tower.encode(whole)[1]
     regions = tower.region_features_of(tiled, rois)
     return torch.cat([regions, tower.image_embeddings_of(alone)])
-
-
-def _draw(captions: Sequence[str]) -> str:
-    return captions[int(torch.randint(len(captions), ()))]
 
 
 @MODELS.register_module()

@@ -157,9 +157,8 @@ def mask_embeddings(tower: ImageTower, encoded: EncodedImages,
     """
     dense = tower.dense_features_of(encoded)
     height, width = (tower.stride * side for side in dense.shape[-2:])
-    masks = F.pad(
-        masks.to(dense),
-        (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
+    beyond = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
+    masks = F.pad(masks.to(dense), beyond)
     weights = F.avg_pool2d(masks[None], tower.stride)[0]
     pooled = torch.einsum('rhw,dhw->rd', weights, dense[0])
     return F.normalize(pooled, dim=1)

@@ -328,12 +328,9 @@ class GroundingReader(DenseFeatureReader):
     def prepare(self, detector: nn.Module, dim: int) -> None:
         """Make what reads the detector; see the base class."""
         self.family = family_of(detector)
-        if self.source is None:
-            self.source, *_ = self.family.sources(detector)
+        super().prepare(detector, dim)
         if self.source == 'query':
             self.make_projection(detector, detector.embed_dims, dim)
-        else:
-            super().prepare(detector, dim)
 
     def queries(self, detector: GroundingDINO,
                 feats: ExtractedImages) -> tuple[Tensor, Tensor]:

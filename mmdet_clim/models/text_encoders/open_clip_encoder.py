@@ -51,6 +51,7 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         self.model = model
         self.before_projection = before_projection
         self.tokenizer = open_clip.get_tokenizer(model_name(model))
+        self._limit: int = self.tokenizer.context_length
         self._pad = self.tokenizer(['a'], self._limit + 1)[0, -1]
         if before_projection and not self._is_plain:
             raise self._not_plain('before_projection=True needs')
@@ -59,10 +60,6 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
     @property
     def reading(self) -> tuple:
         return (self.model, self._limit, self.before_projection)
-
-    @property
-    def _limit(self) -> int:
-        return self.tokenizer.context_length
 
     def _encode(self, texts: list[str]) -> Tensor:
         # With room for one more token, a text that fills it is too long.

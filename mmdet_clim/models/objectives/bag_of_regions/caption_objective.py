@@ -112,7 +112,6 @@ class BagOfRegionsObjective(BaseRegionObjective):
             text_ids += [key] * len(chosen)
         device = embeddings.device
         bags, bag = self.reader(embeddings, regions, encoder)
-        return self.contrast(bags,
-                             upload(regions.bag_keys, bag)[bag],
-                             encoder(captions).to(device),
-                             upload(torch.tensor(text_ids), bag), is_last)
+        bag_ids = upload(regions.bag_keys, bag)[bag]
+        texts, ids = encoder(captions).to(device), torch.tensor(text_ids)
+        return self.contrast(bags, bag_ids, texts, upload(ids, bag), is_last)
