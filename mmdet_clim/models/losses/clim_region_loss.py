@@ -15,7 +15,7 @@ from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows, reduce_over_ranks
 
-KINDS = ('bce', 'infonce', 'sigmoid')
+KINDS = ('bce', 'infonce', 'sigmoid', 'softmax')
 # CLIP and CLIM's refinement of CLIP clamp the logit scale here.
 MAX_LEARNED_TEMPERATURE = 100.0
 
@@ -32,7 +32,7 @@ class _Pairs(NamedTuple):
     chunk_size: int
     gather: bool
     with_gradient: bool
-    silent: Tensor | None = None  # (R, T) bool, for 'bce': not compared
+    silent: Tensor | None = None  # (R, T) bool, not compared
 
 
 #: Rows, their share of the loss, and the gradient to their logits, if wanted.
@@ -57,9 +57,12 @@ class _PairLoss(Function):
     @staticmethod
     def forward(ctx, regions: Tensor, texts: Tensor, temperature: Tensor,
                 bias: Tensor | None, pairs: _Pairs) -> Tensor:
-        chunks = _infonce(regions, texts, temperature, pairs) \
-            if pairs.kind == 'infonce' else \
-            _bce(regions, texts, temperature, bias, pairs)
+        if pairs.kind == 'infonce':
+            chunks = _infonce(regions, texts, temperature, pairs)
+        elif pairs.kind == 'softmax':
+            chunks = _softmax(regions, texts, temperature, pairs)
+        else:
+            chunks = _bce(regions, texts, temperature, bias, pairs)
         value = torch.zeros_like(temperature, dtype=torch.float64)
         to_regions, to_texts, to_temperature = map(
             torch.zeros_like, (regions, texts, temperature))
@@ -112,6 +115,25 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
         value = F.softplus(logits).mul_(weights.abs()).sum()
         yield rows, value, logits.sigmoid_().mul_(
             weights) if pairs.with_gradient else None
+
+
+def _softmax(regions: Tensor, texts: Tensor, temperature: Tensor,
+             pairs: _Pairs) -> Iterator[_Chunk]:
+    divisor = cast(Tensor, pairs.row_divisor)
+    for rows in _row_slices(pairs):
+        logits = (regions[rows] * temperature) @ texts.t()
+        targets = pairs.targets[rows]
+        if pairs.silent is not None:
+            # Not infinite: all of a row may be silent.
+            logits.masked_fill_(pairs.silent[rows], -1e9)
+            targets = targets & ~pairs.silent[rows]
+        count = targets.sum(1, keepdim=True)
+        weights = (count > 0).to(logits) / divisor
+        shares = targets * (weights / count.clamp(min=1))
+        logits -= logits.logsumexp(1, keepdim=True)
+        value = -(logits * shares).sum()
+        yield rows, value, logits.exp_().mul_(weights).sub_(
+            shares) if pairs.with_gradient else None
 
 
 def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
@@ -249,17 +271,23 @@ class CLIMRegionLoss(nn.Module):
 
     .. math:: L = \frac{1}{R} \sum_{rt} \log(1 + e^{(1 - 2 p_{rt}) z_{rt}})
 
+    ``kind='softmax'`` (which of the texts it is: cross-entropy, as the rows of
+    'infonce')
+
+    .. math:: L = \frac{1}{R} \sum_{r: n_r > 0} \Big[ \log \sum_t e^{z_{rt}}
+        - \frac{1}{n_r} \sum_{t: p_{rt}=1} z_{rt} \Big]
+
     Everything is computed in float32, also under autocast; float64 inputs
     stay float64. A value that is not finite makes the loss NaN, for
     ``mmdet.CheckInvalidLossHook`` to see.
 
     Args:
-        kind (str): 'bce', 'infonce' or 'sigmoid'.
+        kind (str): 'bce', 'infonce', 'sigmoid' or 'softmax'.
         temperature (float): :math:`\tau`, the factor on the cosine (an
             inverse temperature), or where it starts. Defaults to 25.
         bias (float, optional): :math:`b`, or where it starts. None: there is
             no bias, as on OV-LVIS; OV-COCO starts from -20, SigLIP from -10.
-            Not for 'infonce', on which it has no effect.
+            Not for 'infonce' and 'softmax', on which it has no effect.
         learn_temperature (bool): Learn :math:`\log \tau`, as
             ``log_temperature``; clamped to at most :math:`\ln 100` in
             training.
@@ -313,8 +341,8 @@ class CLIMRegionLoss(nn.Module):
                              f'{temperature}')
         if bias is not None and not math.isfinite(bias):
             raise ValueError(f'bias must be finite or None, got {bias}')
-        if bias is not None and kind == 'infonce':
-            raise ValueError("bias has no effect on kind='infonce': expected "
+        if bias is not None and kind in ('infonce', 'softmax'):
+            raise ValueError(f'bias has no effect on kind={kind!r}: expected '
                              f'None, got {bias}')
         if negative_weight != 1 and kind != 'bce':
             raise ValueError("negative_weight is for kind='bce': expected 1 "
@@ -354,6 +382,21 @@ class CLIMRegionLoss(nn.Module):
             logits = self._temperature_tensor(cosine) * cosine
             return logits if self.bias is None else logits + self.bias
 
+    def log_probabilities(self, regions: Tensor, texts: Tensor) -> Tensor:
+        """How likely the loss takes each text for a region's, (R, T).
+
+        The logarithm of a sigmoid of the logits, or with ``kind='softmax'``
+        and ``'infonce'`` of a softmax over the texts.
+
+        Args:
+            regions (Tensor): (R, D) region embeddings of any norm.
+            texts (Tensor): (T, D) text embeddings of any norm.
+        """
+        logits = self.logits(regions, texts)
+        if self.kind in ('infonce', 'softmax'):
+            return logits.log_softmax(1)
+        return F.logsigmoid(logits)
+
     def extra_repr(self) -> str:
         return (f'kind={self.kind}, temperature={self.temperature:.4g}, '
                 f'gather={self.gather}, chunk_size={self.chunk_size}, '
@@ -382,7 +425,8 @@ class CLIMRegionLoss(nn.Module):
             mean_over_all (bool): For 'infonce': whether a region or a text
                 without a positive counts in the mean, with a loss of 0.
             negative_share (float): A further factor on the negatives, not for
-                'infonce', where a text more weighs less than the one before.
+                'infonce' and 'softmax', where a text more weighs less than
+                the one before.
             silent (Tensor, optional): (R, T) bool, the pairs that are neither
                 positive nor negative. Not for 'infonce' nor with ``gather``.
 

@@ -76,8 +76,8 @@ class RegionTagObjective(BaseRegionObjective):
                              f'{refine_regions}')
         self.region_loss = build_region_loss(loss)
         if regions == 'best' and self.region_loss.kind == 'infonce':
-            raise ValueError("loss.kind: expected 'bce' or 'sigmoid' with "
-                             "regions='best', got 'infonce'")
+            raise ValueError("loss.kind: expected 'bce', 'sigmoid' or "
+                             "'softmax' with regions='best', got 'infonce'")
         self.classes = ClassTexts(vocabulary, templates)
         self.regions = regions
         self.num_compositions = num_compositions
@@ -107,15 +107,15 @@ class RegionTagObjective(BaseRegionObjective):
         # Also without a tag: under SyncBN the other ranks wait for this one.
         limits = [count * self.max_proposals for count in tiles.counts]
         index, slot = found.likely(limits)
-        embeddings = stage.read(as_rois(index, found.boxes[index, slot]))
+        embeddings = stage.read_as_text(
+            as_rois(index, found.boxes[index, slot]))
         texts = self.classes(stage.context.text_encoder)
-        logits = self.region_loss.logits(embeddings,
-                                         texts.to(embeddings.device))
+        likely = self.region_loss.log_probabilities(
+            embeddings, texts.to(embeddings.device))
         row = torch.zeros_like(found.owner).index_put(
             (index, slot), torch.arange(len(index), device=index.device))
         scores = found.proposals.scores[place].clamp(1e-6)
-        values = F.logsigmoid(logits[row[place],
-                                     of_class[:, None]]) + scores.log() / 2
+        values = likely[row[place], of_class[:, None]] + scores.log() / 2
         boxes = found.best(values, place, of_tile, tiles.boxes)
         return Regions(
             as_rois(place, boxes), image, tiles.members(tile), tags=tag)
