@@ -54,7 +54,7 @@ class Constants(FollowsDevice):
         for name, value in values.items():
             self[name] = value
 
-    def __getitem__(self, name: str) -> Tensor | None:
+    def __getitem__(self, name: str) -> Any:
         return self._values[name]
 
     def __setitem__(self, name: str, value: Tensor | None) -> None:

@@ -25,9 +25,8 @@ def aligned_regions(maps: Tensor,
         Tensor: Shape (R, C, rows, columns).
     """
     # mmcv's RoIAlign reads the memory as if it were contiguous.
-    return roi_align(maps.contiguous(),
-                     rois.to(maps).contiguous(), size, 1 / stride, 0, 'avg',
-                     True)
+    maps, rois = maps.contiguous(), rois.to(maps).contiguous()
+    return roi_align(maps, rois, size, 1 / stride, 0, 'avg', True)
 
 
 def resized_map(features: Tensor, grid: tuple[int, int]) -> Tensor:

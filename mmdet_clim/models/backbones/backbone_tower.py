@@ -5,9 +5,9 @@ from typing import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.models.maps import aligned_regions, resized_map
 from mmdet_clim.registry import MODELS
 
+from ..maps import aligned_regions, resized_map
 from .image_tower import (
     EncodedImages,
     ImageTower,

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_clim.models.maps import aligned_regions
-from mmdet_clim.models.modes import evaluating
+from ..maps import aligned_regions
 
 MODES = ('value', 'attention', 'masked_pool')
 
@@ -300,11 +299,3 @@ class ImageTower(nn.Module, metaclass=ABCMeta):
     def forward(self, images: Tensor) -> Tensor:
         """The same as :meth:`dense_features`."""
         return self.dense_features(images)
-
-
-@torch.no_grad()
-def width_of(tower: ImageTower) -> int:
-    """D, by asking the tower."""
-    images = torch.zeros(1, 3, tower.stride, tower.stride)
-    with evaluating(tower):
-        return tower.encode_image(images).shape[1]

@@ -11,18 +11,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_choice
-from mmdet_clim.models.frozen_tower import FrozenTower
-from mmdet_clim.models.modes import evaluating
-from mmdet_clim.models.open_clip_models import create_clip
 from mmdet_clim.registry import MODELS
 
-from .image_tower import (
-    MODES,
-    EncodedImages,
-    ImageTower,
-    TowerReader,
-    width_of,
-)
+from ..frozen_tower import FrozenTower
+from ..modes import evaluating
+from ..open_clip_models import create_clip
+from .image_tower import MODES, EncodedImages, ImageTower, TowerReader
 
 
 @MODELS.register_module()
@@ -89,13 +83,16 @@ class DenseImageTower(ImageTower):
         self.visual = clip.visual
         if quick_gelu is not None:
             # Late, as in create_clip.
-            from mmdet_clim.models.open_clip_blocks import set_gelu
+            from ..open_clip_blocks import set_gelu
             set_gelu(self.visual, quick_gelu)
         self.mean = tuple(clip.visual.preprocess_cfg['mean'])
         self.std = tuple(clip.visual.preprocess_cfg['std'])
         self._reader = build_reader(self.visual, mode)
         self.mode = mode
-        self.embed_dim = width_of(self)
+        with torch.no_grad(), evaluating(self):
+            one = self.encode_image(
+                torch.zeros(1, 3, self.stride, self.stride))
+        self.embed_dim = one.shape[1]
 
 
 def build_reader(visual: nn.Module, mode: str) -> TowerReader:
@@ -318,9 +315,8 @@ class OpenCLIPViT(OpenCLIPBackbone):
 
     def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (N, C, h, w) of one size to four levels, contiguous."""
-        return tuple(
-            level(x) for level, x in zip(self.levels,
-                                         super().pyramid(maps)))
+        maps = super().pyramid(maps)
+        return tuple(level(x) for level, x in zip(self.levels, maps))
 
 
 @MODELS.register_module()

@@ -12,13 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmdet_clim.models.maps import aligned_regions
-from mmdet_clim.models.open_clip_blocks import (
-    full_attention,
-    run_block,
-    value_path,
-)
-
+from ..maps import aligned_regions
+from ..open_clip_blocks import full_attention, run_block, value_path
 from .image_tower import (
     EncodedImages,
     TowerReader,
@@ -161,10 +156,9 @@ def _pool_by_class_token(block: nn.Module, tokens: Tensor,
     q, k, v = F.linear(normed,
                        attn.in_proj_weight, attn.in_proj_bias).unflatten(
                            -1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)
-    visible = F.pad(inside, (1, 0), value=True)
-    pooled = F.scaled_dot_product_attention(
-        q[None, :, :1].expand(-1, -1, len(inside), -1), k[None], v[None],
-        visible[None, None])
+    visible = F.pad(inside, (1, 0), value=True)[None, None]
+    query = q[None, :, :1].expand(-1, -1, len(inside), -1)
+    pooled = F.scaled_dot_product_attention(query, k[None], v[None], visible)
     pooled = attn.out_proj(pooled[0].transpose(0, 1).flatten(1))
     x = tokens[:1] + block.ls_1(pooled)
     return x + block.ls_2(block.mlp(block.ln_2(x)))
@@ -230,13 +224,13 @@ class ResNetReader(TowerReader):
         """The four stages; see :class:`TowerReader`. Tap i is stage i."""
         visual = self.visual
         x = visual.stem(pad_to_multiple(images, (STRIDE, STRIDE)))
+        stages = visual.layer1, visual.layer2, visual.layer3, visual.layer4
         maps = []
-        for stage in (visual.layer1, visual.layer2, visual.layer3,
-                      visual.layer4):
+        for stage in stages:
             x = stage(x)
             maps.append(x)
-        return [maps[tap]
-                for tap in taps], EncodedImages(x, tuple(x.shape[-2:]))
+        encoded = EncodedImages(x, tuple(x.shape[-2:]))
+        return [maps[tap] for tap in taps], encoded
 
     def whole(self, encoded: EncodedImages) -> Tensor:
         """Embeddings (N, D): open_clip's own, at any image size."""
@@ -305,10 +299,9 @@ def pool(attnpool: AttentionPool2d, queries: Tensor, keys: Tensor) -> Tensor:
         queries (Tensor): Shape (N, Q, C), with positional embeddings.
         keys (Tensor): Shape (N, L, C), with positional embeddings.
     """
-    q, k, v = (_heads(attnpool, projection(x))
-               for projection, x in ((attnpool.q_proj, queries),
-                                     (attnpool.k_proj, keys), (attnpool.v_proj,
-                                                               keys)))
+    q = _heads(attnpool, attnpool.q_proj(queries))
+    k = _heads(attnpool, attnpool.k_proj(keys))
+    v = _heads(attnpool, attnpool.v_proj(keys))
     mixed = F.scaled_dot_product_attention(q, k, v)
     return attnpool.c_proj(mixed.transpose(1, 2).flatten(2))
 
@@ -329,12 +322,11 @@ def pool_cells(attnpool: AttentionPool2d, means: Tensor, cells: Tensor,
     Returns:
         Tensor: Shape (R, D).
     """
-    q, own_k, own_v = (
-        _heads(attnpool, projection(means))
-        for projection in (attnpool.q_proj, attnpool.k_proj, attnpool.v_proj))
-    k, v = (
-        _heads(attnpool, projection(cells))
-        for projection in (attnpool.k_proj, attnpool.v_proj))
+    q = _heads(attnpool, attnpool.q_proj(means))
+    own_k = _heads(attnpool, attnpool.k_proj(means))
+    own_v = _heads(attnpool, attnpool.v_proj(means))
+    k = _heads(attnpool, attnpool.k_proj(cells))
+    v = _heads(attnpool, attnpool.v_proj(cells))
     scale = q.shape[-1]**-.5
     to_cells = (q @ k.transpose(1, 2) * scale).masked_fill(
         ~inside, float('-inf'))

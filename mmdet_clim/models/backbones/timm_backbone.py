@@ -2,25 +2,17 @@
 """Any network of timm that gives feature maps, as a backbone."""
 import difflib
 from pathlib import Path
-from typing import (
-    Any,
-    Mapping,
-    Sequence,
-)
+from typing import Any, Mapping, Sequence
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
-from mmdet_clim.models.modes import batch_norms
-from mmdet_clim.models.other_packages import (
-    errors_alone,
-    package_folder,
-    the_only_one,
-)
 from mmdet_clim.registry import MODELS
 
+from ..frozen_tower import FrozenTower, fingerprint
+from ..modes import batch_norms
+from ..other_packages import errors_alone, package_folder, the_only_one
 from .feature_cache import FeatureCache
 
 WEIGHT_SUFFIXES = ('.pth', '.pt')

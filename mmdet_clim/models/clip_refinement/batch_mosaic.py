@@ -133,7 +133,8 @@ class BatchMosaic(nn.Module):
         grids = choose_grids(self.grids, num_images, self.num_whole)
         # Written in place: to stack them would take each twice.
         mosaics = images.new_empty(len(grids), images.shape[1], height, width)
-        boxes, numbers = [], []
+        boxes: list[Tensor] = [images.new_zeros(0, 4)]
+        numbers: list[int] = []
         start = 0
         for number, (rows, cols) in enumerate(grids):
             stop = start + rows * cols
@@ -143,11 +144,9 @@ class BatchMosaic(nn.Module):
             boxes.append(_tile_boxes(filled, rows, cols, height, width))
             numbers.extend([number] * (rows * cols))
             start = stop
-        if not grids:
-            return MosaicBatch(mosaics, images.new_zeros(0, 5))
         of_mosaic = images.new_tensor(numbers)[:, None]
-        return MosaicBatch(mosaics,
-                           torch.cat([of_mosaic, torch.cat(boxes)], 1))
+        rois = torch.cat([of_mosaic, torch.cat(boxes)], 1)
+        return MosaicBatch(mosaics, rois)
 
 
 def _tile(images: Tensor, rows: int, cols: int, size: tuple[int,

@@ -10,18 +10,18 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.checks import check_loss_names
+from mmdet_clim.checks import check_choice, check_loss_names
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.connected_zero import connected_zero
-from mmdet_clim.models.modes import batch_norms
-from mmdet_clim.models.text_encoders import (
+from mmdet_clim.registry import MODELS
+
+from ..connected_zero import connected_zero
+from ..modes import batch_norms
+from ..text_encoders import (
     DEFAULT_TEMPLATES,
     Templates,
     encode_classes,
     resolve_templates,
 )
-from mmdet_clim.registry import MODELS
-
 from .objectives import Towers
 from .towers import (
     ALL,
@@ -306,10 +306,8 @@ def _check_names(objectives: Mapping[str, dict],
     if not objectives:
         raise ValueError('objectives: expected at least one, got none')
     check_loss_names('objectives', objectives)
-    unknown = set(region_ways) - set(REGION_WAYS)
-    if unknown:
-        raise ValueError(f'region_ways: expected some of {REGION_WAYS}, got '
-                         f'{sorted(unknown)}')
+    for way in region_ways:
+        check_choice(REGION_WAYS, region_ways=way)
 
 
 def _preprocessor(tower: nn.Module, image_size: tuple[int, int]) -> dict:

@@ -13,20 +13,16 @@ from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.source_tables import image_key
-from mmdet_clim.models.backbones import (
-    DenseImageTower,
-    EncodedImages,
-    ImageTower,
-)
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.losses import FederatedClassLoss
-from mmdet_clim.models.losses.clim_region_loss import max_learned_temperature
-from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
-from mmdet_clim.models.losses.metrics import recall_at_1
-from mmdet_clim.models.maps import aligned_regions
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
+from ..backbones import DenseImageTower, EncodedImages, ImageTower
+from ..class_texts import ClassTexts
+from ..losses import FederatedClassLoss
+from ..losses.clim_region_loss import max_learned_temperature
+from ..losses.gather import exchange_counts, gather_rows
+from ..losses.metrics import recall_at_1
+from ..maps import aligned_regions
+from ..text_encoders import DEFAULT_TEMPLATES, Templates
 from .batch_mosaic import BatchMosaic
 from .patch_pooling import text_weighted
 
@@ -186,7 +182,8 @@ class MosaicTextObjective(BaseCLIPObjective):
     def loss(self, images: Tensor, samples: SampleList,
              towers: Towers) -> dict[str, Tensor]:
         """See :class:`BaseCLIPObjective`."""
-        captions = [_draw(sample.captions[0]) for sample in samples]
+        found = [sample.captions[0] for sample in samples]
+        captions = [of[int(torch.randint(len(of), ()))] for of in found]
         mosaics, rois = self.mosaic(images, [s.img_shape[:2] for s in samples])
         texts = towers.text(captions)
         regions = self._read(towers.image, mosaics, rois, images[len(rois):],
@@ -242,10 +239,6 @@ class MosaicTextObjective(BaseCLIPObjective):
         return text_weighted(
             tower.dense_features_of(encoded), rois, tower.stride,
             texts[:len(rois)], self.text_sharpness)
-
-
-def _draw(captions: Sequence[str]) -> str:
-    return captions[int(torch.randint(len(captions), ()))]
 
 
 @MODELS.register_module()

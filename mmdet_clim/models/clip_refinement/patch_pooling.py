@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_clim.models.backbones.image_tower import cells_in_boxes
+from ..backbones.image_tower import cells_in_boxes
 
 
 @torch.autocast('cpu', enabled=False)

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from mmdet.structures.bbox import bbox2roi, bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 
-from mmdet_clim.models.backbones import EncodedImages, ImageTower
-from mmdet_clim.models.open_clip_models import create_clip, model_name
-from mmdet_clim.models.text_encoders.base import check_texts
 from mmdet_clim.registry import MODELS
 
+from ..backbones import EncodedImages, ImageTower
+from ..open_clip_models import create_clip, model_name
+from ..text_encoders.base import check_texts
 from .objectives import crop_images
 
 
@@ -159,9 +159,8 @@ def mask_embeddings(tower: ImageTower, encoded: EncodedImages,
     """
     dense = tower.dense_features_of(encoded)
     height, width = (tower.stride * side for side in dense.shape[-2:])
-    masks = F.pad(
-        masks.to(dense),
-        (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
+    beyond = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
+    masks = F.pad(masks.to(dense), beyond)
     weights = F.avg_pool2d(masks[None], tower.stride)[0]
     pooled = torch.einsum('rhw,dhw->rd', weights, dense[0])
     return F.normalize(pooled, dim=1)
@@ -182,10 +181,9 @@ def crop_embeddings(tower: ImageTower, image: Tensor, boxes: Tensor,
         Tensor: (R, D) unit vectors.
     """
     boxes = enlarged(boxes, enlarge, image.shape[-2:])
-    return torch.cat([
-        tower.encode_image(letterbox(image, part, tower.native_size))
-        for part in boxes.split(CROP_BATCH)
-    ])
+    parts = boxes.split(CROP_BATCH)
+    crops = (letterbox(image, part, tower.native_size) for part in parts)
+    return torch.cat([tower.encode_image(of_part) for of_part in crops])
 
 
 def letterbox(image: Tensor, boxes: Tensor, size: int) -> Tensor:

@@ -11,8 +11,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmdet_clim.models.host import upload
 from mmdet_clim.registry import MODELS
+
+from ..host import upload
 
 # Of a position that is no proposal.
 NONE = -1.0

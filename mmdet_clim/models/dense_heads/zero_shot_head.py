@@ -10,8 +10,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.registry import MODELS
+
+from ..roi_heads import ZeroShotClassifier
 
 # The probability of 1e-22: a class that a loss neither sees nor moves.
 ABSENT_LOGIT = -50.0
@@ -307,8 +308,8 @@ def _replace(head: nn.Module, layers: dict[str, tuple[int, bool]],
     for name, (num_priors, background) in layers.items():
         layer = head.get_submodule(name)
         if first is None:
-            first = ZeroShotLayer(layer, num_priors, background, **kwargs)
-            stand_ins[layer] = first
+            first = stand_ins[layer] = ZeroShotLayer(layer, num_priors,
+                                                     background, **kwargs)
         else:
             stand_ins[layer] = first.another_for(layer, num_priors)
     # A layer may stand in several places.

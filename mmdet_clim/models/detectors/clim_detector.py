@@ -9,33 +9,22 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_loss_names
-from mmdet_clim.models.activation_checkpoints import (
-    check_checkpoints,
-    not_reentrant,
-)
-from mmdet_clim.models.connected_zero import connected_zero
-from mmdet_clim.models.data_preprocessors import (
-    BOXES_BRANCH,
-    BranchDataPreprocessor,
-)
-from mmdet_clim.models.losses.gather import exchange_counts
-from mmdet_clim.models.modes import batch_norms
-from mmdet_clim.models.objectives import AnnotatedContext, BranchContext
-from mmdet_clim.models.region_readers import (
-    build_region_reader,
-    features_once,
-)
-from mmdet_clim.models.roi_heads import (
-    PseudoWordClassifier,
-    ZeroShotClassifier,
-)
-from mmdet_clim.models.text_encoders import (
+from mmdet_clim.registry import MODELS
+
+from ..activation_checkpoints import check_checkpoints, not_reentrant
+from ..connected_zero import connected_zero
+from ..data_preprocessors import BOXES_BRANCH, BranchDataPreprocessor
+from ..losses.gather import exchange_counts
+from ..modes import batch_norms
+from ..objectives import AnnotatedContext, BranchContext
+from ..region_readers import build_region_reader, features_once
+from ..roi_heads import PseudoWordClassifier, ZeroShotClassifier
+from ..text_encoders import (
     BaseTextEncoder,
     build_text_encoder,
     encode_classes,
     encoder_key,
 )
-from mmdet_clim.registry import MODELS
 
 DETECTOR_PREFIX = 'detector.'
 # Classes by which two text encoders are compared, and the least cosine that
@@ -108,9 +97,8 @@ class CLIMDetector(BaseDetector):
         super().__init__(data_preprocessor or own, init_cfg)
         self.detector = built
         _freeze(built, frozen)
-        classifiers = [
-            m for m in built.modules() if isinstance(m, ZeroShotClassifier)
-        ]
+        parts = built.modules()
+        classifiers = [m for m in parts if isinstance(m, ZeroShotClassifier)]
         if text_encoder is None and classifiers:
             text_encoder = _without(classifiers[0].text_encoder_cfg,
                                     'before_projection')

@@ -6,8 +6,9 @@ from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
 from torch import Tensor
 
-from mmdet_clim.models.backbones.open_clip_backbones import OpenCLIPBackbone
 from mmdet_clim.registry import MODELS
+
+from ..backbones.open_clip_backbones import OpenCLIPBackbone
 
 
 @MODELS.register_module()

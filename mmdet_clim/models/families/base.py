@@ -1,10 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import (
-    Iterator,
-    Protocol,
-    Sequence,
-    runtime_checkable,
-)
+from typing import Iterator, Protocol, Sequence, runtime_checkable
 
 from mmcv.transforms import Pad
 from mmdet.structures import SampleList

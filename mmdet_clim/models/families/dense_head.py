@@ -1,18 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Sequence
 
-from mmcv.transforms import Pad
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
-from mmdet_clim.models.region_readers import (
-    DenseFeatureReader,
-    ExtractedImages,
-)
-
+from ..dense_heads import ZeroShotDenseMixin
+from ..region_readers import DenseFeatureReader, ExtractedImages
 from .base import DetectorFamily
 
 
@@ -46,10 +41,7 @@ class DenseHeadFamily(AnyDetector):
         """See the base class."""
         return detector.bbox_head.predict(levels, samples, rescale=False)
 
-    def onnx_graph(self,
-                   detector: SingleStageDetector,
-                   scale: tuple[int, int],
-                   padding: Pad | None = None) -> nn.Module:
+    def onnx_graph(self, detector, scale, padding=None) -> nn.Module:
         """See the base class."""
         from mmdet_clim.apis.onnx_dense import OnnxDenseDetector
         return OnnxDenseDetector(detector, scale, padding)

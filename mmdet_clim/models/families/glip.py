@@ -7,8 +7,7 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.grounding_prompts import SEPARATOR, GroundingPrompt
-
+from ..grounding_prompts import SEPARATOR, GroundingPrompt
 from .text_conditioned import TextConditionedFamily
 
 # mmdet's own of fine-tuning.

@@ -4,7 +4,6 @@ from typing import Any, Sequence
 
 import numpy as np
 import torch
-from mmcv.transforms import Pad
 from mmdet.models.dense_heads import GroundingDINOHead
 from mmdet.models.detectors import GroundingDINO
 from mmdet.models.task_modules.assigners.match_cost import BaseMatchCost
@@ -166,10 +165,7 @@ class GroundingDINOFamily(TextConditionedFamily):
             model['train_cfg'] = dict(
                 model.get('train_cfg') or {}, assigner=ASSIGNER)
 
-    def onnx_graph(self,
-                   detector: GroundingDINO,
-                   scale: tuple[int, int],
-                   padding: Pad | None = None) -> nn.Module:
+    def onnx_graph(self, detector, scale, padding=None) -> nn.Module:
         """Its classes are a part of the graph; see the base class."""
         # That package needs this one.
         from mmdet_clim.apis.onnx_grounding import OnnxGroundingDetector

@@ -3,17 +3,16 @@ from abc import abstractmethod
 from typing import Any, Sequence
 
 import numpy as np
-from mmcv.transforms import Pad
 from mmdet.models.detectors import GLIP, GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.models.grounding_prompts import GroundingPrompt, pack_phrases
-from mmdet_clim.models.region_readers import ExtractedImages, GroundingReader
-from mmdet_clim.models.region_readers.other_maps import encoded_before
 
+from ..grounding_prompts import GroundingPrompt, pack_phrases
+from ..region_readers import ExtractedImages, GroundingReader
+from ..region_readers.other_maps import encoded_before
 from .base import FAMILIES, DetectorFamily
 
 GroundingDetector = GLIP | GroundingDINO
@@ -72,10 +71,7 @@ class TextConditionedFamily(DetectorFamily):
                 'model.test_cfg.chunked_size has them read a few at a time')
         return vocabulary
 
-    def onnx_graph(self,
-                   detector: GroundingDetector,
-                   scale: tuple[int, int],
-                   padding: Pad | None = None) -> nn.Module:
+    def onnx_graph(self, detector, scale, padding=None) -> nn.Module:
         """Words and pixels are fused: there is no vocabulary to leave open."""
         raise TypeError(
             f'export: {type(detector).__name__} takes its classes as a prompt '
@@ -224,7 +220,6 @@ def text_family(kind: type) -> TextConditionedFamily | None:
     Args:
         kind (type): Of a config, say.
     """
-    return next(
-        (family
-         for family in FAMILIES if isinstance(family, TextConditionedFamily)
-         and issubclass(kind, family.detector_type)), None)
+    read = (of for of in FAMILIES if isinstance(of, TextConditionedFamily))
+    return next((of for of in read if issubclass(kind, of.detector_type)),
+                None)

@@ -9,11 +9,10 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
-from mmdet_clim.models.region_readers import ExtractedImages
-from mmdet_clim.models.region_readers.other_maps import encoded_before
-from mmdet_clim.models.roi_heads import ZeroShotClassifier
-
+from ..dense_heads import ZeroShotDenseMixin
+from ..region_readers import ExtractedImages
+from ..region_readers.other_maps import encoded_before
+from ..roi_heads import ZeroShotClassifier
 from .dense_head import AnyDetector
 
 

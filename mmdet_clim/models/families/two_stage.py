@@ -1,19 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Sequence
 
-from mmcv.transforms import Pad
 from mmdet.models.detectors import TridentFasterRCNN, TwoStageDetector
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.region_readers import (
+from ..region_readers import (
     CascadeReader,
     DenseFeatureReader,
     ExtractedImages,
     TwoStageReader,
 )
-
 from .base import DetectorFamily
 
 
@@ -38,10 +36,7 @@ class TwoStageFamily(DetectorFamily):
             detector.roi_head.test_cfg,
             rescale=False)
 
-    def onnx_graph(self,
-                   detector: TwoStageDetector,
-                   scale: tuple[int, int],
-                   padding: Pad | None = None) -> nn.Module:
+    def onnx_graph(self, detector, scale, padding=None) -> nn.Module:
         """See the base class; cascades are not exported."""
         from mmdet_clim.apis.onnx_detector import OnnxDetector
         return OnnxDetector(detector, scale, padding)

@@ -11,10 +11,11 @@ from mmdet.models.language_models.bert import (
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.logging import print_log
 
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.text_encoders.base import ReadsInPart, unknown_texts
-from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
 from mmdet_clim.registry import MODELS
+
+from ..host import upload
+from ..text_encoders.base import ReadsInPart, unknown_texts
+from ..text_encoders.sentence_encoder import find_weights
 
 # From here on, tokenizers have no `batch_encode_plus`, which mmdet 3.3 calls,
 # and BERT takes masks between tokens with a dimension for the heads alone.

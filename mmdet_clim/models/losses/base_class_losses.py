@@ -8,8 +8,9 @@ from mmengine.dist import all_reduce, broadcast
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.class_texts import ClassTexts
 from mmdet_clim.registry import MODELS
+
+from ..class_texts import ClassTexts
 
 
 @MODELS.register_module()
@@ -74,9 +75,8 @@ class BaseClassSigmoidLoss(nn.Module):
                      labels: Tensor) -> dict[str, Tensor]:
         """Accuracy in percent over the proposals that hold an object."""
         foreground = labels < len(self.classes)
-        return {
-            'acc_classes': accuracy(cls_score[foreground], labels[foreground])
-        }
+        share = accuracy(cls_score[foreground], labels[foreground])
+        return {'acc_classes': share}
 
     def proposal_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss (N,) of each proposal, of float32 logits."""

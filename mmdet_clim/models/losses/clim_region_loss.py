@@ -89,11 +89,9 @@ class _PairLoss(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        grads = [
-            saved * (grad * ctx.factor) if needed else None
-            for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad)
-        ]
-        return (*grads, None)
+        grad = grad * ctx.factor
+        saved = zip(ctx.saved_tensors, ctx.needs_input_grad)
+        return (*(to * grad if needed else None for to, needed in saved), None)
 
 
 def _row_slices(pairs: _Pairs) -> list[slice]:
@@ -227,6 +225,24 @@ def _scalar(value: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(like)
     return like.new_full((), value)
+
+
+def build_region_loss(cfg: dict) -> 'CLIMRegionLoss':
+    """Build the loss of regions and texts that are gathered already.
+
+    Args:
+        cfg (dict): Config of the loss.
+
+    Raises:
+        ValueError: If it gathers them itself. A text that two ranks have
+            would then be a negative of its own regions.
+    """
+    loss = MODELS.build(cfg)
+    if loss.gather:
+        raise ValueError('loss: expected gather=False, as regions of one rank '
+                         'and a text that two have belong together, got '
+                         'gather=True')
+    return loss
 
 
 @MODELS.register_module()
@@ -437,13 +453,12 @@ class CLIMRegionLoss(nn.Module):
                     regions, texts, targets)
             if total_regions == 0 or len(texts) == 0:
                 return self._connected_zero(regions, texts)
+            divisor = None
             if avg_factor is not None:
                 divisor = _scalar(avg_factor, regions)
                 if self.gather:
                     divisor = reduce_over_ranks(divisor)
-            elif self.kind == 'infonce':
-                divisor = None
-            else:
+            elif self.kind != 'infonce':
                 divisor = _scalar(total_regions, regions)
             temperature = self._temperature_tensor(regions)
             bias = None if self.bias is None else _scalar(self.bias, regions)
@@ -452,10 +467,9 @@ class CLIMRegionLoss(nn.Module):
                            mean_over_all, self.chunk_size
                            or max(len(regions), 1), self.gather,
                            torch.is_grad_enabled(), silent)
-            value = _PairLoss.apply(
-                _unit_rows(regions), _unit_rows(texts), temperature, bias,
-                pairs)
-            return self.loss_weight * value
+            regions, texts = _unit_rows(regions), _unit_rows(texts)
+            return self.loss_weight * _PairLoss.apply(regions, texts,
+                                                      temperature, bias, pairs)
 
     def _temperature_tensor(self, like: Tensor) -> Tensor:
         if self.log_temperature is None:

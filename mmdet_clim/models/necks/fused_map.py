@@ -5,8 +5,9 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.models.maps import resized_map
 from mmdet_clim.registry import MODELS
+
+from ..maps import resized_map
 
 
 @MODELS.register_module()

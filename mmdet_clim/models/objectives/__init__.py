@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from mmdet_clim.models.class_texts import ClassTexts
-
+from ..class_texts import ClassTexts
 from .bag_of_regions.caption_objective import BagOfRegionsObjective
 from .bag_of_regions.distillation_objective import BagDistillationObjective
 from .bag_of_regions.likely_objects import LikelyObjects

@@ -10,15 +10,8 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.losses import CLIMRegionLoss
-from mmdet_clim.models.region_readers import (
-    BaseRegionReader,
-    ExtractedImages,
-    ReadingStage,
-)
-from mmdet_clim.models.text_encoders import BaseTextEncoder
-from mmdet_clim.registry import MODELS
-
+from ..region_readers import BaseRegionReader, ExtractedImages, ReadingStage
+from ..text_encoders import BaseTextEncoder
 from .tile_batch import Proposals, Regions, TileBatch, TileProposals, as_rois
 
 
@@ -167,9 +160,8 @@ class TilesAlone(BranchContext):
                  images: Tensor | None = None) -> None:
         super().__init__(None, None, text_encoder, images, data_samples)
         nothing = self.tiles.boxes[0, :0]
-        self._given = proposals or [
-            InstanceData(bboxes=nothing, scores=nothing[:, 0])
-        ] * len(data_samples)
+        none = InstanceData(bboxes=nothing, scores=nothing[:, 0])
+        self._given = proposals or [none] * len(data_samples)
 
     @cached_property
     def proposals(self) -> Proposals:
@@ -282,24 +274,6 @@ class BaseObjective(BaseModule, metaclass=ABCMeta):
             dict: Losses, whose names hold "loss", and metrics, whose names do
             not.
         """
-
-
-def build_region_loss(cfg: dict) -> CLIMRegionLoss:
-    """Build the loss of regions and texts that are gathered already.
-
-    Args:
-        cfg (dict): Config of the loss.
-
-    Raises:
-        ValueError: If it gathers them itself. A text that two ranks have
-            would then be a negative of its own regions.
-    """
-    loss = MODELS.build(cfg)
-    if loss.gather:
-        raise ValueError('loss: expected gather=False, as regions of one rank '
-                         'and a text that two have belong together, got '
-                         'gather=True')
-    return loss
 
 
 class BaseRegionObjective(BaseObjective):

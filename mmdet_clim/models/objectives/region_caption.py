@@ -4,18 +4,14 @@ import torch
 from torch import Tensor
 
 from mmdet_clim.checks import check_choice, check_range
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.losses import FeatureQueue
-from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
-from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.registry import MODELS
 
-from .base import (
-    BaseRegionObjective,
-    BranchContext,
-    BranchStage,
-    build_region_loss,
-)
+from ..host import upload
+from ..losses import FeatureQueue
+from ..losses.clim_region_loss import build_region_loss
+from ..losses.gather import exchange_counts, gather_rows
+from ..losses.metrics import mean_count, recall_at_1
+from .base import BaseRegionObjective, BranchContext, BranchStage
 from .tile_batch import REGION_KINDS, Regions, TileBatch
 
 

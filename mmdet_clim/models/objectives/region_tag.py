@@ -5,18 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_clim.checks import check_choice, check_range
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
-from .base import (
-    BaseRegionObjective,
-    BranchContext,
-    BranchStage,
-    build_region_loss,
-)
+from ..class_texts import ClassTexts
+from ..host import upload
+from ..losses.clim_region_loss import build_region_loss
+from ..losses.metrics import mean_count, recall_at_1
+from ..text_encoders import DEFAULT_TEMPLATES, Templates
+from .base import BaseRegionObjective, BranchContext, BranchStage
 from .tile_batch import REGION_KINDS, Regions, TileBatch, as_rois
 
 

@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmdet_clim.models.host import upload
+from ..host import upload
 
 
 def compose_tiles(grid: tuple[int, int], num: int) -> Tensor:
@@ -301,9 +301,8 @@ class TileBatch:
             Tensor: int64 (R, K), on the host; in the place of a tile that is
             none of the region's, its first one's key again.
         """
-        keys = pad_sequence(
-            [torch.tensor(s.image_keys) for s in self.data_samples],
-            batch_first=True)[image]
+        found = [torch.tensor(s.image_keys) for s in self.data_samples]
+        keys = pad_sequence(found, batch_first=True)[image]
         first = keys.gather(1, members.int().argmax(1, keepdim=True))
         return torch.where(members, keys, first)
 
@@ -385,8 +384,8 @@ class TileBatch:
         of_tile = self.boxes.gather(1, owner[..., None].expand(-1, -1, 4))
         low = torch.maximum(boxes[..., :2], of_tile[..., :2])
         high = torch.minimum(boxes[..., 2:], of_tile[..., 2:])
-        return TileProposals(proposals, owner, owns, torch.cat([low, high],
-                                                               -1))
+        clamped = torch.cat([low, high], -1)
+        return TileProposals(proposals, owner, owns, clamped)
 
     def tag_targets(self, regions: Regions, num_classes: int) -> Tensor:
         """Which region holds a tile with which tag: bool (R, C).

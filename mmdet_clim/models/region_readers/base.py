@@ -11,8 +11,9 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.families import family_of
 from mmdet_clim.registry import MODELS
+
+from ..families import family_of
 
 
 @dataclass
@@ -42,10 +43,8 @@ class ExtractedImages:
 
     def samples(self) -> SampleList:
         """A new data sample per image, without annotations."""
-        return [
-            DetDataSample(metainfo=dict(meta, batch_input_shape=self.size))
-            for meta in self.metas
-        ]
+        metas = [dict(of, batch_input_shape=self.size) for of in self.metas]
+        return [DetDataSample(metainfo=meta) for meta in metas]
 
 
 @contextmanager
@@ -216,10 +215,8 @@ def build_region_reader(cfg: dict | None, detector: nn.Module,
         except TypeError as error:
             reasons.append(str(error))
         else:
-            print_log(
-                f'region_reader: {reader_type.__name__}' +
-                (f', because {"; ".join(reasons)}' if reasons else ''),
-                'current')
+            why = f', because {"; ".join(reasons)}' if reasons else ''
+            print_log(f'region_reader: {reader_type.__name__}{why}', 'current')
             return reader
     raise TypeError(f'region_reader: none fits {type(detector).__name__}. ' +
                     '; '.join(reasons) +

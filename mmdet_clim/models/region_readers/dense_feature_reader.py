@@ -12,12 +12,13 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.families import family_of
-from mmdet_clim.models.grounding_prompts import SEPARATOR
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.modes import evaluating
+from mmdet_clim.checks import check_choice
 from mmdet_clim.registry import MODELS
 
+from ..families import family_of
+from ..grounding_prompts import SEPARATOR
+from ..host import upload
+from ..modes import evaluating
 from .base import (
     BaseRegionReader,
     ExtractedImages,
@@ -84,10 +85,7 @@ class DenseFeatureReader(BaseRegionReader):
                  nms_iou: float = 0.7,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if source not in (None, *self.SOURCES):
-            raise ValueError(
-                f'source: expected one of {tuple(self.SOURCES)}, got '
-                f'{source!r}')
+        check_choice((None, *self.SOURCES), source=source)
         self.source = source
         self.max_proposals = max_proposals
         self.nms_iou = nms_iou
@@ -330,12 +328,9 @@ class GroundingReader(DenseFeatureReader):
     def prepare(self, detector: nn.Module, dim: int) -> None:
         """Make what reads the detector; see the base class."""
         self.family = family_of(detector)
-        if self.source is None:
-            self.source, *_ = self.family.sources(detector)
+        super().prepare(detector, dim)
         if self.source == 'query':
             self.make_projection(detector, detector.embed_dims, dim)
-        else:
-            super().prepare(detector, dim)
 
     def queries(self, detector: GroundingDINO,
                 feats: ExtractedImages) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,8 @@ import torch
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from torch import Tensor, nn
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
-from mmdet_clim.models.modes import batch_norms
-
+from ..dense_heads import ZeroShotDenseMixin
+from ..modes import batch_norms
 from .base import ExtractedImages
 
 # Positions along a side of the maps on which a head is tried.
@@ -64,9 +63,7 @@ def idle_convolutions(head: ZeroShotDenseMixin,
     Returns:
         list[str]: Their names in the head.
     """
-    corners = [
-        level[..., :PROBE_SIDE, :PROBE_SIDE].detach() for level in levels
-    ]
+    corners = [m[..., :PROBE_SIDE, :PROBE_SIDE].detach() for m in levels]
     convs = {
         name: module
         for name, module in head.named_modules()
@@ -122,10 +119,10 @@ def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
     shapes = [level.shape[-2:] for level in feats.levels]
     if sum(h * w for h, w in shapes) != memory.shape[1]:
         shapes = shapes[-1:]  # DETR encodes the last map alone
+    parts = memory.split([h * w for h, w in shapes], dim=1)
     return [
         tokens.transpose(1, 2).unflatten(2, tuple(shape))
-        for tokens, shape in zip(
-            memory.split([h * w for h, w in shapes], dim=1), shapes)
+        for tokens, shape in zip(parts, shapes)
     ]
 
 

@@ -8,13 +8,9 @@ from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.roi_heads import (
-    PseudoWordClassifier,
-    ZeroShotMixin,
-    refine_boxes,
-)
 from mmdet_clim.registry import MODELS
 
+from ..roi_heads import PseudoWordClassifier, ZeroShotMixin, refine_boxes
 from .base import (
     BaseRegionReader,
     ExtractedImages,

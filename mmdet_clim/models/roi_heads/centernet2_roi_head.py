@@ -12,9 +12,9 @@ from mmdet.utils import ConfigType, InstanceList
 from mmengine.model import ModuleList
 from torch import Tensor
 
-from mmdet_clim.models.host import upload
 from mmdet_clim.registry import MODELS
 
+from ..host import upload
 from .rescoring import select_detections
 
 

@@ -209,6 +209,5 @@ class FViTRoIHead(RescoringRoIHead):
         """
         cosines = self.bbox_head.fc_cls.all_cosines(proposals.clip_embeddings)
         is_base = torch.tensor(self.is_base, device=cosines.device)
-        return ensemble_scores(scores,
-                               (self.clip_temperature * cosines).softmax(1),
-                               is_base, self.alpha, self.beta)
+        clip = (self.clip_temperature * cosines).softmax(1)
+        return ensemble_scores(scores, clip, is_base, self.alpha, self.beta)

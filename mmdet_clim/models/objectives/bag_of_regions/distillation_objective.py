@@ -5,13 +5,13 @@ from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.crop_encoder import CropEncoder
-from mmdet_clim.models.losses.gather import exchange_counts
-from mmdet_clim.models.pseudo_words import write_regions
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
+from ...crop_encoder import CropEncoder
+from ...losses.gather import exchange_counts
+from ...pseudo_words import write_regions
+from ...region_readers import BaseRegionReader
+from ...text_encoders import BaseTextEncoder
 from ..base import BaseRegionObjective, BranchContext, BranchStage
 from ..tile_batch import TileBatch, as_rois, union_boxes
 from .contrast import BagContrast
@@ -106,10 +106,9 @@ class BagDistillationObjective(BaseRegionObjective):
         super().check(name, detector, reader, text_encoder)
         self.reader.check(text_encoder)
         if self.object_contrast is not None:  # has it a value path?
+            words = torch.zeros(1, 1, self.reader.word_dim)
             text_encoder.encode_words(
-                torch.zeros(1, 1, self.reader.word_dim),
-                torch.ones(1, dtype=torch.long),
-                value_path=True)
+                words, torch.tensor([1]), value_path=True)
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
         """Likely objects with their neighbours; a few bags per object."""
@@ -117,7 +116,9 @@ class BagDistillationObjective(BaseRegionObjective):
         boxes, drawn = self.neighbours(objects, tiles.boxes[image, tile])
         # A region is read once, whatever the number of its bags.
         region_object, cell = drawn.any(1).nonzero(as_tuple=True)
-        bag_object, group = self._distinct(drawn).nonzero(as_tuple=True)
+        # Of the groups (A, G, 9), those that no earlier one of the object is.
+        same = (drawn[:, :, None] == drawn[:, None]).all(-1).tril(-1)
+        bag_object, group = (~same.any(2)).nonzero(as_tuple=True)
         bags = drawn[bag_object, group][:, cell] & (
             bag_object[:, None] == region_object)
         bboxes = boxes[region_object, cell]
@@ -162,12 +163,6 @@ class BagDistillationObjective(BaseRegionObjective):
         centre = torch.arange(9, device=objects.device) == CENTRE
         return clamped, centre | (draw < chance[:, None])
 
-    @staticmethod
-    def _distinct(drawn: Tensor) -> Tensor:
-        """The groups (A, G, 9) that no earlier one of the object is."""
-        same = (drawn[:, :, None] == drawn[:, None]).all(-1)
-        return ~same.tril(-1).any(2)
-
     def compare(self, embeddings: Tensor, regions: SampledBags,
                 context: BranchContext, is_last: bool) -> dict[str, Tensor]:
         """Compare the bags, and the regions, with their crops.
@@ -184,9 +179,8 @@ class BagDistillationObjective(BaseRegionObjective):
             raise ValueError(
                 f'image_encoder: expected the width {encoder.dim} of the text '
                 f'encoder, got {crops.shape[1]}; both must be of one CLIP')
-        crops, object_crops = crops.split(
-            [len(regions.bag_rois),
-             len(rois) - len(regions.bag_rois)])
+        num_bags = len(regions.bag_rois)
+        crops, object_crops = crops.split([num_bags, len(rois) - num_bags])
         bags, bag = self.reader(embeddings, regions, encoder)
         ids = self._numbers(len(crops), is_last)
         values = self.contrast(bags, ids[bag][:, None], crops, ids, is_last)

@@ -8,9 +8,9 @@ from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.pseudo_words import draw_kept, write_sentences
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 
+from ...pseudo_words import draw_kept, write_sentences
+from ...text_encoders import BaseTextEncoder
 from ..tile_batch import Regions
 
 # Of each of the four numbers of a box, and the ratio of two neighbouring
@@ -255,10 +255,9 @@ class BagReader(nn.Module):
         """
         drawn = 1 if self.num_orders == 1 else DRAWS * self.num_orders
         draw = torch.arange(drawn, device=bag.device)
-        place = number_in_group((bag[:, None] * drawn + draw).flatten(),
-                                torch.rand(len(bag), drawn,
-                                           device=bag.device).flatten())
-        place = place.view(-1, drawn)
+        group = (bag[:, None] * drawn + draw).flatten()
+        chance = torch.rand(len(group), device=bag.device)
+        place = number_in_group(group, chance).view(-1, drawn)
         # In how many places two draws differ, of each bag.
         differ = (place[:, :, None] != place[:, None]).int()
         num_bags = int(bag[-1]) + 1 if len(bag) else 0

@@ -7,17 +7,17 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.connected_zero import connected_zero
-from mmdet_clim.models.families import family_of
-from mmdet_clim.models.families.text_conditioned import (
+from mmdet_clim.registry import MODELS
+
+from ...connected_zero import connected_zero
+from ...families import family_of
+from ...families.text_conditioned import (
     GroundingDetector,
     TextConditionedFamily,
 )
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import BaseTextEncoder
-from mmdet_clim.registry import MODELS
-
+from ...host import upload
+from ...region_readers import BaseRegionReader
+from ...text_encoders import BaseTextEncoder
 from ..base import BaseObjective, BranchContext
 from ..tile_batch import union_boxes
 from .targets import GroundingTargets, ToldPrompt, tell_one
@@ -164,11 +164,9 @@ class GroundingObjective(BaseObjective):
         samples = []
         for image, prompt in prompts:
             of_image = context.data_samples[image]
-            samples.append(
-                grounding_sample(
-                    prompt, of_image.gt_instances.bboxes,
-                    family.map_width(detector),
-                    dict(of_image.metainfo, batch_input_shape=feats.size)))
+            meta = dict(of_image.metainfo, batch_input_shape=feats.size)
+            tiles, width = of_image.gt_instances, family.map_width(detector)
+            samples.append(grounding_sample(prompt, tiles.bboxes, width, meta))
         # Under DDP every rank must reach the same parameters.
         every_part = told and self.match == 'box'
         zero = connected_zero(

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
-from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
 
+from ...families.text_conditioned import TextConditionedFamily
+from ...grounding_prompts import GroundingPrompt, clean_phrase
 from ..tile_batch import compose_tiles
 
 TEXTS = ('captions', 'tags')
@@ -127,9 +127,8 @@ class GroundingTargets:
             max_tokens (int): Of the longest prompt.
         """
         phrases, members, positives = self(data_sample)
-        return tell(
-            family.prompts(phrases, tokenizer, max_tokens), members, positives,
-            tokenizer)
+        made = family.prompts(phrases, tokenizer, max_tokens)
+        return tell(made, members, positives, tokenizer)
 
     def _tile_phrases(self, data_sample: DetDataSample) -> list[list[str]]:
         if self.texts == 'captions':
@@ -172,9 +171,8 @@ def tell(prompts: Sequence[GroundingPrompt], members: Tensor,
         ] for of_region in shown]
         rows = [row for row, of_row in enumerate(spans) if of_row]
         if rows:
-            told.append(
-                tell_one(prompt, members[rows], [spans[row] for row in rows],
-                         tokenizer))
+            of_rows = [spans[row] for row in rows]
+            told.append(tell_one(prompt, members[rows], of_rows, tokenizer))
     return told
 
 

@@ -8,19 +8,15 @@ from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.families import family_of
-from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
-from mmdet_clim.models.families.transformer import TransformerFamily
-from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import (
-    DEFAULT_TEMPLATES,
-    BaseTextEncoder,
-    Templates,
-)
 from mmdet_clim.registry import MODELS
 
+from ...class_texts import ClassTexts
+from ...families import family_of
+from ...families.text_conditioned import TextConditionedFamily
+from ...families.transformer import TransformerFamily
+from ...grounding_prompts import GroundingPrompt, clean_phrase
+from ...region_readers import BaseRegionReader
+from ...text_encoders import DEFAULT_TEMPLATES, BaseTextEncoder, Templates
 from ..base import BaseObjective, BranchContext
 from .responses import (
     Responses,

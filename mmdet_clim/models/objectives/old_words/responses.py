@@ -8,17 +8,13 @@ import torch.nn.functional as F
 from mmdet.structures.bbox import bbox2roi
 from torch import Tensor, nn
 
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
-from mmdet_clim.models.families.transformer import TransformerFamily
-from mmdet_clim.models.grounding_prompts import GroundingPrompt
-from mmdet_clim.models.modes import evaluating
-from mmdet_clim.models.roi_heads import (
-    PseudoWordClassifier,
-    ZeroShotClassifier,
-)
-from mmdet_clim.models.text_encoders import BaseTextEncoder
-
+from ...class_texts import ClassTexts
+from ...families.text_conditioned import TextConditionedFamily
+from ...families.transformer import TransformerFamily
+from ...grounding_prompts import GroundingPrompt
+from ...modes import evaluating
+from ...roi_heads import PseudoWordClassifier, ZeroShotClassifier
+from ...text_encoders import BaseTextEncoder
 from ..base import BranchContext
 
 
