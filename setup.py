@@ -8,7 +8,6 @@ metadata lists the project's pages. Where it has none, their words are left.
 import re
 from configparser import ConfigParser
 from pathlib import Path
-from typing import Dict, Optional
 
 from setuptools import setup
 
@@ -22,7 +21,7 @@ WHOLE_LINK = re.compile(r'\[((?:!\[[^\]]*\]\([^)]*\)|[^\[\]])*)\]'
                         r'\((?!\w+:|#)[^)]*\)')
 
 
-def description(readme: str, address: Optional[str]) -> str:
+def description(readme: str, address: str | None) -> str:
     """Make the links of a README absolute, or leave their words alone.
 
     Args:
@@ -35,7 +34,7 @@ def description(readme: str, address: Optional[str]) -> str:
     return LINK.sub(rf'\g<1>{address}/blob/main/', readme)
 
 
-def project_urls(address: Optional[str]) -> Dict[str, str]:
+def project_urls(address: str | None) -> dict[str, str]:
     """The pages that PyPI links to.
 
     Args:

@@ -20,7 +20,6 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from typing import List
 
 from torch.utils import cpp_extension
 
@@ -74,7 +73,7 @@ def one_by_one(folder: Path, whole: bool) -> float:
 
 def together(folder: Path) -> float:
     """CPU seconds of the joined files."""
-    sources: List[str] = [
+    sources: list[str] = [
         str(path) for name in SAMPLE
         for path in sorted((folder / OPERATORS / name).glob('*.cpp'))
     ]

@@ -24,15 +24,16 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 
 os.environ['OMP_NUM_THREADS'] = '1'
 
 
-def memory() -> Dict[str, float]:
+def memory() -> dict[str, float]:
     """Private and peak memory of this process in MB."""
     status = Path('/proc/self/status').read_text(encoding='utf-8')
     found = dict(re.findall(r'(RssAnon|VmHWM):\s+(\d+) kB', status))
@@ -112,7 +113,7 @@ def repeat_table(path: Path, times: int) -> None:
     os.replace(f'{table}.longer', table)
 
 
-def caption_sources(path: str, **options: Any) -> List[Any]:
+def caption_sources(path: str, **options: Any) -> list[Any]:
     """A source for captions and for mosaics."""
     from mmdet_clim.datasets import ImageTextDataset
     return [
@@ -122,7 +123,7 @@ def caption_sources(path: str, **options: Any) -> List[Any]:
     ]
 
 
-def open_captions(path: str) -> Tuple[dict, Any]:
+def open_captions(path: str) -> tuple[dict, Any]:
     """Open a source for captions and for mosaics, and draw a batch of both."""
     from mmdet_clim.datasets import MultiSourceDataset, MultiSourceSampler
     seconds = time.process_time()
@@ -146,7 +147,7 @@ def open_captions(path: str) -> Tuple[dict, Any]:
         grouped_index_s=time.process_time() - sampled), (data, grouped)
 
 
-def first_batch(path: str, start_method: Optional[str]) -> Tuple[dict, Any]:
+def first_batch(path: str, start_method: str | None) -> tuple[dict, Any]:
     """Open a source and load a batch, in this process or by a worker.
 
     Args:
@@ -195,7 +196,7 @@ def first_batch(path: str, start_method: Optional[str]) -> Tuple[dict, Any]:
 NO_IMAGES = dict(img='')
 
 
-def open_boxes(path: str, lvis: bool) -> Tuple[dict, Any]:
+def open_boxes(path: str, lvis: bool) -> tuple[dict, Any]:
     """This package's data set of a file of boxes."""
     from mmdet_clim.datasets import OVCocoDataset, OVLVISDataset
     kind = OVLVISDataset if lvis else OVCocoDataset
@@ -203,7 +204,7 @@ def open_boxes(path: str, lvis: bool) -> Tuple[dict, Any]:
     return dict(images=len(data)), data
 
 
-def open_boxes_by_mmdet(path: str, lvis: bool) -> Tuple[dict, Any]:
+def open_boxes_by_mmdet(path: str, lvis: bool) -> tuple[dict, Any]:
     """The peer: a file of boxes by mmdet."""
     from mmdet.datasets import CocoDataset, LVISV1Dataset
     kind = LVISV1Dataset if lvis else CocoDataset
@@ -290,7 +291,7 @@ PLAIN = [
 REDUCED = [dict(type='mmdet_clim.LoadImageText', scale=SCALE), PLAIN[-1]]
 
 
-def load_all(dataset) -> Tuple[dict, Any]:
+def load_all(dataset) -> tuple[dict, Any]:
     """Samples per second and core of a loader without workers."""
     from torch.utils.data import DataLoader
     loader = DataLoader(dataset, batch_size=16, collate_fn=len)
@@ -299,7 +300,7 @@ def load_all(dataset) -> Tuple[dict, Any]:
     return dict(samples_per_s=count / (time.process_time() - seconds)), dataset
 
 
-def boxes_by_mmdet(folder: str) -> Tuple[dict, Any]:
+def boxes_by_mmdet(folder: str) -> tuple[dict, Any]:
     from mmdet.datasets import CocoDataset
     from mmdet.utils import register_all_modules
     register_all_modules()
@@ -311,7 +312,7 @@ def boxes_by_mmdet(folder: str) -> Tuple[dict, Any]:
             pipeline=PLAIN))
 
 
-def boxes_by_this(folder: str) -> Tuple[dict, Any]:
+def boxes_by_this(folder: str) -> tuple[dict, Any]:
     from mmdet_clim.datasets import CheckedCocoDataset
     return load_all(
         CheckedCocoDataset(
@@ -321,7 +322,7 @@ def boxes_by_this(folder: str) -> Tuple[dict, Any]:
             pipeline=PLAIN))
 
 
-def captions_of_folder(folder: str) -> Tuple[dict, Any]:
+def captions_of_folder(folder: str) -> tuple[dict, Any]:
     from mmdet_clim.datasets import ImageTextDataset
     return load_all(
         ImageTextDataset(
@@ -330,12 +331,12 @@ def captions_of_folder(folder: str) -> Tuple[dict, Any]:
             pipeline=REDUCED))
 
 
-def captions_of_tar(folder: str) -> Tuple[dict, Any]:
+def captions_of_tar(folder: str) -> tuple[dict, Any]:
     from mmdet_clim.datasets import ImageTextDataset
     return load_all(ImageTextDataset(f'{folder}/images.tar', pipeline=REDUCED))
 
 
-def captions_of_stream(folder: str, pipeline: list) -> Tuple[dict, Any]:
+def captions_of_stream(folder: str, pipeline: list) -> tuple[dict, Any]:
     from mmdet_clim.datasets import ShardStreamDataset
     images = len(list(Path(folder, 'images').glob('*.jpg')))
     return load_all(
@@ -343,7 +344,7 @@ def captions_of_stream(folder: str, pipeline: list) -> Tuple[dict, Any]:
             f'{folder}/images.tar', images, buffer_size=16, pipeline=pipeline))
 
 
-def captions_by_webdataset(folder: str, decode: bool) -> Tuple[dict, Any]:
+def captions_by_webdataset(folder: str, decode: bool) -> tuple[dict, Any]:
     """The peer: the same tar by webdataset, decoded with OpenCV."""
     import cv2
     import numpy as np
@@ -387,7 +388,7 @@ def loader(arguments: argparse.Namespace, folder: Path) -> None:
             measure(title, function, str(folder))
 
 
-def main(given: Optional[list] = None) -> None:
+def main(given: list | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -32,9 +32,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Callable, Dict, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ from torch import Tensor, nn
 import mmdet_clim  # noqa: F401  (first: it prepares the stack)
 from mmdet_clim.models.backbones import DenseImageTower
 from mmdet_clim.models.clip_refinement.batch_mosaic import BatchMosaic
-from mmdet_clim.models.clip_refinement.unlocking import unlock_blocks
+from mmdet_clim.models.clip_refinement.towers import unlock_blocks
 
 FEATURES = dict(
     plain='nn.MultiheadAttention',
@@ -113,13 +113,13 @@ def inner_tiles(mosaic: Tensor, side: int) -> Tensor:
     return tiles[:, :, inner, :, inner]
 
 
-def timed(make: Callable[[], Tensor]) -> Tuple[float, Tensor]:
+def timed(make: Callable[[], Tensor]) -> tuple[float, Tensor]:
     start = time.process_time()
     made = make()
     return time.process_time() - start, made
 
 
-def mosaic_ways(args: argparse.Namespace) -> Dict[str, Callable[[], Tensor]]:
+def mosaic_ways(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
     """The two ways of tiling the same images."""
     torch.manual_seed(0)
     count = sum(rows * cols for rows, cols in GRIDS)
@@ -131,17 +131,17 @@ def mosaic_ways(args: argparse.Namespace) -> Dict[str, Callable[[], Tensor]]:
         batch=lambda: mosaic(images, [(side, side)] * count).mosaics)
 
 
-def time_mosaics(args: argparse.Namespace) -> Dict[str, float]:
+def time_mosaics(args: argparse.Namespace) -> dict[str, float]:
     """Median seconds of each way, which take turns."""
     ways = mosaic_ways(args)
-    seconds: Dict[str, list] = {way: [] for way in ways}
+    seconds: dict[str, list] = {way: [] for way in ways}
     for _ in range(args.repeats):
         for way, make in ways.items():
             seconds[way].append(timed(make)[0])
     return {way: statistics.median(taken) for way, taken in seconds.items()}
 
 
-def measure_mosaics(args: argparse.Namespace) -> Dict[str, float]:
+def measure_mosaics(args: argparse.Namespace) -> dict[str, float]:
     """One way of tiling in this process; write tiles to compare."""
     make = mosaic_ways(args)[args.child]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -151,7 +151,7 @@ def measure_mosaics(args: argparse.Namespace) -> Dict[str, float]:
     return dict(seconds=seconds, mebibytes=peak / 1024)
 
 
-def measure_features(args: argparse.Namespace) -> Dict[str, float]:
+def measure_features(args: argparse.Namespace) -> dict[str, float]:
     """Time one way in this process; write its features and gradients."""
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
@@ -178,7 +178,7 @@ def measure_features(args: argparse.Namespace) -> Dict[str, float]:
 
 
 def run_child(args: argparse.Namespace, way: str,
-              out: Path = Path()) -> Dict[str, float]:
+              out: Path = Path()) -> dict[str, float]:
     command = [
         sys.executable, __file__, '--child', way, '--out',
         str(out), '--model', args.model, '--size',
@@ -201,8 +201,8 @@ def difference(path: Path, reference: Path) -> float:
                for a, b in zip(ours, theirs))
 
 
-def compare(args: argparse.Namespace, ways: Dict[str, str],
-            seconds: Dict[str, float]) -> None:
+def compare(args: argparse.Namespace, ways: dict[str, str],
+            seconds: dict[str, float]) -> None:
     """Print one table, whose first row is the plain way.
 
     The times are the children's where ``seconds`` has none.

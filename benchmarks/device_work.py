@@ -15,7 +15,6 @@ import importlib.util
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Dict
 
 import torch
 from mmdet.structures import DetDataSample
@@ -111,7 +110,7 @@ def make_batch(num_images: int, side: int) -> dict:
 def measure(fakecuda: Path,
             num_images: int,
             side: int,
-            lines: int = 0) -> Dict[str, dict]:
+            lines: int = 0) -> dict[str, dict]:
     """Count what each branch asks for in a step, once its texts are known.
 
     Args:

@@ -16,9 +16,10 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -32,7 +33,7 @@ SIDES = (LVIS, 'faster_coco_eval', 'hotcoco')
 IOU_TYPES = dict(box='bbox', mask='segm')
 
 
-def polygon(box: np.ndarray) -> List[float]:
+def polygon(box: np.ndarray) -> list[float]:
     """An octagon in a box (x, y, w, h)."""
     angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     x, y, w, h = box
@@ -49,7 +50,7 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def ground_truth(rng: np.random.Generator, images: int, classes: int,
-                 count: int, with_masks: bool) -> Tuple[dict, List[dict]]:
+                 count: int, with_masks: bool) -> tuple[dict, list[dict]]:
     """An LVIS file, and detections per image that are half right."""
     right = count // 2
     content = dict(
@@ -100,8 +101,8 @@ def ground_truth(rng: np.random.Generator, images: int, classes: int,
     return content, samples
 
 
-def by_lvis(content: dict, samples: List[dict],
-            kinds: Sequence[str]) -> Dict[str, float]:
+def by_lvis(content: dict, samples: list[dict],
+            kinds: Sequence[str]) -> dict[str, float]:
     """The package's own way from lists to numbers."""
     from lvis import LVIS, LVISEval, LVISResults
     np.float = float  # which NumPy 1.24 removed
@@ -206,7 +207,7 @@ def main() -> None:
     parser.add_argument('--sides', nargs='+', choices=SIDES, default=SIDES)
     args = parser.parse_args()
     context = multiprocessing.get_context('spawn')
-    results: Dict[str, dict] = {}
+    results: dict[str, dict] = {}
     print(f'{" and ".join(args.kinds)} AP, {args.images} images, '
           f'{args.classes} classes, {args.detections * args.images} '
           f'detections\n{"":>18} {"CPU s":>8} {"wall s":>8} '

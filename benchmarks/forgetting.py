@@ -35,7 +35,6 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List
 
 from mmengine.config import Config, DictAction
 
@@ -173,7 +172,7 @@ class Benchmark:
         data = OwnData(args.data / CAPTIONS, args.data / 'captioned2017',
                        list(NOVEL_CLASSES))
         old = words_to_keep(None, cfg)
-        self.judges: Dict[str, KeptWords] = {}
+        self.judges: dict[str, KeptWords] = {}
         for split, root in (('choice', args.choice), ('val', args.val
                                                       or args.data)):
             boxes = root / BOXES
@@ -223,7 +222,7 @@ class Benchmark:
             shutil.copy(found / name, work_dir)
 
     def points(self, split: str, work_dir: Path,
-               alphas: List[float]) -> List[dict]:
+               alphas: list[float]) -> list[dict]:
         """AP50 of old and new words at some alphas."""
         judge = self.judges[split]
         file = work_dir / f'{split}.json'

@@ -17,9 +17,10 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any
 
 import mmdet_clim  # noqa: F401  isort: skip
 import cv2
@@ -46,7 +47,7 @@ from mmdet_clim.datasets.preparation.own_captions import (
 #: How an input may end.
 RESULT, COUNTED, REFUSED = 'a result', 'repaired or left out', 'refused'
 
-_VALUES: List[Any] = [
+_VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 7, 10**30, 2**63, -2**63, 0.5, -0.0, 1e-9,
     1e300,
     float('nan'),
@@ -240,7 +241,7 @@ class Fuzzer:
         for name in ('a.jpg', 'b.jpg'):
             cv2.imwrite(str(folder / name), np.zeros((9, 12, 3), np.uint8))
         self.picture = (folder / 'a.jpg').read_bytes()
-        self.kinds: Dict[str, Callable[[random.Random], str]] = {
+        self.kinds: dict[str, Callable[[random.Random], str]] = {
             'annotations that mean the same': self.same_annotations,
             'damaged annotations': self.annotations,
             'damaged bytes of annotations': self.annotation_bytes,

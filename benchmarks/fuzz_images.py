@@ -18,7 +18,6 @@ import warnings
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import cv2
 import numpy as np
@@ -39,7 +38,7 @@ EXTREMES = (0, 1, 127, 128, 255, 256, 32_767, 65_535, 65_536, 2**31 - 1,
             2**32 - 1)
 
 
-def seeds() -> Dict[str, bytes]:
+def seeds() -> dict[str, bytes]:
     """Small whole files of every format, by what they are."""
     y, x = np.mgrid[:24, :31]
     rgb = Image.fromarray(
@@ -93,7 +92,7 @@ def seeds() -> Dict[str, bytes]:
     return found
 
 
-def mutated(files: List[bytes], rng: np.random.Generator) -> bytes:
+def mutated(files: list[bytes], rng: np.random.Generator) -> bytes:
     """One of the files, changed in one to eight places.
 
     Args:
@@ -172,7 +171,7 @@ def _run(first: int, inputs: int, seed: int, at, results) -> None:
     results.put((counts, failures))
 
 
-def fuzz(inputs: int, seed: int) -> Tuple[Counter, List[Tuple[int, str]]]:
+def fuzz(inputs: int, seed: int) -> tuple[Counter, list[tuple[int, str]]]:
     """Read many broken files.
 
     Args:

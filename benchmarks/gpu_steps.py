@@ -20,7 +20,6 @@ import warnings
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Dict, List
 
 import numpy as np
 import torch
@@ -105,7 +104,7 @@ def build_model(cfg: Config, num_classes: int, folder: Path) -> nn.Module:
     return MODELS.build(Config(dict(model=model)).model)
 
 
-def make_batch(counts: Dict[str, int], sizes: Dict[str, tuple],
+def make_batch(counts: dict[str, int], sizes: dict[str, tuple],
                num_classes: int) -> dict:
     """Random images of each branch, with what a step asks of them."""
     inputs, samples = [], []
@@ -171,7 +170,7 @@ class Clock:
 
     def __init__(self, device: str) -> None:
         self.on_gpu = device != 'cpu'
-        self.marks: List[tuple] = []
+        self.marks: list[tuple] = []
 
     def mark(self, part: str) -> None:
         """What came since the last mark was this part."""
@@ -182,9 +181,9 @@ class Clock:
             now = time.perf_counter()
         self.marks.append((part, now))
 
-    def milliseconds(self) -> Dict[str, float]:
+    def milliseconds(self) -> dict[str, float]:
         """Of each part."""
-        found: Dict[str, float] = {}
+        found: dict[str, float] = {}
         if self.on_gpu:
             torch.cuda.synchronize()
         for (_, before), (part, now) in zip(self.marks, self.marks[1:]):
@@ -195,7 +194,7 @@ class Clock:
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict,
-         branches: List[str], half: bool, device: str) -> Dict[str, float]:
+         branches: list[str], half: bool, device: str) -> dict[str, float]:
     """One training step; milliseconds of its parts."""
     data = model.data_preprocessor(batch, True)
     clock = Clock(device)
@@ -219,7 +218,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict,
 
 
 def count_syncs(model: nn.Module, optimizer: torch.optim.Optimizer,
-                batch: dict, branches: List[str], half: bool) -> int:
+                batch: dict, branches: list[str], half: bool) -> int:
     """Operations of a step that make the host wait."""
     torch.cuda.set_sync_debug_mode('warn')
     try:
@@ -231,7 +230,7 @@ def count_syncs(model: nn.Module, optimizer: torch.optim.Optimizer,
     return sum('synchronizing CUDA' in str(w.message) for w in caught)
 
 
-def measure(recipe: str, args: argparse.Namespace, end: float) -> List[dict]:
+def measure(recipe: str, args: argparse.Namespace, end: float) -> list[dict]:
     """Rows of one recipe, as many as there is time for."""
     config, num_classes, sizes = RECIPES[recipe]
     cfg = Config.fromfile(CONFIGS / config)
@@ -263,7 +262,7 @@ def measure(recipe: str, args: argparse.Namespace, end: float) -> List[dict]:
 
 
 def measure_side(model: nn.Module, optimizer: torch.optim.Optimizer, side: str,
-                 half: bool, counts: Dict[str, int], sizes: Dict[str, tuple],
+                 half: bool, counts: dict[str, int], sizes: dict[str, tuple],
                  num_classes: int, args: argparse.Namespace) -> dict:
     """One row: steps of some branches."""
     own = {branch: counts[branch] for branch in SIDES[side]}
@@ -334,7 +333,7 @@ def write_images(root: Path, count: int) -> None:
         json.dumps(dict(both, annotations=boxes)))
 
 
-def loader_rows(args: argparse.Namespace) -> List[dict]:
+def loader_rows(args: argparse.Namespace) -> list[dict]:
     """Samples per second of the OV-COCO recipe's loader, with CLIM."""
     batches = 4 if args.tiny else 60
     with TemporaryDirectory() as folder:
@@ -360,7 +359,7 @@ def loader_rows(args: argparse.Namespace) -> List[dict]:
     return rows
 
 
-def print_rows(rows: List[dict]) -> None:
+def print_rows(rows: list[dict]) -> None:
     """The steps as a table."""
     print('| recipe | precision | branches | images | step, ms | boxes | '
           'captions | mosaic | backward | optimiser | GiB | syncs | '
@@ -390,7 +389,7 @@ def main() -> None:
     torch.manual_seed(0)
     name = 'CPU' if args.device == 'cpu' else torch.cuda.get_device_name()
     print(f'{name}, torch {torch.__version__}\n')
-    rows: List[dict] = []
+    rows: list[dict] = []
     for recipe in RECIPES:
         rows += measure(recipe, args, end)
     print_rows(rows)

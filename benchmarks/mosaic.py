@@ -11,9 +11,9 @@ import argparse
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, median
-from typing import Callable, Dict, List
 
 import cv2
 import mmdet.datasets.transforms  # noqa: F401  (registers the peers)
@@ -32,7 +32,7 @@ ALL_NEW_DATASET = 'MosaicCLIM, all new, MultiImageMixDataset'
 FLOOR = 'floor: decode + resize of all new images'
 
 
-def make_images(folder: Path, count: int) -> List[str]:
+def make_images(folder: Path, count: int) -> list[str]:
     """JPEGs with the spectrum of photographs: noise of every octave."""
     random = np.random.RandomState(0)
     paths = []
@@ -68,7 +68,7 @@ def mosaic_config(**kwargs) -> dict:
         type='mmdet_clim.MosaicCLIM', tile_size=TILE, out_size=OUT, **kwargs)
 
 
-def load_resize_flip(loader: str) -> List[dict]:
+def load_resize_flip(loader: str) -> list[dict]:
     return [
         dict(type=loader),
         dict(type='mmdet.Resize', scale=TILE, keep_ratio=True),
@@ -80,7 +80,7 @@ class OversizedMosaic:
     """The published recipe as a peer: tile at 400x400, then resize it all."""
 
     def __init__(self, cache_size: int = 1024) -> None:
-        self.cache: List[np.ndarray] = []
+        self.cache: list[np.ndarray] = []
         self.cache_size = cache_size
 
     def __call__(self, results: dict) -> np.ndarray:
@@ -100,7 +100,7 @@ class OversizedMosaic:
 class Floor:
     """Only what all-new images of a grid cannot do without."""
 
-    def __init__(self, paths: List[str], grid) -> None:
+    def __init__(self, paths: list[str], grid) -> None:
         self.paths = paths
         self.grid = grid
 
@@ -117,7 +117,7 @@ class Floor:
 class AllNew:
     """``MosaicCLIM`` on partners that are all new and still files."""
 
-    def __init__(self, paths: List[str], grid) -> None:
+    def __init__(self, paths: list[str], grid) -> None:
         self.paths = paths
         self.mosaic = Compose([mosaic_config(grids=[grid])]).transforms[0]
 
@@ -127,7 +127,7 @@ class AllNew:
         return self.mosaic(dict(sample, mix_results=mixed))
 
 
-def all_new_dataset(folder: Path, paths: List[str], grid) -> Callable:
+def all_new_dataset(folder: Path, paths: list[str], grid) -> Callable:
     """The same through mmdet's ``MultiImageMixDataset``."""
     lines = [
         f'{{"file_name": "{path}", "caption": "a photo"}}' for path in paths
@@ -139,10 +139,10 @@ def all_new_dataset(folder: Path, paths: List[str], grid) -> Callable:
     return lambda sample: dataset[sample['img_id']]
 
 
-def measure(candidates: Dict[str, Callable], paths: List[str], rounds: int,
-            calls: int) -> Dict[str, float]:
+def measure(candidates: dict[str, Callable], paths: list[str], rounds: int,
+            calls: int) -> dict[str, float]:
     """Median over rounds of each candidate's CPU milliseconds per call."""
-    times: Dict[str, List[float]] = {name: [] for name in candidates}
+    times: dict[str, list[float]] = {name: [] for name in candidates}
     for candidate in candidates.values():
         for number in range(60):
             candidate(sample_of(paths[number % len(paths)]))

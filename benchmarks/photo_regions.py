@@ -18,7 +18,6 @@ import copy
 import json
 import random
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import mmdet_clim  # noqa: F401  isort: skip
 import numpy as np
@@ -34,7 +33,7 @@ from mmdet_clim.files import atomic_path
 from mmdet_clim.models.backbones import ImageTower
 from mmdet_clim.models.clip_refinement.batch_mosaic import BatchMosaic
 from mmdet_clim.models.clip_refinement.box_sources import RandomBoxes
-from mmdet_clim.models.clip_refinement.objective_base import crop_images
+from mmdet_clim.models.clip_refinement.objectives import crop_images
 from mmdet_clim.models.text_encoders import (
     build_text_encoder,
     encode_classes,
@@ -112,7 +111,7 @@ class Collector:
         return self.tower.encode(images)[1].features.mean((2, 3))
 
 
-def collect(tower: ImageTower, root: Path) -> Dict:
+def collect(tower: ImageTower, root: Path) -> dict:
     """All vectors that the trainings and the evaluation need."""
     collector = Collector(tower, root)
     entries = _read(root, 'captions_train2017_tags.json')['images']
@@ -156,7 +155,7 @@ def collect(tower: ImageTower, root: Path) -> Dict:
     return found
 
 
-def collect_large(tower: ImageTower, root: Path) -> Dict:
+def collect_large(tower: ImageTower, root: Path) -> dict:
     """Vectors of tiles that are as large as the photographs themselves."""
     collector = Collector(tower, root)
     entries = _read(root, 'captions_train2017_tags.json')['images']
@@ -181,7 +180,7 @@ def collect_large(tower: ImageTower, root: Path) -> Dict:
 class _Shaped:
     """What a box source asks of a sample."""
 
-    def __init__(self, shape: Tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, int]) -> None:
         self.img_shape = shape
 
 
@@ -189,12 +188,12 @@ def _read(root: Path, name: str) -> dict:
     return json.loads((root / 'annotations' / name).read_text())
 
 
-def _evaluation(collector: Collector, root: Path) -> Dict:
+def _evaluation(collector: Collector, root: Path) -> dict:
     """Vectors, classes and images of the annotated boxes."""
     content = _read(root, 'instances_val2017.json')
     classes = OVCocoDataset.METAINFO['classes']
     label = {c['id']: classes.index(c['name']) for c in content['categories']}
-    of_image: Dict[int, List[dict]] = {}
+    of_image: dict[int, list[dict]] = {}
     for box in content['annotations']:
         if not box.get('iscrowd'):
             of_image.setdefault(box['image_id'], []).append(box)
@@ -225,7 +224,7 @@ class Trainer:
         head (Callable): Makes a head.
     """
 
-    def __init__(self, found: Dict, texts: Dict[str, Tensor], classes: Tensor,
+    def __init__(self, found: dict, texts: dict[str, Tensor], classes: Tensor,
                  head) -> None:
         self.found, self.texts, self.classes = found, texts, classes
         self.make_head = head
@@ -315,7 +314,7 @@ class Trainer:
 
         return step
 
-    def rows(self, seed: int, args: argparse.Namespace) -> Dict[str, Tensor]:
+    def rows(self, seed: int, args: argparse.Namespace) -> dict[str, Tensor]:
         """Of each row, where the true class of each box stands."""
         torch.manual_seed(seed)
         random.seed(seed)
@@ -376,7 +375,7 @@ class Accuracy:
         return np.bincount(self.cell, weights,
                            np.prod(self.shape)).reshape(self.shape)
 
-    def __call__(self, places: Tensor) -> Dict[str, np.ndarray]:
+    def __call__(self, places: Tensor) -> dict[str, np.ndarray]:
         """In percent; the first value is of the photographs themselves."""
         found = {}
         draws = np.concatenate([np.ones((1, self.shape[0])), self.draws])
@@ -391,7 +390,7 @@ class Accuracy:
         return found
 
 
-def summarise(rows: List[Dict[str, Dict[str, np.ndarray]]]) -> List[dict]:
+def summarise(rows: list[dict[str, dict[str, np.ndarray]]]) -> list[dict]:
     """Means over seeds, and differences to the first and second row."""
     table = []
     names = list(rows[0])
@@ -424,7 +423,7 @@ def main() -> None:
     tower_cfg = cfg.model.image_tower
     tower_cfg.pop('pretrained')
     tower = MODELS.build(tower_cfg).eval()
-    found: Dict = {}
+    found: dict = {}
     for name, make in (('vectors', collect), ('large', collect_large)):
         file = args.out / f'{name}.pth'
         if not file.exists():

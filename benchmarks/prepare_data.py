@@ -17,8 +17,8 @@ import random
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
 
 from mmdet_clim.datasets import OVCocoDataset
 from mmdet_clim.datasets.preparation.ov_coco import prepare_ov_coco
@@ -33,7 +33,7 @@ def write_annotations(path: Path, megabytes: float) -> None:
     """Write a file of about this size, with a box per 40-point polygon."""
     draw = random.Random(0)
     images = int(megabytes * 180)
-    categories: List[dict] = [
+    categories: list[dict] = [
         dict(
             id=i, name=n, frequency='r' if n in NOVEL else 'f', image_count=1)
         for i, n in enumerate(CLASSES, 1)
@@ -117,7 +117,7 @@ def run(function: Callable, source: Path, queue) -> None:
     queue.put((peak_mib() - before, time.process_time() - start))
 
 
-def measure(function: Callable, source: Path) -> Tuple[float, float]:
+def measure(function: Callable, source: Path) -> tuple[float, float]:
     """:func:`run` in a fresh process."""
     context = multiprocessing.get_context('spawn')
     queue = context.Queue()
@@ -134,7 +134,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--megabytes', type=float, default=200)
     arguments = parser.parse_args()
-    functions: Dict[str, Dict[str, Callable]] = dict(
+    functions: dict[str, dict[str, Callable]] = dict(
         coco={
             'prepare_ov_coco, train': own_coco,
             'peer: json.loads, filter, json.dumps': peer_coco

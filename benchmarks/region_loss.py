@@ -19,7 +19,6 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Dict
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +55,7 @@ def plain_formula(kind: str, regions: Tensor, texts: Tensor, targets: Tensor,
 
 
 def measure(way: str, kind: str, size: int, chunk: int, repeats: int,
-            out: Path) -> Dict[str, float]:
+            out: Path) -> dict[str, float]:
     """Time one way in this process; write its value and gradients."""
     torch.manual_seed(0)
     regions = torch.randn(size, WIDTH, requires_grad=True)
@@ -104,7 +103,7 @@ def measure(way: str, kind: str, size: int, chunk: int, repeats: int,
 
 
 def run_child(args: argparse.Namespace, way: str, kind: str, size: int,
-              out: Path) -> Dict[str, float]:
+              out: Path) -> dict[str, float]:
     command = [
         sys.executable, __file__, '--child', way, '--kinds', kind, '--sizes',
         str(size), '--chunk',

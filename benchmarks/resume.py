@@ -27,8 +27,8 @@ import tempfile
 import time
 import traceback
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
 
 os.environ['OMP_NUM_THREADS'] = '1'
 
@@ -59,7 +59,7 @@ SMALL = (
 RANKS = 2
 
 
-def schedule(iterations: int, interval: int) -> List[str]:
+def schedule(iterations: int, interval: int) -> list[str]:
     """Options for the length of a run and where it saves and validates."""
     return [
         f'train_cfg.max_iters={iterations}',
@@ -84,7 +84,7 @@ class Run:
                  data_root: Path,
                  options: Sequence[str],
                  resume: str = '',
-                 limit: Optional[int] = None) -> None:
+                 limit: int | None = None) -> None:
         self.work_dir = work_dir
         work_dir.mkdir(parents=True, exist_ok=True)
         self.log = work_dir / 'log'
@@ -99,8 +99,8 @@ class Run:
             target=self._launch, args=(arguments, str(data_root), limit))
         self.process.start()
 
-    def _launch(self, arguments: List[str], data_root: str,
-                limit: Optional[int]) -> None:
+    def _launch(self, arguments: list[str], data_root: str,
+                limit: int | None) -> None:
         """Start the ranks and wait for them, as torchrun does."""
         os.setpgid(0, 0)
         with socket.socket() as free:
@@ -159,8 +159,8 @@ class Run:
         return found
 
 
-def _train(arguments: List[str], environment: dict, log: Path,
-           limit: Optional[int]) -> None:
+def _train(arguments: list[str], environment: dict, log: Path,
+           limit: int | None) -> None:
     """Run ``tools/train.py`` in this process, a rank."""
     from mmengine.config import config
     from mmengine.logging import MessageHub, MMLogger
@@ -189,13 +189,13 @@ def _train(arguments: List[str], environment: dict, log: Path,
         sys.exit(1)
 
 
-def records(work_dir: Path) -> Dict[tuple, dict]:
+def records(work_dir: Path) -> dict[tuple, dict]:
     """What was logged: by kind and step, without times.
 
     Raises:
         ValueError: If a step was logged twice with other values.
     """
-    found: Dict[tuple, dict] = {}
+    found: dict[tuple, dict] = {}
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
             try:
@@ -225,7 +225,7 @@ def equal(one, other) -> bool:
     return one == other
 
 
-def compare(whole: Path, resumed: Path, iterations: int) -> List[str]:
+def compare(whole: Path, resumed: Path, iterations: int) -> list[str]:
     """What differs between two runs; empty if nothing does."""
     try:
         expected, found = records(whole), records(resumed)
@@ -243,7 +243,7 @@ def compare(whole: Path, resumed: Path, iterations: int) -> List[str]:
     ]
 
 
-def moments(kills: int, seed: int) -> List[tuple]:
+def moments(kills: int, seed: int) -> list[tuple]:
     """Where to kill: what is waited for, and the seconds after it.
 
     A third at the moments that hurt most, the others anywhere: in the first
@@ -265,7 +265,7 @@ def kill_at(run: Run, kind: str, count: int, share: float) -> str:
     begin = time.time()
     start = run.log.stat().st_size if run.log.exists() else 0
 
-    def said() -> List[str]:
+    def said() -> list[str]:
         """The lines of this run's iterations."""
         if not run.log.exists():
             return []

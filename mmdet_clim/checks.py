@@ -1,13 +1,14 @@
 # Licensed under the Apache License, Version 2.0.
 """What the arguments of a config may be."""
 import math
-from typing import Any, Collection, Iterable, Optional, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 
 def check_range(least: float,
                 most: float = math.inf,
                 without: Sequence[float] = (),
-                **values: Optional[float]) -> None:
+                **values: float | None) -> None:
     """Refuse arguments that are out of their range.
 
     Args:
@@ -78,7 +79,7 @@ def check_whole(**values: Any) -> None:
                              f'got {value!r}')
 
 
-def check_size(**values: Optional[Sequence[float]]) -> None:
+def check_size(**values: Sequence[float] | None) -> None:
     """Refuse arguments that are no size of an image.
 
     Args:

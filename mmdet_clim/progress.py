@@ -5,9 +5,10 @@ They are drawn on standard error where that is a terminal, after a second, and
 nowhere else: what is piped, logged or run by a service gets none.
 """
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from functools import partial
-from typing import Callable, Iterable, Iterator, Optional, Sized, TypeVar
+from typing import Optional, TypeVar
 
 from rich import filesize
 from rich.console import Console, RenderableType
@@ -54,7 +55,7 @@ class _Count(ProgressColumn):
 
 @contextmanager
 def progress(title: str,
-             total: Optional[float] = None,
+             total: float | None = None,
              done: int = 0,
              in_bytes: bool = False) -> Iterator[Callable[[float], None]]:
     """Draw a bar while something is done.
@@ -98,7 +99,7 @@ def progress(title: str,
 
 def track(items: Iterable[Item],
           title: str,
-          total: Optional[float] = None) -> Iterator[Item]:
+          total: float | None = None) -> Iterator[Item]:
     """Draw a bar while someone goes through some items.
 
     Args:

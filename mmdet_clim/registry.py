@@ -13,7 +13,6 @@ has no registry of that scope ("As a workaround, the current ... registry is
 used").
 """
 from importlib import import_module
-from typing import Optional, Type
 
 from mmengine import registry as root
 
@@ -30,7 +29,7 @@ class PlugInRegistry(root.Registry):
     MMEngine's, as in a config whose default scope is ``mmdet``.
     """
 
-    def get(self, key: str) -> Optional[Type]:
+    def get(self, key: str) -> type | None:
         """The type of this name, None if there is none."""
         scope, name = self.split_scope_key(key)
         if scope is None:

@@ -8,8 +8,8 @@ such as ('sample', seed, rank, iteration, number), and to nothing else.
 """
 import hashlib
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 import numpy as np
 import torch

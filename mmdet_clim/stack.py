@@ -12,8 +12,8 @@ import pickle
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import mmengine
 import numpy as np

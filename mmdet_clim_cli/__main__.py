@@ -8,9 +8,10 @@ tools/train.py CONFIG``, and ``mim train mmdet_clim CONFIG`` runs it too.
 import argparse
 import runpy
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Union
+from typing import NamedTuple
 
 from . import options
 
@@ -25,11 +26,11 @@ class Command(NamedTuple):
 class Group(NamedTuple):
     """Commands of one kind, and what they do."""
 
-    commands: Dict[str, Command]
+    commands: dict[str, Command]
     summary: str
 
 
-COMMANDS: Dict[str, Union[Command, Group]] = dict(
+COMMANDS: dict[str, Command | Group] = dict(
     train=Command('train.py', 'train a detector that a config describes'),
     test=Command('test.py', 'evaluate a checkpoint'),
     infer=Command('infer.py', 'detect your own classes in images or videos'),
@@ -95,7 +96,7 @@ COMMANDS: Dict[str, Union[Command, Group]] = dict(
 )
 
 
-def _parser(prog: str, commands: Mapping[str, Union[Command, Group]],
+def _parser(prog: str, commands: Mapping[str, Command | Group],
             description: str) -> argparse.ArgumentParser:
     width = max(map(len, commands))
     listed = '\n'.join(f'  {name:{width}}  {command.summary}'
@@ -137,7 +138,7 @@ def script_of(command: Command) -> Path:
     return (_package() / '.mim' / 'tools' / command.script).resolve()
 
 
-def _commands_of_scripts() -> Dict[str, str]:
+def _commands_of_scripts() -> dict[str, str]:
     """Commands by the scripts below ``tools/`` that they run."""
     found = {}
     for name, command in COMMANDS.items():
@@ -152,7 +153,7 @@ def _commands_of_scripts() -> Dict[str, str]:
     return found
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command that a command line names.
 
     Args:
@@ -165,7 +166,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     prog = 'clim'
-    commands: Mapping[str, Union[Command, Group]] = COMMANDS
+    commands: Mapping[str, Command | Group] = COMMANDS
     description = 'CLIM for any open-vocabulary detector of MMDetection.'
     while True:
         parser = _parser(prog, commands, description)

@@ -4,12 +4,12 @@ import linecache
 import os
 import re
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from traceback import walk_tb
 from types import FrameType
-from typing import Callable, Optional, Tuple
 
 #: Set to anything, this variable has every error print its traceback.
 TRACEBACK = 'MMDET_CLIM_TRACEBACK'
@@ -122,7 +122,7 @@ def _is_raised_on_purpose(file: str, line: int) -> bool:
         and statement.startswith(('raise', 'assert'))
 
 
-def _missing_package(error: BaseException) -> Optional[str]:
+def _missing_package(error: BaseException) -> str | None:
     """The package of somebody else that is not installed."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
@@ -130,7 +130,7 @@ def _missing_package(error: BaseException) -> Optional[str]:
     return None if any(package == own.name for own in PACKAGES) else package
 
 
-def _config_that_failed(error: BaseException) -> Optional[str]:
+def _config_that_failed(error: BaseException) -> str | None:
     """The config whose code has an error, as its reader names it.
 
     The code is called by the reader itself, and what is no Python is parsed
@@ -148,7 +148,7 @@ def _config_that_failed(error: BaseException) -> Optional[str]:
     return next((str(name) for name in reversed(names) if name), 'config')
 
 
-def _part_that_failed(error: BaseException) -> Optional[str]:
+def _part_that_failed(error: BaseException) -> str | None:
     """The class that a config describes and that could not be built.
 
     A value that it can not take fails in whatever way it happens to.
@@ -162,7 +162,7 @@ def _part_that_failed(error: BaseException) -> Optional[str]:
     return found
 
 
-def _what_is_built(frame: FrameType) -> Optional[str]:
+def _what_is_built(frame: FrameType) -> str | None:
     """The name of the class that a function of MMEngine calls."""
     code = frame.f_code
     if not CALLERS.search(code.co_filename):
@@ -208,7 +208,7 @@ def one_line(error: BaseException) -> str:
     return ' '.join((text or type(error).__name__).split())
 
 
-def unexpected_keyword(error: BaseException) -> Optional[Tuple[str, str]]:
+def unexpected_keyword(error: BaseException) -> tuple[str, str] | None:
     """The class and the argument that it does not take.
 
     Args:

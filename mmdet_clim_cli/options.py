@@ -5,15 +5,16 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any
 
 #: Set by ``clim`` to the words that a script was called by, as runpy has its
 #: own first word for a script.
-PROGRAM: List[str] = []
+PROGRAM: list[str] = []
 #: Set by ``clim``: scripts below ``tools/`` to the commands that run them.
-COMMAND_OF: Dict[str, str] = {}
+COMMAND_OF: dict[str, str] = {}
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self,
                  *,
-                 renamed: Optional[Mapping[str, str]] = None,
+                 renamed: Mapping[str, str] | None = None,
                  **kwargs: Any) -> None:
         if PROGRAM:
             kwargs.setdefault('prog', ' '.join(PROGRAM))
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(  # type: ignore[override]
             self,
-            args: Optional[Sequence[str]] = None,
+            args: Sequence[str] | None = None,
             namespace: Any = None) -> Any:
         words = list(sys.argv[1:] if args is None else args)
         end = words.index('--') if '--' in words else len(words)
@@ -96,7 +97,7 @@ class KeyValues(argparse.Action):
                  parser: argparse.ArgumentParser,
                  namespace: argparse.Namespace,
                  values: Any,
-                 option_string: Optional[str] = None) -> None:
+                 option_string: str | None = None) -> None:
         from mmengine.config import DictAction
         DictAction(self.option_strings, self.dest)(parser, namespace, values,
                                                    option_string)
@@ -109,9 +110,9 @@ class _Runs(argparse.Action):
                  parser: argparse.ArgumentParser,
                  namespace: argparse.Namespace,
                  values: Any,
-                 option_string: Optional[str] = None) -> None:
+                 option_string: str | None = None) -> None:
         name, *work_dirs = values
-        runs: Dict[str, List[str]] = vars(namespace).setdefault(self.dest, {})
+        runs: dict[str, list[str]] = vars(namespace).setdefault(self.dest, {})
         if not work_dirs:
             parser.error(f'--run {name}: expected at least one work dir')
         if name in runs:
@@ -121,7 +122,7 @@ class _Runs(argparse.Action):
         runs[name] = work_dirs
 
 
-def whole(least: int, most: Optional[int] = None) -> Callable[[str], int]:
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """Make a ``type`` of argparse: whole numbers of a range.
 
     Args:
@@ -150,7 +151,7 @@ class _Seeds(argparse.Action):
                  parser: argparse.ArgumentParser,
                  namespace: argparse.Namespace,
                  values: Any,
-                 option_string: Optional[str] = None) -> None:
+                 option_string: str | None = None) -> None:
         if len(set(values)) < len(values):
             parser.error(f'--seeds: expected different ones, got {values}')
         setattr(namespace, self.dest, values)
@@ -215,7 +216,7 @@ def device_name(text: str) -> str:
 
 def add_cfg_options(parser: argparse.ArgumentParser,
                     what: str = 'settings that override the config',
-                    default: Optional[dict] = None) -> None:
+                    default: dict | None = None) -> None:
     """Add ``--cfg-options KEY=VALUE ...``.
 
     Args:

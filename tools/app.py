@@ -13,7 +13,6 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import List, Optional
 
 # What takes seconds to import waits until the command line is read.
 from mmdet_clim_cli.mistakes import run_command
@@ -25,7 +24,7 @@ DEMO_CONFIG = ROOT / 'configs' / 'openmoji' / f'{DEMO}.py'
 DEMO_RUN = Path('work_dirs/demo/seed0', DEMO)
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         description=__doc__,
@@ -126,7 +125,7 @@ def _is_loopback(host: str) -> bool:
         return host == 'localhost'
 
 
-def _names_of(host: str) -> List[str]:
+def _names_of(host: str) -> list[str]:
     """What browsers may call this machine."""
     names = {'localhost', '127.0.0.1', '::1', '[::1]', host}
     if not _is_loopback(host):
@@ -134,7 +133,7 @@ def _names_of(host: str) -> List[str]:
     return sorted(names)
 
 
-def _demo_checkpoint() -> Optional[str]:
+def _demo_checkpoint() -> str | None:
     """The last checkpoint of the demo, if it was run here."""
     if not DEMO_RUN.is_dir():
         return None
@@ -144,7 +143,7 @@ def _demo_checkpoint() -> Optional[str]:
     return str(DEMO_RUN / Path(found).name) if found else None
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Serve the page."""
     args = parse_args(argv)
     # What stops a service must not leave the uploads behind.
@@ -157,7 +156,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         from mmdet_clim.apis.page import build_page, serve
         from mmdet_clim.apis.sharing import load_detector
 
-        def finder(config: Optional[str], checkpoint: str) -> WordFinder:
+        def finder(config: str | None, checkpoint: str) -> WordFinder:
             return WordFinder(
                 load_detector(
                     config,

@@ -16,9 +16,10 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 from mmdet_clim_cli.calls import call
 from mmdet_clim_cli.mistakes import INTERRUPTED, is_mistake, one_line
@@ -42,7 +43,7 @@ class Row(NamedTuple):
     seeds_only: bool = False
 
 
-def _rows(boxes: str, captions: str, clim: str) -> Tuple[Row, ...]:
+def _rows(boxes: str, captions: str, clim: str) -> tuple[Row, ...]:
     return (
         Row('(1) boxes', boxes),
         Row('(2) + captions and tags', captions),
@@ -132,7 +133,7 @@ class Run(NamedTuple):
         return self.work_dir / 'found'
 
 
-def runs_of(args: argparse.Namespace) -> List[Run]:
+def runs_of(args: argparse.Namespace) -> list[Run]:
     """All trainings, in order; those of one seed first.
 
     What only several seeds have comes last.
@@ -179,7 +180,7 @@ class Demo:
                 **(given or {})
             })
 
-    def expect(self) -> Dict[str, Dict[str, float]]:
+    def expect(self) -> dict[str, dict[str, float]]:
         """The steps that are left, with the seconds that they will take."""
         from mmdet_clim.datasets.openmoji import is_finished
         root = self.args.data_root
@@ -194,7 +195,7 @@ class Demo:
                 plan['data']['scene'] = 10 + self._time_drawing(root) * sum(
                     self.scenes.values()) / self.args.workers
             stack.enter_context(root_of_data(root))
-            times: Dict[str, Dict[str, float]] = {}
+            times: dict[str, dict[str, float]] = {}
             for run in self.runs:
                 if self.args.overwrite or not (run.work_dir /
                                                'finished').exists():
@@ -215,7 +216,7 @@ class Demo:
             DatasetParameters,
             build_dataset,
         )
-        times: List[float] = []
+        times: list[float] = []
 
         def watch(made: Iterable, total: int) -> Iterator:
             for item in made:
@@ -229,7 +230,7 @@ class Demo:
         return (last[-1] - last[0]) / (len(last) - CHUNK)
 
     def _expect_run(self, run: Run,
-                    times: Dict[str, Dict[str, float]]) -> Dict[str, float]:
+                    times: dict[str, dict[str, float]]) -> dict[str, float]:
         from mmdet_clim.engine import time_training
         cfg = self.config(run)
         if run.row.config not in times:
@@ -294,7 +295,7 @@ class Demo:
 
     def compare(self) -> None:
         """Print and write the table."""
-        dirs: Dict[str, List[Path]] = {}
+        dirs: dict[str, list[Path]] = {}
         for run in self.runs:
             dirs.setdefault(run.row.name, []).append(run.work_dir)
         call(
@@ -317,7 +318,7 @@ class Demo:
                 f'own words:\n  {own}\nor in the browser:\n  '
                 f'{command("app.py", *detector)}')
 
-    def _first_scene(self) -> Tuple[Path, List[str]]:
+    def _first_scene(self) -> tuple[Path, list[str]]:
         """The first validation image, and the classes that it shows."""
         file = self.args.data_root / 'annotations/instances_val2017.json'
         coco = json.loads(file.read_text())

@@ -13,13 +13,12 @@ import os
 import sys
 import zipfile
 from pathlib import Path
-from typing import List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, add_json, print_result
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         description=__doc__,
@@ -80,7 +79,7 @@ def unpack(archive: Path, folder: Path) -> int:
     return written
 
 
-def download(name: str, out_dir: Optional[Path]) -> dict:
+def download(name: str, out_dir: Path | None) -> dict:
     """Fetch what has a name, and say what to do with it.
 
     Returns:
@@ -114,7 +113,7 @@ def download(name: str, out_dir: Optional[Path]) -> dict:
     return dict(name=found.name, licence=found.licence, files=files)
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Fetch, or list."""
     args = parse_args(argv)
     # Its package takes seconds to import.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional, Tuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from run_onnx import OnnxRunner, read_embeddings, read_image  # isort: skip
 MOST_APART = (1.0, 1e-3)
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         description=__doc__,
@@ -71,7 +71,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     return args
 
 
-def apart(expected: dict, found: dict) -> Tuple[float, float]:
+def apart(expected: dict, found: dict) -> tuple[float, float]:
     """How far two lists of detections are from each other.
 
     Detections of equal scores may change places, and the last ones fall out:
@@ -90,7 +90,7 @@ def apart(expected: dict, found: dict) -> Tuple[float, float]:
     return max(one[0], other[0]), max(one[1], other[1])
 
 
-def _farthest(these: dict, those: dict) -> Tuple[float, float]:
+def _farthest(these: dict, those: dict) -> tuple[float, float]:
     """Of the detections in ``these`` from those of their class."""
     names = np.array(those['names'])
     last = min(those['scores'], default=0)
@@ -110,7 +110,7 @@ def _farthest(these: dict, those: dict) -> Tuple[float, float]:
 
 
 def compare(find: CLIMInferencer, file: Path, embeddings: Path,
-            images: List[str]) -> List[dict]:
+            images: list[str]) -> list[dict]:
     """How far apart the detections of both are.
 
     Returns:
@@ -136,7 +136,7 @@ def compare(find: CLIMInferencer, file: Path, embeddings: Path,
     return found_apart
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Export, and compare."""
     args = parse_args(argv)
     from mmdet_clim.apis import CLIMInferencer, write_onnx

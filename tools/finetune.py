@@ -14,7 +14,6 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import (
@@ -41,7 +40,7 @@ def _flag(key: str) -> str:
     return f'--{key.replace("_", "-")}'
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         renamed={'--detector': '--config'},
@@ -307,7 +306,7 @@ def _device(name: str) -> str:
     return name
 
 
-def choose_device(name: Optional[str]) -> None:
+def choose_device(name: str | None) -> None:
     """Leave the process one device, before torch looks for them.
 
     Args:
@@ -323,7 +322,7 @@ def choose_device(name: Optional[str]) -> None:
             names[int(number)] if int(number) < len(names) else number)
 
 
-def check_device(name: Optional[str]) -> None:
+def check_device(name: str | None) -> None:
     """See that MMEngine takes the device that was chosen.
 
     Raises:

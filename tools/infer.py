@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Optional
+from typing import TYPE_CHECKING
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, add_json, device_name, print_result
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmdet_clim.apis import CLIMInferencer
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         description=__doc__,
@@ -96,7 +96,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     return args
 
 
-def _files(inputs: List[str]) -> List[str]:
+def _files(inputs: list[str]) -> list[str]:
     """The images and videos that are asked for."""
     from mmdet_clim.apis.inferencer import folder_images
     files = []
@@ -107,7 +107,7 @@ def _files(inputs: List[str]) -> List[str]:
     return files
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Find, draw and write."""
     args = parse_args(argv)
     from mmdet_clim.apis.inferencer import VIDEO_SUFFIXES
@@ -119,8 +119,8 @@ def main(argv: Optional[List[str]] = None) -> None:
         thresholds=args.score_thr,
         device=args.device)
     options = dict(texts=args.texts, custom_entities=args.custom_entities)
-    images: Dict[str, list] = {}
-    videos: Dict[str, list] = {}
+    images: dict[str, list] = {}
+    videos: dict[str, list] = {}
     for path in args.inputs:
         if path.lower().endswith(VIDEO_SUFFIXES):
             frames = _video(find, Path(path), args, options)
@@ -139,7 +139,7 @@ def main(argv: Optional[List[str]] = None) -> None:
                       videos=videos), args.out_dir)
 
 
-def _best(find: CLIMInferencer, found: dict) -> List[dict]:
+def _best(find: CLIMInferencer, found: dict) -> list[dict]:
     """The boxes that are drawn."""
     return [
         dict(name=name, score=score, bbox=box) for name, score, box in zip(
@@ -149,7 +149,7 @@ def _best(find: CLIMInferencer, found: dict) -> List[dict]:
 
 
 def _video(find: CLIMInferencer, path: Path, args: argparse.Namespace,
-           options: dict) -> List[dict]:
+           options: dict) -> list[dict]:
     """The predictions of each frame, which are written if they are to be."""
     found = find.video(
         path, None if args.no_save_vis else args.out_dir / 'vis' /

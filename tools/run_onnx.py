@@ -13,11 +13,11 @@ import importlib.util
 import json
 import math
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, Sequence, Tuple, Union
 from zipfile import ZipFile
 
 import numpy as np
@@ -37,7 +37,7 @@ class OnnxRunner:
     """
 
     def __init__(self,
-                 file: Union[str, Path],
+                 file: str | Path,
                  providers: Sequence[str] = ('CPUExecutionProvider', )):
         import onnxruntime
         try:
@@ -62,7 +62,7 @@ class OnnxRunner:
         self.base_names = set(json.loads(meta.get('base_names', '[]')))
 
     def __call__(self, image: np.ndarray, names: Sequence[str],
-                 vectors: np.ndarray) -> Dict[str, object]:
+                 vectors: np.ndarray) -> dict[str, object]:
         """Find classes in an image.
 
         Args:
@@ -116,8 +116,7 @@ class OnnxRunner:
         return vectors / norms
 
 
-def read_embeddings(
-        file: Union[str, Path]) -> Tuple[Sequence[str], np.ndarray]:
+def read_embeddings(file: str | Path) -> tuple[Sequence[str], np.ndarray]:
     """Names and vectors of a file of tools/embeddings/embed_classes.py.
 
     Raises:
@@ -140,7 +139,7 @@ def read_embeddings(
                          f'({type(error).__name__}: {error})') from error
 
 
-def read_thresholds(model: Path) -> Dict[str, float]:
+def read_thresholds(model: Path) -> dict[str, float]:
     """The least scores of classes that a fine-tuning left beside a graph.
 
     Args:

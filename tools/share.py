@@ -10,13 +10,13 @@ code in it. With --push it is uploaded too, privately unless --public.
 """
 import argparse
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, add_json, print_result
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         description=__doc__,
@@ -59,13 +59,13 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Save, and push."""
     args = parse_args(argv)
     # They take seconds to import.
     from mmdet_clim.apis import push_to_hub, save_pretrained
     from mmdet_clim.datasets.vocabulary import vocabulary_of_words
-    made: Dict[str, Any] = {}
+    made: dict[str, Any] = {}
     if args.checkpoint is not None:
         save_pretrained(
             args.out_dir,

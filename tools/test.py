@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import (
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description='Test a detector')
     parser.add_argument('config', help='path of the config')
@@ -80,7 +80,7 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Build the runner and test."""
     args = parse_args(argv)
     from mmdet_clim.engine import prepare_cpu_processes

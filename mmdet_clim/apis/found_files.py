@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Detections of images as files for other programs."""
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 from mmdet_clim.datasets.preparation.files import whole_file
 
@@ -11,11 +12,11 @@ JSON, COCO = 'found.json', 'found_coco.json'
 
 #: A file's name; of an image ``width``, ``height`` and ``boxes``, each with
 #: ``name``, ``score`` and ``bbox`` (xyxy pixels); of a video a list of them.
-Entry = Tuple[str, Any]
+Entry = tuple[str, Any]
 
 
 def write_found(folder: Path, entries: Sequence[Entry],
-                names: Sequence[str]) -> List[Path]:
+                names: Sequence[str]) -> list[Path]:
     """Write what was found twice: as it is, and in COCO's layout.
 
     Args:
@@ -37,7 +38,7 @@ def write_found(folder: Path, entries: Sequence[Entry],
     return paths
 
 
-def coco_of(entries: Sequence[Entry], names: Sequence[str]) -> Dict:
+def coco_of(entries: Sequence[Entry], names: Sequence[str]) -> dict:
     """Detections in the layout of COCO's annotations.
 
     Args:
@@ -50,8 +51,8 @@ def coco_of(entries: Sequence[Entry], names: Sequence[str]) -> Dict:
         pixels, and ``score``.
     """
     ids = {name: number for number, name in enumerate(names, 1)}
-    images: List[dict] = []
-    annotations: List[dict] = []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for file, of in entries:
         frames = {
             file: of

@@ -3,20 +3,11 @@ import copy
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import (
     Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
 )
 
 import cv2
@@ -76,7 +67,7 @@ SCORE = 0.3
 UNREADABLE = (OSError, ValueError, AssertionError, cv2.error)
 
 
-def folder_images(folder: Union[str, Path]) -> List[str]:
+def folder_images(folder: str | Path) -> list[str]:
     """The images in a folder, by name.
 
     Args:
@@ -97,7 +88,7 @@ def folder_images(folder: Union[str, Path]) -> List[str]:
     return paths
 
 
-def check_file_names(paths: Iterable[Union[str, Path]]) -> None:
+def check_file_names(paths: Iterable[str | Path]) -> None:
     """See that results of files do not overwrite each other.
 
     Args:
@@ -155,11 +146,11 @@ class CLIMInferencer(DetInferencer):
     palette: Any
 
     def __init__(self,
-                 model: Union[str, Path, Config, None] = None,
-                 weights: Optional[str] = None,
+                 model: str | Path | Config | None = None,
+                 weights: str | None = None,
                  vocabulary: Any = None,
-                 device: Optional[str] = None,
-                 thresholds: Union[Mapping[str, float], float, None] = None,
+                 device: str | None = None,
+                 thresholds: Mapping[str, float] | float | None = None,
                  show_progress: bool = True,
                  **kwargs) -> None:
         if thresholds is None and weights is not None:
@@ -176,7 +167,7 @@ class CLIMInferencer(DetInferencer):
             compared_name(name): value
             for name, value in (thresholds or {}).items()
         }
-        source: Union[str, Path] = 'config'
+        source: str | Path = 'config'
         if isinstance(model, (str, Path)):
             source, model = model, Config.fromfile(str(model))
         if model is not None:
@@ -189,7 +180,7 @@ class CLIMInferencer(DetInferencer):
         # mmdet's own bar knows no total, and is drawn into files too.
         self._draws_bar = show_progress
         self._in_folder = False
-        self._reader: Optional[BaseRegionReader] = None
+        self._reader: BaseRegionReader | None = None
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
 
@@ -199,7 +190,7 @@ class CLIMInferencer(DetInferencer):
         return FUNCTIONS.get(
             collate if isinstance(collate, str) else collate['type'])
 
-    def _init_visualizer(self, cfg: Config) -> Optional[Visualizer]:
+    def _init_visualizer(self, cfg: Config) -> Visualizer | None:
         """Give it no backend, as pictures go to ``out_dir``."""
         if 'visualizer' in cfg:
             cfg = Config(
@@ -225,7 +216,7 @@ class CLIMInferencer(DetInferencer):
     def __call__(self,
                  inputs: InputsType,
                  vocabulary: Any = None,
-                 texts: Union[str, Sequence[str], None] = None,
+                 texts: str | Sequence[str] | None = None,
                  **kwargs) -> dict:
         """Find the classes in images.
 
@@ -282,7 +273,7 @@ class CLIMInferencer(DetInferencer):
         if len(prompts) != len(inputs):
             raise ValueError(f'texts: expected one for each of {len(inputs)} '
                              f'images, got {len(prompts)}')
-        results: Dict[str, list] = dict(predictions=[], visualization=[])
+        results: dict[str, list] = dict(predictions=[], visualization=[])
         for text, pairs in groupby(
                 zip(prompts, inputs), key=lambda pair: pair[0]):
             self.set_vocabulary(parse_names(text))
@@ -292,10 +283,10 @@ class CLIMInferencer(DetInferencer):
         return results
 
     def video(self,
-              path: Union[str, Path],
-              out_file: Union[str, Path, None] = None,
-              pred_score_thr: Optional[float] = None,
-              **kwargs) -> List[dict]:
+              path: str | Path,
+              out_file: str | Path | None = None,
+              pred_score_thr: float | None = None,
+              **kwargs) -> list[dict]:
         """Find the classes in a video, frame by frame.
 
         Args:
@@ -353,7 +344,7 @@ class CLIMInferencer(DetInferencer):
         return predictions
 
     @torch.no_grad()
-    def responses(self, image: Union[str, np.ndarray]) -> Tensor:
+    def responses(self, image: str | np.ndarray) -> Tensor:
         """Where in an image the detector answers to each of its classes.
 
         Args:
@@ -399,7 +390,7 @@ class CLIMInferencer(DetInferencer):
         return any(
             isinstance(part, TakesVocabulary) for part in self.model.modules())
 
-    def _prompt(self) -> Tuple[str, ...]:
+    def _prompt(self) -> tuple[str, ...]:
         """The classes that a grounding detector is to look for."""
         names = tuple(self.model.dataset_meta['classes'])
         if not names:
@@ -457,14 +448,14 @@ class CLIMInferencer(DetInferencer):
 
     def visualize(self,
                   inputs: InputsType,
-                  preds: List[DetDataSample],
+                  preds: list[DetDataSample],
                   return_vis: bool = False,
                   show: bool = False,
                   wait_time: float = 0,
                   draw_pred: bool = True,
-                  pred_score_thr: Optional[float] = None,
+                  pred_score_thr: float | None = None,
                   no_save_vis: bool = False,
-                  img_out_dir: str = '') -> Optional[List[np.ndarray]]:
+                  img_out_dir: str = '') -> list[np.ndarray] | None:
         """Draw the boxes on the images.
 
         Args:
@@ -520,7 +511,7 @@ class CLIMInferencer(DetInferencer):
         return self.thresholds.get(compared_name(name), self.score)
 
     def _shown(self, pred: DetDataSample,
-               least: Optional[float]) -> DetDataSample:
+               least: float | None) -> DetDataSample:
         """A prediction without boxes that score less than they have to."""
         found = pred.get('pred_instances')
         if found is None:
@@ -536,7 +527,7 @@ class CLIMInferencer(DetInferencer):
         shown.pred_instances = found[kept]
         return shown
 
-    def _names_of(self, pred: DetDataSample) -> Optional[List[str]]:
+    def _names_of(self, pred: DetDataSample) -> list[str] | None:
         """The class of each box, None if it has no name."""
         found = pred.get('pred_instances', {})
         if isinstance(pred.get('text'), tuple):
@@ -553,7 +544,7 @@ class CLIMInferencer(DetInferencer):
 
     def pred2dict(self,
                   data_sample: DetDataSample,
-                  pred_out_dir: str = '') -> Dict:
+                  pred_out_dir: str = '') -> dict:
         """A prediction as plain data, with the names of the classes.
 
         Args:
@@ -589,7 +580,7 @@ class CLIMInferencer(DetInferencer):
 
     def _init_model(self,
                     cfg: Config,
-                    weights: Optional[str],
+                    weights: str | None,
                     device: str = 'cpu') -> nn.Module:
         if cfg and 'detector' in cfg.model:
             # The text encoder of training is not needed.
@@ -606,8 +597,8 @@ class CLIMInferencer(DetInferencer):
         set_what_was_left_unset(model)
         return model
 
-    def _load_weights_to_model(self, model: nn.Module,
-                               checkpoint: Optional[dict], cfg) -> None:
+    def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None,
+                               cfg) -> None:
         if self.palette == 'none':
             self.palette = 'random'
         meta = {}
@@ -637,8 +628,8 @@ class CLIMInferencer(DetInferencer):
         return steps
 
 
-def config_of(config: Union[str, Path, Config, None],
-              weights: Union[str, Path]) -> Config:
+def config_of(config: str | Path | Config | None,
+              weights: str | Path) -> Config:
     """The config of a detector: that of a file, or that of a checkpoint.
 
     Args:
@@ -666,12 +657,12 @@ def _picture_name(image: str) -> str:
 
 def _tracked(shown: bool,
              inputs: Iterable,
-             total: Optional[int] = None) -> Iterable:
+             total: int | None = None) -> Iterable:
     """The inputs, with a bar where one is wanted."""
     return track(inputs, 'inference', total) if shown else inputs
 
 
-def frames_of(path: Union[str, Path]) -> mmcv.VideoReader:
+def frames_of(path: str | Path) -> mmcv.VideoReader:
     """The frames of a video, if they are no larger than images may be.
 
     Args:

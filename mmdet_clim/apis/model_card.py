@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """The model card of a detector, with what its metafile says."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any
 
 import yaml
 
@@ -19,7 +20,7 @@ find('street.jpg', vocabulary=['cat', 'fire truck'])
 ```"""
 
 
-def metafile_entry(config: Union[str, Path]) -> Optional[Dict[str, Any]]:
+def metafile_entry(config: str | Path) -> dict[str, Any] | None:
     """What the metafiles of this package say of a config.
 
     Args:
@@ -41,8 +42,8 @@ def metafile_entry(config: Union[str, Path]) -> Optional[Dict[str, Any]]:
 def model_card(name: str,
                detector: str,
                classes: Sequence[str],
-               config: Union[str, Path, None] = None,
-               licence: Optional[str] = None) -> str:
+               config: str | Path | None = None,
+               licence: str | None = None) -> str:
     """Write the card.
 
     Args:
@@ -56,7 +57,7 @@ def model_card(name: str,
     Returns:
         str: Markdown with the YAML head that the Hugging Face Hub reads.
     """
-    head: Dict[str, Any] = dict(
+    head: dict[str, Any] = dict(
         library_name='mmdet_clim',
         pipeline_tag='zero-shot-object-detection',
         tags=['object-detection', 'open-vocabulary', 'clim', 'mmdetection'])
@@ -85,10 +86,10 @@ def model_card(name: str,
             '\n\n'.join(part for part in parts if part) + '\n')
 
 
-def _numbers(entry: Optional[Dict[str, Any]]) -> str:
+def _numbers(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return ''
-    lines: List[str] = []
+    lines: list[str] = []
     for result in entry.get('Results', []):
         lines += [
             f'| {result["Dataset"]} | {key} | {value} |'

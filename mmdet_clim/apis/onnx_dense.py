@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Detectors with a dense head as one graph, from pixels to boxes."""
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from mmcv.transforms import Pad
@@ -42,25 +42,25 @@ class OnnxDenseDetector(nn.Module):
 
     def __init__(self,
                  detector: SingleStageDetector,
-                 scale: Tuple[int, int],
-                 padding: Optional[Pad] = None) -> None:
+                 scale: tuple[int, int],
+                 padding: Pad | None = None) -> None:
         super().__init__()
         _check(detector)
         self.detector = detector.eval()
         self.prepare = OnnxImage(detector.data_preprocessor, scale, padding)
 
     @property
-    def classifiers(self) -> List[ZeroShotLayer]:
+    def classifiers(self) -> list[ZeroShotLayer]:
         """Those whose class embeddings are an input."""
         return self.detector.bbox_head.class_layers
 
     @property
-    def base_names(self) -> List[str]:
+    def base_names(self) -> list[str]:
         """The classes that were trained with boxes."""
         return list(self.detector.bbox_head.vocabulary.base_names)
 
     def forward(self, image: Tensor, class_embeddings: Tensor,
-                is_base: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+                is_base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect.
 
         Args:
@@ -93,7 +93,7 @@ class OnnxDenseDetector(nn.Module):
         return boxes[kept], scores[kept], labels[kept]
 
     def _classes_apart(self, maps: Sequence[Sequence[Tensor]], classes: Tensor,
-                       size: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+                       size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``BaseDenseHead``: each class of a position is a candidate.
 
         Returns:
@@ -128,7 +128,7 @@ class OnnxDenseDetector(nn.Module):
         return box, torch.cat(scores), torch.cat(labels)
 
     def _one_class_each(self, maps: Sequence[Sequence[Tensor]],
-                        classes: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+                        classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``YOLOXHead``: the best class of a position is a candidate.
 
         Returns:

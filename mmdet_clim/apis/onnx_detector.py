@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Two-stage detectors as one graph, from pixels to boxes."""
-from typing import Any, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from mmdet_clim.models.roi_heads import (
     ZeroShotClassifier,
     ZeroShotMixin,
 )
-from mmdet_clim.models.roi_heads.fvit_roi_head import ensemble_scores
+from mmdet_clim.models.roi_heads.rescoring import ensemble_scores
 
 from .onnx_image import OnnxImage
 from .onnx_operators import ANY_SCORE, NMSOperator
@@ -47,20 +48,20 @@ class OnnxDetector(nn.Module):
 
     def __init__(self,
                  detector: TwoStageDetector,
-                 scale: Tuple[int, int],
-                 padding: Optional[Pad] = None) -> None:
+                 scale: tuple[int, int],
+                 padding: Pad | None = None) -> None:
         super().__init__()
         _check(detector)
         self.detector = detector.eval()
         self.prepare = OnnxImage(detector.data_preprocessor, scale, padding)
 
     @property
-    def classifiers(self) -> List[ZeroShotClassifier]:
+    def classifiers(self) -> list[ZeroShotClassifier]:
         """Those whose class embeddings are an input."""
         return [self.detector.roi_head.bbox_head.fc_cls]
 
     @property
-    def base_names(self) -> List[str]:
+    def base_names(self) -> list[str]:
         """The classes that were trained with boxes."""
         head = self.detector.roi_head
         if isinstance(self.detector,
@@ -69,7 +70,7 @@ class OnnxDetector(nn.Module):
         return list(head.bbox_head.vocabulary.base_names)
 
     def forward(self, image: Tensor, class_embeddings: Tensor,
-                is_base: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+                is_base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect.
 
         Args:
@@ -106,7 +107,7 @@ class OnnxDetector(nn.Module):
         return (detector.neck(x) if detector.with_neck else x), encoded
 
     def propose(self, x: Sequence[Tensor],
-                size: Tensor) -> Tuple[Tensor, Tensor]:
+                size: Tensor) -> tuple[Tensor, Tensor]:
         """Proposals (n, 4), absolute xyxy, best first, and scores (n,)."""
         head: RPNHead = self.detector.rpn_head
         cfg = self.detector.test_cfg.rpn
@@ -135,7 +136,7 @@ class OnnxDetector(nn.Module):
 
     def classify(self, x: Sequence[Tensor], encoded, proposals: Tensor,
                  objectness: Tensor, size: Tensor, class_embeddings: Tensor,
-                 is_base: Tensor) -> Tuple[Tensor, Tensor]:
+                 is_base: Tensor) -> tuple[Tensor, Tensor]:
         """Refined boxes (n, 4) and scores (n, C)."""
         roi_head: StandardRoIHead = self.detector.roi_head
         # A ZeroShotMixin, and a head of mmdet, whose types are unknown.
@@ -221,7 +222,7 @@ def _pool(extractor: SingleRoIExtractor, x: Sequence[Tensor],
           rois: Tensor) -> Tensor:
     """RoI features: every level is pooled, and each RoI takes its own."""
     x = x[:extractor.num_inputs]
-    pooled: List[Tensor] = [
+    pooled: list[Tensor] = [
         layer(level, rois) for level, layer in zip(x, extractor.roi_layers)
     ]
     if len(pooled) == 1:

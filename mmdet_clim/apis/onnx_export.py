@@ -4,7 +4,7 @@ import json
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from .onnx_operators import replace_boolean_where, roi_align_of_onnx
 def write_onnx(detector: nn.Module,
                cfg: Config,
                file: Path,
-               scale: Optional[Tuple[int, int]] = None) -> Path:
+               scale: tuple[int, int] | None = None) -> Path:
     """Write a detector as a graph, and the embeddings of its classes.
 
     Args:
@@ -66,10 +66,10 @@ def write_onnx(detector: nn.Module,
 
 
 def export_onnx(detector: nn.Module,
-                scale: Tuple[int, int],
+                scale: tuple[int, int],
                 file: Path,
-                padding: Optional[Pad] = None,
-                resize: Optional[Resize] = None) -> Any:
+                padding: Pad | None = None,
+                resize: Resize | None = None) -> Any:
     """Write a detector as one ONNX graph (opset 17).
 
     Inputs are ``image``, uint8 (H, W, 3) in BGR of any size,
@@ -148,7 +148,7 @@ def export_onnx(detector: nn.Module,
     return graph
 
 
-def _complete(file: Path, notes: Dict[str, str]) -> None:
+def _complete(file: Path, notes: dict[str, str]) -> None:
     """Make a graph one that onnxruntime loads, with its meta data."""
     import onnx
     graph = onnx.load(file)

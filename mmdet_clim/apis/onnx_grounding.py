@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Grounding DINO as one graph, from pixels to boxes of a fixed prompt."""
-from typing import List, Optional, Tuple
 
 import torch
 from mmcv.transforms import Pad
@@ -35,13 +34,13 @@ class OnnxGroundingDetector(nn.Module):
 
     def __init__(self,
                  detector: GroundingDINO,
-                 scale: Tuple[int, int],
-                 padding: Optional[Pad] = None) -> None:
+                 scale: tuple[int, int],
+                 padding: Pad | None = None) -> None:
         super().__init__()
         self.detector = detector.eval()
         self.canvas = _canvas(detector, scale, padding)
         self.prepare = OnnxImage(detector.data_preprocessor, scale, padding)
-        self.class_names: List[str] = list(
+        self.class_names: list[str] = list(
             getattr(detector, 'dataset_meta', {}).get('classes', ()))
         if not self.class_names:
             raise TypeError(
@@ -61,7 +60,7 @@ class OnnxGroundingDetector(nn.Module):
             share[tokens, label - 1] = 1 / len(tokens)
         self.register_buffer('share', share)
 
-    def forward(self, image: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect.
 
         Args:
@@ -94,8 +93,8 @@ class OnnxGroundingDetector(nn.Module):
         return boxes / factors, scores, order % classes
 
 
-def _canvas(detector: GroundingDINO, scale: Tuple[int, int],
-            padding: Optional[Pad]) -> Tuple[int, int]:
+def _canvas(detector: GroundingDINO, scale: tuple[int, int],
+            padding: Pad | None) -> tuple[int, int]:
     """Height and width of every input of the network."""
     side, step = max(scale), detector.data_preprocessor.pad_size_divisor
     size = padding.size if padding is not None else None
@@ -109,7 +108,7 @@ def _canvas(detector: GroundingDINO, scale: Tuple[int, int],
     return size[1], size[0]
 
 
-def _prompt(detector: GroundingDINO, names: List[str]) -> Tuple[dict, str]:
+def _prompt(detector: GroundingDINO, names: list[str]) -> tuple[dict, str]:
     """The tokens of each class by its number from 1, and their text."""
     positive, prompt, *_ = detector.get_tokens_positive_and_prompts(
         tuple(names), True, None, None)

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """What a test pipeline makes of an image, as a part of a graph."""
-from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +30,8 @@ class OnnxImage(nn.Module):
 
     def __init__(self,
                  preprocessor: DetDataPreprocessor,
-                 scale: Tuple[int, int],
-                 padding: Optional[Pad] = None) -> None:
+                 scale: tuple[int, int],
+                 padding: Pad | None = None) -> None:
         super().__init__()
         if padding is not None and padding.padding_mode != 'constant':
             raise TypeError("export: expected padding_mode='constant' of the "
@@ -60,7 +59,7 @@ class OnnxImage(nn.Module):
         self.rounds_down = isinstance(resize, FixScaleResize)
         self.pillow = resize.backend == 'pillow'
 
-    def forward(self, image: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Prepare one image.
 
         Args:
@@ -194,7 +193,7 @@ def _triangles(old: Tensor, new: Tensor, axis: int) -> Tensor:
     return (weights * PILLOW_UNIT + .5).floor()
 
 
-def _taps(old: Tensor, new: Tensor) -> Tuple[Tensor, ...]:
+def _taps(old: Tensor, new: Tensor) -> tuple[Tensor, ...]:
     """Two pixels of an axis for each new one, and their shares of 2048."""
     ratio = old.double() / new.double()
     at = ((torch.arange(new.long()) + .5).double() * ratio - .5).float()

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Operators of mmcv as operators of ONNX (opset 16 and later)."""
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Iterator, Tuple
+from typing import TYPE_CHECKING
 
 import torch
 from mmcv.ops import nms
@@ -125,6 +126,6 @@ class NMSOperator(torch.autograd.Function):
         return g.op('Slice', selected, *_constants(g, [1], [3], [1]))
 
 
-def _constants(g, *values: list) -> Tuple:
+def _constants(g, *values: list) -> tuple:
     return tuple(
         g.op('Constant', value_t=torch.tensor(value)) for value in values)

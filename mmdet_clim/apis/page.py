@@ -4,11 +4,12 @@
 It needs gradio (the extra ``app``), so nothing else imports it.
 """
 import hmac
+from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any
 
 import gradio as gr
 from gradio.data_classes import ImageData
@@ -37,7 +38,7 @@ COLUMNS = ('word', 'score', 'x1', 'y1', 'x2', 'y2')
 
 def build_page(find: WordFinder,
                model: str,
-               before: Optional[WordFinder] = None) -> gr.Blocks:
+               before: WordFinder | None = None) -> gr.Blocks:
     """The page of one detector, or of one before and after a training.
 
     Args:
@@ -195,13 +196,13 @@ class _Answers:
         cache (Path): The page's folder of files, which it empties.
     """
 
-    def __init__(self, find: WordFinder, before: Optional[WordFinder],
+    def __init__(self, find: WordFinder, before: WordFinder | None,
                  cache: Path) -> None:
         self.find = find
         self.before = before
         self.cache = cache
 
-    def one(self, image: Optional[str], words: str, score_thr: float) -> tuple:
+    def one(self, image: str | None, words: str, score_thr: float) -> tuple:
         """Find words in an image."""
         found = _asked(self.find, image, words, score_thr)
         responses, message, earlier = found.responses, found.message, None
@@ -217,13 +218,13 @@ class _Answers:
         files = self._written([(Path(image or '').name, found.entry)], words)
         return (found.picture, responses, found.rows, message, files, earlier)
 
-    def two(self, image: Optional[str], first: str, second: str,
+    def two(self, image: str | None, first: str, second: str,
             score_thr: float) -> tuple:
         """Compare two words."""
         return tuple(
             _asked(self.find.compare, image, first, second, score_thr))
 
-    def many(self, files: Optional[List[str]], folder: Optional[List[str]],
+    def many(self, files: list[str] | None, folder: list[str] | None,
              words: str, score_thr: float) -> tuple:
         """Find words in images and videos, without those that are none."""
         _asked(read_words, words, score_thr)
@@ -232,10 +233,10 @@ class _Answers:
             raise gr.Error(
                 f'expected 1 to {MAX_FILES} files, got {len(paths)}',
                 print_exception=False)
-        pictures: List[Tuple[Any, str]] = []
-        entries: List[Entry] = []
-        left_out: List[str] = []
-        videos: List[str] = []
+        pictures: list[tuple[Any, str]] = []
+        entries: list[Entry] = []
+        left_out: list[str] = []
+        videos: list[str] = []
         for path in paths:
             try:
                 if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -257,7 +258,7 @@ class _Answers:
         return (pictures, videos[-1] if videos else None, message,
                 [*self._written(entries, words), *videos])
 
-    def _written(self, entries: Sequence[Entry], words: str) -> List[str]:
+    def _written(self, entries: Sequence[Entry], words: str) -> list[str]:
         """The files for other programs."""
         return [
             str(path) for path in write_found(self._new_folder(), entries,
@@ -281,7 +282,7 @@ def serve(page: gr.Blocks,
           host: str,
           port: int,
           names: Sequence[str],
-          password: Optional[str] = None) -> None:
+          password: str | None = None) -> None:
     """Answer until the program is told to stop.
 
     Nothing is shared, kept in the browser or sent to anyone; fonts are those
@@ -331,7 +332,7 @@ def _is_password(password: str, user: str, given: str) -> bool:
     return hmac.compare_digest(password.encode(), given.encode())
 
 
-def _path_of(upload: Optional[ImageData]) -> Optional[str]:
+def _path_of(upload: ImageData | None) -> str | None:
     return upload and upload.path
 
 

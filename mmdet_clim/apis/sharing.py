@@ -14,9 +14,10 @@ Nothing of such a folder is run when it is loaded: the config is read as that
 of a checkpoint (:mod:`~mmdet_clim.engine.checkpoint_config`).
 """
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any
 
 from mmengine.config import Config
 
@@ -45,12 +46,12 @@ CARD, FILES = 'README.md', 'files'
 HUB = 'hf://'
 
 
-def save_pretrained(folder: Union[str, Path],
-                    checkpoint: Union[str, Path],
-                    config: Union[str, Path, Config, None] = None,
+def save_pretrained(folder: str | Path,
+                    checkpoint: str | Path,
+                    config: str | Path | Config | None = None,
                     vocabulary: Any = None,
-                    name: Optional[str] = None,
-                    licence: Optional[str] = None) -> Path:
+                    name: str | None = None,
+                    licence: str | None = None) -> Path:
     """Write a detector as a folder that :func:`from_pretrained` loads.
 
     Args:
@@ -125,11 +126,11 @@ def save_pretrained(folder: Union[str, Path],
     return folder
 
 
-def from_pretrained(source: Union[str, Path],
+def from_pretrained(source: str | Path,
                     vocabulary: Any = None,
-                    device: Optional[str] = None,
-                    revision: Optional[str] = None,
-                    token: Union[str, bool, None] = None,
+                    device: str | None = None,
+                    revision: str | None = None,
+                    token: str | bool | None = None,
                     **kwargs: Any) -> CLIMInferencer:
     """Load a detector from a folder, or from the Hugging Face Hub.
 
@@ -171,10 +172,10 @@ def from_pretrained(source: Union[str, Path],
     return find
 
 
-def push_to_hub(folder: Union[str, Path],
+def push_to_hub(folder: str | Path,
                 repository: str,
                 private: bool = True,
-                token: Union[str, bool, None] = None) -> str:
+                token: str | bool | None = None) -> str:
     """Upload a folder of :func:`save_pretrained` to the Hugging Face Hub.
 
     Args:
@@ -208,7 +209,7 @@ def push_to_hub(folder: Union[str, Path],
             commit_message='Upload a detector of mmdet_clim'))
 
 
-def load_detector(config: Union[str, Path, None], checkpoint: str,
+def load_detector(config: str | Path | None, checkpoint: str,
                   **kwargs: Any) -> CLIMInferencer:
     """Load what a command line names as ``--config`` and ``--checkpoint``.
 
@@ -239,8 +240,8 @@ def takes_names(find: CLIMInferencer) -> bool:
     return reads_texts(find.model) or find.classifies_by_text()
 
 
-def _folder_of(source: Union[str, Path], revision: Optional[str],
-               token: Union[str, bool, None]) -> Path:
+def _folder_of(source: str | Path, revision: str | None,
+               token: str | bool | None) -> Path:
     if not str(source).startswith(HUB):
         if not Path(source).is_dir():
             raise FileNotFoundError(
@@ -267,7 +268,7 @@ def _vocabulary_of(find: CLIMInferencer) -> Vocabulary:
     return build_vocabulary(list(names))
 
 
-def _portable(cfg: Config) -> Dict[str, Any]:
+def _portable(cfg: Config) -> dict[str, Any]:
     """The detector and its test pipeline; nothing of the data."""
     check_parts(cfg, 'config', ('model', 'test_dataloader'))
     loader = cfg.test_dataloader
@@ -280,7 +281,7 @@ def _portable(cfg: Config) -> Dict[str, Any]:
     return Config(kept).to_dict()
 
 
-def _write_config(kept: Dict[str, Any], folder: Path) -> None:
+def _write_config(kept: dict[str, Any], folder: Path) -> None:
     kept['model'] = _replaced(kept['model'], _Copies(folder))
     (folder / CONFIG).write_text(Config(kept).pretty_text, encoding='utf-8')
 
@@ -294,7 +295,7 @@ class _Copies:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / FILES
-        self.names: Dict[str, str] = {}
+        self.names: dict[str, str] = {}
 
     def __call__(self, value: str) -> str:
         # A word without either may be the name of a folder by chance.
@@ -344,7 +345,7 @@ def _config_from(folder: Path) -> Config:
         values = read_literals(file.read_text(encoding='utf-8'))
     except ValueError as error:
         raise ValueError(f'{file}: it is read as data, and {error}') from None
-    lines: List[str] = [
+    lines: list[str] = [
         f'{key} = {_replaced(value, place)!r}'
         for key, value in values.items()
     ]

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """The classes of a trained detector, replaced."""
-from typing import List, Optional
 
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ def reads_texts(detector: nn.Module) -> bool:
     return family_of(detector).reads_texts
 
 
-def parse_names(texts: str) -> List[str]:
+def parse_names(texts: str) -> list[str]:
     """Class names from one string, separated as mmdet's prompts are.
 
     Args:
@@ -46,7 +45,7 @@ def parse_names(texts: str) -> List[str]:
 
 def set_vocabulary(detector: nn.Module,
                    vocabulary,
-                   embeddings: Optional[Tensor] = None) -> Vocabulary:
+                   embeddings: Tensor | None = None) -> Vocabulary:
     """Replace the classes of a trained detector.
 
     A grounding detector holds none: that it can read these is checked.

@@ -1,17 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """What a page or a service shows of images and videos."""
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import (
     Any,
-    Dict,
-    List,
-    Mapping,
     NamedTuple,
-    Optional,
-    Tuple,
-    Union,
 )
 
 import numpy as np
@@ -57,10 +52,10 @@ class Found(NamedTuple):
     """
 
     picture: np.ndarray
-    responses: List[Tuple[np.ndarray, str]]
-    rows: List[list]
+    responses: list[tuple[np.ndarray, str]]
+    rows: list[list]
     message: str
-    entry: Dict[str, Any]
+    entry: dict[str, Any]
 
 
 class Compared(NamedTuple):
@@ -74,7 +69,7 @@ class Compared(NamedTuple):
         message (str): The result in a sentence or two.
     """
 
-    difference: Optional[np.ndarray]
+    difference: np.ndarray | None
     picture: np.ndarray
     message: str
 
@@ -102,7 +97,7 @@ class WordFinder:
         self._lock = Lock()
 
     def __call__(self,
-                 path: Union[str, Path, None],
+                 path: str | Path | None,
                  words: str,
                  score_thr: float,
                  with_maps: bool = True) -> Found:
@@ -137,7 +132,7 @@ class WordFinder:
             _drawn(rgb, entry['boxes']), _laid_over(rgb, list(wanted), maps),
             rows, ' '.join(filter(None, sentences)), entry)
 
-    def compare(self, path: Union[str, Path, None], first: str, second: str,
+    def compare(self, path: str | Path | None, first: str, second: str,
                 score_thr: float) -> Compared:
         """Which of two words the detector answers to more, and where.
 
@@ -149,7 +144,7 @@ class WordFinder:
         Raises:
             ValueError: As of a call, or if either is not one word.
         """
-        wanted: Dict[str, float] = {}
+        wanted: dict[str, float] = {}
         for text in (first, second):
             words = self._wanted(text, score_thr)
             if len(words) > 1:
@@ -183,8 +178,8 @@ class WordFinder:
                         f'{gap.min():+.2f} to {gap.max():+.2f}.')
         return Compared(difference, _drawn(rgb, entry['boxes']), message)
 
-    def video(self, path: Union[str, Path], words: str, score_thr: float,
-              out_file: Union[str, Path]) -> List[dict]:
+    def video(self, path: str | Path, words: str, score_thr: float,
+              out_file: str | Path) -> list[dict]:
         """Find words in each frame of a video.
 
         Args:
@@ -202,7 +197,7 @@ class WordFinder:
         """
         wanted = self._wanted(words, score_thr)
         frames = frames_of(path)
-        entries: List[dict] = []
+        entries: list[dict] = []
         writer = None
         try:
             for frame in frames:
@@ -225,11 +220,11 @@ class WordFinder:
         writer.finish()
         return entries
 
-    def _wanted(self, words: str, score_thr: float) -> Dict[str, float]:
+    def _wanted(self, words: str, score_thr: float) -> dict[str, float]:
         """Names and the least score of each: its own, its class's, or one."""
         return read_words(words, score_thr, self.find.thresholds)
 
-    def _entry(self, image: np.ndarray, wanted: Dict[str, float]) -> dict:
+    def _entry(self, image: np.ndarray, wanted: dict[str, float]) -> dict:
         """The boxes of an image (H, W, 3) in BGR."""
         found = self.find(image, vocabulary=list(wanted))['predictions'][0]
         boxes = [
@@ -240,7 +235,7 @@ class WordFinder:
         height, width = image.shape[:2]
         return dict(width=width, height=height, boxes=boxes)
 
-    def _read(self, path: Union[str, Path, None]) -> np.ndarray:
+    def _read(self, path: str | Path | None) -> np.ndarray:
         """The image (H, W, 3) in BGR."""
         if path is None:
             raise ValueError('image: expected one, got none')
@@ -253,8 +248,7 @@ class WordFinder:
         return decode_image(data, max_pixels=self.max_pixels)[0]
 
     def _responses(
-            self,
-            image: np.ndarray) -> Tuple[Optional[torch.Tensor], Optional[str]]:
+            self, image: np.ndarray) -> tuple[torch.Tensor | None, str | None]:
         """A map per name, or why there are none."""
         try:
             return self.find.responses(image), None
@@ -262,10 +256,9 @@ class WordFinder:
             return None, f'No response maps: {error}.'
 
 
-def read_words(
-        words: str,
-        score_thr: float,
-        chosen: Optional[Mapping[str, float]] = None) -> Dict[str, float]:
+def read_words(words: str,
+               score_thr: float,
+               chosen: Mapping[str, float] | None = None) -> dict[str, float]:
     """Names from what a user typed, and the least score of each.
 
     Args:
@@ -284,7 +277,7 @@ def read_words(
         >>> read_words('cat, traffic light = 0.5', 0.3)
         {'cat': 0.3, 'traffic light': 0.5}
     """
-    scores: List[str] = []
+    scores: list[str] = []
 
     def put_by(match: re.Match) -> str:
         # The point of a number would end a name.
@@ -321,7 +314,7 @@ def _score(name: str, text: str) -> float:
     return score
 
 
-def _drawn(image: np.ndarray, boxes: List[dict]) -> np.ndarray:
+def _drawn(image: np.ndarray, boxes: list[dict]) -> np.ndarray:
     """Boxes on an RGB image."""
     names = sorted({box['name'] for box in boxes})
     instances = InstanceData(
@@ -332,8 +325,8 @@ def _drawn(image: np.ndarray, boxes: List[dict]) -> np.ndarray:
     return draw_boxes(image, instances, names, score_thr=0, side=SIDE)
 
 
-def _laid_over(image: np.ndarray, names: List[str],
-               maps: Optional[torch.Tensor]) -> List[Tuple[np.ndarray, str]]:
+def _laid_over(image: np.ndarray, names: list[str],
+               maps: torch.Tensor | None) -> list[tuple[np.ndarray, str]]:
     """Each map over an RGB image, on a scale of its own, with its caption."""
     if maps is None:
         return []
@@ -348,7 +341,7 @@ def _laid_over(image: np.ndarray, names: List[str],
     return pictures
 
 
-def _summary(names: List[str], rows: List[list]) -> str:
+def _summary(names: list[str], rows: list[list]) -> str:
     """How many boxes, and of which names there is none."""
     seen = {row[0] for row in rows}
     missing = [name for name in names if name not in seen]

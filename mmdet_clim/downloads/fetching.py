@@ -3,8 +3,8 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, Optional
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -16,7 +16,7 @@ BLOCK = 1 << 16
 PATIENCE = 30
 
 
-def fetch(url: str, path: Path, digest: Optional[str] = None) -> bool:
+def fetch(url: str, path: Path, digest: str | None = None) -> bool:
     """Download a file, whole or not at all.
 
     What has come stands in ``PATH.part``; a later call goes on after it,
@@ -103,7 +103,7 @@ def _over_http(url: str, part: Path, path: Path) -> None:
 
 
 def _shown(answer: requests.Response, name: str, begun: int,
-           total: Optional[int]) -> Iterator[bytes]:
+           total: int | None) -> Iterator[bytes]:
     """The blocks of an answer, with a bar of progress on a terminal."""
     blocks = answer.iter_content(BLOCK)
     with progress(name, total, begun, in_bytes=True) as advance:
@@ -122,7 +122,7 @@ def _state(part: Path) -> Path:
     return part.with_name(f'{part.name}.json')
 
 
-def _version_of(part: Path) -> Optional[str]:
+def _version_of(part: Path) -> str | None:
     """What version the part is of, None if that is not known."""
     try:
         version = json.loads(_state(part).read_text()).get('version')
@@ -143,7 +143,7 @@ def _remember(part: Path, headers) -> None:
         _state(part).unlink(missing_ok=True)
 
 
-def _check(path: Path, digest: Optional[str], url: str) -> None:
+def _check(path: Path, digest: str | None, url: str) -> None:
     """Compare with the published digest."""
     if digest is None:
         return

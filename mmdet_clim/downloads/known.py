@@ -2,11 +2,11 @@
 """Detectors and data sets by name, and where they are published."""
 import difflib
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import yaml
 
@@ -54,13 +54,13 @@ class Published:
     """
 
     name: str
-    urls: Tuple[str, ...]
+    urls: tuple[str, ...]
     licence: str
     folder: str = ''
-    config: Optional[Path] = None
+    config: Path | None = None
     advice: str = ''
 
-    def digest(self, url: str) -> Optional[str]:
+    def digest(self, url: str) -> str | None:
         """What is published of a file's SHA-256, if anything is.
 
         Args:
@@ -70,7 +70,7 @@ class Published:
         return found and found[1]
 
 
-DATASETS: Dict[str, Published] = {
+DATASETS: dict[str, Published] = {
     found.name: found
     for found in (
         Published(
@@ -129,7 +129,7 @@ def find_published(name: str) -> Published:
                    f'{", ".join(near)}')
 
 
-def names_with(word: str) -> List[str]:
+def names_with(word: str) -> list[str]:
     """Names that have a word in them.
 
     Args:
@@ -140,12 +140,12 @@ def names_with(word: str) -> List[str]:
 
 
 @lru_cache(maxsize=None)
-def _detectors() -> Dict[str, Published]:
+def _detectors() -> dict[str, Published]:
     """By name; reading the metafiles takes seconds."""
     return dict(_of_mmdet())
 
 
-def _of_mmdet() -> Iterator[Tuple[str, Published]]:
+def _of_mmdet() -> Iterator[tuple[str, Published]]:
     """The models of the metafiles that mmdet is installed with."""
     # Not imported, which takes ten seconds.
     spec = find_spec('mmdet')

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """How much captioned data a config shows a model per step."""
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def _views_of_sample(dataset: Mapping[str, Any]) -> float:
 
 def _layers(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """A dataset and those that it wraps, the innermost last."""
-    layer: Optional[Mapping[str, Any]] = dataset
+    layer: Mapping[str, Any] | None = dataset
     while layer is not None:
         yield layer
         layer = layer.get('dataset')

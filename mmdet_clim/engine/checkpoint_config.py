@@ -8,9 +8,10 @@ refused.
 """
 import ast
 import re
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Set, Union, cast
+from typing import Any, cast
 
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -43,7 +44,7 @@ _EVALUATED = ('warp_mode', 'teacher_config')
 
 
 def checkpoint_config(checkpoint: Mapping,
-                      source: Union[str, Path],
+                      source: str | Path,
                       keys: Sequence[str] = KEYS) -> Config:
     """The config of a checkpoint, of literals, ``dict(...)`` and lists alone.
 
@@ -87,7 +88,7 @@ class _Refused(ValueError):
     """What is not taken from the config of a checkpoint."""
 
 
-def read_literals(text: str) -> Dict[str, Any]:
+def read_literals(text: str) -> dict[str, Any]:
     """The assignments of a text in the form of MMEngine's ``pretty_text``.
 
     Args:
@@ -147,13 +148,13 @@ def _value(node: ast.expr) -> Any:
     raise _not_data(node)
 
 
-def _key(node: Optional[ast.expr], owner: ast.expr) -> Any:
+def _key(node: ast.expr | None, owner: ast.expr) -> Any:
     if not isinstance(node, ast.Constant):
         raise _not_data(node or owner)
     return node.value
 
 
-def _not_data(node: Union[ast.expr, ast.stmt]) -> _Refused:
+def _not_data(node: ast.expr | ast.stmt) -> _Refused:
     return _Refused(f'line {node.lineno} has a {type(node).__name__}, '
                     'expected literals, lists, tuples and dict(...)')
 
@@ -169,7 +170,7 @@ class _Checker:
         if default_scope not in SCOPES:
             raise _Refused(f'default_scope is {default_scope!r}, expected one '
                            f'of {SCOPES}')
-        self._known: Dict[str, Set[str]] = {}
+        self._known: dict[str, set[str]] = {}
 
     def checked(self, value: Any, place: str) -> Any:
         """The value without ``init_cfg``."""
@@ -236,11 +237,11 @@ class _Checker:
                 rest in self._names(scope) for scope in SCOPES)
         return scope in SCOPES and rest in self._names(scope)
 
-    def _names(self, scope: str) -> Set[str]:
+    def _names(self, scope: str) -> set[str]:
         """The registered names of a scope."""
         if scope not in self._known:
             module = import_module(f'{scope}.registry')
-            names: Set[str] = set()
+            names: set[str] = set()
             for registry in vars(module).values():
                 if isinstance(registry,
                               Registry) and registry.name in _REGISTRIES:

@@ -3,10 +3,11 @@
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Iterable, Mapping, Sequence, Set, Union
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -91,7 +92,7 @@ def detector_weights(checkpoint: Mapping,
     return state_dict
 
 
-def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
+def read_checkpoint(path: str | Path, mmap: bool = False) -> Mapping:
     """Read a file of weights, which may hold nothing but data.
 
     Args:
@@ -136,8 +137,8 @@ def read_checkpoint(path: Union[str, Path], mmap: bool = False) -> Mapping:
 
 
 def load_weights(model: nn.Module,
-                 checkpoint: Union[str, Path, Mapping],
-                 source: Union[str, Path, None] = None,
+                 checkpoint: str | Path | Mapping,
+                 source: str | Path | None = None,
                  needs_all: bool = True,
                  skip: Sequence[str] = ()) -> None:
     """Load a checkpoint, and refuse one that does not fit.
@@ -254,7 +255,7 @@ def _shape(text: str) -> str:
     return f'({text})'
 
 
-def _matching(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
+def _matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     """The names that a pattern matches, with the wrapper's prefix or not."""
     return {
         name

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """CLIM put on a config from the command line, with no file edited."""
 import copy
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -17,8 +18,7 @@ HOOKS = ('IterationSeedHook', 'UnreachedWeightsHook')
 PIPELINE_HOOKS = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
 
 
-def read_fragment(name: Union[str, Path],
-                  options: Optional[Mapping] = None) -> Config:
+def read_fragment(name: str | Path, options: Mapping | None = None) -> Config:
     """Read a fragment of a config that defines nothing but ``clim_*``.
 
     Args:
@@ -154,7 +154,7 @@ def _type_name(cfg: dict) -> str:
     return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
-def _dataset_keys(fragment: Config) -> List[str]:
+def _dataset_keys(fragment: Config) -> list[str]:
     return [key for key in fragment if key.endswith('_dataset')]
 
 
@@ -167,7 +167,7 @@ def _branch_of(key: str, dataset: ConfigDict) -> str:
                    f'mmdet_clim.{PACKING}, got none')
 
 
-def _objectives(fragment: Config) -> Dict[str, dict]:
+def _objectives(fragment: Config) -> dict[str, dict]:
     if 'clim_objectives' in fragment:
         return dict(fragment.clim_objectives)
     end = '_objective'
@@ -177,7 +177,7 @@ def _objectives(fragment: Config) -> Dict[str, dict]:
     }
 
 
-def _branches(fragment: Config) -> Dict[str, List[str]]:
+def _branches(fragment: Config) -> dict[str, list[str]]:
     """Branch to its objectives; checks what the fragment has."""
     objectives = _objectives(fragment)
     keys = _dataset_keys(fragment)
@@ -203,7 +203,7 @@ def _branches(fragment: Config) -> Dict[str, List[str]]:
 
 
 def _wrapped_model(cfg: Config, fragment: Config,
-                   branches: Dict[str, List[str]]) -> ConfigDict:
+                   branches: dict[str, list[str]]) -> ConfigDict:
     detector = cfg.model
     if 'data_preprocessor' in cfg:
         # The runner would give it to the wrapper.
@@ -225,7 +225,7 @@ def _wrapped_model(cfg: Config, fragment: Config,
 
 
 def _mixed_loader(cfg: Config, fragment: Config,
-                  sources: List[ConfigDict]) -> ConfigDict:
+                  sources: list[ConfigDict]) -> ConfigDict:
     loader = cfg.train_dataloader
     own = loader.batch_size
     ratio = list(fragment.get('clim_source_ratio', [own] * (len(sources) + 1)))
@@ -240,7 +240,7 @@ def _mixed_loader(cfg: Config, fragment: Config,
         # They make the batches of one set.
         if key not in ('sampler', 'batch_sampler', 'drop_last', 'dataset')
     }
-    sampler: Dict[str, Any] = dict(
+    sampler: dict[str, Any] = dict(
         type='mmdet_clim.MultiSourceSampler', source_ratio=ratio)
     if loader.get('sampler', {}).get('aspect_grouping'):
         sampler['aspect_grouping'] = True

@@ -7,8 +7,9 @@ that the texts of the old classes give the old logits again.
 import copy
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ RELATIVE_TOLERANCE = 1e-3
 
 
 def zero_shot_start(detector: Path, checkpoint: Path,
-                    work_dir: Path) -> Tuple[Path, Path]:
+                    work_dir: Path) -> tuple[Path, Path]:
     """Config and weights that classify by text, of those that may not.
 
     Args:
@@ -108,7 +109,7 @@ def is_closed_set(cfg: Config) -> bool:
     return bool(_heads(cfg.model)) and not reads_prompts(cfg)
 
 
-def trained_classes(cfg: Config, checkpoint: Mapping[str, Any]) -> List[str]:
+def trained_classes(cfg: Config, checkpoint: Mapping[str, Any]) -> list[str]:
     """The classes that a checkpoint was trained for, in label order.
 
     Args:
@@ -130,7 +131,7 @@ def trained_classes(cfg: Config, checkpoint: Mapping[str, Any]) -> List[str]:
     return [str(name).strip() for name in found]
 
 
-def _configured_classes(cfg: Config) -> Optional[Sequence[str]]:
+def _configured_classes(cfg: Config) -> Sequence[str] | None:
     """Those of the test set of a config."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     named = (dataset.get('metainfo') or {}).get('classes')
@@ -304,7 +305,7 @@ def _projection(layer: ZeroShotClassifier, weight: Tensor, bias: Tensor,
     return dict(weight=solved[:, :-1].contiguous(), bias=solved[:, -1])
 
 
-def _heads(model: Mapping) -> List[Mapping]:
+def _heads(model: Mapping) -> list[Mapping]:
     """The heads of a config that have a number of classes, and no texts."""
     roi_head = model.get('roi_head')
     found = model.get('bbox_head') if roi_head is None else roi_head.get(

@@ -6,21 +6,12 @@ import glob
 import inspect
 import logging
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import (
     Any,
-    Callable,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
     NoReturn,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    Union,
     cast,
 )
 
@@ -92,9 +83,9 @@ ALIKE = 0.8
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def read_config(config: Union[str, Path],
-                options: Optional[Mapping[str, Any]] = None,
-                clim: Optional[str] = None) -> Config:
+def read_config(config: str | Path,
+                options: Mapping[str, Any] | None = None,
+                clim: str | None = None) -> Config:
     """Read a config as the command line of a tool gives it.
 
     Args:
@@ -148,7 +139,7 @@ def _of_type(part: Any, name: str) -> Iterator[dict]:
         yield from _of_type(inner, name)
 
 
-def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
+def check_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     """See that ``--cfg-options`` name keys that something reads.
 
     A key may be new where the class behind ``type`` takes it as an argument,
@@ -193,9 +184,9 @@ def check_options(cfg: Config, options: Optional[Mapping[str, Any]]) -> None:
 
 
 def _check_option(cfg: Config, option: str, value: Any, scope: str,
-                  read: Set[str]) -> None:
+                  read: set[str]) -> None:
     node: Any = cfg
-    path: List[str] = []
+    path: list[str] = []
     parts = option.split('.')
     for part in parts:
         if isinstance(node, (list, tuple)):
@@ -252,7 +243,7 @@ def _check_type(cfg: Config, option: str, kind: Any, scope: str) -> None:
             f'{kind!r}{hint}')
 
 
-def _known(node: Mapping, path: List[str], scope: str) -> Optional[Set[str]]:
+def _known(node: Mapping, path: list[str], scope: str) -> set[str] | None:
     """The keys that whoever reads a dict takes; None if nobody knows."""
     if 'type' in node:
         return _arguments_of_type(node['type'], scope)
@@ -262,8 +253,8 @@ def _known(node: Mapping, path: List[str], scope: str) -> Optional[Set[str]]:
     return None
 
 
-def _check_new_key(node: Mapping, path: List[str], key: str, option: str,
-                   known: Optional[Set[str]]) -> None:
+def _check_new_key(node: Mapping, path: list[str], key: str, option: str,
+                   known: set[str] | None) -> None:
     """See that a key may be added to a dict of the config."""
     if key in COMMON_KEYS or set(path[-2:]) & FREE:
         return
@@ -276,7 +267,7 @@ def _check_new_key(node: Mapping, path: List[str], key: str, option: str,
         _refuse(option, path, key, own)
 
 
-def _refuse(option: str, path: List[str], key: str,
+def _refuse(option: str, path: list[str], key: str,
             known: Iterable[str]) -> NoReturn:
     known = sorted(set(known) - ADDED)
     near = difflib.get_close_matches(key, known, 3, 0.6)
@@ -287,7 +278,7 @@ def _refuse(option: str, path: List[str], key: str,
                    f'{hint}')
 
 
-def _arguments_of_type(kind: Any, scope: str) -> Optional[Set[str]]:
+def _arguments_of_type(kind: Any, scope: str) -> set[str] | None:
     """What a type of the config takes; None if that is not known."""
     found = find_type(kind, scope) if isinstance(kind, str) else kind
     if found is None:
@@ -296,7 +287,7 @@ def _arguments_of_type(kind: Any, scope: str) -> Optional[Set[str]]:
     return None if is_open else set(names) | ADDED
 
 
-def find_type(name: str, scope: str) -> Optional[Callable]:
+def find_type(name: str, scope: str) -> Callable | None:
     """The class of a name in any registry.
 
     Args:
@@ -310,7 +301,7 @@ def find_type(name: str, scope: str) -> Optional[Callable]:
     return next((kind for kind in found if kind is not None), None)
 
 
-def _registries() -> List[Registry]:
+def _registries() -> list[Registry]:
     """MMEngine's, whose children are those of other packages."""
     return [r for r in vars(registries).values() if isinstance(r, Registry)]
 
@@ -321,11 +312,11 @@ def _with_children(root: Registry) -> Iterator[Registry]:
         yield from _with_children(child)
 
 
-def _get(root: Registry, name: str, scope: str) -> Optional[Callable]:
+def _get(root: Registry, name: str, scope: str) -> Callable | None:
     return root.get(name if '.' in name else f'{scope}.{name}')
 
 
-def arguments(callable_: Callable) -> Tuple[List[str], bool]:
+def arguments(callable_: Callable) -> tuple[list[str], bool]:
     """Names of the arguments that a class or function takes.
 
     Args:
@@ -341,7 +332,7 @@ def arguments(callable_: Callable) -> Tuple[List[str], bool]:
             vars(base)['__init__'] for base in callable_.__mro__
             if base is not object and '__init__' in vars(base)
         ]
-    names: List[str] = []
+    names: list[str] = []
     for function in functions:
         try:
             parameters = inspect.signature(function).parameters.values()
@@ -357,8 +348,7 @@ def arguments(callable_: Callable) -> Tuple[List[str], bool]:
     return names, bool(functions)
 
 
-def check_parts(cfg: Config, config: Union[str, Path],
-                keys: Sequence[str]) -> None:
+def check_parts(cfg: Config, config: str | Path, keys: Sequence[str]) -> None:
     """See that a config has what a tool runs.
 
     Args:
@@ -376,7 +366,7 @@ def check_parts(cfg: Config, config: Union[str, Path],
 
 
 def check_files(cfg: Config, splits: Sequence[str],
-                weights: Optional[str]) -> None:
+                weights: str | None) -> None:
     """See that the files that a run needs are there.
 
     Looked for are annotations and folders of images of the data sets, what
@@ -416,7 +406,7 @@ def check_files(cfg: Config, splits: Sequence[str],
             f'{Path.cwd()}')
 
 
-def _is_missing(path: Union[str, Path]) -> bool:
+def _is_missing(path: str | Path) -> bool:
     """Whether a local path, a pattern of shards too, leads nowhere."""
     path = str(path)
     if '://' in path or path.startswith('s3:'):
@@ -426,7 +416,7 @@ def _is_missing(path: Union[str, Path]) -> bool:
     return not Path(path).exists()
 
 
-def _walk(node: Any, path: str) -> Iterator[Tuple[str, Mapping]]:
+def _walk(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
     """All dicts in a part of a config, with their places."""
     if isinstance(node, Mapping):
         yield path, node
@@ -437,7 +427,7 @@ def _walk(node: Any, path: str) -> Iterator[Tuple[str, Mapping]]:
             yield from _walk(value, f'{path}.{index}')
 
 
-def _missing_data(part: Any, path: str, cfg: Config) -> List[str]:
+def _missing_data(part: Any, path: str, cfg: Config) -> list[str]:
     """Annotations and folders of images that are not there."""
     missing = []
     for place, node in _walk(part, path):
@@ -465,14 +455,14 @@ def _reads_elsewhere(node: Mapping) -> bool:
         Mapping) and backend.get('backend') not in (None, 'local', 'disk')
 
 
-def _missing_below(root: Any, name: Any, place: str) -> List[str]:
+def _missing_below(root: Any, name: Any, place: str) -> list[str]:
     if not isinstance(name, (str, Path)) or '://' in str(root):
         return []
     path = Path(str(root), str(name)) if '://' not in str(name) else name
     return [f'{place}: {path}'] if _is_missing(path) else []
 
 
-def _missing_weights(model: Any, path: str) -> List[str]:
+def _missing_weights(model: Any, path: str) -> list[str]:
     """Pretrained weights, and what text encoders read."""
     from mmdet_clim.models.backbones.timm_backbone import find_weight_file
     from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
@@ -529,7 +519,7 @@ def named_in_config(cfg: Config) -> Iterator[None]:
         raise TypeError(message) from error
 
 
-def _place_of(cfg: Config, kind: str, key: str) -> Optional[str]:
+def _place_of(cfg: Config, kind: str, key: str) -> str | None:
     """Where a config has an argument that a class does not take."""
     scope = cfg.get('default_scope') or 'mmdet'
     for place, node in _walk(cfg._cfg_dict, ''):

@@ -3,15 +3,9 @@
 import copy
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from typing import (
     Any,
-    Dict,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
 )
 
 import torch
@@ -81,14 +75,14 @@ class DetectionSetsLoop(BaseLoop):
 
     def __init__(self,
                  runner,
-                 dataloader: Union[DataLoader, dict],
-                 evaluator: Union[Evaluator, dict, list, None] = None,
+                 dataloader: DataLoader | dict,
+                 evaluator: Evaluator | dict | list | None = None,
                  *,
                  root: str,
                  sets: Sequence[str] = ('*', ),
                  ann_files: Sequence[str],
-                 prompts: Optional[Mapping[str, Mapping[str, dict]]] = None,
-                 outfile_prefix: Optional[str] = None,
+                 prompts: Mapping[str, Mapping[str, dict]] | None = None,
+                 outfile_prefix: str | None = None,
                  fp16: bool = False) -> None:
         # Built are those of the data sets, one after the other.
         super().__init__(runner, None)
@@ -112,15 +106,15 @@ class DetectionSetsLoop(BaseLoop):
         self._chunked_size = (getattr(self._detector, 'test_cfg', None)
                               or {}).get('chunked_size', -1)
 
-    def run(self) -> Dict[str, float]:
+    def run(self) -> dict[str, float]:
         """Test on all of them.
 
         Returns:
             dict[str, float]: See
             :func:`~mmdet_clim.evaluation.detection_sets.sets_metrics`.
         """
-        found: Dict[str, Dict[str, float]] = {}
-        sizes: Dict[str, Tuple[int, int]] = {}
+        found: dict[str, dict[str, float]] = {}
+        sizes: dict[str, tuple[int, int]] = {}
         for of in self._sets:
             try:
                 loop = self._loop_of(of)
@@ -183,7 +177,7 @@ class DetectionSetsLoop(BaseLoop):
         return TestLoop(self.runner, dataloader, Evaluator([metric]),
                         self._fp16)
 
-    def _ask(self, texts: List[str], dataloader: dict) -> bool:
+    def _ask(self, texts: list[str], dataloader: dict) -> bool:
         """Have the detector look for these; whether it reads a prompt."""
         # They import this package.
         from mmdet_clim.apis.vocabulary import reads_texts, set_vocabulary
@@ -206,7 +200,7 @@ class DetectionSetsLoop(BaseLoop):
         return True
 
     @torch.no_grad()
-    def _test(self, of: DetectionSet, loop: TestLoop) -> Dict[str, float]:
+    def _test(self, of: DetectionSet, loop: TestLoop) -> dict[str, float]:
         """AP of one data set."""
         runner = self.runner
         # Hooks look for these.
@@ -252,7 +246,7 @@ def _text(name: str, prompt: Mapping[str, str]) -> str:
                     or class_name(name), prompt.get('suffix', '')))
 
 
-def _pipeline(dataset: Mapping) -> List[dict]:
+def _pipeline(dataset: Mapping) -> list[dict]:
     """The pipeline of a config's test data, also within wrappers."""
     while 'pipeline' not in dataset and 'dataset' in dataset:
         dataset = dataset['dataset']

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any
 
 from mmengine.logging import print_log
 
@@ -17,8 +18,8 @@ from mmdet_clim.datasets.preparation.files import whole_file
 from mmdet_clim.datasets.vocabulary import Vocabulary
 
 
-def named_as(boxes: Optional[OwnBoxes],
-             vocabulary: Vocabulary) -> Optional[OwnBoxes]:
+def named_as(boxes: OwnBoxes | None,
+             vocabulary: Vocabulary) -> OwnBoxes | None:
     """Boxes whose classes have the names of the vocabulary.
 
     A class is one of the vocabulary if its name is spelled like one of its
@@ -31,8 +32,8 @@ def named_as(boxes: Optional[OwnBoxes],
     if boxes is None:
         return None
     spelled = names_by_spelling(vocabulary.all_phrases)
-    first: Dict[str, int] = {}
-    meant: Dict[int, int] = {}
+    first: dict[str, int] = {}
+    meant: dict[int, int] = {}
     kept = []
     for category in boxes.content['categories']:
         name = category['name']
@@ -51,9 +52,9 @@ def named_as(boxes: Optional[OwnBoxes],
 
 
 def boxed_names(option: str,
-                boxes: Optional[OwnBoxes],
+                boxes: OwnBoxes | None,
                 names: Sequence[str],
-                need_all: bool = False) -> List[str]:
+                need_all: bool = False) -> list[str]:
     """The classes that there are boxes of.
 
     Args:
@@ -111,7 +112,7 @@ def content_digest(content: Any) -> str:
     return f'sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
 
-def boxes_digest(boxes: Optional[OwnBoxes]) -> Optional[str]:
+def boxes_digest(boxes: OwnBoxes | None) -> str | None:
     """Says which boxes they are.
 
     Args:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Classes that boxes show in place of, or beside, their names."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import torch
 import torch.nn.functional as F

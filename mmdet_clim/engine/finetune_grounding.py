@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """What a fine-tuning asks of detectors that read their classes as a text."""
-from typing import Sequence
+from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 

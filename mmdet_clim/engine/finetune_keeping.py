@@ -3,17 +3,11 @@
 import copy
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import (
     Any,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
 )
 
 import cv2
@@ -76,7 +70,7 @@ REPORT, PICTURE = 'kept.json', 'kept.png'
 LISTED = 'looked_at.json'
 
 
-def percent(value: Optional[float]) -> str:
+def percent(value: float | None) -> str:
     """A share in percent, for a message."""
     return '-' if value is None else f'{100 * value:.1f}'
 
@@ -110,7 +104,7 @@ def own_words(cfg: Config) -> Vocabulary:
         dict(names=names, base_names=list(meta.get('base_classes', names))))
 
 
-def words_to_keep(words: Optional[Sequence[str]], cfg: Config) -> List[str]:
+def words_to_keep(words: Sequence[str] | None, cfg: Config) -> list[str]:
     """What ``--keep`` stands for.
 
     Args:
@@ -140,7 +134,7 @@ def words_to_keep(words: Optional[Sequence[str]], cfg: Config) -> List[str]:
         raise type(error)(f'--keep: {text[2] or text[0]}') from error
 
 
-def joined_names(new: Sequence[str], old: Sequence[str]) -> List[str]:
+def joined_names(new: Sequence[str], old: Sequence[str]) -> list[str]:
     """New names, then the old ones that are not among them.
 
     Args:
@@ -216,7 +210,7 @@ class KeptWords:
         return model.to(get_device()).eval()
 
     @cached_property
-    def original(self) -> Dict[str, Tensor]:
+    def original(self) -> dict[str, Tensor]:
         """The weights that it came with, by name, on the CPU."""
         # The model may have others by now.
         self.__dict__.pop('model', None)
@@ -231,7 +225,7 @@ class KeptWords:
         self.__dict__.pop('original', None)
 
     def average_precision(
-            self, weights: Mapping[str, Tensor]) -> Tuple[dict, List[dict]]:
+            self, weights: Mapping[str, Tensor]) -> tuple[dict, list[dict]]:
         """AP of old and new words on the boxes to evaluate on.
 
         Args:
@@ -299,7 +293,7 @@ class KeptWords:
             lost_at_most=self._lost.at_most(self._detections(kept)))
 
     @cached_property
-    def _before(self) -> List[dict]:
+    def _before(self) -> list[dict]:
         """What the original finds in the images with boxes."""
         return self.average_precision(self.original)[1]
 
@@ -309,7 +303,7 @@ class KeptWords:
         content = read_json(self.data.val_boxes)
         return LostAP(content, self.old, self._detections(self._before))
 
-    def _detections(self, kept: Sequence[dict]) -> List[dict]:
+    def _detections(self, kept: Sequence[dict]) -> list[dict]:
         """Detections of old words in COCO's result format."""
         content = read_json(self.data.val_boxes)
         number = {c['name']: c['id'] for c in content['categories']}
@@ -356,7 +350,7 @@ class KeptWords:
         Returns:
             dict: What ``kept.json`` holds.
         """
-        found: Dict[str, Any] = dict(
+        found: dict[str, Any] = dict(
             old_words=self.old,
             new_words=[name for name in self.new if name not in self.old])
         thresholds = [SCORE] * len(self.new)
@@ -397,7 +391,7 @@ class KeptWords:
         if self.old:
             result['agreement'] = agreement(before, after, SCORE)
             self._draw(images, before, after)
-        absent: Dict[str, Any] = {}
+        absent: dict[str, Any] = {}
         for when, side in zip(('before', 'after'), sides):
             counts, lacking = unnamed_detections(side, named, thresholds)
             absent[when] = sum(counts.values())
@@ -412,7 +406,7 @@ class KeptWords:
         result['not_named'] = absent
         return result
 
-    def _captioned(self) -> Tuple[List[dict], List[List[int]]]:
+    def _captioned(self) -> tuple[list[dict], list[list[int]]]:
         """Some captioned images, spread evenly, and the classes they name."""
         content = json.loads(self.data.captions.read_text(encoding='utf-8'))
         images = content['images']
@@ -423,7 +417,7 @@ class KeptWords:
                         for image in images]
 
     def detect(self, weights: Mapping[str, Tensor], images: Sequence[Mapping],
-               folder: Path) -> List[InstanceData]:
+               folder: Path) -> list[InstanceData]:
         """Find new and old words in images without boxes.
 
         Args:
@@ -496,7 +490,7 @@ class KeptWords:
 
     @torch.no_grad()
     def _run(self, weights: Mapping[str, Tensor],
-             loader) -> Iterator[Tuple[dict, SampleList]]:
+             loader) -> Iterator[tuple[dict, SampleList]]:
         """Batches and what the detector finds in them."""
         self.model.load_state_dict(weights)
         for batch in loader:
@@ -546,5 +540,5 @@ def boxes_of_image(dataset, index: int) -> InstanceData:
         labels=torch.tensor([i['bbox_label'] for i in instances]).long())
 
 
-def _number(value: float) -> Optional[float]:
+def _number(value: float) -> float | None:
     return None if math.isnan(value) else value

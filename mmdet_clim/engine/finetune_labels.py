@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Boxes that a detector proposes for one's captioned images."""
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Callable, List, Mapping, Sequence, Tuple
 
 #: Gives ``labels``, ``scores`` and ``bboxes`` (xyxy pixels) of an image file.
 Find = Callable[[str], Mapping[str, Sequence]]
@@ -12,7 +12,7 @@ def propose_labels(captioned: Mapping,
                    folder: Path,
                    names: Sequence[str],
                    find: Find,
-                   least: float = 0.3) -> Tuple[dict, List[dict]]:
+                   least: float = 0.3) -> tuple[dict, list[dict]]:
     """Boxes of the classes that an image's caption or tags name.
 
     For a labelling tool: a COCO JSON with ``score`` in its annotations, which
@@ -33,8 +33,8 @@ def propose_labels(captioned: Mapping,
     """
     known = {c['id']: c['name'] for c in captioned['categories']}
     ids = {name: number for number, name in enumerate(names, 1)}
-    images: List[dict] = []
-    annotations: List[dict] = []
+    images: list[dict] = []
+    annotations: list[dict] = []
     named: Counter = Counter()
     found: Counter = Counter()
     boxes: Counter = Counter()
@@ -92,7 +92,7 @@ def propose_labels(captioned: Mapping,
     return content, counts
 
 
-def _clipped(box: Sequence[float], width: int, height: int) -> List[float]:
+def _clipped(box: Sequence[float], width: int, height: int) -> list[float]:
     """A box in its image, in hundredths of pixels as COCO has them."""
     limits = (width, height, width, height)
     return [

@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """What a fine-tuning leaves beside the detector."""
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any
 
 from mmengine.logging import print_log
 
@@ -67,9 +68,9 @@ class Leaves:
     wanted: Sequence[str]
     seed: int = 0
     notes: Sequence[str] = ()
-    evaluated: Optional[Callable[[], Evaluated]] = None
+    evaluated: Callable[[], Evaluated] | None = None
 
-    def write(self) -> List[str]:
+    def write(self) -> list[str]:
         """Write what is wanted and not there.
 
         Returns:
@@ -87,7 +88,7 @@ class Leaves:
         return lines
 
     @property
-    def _makers(self) -> Dict[str, Callable[[Path], Optional[str]]]:
+    def _makers(self) -> dict[str, Callable[[Path], str | None]]:
         """Each writes a file, or says why it does not."""
         return dict(
             safetensors=self._safetensors,
@@ -130,7 +131,7 @@ class Leaves:
     def _counts(self) -> Path:
         return self.work_dir / 'pseudo_labels_summary.json'
 
-    def _onnx(self, path: Path) -> Optional[str]:
+    def _onnx(self, path: Path) -> str | None:
         try:
             find = CLIMInferencer(
                 str(self.work_dir / 'detector.py'),

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Names that a detector may take for each other, found before training."""
 import difflib
-from typing import Dict, List, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from mmdet.datasets import CocoDataset
@@ -39,7 +40,7 @@ class AlikeNames(NamedTuple):
 
 
 def alike_names(names: Sequence[str], embeddings: Tensor,
-                threshold: float) -> List[AlikeNames]:
+                threshold: float) -> list[AlikeNames]:
     """Pairs of names that look or sound alike.
 
     Args:
@@ -63,7 +64,7 @@ def alike_names(names: Sequence[str], embeddings: Tensor,
 
 def confusable_names(names: Sequence[str], embeddings: Tensor,
                      others: Sequence[str], of_others: Tensor,
-                     threshold: float) -> List[AlikeNames]:
+                     threshold: float) -> list[AlikeNames]:
     """Of each name the nearest of others that are none.
 
     Args:
@@ -85,7 +86,7 @@ def confusable_names(names: Sequence[str], embeddings: Tensor,
             names, nearest.tolist(), cosines.tolist()) if cosine >= threshold
     ]
     found.sort(key=lambda pair: -pair.cosine)
-    best: Dict[str, AlikeNames] = {}
+    best: dict[str, AlikeNames] = {}
     for pair in found:
         best.setdefault(pair.other, pair)
     return list(best.values())
@@ -106,7 +107,7 @@ def point_out_names(cfg: Config, new: Sequence[str], known: Sequence[str],
         ValueError: If the detector can not tell two names apart.
     """
     owner = next(classifying_parts(cfg.model), None)
-    more: List[str] = []
+    more: list[str] = []
     embeddings = torch.eye(len(known))
     if owner is not None:
         encoder = build_text_encoder(owner.classifier.text_encoder)

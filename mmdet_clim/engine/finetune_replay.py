@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Old words that the original detector finds, to be learned again."""
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Set
 
 import torch
 from mmdet.structures.bbox import bbox_overlaps
@@ -17,7 +17,7 @@ SAME_OBJECT = 0.5
 
 
 def replayed_boxes(kept: KeptWords, captions: Mapping, folder: Path,
-                   given: Optional[OwnBoxes], score: float) -> dict:
+                   given: OwnBoxes | None, score: float) -> dict:
     """Have the original detector box the old words in images.
 
     What it does not know it takes for something that it knows, a cow for a
@@ -41,9 +41,9 @@ def replayed_boxes(kept: KeptWords, captions: Mapping, folder: Path,
     number = {name: i for i, name in enumerate(kept.names)}
     old = {number[name] for name in kept.old}
     new = {number[name] for name in kept.new} - old
-    entries: Dict[str, dict] = {}
-    boxes: Dict[str, List[dict]] = {}
-    believed: Dict[str, Set[int]] = {}
+    entries: dict[str, dict] = {}
+    boxes: dict[str, list[dict]] = {}
+    believed: dict[str, set[int]] = {}
     label = {c['id']: i for i, c in enumerate(captions['categories'])}
     for image in captions['images']:
         named = {label[tag] for tag in image['pos_category_ids']}
@@ -67,7 +67,7 @@ def replayed_boxes(kept: KeptWords, captions: Mapping, folder: Path,
     ordered = list(entries)
     looked_at = kept.detect(kept.original, [entries[path] for path in ordered],
                             Path('/'))
-    annotations: List[dict] = []
+    annotations: list[dict] = []
     for path, detections in zip(ordered, looked_at):
         mine = boxes[path]
         mine += _new_boxes(detections, mine, believed.get(path, old), score)
@@ -104,7 +104,7 @@ def replayed_tags(captions: Mapping, replayed: Mapping, folder: Path) -> dict:
         f'/{image["file_name"]}': image['id']
         for image in replayed['images']
     }
-    found: Dict[int, set] = {}
+    found: dict[int, set] = {}
     for box in replayed['annotations']:
         found.setdefault(box['image_id'], set()).add(box['category_id'])
     ids = [category['id'] for category in captions['categories']]
@@ -126,7 +126,7 @@ def _path(folder: Path, image: Mapping) -> str:
 
 
 def _add_given(given: OwnBoxes, number: Mapping[str, int],
-               boxes: Mapping[str, List[dict]]) -> None:
+               boxes: Mapping[str, list[dict]]) -> None:
     """The user's boxes of the classes that are trained."""
     content = given.content
     names = {c['id']: c['name'] for c in content['categories']}
@@ -144,8 +144,8 @@ def _add_given(given: OwnBoxes, number: Mapping[str, int],
                     iscrowd=box.get('iscrowd', 0)))
 
 
-def _new_boxes(found: InstanceData, given: Sequence[dict], believed: Set[int],
-               score: float) -> List[dict]:
+def _new_boxes(found: InstanceData, given: Sequence[dict], believed: set[int],
+               score: float) -> list[dict]:
     """Detections of some words on objects that have no box yet."""
     known = torch.tensor([box['bbox'] for box in given]).reshape(-1, 4)
     known = torch.cat([known[:, :2], known[:, :2] + known[:, 2:]], 1)

@@ -4,9 +4,9 @@ import math
 import random
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -53,8 +53,8 @@ class Evaluated:
 
     content: Mapping
     images: Path
-    metrics: Mapping[str, Mapping[str, Optional[float]]]
-    detections: Mapping[str, List[dict]]
+    metrics: Mapping[str, Mapping[str, float | None]]
+    detections: Mapping[str, list[dict]]
 
 
 def data_section(summary: Mapping, notes: Sequence[str]) -> Section:
@@ -298,13 +298,13 @@ def picture_section(captioned: Mapping, folder: Path, vocabulary: Vocabulary,
         image=np.asarray(picture_grid(rows, list(find), names, side=420)))
 
 
-def _some(images: Sequence[Mapping], seed: int) -> List[Mapping]:
+def _some(images: Sequence[Mapping], seed: int) -> list[Mapping]:
     """So many of them, the same for the same seed."""
     return random.Random(seed).sample(list(images), min(PICTURES, len(images)))
 
 
 def _readable(folder: Path,
-              images: Sequence[Mapping]) -> List[Tuple[Mapping, np.ndarray]]:
+              images: Sequence[Mapping]) -> list[tuple[Mapping, np.ndarray]]:
     """Images (H, W, 3), uint8 RGB, those that can be read."""
     found = []
     for entry in images:
@@ -316,10 +316,10 @@ def _readable(folder: Path,
     return found
 
 
-def _instances(found: Sequence[Tuple[Mapping, bool]], images: Sequence[int],
-               labels: Mapping[int, int]) -> List[InstanceData]:
+def _instances(found: Sequence[tuple[Mapping, bool]], images: Sequence[int],
+               labels: Mapping[int, int]) -> list[InstanceData]:
     """Boxes of each image, xyxy pixels."""
-    of_image: Dict[int, list] = defaultdict(list)
+    of_image: dict[int, list] = defaultdict(list)
     for entry, correct in found:
         of_image[entry['image_id']].append((entry, correct))
     result = []
@@ -339,16 +339,16 @@ def _instances(found: Sequence[Tuple[Mapping, bool]], images: Sequence[int],
     return result
 
 
-def _novel(vocabulary: Vocabulary) -> List[str]:
+def _novel(vocabulary: Vocabulary) -> list[str]:
     """The classes that had no boxes."""
     return [
         n for n, base in zip(vocabulary.names, vocabulary.is_base) if not base
     ]
 
 
-def _percent(share: Optional[float]) -> str:
+def _percent(share: float | None) -> str:
     return _number(None if share is None else 100 * share)
 
 
-def _number(value: Optional[float], form: str = '.1f') -> str:
+def _number(value: float | None, form: str = '.1f') -> str:
     return '-' if value is None or math.isnan(value) else format(value, form)

@@ -5,19 +5,13 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import (
     Any,
-    Callable,
-    Dict,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Union,
 )
 
 from mmengine.config import Config
@@ -131,7 +125,7 @@ class Plan:
     train: Config
     plain: Config
     finished: bool = False
-    last: Optional[Path] = None
+    last: Path | None = None
     in_parts: bool = False
 
 
@@ -146,10 +140,10 @@ class Inputs:
     """
 
     vocabulary: Vocabulary
-    tagged: Optional[List[dict]]
-    boxes: Optional[OwnBoxes]
-    val_boxes: Optional[OwnBoxes]
-    examples: Optional[OwnBoxes]
+    tagged: list[dict] | None
+    boxes: OwnBoxes | None
+    val_boxes: OwnBoxes | None
+    examples: OwnBoxes | None
 
 
 @dataclass
@@ -207,15 +201,15 @@ class Finetuning:
     checkpoint: Path
     images: Path
     vocabulary: Path
-    captions: Optional[Path] = None
-    tags: Optional[Path] = None
-    synonyms: Optional[Path] = None
-    boxes: Optional[Path] = None
-    val_boxes: Optional[Path] = None
-    box_images: Optional[Path] = None
-    val_images: Optional[Path] = None
+    captions: Path | None = None
+    tags: Path | None = None
+    synonyms: Path | None = None
+    boxes: Path | None = None
+    val_boxes: Path | None = None
+    box_images: Path | None = None
+    val_images: Path | None = None
     work_dir: Path = Path('work_dirs/finetune')
-    iterations: Optional[int] = None
+    iterations: int | None = None
     batch_size: int = 8
     lr: float = 1e-4
     lr_mult: Mapping[str, float] = field(default_factory=dict)
@@ -224,22 +218,21 @@ class Finetuning:
     workers: int = 2
     ema: bool = False
     amp: bool = False
-    cfg_options: Optional[Dict[str, Any]] = None
+    cfg_options: dict[str, Any] | None = None
     launcher: str = 'none'
     overwrite: bool = False
-    keep: Optional[Sequence[str]] = None
+    keep: Sequence[str] | None = None
     distil: float = 0.0
-    replay: Optional[float] = None
-    blend: Union[float, str] = 1.0
+    replay: float | None = None
+    blend: float | str = 1.0
     most_lost: float = 1.0
     best: bool = False
     alike: float = 0.9
-    examples: Optional[Path] = None
-    example_images: Optional[Path] = None
+    examples: Path | None = None
+    example_images: Path | None = None
     example_weight: float = 0.5
     leave: Sequence[str] = tuple(LEAVES)
-    _inputs_read: Optional[Inputs] = field(
-        init=False, repr=False, default=None)
+    _inputs_read: Inputs | None = field(init=False, repr=False, default=None)
 
     def run(self) -> None:
         """Prepare, train, leave a plain detector, and evaluate it.
@@ -271,7 +264,7 @@ class Finetuning:
         if is_main_process():
             print_log('\n'.join([self._describe(plan), *left]))
 
-    def result(self) -> Dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """What a finished run has left in its work dir.
 
         Returns:
@@ -397,7 +390,7 @@ class Finetuning:
         return inputs
 
     def _tagged(self, vocabulary: Vocabulary,
-                boxes: Optional[OwnBoxes]) -> Optional[List[dict]]:
+                boxes: OwnBoxes | None) -> list[dict] | None:
         """Images with class names in the place of captions."""
         if self.tags is None:
             return None
@@ -441,7 +434,7 @@ class Finetuning:
             val_images=data.image_folders[1],
             base_names=[n for n in self._kept.names if n in boxed])
 
-    def _val_boxes(self, inputs: Inputs) -> Optional[Path]:
+    def _val_boxes(self, inputs: Inputs) -> Path | None:
         """The file of boxes to evaluate on, of new words or old ones."""
         boxes = inputs.val_boxes
         return boxes and (boxes.file or self.work_dir / 'val_boxes.json')
@@ -528,8 +521,8 @@ class Finetuning:
             self.work_dir, self.workers)
         return data
 
-    def _boxes(self, option: str, source: Optional[Path],
-               images: Optional[Path], split: str) -> Optional[OwnBoxes]:
+    def _boxes(self, option: str, source: Path | None, images: Path | None,
+               split: str) -> OwnBoxes | None:
         """Boxes of any layout, None where none are given."""
         if source is None:
             return None
@@ -685,7 +678,7 @@ class Finetuning:
     def _final(self, plan: Plan) -> Path:
         return self._checkpoint_of(plan.train.train_cfg.max_iters)
 
-    def _last_checkpoint(self) -> Optional[Path]:
+    def _last_checkpoint(self) -> Path | None:
         """The latest checkpoint that is whole."""
         iterations = sorted((int(path.stem[len('iter_'):])
                              for path in self.work_dir.glob('iter_*.pth')
@@ -803,7 +796,7 @@ class Finetuning:
             and not (self.work_dir / LEAVES['report']).exists() \
             and not (self.work_dir / EVALUATION / f'{BEFORE}.json').exists()
 
-    def _leave(self, plan: Plan) -> List[str]:
+    def _leave(self, plan: Plan) -> list[str]:
         """Leave what is wanted beside the detector, and say what."""
         inputs = self._inputs_read
         meta = plan.plain.test_dataloader.dataset.metainfo
@@ -846,7 +839,7 @@ class Finetuning:
             lines.append('already complete, nothing to do')
         return '\n'.join(lines)
 
-    def _describe_kept(self) -> List[str]:
+    def _describe_kept(self) -> list[str]:
         """What is known of the old words."""
         lines = []
         blend, file = self.work_dir / BLEND, self.work_dir / REPORT

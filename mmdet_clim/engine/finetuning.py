@@ -2,9 +2,10 @@
 """One's own captions and a trained detector to a config that joins them."""
 import copy
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, cast
+from typing import cast
 
 from mmengine.config import Config, ConfigDict
 
@@ -66,17 +67,17 @@ class OwnData:
     captions: Path
     images: Path
     names: Sequence[str]
-    boxes: Optional[Path] = None
-    val_boxes: Optional[Path] = None
-    box_images: Optional[Path] = None
-    val_images: Optional[Path] = None
+    boxes: Path | None = None
+    val_boxes: Path | None = None
+    box_images: Path | None = None
+    val_images: Path | None = None
     base_names: Sequence[str] = ()
     phrases: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    examples: Optional[Path] = None
+    examples: Path | None = None
     example_weight: float = 0.5
 
     @property
-    def boxed_names(self) -> List[str]:
+    def boxed_names(self) -> list[str]:
         """The base classes: those of boxes, or all where there are none."""
         base = [name for name in self.names if name in set(self.base_names)]
         return base or list(self.names)
@@ -90,13 +91,13 @@ class OwnData:
         return dict(names=names, base_names=base)
 
     @property
-    def image_folders(self) -> Tuple[Path, Path]:
+    def image_folders(self) -> tuple[Path, Path]:
         """Those of the images of ``boxes`` and of ``val_boxes``."""
         boxes = self.box_images or self.images
         return boxes.absolute(), (self.val_images or boxes).absolute()
 
 
-def resize_scale(cfg: Config) -> Tuple[int, int]:
+def resize_scale(cfg: Config) -> tuple[int, int]:
     """Sides in pixels that a config's test images are resized into.
 
     Raises:
@@ -230,7 +231,7 @@ def finetune_config(cfg: Config,
                     batch_size: int = 8,
                     lr: float = 1e-4,
                     workers: int = 2,
-                    lr_mult: Optional[Mapping[str, float]] = None,
+                    lr_mult: Mapping[str, float] | None = None,
                     ema: bool = False,
                     old_words: Sequence[str] = (),
                     distil: float = 0.0,
@@ -360,7 +361,7 @@ def default_iterations(images: int, batch_size: int, has_boxes: bool,
     return min(max(wanted, SHORTEST), LONGEST)
 
 
-def _ratio(batch_size: int, has_boxes: bool, whole_images: bool) -> List[int]:
+def _ratio(batch_size: int, has_boxes: bool, whole_images: bool) -> list[int]:
     """Samples of boxes, of whole captioned images and of mosaics."""
     boxes = batch_size // 2 if has_boxes else 0
     captioned = batch_size - boxes
@@ -408,7 +409,7 @@ def _pipeline(dataset: ConfigDict) -> list:
     return dataset.pipeline
 
 
-def _sources(data: OwnData, scale: Tuple[int, int],
+def _sources(data: OwnData, scale: tuple[int, int],
              whole_images: bool) -> dict:
     """The captioned images as mosaics, and whole, at the detector's size."""
     side = min(scale)

@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
@@ -34,7 +35,7 @@ _CHECKPOINTS = ('iter_*.pth', 'epoch_*.pth', 'best_*.pth')
 _MISSING = object()
 
 
-def run_fingerprint(cfg: Config) -> Dict[str, Any]:
+def run_fingerprint(cfg: Config) -> dict[str, Any]:
     """All that decides what comes out of a training.
 
     Args:
@@ -58,7 +59,7 @@ def run_fingerprint(cfg: Config) -> Dict[str, Any]:
 
 def differences(old: Any,
                 new: Any,
-                key: str = '') -> List[Tuple[str, str, str]]:
+                key: str = '') -> list[tuple[str, str, str]]:
     """What differs between two fingerprints.
 
     Returns:
@@ -145,7 +146,7 @@ def open_run(work_dir: Path,
             (work_dir / FINISHED).touch()
 
 
-def read_fingerprint(work_dir: Path) -> Optional[Dict[str, Any]]:
+def read_fingerprint(work_dir: Path) -> dict[str, Any] | None:
     """The fingerprint of a run, None of a work dir that has none.
 
     Raises:
@@ -182,7 +183,7 @@ def _other_run(work_dir: Path, wanted: Mapping[str, Any]) -> str:
         named[:_NAMED]) + (f'; and {more} more' if more > 0 else '')
 
 
-def _files_of_run(work_dir: Path) -> List[Path]:
+def _files_of_run(work_dir: Path) -> list[Path]:
     """What MMEngine leaves of a run, and the marks of this module."""
     return [
         path for pattern in (*_CHECKPOINTS, 'last_checkpoint',
@@ -221,8 +222,8 @@ def _remove_run(work_dir: Path) -> None:
             path.unlink()
 
 
-def _plain(value: Any, work_dir: Optional[str], root: Optional[str],
-           digests: Dict[str, str]) -> Any:
+def _plain(value: Any, work_dir: str | None, root: str | None,
+           digests: dict[str, str]) -> Any:
     """A part of a config as JSON has it, with digests in place of files."""
     if isinstance(value, Mapping):
         root = value.get('data_root') or root
@@ -244,15 +245,15 @@ def _plain(value: Any, work_dir: Optional[str], root: Optional[str],
                       getattr(value, '__qualname__', None)))) or repr(value)
 
 
-def _without(text: str, work_dir: Optional[str]) -> str:
+def _without(text: str, work_dir: str | None) -> str:
     """A text that begins with the work dir, without it."""
     if work_dir and (text == work_dir or text.startswith(f'{work_dir}/')):
         return '{work_dir}' + text[len(work_dir):]
     return text
 
 
-def _file_digest(text: str, root: Optional[str],
-                 digests: Dict[str, str]) -> Optional[str]:
+def _file_digest(text: str, root: str | None,
+                 digests: dict[str, str]) -> str | None:
     """What stands for the content of a file, None if it is not one."""
     if not os.path.splitext(text)[1] or '\0' in text:
         return None

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Training by iterations that goes on where it was stopped."""
 import errno
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, Union
 
 from mmengine.runner import IterBasedTrainLoop
 from torch import nn
@@ -50,7 +50,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         RuntimeError: When the disk is full.
     """
 
-    def __init__(self, runner, dataloader: Union[DataLoader, dict],
+    def __init__(self, runner, dataloader: DataLoader | dict,
                  **kwargs) -> None:
         if isinstance(dataloader, dict):
             dataloader = runner.build_dataloader(

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """The runner of the tools: weights that fit, and no log before it runs."""
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Optional, Union
 
 import torch
 from mmengine.config import Config
@@ -39,7 +39,7 @@ class CLIMRunner(Runner):
 
     _begins_training = False
     # What a run begins with that finds nothing to resume.
-    _first_weights: Optional[str] = None
+    _first_weights: str | None = None
 
     def train(self) -> nn.Module:
         """Launch training; see MMEngine's runner."""
@@ -77,7 +77,7 @@ class CLIMRunner(Runner):
                 loader._iterator = None
 
     @staticmethod
-    def build_dataloader(dataloader: Union[DataLoader, dict], *args,
+    def build_dataloader(dataloader: DataLoader | dict, *args,
                          **kwargs) -> DataLoader:
         """Build a loader; where there is a GPU, of pinned memory by default.
 
@@ -203,7 +203,7 @@ class _Held(logging.Filter):
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
         self.handler = handler
-        self.records: List[logging.LogRecord] = []
+        self.records: list[logging.LogRecord] = []
         # A run that failed before has left its own.
         for other in handler.filters[:]:
             if isinstance(other, _Held):
@@ -238,7 +238,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def begin_with(runner: Runner,
-               file: Optional[str] = None,
+               file: str | None = None,
                resume: bool = False) -> None:
     """Have a runner load a file in the place of what its config names.
 
@@ -259,7 +259,7 @@ def begin_with(runner: Runner,
     runner._resume = resume
 
 
-def latest_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
+def latest_checkpoint(work_dir: str | Path) -> str | None:
     """The last checkpoint of a run, also in a folder that was moved.
 
     Args:

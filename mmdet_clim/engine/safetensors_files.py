@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Checkpoints as safetensors, a form that can hold nothing but data."""
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, Mapping, Union
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -35,7 +36,7 @@ def save_safetensors(checkpoint: Mapping[str, Any], path: Path) -> None:
         beside.write_bytes(content)
 
 
-def read_safetensors(path: Union[str, Path]) -> Dict[str, Any]:
+def read_safetensors(path: str | Path) -> dict[str, Any]:
     """Read what :func:`save_safetensors` or another program wrote.
 
     Args:

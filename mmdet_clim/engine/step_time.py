@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """How long a training will take here, from a few of its steps."""
 import time
-from typing import Dict, List
 
 import torch
 from mmengine.config import Config
@@ -19,7 +18,7 @@ from mmdet_clim.registry import MODELS
 from .checkpoints import load_weights
 
 
-def time_training(cfg: Config, most: float = 2.) -> Dict[str, float]:
+def time_training(cfg: Config, most: float = 2.) -> dict[str, float]:
     """Try a training and its validation for a few steps.
 
     Args:
@@ -43,7 +42,7 @@ def time_training(cfg: Config, most: float = 2.) -> Dict[str, float]:
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     batches = iter(_loader(cfg.train_dataloader))
     start = time.monotonic() - began
-    times: List[float] = []
+    times: list[float] = []
     while len(times) < 3 and sum(times) < most:
         began = time.monotonic()
         batch = next(batches, None)

@@ -4,9 +4,10 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Dict, Iterator, List, Mapping, Optional
+from typing import IO
 
 from .training_runs import Report
 
@@ -47,9 +48,9 @@ class Steps:
     def __init__(self,
                  name: str,
                  plan: Mapping[str, Mapping[str, float]],
-                 stream: Optional[IO[str]] = None) -> None:
+                 stream: IO[str] | None = None) -> None:
         self.name = name
-        self._plan: Dict[str, Dict[str, float]] = {
+        self._plan: dict[str, dict[str, float]] = {
             step: dict(phases)
             for step, phases in plan.items()
         }
@@ -58,14 +59,14 @@ class Steps:
         self._stream = stream or os.fdopen(
             os.dup(sys.stdout.fileno()), 'w', buffering=1)
         #: Of the phases that are done: seconds taken, seconds expected.
-        self._taken: Dict[str, List[float]] = {}
-        self._phases: Dict[str, float] = {}
-        self._phase: Optional[str] = None
+        self._taken: dict[str, list[float]] = {}
+        self._phases: dict[str, float] = {}
+        self._phase: str | None = None
         self._first = self._began = self._printed = 0.
         self._part = 0.
 
     @property
-    def names(self) -> List[str]:
+    def names(self) -> list[str]:
         """The steps that are left."""
         return list(self._plan)
 
@@ -81,7 +82,7 @@ class Steps:
                                           for phase, seconds in phases.items())
 
     @contextmanager
-    def step(self, name: str, log: Optional[Path] = None) -> Iterator[Report]:
+    def step(self, name: str, log: Path | None = None) -> Iterator[Report]:
         """One of the steps of the plan.
 
         Args:

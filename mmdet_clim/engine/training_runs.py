@@ -3,8 +3,9 @@
 import copy
 import gc
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook, LoggerHook
@@ -44,7 +45,7 @@ def resolve_run(config: Path, work_dir: Path, seed: int,
 
 def finish_training(cfg: Config,
                     overwrite: bool = False,
-                    report: Optional[Report] = None) -> Path:
+                    report: Report | None = None) -> Path:
     """Train a config to its end, going on where a stopped run was.
 
     Args:
@@ -72,7 +73,7 @@ def finish_training(cfg: Config,
     return here if here.is_file() else last
 
 
-def _train(cfg: Config, report: Optional[Report]) -> None:
+def _train(cfg: Config, report: Report | None) -> None:
     if cfg.get('visualizer'):
         # One of the same name would write into the run before.
         cfg.visualizer.name = f'{cfg.work_dir} {time.time_ns()}'
@@ -92,7 +93,7 @@ def _train(cfg: Config, report: Optional[Report]) -> None:
 class _ReportHook(Hook):
     """Says how far a run is."""
 
-    def __init__(self, report: Optional[Report]) -> None:
+    def __init__(self, report: Report | None) -> None:
         self.report = report or (lambda what, done, total: None)
         self.validated_at = -1
 
@@ -102,16 +103,16 @@ class _ReportHook(Hook):
     def after_train_iter(self,
                          runner,
                          batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         self.report('iteration', runner.iter + 1, runner.max_iters)
 
     def after_val_iter(self,
                        runner,
                        batch_idx: int,
-                       data_batch: Optional[dict] = None,
+                       data_batch: dict | None = None,
                        outputs: Any = None) -> None:
         self.report('validation', batch_idx + 1, len(runner.val_dataloader))
 
-    def after_val_epoch(self, runner, metrics: Optional[dict] = None) -> None:
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         self.validated_at = runner.iter

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Weights between an original detector and what it was tuned to."""
 from collections import OrderedDict
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 

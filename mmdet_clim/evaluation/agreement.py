@@ -1,16 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """What two detectors say of the same images, and what one says wrongly."""
 from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import (
-    Collection,
-    Dict,
-    List,
     NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    Union,
 )
 
 import torch
@@ -37,7 +30,7 @@ class Match(NamedTuple):
 
 def match_detections(before: InstanceData,
                      after: InstanceData,
-                     least_iou: float = SAME_IOU) -> List[Match]:
+                     least_iou: float = SAME_IOU) -> list[Match]:
     """Pair the detections of two detectors in one image.
 
     Pairs are of one class; the largest IoU is paired first, and no detection
@@ -54,7 +47,7 @@ def match_detections(before: InstanceData,
     first, second = (ious >= max(least_iou, 1e-9)).nonzero(as_tuple=True)
     order = ious[first, second].argsort(descending=True, stable=True)
     pairs = []
-    taken: Tuple[Set[int], Set[int]] = (set(), set())
+    taken: tuple[set[int], set[int]] = (set(), set())
     for i, j in zip(first[order].tolist(), second[order].tolist()):
         if i not in taken[0] and j not in taken[1]:
             taken[0].add(i)
@@ -64,7 +57,7 @@ def match_detections(before: InstanceData,
 
 
 def agreement(before: Sequence[InstanceData], after: Sequence[InstanceData],
-              score: float) -> Dict[str, Union[int, float, None]]:
+              score: float) -> dict[str, int | float | None]:
     """How far two detectors find the same in the same images.
 
     Args:
@@ -80,8 +73,8 @@ def agreement(before: Sequence[InstanceData], after: Sequence[InstanceData],
         mean. None is a share of nothing.
     """
     counts = [0, 0]
-    ious: List[float] = []
-    changes: List[float] = []
+    ious: list[float] = []
+    changes: list[float] = []
     for one, other in zip(before, after):
         one, other = (of[of.scores >= score] for of in (one, other))
         counts[0] += len(one)
@@ -104,7 +97,7 @@ def unnamed_detections(
     detections: Sequence[InstanceData],
     named: Sequence[Collection[int]],
     thresholds: Sequence[float],
-) -> Tuple[Counter, Counter]:
+) -> tuple[Counter, Counter]:
     """Count detections of classes in images whose texts do not name them.
 
     Args:
@@ -143,7 +136,7 @@ def disagreement(before: InstanceData, after: InstanceData,
 
 
 def of_labels(instances: InstanceData,
-              labels: Optional[Collection[int]]) -> InstanceData:
+              labels: Collection[int] | None) -> InstanceData:
     """The instances of some classes.
 
     Args:
@@ -156,5 +149,5 @@ def of_labels(instances: InstanceData,
     return instances[torch.isin(instances.labels, wanted)]
 
 
-def _share(part: float, whole: float) -> Optional[float]:
+def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None

@@ -1,19 +1,19 @@
 # Licensed under the Apache License, Version 2.0.
 """Which package computes the average precision."""
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Iterable, List, Optional
 
 from mmdet_clim.checks import check_choice
 
 #: Taken where it is installed and nothing else is asked for.
 FASTEST = 'hotcoco'
 # The process in which hotcoco has begun its threads.
-_begun_in: List[int] = []
+_begun_in: list[int] = []
 
 
-def choose_backend(backend: Optional[str], known: Iterable[str],
+def choose_backend(backend: str | None, known: Iterable[str],
                    otherwise: str) -> str:
     """The package by its name, once it is known to be there.
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """mmdet's evaluation of COCO on a file that was checked."""
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
@@ -37,9 +37,9 @@ class CheckedCocoMetric(CocoMetric):
     """
 
     def __init__(self,
-                 ann_file: Optional[str] = None,
+                 ann_file: str | None = None,
                  sort_categories: bool = False,
-                 backend_args: Optional[dict] = None,
+                 backend_args: dict | None = None,
                  **kwargs) -> None:
         super().__init__(backend_args=backend_args, **kwargs)
         if ann_file is None:
@@ -67,8 +67,8 @@ class CheckedCocoMetric(CocoMetric):
         """The content of ``ann_file``, checked."""
         return self._coco_api.dataset
 
-    def compute_metrics(self, results: List[Tuple[dict,
-                                                  dict]]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple[dict,
+                                                  dict]]) -> dict[str, float]:
         """Evaluate the collected detections.
 
         Args:

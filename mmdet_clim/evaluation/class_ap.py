@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """AP of each class in several runs, and what one run gains over another."""
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any
 
 from mmdet_clim.datasets import Vocabulary
 from mmdet_clim.datasets.json_files import read_json
@@ -11,15 +12,15 @@ from mmdet_clim.datasets.json_files import read_json
 from .run_log import last_metrics, read_scalars
 
 #: What the AP of a class is -> what its keys in the metrics begin with.
-CLASS_AP: Dict[str, str] = {
+CLASS_AP: dict[str, str] = {
     'AP50': 'ov_coco/ap50_',
     'mask AP': 'ov_lvis/mask_ap_',
     'box AP': 'ov_lvis/box_ap_',
 }
 
 
-def read_class_ap(work_dir: Union[str, Path],
-                  kind: str = 'AP50') -> Dict[str, float]:
+def read_class_ap(work_dir: str | Path,
+                  kind: str = 'AP50') -> dict[str, float]:
     """Read the AP of each class that a run's metric gave.
 
     ``classwise=True`` of :class:`OVCocoMetric` and :class:`OVLVISMetric`
@@ -62,7 +63,7 @@ def read_class_ap(work_dir: Union[str, Path],
 def compare_class_ap(
         runs: Mapping[str, Sequence[Mapping[str, float]]],
         vocabulary: Vocabulary,
-        gain: Optional[Tuple[str, str]] = None) -> List[Dict[str, Any]]:
+        gain: tuple[str, str] | None = None) -> list[dict[str, Any]]:
     """One row per class: its AP in each run, and the gain.
 
     Args:

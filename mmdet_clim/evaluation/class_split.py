@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Which classes of an evaluated file are base and which are novel."""
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 from mmdet_clim.datasets import OVCocoDataset
 from mmdet_clim.datasets.json_checks import typed_list
@@ -13,7 +13,7 @@ from mmdet_clim.datasets.text_files import read_text_bytes
 GROUPS = ('base', 'novel')
 
 
-def split_file(outfile_prefix: Union[str, Path]) -> Path:
+def split_file(outfile_prefix: str | Path) -> Path:
     """Where a metric leaves the split of the classes that it evaluated.
 
     Args:
@@ -22,7 +22,7 @@ def split_file(outfile_prefix: Union[str, Path]) -> Path:
     return Path(f'{outfile_prefix}.split.json')
 
 
-def write_split(outfile_prefix: Union[str, Path],
+def write_split(outfile_prefix: str | Path,
                 groups: Mapping[str, Sequence[str]]) -> None:
     """Leave the split beside the detections.
 
@@ -36,8 +36,8 @@ def write_split(outfile_prefix: Union[str, Path],
 
 
 def class_split(categories: Sequence[Mapping],
-                base: Optional[Sequence[str]] = None,
-                detections: Optional[Path] = None) -> Dict[str, List[str]]:
+                base: Sequence[str] | None = None,
+                detections: Path | None = None) -> dict[str, list[str]]:
     """The groups of the classes of a file, in its order.
 
     The split is, the first that there is: ``base``; the one that the metric
@@ -90,7 +90,7 @@ def class_split(categories: Sequence[Mapping],
     return dict(all=names)
 
 
-def _groups(names: Sequence[str], base: Sequence[str]) -> Dict[str, List[str]]:
+def _groups(names: Sequence[str], base: Sequence[str]) -> dict[str, list[str]]:
     known = set(base)
     return dict(
         base=[name for name in names if name in known],

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The score from which on each class is best believed."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 from mmdet.structures.bbox import bbox_overlaps
@@ -15,12 +15,12 @@ from .agreement import SAME_IOU
 
 #: What a fine-tuning writes beside the weights that it leaves.
 THRESHOLDS = 'thresholds.json'
-Chosen = Dict[str, Union[int, float, None]]
+Chosen = dict[str, int | float | None]
 
 
 def class_thresholds(detections: Sequence[InstanceData],
                      truth: Sequence[InstanceData],
-                     names: Sequence[str]) -> Dict[str, Chosen]:
+                     names: Sequence[str]) -> dict[str, Chosen]:
     r"""Choose a threshold of scores per class, by the largest F1.
 
     A detection is right if its IoU with a box of its class, which no better
@@ -38,8 +38,8 @@ def class_thresholds(detections: Sequence[InstanceData],
         and ``recall`` at it, and ``boxes``; the first four are None where the
         class has no box, or no detection of it is right.
     """
-    scores: List[List[float]] = [[] for _ in names]
-    right: List[List[bool]] = [[] for _ in names]
+    scores: list[list[float]] = [[] for _ in names]
+    right: list[list[bool]] = [[] for _ in names]
     boxes: np.ndarray = np.zeros(len(names), int)
     for found, real in zip(detections, truth):
         np.add.at(boxes, real.labels.cpu().numpy(), 1)
@@ -55,7 +55,7 @@ def class_thresholds(detections: Sequence[InstanceData],
     }
 
 
-def thresholds_beside(checkpoint: Union[str, Path]) -> Dict[str, float]:
+def thresholds_beside(checkpoint: str | Path) -> dict[str, float]:
     """The thresholds that a fine-tuning chose for its classes.
 
     Args:
@@ -92,7 +92,7 @@ def thresholds_beside(checkpoint: Union[str, Path]) -> Dict[str, float]:
     return thresholds
 
 
-def _right(found: InstanceData, real: InstanceData) -> List[bool]:
+def _right(found: InstanceData, real: InstanceData) -> list[bool]:
     """Which detections of one class, best first, find a box of their own."""
     ious = bbox_overlaps(found.bboxes.float(), real.bboxes.float())
     flags = []
@@ -106,7 +106,7 @@ def _right(found: InstanceData, real: InstanceData) -> List[bool]:
 
 
 def _best(scores: np.ndarray, right: np.ndarray, boxes: int) -> Chosen:
-    nothing: Optional[float] = None
+    nothing: float | None = None
     chosen: Chosen = dict(
         threshold=nothing,
         f1=nothing,

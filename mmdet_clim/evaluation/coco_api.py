@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """COCO's evaluation of boxes in memory, by one of several packages."""
 import io
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -16,7 +17,7 @@ MAX_DETECTIONS = 100
 AREA_RANGES = [[0, 1e10]]
 
 
-def reference_precision(ground_truth: dict, detections: List[dict],
+def reference_precision(ground_truth: dict, detections: list[dict],
                         image_ids: Sequence[int], category_ids: Sequence[int],
                         ious: Sequence[float]) -> np.ndarray:
     """Precision by pycocotools, COCO's own implementation.
@@ -36,7 +37,7 @@ def reference_precision(ground_truth: dict, detections: List[dict],
                       category_ids, ious)
 
 
-def faster_precision(ground_truth: dict, detections: List[dict],
+def faster_precision(ground_truth: dict, detections: list[dict],
                      image_ids: Sequence[int], category_ids: Sequence[int],
                      ious: Sequence[float]) -> np.ndarray:
     """Precision by faster-coco-eval; as :func:`reference_precision`."""
@@ -45,7 +46,7 @@ def faster_precision(ground_truth: dict, detections: List[dict],
                       image_ids, category_ids, ious)
 
 
-def hotcoco_precision(ground_truth: dict, detections: List[dict],
+def hotcoco_precision(ground_truth: dict, detections: list[dict],
                       image_ids: Sequence[int], category_ids: Sequence[int],
                       ious: Sequence[float]) -> np.ndarray:
     """Precision by hotcoco; as :func:`reference_precision`.
@@ -60,14 +61,14 @@ def hotcoco_precision(ground_truth: dict, detections: List[dict],
                       category_ids, ious)
 
 
-BACKENDS: Dict[str, Callable[..., np.ndarray]] = dict(
+BACKENDS: dict[str, Callable[..., np.ndarray]] = dict(
     hotcoco=hotcoco_precision,
     faster_coco_eval=faster_precision,
     pycocotools=reference_precision)
 
 
 def _precision(coco_type: Any, eval_type: Any, ground_truth: dict,
-               detections: List[dict], image_ids: Sequence[int],
+               detections: list[dict], image_ids: Sequence[int],
                category_ids: Sequence[int],
                ious: Sequence[float]) -> np.ndarray:
     """By one of the packages that have the interface of pycocotools."""

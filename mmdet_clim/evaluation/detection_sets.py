@@ -1,15 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Folders of many small data sets, each with its own file and classes."""
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import (
-    Dict,
-    List,
-    Mapping,
     NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
 )
 
 from terminaltables import AsciiTable
@@ -33,8 +27,8 @@ class DetectionSet(NamedTuple):
 
 
 def find_sets(
-        root: Union[str, Path], sets: Sequence[str],
-        ann_files: Sequence[str]) -> Tuple[List[DetectionSet], Dict[str, str]]:
+        root: str | Path, sets: Sequence[str],
+        ann_files: Sequence[str]) -> tuple[list[DetectionSet], dict[str, str]]:
     """Look for data sets below a folder.
 
     Args:
@@ -59,8 +53,8 @@ def find_sets(
     ann_files = [ann_files] if isinstance(ann_files, str) else ann_files
     if not root.is_dir():
         raise FileNotFoundError(f'root: {root} is not a folder')
-    found: Dict[str, DetectionSet] = {}
-    missing: Dict[str, str] = {}
+    found: dict[str, DetectionSet] = {}
+    missing: dict[str, str] = {}
     for pattern in sets:
         folders = sorted(f for f in root.glob(pattern) if f.is_dir())
         if not folders:
@@ -79,7 +73,7 @@ def find_sets(
     return sorted(found.values()), missing
 
 
-def _annotation_files(folder: Path, patterns: Sequence[str]) -> List[Path]:
+def _annotation_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         files = sorted(f for f in folder.glob(pattern) if f.is_file())
         if files:
@@ -88,7 +82,7 @@ def _annotation_files(folder: Path, patterns: Sequence[str]) -> List[Path]:
 
 
 def _labelled(name: str, folder: Path,
-              files: Sequence[Path]) -> List[Tuple[str, Path]]:
+              files: Sequence[Path]) -> list[tuple[str, Path]]:
     """The files of one folder with the names of their data sets."""
     if len(files) < 2:
         return [(name, file) for file in files]
@@ -102,7 +96,7 @@ def _labelled(name: str, folder: Path,
              file) for of, file in zip(parts, files)]
 
 
-def class_names(content: Mapping) -> List[str]:
+def class_names(content: Mapping) -> list[str]:
     """The classes that a detector is asked for in a data set.
 
     All categories but groups: labelling services list the group of the
@@ -126,7 +120,7 @@ def class_names(content: Mapping) -> List[str]:
 
 
 def sets_metrics(found: Mapping[str, SetAP],
-                 failed: Mapping[str, str]) -> Dict[str, float]:
+                 failed: Mapping[str, str]) -> dict[str, float]:
     """One dict of what all data sets gave.
 
     Args:
@@ -153,7 +147,7 @@ def sets_metrics(found: Mapping[str, SetAP],
 
 
 def sets_table(found: Mapping[str, SetAP], failed: Mapping[str, str],
-               sizes: Mapping[str, Tuple[int, int]]) -> str:
+               sizes: Mapping[str, tuple[int, int]]) -> str:
     """The table of all data sets, AP in percent.
 
     Args:
@@ -163,12 +157,12 @@ def sets_table(found: Mapping[str, SetAP], failed: Mapping[str, str],
     """
     metrics = sets_metrics(found, failed)
 
-    def percent(name: str) -> List[str]:
+    def percent(name: str) -> list[str]:
         return [f'{100 * metrics[f"{name}/{key}"]:.1f}'
                 for key in ('ap', 'ap50')]  # yapf: disable
 
-    rows: List[Sequence[Optional[str]]] = [('data set', 'images', 'classes',
-                                            'AP', 'AP50')]
+    rows: list[Sequence[str | None]] = [('data set', 'images', 'classes', 'AP',
+                                         'AP50')]
     for name in sorted({*found, *failed}):
         rows.append((name, *map(str, sizes[name]),
                      *percent(name)) if name in found else (name, '', '',

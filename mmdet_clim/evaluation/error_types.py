@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """What is wrong with detections: the place, the class, or both."""
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 from mmdet.evaluation import bbox_overlaps
@@ -24,7 +24,7 @@ class ClassErrors:
     """
 
     num_objects: int
-    types: List[str] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
 
     def first(self) -> Counter:
         """Types of as many detections as there are objects."""
@@ -55,7 +55,7 @@ class ClassErrors:
 
 def error_types(objects: Sequence[Mapping],
                 detections: Sequence[Mapping],
-                iou: float = 0.5) -> Dict[int, ClassErrors]:
+                iou: float = 0.5) -> dict[int, ClassErrors]:
     """Name what each detection is, after TIDE (arXiv 2008.08115).
 
     Detections of a class take, best score first, the free object of their
@@ -74,7 +74,7 @@ def error_types(objects: Sequence[Mapping],
         dict[int, ClassErrors]: By category id, of classes with objects or
         detections.
     """
-    found: Dict[int, ClassErrors] = defaultdict(lambda: ClassErrors(0))
+    found: dict[int, ClassErrors] = defaultdict(lambda: ClassErrors(0))
     for entry in objects:
         if not entry.get('iscrowd', 0):
             found[entry['category_id']].num_objects += 1
@@ -85,7 +85,7 @@ def error_types(objects: Sequence[Mapping],
 
 def first_detections(objects: Sequence[Mapping],
                      detections: Sequence[Mapping],
-                     iou: float = 0.5) -> List[Tuple[Mapping, bool]]:
+                     iou: float = 0.5) -> list[tuple[Mapping, bool]]:
     """As many best detections of each class as it has objects.
 
     At this point of each class's curve precision and recall are equal, so
@@ -129,7 +129,7 @@ def confusions(objects: Sequence[Mapping],
     Returns:
         Counter: (category id of the object, that of the detection) to count.
     """
-    of_image: Dict[int, List[Mapping]] = defaultdict(list)
+    of_image: dict[int, list[Mapping]] = defaultdict(list)
     room: Counter = Counter()
     for entry in objects:
         if not entry.get('iscrowd', 0):
@@ -149,9 +149,9 @@ def confusions(objects: Sequence[Mapping],
 
 
 def _typed(objects: Sequence[Mapping], detections: Sequence[Mapping],
-           iou: float) -> Iterator[Tuple[Mapping, str]]:
+           iou: float) -> Iterator[tuple[Mapping, str]]:
     """Each detection, best score first, and its type."""
-    of_image: Dict[int, List[Mapping]] = defaultdict(list)
+    of_image: dict[int, list[Mapping]] = defaultdict(list)
     for entry in objects:
         if not entry.get('iscrowd', 0):
             of_image[entry['image_id']].append(entry)
@@ -176,7 +176,7 @@ def _corners(entries: Sequence[Mapping]) -> np.ndarray:
     return boxes
 
 
-def _type_of(detection: Mapping, table: Tuple[np.ndarray, np.ndarray],
+def _type_of(detection: Mapping, table: tuple[np.ndarray, np.ndarray],
              taken: set, iou: float) -> str:
     """Type of one detection; a correct one takes its object."""
     boxes, labels = table

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """How well images and captions find each other."""
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -47,7 +47,7 @@ class ImageTextRetrievalMetric(BaseMetric):
     def __init__(self,
                  topk: Sequence[int] = (1, 5),
                  collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+                 prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not topk or min(topk) < 1:
             raise ValueError(
@@ -72,7 +72,7 @@ class ImageTextRetrievalMetric(BaseMetric):
             self.results.append(
                 (pair['image'][0].cpu(), pair['texts'][0].cpu(), captions))
 
-    def compute_metrics(self, results: List[Optional[tuple]]) -> Dict:
+    def compute_metrics(self, results: list[tuple | None]) -> dict:
         """Recall in both directions.
 
         Args:
@@ -92,7 +92,7 @@ class ImageTextRetrievalMetric(BaseMetric):
             raise ValueError('pred_pair: expected finite embeddings, got inf '
                              'or NaN')
         # Captions of the same words have one number.
-        numbers: Dict[str, int] = {}
+        numbers: dict[str, int] = {}
         of_image = [[numbers.setdefault(c, len(numbers)) for c in captions]
                     for _, _, captions in captioned]
         of_text = torch.tensor([n for row in of_image for n in row])
@@ -122,7 +122,7 @@ class ImageTextRetrievalMetric(BaseMetric):
 
 
 def recalls(queries: Tensor, candidates: Tensor, relevant: Tensor,
-            topk: Sequence[int]) -> List[float]:
+            topk: Sequence[int]) -> list[float]:
     """Share of queries with a relevant one among the k nearest.
 
     Args:

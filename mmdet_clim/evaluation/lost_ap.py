@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """How much AP one detector has less than another, and at most."""
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 

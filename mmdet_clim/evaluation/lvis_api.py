@@ -5,8 +5,8 @@ All get the same detections and give the same average precision; which of them
 LVIS counts (:func:`~mmdet_clim.evaluation.lvis_detections.evaluated`) is
 decided before.
 """
+from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Callable, Dict
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def hotcoco_precision(ground_truth: dict, detections: LVISDetections,
     return evaluation.eval['precision'][:, :, :, 0, 0]
 
 
-BACKENDS: Dict[str, Callable[[dict, LVISDetections, str], np.ndarray]] = dict(
+BACKENDS: dict[str, Callable[[dict, LVISDetections, str], np.ndarray]] = dict(
     hotcoco=hotcoco_precision,
     faster_coco_eval=faster_precision,
     lvis=lvis_precision)

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """What a detector found in LVIS's images, as arrays."""
-from typing import List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -28,7 +29,7 @@ class LVISDetections(NamedTuple):
     category_ids: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray
-    masks: Optional[np.ndarray] = None
+    masks: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> 'LVISDetections':
         """Some of them.
@@ -40,7 +41,7 @@ class LVISDetections(NamedTuple):
         return LVISDetections(self.image_ids[rows], self.category_ids[rows],
                               self.scores[rows], self.boxes[rows], masks)
 
-    def mask_list(self) -> List[dict]:
+    def mask_list(self) -> list[dict]:
         """The masks in a list; none where there are none."""
         return [] if self.masks is None else self.masks.tolist()
 
@@ -54,7 +55,7 @@ class LVISDetections(NamedTuple):
                            for start in range(0, len(masks), _MASKS_AT_ONCE))
         ])
 
-    def as_dicts(self, iou_type: str) -> List[dict]:
+    def as_dicts(self, iou_type: str) -> list[dict]:
         """LVIS's result format with areas, and ids from 1 on."""
         shapes: Sequence = self.boxes.tolist()
         key = 'bbox'

@@ -3,9 +3,9 @@
 import io
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO
@@ -83,14 +83,14 @@ class OVCocoMetric(CheckedCocoMetric):
     default_prefix = 'ov_coco'
 
     def __init__(self,
-                 ann_file: Optional[str] = None,
+                 ann_file: str | None = None,
                  protocol: str = 'all_images',
-                 backend: Optional[str] = None,
+                 backend: str | None = None,
                  classwise: bool = False,
-                 outfile_prefix: Optional[str] = None,
-                 backend_args: Optional[dict] = None,
+                 outfile_prefix: str | None = None,
+                 backend_args: dict | None = None,
                  collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+                 prefix: str | None = None) -> None:
         check_choice(PROTOCOLS, protocol=protocol)
         # Before the file is read.
         self.backend = choose_backend(backend, BACKENDS, 'pycocotools')
@@ -104,8 +104,8 @@ class OVCocoMetric(CheckedCocoMetric):
             prefix=prefix)
         self.protocol = protocol
 
-    def compute_metrics(self, results: List[Tuple[dict,
-                                                  dict]]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple[dict,
+                                                  dict]]) -> dict[str, float]:
         """Evaluate the collected detections.
 
         Args:
@@ -171,7 +171,7 @@ class OVCocoMetric(CheckedCocoMetric):
                            for n in groups['all'] if n not in absent)
         return metrics
 
-    def _split(self) -> Tuple[List[str], Dict[str, List[str]]]:
+    def _split(self) -> tuple[list[str], dict[str, list[str]]]:
         """Class names in label order, and the names of each group."""
         meta = self.dataset_meta or {}
         for key in ('classes', 'base_classes', 'novel_classes'):
@@ -197,14 +197,14 @@ class OVCocoMetric(CheckedCocoMetric):
                              f'{unknown}')
         return classes, dict(base=base, novel=novel, all=base + novel)
 
-    def _category_ids(self, classes: Sequence[str]) -> Dict[str, int]:
+    def _category_ids(self, classes: Sequence[str]) -> dict[str, int]:
         """Category id of each class that the ground truth file lists."""
         by_name = {c['name']: i for i, c in self._coco_api.cats.items()}
         return {n: by_name[n] for n in classes if n in by_name}
 
     def _detections(self, preds: Sequence[dict], classes: Sequence[str],
-                    category_ids: Dict[str, int],
-                    outfile_prefix: str) -> List[dict]:
+                    category_ids: dict[str, int],
+                    outfile_prefix: str) -> list[dict]:
         """Detections in COCO's result format, boxes in xywh pixels."""
         unknown = sorted({p['img_id']
                           for p in preds} - set(self._coco_api.imgs))
@@ -237,7 +237,7 @@ class OVCocoMetric(CheckedCocoMetric):
         self.cat_ids = [category_ids.get(n) for n in classes]
         return load(self.results2json(kept, outfile_prefix)['bbox'])
 
-    def _image_ids(self, category_ids: Sequence[int]) -> List[int]:
+    def _image_ids(self, category_ids: Sequence[int]) -> list[int]:
         """Ids of the images that the protocol evaluates."""
         images = sorted(self._coco_api.imgs)
         if self.protocol == 'all_images':
@@ -246,7 +246,7 @@ class OVCocoMetric(CheckedCocoMetric):
                                 for c in category_ids))
         return [i for i in images if i in holding]
 
-    def _average_precision(self, detections: List[dict],
+    def _average_precision(self, detections: list[dict],
                            image_ids: Sequence[int],
                            category_ids: Sequence[int]) -> np.ndarray:
         """AP of each category at each IoU, by the chosen backend.
@@ -267,8 +267,8 @@ class OVCocoMetric(CheckedCocoMetric):
         # the backends sort the categories by id
         return ap[np.argsort(np.argsort(category_ids))]
 
-    def _log_table(self, metrics: Dict[str, float],
-                   groups: Dict[str, List[str]], absent: Sequence[str],
+    def _log_table(self, metrics: dict[str, float],
+                   groups: dict[str, list[str]], absent: Sequence[str],
                    num_images: int, logger: MMLogger) -> None:
         """Log AP50 and mAP of each group in percent."""
         rows = [['classes', 'evaluated', 'AP50', 'mAP']]

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Box and mask AP of rare, common and frequent OV-LVIS classes."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 from mmdet.structures.mask import encode_mask_results
@@ -83,13 +83,13 @@ class OVLVISMetric(BaseMetric):
     def __init__(self,
                  ann_file: str,
                  kinds: Sequence[str] = ('box', 'mask'),
-                 backend: Optional[str] = None,
+                 backend: str | None = None,
                  classwise: bool = False,
                  fixed_ap: bool = False,
-                 outfile_prefix: Optional[str] = None,
-                 backend_args: Optional[dict] = None,
+                 outfile_prefix: str | None = None,
+                 backend_args: dict | None = None,
                  collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+                 prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not kinds or set(kinds) - set(IOU_TYPES):
             raise ValueError(f'kinds: expected some of {tuple(IOU_TYPES)}, '
@@ -136,7 +136,7 @@ class OVLVISMetric(BaseMetric):
                 result['masks'] = np.array(masks, dtype=object)
             self.results.append(result)
 
-    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Evaluate the collected detections.
 
         Args:
@@ -152,7 +152,7 @@ class OVLVISMetric(BaseMetric):
         logger: MMLogger = MMLogger.get_current_instance()
         category_of_label = self._match_classes(logger)
         self._check_images(results, logger)
-        metrics: Dict[str, float] = {}
+        metrics: dict[str, float] = {}
         found = _detections(results, category_of_label, 'mask' in self.kinds)
         for kind in self.kinds:
             iou_type = IOU_TYPES[kind]
@@ -199,7 +199,7 @@ class OVLVISMetric(BaseMetric):
                 f'{len(known - seen)} of {len(known)} evaluated images have '
                 'no prediction; their objects count as missed')
 
-    def _summarise(self, kind: str, precision: np.ndarray) -> Dict[str, float]:
+    def _summarise(self, kind: str, precision: np.ndarray) -> dict[str, float]:
         """Means of precision (IoU, recall, class) over groups of classes."""
         ap = precision.mean(axis=1)
         ap = np.where(ap < 0, np.nan, ap)
@@ -224,7 +224,7 @@ class OVLVISMetric(BaseMetric):
                     metrics[f'{kind}_ap_{name}'] = float(of_class.mean())
         return metrics
 
-    def _log_table(self, metrics: Dict[str, float], logger: MMLogger) -> None:
+    def _log_table(self, metrics: dict[str, float], logger: MMLogger) -> None:
         """Log AP in percent."""
         heads = ('ap', 'ap50', 'ap75', 'apr', 'apc', 'apf')
         rows = [['', *(head.replace('ap', 'AP') for head in heads)]]

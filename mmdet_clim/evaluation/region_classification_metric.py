@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """How well annotated regions are recognised."""
 from collections import defaultdict
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class RegionClassificationMetric(BaseMetric):
     def __init__(self,
                  topk: Sequence[int] = (1, 5),
                  collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+                 prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not topk or min(topk) < 1:
             raise ValueError(
@@ -96,7 +96,7 @@ class RegionClassificationMetric(BaseMetric):
                     places[way][:] = np.iinfo(places[way].dtype).max
             self.results.append((labels.cpu().numpy(), places))
 
-    def compute_metrics(self, results: List[Optional[tuple]]) -> Dict:
+    def compute_metrics(self, results: list[tuple | None]) -> dict:
         """Mean per class of each way and group.
 
         Args:
@@ -142,8 +142,9 @@ class RegionClassificationMetric(BaseMetric):
         return metrics
 
     def _accuracies(
-        self, labels: np.ndarray, places: np.ndarray, members: Sequence[int]
-    ) -> Optional[Tuple[Tuple[str, int], List[float]]]:
+            self, labels: np.ndarray, places: np.ndarray,
+            members: Sequence[int]
+    ) -> tuple[tuple[str, int], list[float]] | None:
         """(classes with regions, regions), and the top-k accuracies."""
         of_class = [places[labels == c] for c in members]
         of_class = [found for found in of_class if len(found)]
@@ -156,7 +157,7 @@ class RegionClassificationMetric(BaseMetric):
         counts = f'{len(of_class)}/{len(members)}', sum(map(len, of_class))
         return counts, accuracies
 
-    def _groups(self, classes: List[str]) -> Dict[str, List[int]]:
+    def _groups(self, classes: list[str]) -> dict[str, list[int]]:
         """Class indices of each group."""
         groups = dict(all=list(range(len(classes))))
         for group, key in GROUPS.items():

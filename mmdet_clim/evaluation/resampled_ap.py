@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """AP of classes on resampled images, for intervals of differences."""
 from collections import defaultdict
-from typing import Dict, Mapping, Sequence, Tuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from mmdet.evaluation import bbox_overlaps
@@ -50,8 +50,8 @@ class ResampledAP:
         self.names = tuple(c['name'] for c in content['categories'])
         self._class = {c['id']: i for i, c in enumerate(content['categories'])}
         self._image = {number: i for i, number in enumerate(images)}
-        self._objects: Dict[Tuple[int, int], list] = defaultdict(list)
-        self._crowds: Dict[Tuple[int, int], list] = defaultdict(list)
+        self._objects: dict[tuple[int, int], list] = defaultdict(list)
+        self._crowds: dict[tuple[int, int], list] = defaultdict(list)
         # Objects per image and class.
         self._counts = np.zeros((len(images), len(self.names)))
         for entry in content['annotations']:
@@ -67,7 +67,7 @@ class ResampledAP:
             [np.ones((1, len(images))),
              draws.astype(float)])
 
-    def _key(self, entry: Mapping) -> Tuple[int, int]:
+    def _key(self, entry: Mapping) -> tuple[int, int]:
         return self._image[entry['image_id']], self._class[
             entry['category_id']]
 
@@ -85,11 +85,11 @@ class ResampledAP:
         Raises:
             KeyError: If a detection is of an image that the file lacks.
         """
-        of_key: Dict[Tuple[int, int], list] = defaultdict(list)
+        of_key: dict[tuple[int, int], list] = defaultdict(list)
         for entry in detections:
             if entry['category_id'] in self._class:
                 of_key[self._key(entry)].append(entry)
-        per_class: Dict[int, list] = defaultdict(list)
+        per_class: dict[int, list] = defaultdict(list)
         for (image, number), found in of_key.items():
             per_class[number] += self._matched(image, number, found)
         totals = self.weights @ self._counts

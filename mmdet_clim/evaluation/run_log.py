@@ -3,14 +3,13 @@
 import json
 from pathlib import Path
 from statistics import median
-from typing import Dict, List, Tuple, Union
 
-Series = List[Tuple[int, float]]
+Series = list[tuple[int, float]]
 #: Seconds of a step, in the log of a validation and a test too.
 _TIMES = ('time', 'data_time')
 
 
-def read_scalars(work_dir: Union[str, Path]) -> Dict[str, Series]:
+def read_scalars(work_dir: str | Path) -> dict[str, Series]:
     """Read the scalars that MMEngine's local backend wrote in a work dir.
 
     Every ``*/vis_data/scalars.json`` of the work dir is read in the order of
@@ -36,7 +35,7 @@ def read_scalars(work_dir: Union[str, Path]) -> Dict[str, Series]:
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not files:
         return _tested(Path(work_dir))
-    values: Dict[str, Dict[int, float]] = {}
+    values: dict[str, dict[int, float]] = {}
     for file in files:
         trained = 0
         lines = file.read_text(encoding='utf-8').splitlines()
@@ -65,7 +64,7 @@ def read_scalars(work_dir: Union[str, Path]) -> Dict[str, Series]:
     return {key: sorted(steps.items()) for key, steps in values.items()}
 
 
-def _tested(work_dir: Path) -> Dict[str, Series]:
+def _tested(work_dir: Path) -> dict[str, Series]:
     """What MMEngine's LoggerHook wrote of the last test of a work dir."""
     files = sorted(work_dir.glob('*/[0-9]*.json'))
     if not files:
@@ -80,8 +79,8 @@ def _tested(work_dir: Path) -> Dict[str, Series]:
     }
 
 
-def last_metrics(scalars: Dict[str, Series],
-                 prefix: str = 'ov_coco/') -> Dict[str, float]:
+def last_metrics(scalars: dict[str, Series],
+                 prefix: str = 'ov_coco/') -> dict[str, float]:
     """The last logged value of each metric under a prefix, without it."""
     return {
         key[len(prefix):]: series[-1][1]
@@ -89,7 +88,7 @@ def last_metrics(scalars: Dict[str, Series],
     }
 
 
-def seconds_per_iteration(scalars: Dict[str, Series]) -> float:
+def seconds_per_iteration(scalars: dict[str, Series]) -> float:
     """Median of the logged training times in seconds, NaN without any.
 
     The median keeps a slow start or a moment of another load out.

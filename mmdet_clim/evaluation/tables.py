@@ -1,21 +1,22 @@
 # Licensed under the Apache License, Version 2.0.
 """Tables that compare runs, as Markdown and as plain data."""
 import math
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 from scipy import stats
 
 #: (key of a run's metrics, head of the column, factor, digits)
-Column = Tuple[str, str, float, int]
+Column = tuple[str, str, float, int]
 
-OV_COCO_COLUMNS: Tuple[Column, ...] = (
+OV_COCO_COLUMNS: tuple[Column, ...] = (
     ('base_ap50', 'base AP50', 100, 1),
     ('novel_ap50', 'novel AP50', 100, 1),
     ('all_ap50', 'all AP50', 100, 1),
     ('seconds_per_iteration', 's/iter', 1, 2),
 )
-OV_LVIS_COLUMNS: Tuple[Column, ...] = (
+OV_LVIS_COLUMNS: tuple[Column, ...] = (
     ('box_apr', 'box APr', 100, 1),
     ('mask_apr', 'mask APr', 100, 1),
     ('box_apc', 'box APc', 100, 1),
@@ -25,7 +26,7 @@ OV_LVIS_COLUMNS: Tuple[Column, ...] = (
     ('seconds_per_iteration', 's/iter', 1, 2),
 )
 #: Of a CLIP: regions of all classes, and what a refinement costs whole images.
-REGION_COLUMNS: Tuple[Column, ...] = (
+REGION_COLUMNS: tuple[Column, ...] = (
     ('roi_all_top1', 'box top-1', 100, 1),
     ('roi_all_top5', 'box top-5', 100, 1),
     ('mask_all_top1', 'mask top-1', 100, 1),
@@ -37,7 +38,7 @@ REGION_COLUMNS: Tuple[Column, ...] = (
 )
 #: Prefix of a metric's values -> the columns of its table. Keys are without
 #: the prefix; those of another metric of the same run with its prefix.
-COLUMNS: Dict[str, Tuple[Column, ...]] = {
+COLUMNS: dict[str, tuple[Column, ...]] = {
     'ov_coco/': OV_COCO_COLUMNS,
     'ov_lvis/': OV_LVIS_COLUMNS,
     'region/': REGION_COLUMNS,
@@ -46,7 +47,7 @@ COLUMNS: Dict[str, Tuple[Column, ...]] = {
 
 def summarise_runs(
         runs: Mapping[str, Sequence[Mapping[str, float]]],
-        columns: Sequence[Column] = OV_COCO_COLUMNS) -> List[Dict[str, Any]]:
+        columns: Sequence[Column] = OV_COCO_COLUMNS) -> list[dict[str, Any]]:
     """Mean and spread over the seeds of each row.
 
     Args:
@@ -71,7 +72,7 @@ def summarise_runs(
         if not seeds:
             raise ValueError(f'runs[{name!r}]: expected the metrics of at '
                              'least one seed, got none')
-        row: Dict[str, Any] = dict(name=name, seeds=len(seeds))
+        row: dict[str, Any] = dict(name=name, seeds=len(seeds))
         for key, _, factor, _ in columns:
             values = [factor * seed[key] for seed in seeds if key in seed]
             finite = [v for v in values if math.isfinite(v)]
@@ -120,7 +121,7 @@ def _aligned(cells: Sequence[Sequence[str]]) -> str:
     return '\n'.join([lines[0], rule, *lines[1:]]) + '\n'
 
 
-def add_differences(rows: Sequence[Dict[str, Any]],
+def add_differences(rows: Sequence[dict[str, Any]],
                     columns: Sequence[Column] = OV_COCO_COLUMNS,
                     confidence: float = 0.95) -> None:
     """Add how far rows are apart within a seed, and how sure that is.
@@ -152,7 +153,7 @@ def add_differences(rows: Sequence[Dict[str, Any]],
 
 
 def _interval(row: Mapping, other: Mapping, key: str,
-              confidence: float) -> Optional[Dict[str, float]]:
+              confidence: float) -> dict[str, float] | None:
     if key not in row or key not in other:
         return None
     pairs = [
@@ -200,7 +201,7 @@ def _escaped(name: object) -> str:
     return str(name).replace('|', '\\|')
 
 
-def _cell(value: Optional[Mapping], digits: int) -> str:
+def _cell(value: Mapping | None, digits: int) -> str:
     if value is None or value['mean'] is None:
         return '–'
     text = f'{value["mean"]:.{digits}f}'

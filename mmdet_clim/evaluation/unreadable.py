@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """What a metric makes of an image that could not be read."""
-from typing import List, Sequence
+from collections.abc import Sequence
 
 
-def without_unreadable(data_samples: Sequence[dict]) -> List[dict]:
+def without_unreadable(data_samples: Sequence[dict]) -> list[dict]:
     """Take the detections off images that could not be read.
 
     The model saw a grey image in their place

@@ -1,14 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """The classes of a detector, their texts, and which of them are base."""
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 
-from .constants import Constants
+from .frozen_tower import Constants
 from .text_encoders import (
     DEFAULT_TEMPLATES,
     BaseTextEncoder,
@@ -71,7 +69,7 @@ class ClassTexts(Constants):
         if self['phrases'] is None:
             return vectors @ self.embeddings.t()
         of_phrases = vectors @ self['phrases'].t()
-        index = cast(Tensor, self['class_of_text']).expand(len(vectors), -1)
+        index = self['class_of_text'].expand(len(vectors), -1)
         nothing = vectors.new_full((len(vectors), len(self)), -torch.inf)
         return nothing.scatter_reduce(1, index, of_phrases, 'amax')
 
@@ -98,7 +96,7 @@ class ClassTexts(Constants):
         self.embeddings = phrases
         if self.vocabulary.phrases is not None:
             total = phrases.new_zeros(len(self), phrases.shape[1])
-            label = cast(Tensor, self['class_of_text']).to(phrases.device)
+            label = self['class_of_text'].to(phrases.device)
             self.embeddings = F.normalize(
                 total.index_add(0, label, phrases), dim=1)
             self['phrases'] = phrases

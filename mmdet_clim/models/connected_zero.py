@@ -5,21 +5,6 @@ from typing import Iterable
 import torch
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
-from torch.autograd import Function
-
-
-class _Zero(Function):
-    """Zero, whose gradient to every parameter is zero, whatever its value."""
-
-    @staticmethod
-    def forward(ctx, *parameters: Tensor) -> Tensor:
-        # Not as saved tensors: one may be clamped before the backward pass.
-        ctx.parameters = parameters
-        return parameters[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        return tuple(torch.zeros_like(p) for p in ctx.parameters)
 
 
 def connected_zero(modules: Iterable[nn.Module]) -> Tensor:
@@ -39,7 +24,9 @@ def connected_zero(modules: Iterable[nn.Module]) -> Tensor:
     """
     if get_world_size() == 1:
         return torch.zeros(())
-    parameters = [
-        p for module in modules for p in module.parameters() if p.requires_grad
+    # The sum of nothing: a factor of 0 would leave NaN where a weight is one.
+    nothing = [
+        torch.atleast_1d(p)[:0].flatten() for module in modules
+        for p in module.parameters() if p.requires_grad
     ]
-    return _Zero.apply(*parameters) if parameters else torch.zeros(())
+    return torch.cat(nothing).sum() if nothing else torch.zeros(())

@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Mapping, Optional
+from typing import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.aligned_regions import aligned_regions
-from mmdet_clim.models.constants import Constants
-from mmdet_clim.models.frozen_tower import FrozenTower
-from mmdet_clim.models.open_clip_models import create_clip
+
+from .frozen_tower import Constants, FrozenTower
+from .maps import aligned_regions
+from .open_clip_models import create_clip
 
 
 class CropEncoder(FrozenTower):
@@ -35,7 +35,7 @@ class CropEncoder(FrozenTower):
     def __init__(self,
                  model: str,
                  data_preprocessor: Mapping,
-                 pretrained: Optional[str] = None,
+                 pretrained: str | None = None,
                  batch_size: int = 64) -> None:
         for key in ('mean', 'std'):
             if not data_preprocessor.get(key):
@@ -60,9 +60,8 @@ class CropEncoder(FrozenTower):
         scale = std / 255 / clip_std
         shift = (mean / 255 - clip_mean) / clip_std
         # In float32 whatever the model around it is cast to, as the tower.
-        self.colours = Constants(
-            scale=scale.float().view(3, 1, 1),
-            shift=shift.float().view(3, 1, 1))
+        scale, shift = (of.float().view(3, 1, 1) for of in (scale, shift))
+        self.colours = Constants(scale=scale, shift=shift)
 
     @torch.no_grad()
     def forward(self, images: Tensor, rois: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """mmcv's operators that have no kernel for bfloat16, on any device."""
-from typing import Any, Type
+from typing import Any
 
 import torch
 from mmcv.ops.deform_conv import DeformConv2dFunction
@@ -17,7 +17,7 @@ OPERATORS = (DeformConv2dFunction, ModulatedDeformConv2dFunction,
              SigmoidFocalLossFunction)
 
 
-def take_bfloat16(operator: Type[Function]) -> None:
+def take_bfloat16(operator: type[Function]) -> None:
     """Have an operator compute in float32 what it is given in bfloat16.
 
     mmdet's detectors then train under autocast to bfloat16, and their region

@@ -2,7 +2,7 @@
 """Phrases put together into the prompts of a grounding detector."""
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Sequence
 
 # Between phrases: Grounding DINO lets no token look past it.
 SEPARATOR = '. '
@@ -21,7 +21,7 @@ class GroundingPrompt:
     """
 
     text: str = ''
-    spans: Dict[int, List[List[int]]] = field(default_factory=dict)
+    spans: dict[int, list[list[int]]] = field(default_factory=dict)
 
     def add(self, index: int, words: str) -> None:
         """Append words that belong to a phrase."""
@@ -46,7 +46,7 @@ def clean_phrase(phrase: str) -> str:
 
 
 def pack_phrases(phrases: Sequence[str], count_tokens: Callable[[str], int],
-                 limit: int) -> List[GroundingPrompt]:
+                 limit: int) -> list[GroundingPrompt]:
     """Put phrases into as few prompts as they need, in their order.
 
     No phrase is cut: one that does not fit goes to the next prompt, and one
@@ -69,7 +69,7 @@ def pack_phrases(phrases: Sequence[str], count_tokens: Callable[[str], int],
     # The separator's and each phrase's are asked for more than once.
     count_tokens = lru_cache(maxsize=None)(count_tokens)
     room = limit - NUM_SPECIAL_TOKENS
-    prompts: List[GroundingPrompt] = []
+    prompts: list[GroundingPrompt] = []
     used = room
     for index, phrase in enumerate(phrases):
         if not count_tokens(phrase):
@@ -90,7 +90,7 @@ def _pieces(phrase: str, count_tokens: Callable[[str], int], room: int):
     if length <= room:
         yield phrase, length
         return
-    piece: List[str] = []
+    piece: list[str] = []
     used = end
     for word in phrase.split():
         for part in _parts(word, count_tokens, room - end):
@@ -104,7 +104,7 @@ def _pieces(phrase: str, count_tokens: Callable[[str], int], room: int):
 
 
 def _parts(word: str, count_tokens: Callable[[str], int],
-           room: int) -> List[str]:
+           room: int) -> list[str]:
     """A word, in halves of halves until each fits."""
     length = count_tokens(word)
     if length <= room:

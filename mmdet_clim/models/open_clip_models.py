@@ -4,7 +4,6 @@ import difflib
 import logging
 import zipfile
 from pathlib import Path
-from typing import Optional
 
 from mmengine.logging import print_log
 from torch import nn
@@ -19,8 +18,7 @@ SELF_CONTAINED = ('local-dir:', 'hf-hub:')
 SHOWN_KEYS = 5
 
 
-def create_clip(model: str, pretrained: Optional[str],
-                owner: str) -> nn.Module:
+def create_clip(model: str, pretrained: str | None, owner: str) -> nn.Module:
     """Build an open_clip model and load its weights.
 
     Args:
@@ -60,9 +58,7 @@ def create_clip(model: str, pretrained: Optional[str],
     if pretrained is None:
         print_log(
             f'{owner}: model={model!r} without pretrained=: its weights are '
-            'random.',
-            logger='current',
-            level=logging.WARNING)
+            'random.', 'current', logging.WARNING)
     try:
         # The error of a download says enough; each try would say it again.
         with errors_alone('huggingface_hub'):
@@ -77,9 +73,8 @@ def create_clip(model: str, pretrained: Optional[str],
                 or not _is_state_dict(pretrained):
             raise
         raise ValueError(
-            f'pretrained={pretrained!r} does not have the weights of '
-            f'model={model!r}: '
-            f'{_differences(name, str(pretrained))}') from error
+            f'pretrained={pretrained!r} does not have the weights of model='
+            f'{model!r}: {_differences(name, str(pretrained))}') from error
 
 
 def model_name(model: str) -> str:
@@ -125,7 +120,7 @@ def _is_of_network(error: Exception) -> bool:
                  'urllib3')))
 
 
-def _is_torch_script(pretrained: Optional[str]) -> bool:
+def _is_torch_script(pretrained: str | None) -> bool:
     """Whether it is a file that torch.jit.save wrote."""
     if pretrained is None or not zipfile.is_zipfile(pretrained):
         return False
@@ -134,7 +129,7 @@ def _is_torch_script(pretrained: Optional[str]) -> bool:
             name.endswith('/constants.pkl') for name in archive.namelist())
 
 
-def _is_state_dict(pretrained: Optional[str]) -> bool:
+def _is_state_dict(pretrained: str | None) -> bool:
     """Whether it is a file of named tensors, not big_vision's arrays."""
     return pretrained is not None and Path(pretrained).is_file() \
         and Path(pretrained).suffix not in ('.npz', '.npy')
@@ -160,7 +155,7 @@ def _differences(name: str, pretrained: str) -> str:
                      for kind, keys in parts.items() if keys)
 
 
-def _check_names(model: str, pretrained: Optional[str]) -> None:
+def _check_names(model: str, pretrained: str | None) -> None:
     import open_clip
     models = open_clip.list_models()
     if model not in models:

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Pseudo-words: vectors in the place of the words of a text."""
-from typing import Tuple
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ def draw_kept(count: int, num_words: int, drop_prob: float,
 
 
 def write_sentences(words: Tensor, sentence: Tensor,
-                    num_sentences: int) -> Tuple[Tensor, Tensor]:
+                    num_sentences: int) -> tuple[Tensor, Tensor]:
     """Words one after another as padded sentences.
 
     Args:
@@ -45,7 +44,7 @@ def write_sentences(words: Tensor, sentence: Tensor,
     return blank.index_put((sentence, place), words), lengths
 
 
-def write_regions(words: Tensor, drop_prob: float) -> Tuple[Tensor, Tensor]:
+def write_regions(words: Tensor, drop_prob: float) -> tuple[Tensor, Tensor]:
     """Every region as a sentence of its own, some of its words dropped.
 
     Args:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Weights that nothing sets when a model is built."""
 from contextlib import contextmanager
-from typing import Iterator, List
+from typing import Iterator
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ def not_a_number_in_new_memory() -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=only_warns)
 
 
-def set_what_was_left_unset(model: nn.Module) -> List[str]:
+def set_what_was_left_unset(model: nn.Module) -> list[str]:
     """Draw the weights that only a checkpoint would set.
 
     Args:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Text and boxes on an RGB canvas, legible at any size of the input."""
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -9,12 +9,12 @@ import torch
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = Tuple[int, int, int]
+Colour = tuple[int, int, int]
 
 BLACK: Colour = (20, 20, 20)
 WHITE: Colour = (255, 255, 255)
 #: Okabe and Ito's colours, apart also for the colour-blind.
-COLOURS: Tuple[Colour, ...] = ((0, 114, 178), (213, 94, 0), (0, 158, 115),
+COLOURS: tuple[Colour, ...] = ((0, 114, 178), (213, 94, 0), (0, 158, 115),
                                (204, 121, 167), (230, 159, 0), (86, 180, 233),
                                (120, 94, 240), (140, 86, 75))
 
@@ -43,7 +43,7 @@ def to_rgb(inputs: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(inputs.permute(1, 2, 0).numpy()[..., ::-1])
 
 
-def enlarge(image: np.ndarray, side: int) -> Tuple[Image.Image, float]:
+def enlarge(image: np.ndarray, side: int) -> tuple[Image.Image, float]:
     """Scale an image so that its longer side is ``side`` pixels.
 
     Args:
@@ -61,7 +61,7 @@ def enlarge(image: np.ndarray, side: int) -> Tuple[Image.Image, float]:
     return Image.fromarray(cv2.resize(image, size, interpolation=how)), factor
 
 
-def wrap_text(text: str, size: int, width: float) -> List[str]:
+def wrap_text(text: str, size: int, width: float) -> list[str]:
     """Break a text into lines that are at most ``width`` pixels wide.
 
     A word that is wider than a line is broken inside.
@@ -75,7 +75,7 @@ def wrap_text(text: str, size: int, width: float) -> List[str]:
         list[str]: The lines; none for an empty text.
     """
     face = font(size)
-    lines: List[str] = []
+    lines: list[str] = []
     line = ''
     for word in text.split():
         joined = f'{line} {word}' if line else word
@@ -98,12 +98,12 @@ def wrap_text(text: str, size: int, width: float) -> List[str]:
 
 def draw_label(
     draw: ImageDraw.ImageDraw,
-    corner: Tuple[float, float],
+    corner: tuple[float, float],
     text: str,
     size: int,
     colour: Colour,
-    taken: Sequence[Tuple[float, float, float, float]] = ()
-) -> Tuple[float, float, float, float]:
+    taken: Sequence[tuple[float, float, float, float]] = ()
+) -> tuple[float, float, float, float]:
     """Write a text on a filled box inside the canvas.
 
     Args:

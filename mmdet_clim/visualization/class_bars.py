@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """AP of each class as bars, base against novel."""
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Union
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,9 +18,9 @@ Row = Mapping[str, Any]
 
 
 def plot_class_ap(rows: Sequence[Row],
-                  out_file: Union[str, Path],
+                  out_file: str | Path,
                   kind: str = 'AP50',
-                  num: Optional[int] = None,
+                  num: int | None = None,
                   gain_title: str = 'gain') -> None:
     """Draw the AP of each class in each run, and the gain beside it.
 
@@ -78,7 +79,7 @@ def plot_class_ap(rows: Sequence[Row],
     canvas.print_png(str(out_file))
 
 
-def _in_order(rows: Sequence[Row], num: Optional[int]) -> List[Row]:
+def _in_order(rows: Sequence[Row], num: int | None) -> list[Row]:
     """The rows of the largest changes, novel ones first, best first."""
 
     def value(row: Row) -> float:

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Training curves of several runs in one picture."""
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, Mapping, Sequence, Tuple, Union
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,8 +18,8 @@ DEFAULT_PANELS = (('loss', 'training loss'),
 
 
 def plot_curves(runs: Mapping[str, Mapping[str, Series]],
-                out_file: Union[str, Path],
-                panels: Sequence[Tuple[str, str]] = DEFAULT_PANELS,
+                out_file: str | Path,
+                panels: Sequence[tuple[str, str]] = DEFAULT_PANELS,
                 smoothing: float = 0.8) -> None:
     """Draw logged scalars of several runs, one panel per scalar.
 
@@ -45,7 +46,7 @@ def plot_curves(runs: Mapping[str, Mapping[str, Series]],
                          f'{smoothing!r}')
     figure = Figure(figsize=(5.5 * len(panels), 4.4), layout='constrained')
     canvas = FigureCanvasAgg(figure)
-    lines: Dict[str, Any] = {}
+    lines: dict[str, Any] = {}
     for axes, (key, title) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels):
         axes.set_title(title)

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures of boxes: one sample, or several models beside the truth."""
-from typing import Collection, List, Mapping, Optional, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from mmdet.structures.bbox import get_box_tensor
@@ -77,7 +77,7 @@ def draw_boxes(image: np.ndarray,
             draw.rectangle(box, outline=colour, width=width)
         else:
             draw_dashed_box(draw, box, colour, width)
-    taken: List[tuple] = []
+    taken: list[tuple] = []
     for i in order:
         name = class_names[labels[i]]
         text = name if scores is None else f'{name} {100 * scores[i]:.0f}'
@@ -88,7 +88,7 @@ def draw_boxes(image: np.ndarray,
 
 
 def draw_detections(images: Sequence[np.ndarray],
-                    ground_truth: Optional[Sequence[InstanceData]],
+                    ground_truth: Sequence[InstanceData] | None,
                     detections: Mapping[str, Sequence[InstanceData]],
                     class_names: Sequence[str],
                     novel_names: Collection[str] = (),

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Dense features as colours."""
-from typing import List, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from .canvas import COLOURS
 
 
-def pca_colours(features: Sequence[Tensor]) -> List[np.ndarray]:
+def pca_colours(features: Sequence[Tensor]) -> list[np.ndarray]:
     """The three main directions of the features as red, green and blue.
 
     All maps share the directions and the scale, so that like is drawn alike
@@ -45,7 +45,7 @@ def pca_colours(features: Sequence[Tensor]) -> List[np.ndarray]:
 
 def cluster_colours(features: Sequence[Tensor],
                     num_clusters: int = 6,
-                    seed: int = 0) -> List[np.ndarray]:
+                    seed: int = 0) -> list[np.ndarray]:
     """k-means of the normalised features, a colour per cluster.
 
     Args:
@@ -77,7 +77,7 @@ def _rows(features: Sequence[Tensor]) -> Tensor:
     return torch.cat([f.flatten(1).t() for f in features]).float().cpu()
 
 
-def _maps(colours: np.ndarray, features: Sequence[Tensor]) -> List[np.ndarray]:
+def _maps(colours: np.ndarray, features: Sequence[Tensor]) -> list[np.ndarray]:
     """Rows of colours (N, 3) back to a picture per map."""
     sizes = [f.shape[1] * f.shape[2] for f in features]
     parts = np.split(colours, np.cumsum(sizes)[:-1])

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures side by side, with headings."""
-from typing import List, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -68,7 +68,7 @@ def _fit(picture: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(picture, shape, interpolation=how)
 
 
-def _write(draw: ImageDraw.ImageDraw, corner, lines: List[str],
+def _write(draw: ImageDraw.ImageDraw, corner, lines: list[str],
            size: int) -> None:
     for number, line in enumerate(lines):
         draw.text((corner[0], corner[1] + number * (size + 3)), line, BLACK,

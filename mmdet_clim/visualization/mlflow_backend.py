@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 import os
 import re
-from typing import Any, Dict, Optional
+from typing import Any
 
 import numpy as np
 from mmengine.visualization import MLflowVisBackend as _MLflowVisBackend
@@ -41,9 +41,9 @@ class MLflowVisBackend(_MLflowVisBackend):
         super().add_scalar(_accepted(name), value, step, **kwargs)
 
     def add_scalars(self,
-                    scalar_dict: Dict[str, Any],
+                    scalar_dict: dict[str, Any],
                     step: int = 0,
-                    file_path: Optional[str] = None,
+                    file_path: str | None = None,
                     **kwargs: Any) -> None:
         super().add_scalars(
             {

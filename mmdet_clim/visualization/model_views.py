@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Detectors and CLIPs as pictures look at them: texts, regions, features."""
 from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -32,7 +33,7 @@ class SeenImage(NamedTuple):
         feats: What the model made of it.
     """
 
-    size: Tuple[int, int]
+    size: tuple[int, int]
     feats: Any
 
 
@@ -183,7 +184,7 @@ class TowerView(ModelView):
         return self.tower.region_features_of(seen.feats, _rois(boxes))
 
 
-def view_model(model: nn.Module, name: Optional[str] = None) -> ModelView:
+def view_model(model: nn.Module, name: str | None = None) -> ModelView:
     """How pictures look at a model.
 
     Args:

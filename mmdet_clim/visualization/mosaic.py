@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Pictures of region-text samples: a mosaic beside the texts of its tiles."""
-from typing import Iterable, List, Optional, Sequence, Tuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -26,14 +26,14 @@ from .canvas import (
 
 #: Pixels of the picture between the edges of composed regions.
 COMPOSED_STEP = 8
-COMPOSED_COLOURS: Tuple[Colour, ...] = (WHITE, (255, 240, 80), (120, 255, 160),
+COMPOSED_COLOURS: tuple[Colour, ...] = (WHITE, (255, 240, 80), (120, 255, 160),
                                         (255, 160, 230))
 
 
 def draw_mosaic(inputs: torch.Tensor,
                 data_sample: DetDataSample,
-                class_names: Optional[Sequence[str]] = None,
-                composed: Optional[torch.Tensor] = None,
+                class_names: Sequence[str] | None = None,
+                composed: torch.Tensor | None = None,
                 side: int = 960) -> np.ndarray:
     """Draw a packed mosaic as the model gets it, with its texts.
 
@@ -125,7 +125,7 @@ def _draw_composed(draw: ImageDraw.ImageDraw, box: Sequence[float],
 
 def _tile_texts(
         data_sample: DetDataSample,
-        class_names: Optional[Sequence[str]]) -> List[Tuple[str, list, str]]:
+        class_names: Sequence[str] | None) -> list[tuple[str, list, str]]:
     """Head, captions and tags of each tile."""
     for key in ('mosaic_grid', 'captions', 'tags', 'image_ids'):
         if key not in data_sample:
@@ -151,8 +151,8 @@ def _tile_texts(
     return texts
 
 
-def _text_page(size: Tuple[int, int], grid: Tuple[int, int],
-               texts: Sequence[Tuple[str, list, str]]) -> Image.Image:
+def _text_page(size: tuple[int, int], grid: tuple[int, int],
+               texts: Sequence[tuple[str, list, str]]) -> Image.Image:
     """A page of the mosaic's size and grid that holds the texts."""
     page = Image.new('RGB', size, WHITE)
     draw = ImageDraw.Draw(page)
@@ -168,7 +168,7 @@ def _text_page(size: Tuple[int, int], grid: Tuple[int, int],
     return page
 
 
-def _write_cell(draw: ImageDraw.ImageDraw, cell: Tuple[float, float, float,
+def _write_cell(draw: ImageDraw.ImageDraw, cell: tuple[float, float, float,
                                                        float], head: str,
                 captions: Sequence[str], tags: str, colour: Colour) -> None:
     """Write the texts of a tile at the largest size that fits its cell."""
@@ -191,7 +191,7 @@ def _write_cell(draw: ImageDraw.ImageDraw, cell: Tuple[float, float, float,
                   font(size))
 
 
-def _drawable(box: Sequence[float]) -> Tuple[float, float, float, float]:
+def _drawable(box: Sequence[float]) -> tuple[float, float, float, float]:
     """A box inside of which PIL can draw, also if it is empty."""
     x1, y1, x2, y2 = box
     return x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Regions beside the texts nearest to them, and texts beside regions."""
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -26,7 +27,7 @@ class ReadRegion(NamedTuple):
 
 
 def best_of_images(cosines: Tensor, images: Sequence[int],
-                   num: int) -> List[List[int]]:
+                   num: int) -> list[list[int]]:
     """The regions nearest to each text, one of each image.
 
     Args:
@@ -121,8 +122,8 @@ def draw_nearest_regions(pictures: Sequence[np.ndarray],
 def draw_region(image: np.ndarray,
                 box: Tensor,
                 side: int,
-                label: Optional[str] = None,
-                colour: Tuple[int, int, int] = OWN) -> np.ndarray:
+                label: str | None = None,
+                colour: tuple[int, int, int] = OWN) -> np.ndarray:
     """An image with a box, paler outside of it.
 
     Args:
@@ -149,7 +150,7 @@ def draw_region(image: np.ndarray,
     return np.asarray(pale)
 
 
-def _text_card(lines: Sequence[Tuple[str, Tuple[int, int, int]]],
+def _text_card(lines: Sequence[tuple[str, tuple[int, int, int]]],
                side: int) -> np.ndarray:
     """Coloured texts, wrapped, on a square page, as large as they fit."""
     for size in range(max(10, side // 14), 8, -1):

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """A report as one HTML file: texts, tables and pictures in sections."""
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import List, Optional, Sequence, Union
 
 import numpy as np
 from jinja2 import Environment
@@ -68,9 +68,9 @@ class Section:
     texts: Sequence[str] = ()
     heads: Sequence[str] = ()
     rows: Sequence[Sequence] = ()
-    image: Union[np.ndarray, str, Path, None] = None
+    image: np.ndarray | str | Path | None = None
     kind: str = field(init=False, default='png')
-    picture: Optional[str] = field(init=False, default=None)
+    picture: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         content = None
@@ -84,7 +84,7 @@ class Section:
             self.picture = base64.b64encode(content).decode()
 
 
-def write_report(path: Path, title: str, sections: List[Section]) -> None:
+def write_report(path: Path, title: str, sections: list[Section]) -> None:
     """Write a report that needs no other file.
 
     Args:

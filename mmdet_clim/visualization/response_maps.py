@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Where in an image a detector or a CLIP answers to a text."""
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ WINDOWS_PER_SIDE = 24
 def detector_responses(detector: nn.Module,
                        reader: BaseRegionReader,
                        feats: ExtractedImages,
-                       size: Tuple[int, int],
+                       size: tuple[int, int],
                        texts: Tensor,
                        window_sides: Sequence[float] = WINDOW_SIDES) -> Tensor:
     """Cosine of texts and of what a detector reads around each position.
@@ -58,7 +58,7 @@ def detector_responses(detector: nn.Module,
 
 
 @torch.no_grad()
-def tower_responses(dense: Tensor, size: Tuple[int, int],
+def tower_responses(dense: Tensor, size: tuple[int, int],
                     texts: Tensor) -> Tensor:
     """Cosine of texts and of CLIP's dense features.
 
@@ -75,7 +75,7 @@ def tower_responses(dense: Tensor, size: Tuple[int, int],
 
 
 def draw_responses(image: np.ndarray, responses: Tensor,
-                   limits: Tuple[float, float]) -> List[np.ndarray]:
+                   limits: tuple[float, float]) -> list[np.ndarray]:
     """Lay each map over the image, cold to hot.
 
     Args:
@@ -99,7 +99,7 @@ def draw_responses(image: np.ndarray, responses: Tensor,
 
 
 def response_rows(image: np.ndarray,
-                  responses: Sequence[Tensor]) -> List[List[np.ndarray]]:
+                  responses: Sequence[Tensor]) -> list[list[np.ndarray]]:
     """Lay maps of several models over an image, a row per model.
 
     Args:
@@ -124,7 +124,7 @@ def response_rows(image: np.ndarray,
 
 
 def _windows(height: int, width: int, side: float,
-             step: float) -> Tuple[Tensor, Tuple[int, int]]:
+             step: float) -> tuple[Tensor, tuple[int, int]]:
     """Square windows (rows * cols, 4) around a grid of centres, clipped."""
     rows, cols = (max(1, round(size / step)) for size in (height, width))
     ys = (torch.arange(rows) + .5) * height / rows
@@ -136,8 +136,8 @@ def _windows(height: int, width: int, side: float,
     return torch.minimum(boxes.clamp(min=0), limit), (rows, cols)
 
 
-def _enlarge(values: Tensor, shape: Tuple[int, int],
-             size: Tuple[int, int]) -> Tensor:
+def _enlarge(values: Tensor, shape: tuple[int, int],
+             size: tuple[int, int]) -> Tensor:
     """Values (h * w, T) of a grid to maps (T, H, W)."""
     maps = values.t().unflatten(1, shape)
     return F.interpolate(maps[None], size, mode='bilinear')[0]

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """The table of several runs as a picture."""
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence, Union
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,7 +14,7 @@ from .canvas import COLOURS
 
 
 def plot_rows(rows: Sequence[Mapping[str, Any]],
-              out_file: Union[str, Path],
+              out_file: str | Path,
               columns: Sequence[Column] = OV_COCO_COLUMNS[:2]) -> None:
     """Draw the rows of a table as bars, one panel per column.
 

@@ -17,7 +17,7 @@ from mmdet_clim.datasets import (
     build_vocabulary,
 )
 from mmdet_clim.evaluation import OVLVISMetric
-from mmdet_clim.models.text_encoders.templates import (
+from mmdet_clim.models.text_encoders.prompts import (
     fill_template,
     resolve_templates,
 )

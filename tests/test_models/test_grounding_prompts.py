@@ -4,7 +4,7 @@ import torch
 from mmdet.models.detectors.glip import create_positive_map
 
 from mmdet_clim.models.grounding_prompts import clean_phrase, pack_phrases
-from mmdet_clim.models.objectives.grounding.data import grounding_sample
+from mmdet_clim.models.objectives.grounding.objective import grounding_sample
 from mmdet_clim.models.objectives.grounding.targets import tell
 from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
 

@@ -17,7 +17,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Dict, List
 
 import numpy as np
 
@@ -56,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def groups_of(names, further) -> Dict[str, np.ndarray]:
+def groups_of(names, further) -> dict[str, np.ndarray]:
     """Which classes of the file are in each group."""
     from mmdet_clim.datasets import OVCocoDataset
     meta = OVCocoDataset.METAINFO
@@ -90,7 +89,7 @@ def main() -> None:
         images = {image['id'] for image in content['images']}
         ap = ResampledAP(content, args.resamples)
         groups = groups_of(ap.names, args.classes)
-        of_run: Dict[str, np.ndarray] = {
+        of_run: dict[str, np.ndarray] = {
             name:
             np.mean([ap(read_detections(file, images)) for file in files], 0)
             for name, files in args.run.items()
@@ -102,7 +101,7 @@ def main() -> None:
                 'or of --group, found none')
     except (OSError, ValueError, KeyError) as error:
         sys.exit(f'error: {one_line(error)}')
-    rows: List[dict] = []
+    rows: list[dict] = []
     for name, values in of_run.items():
         means = {
             group: _mean(values, members)
@@ -133,8 +132,8 @@ def main() -> None:
     print_result(args, rows, '\n'.join(map(_described, rows)))
 
 
-def with_objects(groups: Dict[str, np.ndarray],
-                 ap: np.ndarray) -> Dict[str, np.ndarray]:
+def with_objects(groups: dict[str, np.ndarray],
+                 ap: np.ndarray) -> dict[str, np.ndarray]:
     """The groups of which a class has an object, by the AP of the classes."""
     return {
         group: members
@@ -157,7 +156,7 @@ def _described(row: dict) -> str:
     ])
 
 
-def _interval(values: np.ndarray) -> Dict[str, float]:
+def _interval(values: np.ndarray) -> dict[str, float]:
     """The value of the images themselves, and 95 % of the draws.
 
     Those count that drew an object of the group.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List
+from typing import TYPE_CHECKING
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import (
@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def vocabulary_of(args: argparse.Namespace,
-                  runs: Dict[str, List[Dict[str, float]]]) -> Vocabulary:
+                  runs: dict[str, list[dict[str, float]]]) -> Vocabulary:
     """The classes, and which of them are base."""
     from mmdet_clim.datasets import Vocabulary, build_vocabulary
     from mmdet_clim.datasets.vocabulary import vocabulary_of_words
@@ -108,7 +108,7 @@ def main() -> None:
     from mmdet_clim.visualization import plot_class_ap
     gain = tuple(args.gain) if args.gain else None
     try:
-        runs: Dict[str, List[Dict[str, float]]] = {
+        runs: dict[str, list[dict[str, float]]] = {
             name: [read_class_ap(folder, args.kind) for folder in work_dirs]
             for name, work_dirs in args.run.items()
         }

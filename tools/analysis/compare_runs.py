@@ -10,7 +10,6 @@ ablation.py write, it has the number of captioned views per step.
 import argparse
 import json
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, add_json, add_runs, print_result
@@ -29,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_run(work_dir: str) -> Tuple[dict, str, Dict[str, float]]:
+def read_run(work_dir: str) -> tuple[dict, str, dict[str, float]]:
     """The scalars of one run, whose metrics it has, and these."""
     from mmdet_clim.evaluation import (
         COLUMNS,
@@ -49,7 +48,7 @@ def read_run(work_dir: str) -> Tuple[dict, str, Dict[str, float]]:
                      f'({sorted(COLUMNS)}) in its log, found none')
 
 
-def views_line(rows: List[dict]) -> str:
+def views_line(rows: list[dict]) -> str:
     """What each row sees per step, in words; empty where none is known."""
     known = [(row['name'], row['captioned_views']) for row in rows
              if row['captioned_views'] is not None]
@@ -60,7 +59,7 @@ def views_line(rows: List[dict]) -> str:
             f'{views}.\n')
 
 
-def views_of(work_dirs: List[str]) -> Optional[float]:
+def views_of(work_dirs: list[str]) -> float | None:
     """Captioned views per step of the first seed, None if unknown."""
     from mmdet_clim.engine import captioned_views, read_fingerprint
     found = read_fingerprint(work_dirs[0])
@@ -78,7 +77,7 @@ def main() -> None:
         summarise_runs,
     )
     from mmdet_clim.visualization import plot_curves, plot_rows
-    runs: Dict[str, List[Dict[str, float]]] = {}
+    runs: dict[str, list[dict[str, float]]] = {}
     curves = {}
     prefixes = set()
     for name, work_dirs in args.run.items():

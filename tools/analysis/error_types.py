@@ -19,7 +19,7 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def row(classes: List[ClassErrors]) -> Dict[str, float]:
+def row(classes: list[ClassErrors]) -> dict[str, float]:
     """Cells of a group of classes: AP in percent, then counts of errors."""
     from mmdet_clim.evaluation import ERROR_TYPES
     first = sum((errors.first() for errors in classes), Counter())

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmdet_clim.engine.published_checkpoints import Conversion
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         description=__doc__,
@@ -72,7 +72,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Convert one checkpoint."""
     args = parse_args(argv)
     from mmdet_clim.engine.checkpoints import save_atomically

@@ -5,8 +5,8 @@ The optimizer, the schedules and the log are dropped, floating-point weights
 are stored in half precision, and of the meta data the config, the classes,
 the seed and the iteration are kept. The file loads like any other checkpoint.
 """
+from collections.abc import Mapping
 from pathlib import Path
-from typing import List, Mapping, Optional
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, add_json, print_result
@@ -47,7 +47,7 @@ def publishable(checkpoint: Mapping) -> dict:
               for key in KEPT_META if key in meta})
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Publish one checkpoint."""
     parser = Parser(description=__doc__)
     parser.add_argument('input', type=Path, help='checkpoint of a run')

@@ -7,8 +7,9 @@ queues, the optimizer, the schedules and the log are dropped.
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Mapping, Optional
+from typing import TYPE_CHECKING
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, add_json, print_result
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def strip_checkpoint(checkpoint: Mapping,
-                     config: Optional[Config] = None) -> dict:
+                     config: Config | None = None) -> dict:
     """Build the checkpoint of the plain detector.
 
     Args:
@@ -47,7 +48,7 @@ def strip_checkpoint(checkpoint: Mapping,
         state_dict=strip_state_dict(checkpoint['state_dict']), meta=meta)
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Strip one checkpoint."""
     parser = Parser(description=__doc__)
     parser.add_argument(

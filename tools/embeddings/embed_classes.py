@@ -16,8 +16,9 @@ and ``encoder``; ``mmdet_clim.PrecomputedTextEncoder`` reads it.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_templates(source: Optional[str]) -> Sequence[str]:
+def read_templates(source: str | None) -> Sequence[str]:
     """Read templates from a file; a set by its name; None: the default.
 
     Raises:
@@ -84,7 +85,7 @@ def read_templates(source: Optional[str]) -> Sequence[str]:
         ValueError: If a template holds ``{}`` not exactly once.
     """
     from mmdet_clim.datasets.text_files import read_lines
-    from mmdet_clim.models.text_encoders.templates import (
+    from mmdet_clim.models.text_encoders.prompts import (
         DEFAULT_TEMPLATES,
         NAMED_TEMPLATES,
         resolve_templates,

@@ -3,7 +3,7 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / 'docs/logs'
@@ -32,13 +32,13 @@ class Comparison(NamedTuple):
     log: str
     row: str
     other: str
-    keys: Tuple[str, str] = AP50
+    keys: tuple[str, str] = AP50
 
 
 def _each(detector: str,
           log: str,
-          pairs: List[Tuple[str, str]],
-          keys: Tuple[str, str] = AP50) -> List[Comparison]:
+          pairs: list[tuple[str, str]],
+          keys: tuple[str, str] = AP50) -> list[Comparison]:
     return [
         Comparison(detector, log, row, other, keys) for row, other in pairs
     ]
@@ -163,7 +163,7 @@ def _line(of: Comparison) -> str:
             f'{verdict} |\n')
 
 
-def _row(log: str, name: str) -> Dict[str, dict]:
+def _row(log: str, name: str) -> dict[str, dict]:
     """A row of a log with the values of each seed."""
     file, _, part = log.partition('/')
     rows = json.loads((LOGS / f'{file}.json').read_text(encoding='utf-8'))

@@ -7,8 +7,8 @@ to ``joined/`` here in place of its sources.
 import argparse
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, List
 
 from joined_sources import groups, joined_text
 
@@ -18,8 +18,8 @@ FOLDER = Path('joined')
 MOST_LINES = {'.cpp': 5000, '.cu': 1500}
 
 
-def joined(sources: List[str], separate: List[str],
-           include_dirs: List[str]) -> List[str]:
+def joined(sources: list[str], separate: list[str],
+           include_dirs: list[str]) -> list[str]:
     """Write what is compiled in place of the sources.
 
     Args:
@@ -52,7 +52,7 @@ def joined(sources: List[str], separate: List[str],
     ]
 
 
-def with_joined_sources(extension: Callable, separate: List[str]) -> Callable:
+def with_joined_sources(extension: Callable, separate: list[str]) -> Callable:
     """Wrap ``CppExtension`` or ``CUDAExtension``."""
 
     def build(name, sources, *args, include_dirs=(), **kwargs):

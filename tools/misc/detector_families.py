@@ -19,7 +19,6 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Dict
 
 from mmdet_clim_cli.mistakes import run_command
 
@@ -144,7 +143,7 @@ KEYS = ('builds', 'trains', 'odd', 'ema', 'evaluates')
 MARK = '<!-- what tools/misc/detector_families.py found -->'
 
 
-def table(results: Dict[str, dict]) -> str:
+def table(results: dict[str, dict]) -> str:
     """Results as a Markdown table."""
     lines = [
         '| family | region reader | classifies by text | builds | trains | '

@@ -5,7 +5,6 @@ import logging
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Dict, List, Tuple
 
 # First: it checks the stack that all the others need.
 import mmdet_clim  # noqa: F401  isort: skip
@@ -92,7 +91,7 @@ def shrink(node, keep_classes: bool) -> None:
             shrink(value, keep_classes)
 
 
-def prepare(path: str, folder: Path) -> Tuple[ConfigDict, bool, bool]:
+def prepare(path: str, folder: Path) -> tuple[ConfigDict, bool, bool]:
     """The model of a config, small.
 
     Returns:
@@ -194,7 +193,7 @@ def wrap(detector: ConfigDict, encoder: dict, grounding: bool) -> ConfigDict:
 
 def boxed_image(
         seed: int,
-        with_masks: bool = False) -> Tuple[torch.Tensor, DetDataSample]:
+        with_masks: bool = False) -> tuple[torch.Tensor, DetDataSample]:
     """An image with two boxes, and their masks."""
     generator = np.random.RandomState(seed)
     image = torch.from_numpy(
@@ -229,8 +228,8 @@ def boxed_image(
 
 
 def mosaic(
-    seed: int, size: Tuple[int, int] = (SIZE, SIZE)
-) -> Tuple[torch.Tensor, DetDataSample]:
+    seed: int, size: tuple[int, int] = (SIZE, SIZE)
+) -> tuple[torch.Tensor, DetDataSample]:
     """A 2x2 mosaic of a height and width, as PackRegionTextInputs packs it."""
     height, width = size
     generator = torch.Generator().manual_seed(seed)
@@ -415,9 +414,9 @@ def examine(path: str, folder: Path) -> dict:
     torch.manual_seed(0)
     cfg, grounding, masks = prepare(path, folder)
     encoder = text_encoder(folder)
-    found: Dict[str, object] = dict(
+    found: dict[str, object] = dict(
         config=path, open='language model' if grounding else '–')
-    built: List[nn.Module] = []
+    built: list[nn.Module] = []
 
     def build(detector: ConfigDict) -> None:
         with not_a_number_in_new_memory():

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Set
 
 HERE = Path(__file__).resolve().parent
 # What ninja says of a file that compiled, and of one that did not.
@@ -134,7 +133,7 @@ def build_wheel(source: Path, wheel_dir: Path, cuda: bool) -> Path:
         MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)))
     if not cuda:
         environment['CUDA_VISIBLE_DEVICES'] = ''
-    separate: List[str] = []
+    separate: list[str] = []
     while True:
         command = [
             sys.executable, HERE / 'build_mmcv_wheel.py', '--wheel-dir',
@@ -155,7 +154,7 @@ def build_wheel(source: Path, wheel_dir: Path, cuda: bool) -> Path:
 
 
 def run_build(command: list, source: Path,
-              environment: Dict[str, str]) -> 'Set[str] | None':
+              environment: dict[str, str]) -> 'set[str] | None':
     """Run the build, and print how far it is.
 
     Returns:

@@ -7,7 +7,6 @@ those that define the same name at file scope: these go to different files.
 """
 import re
 from pathlib import Path
-from typing import Dict, List, Set
 
 # A definition at file scope, in text without comments, literals and bodies:
 # a type, an alias, a variable, or else the name before the parameters of a
@@ -26,7 +25,7 @@ MACRO = re.compile(r'#\s*(define|undef)\s+(\w+)')
 INCLUDE = re.compile(r'^[ \t]*#\s*include\s*[<"]([^">]+)[">]', re.MULTILINE)
 
 
-def macros(text: str) -> Set[str]:
+def macros(text: str) -> set[str]:
     """Names of the macros that are still defined at the end of a source."""
     defined = set()
     for verb, name in MACRO.findall(text):
@@ -34,7 +33,7 @@ def macros(text: str) -> Set[str]:
     return defined
 
 
-def definitions(text: str) -> Set[str]:
+def definitions(text: str) -> set[str]:
     """Names that a source defines at file scope or in its namespaces."""
     text = NO_CODE.sub(' ', DIRECTIVE.sub(' ', text))
     names, statement, depth = set(), '', 0
@@ -56,7 +55,7 @@ def definitions(text: str) -> Set[str]:
     return names
 
 
-def _defined(statement: str, has_body: bool) -> Set[str]:
+def _defined(statement: str, has_body: bool) -> set[str]:
     """The name that a statement at file scope defines, as a set."""
     statement = re.sub(r'\btemplate\s*<[^{}]*?>\s*(?=\w)', ' ', statement)
     alias = ALIAS.search(statement)
@@ -73,7 +72,7 @@ def _defined(statement: str, has_body: bool) -> Set[str]:
     return {found[1]} if found else set()
 
 
-def texts_of(source: Path, include_dirs: List[Path]) -> Dict[Path, str]:
+def texts_of(source: Path, include_dirs: list[Path]) -> dict[Path, str]:
     """A source and the project's own headers that it includes.
 
     Args:
@@ -95,7 +94,7 @@ def texts_of(source: Path, include_dirs: List[Path]) -> Dict[Path, str]:
     return texts
 
 
-def names_of(source: Path, include_dirs: List[Path]) -> Dict[str, Path]:
+def names_of(source: Path, include_dirs: list[Path]) -> dict[str, Path]:
     """Where each name is defined that a source brings into a joined file.
 
     Args:
@@ -115,8 +114,8 @@ def names_of(source: Path, include_dirs: List[Path]) -> Dict[str, Path]:
     return names
 
 
-def groups(sources: List[Path], include_dirs: List[Path],
-           most_lines: int) -> List[List[Path]]:
+def groups(sources: list[Path], include_dirs: list[Path],
+           most_lines: int) -> list[list[Path]]:
     """Sources that can be one file each, by first fit.
 
     Args:
@@ -147,7 +146,7 @@ def groups(sources: List[Path], include_dirs: List[Path],
     return [group['sources'] for group in found]
 
 
-def joined_text(sources: List[Path], include_dirs: List[Path]) -> str:
+def joined_text(sources: list[Path], include_dirs: list[Path]) -> str:
     """A source that includes others, and drops the macros of each.
 
     Macros that a header of the project defines too are kept: the header is

@@ -2,7 +2,6 @@
 """Write a page of all configs, from the metafiles (`make docs` does)."""
 import argparse
 from pathlib import Path
-from typing import Dict, List
 
 import yaml
 
@@ -31,7 +30,7 @@ def main() -> None:
         beside.write_text(HEAD + ''.join(_collections()), encoding='utf-8')
 
 
-def _collections() -> List[str]:
+def _collections() -> list[str]:
     """A table per metafile, in the index's order."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     tables = []
@@ -46,9 +45,9 @@ def _collections() -> List[str]:
     return tables
 
 
-def _row(model: Dict) -> str:
+def _row(model: dict) -> str:
     """One config: its metrics, told apart by the word they begin with."""
-    found: Dict[str, List[str]] = {prefix: [] for prefix in PREFIXES}
+    found: dict[str, list[str]] = {prefix: [] for prefix in PREFIXES}
     for result in model.get('Results', []):
         for metric, value in result['Metrics'].items():
             prefix, _, name = metric.partition(' ')

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Operators of mmcv, each compared with its plain formula."""
 import math
-from typing import Callable, List, Sequence
+from collections.abc import Callable, Sequence
 
 import mmcv
 import torch
@@ -36,7 +36,7 @@ def corner_mean(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 def plain_nms(boxes: Tensor, scores: Tensor, iou_threshold: float,
-              offset: int) -> List[int]:
+              offset: int) -> list[int]:
     """Indices of the kept boxes (x1, y1, x2, y2), best score first."""
     kept = []
     for index in scores.argsort(descending=True).tolist():

@@ -1,12 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """Print a resolved config: bases merged, options applied."""
-from typing import List, Optional
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, add_cfg_options
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Print, and write the same to a file where one is named."""
     parser = Parser(description=__doc__)
     parser.add_argument('config', help='path of the config')

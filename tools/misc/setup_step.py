@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO, List, NamedTuple
+from typing import IO, NamedTuple
 
 
 class Step(NamedTuple):
@@ -177,7 +177,7 @@ class Clock:
         # The latest fraction, and when it was reached.
         self._known = 0., 0.
 
-    def _read(self) -> List[tuple]:
+    def _read(self) -> list[tuple]:
         if not self._file.exists():
             return []
         lines = (line.split() for line in self._file.read_text().splitlines())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def objectives_of(model: dict, branch: str) -> List[nn.Module]:
+def objectives_of(model: dict, branch: str) -> list[nn.Module]:
     """The objectives that a config of ``CLIMDetector`` has for a branch.
 
     One with an image encoder distils: it composes no tiles and needs the
@@ -70,7 +70,7 @@ def objectives_of(model: dict, branch: str) -> List[nn.Module]:
     ]
 
 
-def draw_sample(sample: dict, metainfo: dict, objectives: List[nn.Module],
+def draw_sample(sample: dict, metainfo: dict, objectives: list[nn.Module],
                 side: int) -> np.ndarray:
     """Draw one packed sample of any branch, as RGB."""
     from mmdet_clim.visualization import (
@@ -113,7 +113,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    objectives: Dict[str, List[nn.Module]] = {}
+    objectives: dict[str, list[nn.Module]] = {}
     for source, part in enumerate(getattr(dataset, 'datasets', [dataset])):
         order = np.random.default_rng(args.seed).permutation(
             len(part)).tolist()

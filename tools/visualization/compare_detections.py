@@ -22,8 +22,9 @@ import argparse
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -73,7 +74,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def choose_images(infos: Sequence[dict], novel: Sequence[int], num: int,
-                  least_side: float) -> List[dict]:
+                  least_side: float) -> list[dict]:
     """The first images by id that show a novel object well.
 
     Args:
@@ -99,13 +100,13 @@ def choose_images(infos: Sequence[dict], novel: Sequence[int], num: int,
     return chosen[:num]
 
 
-def _objects(info: dict) -> List[Tuple[int, Sequence[float]]]:
+def _objects(info: dict) -> list[tuple[int, Sequence[float]]]:
     """Labels and boxes (xyxy) of an image, without crowds."""
     return [(x['bbox_label'], x['bbox']) for x in info['instances']
             if not x['ignore_flag']]
 
 
-def coco_objects(infos: Sequence[dict]) -> List[dict]:
+def coco_objects(infos: Sequence[dict]) -> list[dict]:
     """All objects as COCO has them, with labels as categories."""
     return [
         dict(
@@ -116,7 +117,7 @@ def coco_objects(infos: Sequence[dict]) -> List[dict]:
     ]
 
 
-def read_found(file: str, labels: Mapping[int, int]) -> List[dict]:
+def read_found(file: str, labels: Mapping[int, int]) -> list[dict]:
     """The detections of a file, with labels as categories.
 
     Raises:
@@ -139,8 +140,8 @@ def read_found(file: str, labels: Mapping[int, int]) -> List[dict]:
             f"of the config's dataset, bbox, score), got {error!r}") from error
 
 
-def by_image(found: Sequence[Tuple[Mapping, bool]],
-             infos: Sequence[dict]) -> List[InstanceData]:
+def by_image(found: Sequence[tuple[Mapping, bool]],
+             infos: Sequence[dict]) -> list[InstanceData]:
     """Detections of each image, xyxy pixels of the file."""
     import torch
     from mmengine.structures import InstanceData
@@ -186,7 +187,7 @@ def headline(name: str, found: Sequence[InstanceData], objects: Counter,
             f'{objects[False]} base objects, {wrong} wrong')
 
 
-def share_of_novel(found: Sequence[Tuple[Mapping, bool]],
+def share_of_novel(found: Sequence[tuple[Mapping, bool]],
                    objects: Sequence[Mapping], novel: Sequence[int]) -> str:
     """How many novel objects of all images a detector finds."""
     hits = sum(correct for detection, correct in found
@@ -215,7 +216,7 @@ def compare(args: argparse.Namespace) -> int:
     objects = coco_objects(infos)
     shown = Counter(label in novel for info in chosen
                     for label, _ in _objects(info))
-    columns: Dict[str, List[InstanceData]] = {}
+    columns: dict[str, list[InstanceData]] = {}
     for name, file in args.found:
         best = first_detections(objects, read_found(file, dataset.cat2label))
         found = by_image(best, chosen)

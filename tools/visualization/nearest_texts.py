@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class CaptionedImage(NamedTuple):
     name: str
     pixels: np.ndarray
     scale: np.ndarray
-    captions: List[str]
+    captions: list[str]
 
 
 def parse_args() -> argparse.Namespace:
@@ -112,7 +112,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_images(args: argparse.Namespace) -> List[CaptionedImage]:
+def load_images(args: argparse.Namespace) -> list[CaptionedImage]:
     """Random captioned images."""
     import mmcv
 
@@ -135,20 +135,20 @@ def load_images(args: argparse.Namespace) -> List[CaptionedImage]:
     return images
 
 
-def given_boxes(file: Path, images: List[CaptionedImage]) -> List[Tensor]:
+def given_boxes(file: Path, images: list[CaptionedImage]) -> list[Tensor]:
     """Boxes of each image, xyxy of its ``pixels``, by the files' names."""
     import torch
 
     from mmdet_clim.datasets.coco_annotations import read_coco
     content = read_coco(file, need_sizes=False)
-    ids: Dict[str, int] = {}
+    ids: dict[str, int] = {}
     for image in content['images']:
         name = Path(image['file_name']).name
         if name in ids:
             raise ValueError(f'{file}: expected different file names, got '
                              f'{name} twice')
         ids[name] = image['id']
-    boxes: Dict[int, list] = {}
+    boxes: dict[int, list] = {}
     for annotation in content['annotations']:
         x, y, width, height = annotation['bbox']
         boxes.setdefault(annotation['image_id'],
@@ -161,7 +161,7 @@ def given_boxes(file: Path, images: List[CaptionedImage]) -> List[Tensor]:
     ]
 
 
-def read_regions(view: ModelView, images: List[CaptionedImage],
+def read_regions(view: ModelView, images: list[CaptionedImage],
                  args: argparse.Namespace):
     """Regions of all images, and their unit vectors (R, D)."""
     import torch
@@ -186,8 +186,8 @@ def read_regions(view: ModelView, images: List[CaptionedImage],
     return regions, torch.cat(embeddings)
 
 
-def as_json(images: List[CaptionedImage], regions: List[ReadRegion],
-            texts: List[str], cosines: Tensor, top: int) -> dict:
+def as_json(images: list[CaptionedImage], regions: list[ReadRegion],
+            texts: list[str], cosines: Tensor, top: int) -> dict:
     """What is nearest to each region and to each text; boxes of the files."""
     from mmdet_clim.visualization import best_of_images
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, device_name, whole
@@ -32,7 +32,7 @@ class Answers(NamedTuple):
     features: Tensor
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         description=__doc__,
@@ -68,8 +68,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
-           texts: List[str], device: str) -> List[Answers]:
+def answer(name: str, config: str, checkpoint: str, images: list[Tensor],
+           texts: list[str], device: str) -> list[Answers]:
     """What one model answers to each image (3, H, W), uint8, BGR."""
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -89,7 +89,7 @@ def answer(name: str, config: str, checkpoint: str, images: List[Tensor],
     ]
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Draw the picture."""
     args = parse_args(argv)
     import mmcv
@@ -125,8 +125,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     print(args.out)
 
 
-def _rows(image: np.ndarray, answers: List[Answers],
-          clusters: int) -> List[List[np.ndarray]]:
+def _rows(image: np.ndarray, answers: list[Answers],
+          clusters: int) -> list[list[np.ndarray]]:
     """One row per model for an image; the models share a column's scale."""
     from mmdet_clim.visualization import (
         cluster_colours,

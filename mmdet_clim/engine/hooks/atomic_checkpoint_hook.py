@@ -4,8 +4,8 @@ import hashlib
 import zipfile
 import zlib
 from collections import deque
+from collections.abc import Collection
 from pathlib import Path
-from typing import Collection, List, Optional, Union
 
 import torch
 from mmengine.dist import (
@@ -31,7 +31,7 @@ RANK_BUFFERS = 'rank_buffers'
 class AtomicLocalBackend(LocalBackend):
     """MMEngine's local files, each written beside its place and renamed."""
 
-    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file.
 
         Args:
@@ -58,7 +58,7 @@ class _HeldRemovals:
 
     def __init__(self, backend: LocalBackend) -> None:
         self.backend = backend
-        self._files: List[str] = []
+        self._files: list[str] = []
 
     def __getattr__(self, name: str):
         return getattr(self.backend, name)
@@ -95,7 +95,7 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     # Of the checkpoint that is being saved, by rank.
-    _rank_buffers: Optional[List[dict]] = None
+    _rank_buffers: list[dict] | None = None
 
     def before_run(self, runner) -> None:
         """Choose the checkpoint to resume from."""
@@ -126,7 +126,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if runner._resume and len(buffers) == get_world_size():
             checkpoint['state_dict'].update(buffers[get_rank()])
 
-    def _last_whole(self, runner) -> Optional[str]:
+    def _last_whole(self, runner) -> str | None:
         """The last checkpoint that can be read, None if there is none."""
         folder = Path(self.out_dir or runner.work_dir)
         if self.out_dir is not None:
@@ -154,7 +154,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 f'{len(candidates)} damaged; remove them to start again')
         return None
 
-    def _step_of(self, path: Path) -> Optional[int]:
+    def _step_of(self, path: Path) -> int | None:
         """The number in the name of a checkpoint, None of other files."""
         before, after = self.filename_tmpl.split('{}')
         name = path.name
@@ -165,7 +165,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner, step: int,
                                    meta: dict) -> None:
-        outdated: List[int] = []
+        outdated: list[int] = []
         if self.max_keep_ckpts > 0:
             steps = [s for s in self.keep_ckpt_ids if s != step] + [step]
             outdated = steps[:-self.max_keep_ckpts]
@@ -210,7 +210,7 @@ class AtomicCheckpointHook(CheckpointHook):
         })
 
 
-def _buffers_of_ranks(model: nn.Module) -> Optional[List[dict]]:
+def _buffers_of_ranks(model: nn.Module) -> list[dict] | None:
     """Of each rank, the saved buffers that are not as on rank 0.
 
     Returns:
@@ -240,7 +240,7 @@ def _buffers_of_ranks(model: nn.Module) -> Optional[List[dict]]:
     return buffers if any(buffers) else None
 
 
-def damage_of(path: Path) -> Optional[str]:
+def damage_of(path: Path) -> str | None:
     """What is wrong with a checkpoint file, None if it is whole.
 
     Args:

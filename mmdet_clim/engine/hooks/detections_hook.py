@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Sequence
+from collections.abc import Sequence
 
 from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.structures import DetDataSample

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Other grids of mosaics from some iteration on."""
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from mmengine.hooks import Hook
@@ -9,7 +9,7 @@ from mmdet_clim.datasets.transforms import MosaicCLIM
 from mmdet_clim.datasets.transforms.shared_weights import checked_weights
 from mmdet_clim.registry import HOOKS
 
-Grid = Tuple[int, int]
+Grid = tuple[int, int]
 # Where data sets, wrappers and transforms keep what they are made of.
 PARTS = ('datasets', 'dataset', 'pipeline', 'transforms', 'branch_pipelines')
 
@@ -60,8 +60,8 @@ class GridScheduleHook(Hook):
         if not schedule:
             raise ValueError('schedule: expected at least one phase, got '
                              f'{schedule!r}')
-        self._begins: List[int] = []
-        self._chances: List[Dict[Grid, float]] = []
+        self._begins: list[int] = []
+        self._chances: list[dict[Grid, float]] = []
         for number, phase in enumerate(schedule):
             where = f'schedule[{number}]'
             unknown = set(phase) - {'begin', 'grids', 'grid_weights'}
@@ -78,7 +78,7 @@ class GridScheduleHook(Hook):
             self._begins.append(phase['begin'])
             self._chances.append(_chances(phase, where))
         # Of each mosaic, the weights before the first phase and of each.
-        self._weights: List[Tuple[MosaicCLIM, List[np.ndarray]]] = []
+        self._weights: list[tuple[MosaicCLIM, list[np.ndarray]]] = []
         self._phase = 0
 
     def before_train(self, runner) -> None:
@@ -100,8 +100,8 @@ class GridScheduleHook(Hook):
     def after_train_iter(self,
                          runner,
                          batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         """Begin the phase of the next iteration, before its data is drawn."""
         phase = self._phase_at(runner.iter + 1)
         if phase != self._phase:
@@ -122,7 +122,7 @@ class GridScheduleHook(Hook):
                                f'{self._chances[phase - 1]}')
 
 
-def _chances(phase: Mapping, where: str) -> Dict[Grid, float]:
+def _chances(phase: Mapping, where: str) -> dict[Grid, float]:
     """The chance of each grid of a phase."""
     grids = [tuple(grid) for grid in phase['grids']]
     if not grids or len(set(grids)) < len(grids):

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Random draws of the model that a resumed run repeats exactly."""
-from typing import Optional
 
 import torch
 from mmengine.dist import get_rank
@@ -47,7 +46,7 @@ class IterationSeedHook(Hook):
         ValueError: If ``seed`` is negative or not an integer.
     """
 
-    def __init__(self, seed: Optional[int] = None) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         if seed is not None and (not isinstance(seed, int) or seed < 0):
             raise ValueError('seed: IterationSeedHook expects an integer of '
                              f'at least 0 or None, got {seed!r}')
@@ -57,7 +56,7 @@ class IterationSeedHook(Hook):
     def before_train_iter(self,
                           runner,
                           batch_idx: int,
-                          data_batch: Optional[dict] = None) -> None:
+                          data_batch: dict | None = None) -> None:
         """Seed the generators for this iteration."""
         self._kept = generator_states()
         seed = runner.seed if self.seed is None else self.seed
@@ -68,8 +67,8 @@ class IterationSeedHook(Hook):
     def after_train_iter(self,
                          runner,
                          batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         """Give the generators back to the data pipeline."""
         restore_generators(self._kept)
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional, cast
+from typing import cast
 
 import torch
 from mmdet.structures import DetDataSample
@@ -60,7 +60,7 @@ class MosaicVisualizationHook(Hook):
     def before_train_iter(self,
                           runner,
                           batch_idx: int,
-                          data_batch: Optional[dict] = None) -> None:
+                          data_batch: dict | None = None) -> None:
         """Draw the mosaics of a batch that the model has not changed yet."""
         if runner.iter % self.interval or not is_main_process():
             return
@@ -88,7 +88,7 @@ def _tiles(sample: DetDataSample) -> int:
     return rows * columns
 
 
-def _composed(model, sample: DetDataSample) -> Optional[torch.Tensor]:
+def _composed(model, sample: DetDataSample) -> torch.Tensor | None:
     """Rectangles of several tiles, if the model composes any."""
     model = model.module if is_model_wrapper(model) else model
     if not isinstance(model, CLIMDetector):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
 
 import mmcv
 import numpy as np
@@ -58,10 +58,10 @@ class ResponseMapHook(Hook):
         self.texts = tuple(texts)
         self.size = size
         self.side = side
-        self._loaded: List[np.ndarray] = []
+        self._loaded: list[np.ndarray] = []
         # Iteration -> maps of each image; of the start of the run.
-        self._start: Dict[int, List[Tensor]] = {}
-        self._view: Optional[ModelView] = None
+        self._start: dict[int, list[Tensor]] = {}
+        self._view: ModelView | None = None
 
     def before_run(self, runner) -> None:
         """Read the images."""
@@ -86,7 +86,7 @@ class ResponseMapHook(Hook):
                 })
 
     @torch.no_grad()
-    def _responses(self, model) -> List[Tensor]:
+    def _responses(self, model) -> list[Tensor]:
         """Maps (T, H, W) of each image."""
         model = model.module if is_model_wrapper(model) else model
         if self._view is None:
@@ -104,7 +104,7 @@ class ResponseMapHook(Hook):
         model.train(training)
         return maps
 
-    def _draw(self, runner, responses: Dict[int, List[Tensor]]) -> None:
+    def _draw(self, runner, responses: dict[int, list[Tensor]]) -> None:
         rows, names = [], []
         for index, image in enumerate(self._loaded):
             rgb = image[..., ::-1]

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 import logging
-from typing import Dict
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -23,7 +22,7 @@ class UnreadableImagesHook(Hook):
     """
 
     def __init__(self) -> None:
-        self._said: Dict[str, int] = {}
+        self._said: dict[str, int] = {}
 
     def after_train_epoch(self, runner) -> None:
         """Of the training set."""

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Trained weights of a CLIP averaged with its original ones."""
 from pathlib import Path
-from typing import Dict, Optional
 
 import torch
 from mmengine.dist import is_main_process
@@ -46,7 +45,7 @@ class WeightAveragingHook(Hook):
     def __init__(self,
                  alpha: float = 0.7,
                  filename: str = 'open_clip.pt',
-                 interval: Optional[int] = None,
+                 interval: int | None = None,
                  half: bool = False) -> None:
         check_range(0, 1, alpha=alpha)
         check_range(1, interval=interval)
@@ -54,7 +53,7 @@ class WeightAveragingHook(Hook):
         self.filename = filename
         self.interval = interval
         self.half = half
-        self._trained: Dict[str, Tensor] = {}
+        self._trained: dict[str, Tensor] = {}
 
     def before_train(self, runner) -> None:
         """Make sure that the model is one that can be saved so."""
@@ -73,8 +72,8 @@ class WeightAveragingHook(Hook):
     def after_train_iter(self,
                          runner,
                          batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         """Save where it is time to."""
         if self.interval and self.every_n_train_iters(runner, self.interval):
             self._save(runner)

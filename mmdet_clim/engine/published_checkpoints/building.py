@@ -2,8 +2,9 @@
 """Our detector as its config has it, without the weights of a CLIP."""
 import copy
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class UnreadTextEncoder(BaseTextEncoder):
         return torch.randn(
             len(texts), self.dim, generator=torch.Generator().manual_seed(0))
 
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         return self(texts)
 
     def _word_table(self) -> Tensor:
@@ -125,7 +126,7 @@ class _NoRandomNumbers(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _clip_config(model: str) -> Dict[str, Any]:
+def _clip_config(model: str) -> dict[str, Any]:
     """open_clip's configuration of a model, by its name or file.
 
     Raises:
@@ -174,10 +175,10 @@ class ObjectivePart(NamedTuple):
         weights (dict[str, Tensor]): By what follows the prefix.
     """
     prefix: str
-    weights: Dict[str, Tensor]
+    weights: dict[str, Tensor]
 
 
-def objective_parts(cfg: Mapping) -> Dict[str, ObjectivePart]:
+def objective_parts(cfg: Mapping) -> dict[str, ObjectivePart]:
     """Parts of a wrapper's objectives that published files hold.
 
     Args:
@@ -188,7 +189,7 @@ def objective_parts(cfg: Mapping) -> Dict[str, ObjectivePart]:
         bias is learned; of ``'bag'`` and ``'distillation'``, the position of
         a region in a bag.
     """
-    parts: Dict[str, ObjectivePart] = {}
+    parts: dict[str, ObjectivePart] = {}
     for name, objective in (cfg.get('objectives') or {}).items():
         kind = OBJECTIVES.get(str(objective['type']).rpartition('.')[2])
         loss = objective.get('loss') or {}

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Weights that have another form in our detectors."""
 import re
-from typing import Dict, List, Mapping, Optional, Tuple
+from collections.abc import Mapping
 
 import torch
 from mmdet.models.dense_heads import RPNHead
@@ -15,8 +15,7 @@ BACKGROUND = 'roi_head.bbox_head.bg_embedding'
 NORM_PARTS = ('weight', 'bias', 'running_mean', 'running_var')
 
 
-def constant_of(name: str, weight: Tensor,
-                model: nn.Module) -> Optional[Tensor]:
+def constant_of(name: str, weight: Tensor, model: nn.Module) -> Tensor | None:
     """Our value of a constant of a published model, in its order.
 
     Args:
@@ -44,7 +43,7 @@ def constant_of(name: str, weight: Tensor,
 
 
 def joined_background(weights: Mapping[str, Tensor],
-                      ours: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+                      ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The background's embedding, which is a linear layer on the number 1.
 
     Args:
@@ -73,7 +72,7 @@ def joined_background(weights: Mapping[str, Tensor],
 
 def folded_norms(
         weights: Mapping[str, Tensor],
-        ours: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], List[str]]:
+        ours: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     r"""Batch norms behind convolutions of which ours have a bias instead.
 
     In evaluation :math:`\gamma (w * x - \mu) / \sqrt{v + \epsilon} + \beta`

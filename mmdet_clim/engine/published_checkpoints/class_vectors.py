@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Text embeddings of classes that a published checkpoint holds."""
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,8 +37,7 @@ class ClassVectors(NamedTuple):
     vectors: Tensor
 
 
-def find_class_vectors(
-        weights: Mapping[str, Tensor]) -> Optional[ClassVectors]:
+def find_class_vectors(weights: Mapping[str, Tensor]) -> ClassVectors | None:
     """The class embeddings of a checkpoint, None if it has none.
 
     Args:
@@ -51,7 +51,7 @@ def find_class_vectors(
     return None
 
 
-def names_of_rows(count: int, names: Sequence[str]) -> Optional[List[str]]:
+def names_of_rows(count: int, names: Sequence[str]) -> list[str] | None:
     """Whose embeddings the rows are.
 
     Args:

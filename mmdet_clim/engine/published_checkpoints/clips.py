@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Published CLIPs, such as those that CLIM or CLIPSelf refined."""
-from typing import Any, Dict, List, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ def convert_clip(
     report = Conversion(recognise(list(weights)))
     clip = empty_clip(model)
     ours = clip.state_dict()
-    problems: List[str] = []
+    problems: list[str] = []
     taken = without(weights, ignore, report)
     renamed = {name: name for name in taken}
     if report.family.name == 'eva_clip':
@@ -69,7 +70,7 @@ def convert_clip(
 
 
 def _names_of_timm(weights: Mapping[str, Tensor],
-                   clip: nn.Module) -> Dict[str, str]:
+                   clip: nn.Module) -> dict[str, str]:
     """Names of EVA's image tower, by timm's own filter."""
     from timm.models.eva import Eva, checkpoint_filter_fn
     trunk = getattr(clip.visual, 'trunk', None)

@@ -22,9 +22,9 @@ batch norms behind convolutions where our detector has none, which are folded
 into them.
 """
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Dict, List, Mapping, Sequence, Tuple
 
 import torch
 from mmdet.models.necks import FPN
@@ -68,14 +68,14 @@ class Conversion:
     """
     family: Family
     state_dict: 'OrderedDict[str, Tensor]' = field(default_factory=OrderedDict)
-    objectives: Dict[str, Tensor] = field(default_factory=dict)
-    converted: List[str] = field(default_factory=list)
-    folded: List[str] = field(default_factory=list)
-    kept: List[str] = field(default_factory=list)
-    unused: Dict[str, List[str]] = field(default_factory=dict)
-    checked: List[str] = field(default_factory=list)
-    ignored: List[str] = field(default_factory=list)
-    missing: List[str] = field(default_factory=list)
+    objectives: dict[str, Tensor] = field(default_factory=dict)
+    converted: list[str] = field(default_factory=list)
+    folded: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    unused: dict[str, list[str]] = field(default_factory=dict)
+    checked: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def convert_state_dict(
@@ -118,14 +118,14 @@ def convert_state_dict(
     taken = without(weights, ignore, report)
     taken, report.folded = folded_norms(taken, ours)
     taken = joined_background(taken, ours)
-    problems: List[str] = []
+    problems: list[str] = []
     for name in list(taken):
         constant = constant_of(name, taken[name], model)
         if constant is not None:
             report.checked.append(name)
             problems += _compare(name, taken.pop(name), constant)
     places = _places(ours, objectives)
-    renamed: Dict[str, str] = {}
+    renamed: dict[str, str] = {}
     for name in taken:
         target, change = translate(name, report.family.rules,
                                    places) or ('', '')
@@ -144,7 +144,7 @@ def convert_state_dict(
 
 
 def without(weights: Mapping[str, Tensor], ignore: Sequence[str],
-            report: Conversion) -> Dict[str, Tensor]:
+            report: Conversion) -> dict[str, Tensor]:
     """The weights that no pattern matches; the report has the others."""
     report.ignored = [name for name in weights if _matches(name, ignore)]
     return {
@@ -155,7 +155,7 @@ def without(weights: Mapping[str, Tensor], ignore: Sequence[str],
 
 def assign(taken: Mapping[str, Tensor], renamed: Mapping[str, str],
            expected: Mapping[str, Tensor], report: Conversion,
-           problems: List[str]) -> Dict[str, Tensor]:
+           problems: list[str]) -> dict[str, Tensor]:
     """Put weights under our names.
 
     Args:
@@ -168,8 +168,8 @@ def assign(taken: Mapping[str, Tensor], renamed: Mapping[str, str],
     Returns:
         dict[str, Tensor]: By our names.
     """
-    found: Dict[str, Tensor] = {}
-    origin: Dict[str, str] = {}
+    found: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
     for name, weight in taken.items():
         target = renamed[name]
         reason = reason_unused(name)
@@ -192,8 +192,8 @@ def fill(report: Conversion,
          found: Mapping[str, Tensor],
          ours: Mapping[str, Tensor],
          allow_missing: Sequence[str],
-         problems: List[str],
-         unread: Tuple[str, ...] = ()) -> None:
+         problems: list[str],
+         unread: tuple[str, ...] = ()) -> None:
     """Make the state dict, in our order, and list what it lacks.
 
     Args:
@@ -221,7 +221,7 @@ def fill(report: Conversion,
 
 def finish(report: Conversion, weights: Mapping[str, Tensor],
            ours: Mapping[str, Tensor], allow_missing: Sequence[str],
-           ignore: Sequence[str], problems: List[str]) -> None:
+           ignore: Sequence[str], problems: list[str]) -> None:
     """Stop if there are problems, with all of them.
 
     Raises:
@@ -240,7 +240,7 @@ def finish(report: Conversion, weights: Mapping[str, Tensor],
 
 
 def _places(ours: Mapping[str, Tensor],
-            objectives: Mapping[str, ObjectivePart]) -> Dict[str, str]:
+            objectives: Mapping[str, ObjectivePart]) -> dict[str, str]:
     """What our detector calls its parts, for :func:`translate`."""
     in_list = any(name.startswith('roi_head.mask_head.0.') for name in ours)
     return dict(
@@ -253,7 +253,7 @@ def _places(ours: Mapping[str, Tensor],
 
 
 def _sum_of_tower(taken: Mapping[str, Tensor], backbone: OpenCLIPBackbone,
-                  problems: List[str]) -> Tensor:
+                  problems: list[str]) -> Tensor:
     """By which the tower of the file is told from another one.
 
     The config names the tower; loading the converted weights beside one that
@@ -301,7 +301,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _check(name: str, weight: Tensor, target: str, ours: Tensor) -> List[str]:
+def _check(name: str, weight: Tensor, target: str, ours: Tensor) -> list[str]:
     """What speaks against this weight."""
     if weight.shape != ours.shape:
         return [
@@ -313,7 +313,7 @@ def _check(name: str, weight: Tensor, target: str, ours: Tensor) -> List[str]:
     return []
 
 
-def _compare(name: str, value: Tensor, expected: Tensor) -> List[str]:
+def _compare(name: str, value: Tensor, expected: Tensor) -> list[str]:
     """Whether a constant is ours."""
     value, expected = value.double().cpu(), expected.double().cpu()
     if value.numel() == expected.numel() and torch.allclose(

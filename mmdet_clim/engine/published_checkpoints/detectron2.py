@@ -5,7 +5,7 @@ What Detectron2 numbers from ``res2`` or ``p3`` on, mmdet numbers from 1 or 0
 on.
 """
 import re
-from typing import Callable, List
+from collections.abc import Callable
 
 from .names import CASCADE, Rule, in_box_head
 
@@ -25,7 +25,7 @@ def _lower(group: int, by: int, form: str) -> Callable[[re.Match], str]:
     return target
 
 
-def _residual(source: str, layer: str) -> List[Rule]:
+def _residual(source: str, layer: str) -> list[Rule]:
     """A ResNet stage of Detectron2; group 1 is its number."""
 
     def target(match: re.Match) -> str:

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """The published checkpoints, told apart by the names in them."""
 import re
-from typing import List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from . import detectron2, mmdet_forms
 from .names import Rule
@@ -27,7 +28,7 @@ class Family(NamedTuple):
     name: str
     title: str
     sign: str
-    rules: Optional[List[Rule]]
+    rules: list[Rule] | None
     prompts: str = ''
 
 
@@ -108,7 +109,7 @@ UNUSED = (
 )
 
 
-def reason_unused(name: str) -> Optional[str]:
+def reason_unused(name: str) -> str | None:
     """Why a weight may have no place in our model.
 
     Args:

@@ -4,9 +4,10 @@
 A rule is a pattern of a whole name and what becomes of it.
 """
 import re
-from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-Replacement = Union[str, Callable[[re.Match], str]]
+Replacement = str | Callable[[re.Match], str]
 
 
 class Rule(NamedTuple):
@@ -45,8 +46,8 @@ def in_box_head(form: str) -> Callable[[re.Match], str]:
     return target
 
 
-def translate(name: str, rules: List[Rule],
-              places: Mapping[str, str]) -> Optional[Tuple[str, str]]:
+def translate(name: str, rules: list[Rule],
+              places: Mapping[str, str]) -> tuple[str, str] | None:
     """Our name of a weight.
 
     Args:

@@ -2,8 +2,9 @@
 """Read files of weights without running what is in them."""
 import pickle
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class ArrayUnpickler(pickle.Unpickler):
                 'containers only') from None
 
 
-def read_weights(path: Path) -> Dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the weights of a checkpoint.
 
     Args:

@@ -1,10 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 from .backbone_tower import BackboneTower
-from .dense_tower import DenseImageTower
-from .image_tower import ImageTower
-from .open_clip_backbones import OpenCLIPResNet, OpenCLIPViT
+from .image_tower import EncodedImages, ImageTower
+from .open_clip_backbones import DenseImageTower, OpenCLIPResNet, OpenCLIPViT
 from .timm_backbone import TimmBackbone
-from .tower_reader import EncodedImages
 
 __all__ = [
     'BackboneTower', 'DenseImageTower', 'EncodedImages', 'ImageTower',

@@ -1,16 +1,19 @@
 # Licensed under the Apache License, Version 2.0.
 """An image tower of a frozen backbone and a small head."""
-from typing import List, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.models.aligned_regions import aligned_regions
-from mmdet_clim.models.resized_maps import resized_map
 from mmdet_clim.registry import MODELS
 
-from .image_tower import ImageTower
-from .tower_reader import EncodedImages, TowerReader, pad_to_multiple
+from ..maps import aligned_regions, resized_map
+from .image_tower import (
+    EncodedImages,
+    ImageTower,
+    TowerReader,
+    pad_to_multiple,
+)
 
 #: Of the head's weights in a checkpoint of ``CLIMOnCLIP``.
 HEAD_PREFIX = 'image_tower.visual.'
@@ -72,7 +75,7 @@ class FusedMapReader(TowerReader):
 
     def encode(
         self, images: Tensor, taps: Sequence[int] = ()
-    ) -> Tuple[List[Tensor], EncodedImages]:
+    ) -> tuple[list[Tensor], EncodedImages]:
         """The backbone, then the fused map; see :class:`TowerReader`."""
         side = max(self.tap_strides)
         maps = self.backbone(pad_to_multiple(images, (side, side)))
@@ -127,7 +130,7 @@ class BackboneTower(ImageTower):
                  hidden: int = 512,
                  dropout: float = 0.1,
                  image_size: int = 128,
-                 pretrained: Optional[str] = None) -> None:
+                 pretrained: str | None = None) -> None:
         super().__init__()
         self.backbone = MODELS.build(backbone)
         self.backbone.requires_grad_(False)

@@ -2,7 +2,7 @@
 """Feature maps of a frozen network, kept on the disk."""
 import hashlib
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,17 +33,17 @@ class FeatureCache:
         ValueError: If ``max_images`` is below 1.
     """
 
-    def __init__(self, folder: Union[str, Path], network: str,
+    def __init__(self, folder: str | Path, network: str,
                  max_images: int) -> None:
         check_range(1, max_cached_images=max_images)
         self.folder = Path(folder) / network
         self.max_images = max_images
-        self._count: Optional[int] = None
+        self._count: int | None = None
 
     def __call__(
             self, images: Tensor,
             compute: Callable[[Tensor],
-                              Sequence[Tensor]]) -> Tuple[Tensor, ...]:
+                              Sequence[Tensor]]) -> tuple[Tensor, ...]:
         """The maps of a batch.
 
         Args:
@@ -73,7 +73,7 @@ class FeatureCache:
         digest.update(values.numpy())
         return self.folder / f'{digest.hexdigest()[:32]}{SUFFIX}'
 
-    def _read(self, file: Path) -> Optional[List[Tensor]]:
+    def _read(self, file: Path) -> list[Tensor] | None:
         from safetensors import SafetensorError
         from safetensors.torch import load
         try:

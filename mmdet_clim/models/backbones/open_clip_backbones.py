@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
-"""Image towers of open_clip as backbones of detectors."""
+"""Image towers of open_clip, by themselves and as backbones."""
 import logging
 from abc import abstractmethod
-from typing import List, Optional, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -10,12 +10,118 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.models.frozen_tower import FrozenTower
-from mmdet_clim.models.modes import evaluating
+from mmdet_clim.checks import check_choice
 from mmdet_clim.registry import MODELS
 
-from .dense_tower import DenseImageTower
-from .tower_reader import EncodedImages
+from ..frozen_tower import FrozenTower
+from ..modes import evaluating
+from ..open_clip_models import create_clip
+from .image_tower import MODES, EncodedImages, ImageTower, TowerReader
+
+
+@MODELS.register_module()
+class DenseImageTower(ImageTower):
+    """The image tower of an open_clip model, read densely.
+
+    Images may have any size, also not square: positional embeddings are
+    resized bicubically, and images are padded below and at the right with
+    their mean colour until the last patch is whole.
+
+    How a position or a region gets its embedding depends on the tower:
+
+    - a ViT. 'value': the last block without attention between tokens;
+      'attention': the last block as it is; 'masked_pool': the class token
+      attends to the box alone in the last block.
+    - ViT, EVA and SigLIP of timm: the same, without 'masked_pool'.
+    - a ``ModifiedResNet``. 'value': of the dense map, the value path of the
+      attention pool; 'attention': every position as its query; 'masked_pool':
+      it attends to the box alone.
+    - ConvNeXt of timm: its head, applied to every position, in both modes
+      that it has, 'value' and 'attention'.
+
+    A region is RoIAligned to 1x1 on the dense map of unit vectors; of a
+    ``ModifiedResNet``, its last map is RoIAligned to the grid of the
+    attention pool, which then pools it (REFERENCE.md, section 4).
+
+    Args:
+        model (str): Name of an open_clip model, path of a model
+            configuration (``.json``), or ``local-dir:FOLDER``.
+        pretrained (str, optional): Path of a checkpoint or a tag of the
+            model. None: random weights; for tests only.
+        mode (str): 'value', 'attention' or 'masked_pool'.
+        quick_gelu (bool, optional): Of a ViT, run the weights with QuickGELU
+            or with GELU, whatever ``model`` says. Defaults to what it says.
+
+    Attributes:
+        visual (nn.Module): The open_clip tower itself; its parameters are
+            those of this module.
+        embed_dim (int): Width D of the joint image-text space.
+        mean, std (tuple[float]): By which RGB values in [0, 1] are to be
+            normalised, as open_clip has it for the model.
+
+    Raises:
+        ValueError: If ``mode`` is another, ``quick_gelu`` is given for another
+            tower than a ViT of open_clip, the names are unknown (the
+            message lists what exists), the checkpoint is one of another
+            architecture (the message says which keys differ), or the tower's
+            structure allows no dense features.
+
+    Example:
+        >>> tower = DenseImageTower('ViT-B-16', 'openai')
+        >>> tower.dense_features(torch.rand(1, 3, 512, 768)).shape
+        torch.Size([1, 512, 32, 48])
+    """
+
+    def __init__(self,
+                 model: str,
+                 pretrained: str | None = None,
+                 mode: str = 'value',
+                 quick_gelu: bool | None = None) -> None:
+        super().__init__()
+        check_choice(MODES, mode=mode)
+        clip = create_clip(model, pretrained, type(self).__name__)
+        self.visual = clip.visual
+        if quick_gelu is not None:
+            # Late, as in create_clip.
+            from ..open_clip_blocks import set_gelu
+            set_gelu(self.visual, quick_gelu)
+        self.mean = tuple(clip.visual.preprocess_cfg['mean'])
+        self.std = tuple(clip.visual.preprocess_cfg['std'])
+        self._reader = build_reader(self.visual, mode)
+        self.mode = mode
+        with torch.no_grad(), evaluating(self):
+            one = self.encode_image(
+                torch.zeros(1, 3, self.stride, self.stride))
+        self.embed_dim = one.shape[1]
+
+
+def build_reader(visual: nn.Module, mode: str) -> TowerReader:
+    """The reader for a tower.
+
+    Raises:
+        ValueError: If none fits its structure.
+    """
+    # Late, as in create_clip: a project without CLIP need not have open_clip.
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.timm_model import TimmModel
+    from open_clip.transformer import VisionTransformer
+    kind = type(visual).__name__
+    if isinstance(visual, VisionTransformer):
+        from .open_clip_readers import ViTReader
+        return ViTReader(visual, mode)
+    if isinstance(visual, ModifiedResNet):
+        from .open_clip_readers import ResNetReader
+        return ResNetReader(visual, mode)
+    if isinstance(visual, TimmModel):
+        from .timm_readers import build_timm_reader
+        reader = build_timm_reader(visual, mode)
+        if reader is not None:
+            return reader
+        kind = f'{type(visual.trunk).__name__} of timm'
+    raise ValueError(
+        f'dense features cannot be read from a {kind} with this head: '
+        'expected a VisionTransformer or a ModifiedResNet, or from timm a '
+        'VisionTransformer, an Eva or a ConvNeXt without a pool of its own')
 
 
 class OpenCLIPBackbone(BaseModule):
@@ -43,12 +149,12 @@ class OpenCLIPBackbone(BaseModule):
 
     def __init__(self,
                  model: str,
-                 pretrained: Optional[str] = None,
+                 pretrained: str | None = None,
                  mode: str = 'value',
-                 quick_gelu: Optional[bool] = None,
-                 taps: Optional[Sequence[int]] = None,
+                 quick_gelu: bool | None = None,
+                 taps: Sequence[int] | None = None,
                  frozen: bool = True,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         tower = DenseImageTower(model, pretrained, mode, quick_gelu)
         self.taps = tuple(taps or self.default_taps(tower.num_taps))
@@ -73,7 +179,7 @@ class OpenCLIPBackbone(BaseModule):
         """The tower, frozen or not."""
         return self.image_tower.tower if self.frozen else self.image_tower
 
-    def encode(self, images: Tensor) -> Tuple[List[Tensor], EncodedImages]:
+    def encode(self, images: Tensor) -> tuple[list[Tensor], EncodedImages]:
         """Run the tower once.
 
         Args:
@@ -100,20 +206,19 @@ class OpenCLIPBackbone(BaseModule):
         """
         return self.tower.region_features_of(encoded, rois)
 
-    def pyramid(self, maps: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The tapped maps as levels of a feature pyramid, contiguous."""
         # Maps of tokens have the channels last in memory, and convolutions
         # keep that. mmcv's RoIAlign reads the memory as if it were contiguous.
         return tuple(x.contiguous() for x in maps)
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (N, 3, H, W) to the levels of a feature pyramid."""
         return self.pyramid(self.encode(images)[0])
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,
-                              **kwargs) -> None:
+    def _load_from_state_dict(self, state_dict, prefix: str, *args) -> None:
         own = None if self.tower_sum is None else self.tower_sum.clone()
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args)
         if own is None:
             return
         saved = self.tower_sum.item()
@@ -123,8 +228,7 @@ class OpenCLIPBackbone(BaseModule):
                 'The checkpoint was trained on another image tower: a '
                 f'thousand times the sum of its weights was {saved}, that of '
                 f'the tower which the config names is {own.item()}.',
-                logger='current',
-                level=logging.WARNING)
+                'current', logging.WARNING)
         self.tower_sum.copy_(own)
 
 
@@ -181,10 +285,7 @@ class OpenCLIPViT(OpenCLIPBackbone):
         ValueError: If the tower has no maps of one size.
     """
 
-    def __init__(self,
-                 *args,
-                 norm_cfg: Optional[dict] = None,
-                 **kwargs) -> None:
+    def __init__(self, *args, norm_cfg: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         norm_cfg = norm_cfg or dict(type='GN', num_groups=32)
         strides = {self.tower.tap_strides[tap] for tap in self.taps}
@@ -212,11 +313,10 @@ class OpenCLIPViT(OpenCLIPBackbone):
         return [max(num_taps * part // 6 - 1, 0)
                 for part in (2, 3, 4)] + [num_taps - 1]
 
-    def pyramid(self, maps: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (N, C, h, w) of one size to four levels, contiguous."""
-        return tuple(
-            level(x) for level, x in zip(self.levels,
-                                         super().pyramid(maps)))
+        maps = super().pyramid(maps)
+        return tuple(level(x) for level, x in zip(self.levels, maps))
 
 
 @MODELS.register_module()

@@ -2,29 +2,17 @@
 """Any network of timm that gives feature maps, as a backbone."""
 import difflib
 from pathlib import Path
-from typing import (
-    Any,
-    Dict,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Mapping, Sequence
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
-from mmdet_clim.models.modes import batch_norms
-from mmdet_clim.models.other_packages import (
-    errors_alone,
-    package_folder,
-    the_only_one,
-)
 from mmdet_clim.registry import MODELS
 
+from ..frozen_tower import FrozenTower, fingerprint
+from ..modes import batch_norms
+from ..other_packages import errors_alone, package_folder, the_only_one
 from .feature_cache import FeatureCache
 
 WEIGHT_SUFFIXES = ('.pth', '.pt')
@@ -87,16 +75,16 @@ class TimmBackbone(BaseModule):
 
     def __init__(self,
                  model: str,
-                 out_indices: Optional[Sequence[int]] = None,
-                 checkpoint: Optional[str] = None,
-                 package: Optional[str] = None,
+                 out_indices: Sequence[int] | None = None,
+                 checkpoint: str | None = None,
+                 package: str | None = None,
                  pretrained: bool = False,
                  frozen: bool = False,
                  norm_eval: bool = True,
-                 cache_dir: Optional[str] = None,
+                 cache_dir: str | None = None,
                  max_cached_images: int = 10000,
-                 model_args: Optional[Mapping[str, Any]] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+                 model_args: Mapping[str, Any] | None = None,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if sum([checkpoint is not None, package is not None, pretrained]) > 1:
             raise ValueError(
@@ -110,8 +98,8 @@ class TimmBackbone(BaseModule):
             checkpoint = str(find_weight_file(package))
         network = _create(model, out_indices, checkpoint, pretrained,
                           dict(model_args or {}))
-        self.out_channels: List[int] = network.feature_info.channels()
-        self.strides: List[int] = network.feature_info.reduction()
+        self.out_channels: list[int] = network.feature_info.channels()
+        self.strides: list[int] = network.feature_info.reduction()
         self.mean = tuple(network.pretrained_cfg['mean'])
         self.std = tuple(network.pretrained_cfg['std'])
         # Of a Swin the channels are last.
@@ -120,7 +108,7 @@ class TimmBackbone(BaseModule):
         self.frozen = frozen
         self.norm_eval = norm_eval
         self.timm_model = FrozenTower(network) if frozen else network
-        self.cache: Optional[FeatureCache] = None
+        self.cache: FeatureCache | None = None
         if cache_dir:
             self.cache = FeatureCache(
                 cache_dir,
@@ -140,7 +128,7 @@ class TimmBackbone(BaseModule):
                 norm.eval()
         return self
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (N, 3, H, W), normalised, to maps (N, C, h, w)."""
         if not self.frozen:
             return self._maps(images)
@@ -149,7 +137,7 @@ class TimmBackbone(BaseModule):
                 return self.cache(images, self._maps)
             return self._maps(images)
 
-    def _maps(self, images: Tensor) -> Tuple[Tensor, ...]:
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = self.network(images)
         if self._channels_last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
@@ -173,9 +161,9 @@ def find_weight_file(package: str) -> Path:
                         f'files that end in {WEIGHT_SUFFIXES}', 'checkpoint')
 
 
-def _create(model: str, out_indices: Optional[Sequence[int]],
-            checkpoint: Optional[str], pretrained: bool,
-            model_args: Dict[str, Any]) -> nn.Module:
+def _create(model: str, out_indices: Sequence[int] | None,
+            checkpoint: str | None, pretrained: bool,
+            model_args: dict[str, Any]) -> nn.Module:
     """The network, with its weights."""
     # timm imports torchvision, for which importing mmdet_clim prepares.
     import timm
@@ -205,7 +193,7 @@ def _create(model: str, out_indices: Optional[Sequence[int]],
             ')') from error
 
 
-def _named_weights(model: str, checkpoint: str) -> Dict[str, Tensor]:
+def _named_weights(model: str, checkpoint: str) -> dict[str, Tensor]:
     """The weights of a file under timm's names."""
     import timm
 

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Dense features of towers that open_clip has from timm."""
-from typing import List, Optional, Sequence, Tuple, cast
+from typing import Sequence, cast
 
 from open_clip.timm_model import TimmModel
 from timm.layers import Format, PatchDropout, PatchEmbed
@@ -9,7 +9,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from .tower_reader import EncodedImages, TowerReader, pad_to_multiple
+from .image_tower import EncodedImages, TowerReader, pad_to_multiple
 
 
 class TimmReader(TowerReader):
@@ -80,7 +80,7 @@ class TimmViTReader(TimmReader):
 
     def encode(
         self, images: Tensor, taps: Sequence[int] = ()
-    ) -> Tuple[List[Tensor], EncodedImages]:
+    ) -> tuple[list[Tensor], EncodedImages]:
         """All blocks; see :class:`TowerReader`.
 
         Tap i is the map after block i, counted from 0, the last one with full
@@ -116,7 +116,7 @@ class TimmViTReader(TimmReader):
         x = self._head(repeated).unflatten(0, (len(positions), -1))
         return x.transpose(1, 2).unflatten(2, encoded.grid)
 
-    def _set_rope(self, grid: Tuple[int, int]) -> None:
+    def _set_rope(self, grid: tuple[int, int]) -> None:
         """Rotary embeddings of EVA, which it keeps for one grid."""
         trunk = self.visual.trunk
         if isinstance(trunk, Eva) and trunk.rope is not None:
@@ -148,7 +148,7 @@ class TimmConvNeXtReader(TimmReader):
 
     def encode(
         self, images: Tensor, taps: Sequence[int] = ()
-    ) -> Tuple[List[Tensor], EncodedImages]:
+    ) -> tuple[list[Tensor], EncodedImages]:
         """All stages; see :class:`TowerReader`. Tap i is stage i."""
         images = pad_to_multiple(images, (self.stride, self.stride))
         x, maps = self.visual.trunk.forward_intermediates(images)
@@ -163,7 +163,7 @@ class TimmConvNeXtReader(TimmReader):
         return x.transpose(1, 2).unflatten(2, encoded.grid)
 
 
-def build_timm_reader(visual: TimmModel, mode: str) -> Optional[TowerReader]:
+def build_timm_reader(visual: TimmModel, mode: str) -> TowerReader | None:
     """The reader for a timm tower, None if there is none."""
     pools_map = 'pool' in dict(visual.head.named_children())
     if pools_map:

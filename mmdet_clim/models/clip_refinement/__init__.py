@@ -3,12 +3,14 @@
 from .batch_mosaic import BatchMosaic, MosaicBatch
 from .box_sources import BoxSource, FileBoxes, GridBoxes, RandomBoxes
 from .clim_on_clip import CLIMOnCLIP
-from .mosaic_text_objective import MosaicTextObjective
-from .objective_base import BaseCLIPObjective, Towers
-from .region_label_objective import RegionLabelObjective
-from .self_distillation_objective import SelfDistillationObjective
-from .text_tower import OpenCLIPTextTower
-from .unlocking import tower_blocks, unlock_blocks
+from .objectives import (
+    BaseCLIPObjective,
+    MosaicTextObjective,
+    RegionLabelObjective,
+    SelfDistillationObjective,
+    Towers,
+)
+from .towers import OpenCLIPTextTower, tower_blocks, unlock_blocks
 
 __all__ = [
     'BaseCLIPObjective', 'BatchMosaic', 'BoxSource', 'CLIMOnCLIP', 'FileBoxes',

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Mosaics made on the device, of a batch that is there already."""
 from functools import lru_cache
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range, check_size
 
-Grid = Tuple[int, int]
+Grid = tuple[int, int]
 # Rows and columns of a mosaic that a CPU makes by one product of matrices.
 BLOCK = 32
 
@@ -28,7 +28,7 @@ class MosaicBatch(NamedTuple):
 
 
 def choose_grids(grids: Sequence[Grid], num_images: int,
-                 num_whole: int) -> List[Grid]:
+                 num_whole: int) -> list[Grid]:
     """The mosaics that a batch is made into.
 
     Each grid is taken once, then, in turn, every grid that the rest still
@@ -96,7 +96,7 @@ class BatchMosaic(nn.Module):
     def __init__(self,
                  grids: Sequence[Grid] = ((2, 2), (3, 3), (4, 4)),
                  num_whole: int = 0,
-                 size: Optional[Tuple[int, int]] = None) -> None:
+                 size: tuple[int, int] | None = None) -> None:
         super().__init__()
         if any(len(grid) != 2 or min(grid) < 1 for grid in grids):
             raise ValueError('grids: expected (rows, cols) of at least 1, got '
@@ -112,7 +112,7 @@ class BatchMosaic(nn.Module):
                 f'size={self.size}')
 
     def forward(self, images: Tensor,
-                sizes: Sequence[Tuple[int, int]]) -> MosaicBatch:
+                sizes: Sequence[tuple[int, int]]) -> MosaicBatch:
         """Make the mosaics.
 
         Args:
@@ -133,7 +133,8 @@ class BatchMosaic(nn.Module):
         grids = choose_grids(self.grids, num_images, self.num_whole)
         # Written in place: to stack them would take each twice.
         mosaics = images.new_empty(len(grids), images.shape[1], height, width)
-        boxes, numbers = [], []
+        boxes: list[Tensor] = [images.new_zeros(0, 4)]
+        numbers: list[int] = []
         start = 0
         for number, (rows, cols) in enumerate(grids):
             stop = start + rows * cols
@@ -143,14 +144,12 @@ class BatchMosaic(nn.Module):
             boxes.append(_tile_boxes(filled, rows, cols, height, width))
             numbers.extend([number] * (rows * cols))
             start = stop
-        if not grids:
-            return MosaicBatch(mosaics, images.new_zeros(0, 5))
         of_mosaic = images.new_tensor(numbers)[:, None]
-        return MosaicBatch(mosaics,
-                           torch.cat([of_mosaic, torch.cat(boxes)], 1))
+        rois = torch.cat([of_mosaic, torch.cat(boxes)], 1)
+        return MosaicBatch(mosaics, rois)
 
 
-def _tile(images: Tensor, rows: int, cols: int, size: Tuple[int,
+def _tile(images: Tensor, rows: int, cols: int, size: tuple[int,
                                                             int]) -> Tensor:
     """(rows * cols, 3, h, w) to one mosaic (3, H, W) of ``size``."""
     height, width = images.shape[2:]
@@ -161,15 +160,11 @@ def _tile(images: Tensor, rows: int, cols: int, size: Tuple[int,
     laid_out = torch.cat(
         [torch.cat(list(row), 2) for row in images.split(cols)], 1)
     return F.interpolate(
-        laid_out[None],
-        size=size,
-        mode='bicubic',
-        align_corners=False,
-        antialias=shrinks)[0]
+        laid_out[None], size, mode='bicubic', antialias=shrinks)[0]
 
 
 @torch.autocast('cpu', enabled=False)
-def _shrink(tiles: Tensor, size: Tuple[int, int]) -> Tensor:
+def _shrink(tiles: Tensor, size: tuple[int, int]) -> Tensor:
     """As ``interpolate`` of the tiles laid out, which are not laid out here.
 
     To lay out large images takes as long as to shrink them, and torch's
@@ -203,7 +198,7 @@ def _shrink(tiles: Tensor, size: Tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _blocks(source: int, target: int,
-            dtype: torch.dtype) -> List[Tuple[int, Tensor]]:
+            dtype: torch.dtype) -> list[tuple[int, Tensor]]:
     """How ``source`` pixels become ``target`` ones, bicubic and antialiased.
 
     Returns:

@@ -3,7 +3,7 @@
 import math
 from abc import ABCMeta, abstractmethod
 from collections import defaultdict
-from typing import Dict, List, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from mmdet.structures import DetDataSample
@@ -76,8 +76,8 @@ class RandomBoxes(BoxSource):
     def __init__(
         self,
         num_boxes: int = 20,
-        area: Tuple[float, float] = (0.01, 0.5),
-        aspect_ratio: Tuple[float, float] = (0.5, 2.0)
+        area: Sequence[float] = (0.01, 0.5),
+        aspect_ratio: Sequence[float] = (0.5, 2.0)
     ) -> None:
         super().__init__()
         check_range(1, num_boxes=num_boxes)
@@ -145,9 +145,9 @@ class FileBoxes(BoxSource):
 
 
 def _best_boxes(file: str, entries: Sequence[dict],
-                num_boxes: int) -> Dict[int, Tensor]:
+                num_boxes: int) -> dict[int, Tensor]:
     """(K, 4) xyxy boxes by image id, best first."""
-    by_image: Dict[int, List[dict]] = defaultdict(list)
+    by_image: dict[int, list[dict]] = defaultdict(list)
     for number, entry in enumerate(entries):
         box = entry['bbox']
         if not min(box[2:]) > 0:

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Mapping, Sequence
 
 import torch
 from mmdet.structures import SampleList
@@ -10,26 +10,27 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.checks import check_loss_names
+from mmdet_clim.checks import check_choice, check_loss_names
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.connected_zero import connected_zero
-from mmdet_clim.models.modes import batch_norms
-from mmdet_clim.models.text_encoders import (
+from mmdet_clim.registry import MODELS
+
+from ..connected_zero import connected_zero
+from ..modes import batch_norms
+from ..text_encoders import (
     DEFAULT_TEMPLATES,
     Templates,
     encode_classes,
     resolve_templates,
 )
-from mmdet_clim.registry import MODELS
-
-from .objective_base import Towers
-from .region_prediction import (
+from .objectives import Towers
+from .towers import (
+    ALL,
     CROP_ENLARGE,
     REGION_WAYS,
     crop_embeddings,
     mask_embeddings,
+    unlock_blocks,
 )
-from .unlocking import ALL, unlock_blocks
 
 #: The branch of samples that are whole images with captions.
 CAPTIONS_BRANCH = 'captions'
@@ -94,31 +95,27 @@ class CLIMOnCLIP(BaseModel):
                  image_tower: dict,
                  text_encoder: dict,
                  objectives: Mapping[str, dict],
-                 unlocked_blocks: Union[int, str],
-                 image_size: Tuple[int, int],
+                 unlocked_blocks: int | str,
+                 image_size: tuple[int, int],
                  vocabulary: Any = None,
                  templates: Templates = DEFAULT_TEMPLATES,
                  region_ways: Sequence[str] = REGION_WAYS,
-                 temperature: Optional[float] = None,
-                 num_things: Optional[int] = None,
-                 data_preprocessor: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+                 temperature: float | None = None,
+                 num_things: int | None = None,
+                 data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
         _check_names(objectives, region_ways)
         tower = MODELS.build(image_tower)
         super().__init__(
-            data_preprocessor=data_preprocessor
-            or _preprocessor(tower, image_size),
-            init_cfg=init_cfg)
+            data_preprocessor or _preprocessor(tower, image_size), init_cfg)
         self.image_tower = tower
         self.text_encoder = MODELS.build(text_encoder)
         unlock_blocks(tower.visual, unlocked_blocks)
         self.unlocked_blocks = unlocked_blocks
         self.temperature = temperature
         self._original = (_frozen_copy(tower), )
-        self.objectives = nn.ModuleDict({
-            name: MODELS.build(cfg)
-            for name, cfg in objectives.items()
-        })
+        built = {name: MODELS.build(cfg) for name, cfg in objectives.items()}
+        self.objectives = nn.ModuleDict(built)
         for objective in self.objectives.values():
             objective.prepare(self.towers)
         self.vocabulary = None if vocabulary is None else build_vocabulary(
@@ -126,10 +123,10 @@ class CLIMOnCLIP(BaseModel):
         self.templates = resolve_templates(templates)
         self.region_ways = tuple(region_ways)
         self.num_things = num_things
-        self._class_embeddings: Optional[Tensor] = None
+        self._class_embeddings: Tensor | None = None
         self.register_load_state_dict_pre_hook(_accept_open_clip)
         # A weight that differs although it is frozen, if another CLIP loads.
-        self._of_another_clip: Optional[str] = None
+        self._of_another_clip: str | None = None
         self.register_load_state_dict_pre_hook(_note_another_clip)
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
         print_log(
@@ -159,7 +156,7 @@ class CLIMOnCLIP(BaseModel):
 
     def forward(self,
                 inputs: Tensor,
-                data_samples: Optional[SampleList] = None,
+                data_samples: SampleList | None = None,
                 mode: str = 'tensor'):
         """Losses, predictions, or the dense features of the images."""
         if mode == 'loss':
@@ -169,7 +166,7 @@ class CLIMOnCLIP(BaseModel):
         return self.image_tower.dense_features(inputs)
 
     def loss(self, inputs: Tensor,
-             data_samples: SampleList) -> Dict[str, Tensor]:
+             data_samples: SampleList) -> dict[str, Tensor]:
         """Losses and metrics of all objectives.
 
         Args:
@@ -247,10 +244,8 @@ class CLIMOnCLIP(BaseModel):
                 factors[regions.labels >= self.num_things] = 1
             found['crop'] = crop_embeddings(self.image_tower, image, boxes,
                                             factors)
-        return InstanceData(**{
-            way: value @ classes.t()
-            for way, value in found.items()
-        })
+        cosines = {way: value @ classes.t() for way, value in found.items()}
+        return InstanceData(**cosines)
 
     def class_embeddings(self) -> Tensor:
         """Unit vectors (C, D) of the classes at test time.
@@ -267,7 +262,7 @@ class CLIMOnCLIP(BaseModel):
                                                     self.templates)
         return self._class_embeddings
 
-    def open_clip_state_dict(self, alpha: float = 1.0) -> Dict[str, Tensor]:
+    def open_clip_state_dict(self, alpha: float = 1.0) -> dict[str, Tensor]:
         """All weights of the CLIP by open_clip's names, on the CPU.
 
         Args:
@@ -284,20 +279,16 @@ class CLIMOnCLIP(BaseModel):
                 weights['logit_scale'] = objective.log_temperature
         for name, value in self.averaged_tower(alpha).items():
             weights[f'visual.{name}'] = value
-        return {
-            name: value.detach().cpu().clone()
-            for name, value in weights.items()
-        }
+        return {k: v.detach().cpu().clone() for k, v in weights.items()}
 
-    def averaged_tower(self, alpha: float) -> Dict[str, Tensor]:
+    def averaged_tower(self, alpha: float) -> dict[str, Tensor]:
         """State of the image tower between original (0) and trained (1)."""
         original = self.towers.original.visual.state_dict()
-        return {
-            name:
-            torch.lerp(original[name], value, alpha)
-            if value.is_floating_point() else value
-            for name, value in self.image_tower.visual.state_dict().items()
-        }
+        averaged = self.image_tower.visual.state_dict()
+        for name, value in averaged.items():
+            if value.is_floating_point():
+                averaged[name] = torch.lerp(original[name], value, alpha)
+        return averaged
 
 
 def _check_names(objectives: Mapping[str, dict],
@@ -305,13 +296,11 @@ def _check_names(objectives: Mapping[str, dict],
     if not objectives:
         raise ValueError('objectives: expected at least one, got none')
     check_loss_names('objectives', objectives)
-    unknown = set(region_ways) - set(REGION_WAYS)
-    if unknown:
-        raise ValueError(f'region_ways: expected some of {REGION_WAYS}, got '
-                         f'{sorted(unknown)}')
+    for way in region_ways:
+        check_choice(REGION_WAYS, region_ways=way)
 
 
-def _preprocessor(tower: nn.Module, image_size: Tuple[int, int]) -> dict:
+def _preprocessor(tower: nn.Module, image_size: tuple[int, int]) -> dict:
     """What brings BGR images to the tower, padded with its mean colour."""
     width, height = image_size
     return dict(

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 from collections import defaultdict
-from typing import Dict, Union
 
 from mmengine.model import BaseDataPreprocessor
 from torch import nn
@@ -28,7 +27,7 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
             preprocessor, used for every branch.
     """
 
-    def __init__(self, preprocessor: Union[dict, nn.Module]) -> None:
+    def __init__(self, preprocessor: dict | nn.Module) -> None:
         super().__init__()
         if not isinstance(preprocessor, nn.Module):
             preprocessor = MODELS.build(preprocessor)
@@ -54,23 +53,18 @@ class BranchDataPreprocessor(BaseDataPreprocessor):
         """
         if not training:
             return self.preprocessor(data, training)
-        branches: Dict[str, Dict[str, list]] = defaultdict(
+        branches: dict[str, dict[str, list]] = defaultdict(
             lambda: dict(inputs=[], data_samples=[]))
         for image, sample in zip(data['inputs'], data['data_samples']):
             branch = branches[sample.get('branch', BOXES_BRANCH)]
             branch['inputs'].append(image)
             branch['data_samples'].append(sample)
-        done = {
-            name: self._preprocess(name, batch)
-            for name, batch in branches.items()
-        }
-        return {
-            key: {
-                name: batch[key]
-                for name, batch in done.items()
-            }
-            for key in ('inputs', 'data_samples')
-        }
+        done: dict[str, dict] = dict(inputs={}, data_samples={})
+        for name, batch in branches.items():
+            found = self._preprocess(name, batch)
+            for key, of_branches in done.items():
+                of_branches[name] = found[key]
+        return done
 
     def _preprocess(self, name: str, batch: dict) -> dict:
         """The batch of one branch."""

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, Sequence
 
 import torch
 from mmcv.cnn import Scale
@@ -11,8 +11,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmdet_clim.models.host import upload
 from mmdet_clim.registry import MODELS
+
+from ..host import upload
 
 # Of a position that is no proposal.
 NONE = -1.0
@@ -60,7 +61,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         self.cls_convs = nn.ModuleList()
 
     def forward_single(self, x: Tensor, scale: Scale,
-                       stride: int) -> Tuple[Tensor, Tensor]:
+                       stride: int) -> tuple[Tensor, Tensor]:
         """Feature map of one level to centres and distances.
 
         Args:
@@ -78,11 +79,11 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         return self.conv_cls(x).float(), distances
 
     def predict_by_feat(self,
-                        cls_scores: List[Tensor],
-                        bbox_preds: List[Tensor],
+                        cls_scores: list[Tensor],
+                        bbox_preds: list[Tensor],
                         score_factors: None = None,
                         batch_img_metas: Sequence[dict] = (),
-                        cfg: Optional[ConfigDict] = None,
+                        cfg: ConfigDict | None = None,
                         rescale: bool = False,
                         with_nms: bool = True) -> InstanceList:
         """Proposals from what :meth:`forward` gave.
@@ -108,10 +109,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
             ``scores`` (n,), best first, and ``labels`` (n,), zeros.
         """
         if rescale or not with_nms:
-            in_pixels = [
-                distances * stride
-                for distances, stride in zip(bbox_preds, self.strides)
-            ]
+            in_pixels = [d * s for d, s in zip(bbox_preds, self.strides)]
             results = super().predict_by_feat(cls_scores, in_pixels, None,
                                               batch_img_metas, cfg, rescale,
                                               with_nms)
@@ -122,21 +120,15 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         scores, boxes = self._likely(cls_scores, bbox_preds, batch_img_metas,
                                      cfg)
         suppress = _suppression(cfg.nms)
-        found = pad_sequence([
-            suppress(places, of_image)[:cfg.max_per_img]
-            for of_image, places in zip(scores, boxes)
-        ],
-                             batch_first=True,
-                             padding_value=NONE)
+        kept = [of[:cfg.max_per_img] for of in map(suppress, boxes, scores)]
+        found = pad_sequence(kept, batch_first=True, padding_value=NONE)
         counts = (found[..., 4] > NONE).sum(1).cpu().tolist()
         scores = self._score(found[..., 4])
         labels = torch.zeros_like(scores, dtype=torch.long)
         return [
             InstanceData(
-                bboxes=of_image[:count, :4],
-                scores=likely[:count],
-                labels=zeros[:count]) for of_image, likely, zeros, count in
-            zip(found, scores, labels, counts)
+                bboxes=box[:n, :4], scores=score[:n], labels=zero[:n])
+            for box, score, zero, n in zip(found, scores, labels, counts)
         ]
 
     def _score(self, likelihood: Tensor) -> Tensor:
@@ -147,7 +139,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
     def add_cls_pos_inds(
         self, flatten_points: Tensor, flatten_bbox_preds: Tensor,
         featmap_sizes: Tensor, batch_gt_instances: InstanceList
-    ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Positive cells of the heat map; see ``CenterNetUpdateHead``.
 
         Returns:
@@ -167,9 +159,9 @@ class CenterNetProposalHead(CenterNetUpdateHead):
         return (cells[..., CENTRE][positive],
                 labels[:, None].expand_as(positive)[positive])
 
-    def _likely(self, cls_scores: List[Tensor], bbox_preds: List[Tensor],
+    def _likely(self, cls_scores: list[Tensor], bbox_preds: list[Tensor],
                 metas: Sequence[dict],
-                cfg: ConfigDict) -> Tuple[Tensor, Tensor]:
+                cfg: ConfigDict) -> tuple[Tensor, Tensor]:
         """The best positions of each level, (N, n) and (N, n, 4).
 
         Those that are not likely or large enough have the score ``NONE`` and
@@ -204,7 +196,7 @@ class CenterNetProposalHead(CenterNetUpdateHead):
                 box.masked_fill(~valid[..., None], 0.))
 
     def _get_targets_single(self, gt_instances: InstanceData, points: Tensor,
-                            *args, **kwargs) -> Tuple[Tensor, Tensor]:
+                            *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Targets of one image: of one without boxes, background."""
         if len(gt_instances) == 0:
             return (points.new_zeros(len(points), self.num_classes),

@@ -2,9 +2,9 @@
 """Any dense head of mmdet, classifying by text embeddings."""
 import copy
 from functools import lru_cache
-from typing import Dict, List, Optional, Tuple, Type
 
 import torch
+import torch.nn.functional as F
 from mmcv.ops import MaskedConv2d
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -12,7 +12,145 @@ from torch import Tensor, nn
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
 
-from .zero_shot_layer import ZeroShotLayer
+from ..roi_heads import ZeroShotClassifier
+
+# The probability of 1e-22: a class that a loss neither sees nor moves.
+ABSENT_LOGIT = -50.0
+
+
+class ZeroShotLayer(ZeroShotClassifier):
+    r"""What stands where a dense head had its classification layer.
+
+    The layer of the head, with other outputs, gives an embedding per prior;
+    its logits are those of :class:`ZeroShotClassifier`,
+    :math:`\tau\,\cos(e, t_c) + b`.
+
+    While it trains, the logits of classes that are not base are constant and
+    very low, so that whatever loss the head has gives them no weight
+    (REFERENCE.md, section 2: "classes outside the base set carry weight 0").
+
+    Args:
+        layer (nn.Module): The layer to stand in for, an ``nn.Conv2d`` or
+            ``nn.Linear``. It is not changed.
+        num_priors (int): Priors per position.
+        background (bool): Whether the last class of the layer is the
+            background. It gets a learned embedding.
+        bias (float): First value of the learnable bias. Defaults to a
+            probability of 1 % for each class, as dense heads start.
+        **kwargs: The other arguments of :class:`ZeroShotClassifier`:
+            ``vocabulary``, ``text_encoder``, ``templates``, ``temperature``.
+
+    Shape:
+        - (N, C, H, W) to (N, num_priors * classes, H, W), or (..., C) to
+          (..., classes).
+    """
+
+    def __init__(self,
+                 layer: nn.Module,
+                 num_priors: int,
+                 background: bool,
+                 bias: float = -4.6,
+                 **kwargs) -> None:
+        super().__init__(in_features=1, bias=bias, **kwargs)
+        self.num_priors = num_priors
+        # While somebody reads regions: the embeddings go here, of each map
+        # the mean over its priors, and the logits are zeros.
+        self.seen: list[Tensor] | None = None
+        self.background = None
+        if background:
+            self.background = nn.Parameter(
+                torch.randn(self.class_embeddings.shape[1]))
+        self._stand_in_for(layer)
+
+    def _stand_in_for(self, layer: nn.Module) -> None:
+        """Take over the layer's place: its inputs, kernel and stride."""
+        width = self.num_priors * self.class_embeddings.shape[1]
+        if isinstance(layer, nn.Conv2d):
+            self.projection = nn.Conv2d(layer.in_channels, width,
+                                        layer.kernel_size, layer.stride,
+                                        layer.padding, layer.dilation)
+        else:
+            self.projection = nn.Linear(layer.in_features, width)
+
+    def another_for(self, layer: nn.Module,
+                    num_priors: int) -> 'ZeroShotLayer':
+        """One more, of the same classes, with parameters of its own.
+
+        Args:
+            layer (nn.Module): What the new one stands in for.
+            num_priors (int): Priors per position of that layer.
+        """
+        other = copy.deepcopy(self)
+        other.num_priors = num_priors
+        other._stand_in_for(layer)
+        return other
+
+    # mmdet's heads start their last layer by these names. What they write
+    # there suits logits: `reset_parameters` follows it.
+    @property
+    def weight(self) -> Tensor:
+        """Of the projection."""
+        return self.projection.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """Of the projection."""
+        return self.projection.bias
+
+    @property
+    def out_features(self) -> int:
+        """Logits per position, which DINO asks for."""
+        classes = len(self.vocabulary) + (self.background is not None)
+        return self.num_priors * classes
+
+    def reset_parameters(self) -> None:
+        """Start the projection anew, as PyTorch starts a layer."""
+        self.projection.reset_parameters()
+
+    def split(self, embeddings: Tensor) -> Tensor:
+        """Embeddings of a map to those of its priors.
+
+        Args:
+            embeddings (Tensor): Shape (N, num_priors * D, H, W).
+
+        Returns:
+            Tensor: Shape (N, num_priors, D, H, W).
+        """
+        # Not unflatten: a traced graph has its sizes as constants.
+        images, width, height, length = embeddings.shape
+        return embeddings.reshape(images, self.num_priors,
+                                  width // self.num_priors, height, length)
+
+    def score(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (N, D), any norm, to logits (N, classes), float32."""
+        logits = super().score(embeddings)
+        if self.training:
+            logits = logits.masked_fill(~self.class_texts.is_base,
+                                        ABSENT_LOGIT)
+        if self.background is None:
+            return logits
+        with torch.autocast(embeddings.device.type, enabled=False):
+            cosine = F.normalize(embeddings.float(), dim=1) \
+                @ F.normalize(self.background.float(), dim=0)
+        return torch.cat([logits, self.temperature * cosine[:, None]], 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features to logits, in the layout of the layer it stands for."""
+        embeddings = self.embed(features)
+        if isinstance(self.projection, nn.Linear):
+            return self._score_last(embeddings)
+        of_priors = self.split(embeddings)
+        if self.seen is not None:
+            self.seen.append(of_priors.mean(1))
+            return embeddings.new_zeros(
+                len(embeddings), self.out_features, *embeddings.shape[2:])
+        logits = self._score_last(of_priors.permute(0, 1, 3, 4, 2))
+        return logits.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
+
+    def _score_last(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (..., D) to logits (..., classes)."""
+        logits = self.score(embeddings.flatten(0, -2))
+        return logits.reshape(*embeddings.shape[:-1], logits.shape[1])
 
 
 class ZeroShotDenseMixin:
@@ -24,7 +162,7 @@ class ZeroShotDenseMixin:
         return _empty_head, (head_type, ), self.__dict__
 
     @property
-    def class_layers(self) -> List[ZeroShotLayer]:
+    def class_layers(self) -> list[ZeroShotLayer]:
         """The layers that classify, each once."""
         return [m for m in self.modules() if isinstance(m, ZeroShotLayer)]
 
@@ -41,7 +179,7 @@ class ZeroShotDenseMixin:
 
     def set_vocabulary(self,
                        vocabulary,
-                       embeddings: Optional[Tensor] = None) -> None:
+                       embeddings: Tensor | None = None) -> None:
         """Replace the classes; see ``ZeroShotClassifier``."""
         layers = self.class_layers
         vocabulary = layers[0].set_vocabulary(vocabulary, embeddings)
@@ -109,21 +247,21 @@ def ZeroShotHead(head: dict, vocabulary, classifier: dict,
     return built
 
 
-def _empty_head(head_type: Type[BaseModule]) -> BaseModule:
+def _empty_head(head_type: type[BaseModule]) -> BaseModule:
     """A zero-shot head whose parts follow, as pickle makes it."""
     made = _zero_shot_type(head_type)
     return made.__new__(made)
 
 
 @lru_cache(maxsize=None)
-def _zero_shot_type(head_type: Type[BaseModule]) -> Type[BaseModule]:
+def _zero_shot_type(head_type: type[BaseModule]) -> type[BaseModule]:
     """The subclass of a head type that has a vocabulary."""
     return type(f'ZeroShot{head_type.__name__}',
                 (ZeroShotDenseMixin, head_type), {})
 
 
 def _class_layers(head: nn.Module, larger: nn.Module,
-                  num_classes: int) -> Dict[str, Tuple[int, bool]]:
+                  num_classes: int) -> dict[str, tuple[int, bool]]:
     """Name of each layer that classifies to its priors and background.
 
     Args:
@@ -162,7 +300,7 @@ def _class_layers(head: nn.Module, larger: nn.Module,
     return found
 
 
-def _replace(head: nn.Module, layers: Dict[str, Tuple[int, bool]],
+def _replace(head: nn.Module, layers: dict[str, tuple[int, bool]],
              **kwargs) -> None:
     """Put a zero-shot layer wherever the head holds one of the layers."""
     first = None
@@ -170,8 +308,8 @@ def _replace(head: nn.Module, layers: Dict[str, Tuple[int, bool]],
     for name, (num_priors, background) in layers.items():
         layer = head.get_submodule(name)
         if first is None:
-            first = ZeroShotLayer(layer, num_priors, background, **kwargs)
-            stand_ins[layer] = first
+            first = stand_ins[layer] = ZeroShotLayer(layer, num_priors,
+                                                     background, **kwargs)
         else:
             stand_ins[layer] = first.another_for(layer, num_priors)
     # A layer may stand in several places.

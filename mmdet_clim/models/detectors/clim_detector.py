@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 import logging
 from contextlib import nullcontext
-from typing import Dict, List, Mapping, Optional, Sequence, Union, cast
+from typing import Mapping, Sequence, cast
 
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
@@ -9,33 +9,22 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_loss_names
-from mmdet_clim.models.activation_checkpoints import (
-    check_checkpoints,
-    not_reentrant,
-)
-from mmdet_clim.models.connected_zero import connected_zero
-from mmdet_clim.models.data_preprocessors import (
-    BOXES_BRANCH,
-    BranchDataPreprocessor,
-)
-from mmdet_clim.models.losses.gather import exchange_counts
-from mmdet_clim.models.modes import batch_norms
-from mmdet_clim.models.objectives import AnnotatedContext, BranchContext
-from mmdet_clim.models.region_readers import (
-    build_region_reader,
-    features_once,
-)
-from mmdet_clim.models.roi_heads import (
-    PseudoWordClassifier,
-    ZeroShotClassifier,
-)
-from mmdet_clim.models.text_encoders import (
+from mmdet_clim.registry import MODELS
+
+from ..activation_checkpoints import check_checkpoints, not_reentrant
+from ..connected_zero import connected_zero
+from ..data_preprocessors import BOXES_BRANCH, BranchDataPreprocessor
+from ..losses.gather import exchange_counts
+from ..modes import batch_norms
+from ..objectives import AnnotatedContext, BranchContext
+from ..region_readers import build_region_reader, features_once
+from ..roi_heads import PseudoWordClassifier, ZeroShotClassifier
+from ..text_encoders import (
     BaseTextEncoder,
     build_text_encoder,
     encode_classes,
     encoder_key,
 )
-from mmdet_clim.registry import MODELS
 
 DETECTOR_PREFIX = 'detector.'
 # Classes by which two text encoders are compared, and the least cosine that
@@ -94,25 +83,22 @@ class CLIMDetector(BaseDetector):
     def __init__(self,
                  detector: dict,
                  objectives: Mapping[str, dict],
-                 text_encoder: Optional[dict] = None,
-                 region_reader: Optional[dict] = None,
-                 branches: Optional[Mapping[str, Sequence[str]]] = None,
-                 data_preprocessor: Optional[dict] = None,
+                 text_encoder: dict | None = None,
+                 region_reader: dict | None = None,
+                 branches: Mapping[str, Sequence[str]] | None = None,
+                 data_preprocessor: dict | None = None,
                  norm_eval: bool = True,
                  frozen: Sequence[str] = (),
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         branches = _check_branches(objectives, branches)
         built: nn.Module = MODELS.build(detector)
         check_checkpoints(built)
-        super().__init__(
-            data_preprocessor=data_preprocessor
-            or BranchDataPreprocessor(built.data_preprocessor),
-            init_cfg=init_cfg)
+        own = BranchDataPreprocessor(built.data_preprocessor)
+        super().__init__(data_preprocessor or own, init_cfg)
         self.detector = built
         _freeze(built, frozen)
-        classifiers = [
-            m for m in built.modules() if isinstance(m, ZeroShotClassifier)
-        ]
+        parts = built.modules()
+        classifiers = [m for m in parts if isinstance(m, ZeroShotClassifier)]
         if text_encoder is None and classifiers:
             text_encoder = _without(classifiers[0].text_encoder_cfg,
                                     'before_projection')
@@ -127,10 +113,8 @@ class CLIMDetector(BaseDetector):
             for classifier in classifiers:
                 _check_one_space(classifier, cast(dict, text_encoder),
                                  self.text_encoder)
-        self.objectives = nn.ModuleDict({
-            name: MODELS.build(cfg)
-            for name, cfg in objectives.items()
-        })
+        made = {name: MODELS.build(cfg) for name, cfg in objectives.items()}
+        self.objectives = nn.ModuleDict(made)
         for name, objective in self.objectives.items():
             objective.check(name, built, self.region_reader, self.text_encoder)
             if objective.needs_texts and name in branches.get(
@@ -148,9 +132,8 @@ class CLIMDetector(BaseDetector):
                 'may follow the statistics of mosaics'
             print_log(
                 f'CLIMDetector: {num_norms} batch norms of the detector '
-                f'{done} (norm_eval={norm_eval})',
-                'current',
-                level=logging.INFO if norm_eval else logging.WARNING)
+                f'{done} (norm_eval={norm_eval})', 'current',
+                logging.INFO if norm_eval else logging.WARNING)
 
     def train(self, mode: bool = True) -> 'CLIMDetector':
         """Set the mode, batch norms as ``norm_eval`` says."""
@@ -161,9 +144,8 @@ class CLIMDetector(BaseDetector):
         return self
 
     def forward(self,
-                inputs: Union[Tensor, Dict[str, Tensor]],
-                data_samples: Union[SampleList, Dict[str, SampleList],
-                                    None] = None,
+                inputs: Tensor | dict[str, Tensor],
+                data_samples: SampleList | dict[str, SampleList] | None = None,
                 mode: str = 'tensor'):
         """Losses of all branches; a plain tensor goes to the detector."""
         if isinstance(inputs, Mapping):
@@ -171,12 +153,12 @@ class CLIMDetector(BaseDetector):
                 raise ValueError(
                     f'mode: branches have only a loss, got mode={mode!r}')
             return self.loss(
-                cast(Dict[str, Tensor], inputs),
-                cast(Dict[str, SampleList], data_samples))
+                cast(dict[str, Tensor], inputs),
+                cast(dict[str, SampleList], data_samples))
         return self.detector(inputs, data_samples, mode)
 
-    def loss(self, batch_inputs: Dict[str, Tensor],
-             batch_data_samples: Dict[str, SampleList]) -> Dict[str, Tensor]:
+    def loss(self, batch_inputs: dict[str, Tensor],
+             batch_data_samples: dict[str, SampleList]) -> dict[str, Tensor]:
         """Losses and metrics of all branches.
 
         Args:
@@ -232,7 +214,7 @@ class CLIMDetector(BaseDetector):
                     'batch')
 
     def branch_loss(self, branch: str, inputs: Tensor,
-                    data_samples: SampleList) -> Dict[str, Tensor]:
+                    data_samples: SampleList) -> dict[str, Tensor]:
         """Losses and metrics of the objectives of one branch.
 
         Args:
@@ -257,7 +239,7 @@ class CLIMDetector(BaseDetector):
 
     def _forward(self,
                  batch_inputs: Tensor,
-                 batch_data_samples: Optional[SampleList] = None):
+                 batch_data_samples: SampleList | None = None):
         return self.detector(batch_inputs, batch_data_samples, 'tensor')
 
     def extract_feat(self, batch_inputs: Tensor):
@@ -267,8 +249,7 @@ class CLIMDetector(BaseDetector):
 
 def _check_branches(
         objectives: Mapping[str, dict],
-        branches: Optional[Mapping[str,
-                                   Sequence[str]]]) -> Dict[str, List[str]]:
+        branches: Mapping[str, Sequence[str]] | None) -> dict[str, list[str]]:
     if not objectives:
         raise ValueError('objectives: expected at least one, got none')
     if branches is None:

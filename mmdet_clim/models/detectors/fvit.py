@@ -1,5 +1,4 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
@@ -7,8 +6,9 @@ from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
 from torch import Tensor
 
-from mmdet_clim.models.backbones.open_clip_backbones import OpenCLIPBackbone
 from mmdet_clim.registry import MODELS
+
+from ..backbones.open_clip_backbones import OpenCLIPBackbone
 
 
 @MODELS.register_module()
@@ -47,7 +47,7 @@ class FViT(TwoStageDetector):
 
     def set_vocabulary(self,
                        vocabulary,
-                       embeddings: Optional[Tensor] = None) -> None:
+                       embeddings: Tensor | None = None) -> None:
         """Replace the classes; see ``ZeroShotClassifier``."""
         self.roi_head.bbox_head.set_vocabulary(vocabulary, embeddings)
 

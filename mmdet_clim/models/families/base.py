@@ -1,14 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import (
-    Iterator,
-    List,
-    Optional,
-    Protocol,
-    Sequence,
-    Tuple,
-    Type,
-    runtime_checkable,
-)
+from typing import Iterator, Protocol, Sequence, runtime_checkable
 
 from mmcv.transforms import Pad
 from mmdet.structures import SampleList
@@ -26,7 +17,7 @@ class TakesVocabulary(Protocol):
 
     def set_vocabulary(self,
                        vocabulary,
-                       embeddings: Optional[Tensor] = None) -> None:
+                       embeddings: Tensor | None = None) -> None:
         """Replace the classes."""
 
 
@@ -38,9 +29,9 @@ class DetectorFamily:
     """
 
     #: The detectors of the family.
-    detector_type: Type[nn.Module] = nn.Module
+    detector_type: type[nn.Module] = nn.Module
     #: Region readers; the first that can read a detector is its default.
-    readers: Tuple[type, ...] = ()
+    readers: tuple[type, ...] = ()
     #: Whether it reads its classes with each image; then it is a
     #: ``TextConditionedFamily``.
     reads_texts = False
@@ -62,7 +53,7 @@ class DetectorFamily:
         """
         return detector.extract_feat(inputs)
 
-    def sources(self, detector: nn.Module) -> Tuple[str, ...]:
+    def sources(self, detector: nn.Module) -> tuple[str, ...]:
         """Where its regions can be read from, the default first.
 
         See ``DenseFeatureReader`` and ``GroundingReader``.
@@ -70,7 +61,7 @@ class DetectorFamily:
         return ('neck', )
 
     def predict(self, detector: nn.Module, feats, levels: Sequence[Tensor],
-                samples: SampleList) -> List[InstanceData]:
+                samples: SampleList) -> list[InstanceData]:
         """The detector's boxes, from its maps where it can.
 
         Args:
@@ -85,7 +76,7 @@ class DetectorFamily:
         predictions = detector.predict(feats.inputs, samples, rescale=False)
         return [sample.pred_instances for sample in predictions]
 
-    def queries(self, detector: nn.Module, feats) -> Tuple[Tensor, Tensor]:
+    def queries(self, detector: nn.Module, feats) -> tuple[Tensor, Tensor]:
         """What a decoder's queries compare with texts, where it has some.
 
         Args:
@@ -102,7 +93,7 @@ class DetectorFamily:
     def set_vocabulary(self,
                        detector: nn.Module,
                        vocabulary,
-                       embeddings: Optional[Tensor] = None) -> Vocabulary:
+                       embeddings: Tensor | None = None) -> Vocabulary:
         """Replace the classes of a trained detector.
 
         Args:
@@ -133,8 +124,8 @@ class DetectorFamily:
 
     def onnx_graph(self,
                    detector: nn.Module,
-                   scale: Tuple[int, int],
-                   padding: Optional[Pad] = None) -> nn.Module:
+                   scale: tuple[int, int],
+                   padding: Pad | None = None) -> nn.Module:
         """The detector as :func:`~mmdet_clim.apis.export_onnx` writes it.
 
         Args:
@@ -152,7 +143,7 @@ class DetectorFamily:
 
 #: From the most special one; ``table`` fills it. A family of your own goes
 #: before them, by ``FAMILIES.insert(0, ...)``.
-FAMILIES: List[DetectorFamily] = []
+FAMILIES: list[DetectorFamily] = []
 
 
 def family_of(detector: nn.Module) -> DetectorFamily:

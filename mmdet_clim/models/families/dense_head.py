@@ -1,16 +1,20 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Optional, Sequence, Tuple
+from typing import Sequence
 
-from mmcv.transforms import Pad
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
-from mmdet_clim.models.region_readers import ExtractedImages
+from ..dense_heads import ZeroShotDenseMixin
+from ..region_readers import DenseFeatureReader, ExtractedImages
+from .base import DetectorFamily
 
-from .any_detector import AnyDetector
+
+class AnyDetector(DetectorFamily):
+    """Whatever has feature maps."""
+
+    readers = (DenseFeatureReader, )
 
 
 class DenseHeadFamily(AnyDetector):
@@ -22,7 +26,7 @@ class DenseHeadFamily(AnyDetector):
         """See the base class; MaskFormer has no such head."""
         return super().fits(detector) and detector.with_bbox
 
-    def sources(self, detector: SingleStageDetector) -> Tuple[str, ...]:
+    def sources(self, detector: SingleStageDetector) -> tuple[str, ...]:
         """See the base class."""
         head = detector.bbox_head
         if isinstance(head, ZeroShotDenseMixin) and all(
@@ -33,14 +37,11 @@ class DenseHeadFamily(AnyDetector):
 
     def predict(self, detector: SingleStageDetector, feats: ExtractedImages,
                 levels: Sequence[Tensor],
-                samples: SampleList) -> List[InstanceData]:
+                samples: SampleList) -> list[InstanceData]:
         """See the base class."""
         return detector.bbox_head.predict(levels, samples, rescale=False)
 
-    def onnx_graph(self,
-                   detector: SingleStageDetector,
-                   scale: Tuple[int, int],
-                   padding: Optional[Pad] = None) -> nn.Module:
+    def onnx_graph(self, detector, scale, padding=None) -> nn.Module:
         """See the base class."""
         from mmdet_clim.apis.onnx_dense import OnnxDenseDetector
         return OnnxDenseDetector(detector, scale, padding)

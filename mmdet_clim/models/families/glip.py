@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Sequence
 
 import torch
 from mmdet.models.detectors import GLIP
@@ -7,8 +7,7 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.grounding_prompts import SEPARATOR, GroundingPrompt
-
+from ..grounding_prompts import SEPARATOR, GroundingPrompt
 from .text_conditioned import TextConditionedFamily
 
 # mmdet's own of fine-tuning.
@@ -40,7 +39,7 @@ class GLIPFamily(TextConditionedFamily):
         return 256
 
     def prompts(self, phrases: Sequence[str], tokenizer: Any,
-                max_tokens: int) -> List[GroundingPrompt]:
+                max_tokens: int) -> list[GroundingPrompt]:
         """See the base class; it was trained without the last separator."""
         prompts = super().prompts(phrases, tokenizer, max_tokens)
         for prompt in prompts:
@@ -48,8 +47,8 @@ class GLIPFamily(TextConditionedFamily):
         return prompts
 
     def predict_of_texts(self, detector: GLIP, levels: Sequence[Tensor],
-                         texts: Dict[str, Tensor],
-                         samples: SampleList) -> List[InstanceData]:
+                         texts: dict[str, Tensor],
+                         samples: SampleList) -> list[InstanceData]:
         """See the base class."""
         return detector.bbox_head.predict(
             levels, texts, samples, rescale=False)
@@ -57,15 +56,15 @@ class GLIPFamily(TextConditionedFamily):
     def token_logits(self,
                      detector: GLIP,
                      levels: Sequence[Tensor],
-                     texts: Dict[str, Tensor],
+                     texts: dict[str, Tensor],
                      samples: SampleList,
-                     places: None = None) -> Tuple[List[Tensor], None]:
+                     places: None = None) -> tuple[list[Tensor], None]:
         """See the base class; the places are all anchors."""
         of_levels, *_ = detector.bbox_head(levels, texts)
         return [torch.cat(of_levels, 1)], None
 
     def losses_of_texts(self, detector: GLIP, levels: Sequence[Tensor],
-                        texts: Dict[str, Tensor], samples: SampleList,
-                        match: str) -> Dict[str, Tensor]:
+                        texts: dict[str, Tensor], samples: SampleList,
+                        match: str) -> dict[str, Tensor]:
         """See the base class."""
         return detector.bbox_head.loss(levels, texts, samples)

@@ -1,13 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """The families of detectors: a new one is a file and a line here."""
-from .any_detector import AnyDetector
 from .base import FAMILIES
-from .dense_head import DenseHeadFamily
+from .dense_head import AnyDetector, DenseHeadFamily
 from .glip import GLIPFamily
 from .grounding_dino import GroundingDINOFamily
 from .transformer import TransformerFamily
-from .trident import TridentFamily
-from .two_stage import TwoStageFamily
+from .two_stage import TridentFamily, TwoStageFamily
 
 # From the most special one: a detector is of the first that it fits.
 FAMILIES += [

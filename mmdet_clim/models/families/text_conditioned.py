@@ -1,22 +1,21 @@
 # Licensed under the Apache License, Version 2.0.
 from abc import abstractmethod
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Sequence
 
 import numpy as np
-from mmcv.transforms import Pad
 from mmdet.models.detectors import GLIP, GroundingDINO
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
-from mmdet_clim.models.grounding_prompts import GroundingPrompt, pack_phrases
-from mmdet_clim.models.region_readers import ExtractedImages, GroundingReader
-from mmdet_clim.models.region_readers.encoder_maps import encoded_before
 
+from ..grounding_prompts import GroundingPrompt, pack_phrases
+from ..region_readers import ExtractedImages, GroundingReader
+from ..region_readers.other_maps import encoded_before
 from .base import FAMILIES, DetectorFamily
 
-GroundingDetector = Union[GLIP, GroundingDINO]
+GroundingDetector = GLIP | GroundingDINO
 
 
 class TextConditionedFamily(DetectorFamily):
@@ -29,7 +28,7 @@ class TextConditionedFamily(DetectorFamily):
 
     readers = (GroundingReader, )
     reads_texts = True
-    matches: Tuple[str, ...]
+    matches: tuple[str, ...]
 
     def set_vocabulary(self,
                        detector: GroundingDetector,
@@ -51,7 +50,7 @@ class TextConditionedFamily(DetectorFamily):
         """
         vocabulary = build_vocabulary(vocabulary)
         tokenizer = detector.language_model.tokenizer
-        read: Dict[tuple, str] = {}
+        read: dict[tuple, str] = {}
         for name in vocabulary.names:
             other = read.setdefault(tuple(tokenizer(name)['input_ids']), name)
             if other != name:
@@ -72,10 +71,7 @@ class TextConditionedFamily(DetectorFamily):
                 'model.test_cfg.chunked_size has them read a few at a time')
         return vocabulary
 
-    def onnx_graph(self,
-                   detector: GroundingDetector,
-                   scale: Tuple[int, int],
-                   padding: Optional[Pad] = None) -> nn.Module:
+    def onnx_graph(self, detector, scale, padding=None) -> nn.Module:
         """Words and pixels are fused: there is no vocabulary to leave open."""
         raise TypeError(
             f'export: {type(detector).__name__} takes its classes as a prompt '
@@ -90,11 +86,10 @@ class TextConditionedFamily(DetectorFamily):
             model (dict): Config of the detector, which is changed.
         """
 
-    def encode(
-            self,
-            detector: GroundingDetector,
-            prompts: Sequence[str],
-            ids: Optional[Sequence[np.ndarray]] = None) -> Dict[str, Tensor]:
+    def encode(self,
+               detector: GroundingDetector,
+               prompts: Sequence[str],
+               ids: Sequence[np.ndarray] | None = None) -> dict[str, Tensor]:
         """Prompts to what the detector's layers take of them.
 
         Args:
@@ -114,7 +109,7 @@ class TextConditionedFamily(DetectorFamily):
         """Tokens that a map of positives has."""
 
     def prompts(self, phrases: Sequence[str], tokenizer: Any,
-                max_tokens: int) -> List[GroundingPrompt]:
+                max_tokens: int) -> list[GroundingPrompt]:
         """Phrases to prompts that the detector's language model takes whole.
 
         Args:
@@ -128,7 +123,7 @@ class TextConditionedFamily(DetectorFamily):
 
     def predict_prompt(self, detector: GroundingDetector,
                        feats: ExtractedImages,
-                       prompt: str) -> List[InstanceData]:
+                       prompt: str) -> list[InstanceData]:
         """Boxes that fit one prompt, in pixels of the network input.
 
         As the detector's own ``predict``, from what a reader has seen of the
@@ -148,12 +143,11 @@ class TextConditionedFamily(DetectorFamily):
             (positive, ), (text, ) = positive, text
         for sample in samples:
             sample.token_positive_map = positive
-        if 'decoder' in feats.seen:
+        seen = feats.seen
+        if 'decoder' in seen:
             return detector.bbox_head.predict(
-                **feats.seen['decoder'],
-                rescale=False,
-                batch_data_samples=samples)
-        texts = feats.seen.get('prompt')
+                **seen['decoder'], rescale=False, batch_data_samples=samples)
+        texts = seen.get('prompt')
         if texts is None:
             texts = self.encode(detector, [text] * len(samples))
         # Copies, as a head may write into what it gets.
@@ -163,17 +157,17 @@ class TextConditionedFamily(DetectorFamily):
 
     @abstractmethod
     def predict_of_texts(self, detector: GroundingDetector,
-                         levels: Sequence[Tensor], texts: Dict[str, Tensor],
-                         samples: SampleList) -> List[InstanceData]:
+                         levels: Sequence[Tensor], texts: dict[str, Tensor],
+                         samples: SampleList) -> list[InstanceData]:
         """The boxes, with encoded texts and ``token_positive_map``."""
 
     @abstractmethod
     def token_logits(self,
                      detector: GroundingDetector,
                      levels: Sequence[Tensor],
-                     texts: Dict[str, Tensor],
+                     texts: dict[str, Tensor],
                      samples: SampleList,
-                     places: Any = None) -> Tuple[List[Tensor], Any]:
+                     places: Any = None) -> tuple[list[Tensor], Any]:
         """What a detector says of the tokens of texts, and in which places.
 
         Args:
@@ -193,14 +187,14 @@ class TextConditionedFamily(DetectorFamily):
                detector: GroundingDetector,
                levels: Sequence[Tensor],
                samples: SampleList,
-               match: str = 'box') -> Dict[str, Tensor]:
+               match: str = 'box') -> dict[str, Tensor]:
         """The detector's own losses on grounding data.
 
         Args:
             detector (GLIP or GroundingDINO): The detector.
             levels (Sequence[Tensor]): The neck's maps (N, C, H, W).
             samples (list[DetDataSample]): N samples of
-                :func:`~mmdet_clim.models.objectives.grounding.data.grounding_sample`.
+                :func:`~mmdet_clim.models.objectives.grounding.objective.grounding_sample`.
             match (str): One of :attr:`matches`.
 
         Returns:
@@ -215,18 +209,17 @@ class TextConditionedFamily(DetectorFamily):
 
     @abstractmethod
     def losses_of_texts(self, detector: GroundingDetector,
-                        levels: Sequence[Tensor], texts: Dict[str, Tensor],
-                        samples: SampleList, match: str) -> Dict[str, Tensor]:
+                        levels: Sequence[Tensor], texts: dict[str, Tensor],
+                        samples: SampleList, match: str) -> dict[str, Tensor]:
         """The losses, with encoded texts and ``positive_maps`` (n, T)."""
 
 
-def text_family(kind: type) -> Optional[TextConditionedFamily]:
+def text_family(kind: type) -> TextConditionedFamily | None:
     """The family of a class of detectors, None if it reads no texts.
 
     Args:
         kind (type): Of a config, say.
     """
-    return next(
-        (family
-         for family in FAMILIES if isinstance(family, TextConditionedFamily)
-         and issubclass(kind, family.detector_type)), None)
+    read = (of for of in FAMILIES if isinstance(of, TextConditionedFamily))
+    return next((of for of in read if issubclass(kind, of.detector_type)),
+                None)

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 from contextlib import ExitStack, contextmanager
-from typing import Iterator, List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Iterator, Sequence
 
 from mmdet.models.detectors import DINO, DeformableDETR
 from mmdet.models.detectors.base_detr import DetectionTransformer
@@ -8,13 +9,66 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
-from mmdet_clim.models.region_readers import ExtractedImages
-from mmdet_clim.models.region_readers.encoder_maps import encoded_before
-from mmdet_clim.models.roi_heads import ZeroShotClassifier
+from ..dense_heads import ZeroShotDenseMixin
+from ..region_readers import ExtractedImages
+from ..region_readers.other_maps import encoded_before
+from ..roi_heads import ZeroShotClassifier
+from .dense_head import AnyDetector
 
-from .any_detector import AnyDetector
-from .queries import Queries, beginning_at
+
+@dataclass
+class Queries:
+    """Where a decoder's queries begin.
+
+    Args:
+        tokens (Tensor): Shape (N, Q), the places of the encoder's map that
+            were chosen.
+        references (Tensor): Shape (N, Q, 4), relative cxcywh.
+    """
+
+    tokens: Tensor
+    references: Tensor
+
+    def of(self, encoded: Tensor) -> Tensor:
+        """What was chosen (N, Q, C) of what all places have (N, S, C)."""
+        index = self.tokens[..., None].expand(-1, -1, encoded.shape[2])
+        return encoded.gather(1, index)
+
+
+@contextmanager
+def beginning_at(detector: DINO, places: Queries | None) -> Iterator[list]:
+    """Have the decoder's queries begin where others did, or see where.
+
+    Args:
+        detector (DINO): Or a Grounding DINO, in evaluation mode.
+        places (Queries, optional): Of another detector of its kind.
+
+    Yields:
+        list: In the end, the encoder's logits (N, S, T) of all its places,
+        and the :class:`Queries`.
+    """
+    chosen: list = []
+    choose = detector.pre_decoder
+    classify = detector.bbox_head.cls_branches[detector.decoder.num_layers]
+
+    def pre_decoder(*args, **kwargs):
+        with classify.register_forward_hook(
+                lambda module, inputs, logits: chosen.append(logits)):
+            of_decoder, of_head = choose(*args, **kwargs)
+        began = places
+        if began is None:
+            # As the detector has chosen them.
+            tokens = chosen[0].amax(2).topk(detector.num_queries, dim=1)[1]
+            began = Queries(tokens, of_decoder['reference_points'])
+        chosen.append(began)
+        return dict(of_decoder, reference_points=began.references), of_head
+
+    detector.pre_decoder = pre_decoder
+    try:
+        yield chosen
+    finally:
+        # The method of the class again.
+        del detector.pre_decoder
 
 
 class TransformerFamily(AnyDetector):
@@ -22,7 +76,7 @@ class TransformerFamily(AnyDetector):
 
     detector_type = DetectionTransformer
 
-    def sources(self, detector: DetectionTransformer) -> Tuple[str, ...]:
+    def sources(self, detector: DetectionTransformer) -> tuple[str, ...]:
         """See the base class."""
         if isinstance(detector.bbox_head, ZeroShotDenseMixin):
             return ('encoder', 'neck', 'query')
@@ -30,7 +84,7 @@ class TransformerFamily(AnyDetector):
 
     def predict(self, detector: DetectionTransformer, feats: ExtractedImages,
                 levels: Sequence[Tensor],
-                samples: SampleList) -> List[InstanceData]:
+                samples: SampleList) -> list[InstanceData]:
         """See the base class."""
         outputs = feats.seen.get('decoder')
         if outputs is None:
@@ -40,7 +94,7 @@ class TransformerFamily(AnyDetector):
             **outputs, batch_data_samples=samples, rescale=False)
 
     def queries(self, detector: DetectionTransformer,
-                feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
+                feats: ExtractedImages) -> tuple[Tensor, Tensor]:
         """Of the decoder's last layer; see the base class.
 
         What the transformer gave is remembered for the proposals.
@@ -71,8 +125,8 @@ class TransformerFamily(AnyDetector):
         detector: DetectionTransformer,
         levels: Sequence[Tensor],
         samples: SampleList,
-        places: Optional[Queries] = None
-    ) -> Tuple[List[Tuple[ZeroShotClassifier, Tensor]], Optional[Queries]]:
+        places: Queries | None = None
+    ) -> tuple[list[tuple[ZeroShotClassifier, Tensor]], Queries | None]:
         """What a detector compares with texts, of its queries.
 
         Args:
@@ -106,9 +160,9 @@ class TransformerFamily(AnyDetector):
 @contextmanager
 def _compared(
     detector: DetectionTransformer
-) -> Iterator[List[Tuple[ZeroShotClassifier, Tensor]]]:
+) -> Iterator[list[tuple[ZeroShotClassifier, Tensor]]]:
     """Note each classifier of a head, and what it compares, as it runs."""
-    seen: List[Tuple[ZeroShotClassifier, Tensor]] = []
+    seen: list[tuple[ZeroShotClassifier, Tensor]] = []
     with ExitStack() as stack:
         for layer in detector.bbox_head.class_layers:
             handle = layer.projection.register_forward_hook(

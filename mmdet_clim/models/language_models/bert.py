@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional, Sequence, Set
+from typing import Sequence
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from mmdet.models.language_models.bert import (
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.logging import print_log
 
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.text_encoders.base import ReadsInPart, unknown_texts
-from mmdet_clim.models.text_encoders.sentence_encoder import find_weights
 from mmdet_clim.registry import MODELS
+
+from ..host import upload
+from ..text_encoders.base import ReadsInPart, unknown_texts
+from ..text_encoders.sentence_encoder import find_weights
 
 # From here on, tokenizers have no `batch_encode_plus`, which mmdet 3.3 calls,
 # and BERT takes masks between tokens with a dimension for the heads alone.
@@ -44,19 +45,19 @@ class BertLanguageModel(ReadsInPart, BertModel):
 
     def __init__(self,
                  name: str = 'bert-base-uncased',
-                 package: Optional[str] = None,
+                 package: str | None = None,
                  frozen: bool = False,
                  **kwargs) -> None:
         if IS_CHANGED:
             print_log(
                 'mmdet_clim.BertLanguageModel replaces mmdet.BertModel, which '
                 f'does not work with transformers {transformers.__version__}',
-                logger='current')
+                'current')
         if package is not None:
             name = str(find_weights(package))
         super().__init__(name=name, **kwargs)
         self.frozen = frozen
-        self._seen: Set[str] = set()
+        self._seen: set[str] = set()
         if frozen:
             self.requires_grad_(False)
 
@@ -66,7 +67,7 @@ class BertLanguageModel(ReadsInPart, BertModel):
 
     def forward(self,
                 captions: Sequence[str],
-                ids: Optional[Sequence[np.ndarray]] = None,
+                ids: Sequence[np.ndarray] | None = None,
                 **kwargs) -> dict:
         """Encode prompts, each distinct one once.
 
@@ -133,21 +134,14 @@ class BertLanguageModel(ReadsInPart, BertModel):
     def _look_at(self, captions: Sequence[str],
                  ids: Sequence[Sequence[int]]) -> None:
         """Report captions that are new and not read whole."""
-        new = {
-            caption: row
-            for caption, row in zip(captions, ids) if caption not in self._seen
-        }
+        new = {c: row for c, row in zip(captions, ids) if c not in self._seen}
         if len(self._seen) < MAX_SEEN:
             self._seen.update(new)
-        self._report(
-            cut=[
-                caption for caption, row in new.items()
-                if len(row) == self.max_tokens
-                and len(self.tokenizer.tokenize(caption)) > self.max_tokens - 2
-            ],
-            unknown=unknown_texts(self.tokenizer, list(new),
-                                  list(new.values())),
-            limit=self.max_tokens)
+        limit = self.max_tokens
+        full = [c for c, row in new.items() if len(row) == limit]
+        cut = [c for c in full if len(self.tokenizer.tokenize(c)) > limit - 2]
+        unknown = unknown_texts(self.tokenizer, list(new), list(new.values()))
+        self._report(cut, unknown, limit)
 
 
 if IS_CHANGED:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive loss between regions and texts."""
 import math
-from typing import List, NamedTuple, Optional, Tuple, Union, cast
+from typing import Iterator, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows, reduce_over_ranks
 
-KINDS = ('bce', 'infonce', 'sigmoid')
+KINDS = ('bce', 'infonce', 'sigmoid', 'softmax')
 # CLIP and CLIM's refinement of CLIP clamp the logit scale here.
 MAX_LEARNED_TEMPERATURE = 100.0
 
@@ -27,12 +27,16 @@ class _Pairs(NamedTuple):
     targets: Tensor  # (R, T) bool
     positive_reduction: str
     negative_weight: float
-    row_divisor: Optional[Tensor]  # None: the rows that have a term
+    row_divisor: Tensor | None  # None: the rows that have a term
     mean_over_all: bool  # for 'infonce', also over those without a positive
     chunk_size: int
     gather: bool
     with_gradient: bool
-    silent: Optional[Tensor] = None  # (R, T) bool, for 'bce': not compared
+    silent: Tensor | None = None  # (R, T) bool, not compared
+
+
+#: Rows, their share of the loss, and the gradient to their logits, if wanted.
+_Chunk = tuple[slice, Tensor, Tensor | None]
 
 
 class _PairLoss(Function):
@@ -43,76 +47,55 @@ class _PairLoss(Function):
     this rank's and the texts everybody's; the value is that of the joined
     batch, and the gradients are ``world size`` times this rank's share of
     the joined gradient: what DDP's averaging turns into the joined one.
+
+    With ``logits = temperature * regions @ texts.T + bias`` and ``G`` the
+    gradient of the loss to the logits, they are ``temperature * G @ texts``,
+    ``temperature * G.T @ regions``, ``sum(G * regions @ texts.T)`` and
+    ``sum(G)``.
     """
 
     @staticmethod
     def forward(ctx, regions: Tensor, texts: Tensor, temperature: Tensor,
-                bias: Optional[Tensor], pairs: _Pairs) -> Tensor:
+                bias: Tensor | None, pairs: _Pairs) -> Tensor:
         if pairs.kind == 'infonce':
-            value, grads = _infonce(regions, texts, temperature, pairs)
+            chunks = _infonce(regions, texts, temperature, pairs)
+        elif pairs.kind == 'softmax':
+            chunks = _softmax(regions, texts, temperature, pairs)
         else:
-            value, grads = _bce(regions, texts, temperature, bias, pairs)
-        if pairs.gather:
-            value = reduce_over_ranks(value)
+            chunks = _bce(regions, texts, temperature, bias, pairs)
+        value = torch.zeros_like(temperature, dtype=torch.float64)
+        to_regions, to_texts, to_temperature = map(
+            torch.zeros_like, (regions, texts, temperature))
+        to_bias = None if bias is None else torch.zeros_like(bias)
+        for rows, of_rows, to_logits in chunks:
+            value += of_rows
+            if to_logits is not None:
+                mixed = to_logits @ texts
+                to_temperature += (mixed * regions[rows]).sum()
+                to_regions[rows] = mixed.mul_(temperature)
+                to_texts.addmm_(to_logits.t(), regions[rows] * temperature)
+                if to_bias is not None:
+                    to_bias += to_logits.sum()
         ctx.factor = get_world_size() if pairs.gather else 1
-        ctx.save_for_backward(*grads)
-        return value
+        ctx.save_for_backward(to_regions, to_texts, to_temperature, to_bias)
+        value = value.to(temperature.dtype)
+        return reduce_over_ranks(value) if pairs.gather else value
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        grads = [
-            saved * (grad * ctx.factor) if needed else None
-            for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad)
-        ]
-        return (*grads, *[None] * (5 - len(grads)))
+        grad = grad * ctx.factor
+        saved = zip(ctx.saved_tensors, ctx.needs_input_grad)
+        return (*(to * grad if needed else None for to, needed in saved), None)
 
 
-class _Gradients:
-    """Sums of the gradients of all chunks.
-
-    With ``logits = temperature * regions @ texts.T + bias`` and ``G`` the
-    gradient of the loss to the logits: ``temperature * G @ texts``,
-    ``temperature * G.T @ regions``, ``sum(G * regions @ texts.T)``,
-    ``sum(G)``.
-    """
-
-    def __init__(self, regions: Tensor, texts: Tensor, temperature: Tensor,
-                 with_bias: bool):
-        self.regions, self.texts = regions, texts
-        self.temperature = temperature
-        self.to_regions = torch.zeros_like(regions)
-        self.to_texts = torch.zeros_like(texts)
-        self.to_temperature = torch.zeros_like(temperature)
-        self.to_bias = torch.zeros_like(temperature) if with_bias else None
-
-    def add(self, rows: slice, to_logits: Tensor) -> None:
-        """Add the part of some rows; ``to_logits`` is (rows, T)."""
-        regions = self.regions[rows]
-        mixed = to_logits @ self.texts
-        self.to_temperature += (mixed * regions).sum()
-        self.to_regions[rows] = mixed.mul_(self.temperature)
-        self.to_texts.addmm_(to_logits.t(), regions * self.temperature)
-        if self.to_bias is not None:
-            self.to_bias += to_logits.sum()
-
-    def tensors(self) -> List[Tensor]:
-        grads = [self.to_regions, self.to_texts, self.to_temperature]
-        return grads if self.to_bias is None else grads + [self.to_bias]
-
-
-def _row_slices(pairs: _Pairs) -> List[slice]:
-    rows = len(pairs.targets)
-    return [
-        slice(start, min(start + pairs.chunk_size, rows))
-        for start in range(0, rows, pairs.chunk_size)
-    ]
+def _row_slices(pairs: _Pairs) -> list[slice]:
+    starts = range(0, len(pairs.targets), pairs.chunk_size)
+    return [slice(start, start + pairs.chunk_size) for start in starts]
 
 
 def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
-         bias: Optional[Tensor], pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
-    grads = _Gradients(regions, texts, temperature, bias is not None)
-    value = torch.zeros_like(temperature, dtype=torch.float64)
+         bias: Tensor | None, pairs: _Pairs) -> Iterator[_Chunk]:
     divisor = cast(Tensor, pairs.row_divisor)
     for rows in _row_slices(pairs):
         targets = pairs.targets[rows]
@@ -129,14 +112,32 @@ def _bce(regions: Tensor, texts: Tensor, temperature: Tensor,
                               (pairs.negative_weight / divisor).to(logits))
         if pairs.silent is not None:
             weights = weights.masked_fill(pairs.silent[rows], 0)
-        value += F.softplus(logits).mul_(weights.abs()).sum()
-        if pairs.with_gradient:
-            grads.add(rows, logits.sigmoid_().mul_(weights))
-    return value.to(temperature.dtype), grads.tensors()
+        value = F.softplus(logits).mul_(weights.abs()).sum()
+        yield rows, value, logits.sigmoid_().mul_(
+            weights) if pairs.with_gradient else None
+
+
+def _softmax(regions: Tensor, texts: Tensor, temperature: Tensor,
+             pairs: _Pairs) -> Iterator[_Chunk]:
+    divisor = cast(Tensor, pairs.row_divisor)
+    for rows in _row_slices(pairs):
+        logits = (regions[rows] * temperature) @ texts.t()
+        targets = pairs.targets[rows]
+        if pairs.silent is not None:
+            # Not infinite: all of a row may be silent.
+            logits.masked_fill_(pairs.silent[rows], -1e9)
+            targets = targets & ~pairs.silent[rows]
+        count = targets.sum(1, keepdim=True)
+        weights = (count > 0).to(logits) / divisor
+        shares = targets * (weights / count.clamp(min=1))
+        logits -= logits.logsumexp(1, keepdim=True)
+        value = -(logits * shares).sum()
+        yield rows, value, logits.exp_().mul_(weights).sub_(
+            shares) if pairs.with_gradient else None
 
 
 def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
-             pairs: _Pairs) -> Tuple[Tensor, List[Tensor]]:
+             pairs: _Pairs) -> Iterator[_Chunk]:
     slices = _row_slices(pairs)
     # First over all rows: the log-partition of every column.
     row_logsums = regions.new_zeros(len(regions), 1)
@@ -144,7 +145,6 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
     column_max = regions.new_full((len(texts), ), -math.inf)
     column_sum = regions.new_zeros(len(texts))
     column_counts = regions.new_zeros(len(texts))
-    logits = None
     for rows in slices:
         logits = (regions[rows] * temperature) @ texts.t()
         targets = pairs.targets[rows]
@@ -171,32 +171,29 @@ def _infonce(regions: Tensor, texts: Tensor, temperature: Tensor,
     column_total = (column_terms | pairs.mean_over_all).sum()
     if pairs.row_divisor is not None:
         row_total = column_total = pairs.row_divisor
-    row_weights = row_terms * 0.5 / row_total.clamp(min=1e-12)
-    column_weights = column_terms * 0.5 / column_total.clamp(min=1e-12)
-    row_weights = row_weights.to(regions)
-    column_weights = column_weights.to(regions)
+    row_weights = row_terms.to(regions) * 0.5 / row_total.clamp(min=1e-12)
+    column_weights = column_terms.to(regions) * 0.5 / column_total.clamp(
+        min=1e-12)
 
     # Then the cross-entropy and its gradient, from the same logits.
-    grads = _Gradients(regions, texts, temperature, False)
-    value = torch.zeros_like(temperature, dtype=torch.float64)
     row_shares = row_weights / row_counts.clamp(min=1)
     column_shares = column_weights / column_counts.clamp(min=1)
     for rows in slices:
         if len(slices) > 1:
             logits = (regions[rows] * temperature) @ texts.t()
         shares = (row_shares[rows] + column_shares) * pairs.targets[rows]
+        value = (row_weights[rows] * row_logsums[rows]).sum().double()
         value -= (logits * shares).sum()
-        value += (row_weights[rows] * row_logsums[rows]).sum()
+        grad = None
         if pairs.with_gradient:
             grad = (logits - row_logsums[rows]).exp_()
             grad *= row_weights[rows]
             grad -= shares
             logits -= column_logsums
             grad += logits.exp_().mul_(column_weights)
-            grads.add(rows, grad)
+        yield rows, value, grad
     if not pairs.gather or get_rank() == 0:
-        value += (column_weights * column_logsums).sum()
-    return value.to(temperature.dtype), grads.tensors()
+        yield slice(0), (column_weights * column_logsums).sum(), None
 
 
 def _unit_rows(rows: Tensor) -> Tensor:
@@ -211,18 +208,36 @@ def _unit_rows(rows: Tensor) -> Tensor:
     return rows / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
-def _in_one_dtype(regions: Tensor, texts: Tensor) -> Tuple[Tensor, Tensor]:
+def _in_one_dtype(regions: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float32, or in float64 where one is."""
     dtype = torch.promote_types(regions.dtype, texts.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     return regions.to(dtype), texts.to(dtype)
 
 
-def _scalar(value: Union[float, Tensor], like: Tensor) -> Tensor:
+def _scalar(value: float | Tensor, like: Tensor) -> Tensor:
     """A number, or a tensor of one, where a tensor is and in its dtype."""
     if isinstance(value, Tensor):
         return value.to(like)
     return like.new_full((), value)
+
+
+def build_region_loss(cfg: dict) -> 'CLIMRegionLoss':
+    """Build the loss of regions and texts that are gathered already.
+
+    Args:
+        cfg (dict): Config of the loss.
+
+    Raises:
+        ValueError: If it gathers them itself. A text that two ranks have
+            would then be a negative of its own regions.
+    """
+    loss = MODELS.build(cfg)
+    if loss.gather:
+        raise ValueError('loss: expected gather=False, as regions of one rank '
+                         'and a text that two have belong together, got '
+                         'gather=True')
+    return loss
 
 
 @MODELS.register_module()
@@ -256,17 +271,23 @@ class CLIMRegionLoss(nn.Module):
 
     .. math:: L = \frac{1}{R} \sum_{rt} \log(1 + e^{(1 - 2 p_{rt}) z_{rt}})
 
+    ``kind='softmax'`` (which of the texts it is: cross-entropy, as the rows of
+    'infonce')
+
+    .. math:: L = \frac{1}{R} \sum_{r: n_r > 0} \Big[ \log \sum_t e^{z_{rt}}
+        - \frac{1}{n_r} \sum_{t: p_{rt}=1} z_{rt} \Big]
+
     Everything is computed in float32, also under autocast; float64 inputs
     stay float64. A value that is not finite makes the loss NaN, for
     ``mmdet.CheckInvalidLossHook`` to see.
 
     Args:
-        kind (str): 'bce', 'infonce' or 'sigmoid'.
+        kind (str): 'bce', 'infonce', 'sigmoid' or 'softmax'.
         temperature (float): :math:`\tau`, the factor on the cosine (an
             inverse temperature), or where it starts. Defaults to 25.
         bias (float, optional): :math:`b`, or where it starts. None: there is
             no bias, as on OV-LVIS; OV-COCO starts from -20, SigLIP from -10.
-            Not for 'infonce', on which it has no effect.
+            Not for 'infonce' and 'softmax', on which it has no effect.
         learn_temperature (bool): Learn :math:`\log \tau`, as
             ``log_temperature``; clamped to at most :math:`\ln 100` in
             training.
@@ -300,13 +321,13 @@ class CLIMRegionLoss(nn.Module):
     def __init__(self,
                  kind: str = 'bce',
                  temperature: float = 25.0,
-                 bias: Optional[float] = None,
+                 bias: float | None = None,
                  learn_temperature: bool = False,
                  learn_bias: bool = True,
                  negative_weight: float = 1.0,
                  positive_reduction: str = 'mean',
                  gather: bool = False,
-                 chunk_size: Optional[int] = None,
+                 chunk_size: int | None = None,
                  loss_weight: float = 1.0):
         super().__init__()
         check_choice(KINDS, kind=kind)
@@ -320,16 +341,16 @@ class CLIMRegionLoss(nn.Module):
                              f'{temperature}')
         if bias is not None and not math.isfinite(bias):
             raise ValueError(f'bias must be finite or None, got {bias}')
-        if bias is not None and kind == 'infonce':
-            raise ValueError("bias has no effect on kind='infonce': expected "
+        if bias is not None and kind in ('infonce', 'softmax'):
+            raise ValueError(f'bias has no effect on kind={kind!r}: expected '
                              f'None, got {bias}')
         if negative_weight != 1 and kind != 'bce':
             raise ValueError("negative_weight is for kind='bce': expected 1 "
                              f'for {kind!r}, got {negative_weight}')
         self.kind = kind
         self.negative_weight = float(negative_weight)
-        self.positive_reduction = (
-            positive_reduction if kind == 'bce' else 'sum')
+        self.positive_reduction = \
+            positive_reduction if kind == 'bce' else 'sum'
         self.gather = gather
         self.chunk_size = chunk_size
         self.loss_weight = loss_weight
@@ -361,6 +382,21 @@ class CLIMRegionLoss(nn.Module):
             logits = self._temperature_tensor(cosine) * cosine
             return logits if self.bias is None else logits + self.bias
 
+    def log_probabilities(self, regions: Tensor, texts: Tensor) -> Tensor:
+        """How likely the loss takes each text for a region's, (R, T).
+
+        The logarithm of a sigmoid of the logits, or with ``kind='softmax'``
+        and ``'infonce'`` of a softmax over the texts.
+
+        Args:
+            regions (Tensor): (R, D) region embeddings of any norm.
+            texts (Tensor): (T, D) text embeddings of any norm.
+        """
+        logits = self.logits(regions, texts)
+        if self.kind in ('infonce', 'softmax'):
+            return logits.log_softmax(1)
+        return F.logsigmoid(logits)
+
     def extra_repr(self) -> str:
         return (f'kind={self.kind}, temperature={self.temperature:.4g}, '
                 f'gather={self.gather}, chunk_size={self.chunk_size}, '
@@ -370,10 +406,10 @@ class CLIMRegionLoss(nn.Module):
                 regions: Tensor,
                 texts: Tensor,
                 targets: Tensor,
-                avg_factor: Optional[Union[float, Tensor]] = None,
+                avg_factor: float | Tensor | None = None,
                 mean_over_all: bool = False,
                 negative_share: float = 1.0,
-                silent: Optional[Tensor] = None) -> Tensor:
+                silent: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
         Args:
@@ -389,7 +425,8 @@ class CLIMRegionLoss(nn.Module):
             mean_over_all (bool): For 'infonce': whether a region or a text
                 without a positive counts in the mean, with a loss of 0.
             negative_share (float): A further factor on the negatives, not for
-                'infonce', where a text more weighs less than the one before.
+                'infonce' and 'softmax', where a text more weighs less than
+                the one before.
             silent (Tensor, optional): (R, T) bool, the pairs that are neither
                 positive nor negative. Not for 'infonce' nor with ``gather``.
 
@@ -411,13 +448,12 @@ class CLIMRegionLoss(nn.Module):
                     regions, texts, targets)
             if total_regions == 0 or len(texts) == 0:
                 return self._connected_zero(regions, texts)
+            divisor = None
             if avg_factor is not None:
                 divisor = _scalar(avg_factor, regions)
                 if self.gather:
                     divisor = reduce_over_ranks(divisor)
-            elif self.kind == 'infonce':
-                divisor = None
-            else:
+            elif self.kind != 'infonce':
                 divisor = _scalar(total_regions, regions)
             temperature = self._temperature_tensor(regions)
             bias = None if self.bias is None else _scalar(self.bias, regions)
@@ -426,10 +462,9 @@ class CLIMRegionLoss(nn.Module):
                            mean_over_all, self.chunk_size
                            or max(len(regions), 1), self.gather,
                            torch.is_grad_enabled(), silent)
-            value = _PairLoss.apply(
-                _unit_rows(regions), _unit_rows(texts), temperature, bias,
-                pairs)
-            return self.loss_weight * value
+            regions, texts = _unit_rows(regions), _unit_rows(texts)
+            return self.loss_weight * _PairLoss.apply(regions, texts,
+                                                      temperature, bias, pairs)
 
     def _temperature_tensor(self, like: Tensor) -> Tensor:
         if self.log_temperature is None:
@@ -444,12 +479,10 @@ class CLIMRegionLoss(nn.Module):
 
     def _connected_zero(self, regions: Tensor, texts: Tensor) -> Tensor:
         zero = regions[:0].sum() + texts[:0].sum()
-        for parameter in self.parameters():
-            zero = zero + parameter.to(zero.dtype) * 0
-        return zero
+        return sum((p.to(zero.dtype) * 0 for p in self.parameters()), zero)
 
     def _join_ranks(self, regions: Tensor, texts: Tensor,
-                    targets: Tensor) -> Tuple[Tensor, Tensor, int]:
+                    targets: Tensor) -> tuple[Tensor, Tensor, int]:
         """Texts of all ranks, targets over them, regions of all ranks."""
         with_gradient = torch.is_grad_enabled() and texts.requires_grad
         region_counts, counts, widths, gradients = exchange_counts(
@@ -473,7 +506,7 @@ class CLIMRegionLoss(nn.Module):
         return gather_rows(texts, counts), targets, sum(region_counts)
 
     def _check_inputs(self, regions: Tensor, texts: Tensor, targets: Tensor,
-                      avg_factor: Optional[Union[float, Tensor]]) -> None:
+                      avg_factor: float | Tensor | None) -> None:
         for name, value in (('regions', regions), ('texts', texts)):
             if value.dim() != 2:
                 raise ValueError(f'{name} must have two dimensions (number, '
@@ -495,7 +528,7 @@ class CLIMRegionLoss(nn.Module):
         if isinstance(avg_factor, (int, float)) and not avg_factor > 0:
             raise ValueError(f'avg_factor must be positive, got {avg_factor}')
 
-    def _check_silent(self, targets: Tensor, silent: Optional[Tensor]) -> None:
+    def _check_silent(self, targets: Tensor, silent: Tensor | None) -> None:
         if silent is None:
             return
         if self.kind == 'infonce' or self.gather:

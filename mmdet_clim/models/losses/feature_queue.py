@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Texts or bags of past steps, as further negatives and positives."""
-from typing import List, Optional
 
 import torch
 from mmengine.logging import print_log
@@ -45,7 +44,7 @@ class FeatureQueue(nn.Module):
                              torch.zeros(size, dtype=torch.int64))
         self.register_buffer('filled', torch.zeros((), dtype=torch.int64))
         # The same on the host, once it is known there.
-        self._filled: Optional[int] = None
+        self._filled: int | None = None
 
     def __len__(self) -> int:
         if self._filled is None:
@@ -95,9 +94,7 @@ class FeatureQueue(nn.Module):
                              f'feature, got {tuple(ids.shape)}')
         features = features.detach().to(self.stored_features)
         ids = ids.to(self.stored_ids)
-        counts = [len(ids)]
-        if gather:
-            counts, = exchange_counts(len(ids))
+        counts, = exchange_counts(len(ids)) if gather else [[len(ids)]]
         if sum(counts) == 0:
             return
         features = gather_rows(features, counts)
@@ -117,14 +114,13 @@ class FeatureQueue(nn.Module):
         self.filled.fill_(len(ids))
         self._filled = len(ids)
 
-    def _load_from_state_dict(self, state_dict, prefix: str, local_metadata,
-                              strict: bool, missing_keys: List[str],
-                              unexpected_keys: List[str],
-                              error_msgs: List[str]) -> None:
+    def _load_from_state_dict(self, state_dict, prefix: str, *args) -> None:
+        # The last of them takes up what is wrong.
+        *_, error_msgs = args
         self._filled = None
-        features = state_dict.get(prefix + 'stored_features')
-        ids = state_dict.get(prefix + 'stored_ids')
-        filled = state_dict.get(prefix + 'filled')
+        features, ids, filled = (
+            state_dict.get(prefix + name)
+            for name in ('stored_features', 'stored_ids', 'filled'))
         whole = all(v is not None for v in (features, ids, filled))
         if whole and features.shape[1] != self.dim:
             error_msgs.append(
@@ -137,13 +133,10 @@ class FeatureQueue(nn.Module):
             print_log(
                 f'{prefix[:-1] or "FeatureQueue"}: the state is of size '
                 f'{len(ids)}, this queue of size={self.size}: the newest '
-                f'{kept} of its {count} texts are kept.',
-                logger='current')
+                f'{kept} of its {count} texts are kept.', 'current')
             resized = FeatureQueue(self.size, self.dim)
             resized._store(features[:count], ids[:count])
             state_dict = dict(state_dict)
             for name, value in resized.named_buffers():
                 state_dict[prefix + name] = value
-        super()._load_from_state_dict(state_dict, prefix, local_metadata,
-                                      strict, missing_keys, unexpected_keys,
-                                      error_msgs)
+        super()._load_from_state_dict(state_dict, prefix, *args)

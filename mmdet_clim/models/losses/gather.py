@@ -4,7 +4,7 @@
 Without an initialised process group, or with a single rank, each function
 returns what it was given.
 """
-from typing import List, Sequence
+from typing import Sequence
 
 import torch
 from mmengine.dist import all_gather, all_reduce, get_rank
@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 
-def exchange_counts(*counts: int) -> List[List[int]]:
+def exchange_counts(*counts: int) -> list[list[int]]:
     """Tell every rank some integers of every other rank.
 
     Args:
@@ -30,7 +30,7 @@ class _GatherRows(Function):
     """Concatenate the rows of all ranks; sum their gradients over ranks."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, counts: List[int]) -> Tensor:
+    def forward(ctx, rows: Tensor, counts: list[int]) -> Tensor:
         rank = get_rank()
         ctx.start, ctx.stop = sum(counts[:rank]), sum(counts[:rank + 1])
         padded = rows.new_zeros(max(counts), *rows.shape[1:])

@@ -1,5 +1,4 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +59,8 @@ class HeatMapFocalLoss(nn.Module):
     def forward(self,
                 pred: Tensor,
                 target: Tensor,
-                pos_inds: Optional[Tensor] = None,
-                pos_labels: Optional[Tensor] = None,
+                pos_inds: Tensor | None = None,
+                pos_labels: Tensor | None = None,
                 avg_factor: float = 1.0) -> Tensor:
         """Compute the loss.
 

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """Numbers beside a contrastive loss, without waiting for the device."""
-from typing import Union
 
 import torch
 from mmdet.utils import reduce_mean
@@ -28,7 +27,7 @@ def recall_at_1(regions: Tensor, texts: Tensor, targets: Tensor) -> Tensor:
     return hits * 100. / targets.any(1).sum().clamp(min=1)
 
 
-def mean_count(embeddings: Tensor) -> Union[float, Tensor]:
+def mean_count(embeddings: Tensor) -> float | Tensor:
     """Regions per rank on average, at least 1.
 
     The divisor that makes the gradients of several ranks, once averaged,

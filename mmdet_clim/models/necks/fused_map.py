@@ -1,12 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.models.resized_maps import resized_map
 from mmdet_clim.registry import MODELS
+
+from ..maps import resized_map
 
 
 @MODELS.register_module()
@@ -31,7 +32,7 @@ class FusedMap(BaseModule):
                  in_channels: Sequence[int],
                  out_channels: int,
                  level: int = 0,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(
             init_cfg=init_cfg
             or dict(type='Xavier', layer='Conv2d', distribution='uniform'))
@@ -43,7 +44,7 @@ class FusedMap(BaseModule):
         self.norms = nn.ModuleList(nn.GroupNorm(1, c) for c in in_channels)
         self.mix = nn.Conv2d(sum(in_channels), out_channels, 1)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tuple[Tensor]:
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor]:
         """Maps (N, C, h, w) to one map, in a tuple as necks have it."""
         grid = tuple(maps[self.level].shape[-2:])
         fused = [

@@ -1,27 +1,30 @@
 # Licensed under the Apache License, Version 2.0.
-from mmdet_clim.models.class_texts import ClassTexts
-
-from .bag_of_regions import (
-    BagDistillationObjective,
-    BagOfRegionsObjective,
-    BagReader,
-    LikelyObjects,
-    SampledBags,
-)
-from .base import BaseObjective, BaseRegionObjective
-from .composition import compose_tiles, union_boxes
-from .context import (
+from ..class_texts import ClassTexts
+from .bag_of_regions.caption_objective import BagOfRegionsObjective
+from .bag_of_regions.distillation_objective import BagDistillationObjective
+from .bag_of_regions.likely_objects import LikelyObjects
+from .bag_of_regions.reading import BagReader, SampledBags
+from .base import (
     AnnotatedContext,
+    BaseObjective,
+    BaseRegionObjective,
     BranchContext,
     BranchStage,
     TilesAlone,
 )
-from .grounding import GroundingObjective
-from .old_words import OldWordsObjective
+from .grounding.objective import GroundingObjective
+from .old_words.objective import OldWordsObjective
 from .region_caption import RegionCaptionObjective
 from .region_pseudo_label import RegionPseudoLabelObjective
 from .region_tag import RegionTagObjective
-from .tile_batch import Proposals, Regions, TileBatch, TileProposals
+from .tile_batch import (
+    Proposals,
+    Regions,
+    TileBatch,
+    TileProposals,
+    compose_tiles,
+    union_boxes,
+)
 
 __all__ = [
     'AnnotatedContext', 'BagDistillationObjective', 'BagOfRegionsObjective',

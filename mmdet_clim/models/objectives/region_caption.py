@@ -1,18 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional
 
 import torch
 from torch import Tensor
 
 from mmdet_clim.checks import check_choice, check_range
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.losses import FeatureQueue
-from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
-from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective, build_region_loss
-from .context import BranchContext, BranchStage
+from ..host import upload
+from ..losses import FeatureQueue
+from ..losses.clim_region_loss import build_region_loss
+from ..losses.gather import exchange_counts, gather_rows
+from ..losses.metrics import mean_count, recall_at_1
+from .base import BaseRegionObjective, BranchContext, BranchStage
 from .tile_batch import REGION_KINDS, Regions, TileBatch
 
 
@@ -50,18 +49,18 @@ class RegionCaptionObjective(BaseRegionObjective):
     def __init__(self,
                  loss: dict,
                  num_compositions: int = 4,
-                 queue: Optional[dict] = None,
-                 avg_factor: Optional[float] = None,
+                 queue: dict | None = None,
+                 avg_factor: float | None = None,
                  regions: str = 'tiles',
                  gather: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, num_compositions=num_compositions)
         check_range(0, without=(0, ), avg_factor=avg_factor)
         check_choice(REGION_KINDS, regions=regions)
         self.region_loss = build_region_loss(loss)
         self.num_compositions = num_compositions
-        self.queue: Optional[FeatureQueue] = None if queue is None else \
+        self.queue: FeatureQueue | None = None if queue is None else \
             MODELS.build(queue)
         self.avg_factor = avg_factor
         self.regions = regions
@@ -74,7 +73,7 @@ class RegionCaptionObjective(BaseRegionObjective):
         return tiles.regions(boxes, *tiles.compose(self.num_compositions))
 
     def compare(self, embeddings: Tensor, regions: Regions,
-                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
+                context: BranchContext, is_last: bool) -> dict[str, Tensor]:
         """Compare the regions with the captions of this step and the queue.
 
         Raises:
@@ -82,10 +81,7 @@ class RegionCaptionObjective(BaseRegionObjective):
                 keeps nothing of the step then.
         """
         tiles, device = context.tiles, embeddings.device
-        captions = [
-            of_tile[torch.randint(len(of_tile), ())]
-            for of_tile in tiles.captions
-        ]
+        captions = [of[torch.randint(len(of), ())] for of in tiles.captions]
         ids = upload(torch.tensor(tiles.image_keys), embeddings)
         features = context.text_encoder(captions).to(device)
 
@@ -114,16 +110,11 @@ class RegionCaptionObjective(BaseRegionObjective):
             share = (len(texts) - sum(counts) + own) / len(texts)
 
         targets = match(regions, tiles, text_ids)
+        factor = self.avg_factor or mean_count(embeddings)
         loss = self.region_loss(
-            embeddings,
-            texts,
-            targets,
-            avg_factor=self.avg_factor or mean_count(embeddings),
-            negative_share=share)
-        return {
-            'loss': loss,
-            'recall@1': recall_at_1(embeddings, texts, targets)
-        }
+            embeddings, texts, targets, factor, negative_share=share)
+        recall = recall_at_1(embeddings, texts, targets)
+        return {'loss': loss, 'recall@1': recall}
 
 
 def match(regions: Regions, tiles: TileBatch, text_ids: Tensor) -> Tensor:

@@ -1,19 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.losses.metrics import mean_count
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective, build_region_loss
-from .context import BranchContext, BranchStage
+from ..class_texts import ClassTexts
+from ..host import upload
+from ..losses.clim_region_loss import build_region_loss
+from ..losses.metrics import mean_count
+from ..text_encoders import DEFAULT_TEMPLATES, Templates
+from .base import BaseRegionObjective, BranchContext, BranchStage
 from .tile_batch import Regions, TileBatch, as_rois
 
 
@@ -72,7 +71,7 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         return Regions(rois, image, tiles.members(tile))
 
     def compare(self, embeddings: Tensor, regions: Regions,
-                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
+                context: BranchContext, is_last: bool) -> dict[str, Tensor]:
         """Label the regions, and compare them with all classes.
 
         Returns:

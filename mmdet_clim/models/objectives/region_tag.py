@@ -1,19 +1,18 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_clim.checks import check_choice, check_range
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.losses.metrics import mean_count, recall_at_1
-from mmdet_clim.models.text_encoders import DEFAULT_TEMPLATES, Templates
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionObjective, build_region_loss
-from .context import BranchContext, BranchStage
+from ..class_texts import ClassTexts
+from ..host import upload
+from ..losses.clim_region_loss import build_region_loss
+from ..losses.metrics import mean_count, recall_at_1
+from ..text_encoders import DEFAULT_TEMPLATES, Templates
+from .base import BaseRegionObjective, BranchContext, BranchStage
 from .tile_batch import REGION_KINDS, Regions, TileBatch, as_rois
 
 
@@ -66,7 +65,7 @@ class RegionTagObjective(BaseRegionObjective):
                  min_overlap: float = 0.3,
                  max_proposals: int = 128,
                  refine_regions: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, num_compositions=num_compositions)
         check_choice((*REGION_KINDS, 'best'), regions=regions)
@@ -77,8 +76,8 @@ class RegionTagObjective(BaseRegionObjective):
                              f'{refine_regions}')
         self.region_loss = build_region_loss(loss)
         if regions == 'best' and self.region_loss.kind == 'infonce':
-            raise ValueError("loss.kind: expected 'bce' or 'sigmoid' with "
-                             "regions='best', got 'infonce'")
+            raise ValueError("loss.kind: expected 'bce', 'sigmoid' or "
+                             "'softmax' with regions='best', got 'infonce'")
         self.classes = ClassTexts(vocabulary, templates)
         self.regions = regions
         self.num_compositions = num_compositions
@@ -108,21 +107,21 @@ class RegionTagObjective(BaseRegionObjective):
         # Also without a tag: under SyncBN the other ranks wait for this one.
         limits = [count * self.max_proposals for count in tiles.counts]
         index, slot = found.likely(limits)
-        embeddings = stage.read(as_rois(index, found.boxes[index, slot]))
+        embeddings = stage.read_as_text(
+            as_rois(index, found.boxes[index, slot]))
         texts = self.classes(stage.context.text_encoder)
-        logits = self.region_loss.logits(embeddings,
-                                         texts.to(embeddings.device))
+        likely = self.region_loss.log_probabilities(
+            embeddings, texts.to(embeddings.device))
         row = torch.zeros_like(found.owner).index_put(
             (index, slot), torch.arange(len(index), device=index.device))
         scores = found.proposals.scores[place].clamp(1e-6)
-        values = F.logsigmoid(logits[row[place],
-                                     of_class[:, None]]) + scores.log() / 2
+        values = likely[row[place], of_class[:, None]] + scores.log() / 2
         boxes = found.best(values, place, of_tile, tiles.boxes)
         return Regions(
             as_rois(place, boxes), image, tiles.members(tile), tags=tag)
 
     def compare(self, embeddings: Tensor, regions: Regions,
-                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
+                context: BranchContext, is_last: bool) -> dict[str, Tensor]:
         """Compare the regions with all classes."""
         texts = self.classes(context.text_encoder).to(embeddings.device)
         targets = context.tiles.tag_targets(regions, len(self.classes))
@@ -132,12 +131,6 @@ class RegionTagObjective(BaseRegionObjective):
                 F.one_hot(regions.tags, len(self.classes)).bool(), embeddings)
             targets, silent = own, targets & ~own
         loss = self.region_loss(
-            embeddings,
-            texts,
-            targets,
-            avg_factor=mean_count(embeddings),
-            silent=silent)
-        return {
-            'loss': loss,
-            'recall@1': recall_at_1(embeddings, texts, targets)
-        }
+            embeddings, texts, targets, mean_count(embeddings), silent=silent)
+        recall = recall_at_1(embeddings, texts, targets)
+        return {'loss': loss, 'recall@1': recall}

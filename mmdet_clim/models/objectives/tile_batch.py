@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """The tiles of all images of a branch, and what lies in them."""
 from dataclasses import dataclass, field
-from typing import List, Optional, Sequence, Tuple
+from itertools import combinations
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,72 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmdet_clim.models.host import upload
+from ..host import upload
 
-from .composition import compose_tiles, union_boxes
+
+def compose_tiles(grid: tuple[int, int], num: int) -> Tensor:
+    """Draw distinct rectangles of at least two tiles, of any grid.
+
+    Both ends of each axis are drawn with replacement, single tiles rejected
+    and rectangles that were drawn before too (REFERENCE.md, section 2). A
+    side of several tiles has two orders of its ends, so that a rectangle is
+    twice as likely for each: the first has 2.67, 3.89 and 5.33 tiles on
+    average in grids of 2 x 2, 3 x 3 and 4 x 4.
+
+    Args:
+        grid (tuple[int, int]): Rows and columns of the mosaic.
+        num (int): How many to draw; all there are where the grid has fewer.
+
+    Returns:
+        Tensor: Which tiles each rectangle holds, bool of shape
+        (n, rows * columns), tiles in row-major order; rectangles in the order
+        of their sides, not of the draws.
+
+    Raises:
+        ValueError: If a side of the grid is below 1 or ``num`` below 0.
+
+    Example:
+        >>> compose_tiles((1, 2), 4)
+        tensor([[True, True]])
+    """
+    rows, cols = grid
+    if rows < 1 or cols < 1:
+        raise ValueError(f'grid: expected rows and columns >= 1, got {grid}')
+    if num < 0:
+        raise ValueError(f'num: expected a count >= 0, got {num}')
+    rectangles = [(top, bottom, left, right)
+                  for top, bottom in combinations(range(rows + 1), 2)
+                  for left, right in combinations(range(cols + 1), 2)
+                  if (bottom - top) * (right - left) > 1]
+    orders = torch.tensor([(1 + (bottom - top > 1)) * (1 + (right - left > 1))
+                           for top, bottom, left, right in rectangles])
+    # Times until each is drawn first; those of greater weight come earlier.
+    times = -torch.rand(len(rectangles)).log() / orders
+    chosen = times.argsort()[:num].sort().values.tolist()
+    members = torch.zeros(len(chosen), rows, cols, dtype=torch.bool)
+    for mask, index in zip(members, chosen):
+        top, bottom, left, right = rectangles[index]
+        mask[top:bottom, left:right] = True
+    return members.flatten(1)
+
+
+def union_boxes(bboxes: Tensor, members: Tensor) -> Tensor:
+    """Smallest boxes around the members of each region.
+
+    Args:
+        bboxes (Tensor): One box per tile, (K, 4) or, where the regions are of
+            several images, (n, K, 4), absolute xyxy.
+        members (Tensor): bool (n, K), at least one True in each row.
+
+    Returns:
+        Tensor: Shape (n, 4), absolute xyxy.
+    """
+    members = members.to(bboxes.device)[..., None]
+    bboxes = bboxes.expand(len(members), -1, -1)
+    low = bboxes[..., :2].masked_fill(~members, torch.inf).amin(1)
+    high = bboxes[..., 2:].masked_fill(~members, -torch.inf).amax(1)
+    return torch.cat([low, high], dim=1)
+
 
 #: Which boxes an objective takes as those of tiles.
 REGION_KINDS = ('tiles', 'proposals')
@@ -36,7 +100,7 @@ class Regions:
     rois: Tensor
     image: Tensor
     members: Tensor
-    tags: Optional[Tensor] = field(default=None, kw_only=True)
+    tags: Tensor | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.rois)
@@ -53,7 +117,7 @@ class Regions:
         return self.bboxes[several.to(self.rois.device)]
 
 
-def places_of(counts: Sequence[int], like: Tensor) -> Tuple[Tensor, Tensor]:
+def places_of(counts: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     """The image and the place in it, (R,) each, of so many rows per image.
 
     Args:
@@ -83,7 +147,7 @@ class Proposals:
 
     boxes: Tensor
     scores: Tensor
-    counts: List[int]
+    counts: list[int]
 
     @classmethod
     def of_images(cls, proposals: Sequence[InstanceData]) -> 'Proposals':
@@ -95,7 +159,7 @@ class Proposals:
 
     @classmethod
     def of_rows(cls, boxes: Tensor, scores: Tensor,
-                counts: List[int]) -> 'Proposals':
+                counts: list[int]) -> 'Proposals':
         """From those of one image after another.
 
         Args:
@@ -169,7 +233,7 @@ class TileProposals:
         return torch.where(
             of_tile.any(1)[:, None], self.boxes[image, best], own)
 
-    def likely(self, limits: Sequence[int]) -> Tuple[Tensor, Tensor]:
+    def likely(self, limits: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The proposals that matter most: those of tiles, then the best.
 
         Args:
@@ -212,16 +276,14 @@ class TileBatch:
         self.boxes = pad_sequence(boxes, batch_first=True)
 
     @property
-    def captions(self) -> List[List[str]]:
+    def captions(self) -> list[list[str]]:
         """Captions of each tile, tiles of one image after another."""
         return [of for s in self.data_samples for of in s.captions]
 
     @property
-    def image_keys(self) -> List[int]:
+    def image_keys(self) -> list[int]:
         """Key of the image in each tile, in the order of :attr:`captions`."""
-        return [
-            key for sample in self.data_samples for key in sample.image_keys
-        ]
+        return [key for s in self.data_samples for key in s.image_keys]
 
     def is_tile(self) -> Tensor:
         """Which of the N x K places hold a tile: bool, on the host."""
@@ -239,9 +301,8 @@ class TileBatch:
             Tensor: int64 (R, K), on the host; in the place of a tile that is
             none of the region's, its first one's key again.
         """
-        keys = pad_sequence(
-            [torch.tensor(s.image_keys) for s in self.data_samples],
-            batch_first=True)[image]
+        found = [torch.tensor(s.image_keys) for s in self.data_samples]
+        keys = pad_sequence(found, batch_first=True)[image]
         first = keys.gather(1, members.int().argmax(1, keepdim=True))
         return torch.where(members, keys, first)
 
@@ -253,7 +314,7 @@ class TileBatch:
                 [len(tags) > 0 for tags in sample.tags])
         return found
 
-    def each_tag(self) -> Tuple[Tensor, Tensor, Tensor]:
+    def each_tag(self) -> tuple[Tensor, Tensor, Tensor]:
         """Image, tile and class of every tag, (R,), on the host."""
         rows = [(image, tile, tag)
                 for image, sample in enumerate(self.data_samples)
@@ -267,7 +328,7 @@ class TileBatch:
         """Tiles (R,) as bool (R, K): which tile each region is in."""
         return F.one_hot(tile, self.boxes.shape[1]).bool()
 
-    def compose(self, num: int) -> Tuple[Tensor, Tensor]:
+    def compose(self, num: int) -> tuple[Tensor, Tensor]:
         """Every tile for itself, then rectangles of several, of each image.
 
         Args:
@@ -279,14 +340,12 @@ class TileBatch:
         """
         width = self.boxes.shape[1]
         images, members = [], []
-        for index, (sample,
-                    count) in enumerate(zip(self.data_samples, self.counts)):
-            of_image = torch.cat([
-                torch.eye(count, dtype=torch.bool),
-                compose_tiles(sample.mosaic_grid, num)
-            ])
+        for sample, count in zip(self.data_samples, self.counts):
+            alone = torch.eye(count, dtype=torch.bool)
+            drawn = compose_tiles(sample.mosaic_grid, num)
+            of_image = torch.cat([alone, drawn])
             members.append(F.pad(of_image, (0, width - count)))
-            images.append(torch.full((len(of_image), ), index))
+            images.append(torch.full((len(of_image), ), len(images)))
         return torch.cat(images), torch.cat(members)
 
     def regions(self, boxes: Tensor, image: Tensor,
@@ -323,10 +382,9 @@ class TileBatch:
         owns = (owner[..., None] == tile) & (share > min_overlap)[..., None]
         owns &= owns.cumsum(1) <= max_proposals
         of_tile = self.boxes.gather(1, owner[..., None].expand(-1, -1, 4))
-        clamped = torch.cat([
-            torch.maximum(boxes[..., :2], of_tile[..., :2]),
-            torch.minimum(boxes[..., 2:], of_tile[..., 2:])
-        ], -1)
+        low = torch.maximum(boxes[..., :2], of_tile[..., :2])
+        high = torch.minimum(boxes[..., 2:], of_tile[..., 2:])
+        clamped = torch.cat([low, high], -1)
         return TileProposals(proposals, owner, owns, clamped)
 
     def tag_targets(self, regions: Regions, num_classes: int) -> Tensor:

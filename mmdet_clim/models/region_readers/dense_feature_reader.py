@@ -1,24 +1,32 @@
 # Licensed under the Apache License, Version 2.0.
+"""Regions out of feature maps."""
 import math
 from functools import partial
-from typing import List, Optional, Sequence, Tuple, cast
+from typing import Sequence, cast
 
 import torch
 from mmcv.ops import nms
+from mmdet.models.detectors import GroundingDINO
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.families import family_of
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.modes import evaluating
+from mmdet_clim.checks import check_choice
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, ReadingStage
-from .class_maps import class_embedding_maps, idle_convolutions
-from .encoder_maps import encoder_maps
-from .features import ExtractedImages, aligned_levels, as_weights
+from ..families import family_of
+from ..grounding_prompts import SEPARATOR
+from ..host import upload
+from ..modes import evaluating
+from .base import (
+    BaseRegionReader,
+    ExtractedImages,
+    ReadingStage,
+    aligned_levels,
+    as_weights,
+)
+from .other_maps import class_embedding_maps, encoder_maps, idle_convolutions
 
 # Height and width in pixels of the image by which a detector's feature maps
 # are measured: one that every backbone of mmdet takes, and as wide as whole
@@ -72,22 +80,19 @@ class DenseFeatureReader(BaseRegionReader):
         'mmdet_clim.ZeroShotHead')
 
     def __init__(self,
-                 source: Optional[str] = None,
+                 source: str | None = None,
                  max_proposals: int = 200,
                  nms_iou: float = 0.7,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if source not in (None, *self.SOURCES):
-            raise ValueError(
-                f'source: expected one of {tuple(self.SOURCES)}, got '
-                f'{source!r}')
+        check_choice((None, *self.SOURCES), source=source)
         self.source = source
         self.max_proposals = max_proposals
         self.nms_iou = nms_iou
-        self.projection: Optional[nn.Linear] = None
-        self.extractor: Optional[SingleRoIExtractor] = None
-        self.level_indices: List[int] = []
-        self.idle: List[str] = []
+        self.projection: nn.Linear | None = None
+        self.extractor: SingleRoIExtractor | None = None
+        self.level_indices: list[int] = []
+        self.idle: list[str] = []
 
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
@@ -126,11 +131,10 @@ class DenseFeatureReader(BaseRegionReader):
         # The last of each stride (a stacked hourglass gives several), of as
         # many channels as the finest (SSD's maps differ).
         finest = _stride(max(m.shape[-1] for m in maps))
-        by_stride = {
-            finest * 2**round(math.log2(PROBE_SIZE[1] / m.shape[-1] / finest)):
-            index
-            for index, m in enumerate(maps)
-        }
+        by_stride: dict[float, int] = {}
+        for index, m in enumerate(maps):
+            octave = round(math.log2(PROBE_SIZE[1] / m.shape[-1] / finest))
+            by_stride[finest * 2**octave] = index
         width = maps[by_stride[min(by_stride)]].shape[1]
         strides = [
             stride for stride in sorted(by_stride)
@@ -153,14 +157,14 @@ class DenseFeatureReader(BaseRegionReader):
 
     @torch.no_grad()
     def propose(self, detector: nn.Module,
-                feats: ExtractedImages) -> List[InstanceData]:
+                feats: ExtractedImages) -> list[InstanceData]:
         """The detector's own predictions, whatever their classes."""
         with evaluating(detector):
             found = self.predict(detector, feats)
         return [self._best(of_image) for of_image in found]
 
     def predict(self, detector: nn.Module,
-                feats: ExtractedImages) -> List[InstanceData]:
+                feats: ExtractedImages) -> list[InstanceData]:
         """Boxes in pixels of the input, from the maps there are already."""
         samples = feats.samples()
         for sample in samples:
@@ -185,7 +189,7 @@ class DenseFeatureReader(BaseRegionReader):
         return InstanceData(bboxes=boxes, scores=scores)
 
     def stages(self, detector: nn.Module,
-               feats: ExtractedImages) -> List[ReadingStage]:
+               feats: ExtractedImages) -> list[ReadingStage]:
         """One stage; see the base class."""
         if self.source == 'query':
             queries = self.queries(detector, feats)
@@ -204,7 +208,7 @@ class DenseFeatureReader(BaseRegionReader):
             return encoder_maps(detector, feats)
         return feats.levels
 
-    def embed(self, maps: List[Tensor], rois: Tensor) -> Tensor:
+    def embed(self, maps: list[Tensor], rois: Tensor) -> Tensor:
         """Regions of maps to embeddings.
 
         Args:
@@ -225,7 +229,7 @@ class DenseFeatureReader(BaseRegionReader):
         return self.projection(as_weights(vectors, self.projection))
 
     def queries(self, detector: nn.Module,
-                feats: ExtractedImages) -> Tuple[Tensor, Tensor]:
+                feats: ExtractedImages) -> tuple[Tensor, Tensor]:
         """What the decoder has of its queries, with gradient, and where.
 
         Returns:
@@ -271,3 +275,90 @@ def _stride(width: int) -> float:
     stride = PROBE_SIZE[1] / width
     nearest = 2**round(math.log2(stride))
     return nearest if abs(stride / nearest - 1) < STRIDE_TOLERANCE else stride
+
+
+@MODELS.register_module()
+class GroundingReader(DenseFeatureReader):
+    """Read and train GLIP, Grounding DINO and MM-Grounding-DINO.
+
+    It serves two routes, which can be compared and combined:
+
+    - ``GroundingObjective``: a mosaic becomes grounding data, on which the
+      detector's own losses work;
+    - the region objectives: a contrastive loss between embeddings of regions
+      and of texts. Where an embedding comes from is ``source``:
+
+      - ``'query'``: the decoder's query whose box fits the region best;
+      - ``'encoder'``: the mean of the encoder's map over the region;
+      - ``'neck'``: the mean of the neck's map, all that GLIP has,
+
+      each with a linear projection of the reader's own.
+
+    These detectors look at an image for the sake of a text. What the regions
+    are read with is ``prompt``, the same for every image: a region's own
+    text in it would give the answer away.
+
+    Args:
+        source (str, optional): One of these; ``'encoder'`` by default, with
+            GLIP ``'neck'``.
+        prompt (str): What regions and proposals are looked for with.
+        **kwargs: Of :class:`DenseFeatureReader`.
+    """
+
+    SOURCES = dict(
+        query='the queries of a Grounding DINO',
+        encoder='the encoder of a Grounding DINO',
+        neck='feature maps')
+
+    def __init__(self,
+                 source: str | None = None,
+                 prompt: str = 'object',
+                 **kwargs) -> None:
+        super().__init__(source=source, **kwargs)
+        self.prompt = prompt
+
+    def check(self, detector: nn.Module) -> None:
+        """Raise a TypeError that says what this detector lacks."""
+        if not family_of(detector).reads_texts:
+            raise TypeError('GroundingReader reads an mmdet.GLIP or an '
+                            'mmdet.GroundingDINO, got '
+                            f'{type(detector).__name__}')
+        super().check(detector)
+
+    def prepare(self, detector: nn.Module, dim: int) -> None:
+        """Make what reads the detector; see the base class."""
+        self.family = family_of(detector)
+        super().prepare(detector, dim)
+        if self.source == 'query':
+            self.make_projection(detector, detector.embed_dims, dim)
+
+    def queries(self, detector: GroundingDINO,
+                feats: ExtractedImages) -> tuple[Tensor, Tensor]:
+        """The decoder's queries (N, Q, C); see the base class."""
+        texts = self._encode_prompt(detector, feats)
+        # In training there would be denoising queries, which need boxes.
+        with evaluating(detector):
+            outputs = detector.forward_transformer(feats.levels, texts,
+                                                   feats.samples())
+            feats.seen['decoder'] = outputs
+            _, boxes = detector.bbox_head(**outputs)
+        return outputs['hidden_states'][-1], in_pixels(boxes[-1], feats)
+
+    def _encode_prompt(self, detector: nn.Module,
+                       feats: ExtractedImages) -> dict[str, Tensor]:
+        """The reader's prompt as the detector takes it, for every image."""
+        feats.seen['prompt'] = self.family.encode(
+            detector, [self.prompt + SEPARATOR] * len(feats.inputs))
+        return feats.seen['prompt']
+
+    def _all_maps(self, detector: nn.Module,
+                  feats: ExtractedImages) -> Sequence[Tensor]:
+        if self.source == 'neck':
+            return feats.levels
+        return encoder_maps(
+            detector, feats, text_dict=self._encode_prompt(detector, feats))
+
+    def predict(self, detector: nn.Module,
+                feats: ExtractedImages) -> list[InstanceData]:
+        """Boxes that fit the reader's prompt, whatever else there is."""
+        return self.family.predict_prompt(detector, feats, self.prompt)

@@ -1,18 +1,23 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List
+from functools import partial
 
 import torch
 from mmdet.models.dense_heads import CascadeRPNHead
 from mmdet.models.detectors import TwoStageDetector
-from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.roi_heads import PseudoWordClassifier, ZeroShotMixin
 from mmdet_clim.registry import MODELS
 
-from .base import BaseRegionReader, ReadingStage
-from .features import ExtractedImages, aligned_levels, as_weights
+from ..roi_heads import PseudoWordClassifier, ZeroShotMixin, refine_boxes
+from .base import (
+    BaseRegionReader,
+    ExtractedImages,
+    ReadingStage,
+    aligned_levels,
+    as_weights,
+)
 
 
 @MODELS.register_module()
@@ -47,7 +52,7 @@ class TwoStageReader(BaseRegionReader):
 
     @torch.no_grad()
     def propose(self, detector: nn.Module,
-                feats: ExtractedImages) -> List[InstanceData]:
+                feats: ExtractedImages) -> list[InstanceData]:
         """RPN proposals of each image, as many as training draws from.
 
         Of a Cascade RPN, as many as it predicts. See the base class.
@@ -69,7 +74,7 @@ class TwoStageReader(BaseRegionReader):
             rescale=False)
 
     def stages(self, detector: nn.Module,
-               feats: ExtractedImages) -> List[ReadingStage]:
+               feats: ExtractedImages) -> list[ReadingStage]:
         """One stage; see the base class."""
         roi_head = detector.roi_head
         extractor = roi_head.bbox_roi_extractor
@@ -82,9 +87,41 @@ class TwoStageReader(BaseRegionReader):
             return roi_head.bbox_head.embed(x)
 
         classifier = roi_head.bbox_head.fc_cls
+        interpret = classifier.read if isinstance(
+            classifier, PseudoWordClassifier) else None
+        return [ReadingStage(read, interpret=interpret)]
+
+
+@MODELS.register_module()
+class CascadeReader(TwoStageReader):
+    """Read the regions of a cascade, such as CenterNet2, in every stage.
+
+    Each stage embeds regions with its own box head. Proposals are refined
+    without gradient by the stage before, as boxes are in a cascade; the
+    objectives choose regions afresh from them (REFERENCE.md, section 2,
+    CenterNet2). The weights of the stages are those of the detector's losses.
+    """
+
+    roi_head_type = CascadeRoIHead
+
+    def stages(self, detector: nn.Module,
+               feats: ExtractedImages) -> list[ReadingStage]:
+        """Every stage of the cascade; see the base class."""
+        roi_head = detector.roi_head
+        levels = aligned_levels(feats.levels)
         return [
             ReadingStage(
-                read,
-                interpret=classifier.read if isinstance(
-                    classifier, PseudoWordClassifier) else None)
+                partial(_read, roi_head, stage, levels), weight,
+                partial(
+                    refine_boxes, roi_head, stage, levels, metas=feats.metas))
+            for stage, weight in enumerate(roi_head.stage_loss_weights)
         ]
+
+
+def _read(roi_head: CascadeRoIHead, stage: int, levels: list[Tensor],
+          rois: Tensor) -> Tensor:
+    """RoIs (R, 5) to embeddings (R, D) of one stage."""
+    extractor = roi_head.bbox_roi_extractor[stage]
+    head = roi_head.bbox_head[stage]
+    regions = extractor(levels[:extractor.num_inputs], rois)
+    return head.embed(as_weights(regions, head))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import List, Optional, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from mmdet.models.roi_heads import CascadeRoIHead
@@ -12,14 +12,14 @@ from mmdet.utils import ConfigType, InstanceList
 from mmengine.model import ModuleList
 from torch import Tensor
 
-from mmdet_clim.models.host import upload
 from mmdet_clim.registry import MODELS
 
-from .proposal_scores import select_detections
+from ..host import upload
+from .rescoring import select_detections
 
 
 def refine_rois(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
-                rois: Tensor, metas: Sequence[dict]) -> Tuple[Tensor, Tensor]:
+                rois: Tensor, metas: Sequence[dict]) -> tuple[Tensor, Tensor]:
     """One stage of a cascade: its class scores, and better boxes.
 
     Args:
@@ -64,7 +64,7 @@ def refine_boxes(roi_head: CascadeRoIHead, stage: int, x: Sequence[Tensor],
 
 
 def _decode(head: BBoxHead, rois: Tensor, deltas: Tensor,
-            labels: Optional[Tensor], metas: Sequence[dict]) -> Tensor:
+            labels: Tensor | None, metas: Sequence[dict]) -> Tensor:
     """What a head regressed, as boxes (N, 4) within their images."""
     shapes = [tuple(meta['img_shape'][:2]) for meta in metas]
     # Where the images differ in size, the upper limits come afterwards.
@@ -109,7 +109,7 @@ class CenterNet2RoIHead(CascadeRoIHead):
                 raise ValueError(f'bbox_head[{stage}]: expected '
                                  'reg_class_agnostic=True, got False')
 
-    def init_mask_head(self, mask_roi_extractor: Optional[dict],
+    def init_mask_head(self, mask_roi_extractor: dict | None,
                        mask_head: dict) -> None:
         """Build the mask head and its RoI extractor."""
         self.mask_head = ModuleList([MODELS.build(mask_head)])
@@ -118,7 +118,7 @@ class CenterNet2RoIHead(CascadeRoIHead):
             self.mask_roi_extractor = ModuleList(
                 [MODELS.build(mask_roi_extractor)])
 
-    def loss(self, x: Tuple[Tensor], rpn_results_list: InstanceList,
+    def loss(self, x: tuple[Tensor], rpn_results_list: InstanceList,
              batch_data_samples: SampleList) -> dict:
         """Losses of all stages; see ``CascadeRoIHead.loss``.
 
@@ -132,8 +132,8 @@ class CenterNet2RoIHead(CascadeRoIHead):
                     param.sum() * 0 for param in head.parameters())
         return losses
 
-    def mask_loss(self, stage: int, x: Tuple[Tensor],
-                  sampling_results: List[SamplingResult],
+    def mask_loss(self, stage: int, x: tuple[Tensor],
+                  sampling_results: list[SamplingResult],
                   batch_gt_instances: InstanceList) -> dict:
         """Loss of the masks: in the first stage, none in the others."""
         if stage > 0:
@@ -142,8 +142,8 @@ class CenterNet2RoIHead(CascadeRoIHead):
                                  batch_gt_instances)
 
     def predict_bbox(self,
-                     x: Tuple[Tensor],
-                     batch_img_metas: List[dict],
+                     x: tuple[Tensor],
+                     batch_img_metas: list[dict],
                      rpn_results_list: InstanceList,
                      rcnn_test_cfg: ConfigType,
                      rescale: bool = False,
@@ -188,8 +188,8 @@ class CenterNet2RoIHead(CascadeRoIHead):
         ]
 
     def predict_mask(self,
-                     x: Tuple[Tensor],
-                     batch_img_metas: List[dict],
+                     x: tuple[Tensor],
+                     batch_img_metas: list[dict],
                      results_list: InstanceList,
                      rescale: bool = False) -> InstanceList:
         """Add ``masks``, bool (n, H, W), to the detections of each image.
@@ -203,21 +203,15 @@ class CenterNet2RoIHead(CascadeRoIHead):
         """
         rois = bbox2roi([results.bboxes for results in results_list])
         if len(rois) == 0:
-            return empty_instances(
-                batch_img_metas,
-                rois.device,
-                task_type='mask',
-                instance_results=results_list,
-                mask_thr_binary=self.test_cfg.mask_thr_binary)
+            return empty_instances(batch_img_metas, rois.device, 'mask',
+                                   results_list, self.test_cfg.mask_thr_binary)
         preds = self._mask_forward(0, x, rois)['mask_preds']
-        return self.mask_head[0].predict_by_feat(
-            mask_preds=preds.split([len(results) for results in results_list]),
-            results_list=results_list,
-            batch_img_metas=batch_img_metas,
-            rcnn_test_cfg=self.test_cfg,
-            rescale=rescale)
+        preds = preds.split([len(results) for results in results_list])
+        return self.mask_head[0].predict_by_feat(preds, results_list,
+                                                 batch_img_metas,
+                                                 self.test_cfg, rescale)
 
-    def forward(self, x: Tuple[Tensor], rpn_results_list: InstanceList,
+    def forward(self, x: tuple[Tensor], rpn_results_list: InstanceList,
                 batch_data_samples: SampleList) -> tuple:
         """Raw outputs: class scores and RoIs of the last stage, mask logits.
 

@@ -1,8 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """mmdet's box heads, classifying by text embeddings."""
-from typing import Optional
-
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
@@ -31,16 +30,14 @@ class ZeroShotMixin:
                  *args,
                  vocabulary,
                  classifier: dict,
-                 loss_cls: Optional[dict] = None,
+                 loss_cls: dict | None = None,
                  **kwargs) -> None:
         vocabulary = build_vocabulary(vocabulary)
+        classifier = {'type': 'mmdet_clim.ZeroShotClassifier', **classifier}
         super().__init__(
             *args,
             num_classes=len(vocabulary),
-            cls_predictor_cfg={
-                'type': 'mmdet_clim.ZeroShotClassifier',
-                **classifier, 'vocabulary': vocabulary
-            },
+            cls_predictor_cfg=dict(classifier, vocabulary=vocabulary),
             loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassSigmoidLoss'),
             **kwargs)
         self.loss_cls.set_classes(self.fc_cls.class_texts)
@@ -52,7 +49,7 @@ class ZeroShotMixin:
 
     def set_vocabulary(self,
                        vocabulary,
-                       embeddings: Optional[Tensor] = None) -> None:
+                       embeddings: Tensor | None = None) -> None:
         """Replace the classes; see ``ZeroShotClassifier``.
 
         Raises:
@@ -125,3 +122,26 @@ class ZeroShotConvFCBBoxHead(ZeroShotMixin, ConvFCBBoxHead):
         for fc in fcs:
             x = self.relu(fc(x))
         return x
+
+
+@MODELS.register_module()
+class MLPRegressor(BaseModule):
+    """Box regression by two layers, for a head's ``reg_predictor_cfg``.
+
+    Args:
+        in_features (int): Width of the region features.
+        out_features (int): Width of the box code.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        # The head sets std 0.001 on every layer of its regressor, which is
+        # meant for the last one: the hidden layer would start near zero.
+        super().__init__(
+            init_cfg=dict(
+                type='Normal', std=0.01, override=dict(name='hidden')))
+        self.hidden = nn.Linear(in_features, in_features)
+        self.out = nn.Linear(in_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Region features (N, in_features) to box codes (N, out_features)."""
+        return self.out(self.hidden(x).relu())

@@ -3,7 +3,7 @@
 import logging
 from abc import ABCMeta, abstractmethod
 from collections import OrderedDict
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple, cast
+from typing import Iterator, Sequence, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.frozen_tower import FrozenTower, fingerprint
-from mmdet_clim.models.host import upload
+
+from ..frozen_tower import FrozenTower, fingerprint
+from ..host import upload
 
 # Warnings of :class:`ReadsInPart` that this process has given.
-_REPORTED: Set[Tuple[str, str]] = set()
+_REPORTED: set[tuple[str, str]] = set()
 # Of 48 captions by MiniLM on one core, one at a time take 940 ms, in batches
 # of four 580 ms, of eight 460 ms; of a few texts more rows are filled up.
 ROWS = 4
@@ -61,9 +62,7 @@ def _warn_once(what: str, texts: Sequence[str], counter: str) -> None:
     shown = ', '.join(repr(text[:60]) for text in texts[:5])
     print_log(
         f'{what}: {len(texts)} so far, such as {shown}. Reported once; '
-        f'{counter} counts them.',
-        logger='current',
-        level=logging.WARNING)
+        f'{counter} counts them.', 'current', logging.WARNING)
 
 
 class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
@@ -83,6 +82,10 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
     Raises:
         ValueError: If ``cache_size`` is negative or ``batch_size`` not
             positive.
+
+    Attributes:
+        vocabularies (dict): Embeddings (C, D) of classes, by (names,
+            templates).
     """
 
     def __init__(self,
@@ -95,16 +98,13 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         self.cache_size = cache_size
         self.batch_size = batch_size
         # Text to its row in the table, least recently used first.
-        self._rows: 'OrderedDict[str, int]' = OrderedDict()
-        self._table: Optional[Tensor] = None
-        self._vocabularies: Dict[tuple, Tensor] = {}
-        self._fingerprint: Optional[str] = None
+        self._rows: OrderedDict[str, int] = OrderedDict()
+        self._table: Tensor | None = None
+        self.vocabularies: dict[tuple, Tensor] = {}
+        self._fingerprint: str | None = None
 
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """Width of a text embedding."""
-
+    #: Width of a text embedding.
+    dim: int
     #: Whether encoding takes so long that vocabularies are kept on the disk.
     is_slow = True
 
@@ -121,15 +121,10 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         """What an embedding depends on beside the tower's weights."""
         return ()
 
-    @property
-    def vocabularies(self) -> Dict[tuple, Tensor]:
-        """Embeddings (C, D) of classes, by (names, templates)."""
-        return self._vocabularies
-
     def _move(self) -> None:
         super()._move()
-        for key, embeddings in self._vocabularies.items():
-            self._vocabularies[key] = embeddings.to(self.device)
+        for key, embeddings in self.vocabularies.items():
+            self.vocabularies[key] = embeddings.to(self.device)
         if self._table is not None:
             self._table = self._table.to(self.device)
 
@@ -164,8 +159,8 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
 
     def _encode_all(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of texts, in their order; each distinct one once."""
-        row: Dict[str, int] = {}
-        parts: List[Tensor] = []
+        row: dict[str, int] = {}
+        parts: list[Tensor] = []
         for batch in self._batches(list(dict.fromkeys(texts))):
             whole = batch
             if self.device.type == 'cpu':
@@ -177,7 +172,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
     # The table serves training too, wherever its rows are from.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _remember(self, texts: List[str], embeddings: Tensor) -> None:
+    def _remember(self, texts: list[str], embeddings: Tensor) -> None:
         """Give new texts rows, at last those of the least recently used."""
         rows = []
         for text in texts:
@@ -192,15 +187,14 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         if max(rows) >= size:
             # Twice as many, so that a row is rarely copied.
             size = min(max(2 * size, max(rows) + 1), self.cache_size) - size
-            self._table = torch.cat(
-                [self._table,
-                 embeddings.new_zeros(size, embeddings.shape[1])])
+            more = embeddings.new_zeros(size, embeddings.shape[1])
+            self._table = torch.cat([self._table, more])
         self._table[self._upload_rows(rows)] = embeddings
 
-    def _upload_rows(self, rows: List[int]) -> Tensor:
+    def _upload_rows(self, rows: list[int]) -> Tensor:
         return upload(torch.tensor(rows), self._probe)
 
-    def _batches(self, texts: List[str]) -> Iterator[List[str]]:
+    def _batches(self, texts: list[str]) -> Iterator[list[str]]:
         """Texts that are encoded together.
 
         Sums of matrix products are rounded as their shape has it, so that an
@@ -209,29 +203,28 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
         before. On the CPU a text therefore is in a batch of ``ROWS`` texts of
         its own width, filled up with the last one.
         """
-        if self.device.type != 'cpu':
-            for start in range(0, len(texts), self.batch_size):
-                yield texts[start:start + self.batch_size]
-            return
-        by_width: Dict[int, List[str]] = {}
-        for text, width in zip(texts, self._widths(texts)):
-            by_width.setdefault(width, []).append(text)
-        for group in by_width.values():
-            for start in range(0, len(group), ROWS):
-                yield group[start:start + ROWS]
+        on_cpu = self.device.type == 'cpu'
+        widths = self._widths(texts) if on_cpu else [0] * len(texts)
+        size = ROWS if on_cpu else self.batch_size
+        groups: dict[int, list[str]] = {}
+        for text, width in zip(texts, widths):
+            groups.setdefault(width, []).append(text)
+        for group in groups.values():
+            for start in range(0, len(group), size):
+                yield group[start:start + size]
 
-    def _widths(self, texts: List[str]) -> List[int]:
+    def _widths(self, texts: list[str]) -> list[int]:
         """Tokens that each text has in its batch, with padding."""
         return [0] * len(texts)
 
     @torch.no_grad()
-    def _encode_frozen(self, texts: List[str]) -> Tensor:
+    def _encode_frozen(self, texts: list[str]) -> Tensor:
         with self.full_speed(), torch.autocast(
                 self.device.type, enabled=False):
             return F.normalize(self._encode(texts).float(), dim=-1)
 
     @abstractmethod
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         """Encode N texts; (N, dim) of any norm."""
 
     @property
@@ -303,7 +296,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
             'SentenceTextEncoder')
 
     def _wrap_words(self, words: Tensor, lengths: Tensor, start: int,
-                    end: int) -> Tuple[Tensor, Tensor]:
+                    end: int) -> tuple[Tensor, Tensor]:
         """Put sequences between the tokens of start and end.
 
         Args:
@@ -330,7 +323,7 @@ class BaseTextEncoder(ReadsInPart, FrozenTower, metaclass=ABCMeta):
 
 
 def unknown_texts(tokenizer, texts: Sequence[str],
-                  ids: Sequence[Sequence[int]]) -> List[str]:
+                  ids: Sequence[Sequence[int]]) -> list[str]:
     """The texts that a tokenizer of transformers does not know whole.
 
     Args:

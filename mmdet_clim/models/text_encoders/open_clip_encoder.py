@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0.
 """The text towers of open_clip."""
 from functools import cached_property
-from typing import List, Optional
 
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.models.open_clip_models import create_clip, model_name
 from mmdet_clim.registry import MODELS
 
+from ..open_clip_models import create_clip, model_name
 from .base import BaseTextEncoder, unknown_texts
 
 
@@ -24,13 +23,12 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         pretrained (str, optional): Path of a checkpoint, or a tag of the
             model that open_clip downloads. None: random weights, unless
             ``model`` is a folder or on the hub; for tests only.
-        cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time, see
-            :class:`BaseTextEncoder`.
         before_projection (bool): Whether an embedding is the residual stream
             behind the last block where the text is pooled, before the last
             norm and projection, as BARON classifies by (REFERENCE.md,
             section 3). It is of another space than that of images.
+        **kwargs: Of :class:`BaseTextEncoder`: ``cache_size``,
+            ``batch_size``.
 
     Raises:
         ValueError: If the model is unknown (the message lists those that
@@ -42,36 +40,28 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
 
     def __init__(self,
                  model: str,
-                 pretrained: Optional[str] = None,
-                 cache_size: int = 65536,
-                 batch_size: int = 256,
-                 before_projection: bool = False):
+                 pretrained: str | None = None,
+                 before_projection: bool = False,
+                 **kwargs) -> None:
         clip = create_clip(model, pretrained, type(self).__name__)
         # Nothing here looks at images.
         clip.visual = nn.Identity()
-        super().__init__(clip, cache_size, batch_size)
+        super().__init__(clip, **kwargs)
         import open_clip  # late, as create_clip does
         self.model = model
         self.before_projection = before_projection
         self.tokenizer = open_clip.get_tokenizer(model_name(model))
+        self._limit: int = self.tokenizer.context_length
         self._pad = self.tokenizer(['a'], self._limit + 1)[0, -1]
         if before_projection and not self._is_plain:
             raise self._not_plain('before_projection=True needs')
-        self._dim = self._encode_frozen(['a']).shape[1]
+        self.dim = self._encode_frozen(['a']).shape[1]
 
     @property
     def reading(self) -> tuple:
         return (self.model, self._limit, self.before_projection)
 
-    @property
-    def dim(self) -> int:
-        return self._dim
-
-    @property
-    def _limit(self) -> int:
-        return self.tokenizer.context_length
-
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         # With room for one more token, a text that fills it is too long.
         longer = self.tokenizer(texts, self._limit + 1)
         cut = (longer[:, -1] != self._pad).tolist()
@@ -96,7 +86,7 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         length = (places * (tokens != self._pad)).amax(1)
         return (-(-length // 16) * 16).clamp(max=self._limit)
 
-    def _widths(self, texts: List[str]) -> List[int]:
+    def _widths(self, texts: list[str]) -> list[int]:
         if not self._is_plain:
             return super()._widths(texts)
         return self._width(self.tokenizer(texts, self._limit)).tolist()
@@ -163,7 +153,7 @@ class OpenCLIPTextEncoder(BaseTextEncoder):
         """Word vectors (N, L, width), L at most the context, to (N, dim)."""
         from open_clip.transformer import text_global_pool
 
-        from mmdet_clim.models.open_clip_blocks import run_block, value_path
+        from ..open_clip_blocks import run_block, value_path
         length = x.shape[1]
         x = x + text.positional_embedding[:length]
         mask = text.attn_mask[:length, :length]

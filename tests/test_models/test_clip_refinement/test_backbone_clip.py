@@ -9,7 +9,7 @@ import torch
 from mmdet.utils import register_all_modules
 
 from mmdet_clim.engine.hooks import WeightAveragingHook
-from mmdet_clim.models.clip_refinement import objective_base
+from mmdet_clim.models.clip_refinement import objectives
 from mmdet_clim.registry import MODELS
 
 CLASSES = ['cat', 'dog', 'cow']
@@ -82,7 +82,7 @@ def test_the_head_learns_and_the_backbone_does_not(cfg, make_batch):
 
 def test_the_temperature_is_the_configs(cfg):
     towers = MODELS.build(cfg).towers
-    assert objective_base.original_temperature(towers) == 20.
+    assert objectives.original_temperature(towers) == 20.
     del cfg['temperature']
     with pytest.raises(ValueError, match='temperature: .* got None'):
         MODELS.build(cfg)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from mmdet_clim.models import connected_zero
 from mmdet_clim.models.clip_refinement import OpenCLIPTextTower
-from mmdet_clim.models.clip_refinement.objective_base import crop_images
-from mmdet_clim.models.clip_refinement.region_prediction import (
+from mmdet_clim.models.clip_refinement.objectives import crop_images
+from mmdet_clim.models.clip_refinement.towers import (
     enlarged,
     letterbox,
 )

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 
 from mmdet_clim.datasets.vocabulary import Vocabulary
 from mmdet_clim.models.dense_heads import ZeroShotHead, ZeroShotLayer
-from mmdet_clim.models.dense_heads.zero_shot_layer import ABSENT_LOGIT
+from mmdet_clim.models.dense_heads.zero_shot_head import ABSENT_LOGIT
 
 CLASSES = ('cat', 'dog', 'cow', 'bus', 'cup')
 SIGMOID = dict(type='mmdet.FocalLoss', use_sigmoid=True)

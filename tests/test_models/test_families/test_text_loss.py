@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 
 import mmdet_clim  # noqa: F401
-from mmdet_clim.models.families import text_loss as module
+from mmdet_clim.models.families import grounding_dino as module
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'test_configs'))
 from grounding_cases import shrink  # noqa: E402  isort: skip
@@ -143,7 +143,7 @@ def test_who_is_silent_learns_nothing(head):
                                  'text_token_mask')
     ])
     scores = scores[0].detach().requires_grad_()
-    head.assigner = module.TASK_UTILS.build(module.ASSIGNER)
+    head.assigner = module.TASK_UTILS.build(module.TEXT_ASSIGNER)
     head.text_masks = outputs['text_token_mask']
     module._layer_loss(head, scores, boxes[0], [sample]).backward()
     matched, _ = slow_loss(scores[0, :, :6].tolist(), boxes[0, 0].tolist(),

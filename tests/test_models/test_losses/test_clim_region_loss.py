@@ -11,8 +11,8 @@ import mmdet_clim  # noqa: F401  (first: open_clip needs what it prepares)
 from mmdet_clim.models.losses import CLIMRegionLoss
 from mmdet_clim.registry import MODELS
 
-KINDS = ('bce', 'infonce', 'sigmoid')
-BIAS = dict(bce=-2.0, infonce=None, sigmoid=-1.0)
+KINDS = ('bce', 'infonce', 'sigmoid', 'softmax')
+BIAS = dict(bce=-2.0, infonce=None, sigmoid=-1.0, softmax=None)
 
 
 def plain_loss(kind,
@@ -35,6 +35,10 @@ def plain_loss(kind,
             ]
             directions.append(torch.stack(rows).mean())
         return sum(directions) / 2
+    if kind == 'softmax':
+        return sum(
+            F.cross_entropy(z[None], (p / p.sum())[None])
+            for z, p in zip(logits, targets.float()) if p.any()) / len(regions)
     if kind == 'sigmoid':
         negative_weight, positive_reduction = 1.0, 'sum'
     total = 0
@@ -316,6 +320,7 @@ def test_no_whole_matrix_with_chunks(kind):
     (dict(temperature=101.0, learn_temperature=True), 'to be learned'),
     (dict(bias=math.nan), 'bias must be finite'),
     (dict(kind='infonce', bias=-10.0), 'bias has no effect'),
+    (dict(kind='softmax', bias=-10.0), "no effect on kind='softmax'"),
     (dict(negative_weight=-1.0), 'negative_weight: expected at least 0'),
     (dict(kind='sigmoid', negative_weight=0.5), 'negative_weight is for'),
     (dict(positive_reduction='max'), 'positive_reduction: expected one of'),
@@ -368,6 +373,38 @@ def test_silent_pairs_are_not_compared(chunk_size):
     expected = terms[~silent].sum() / len(regions)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(grad, torch.autograd.grad(expected, regions)[0])
+
+
+@pytest.mark.parametrize('chunk_size', [None, 2])
+def test_silent_texts_are_no_choice_of_the_softmax(chunk_size):
+    regions, texts, targets = make_batch(dtype=torch.float64)
+    silent = torch.rand(targets.shape) < .4
+    # All of a row, and its only text: neither has a term.
+    silent[2], targets[3] = True, False
+    targets[3, 4] = silent[3, 4] = True
+    loss = CLIMRegionLoss('softmax', temperature=5., chunk_size=chunk_size)
+    value = loss(regions, texts, targets, silent=silent)
+    expected = 0
+    for region, own, dumb in zip(regions, targets, silent):
+        z = 5 * F.cosine_similarity(region[None], texts[~dumb])
+        if own[~dumb].any():
+            expected = expected - z.log_softmax(0)[own[~dumb]].mean()
+    torch.testing.assert_close(value, expected / len(regions))
+    torch.testing.assert_close(*(torch.autograd.grad(of, [regions, texts])
+                                 for of in (value, expected / len(regions))))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_how_likely_each_text_is(kind):
+    regions, texts, _ = make_batch()
+    loss = CLIMRegionLoss(kind, temperature=5., bias=BIAS[kind])
+    cosines = F.normalize(regions, dim=1) @ F.normalize(texts, dim=1).T
+    expected = 1 / (1 + (-5 * cosines - (BIAS[kind] or 0)).exp())
+    if kind in ('infonce', 'softmax'):
+        powers = (5 * cosines).exp()
+        expected = powers / powers.sum(1, keepdim=True)
+    torch.testing.assert_close(
+        loss.log_probabilities(regions, texts).exp(), expected)
 
 
 def test_what_can_not_be_silent():

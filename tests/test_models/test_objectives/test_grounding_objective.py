@@ -5,7 +5,7 @@ import torch
 
 from mmdet_clim.datasets.vocabulary import Vocabulary
 from mmdet_clim.models.objectives import GroundingObjective
-from mmdet_clim.models.objectives.composition import union_boxes
+from mmdet_clim.models.objectives.tile_batch import union_boxes
 
 CLASSES = ('cat', 'dog', 'cow', 'bus', 'cup')
 

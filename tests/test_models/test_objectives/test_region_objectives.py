@@ -306,7 +306,10 @@ def test_regions_without_tags_are_left_out(text_encoder):
 
 
 class ReadByTable(TilesAlone):
-    """Regions are read by a table from boxes to embeddings."""
+    """Regions are read by a table from boxes to embeddings, by way of words.
+
+    As with BARON, words (R, 3, D) become vectors in the space of texts.
+    """
 
     def __init__(self, table, *args):
         super().__init__(*args)
@@ -320,7 +323,11 @@ class ReadByTable(TilesAlone):
                                 for r in rois]) if len(rois) else \
                 torch.zeros(0, 6)
 
-        return [ReadingStage(read=read)]
+        return [
+            ReadingStage(
+                read=lambda rois: read(rois)[:, None].expand(-1, 3, -1),
+                interpret=lambda words: words.mean(1))
+        ]
 
 
 def test_each_tag_has_the_proposal_that_reads_it_best(text_encoder):
@@ -382,8 +389,8 @@ def test_best_proposals_of_few_tags_and_boxes(text_encoder, boxes, tags):
                           text_encoder)
     objective = tag_objective(regions='best', num_compositions=0)
     stage = context.stages[0]
-    stage.read = lambda rois: read.append(len(rois)) or context.readings[
-        0].read(rois)
+    stage.read_as_text = lambda rois: read.append(len(
+        rois)) or context.readings[0].read_as_text(rois)
     regions = objective.sample(context.tiles, stage)
     # As many passes on a rank without tags, which others may wait for.
     assert read == [len(boxes)]

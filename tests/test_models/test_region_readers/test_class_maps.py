@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_clim.models.dense_heads import ZeroShotHead
-from mmdet_clim.models.region_readers.class_maps import (
+from mmdet_clim.models.region_readers.other_maps import (
     class_embedding_maps,
     idle_convolutions,
 )

@@ -17,11 +17,11 @@ from mmdet_clim.models.region_readers import (
     DenseFeatureReader,
     build_region_reader,
 )
-from mmdet_clim.models.region_readers.class_maps import class_embedding_maps
 from mmdet_clim.models.region_readers.dense_feature_reader import (
     _stride,
     encoder_maps,
 )
+from mmdet_clim.models.region_readers.other_maps import class_embedding_maps
 
 CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
 ROIS = torch.tensor([[0., 0., 0., 32., 32.], [1., 16., 16., 64., 64.],

@@ -20,7 +20,7 @@ import mmdet_clim  # noqa: F401
 from mmdet_clim.models import connected_zero
 from mmdet_clim.models.families import family_of
 from mmdet_clim.models.objectives import GroundingObjective, OldWordsObjective
-from mmdet_clim.models.objectives.grounding.data import grounding_sample
+from mmdet_clim.models.objectives.grounding.objective import grounding_sample
 from mmdet_clim.models.region_readers import GroundingReader
 from mmdet_clim.models.unset_weights import (
     not_a_number_in_new_memory,

@@ -10,7 +10,7 @@ from mmdet_clim.models.text_encoders import (
     encode_classes,
     resolve_templates,
 )
-from mmdet_clim.models.text_encoders.templates import fill_template
+from mmdet_clim.models.text_encoders.prompts import fill_template
 
 # Nouns of ViLD's prompts that come in pairs, with "a" and with "the".
 PAIRS = ('nice', 'cool', 'weird', 'small', 'large', 'clean', 'dirty',

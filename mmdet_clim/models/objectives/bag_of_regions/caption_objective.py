@@ -1,17 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional
 
 import torch
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_choice, check_range
-from mmdet_clim.models.host import upload
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
-from ..base import BaseRegionObjective
-from ..context import BranchContext, BranchStage
+from ...host import upload
+from ...region_readers import BaseRegionReader
+from ...text_encoders import BaseTextEncoder
+from ..base import BaseRegionObjective, BranchContext, BranchStage
 from ..tile_batch import REGION_KINDS, TileBatch, as_rois
 from .contrast import BagContrast
 from .likely_objects import LikelyObjects
@@ -56,13 +54,13 @@ class BagOfRegionsObjective(BaseRegionObjective):
     def __init__(self,
                  loss: dict,
                  bags: dict,
-                 queue: Optional[dict] = None,
+                 queue: dict | None = None,
                  regions: str = 'proposals',
-                 proposals: Optional[dict] = None,
+                 proposals: dict | None = None,
                  num_compositions: int = 4,
-                 max_captions: Optional[int] = None,
+                 max_captions: int | None = None,
                  gather: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, num_compositions=num_compositions)
         check_range(1, max_captions=max_captions)
@@ -75,7 +73,7 @@ class BagOfRegionsObjective(BaseRegionObjective):
         self.max_captions = max_captions
 
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
-              text_encoder: Optional[BaseTextEncoder]) -> None:
+              text_encoder: BaseTextEncoder | None) -> None:
         """Raise an error if the text encoder can not read bags."""
         super().check(name, detector, reader, text_encoder)
         self.reader.check(text_encoder)
@@ -87,10 +85,8 @@ class BagOfRegionsObjective(BaseRegionObjective):
         boxes = tiles.boxes[image, tile]
         num_tiles = len(boxes)
         if self.regions == 'proposals':
-            objects, *place = self.likely_objects(stage)
-            boxes = torch.cat([boxes, objects])
-            image = torch.cat([image, place[0]])
-            tile = torch.cat([tile, place[1]])
+            parts = zip((boxes, image, tile), self.likely_objects(stage))
+            boxes, image, tile = map(torch.cat, parts)
         bag_image, bag_tiles = tiles.compose(self.num_compositions)
         around = tiles.regions(tiles.boxes, bag_image, bag_tiles)
         own = upload(bag_image, image)[:, None] == image
@@ -106,7 +102,7 @@ class BagOfRegionsObjective(BaseRegionObjective):
             bag_keys=tiles.keys_of(bag_image, bag_tiles))
 
     def compare(self, embeddings: Tensor, regions: SampledBags,
-                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
+                context: BranchContext, is_last: bool) -> dict[str, Tensor]:
         """Compare the bags with the captions of this step and the queues."""
         tiles, encoder = context.tiles, context.text_encoder
         captions, text_ids = [], []
@@ -116,7 +112,6 @@ class BagOfRegionsObjective(BaseRegionObjective):
             text_ids += [key] * len(chosen)
         device = embeddings.device
         bags, bag = self.reader(embeddings, regions, encoder)
-        return self.contrast(bags,
-                             upload(regions.bag_keys, bag)[bag],
-                             encoder(captions).to(device),
-                             upload(torch.tensor(text_ids), bag), is_last)
+        bag_ids = upload(regions.bag_keys, bag)[bag]
+        texts, ids = encoder(captions).to(device), torch.tensor(text_ids)
+        return self.contrast(bags, bag_ids, texts, upload(ids, bag), is_last)

@@ -1,15 +1,14 @@
 # Licensed under the Apache License, Version 2.0.
 """Bags against texts, with queues on both sides."""
-from typing import Dict, Optional
 
 import torch
 from torch import Tensor, nn
 
-from mmdet_clim.models.losses.gather import exchange_counts, gather_rows
-from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.registry import MODELS
 
-from ..base import build_region_loss
+from ...losses.clim_region_loss import build_region_loss
+from ...losses.gather import exchange_counts, gather_rows
+from ...losses.metrics import recall_at_1
 
 
 class BagContrast(nn.Module):
@@ -32,7 +31,7 @@ class BagContrast(nn.Module):
 
     def __init__(self,
                  loss: dict,
-                 queue: Optional[dict] = None,
+                 queue: dict | None = None,
                  gather: bool = False) -> None:
         super().__init__()
         self.gather = gather
@@ -45,7 +44,7 @@ class BagContrast(nn.Module):
                 bag_ids: Tensor,
                 texts: Tensor,
                 text_ids: Tensor,
-                remember: bool = True) -> Dict[str, Tensor]:
+                remember: bool = True) -> dict[str, Tensor]:
         """Compare.
 
         Args:
@@ -82,20 +81,14 @@ class BagContrast(nn.Module):
             column_ids = torch.cat([column_ids, past_ids])
         targets = (row_ids[..., None] == column_ids).any(1)
         if self.bag_queue is not None and remember:
-            self._remember(bags, bag_ids, texts, text_ids)
-        return {
-            'loss':
-            self.region_loss(rows, columns, targets, mean_over_all=True),
-            'recall@1': recall_at_1(rows[own], columns, targets[own])
-        }
-
-    def _remember(self, bags: Tensor, bag_ids: Tensor, texts: Tensor,
-                  text_ids: Tensor) -> None:
-        self.text_queue.enqueue(texts, text_ids, self.gather)
-        # A step that overflows in half precision is left out.
-        kept = (bag_ids == bag_ids[:, :1]).all(1) & bags.isfinite().all(1)
-        kept = kept.nonzero().flatten()
-        self.bag_queue.enqueue(bags[kept], bag_ids[kept, 0], self.gather)
+            self.text_queue.enqueue(texts, text_ids, self.gather)
+            # A step that overflows in half precision is left out.
+            kept = (bag_ids == bag_ids[:, :1]).all(1) & bags.isfinite().all(1)
+            kept = kept.nonzero().flatten()
+            self.bag_queue.enqueue(bags[kept], bag_ids[kept, 0], self.gather)
+        loss = self.region_loss(rows, columns, targets, mean_over_all=True)
+        recall = recall_at_1(rows[own], columns, targets[own])
+        return {'loss': loss, 'recall@1': recall}
 
 
 def repeat_first(ids: Tensor, width: int) -> Tensor:

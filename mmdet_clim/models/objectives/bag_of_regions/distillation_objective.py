@@ -1,22 +1,19 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Dict, Optional, Tuple
 
 import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.crop_encoder import CropEncoder
-from mmdet_clim.models.losses.gather import exchange_counts
-from mmdet_clim.models.pseudo_words import write_regions
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 from mmdet_clim.registry import MODELS
 
-from ..base import BaseRegionObjective
-from ..composition import union_boxes
-from ..context import BranchContext, BranchStage
-from ..tile_batch import TileBatch, as_rois
+from ...crop_encoder import CropEncoder
+from ...losses.gather import exchange_counts
+from ...pseudo_words import write_regions
+from ...region_readers import BaseRegionReader
+from ...text_encoders import BaseTextEncoder
+from ..base import BaseRegionObjective, BranchContext, BranchStage
+from ..tile_batch import TileBatch, as_rois, union_boxes
 from .contrast import BagContrast
 from .likely_objects import LikelyObjects
 from .reading import BagReader, SampledBags
@@ -73,16 +70,16 @@ class BagDistillationObjective(BaseRegionObjective):
                  loss: dict,
                  image_encoder: dict,
                  bags: dict,
-                 object_loss: Optional[dict] = None,
-                 queue: Optional[dict] = None,
-                 proposals: Optional[dict] = None,
+                 object_loss: dict | None = None,
+                 queue: dict | None = None,
+                 proposals: dict | None = None,
                  num_groups: int = 3,
                  base_prob: float = 0.3,
                  alpha: float = 3.0,
                  cut_off: float = 0.3,
                  interval: float = -0.1,
                  gather: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(1, num_groups=num_groups)
         check_range(0, 1, base_prob=base_prob, cut_off=cut_off)
@@ -104,15 +101,14 @@ class BagDistillationObjective(BaseRegionObjective):
         self.register_buffer('num_bags', torch.zeros((), dtype=torch.int64))
 
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
-              text_encoder: Optional[BaseTextEncoder]) -> None:
+              text_encoder: BaseTextEncoder | None) -> None:
         """Raise an error if the text encoder can not read the regions."""
         super().check(name, detector, reader, text_encoder)
         self.reader.check(text_encoder)
         if self.object_contrast is not None:  # has it a value path?
+            words = torch.zeros(1, 1, self.reader.word_dim)
             text_encoder.encode_words(
-                torch.zeros(1, 1, self.reader.word_dim),
-                torch.ones(1, dtype=torch.long),
-                value_path=True)
+                words, torch.tensor([1]), value_path=True)
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> SampledBags:
         """Likely objects with their neighbours; a few bags per object."""
@@ -120,7 +116,9 @@ class BagDistillationObjective(BaseRegionObjective):
         boxes, drawn = self.neighbours(objects, tiles.boxes[image, tile])
         # A region is read once, whatever the number of its bags.
         region_object, cell = drawn.any(1).nonzero(as_tuple=True)
-        bag_object, group = self._distinct(drawn).nonzero(as_tuple=True)
+        # Of the groups (A, G, 9), those that no earlier one of the object is.
+        same = (drawn[:, :, None] == drawn[:, None]).all(-1).tril(-1)
+        bag_object, group = (~same.any(2)).nonzero(as_tuple=True)
         bags = drawn[bag_object, group][:, cell] & (
             bag_object[:, None] == region_object)
         bboxes = boxes[region_object, cell]
@@ -136,7 +134,7 @@ class BagDistillationObjective(BaseRegionObjective):
             is_composed=torch.zeros(len(bags), dtype=torch.bool))
 
     def neighbours(self, objects: Tensor,
-                   tiles: Tensor) -> Tuple[Tensor, Tensor]:
+                   tiles: Tensor) -> tuple[Tensor, Tensor]:
         """A grid of 3x3 boxes around each object, and which of them to take.
 
         Args:
@@ -165,14 +163,8 @@ class BagDistillationObjective(BaseRegionObjective):
         centre = torch.arange(9, device=objects.device) == CENTRE
         return clamped, centre | (draw < chance[:, None])
 
-    @staticmethod
-    def _distinct(drawn: Tensor) -> Tensor:
-        """The groups (A, G, 9) that no earlier one of the object is."""
-        same = (drawn[:, :, None] == drawn[:, None]).all(-1)
-        return ~same.tril(-1).any(2)
-
     def compare(self, embeddings: Tensor, regions: SampledBags,
-                context: BranchContext, is_last: bool) -> Dict[str, Tensor]:
+                context: BranchContext, is_last: bool) -> dict[str, Tensor]:
         """Compare the bags, and the regions, with their crops.
 
         Raises:
@@ -187,18 +179,15 @@ class BagDistillationObjective(BaseRegionObjective):
             raise ValueError(
                 f'image_encoder: expected the width {encoder.dim} of the text '
                 f'encoder, got {crops.shape[1]}; both must be of one CLIP')
-        crops, object_crops = crops.split(
-            [len(regions.bag_rois),
-             len(rois) - len(regions.bag_rois)])
+        num_bags = len(regions.bag_rois)
+        crops, object_crops = crops.split([num_bags, len(rois) - num_bags])
         bags, bag = self.reader(embeddings, regions, encoder)
         ids = self._numbers(len(crops), is_last)
         values = self.contrast(bags, ids[bag][:, None], crops, ids, is_last)
         if self.object_contrast is not None:
-            objects = encoder.encode_words(
-                *write_regions(
-                    embeddings.unflatten(1, (self.reader.num_words, -1)),
-                    self.reader.drop_prob),
-                value_path=True)
+            words = embeddings.unflatten(1, (self.reader.num_words, -1))
+            written = write_regions(words, self.reader.drop_prob)
+            objects = encoder.encode_words(*written, value_path=True)
             ids = self._numbers(len(objects), False)
             of_objects = self.object_contrast(objects, ids[:, None],
                                               object_crops, ids)

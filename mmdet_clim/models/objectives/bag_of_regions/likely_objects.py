@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Which proposals are worth a place in a bag of regions."""
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 import torch
 from mmcv.ops import batched_nms
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from mmdet_clim.checks import check_range
 
-from ..context import BranchStage
+from ..base import BranchStage
 from ..tile_batch import TileProposals
 from .reading import number_in_group
 
@@ -43,24 +42,18 @@ class LikelyObjects:
     min_area: float = 0.01
     min_score: float = 0.85
     nms_iou: float = 0.2
-    max_objects: Optional[int] = 10
+    max_objects: int | None = 10
 
     def __post_init__(self) -> None:
-        check_range(
-            1,
-            max_considered=self.max_considered,
-            max_objects=self.max_objects,
-            max_aspect=self.max_aspect)
-        check_range(
-            0,
-            1,
-            without=(1, ),
-            min_overlap=self.min_overlap,
-            min_area=self.min_area,
-            min_score=self.min_score,
-            nms_iou=self.nms_iou)
+        check_range(1, max_considered=self.max_considered)
+        check_range(1, max_objects=self.max_objects)
+        check_range(1, max_aspect=self.max_aspect)
+        check_range(0, 1, (1, ), min_overlap=self.min_overlap)
+        check_range(0, 1, (1, ), min_area=self.min_area)
+        check_range(0, 1, (1, ), min_score=self.min_score)
+        check_range(0, 1, (1, ), nms_iou=self.nms_iou)
 
-    def __call__(self, stage: BranchStage) -> Tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, stage: BranchStage) -> tuple[Tensor, Tensor, Tensor]:
         """Choose objects of all images.
 
         Args:
@@ -97,10 +90,8 @@ class LikelyObjects:
 
     def _has_shape(self, found: TileProposals, tiles: Tensor) -> Tensor:
         """Which boxes are neither long nor small: bool (N, P)."""
-        width, height = (found.boxes[..., 2:] -
-                         found.boxes[..., :2]).clamp(min=0).unbind(-1)
-        area = (tiles[..., 2:] - tiles[..., :2]).prod(-1)
-        return ((width <= self.max_aspect * height)
-                & (height <= self.max_aspect * width)
-                &
-                (width * height > self.min_area * area.gather(1, found.owner)))
+        sides = (found.boxes[..., 2:] - found.boxes[..., :2]).clamp(min=0)
+        is_short = sides.amax(-1) <= self.max_aspect * sides.amin(-1)
+        areas = (tiles[..., 2:] - tiles[..., :2]).prod(-1)
+        least = self.min_area * areas.gather(1, found.owner)
+        return is_short & (sides.prod(-1) > least)

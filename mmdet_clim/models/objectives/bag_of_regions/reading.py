@@ -1,18 +1,83 @@
 # Licensed under the Apache License, Version 2.0.
 """Bags of regions as sentences of pseudo-words."""
+import math
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 import torch
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.pseudo_words import draw_kept, write_sentences
-from mmdet_clim.models.text_encoders import BaseTextEncoder
 
+from ...pseudo_words import draw_kept, write_sentences
+from ...text_encoders import BaseTextEncoder
 from ..tile_batch import Regions
-from .box_position import BoxPosition
+
+# Of each of the four numbers of a box, and the ratio of two neighbouring
+# frequencies, of which the one in the middle is 1.
+NUM_SINES = 128
+FREQUENCY_RATIO = 1.2
+# The layer of a region's words starts so too (mmdet's BBoxHead).
+STD = 0.01
+
+
+class BoxPosition(nn.Module):
+    """Learned vectors of a box, one per pseudo-word of its region.
+
+    Sines and cosines of each of centre and size, then a linear layer, a layer
+    norm and a linear layer (REFERENCE.md, section 3).
+
+    Args:
+        num_words (int): Pseudo-words of a region.
+        word_dim (int): Width of a word vector.
+    """
+
+    def __init__(self, num_words: int, word_dim: int) -> None:
+        super().__init__()
+        self.num_words = num_words
+        width = 4 * NUM_SINES
+        self.layers = nn.Sequential(
+            nn.Linear(width, width), nn.LayerNorm(width),
+            nn.Linear(width, num_words * word_dim))
+        nn.init.normal_(self.layers[-1].weight, std=STD)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, bboxes: Tensor) -> Tensor:
+        """Embed boxes.
+
+        Args:
+            bboxes (Tensor): Shape (N, 4): x and y of the centre, width and
+                height, normalised to [0, 1].
+
+        Returns:
+            Tensor: Shape (N, num_words, word_dim), float32.
+        """
+        # Half precision has no room for the larger angles.
+        with torch.autocast(bboxes.device.type, enabled=False):
+            sines = box_sines(bboxes.float())
+            words = self.layers(sines.to(self.layers[0].weight))
+        return words.unflatten(1, (self.num_words, -1))
+
+
+def box_sines(bboxes: Tensor) -> Tensor:
+    r"""Sines and cosines of boxes.
+
+    Of a coordinate :math:`x`, entry :math:`2k` is
+    :math:`\sin(2\pi x \cdot 1.2^{k - 32})` and entry :math:`2k + 1` its
+    cosine, :math:`k` from 0 to 63.
+
+    Args:
+        bboxes (Tensor): Shape (N, 4).
+
+    Returns:
+        Tensor: Shape (N, 4 * ``NUM_SINES``), one coordinate after another.
+    """
+    pairs = NUM_SINES // 2
+    exponents = torch.arange(pairs, device=bboxes.device) - pairs // 2
+    frequencies = 2 * math.pi * FREQUENCY_RATIO**exponents.double()
+    angles = bboxes[..., None] * frequencies.to(bboxes)
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+
 
 # Of so many draws for each order, those that are alike are left out.
 DRAWS = 4
@@ -42,7 +107,7 @@ class SampledBags(Regions):
     bag_rois: Tensor
     is_core: Tensor
     is_composed: Tensor
-    bag_keys: Optional[Tensor] = None
+    bag_keys: Tensor | None = None
 
     @property
     def composed(self) -> Tensor:
@@ -81,14 +146,10 @@ class BagReader(nn.Module):
                  num_words: int = 4,
                  num_orders: int = 4,
                  drop_prob: float = 0.5,
-                 max_regions: Optional[int] = None) -> None:
+                 max_regions: int | None = None) -> None:
         super().__init__()
-        check_range(
-            1,
-            word_dim=word_dim,
-            num_words=num_words,
-            num_orders=num_orders,
-            max_regions=max_regions)
+        check_range(1, word_dim=word_dim, num_words=num_words)
+        check_range(1, num_orders=num_orders, max_regions=max_regions)
         check_range(0, 1, drop_prob=drop_prob)
         self.word_dim = word_dim
         self.num_words = num_words
@@ -120,7 +181,7 @@ class BagReader(nn.Module):
                 f'num_words={self.num_words}, got {self.max_regions or 1}')
 
     def forward(self, embeddings: Tensor, sampled: SampledBags,
-                text_encoder: BaseTextEncoder) -> Tuple[Tensor, Tensor]:
+                text_encoder: BaseTextEncoder) -> tuple[Tensor, Tensor]:
         """Read the bags of all images.
 
         Args:
@@ -163,7 +224,7 @@ class BagReader(nn.Module):
         return self.max_regions or text_encoder.max_words // self.num_words
 
     def _places(self, sampled: SampledBags,
-                room: int) -> Tuple[Tensor, Tensor, Tensor]:
+                room: int) -> tuple[Tensor, Tensor, Tensor]:
         """Every place of a region in a bag.
 
         Returns:
@@ -181,7 +242,7 @@ class BagReader(nn.Module):
                                                                         1:])
         return bag, region, boxes
 
-    def _order(self, bag: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def _order(self, bag: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the orders of every bag, no two of them alike.
 
         Args:
@@ -194,10 +255,9 @@ class BagReader(nn.Module):
         """
         drawn = 1 if self.num_orders == 1 else DRAWS * self.num_orders
         draw = torch.arange(drawn, device=bag.device)
-        place = number_in_group((bag[:, None] * drawn + draw).flatten(),
-                                torch.rand(len(bag), drawn,
-                                           device=bag.device).flatten())
-        place = place.view(-1, drawn)
+        group = (bag[:, None] * drawn + draw).flatten()
+        chance = torch.rand(len(group), device=bag.device)
+        place = number_in_group(group, chance).view(-1, drawn)
         # In how many places two draws differ, of each bag.
         differ = (place[:, :, None] != place[:, None]).int()
         num_bags = int(bag[-1]) + 1 if len(bag) else 0

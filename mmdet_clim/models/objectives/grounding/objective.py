@@ -1,24 +1,71 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.models.connected_zero import connected_zero
-from mmdet_clim.models.families import family_of
-from mmdet_clim.models.families.text_conditioned import (
+from mmdet_clim.registry import MODELS
+
+from ...connected_zero import connected_zero
+from ...families import family_of
+from ...families.text_conditioned import (
     GroundingDetector,
     TextConditionedFamily,
 )
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import BaseTextEncoder
-from mmdet_clim.registry import MODELS
+from ...host import upload
+from ...region_readers import BaseRegionReader
+from ...text_encoders import BaseTextEncoder
+from ..base import BaseObjective, BranchContext
+from ..tile_batch import union_boxes
+from .targets import GroundingTargets, ToldPrompt, tell_one
 
-from ..base import BaseObjective
-from ..context import BranchContext
-from .data import grounding_sample, nothing_to_find
-from .targets import GroundingTargets, ToldPrompt
+# What is looked for where there is nothing to find.
+NOTHING = 'object'
+
+
+def grounding_sample(told: ToldPrompt, tiles: Tensor, width: int,
+                     metainfo: dict) -> DetDataSample:
+    """One prompt of an image as grounding data.
+
+    Args:
+        told (ToldPrompt): The prompt and its regions.
+        tiles (Tensor): Shape (K, 4), the image's tiles, absolute xyxy pixels.
+        width (int): Tokens that a detector's map of positives has.
+        metainfo (dict): Of the image.
+
+    Returns:
+        DetDataSample: With ``text`` and ``token_ids``, and ``gt_instances``:
+        ``bboxes`` (n, 4), absolute xyxy, ``labels`` (n,), which number the
+        boxes, and ``positive_maps`` (n, width), 0 or 1.
+    """
+    sample = DetDataSample(metainfo=dict(metainfo, text=told.text))
+    sample.token_ids = told.ids
+    positive = F.pad(
+        torch.from_numpy(told.positive), (0, width - len(told.ids)))
+    boxes = union_boxes(tiles, upload(torch.from_numpy(told.members), tiles))
+    sample.gt_instances = InstanceData(
+        bboxes=boxes,
+        labels=torch.arange(len(boxes), device=boxes.device),
+        positive_maps=upload(positive, boxes).float())
+    return sample
+
+
+def nothing_to_find(family: TextConditionedFamily, detector: GroundingDetector,
+                    num_tiles: int) -> ToldPrompt:
+    """A prompt that no tile is found by.
+
+    Args:
+        family (TextConditionedFamily): Of the detector.
+        detector (GLIP or GroundingDINO): The detector.
+        num_tiles (int): Of the image.
+    """
+    tokenizer = detector.language_model.tokenizer
+    prompt, = family.prompts([NOTHING], tokenizer, family.max_tokens(detector))
+    return tell_one(prompt, torch.zeros(0, num_tiles, dtype=torch.bool), [],
+                    tokenizer)
 
 
 @MODELS.register_module()
@@ -72,7 +119,7 @@ class GroundingObjective(BaseObjective):
                  match: str = 'box',
                  loss_weight: float = 1.0,
                  box_weight: float = 1.0,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.targets = GroundingTargets(texts, vocabulary, num_negatives,
                                         num_compositions, match)
@@ -81,7 +128,7 @@ class GroundingObjective(BaseObjective):
         self.box_weight = box_weight
 
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
-              text_encoder: Optional[BaseTextEncoder]) -> None:
+              text_encoder: BaseTextEncoder | None) -> None:
         """Raise a TypeError unless the detector takes grounding data."""
         family = family_of(detector)
         if not family.reads_texts:
@@ -93,7 +140,7 @@ class GroundingObjective(BaseObjective):
             raise TypeError(f'match={self.match!r}: expected a Grounding DINO,'
                             ' got a GLIP, which has no queries')
 
-    def losses(self, context: BranchContext) -> Dict[str, Tensor]:
+    def losses(self, context: BranchContext) -> dict[str, Tensor]:
         """The detector's losses on the mosaics of a batch.
 
         Returns:
@@ -117,11 +164,9 @@ class GroundingObjective(BaseObjective):
         samples = []
         for image, prompt in prompts:
             of_image = context.data_samples[image]
-            samples.append(
-                grounding_sample(
-                    prompt, of_image.gt_instances.bboxes,
-                    family.map_width(detector),
-                    dict(of_image.metainfo, batch_input_shape=feats.size)))
+            meta = dict(of_image.metainfo, batch_input_shape=feats.size)
+            tiles, width = of_image.gt_instances, family.map_width(detector)
+            samples.append(grounding_sample(prompt, tiles.bboxes, width, meta))
         # Under DDP every rank must reach the same parameters.
         every_part = told and self.match == 'box'
         zero = connected_zero(
@@ -138,13 +183,13 @@ class GroundingObjective(BaseObjective):
             prompts=text_loss.new_full((), told))
 
     def _prompts(self, sample: DetDataSample, detector: GroundingDetector,
-                 family: TextConditionedFamily) -> List[ToldPrompt]:
+                 family: TextConditionedFamily) -> list[ToldPrompt]:
         """Those that a ``TokenizePrompts`` made, or the same made here."""
         tokenizer = detector.language_model.tokenizer
         max_tokens = family.max_tokens(detector)
         if 'prompts' not in sample:
             return self.targets.prompts(sample, family, tokenizer, max_tokens)
-        made: Dict[str, List[ToldPrompt]] = sample.prompts
+        made: dict[str, list[ToldPrompt]] = sample.prompts
         key = self.targets.key(tokenizer, max_tokens)
         if key not in made:
             raise ValueError(

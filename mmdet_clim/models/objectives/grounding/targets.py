@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """What a mosaic tells a grounding detector, worked out on the host alone."""
 import hashlib
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.datasets.vocabulary import build_vocabulary
-from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
-from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
 
-from ..composition import compose_tiles
+from ...families.text_conditioned import TextConditionedFamily
+from ...grounding_prompts import GroundingPrompt, clean_phrase
+from ..tile_batch import compose_tiles
 
 TEXTS = ('captions', 'tags')
 MATCHES = ('box', 'text')
@@ -79,7 +79,7 @@ class GroundingTargets:
 
     def __call__(
             self,
-            data_sample: DetDataSample) -> Tuple[List[str], Tensor, Tensor]:
+            data_sample: DetDataSample) -> tuple[list[str], Tensor, Tensor]:
         """Phrases, regions, and which region shows which phrase.
 
         Args:
@@ -92,7 +92,7 @@ class GroundingTargets:
         """
         of_tile = self._tile_phrases(data_sample)
         # To an uncased language model, two that differ in capitals are one.
-        spelled: Dict[str, str] = {}
+        spelled: dict[str, str] = {}
         for phrase in (p for tile in of_tile for p in tile):
             spelled.setdefault(phrase.lower(), phrase)
         place = {lowered: index for index, lowered in enumerate(spelled)}
@@ -103,10 +103,8 @@ class GroundingTargets:
         for row, tile in zip(shows, of_tile):
             row[[place[phrase.lower()] for phrase in tile]] = True
         keys = torch.tensor(data_sample.image_keys)
-        members = torch.cat([
-            torch.eye(len(of_tile), dtype=torch.bool),
-            compose_tiles(data_sample.mosaic_grid, self.num_compositions)
-        ])
+        drawn = compose_tiles(data_sample.mosaic_grid, self.num_compositions)
+        members = torch.cat([torch.eye(len(of_tile), dtype=torch.bool), drawn])
         same_image = keys[:, None] == keys
         positives = (members.float() @ same_image.float() @ shows.float()) > 0
         if self.match == 'text':
@@ -119,7 +117,7 @@ class GroundingTargets:
 
     def prompts(self, data_sample: DetDataSample,
                 family: TextConditionedFamily, tokenizer: Any,
-                max_tokens: int) -> List[ToldPrompt]:
+                max_tokens: int) -> list[ToldPrompt]:
         """The same as prompts of a detector, by its tokens.
 
         Args:
@@ -129,16 +127,15 @@ class GroundingTargets:
             max_tokens (int): Of the longest prompt.
         """
         phrases, members, positives = self(data_sample)
-        return tell(
-            family.prompts(phrases, tokenizer, max_tokens), members, positives,
-            tokenizer)
+        made = family.prompts(phrases, tokenizer, max_tokens)
+        return tell(made, members, positives, tokenizer)
 
-    def _tile_phrases(self, data_sample: DetDataSample) -> List[List[str]]:
+    def _tile_phrases(self, data_sample: DetDataSample) -> list[list[str]]:
         if self.texts == 'captions':
             return [_draw(of_tile) for of_tile in data_sample.captions]
         return [[self.names[tag] for tag in tags] for tags in data_sample.tags]
 
-    def _negatives(self, phrases: List[str]) -> List[str]:
+    def _negatives(self, phrases: list[str]) -> list[str]:
         """Names of classes that the mosaic does not show."""
         shown = {phrase.lower() for phrase in phrases}
         others = [name for name in self.names if name.lower() not in shown]
@@ -146,14 +143,14 @@ class GroundingTargets:
         return [others[index] for index in chosen.tolist()]
 
 
-def _draw(captions: List[str]) -> List[str]:
+def _draw(captions: list[str]) -> list[str]:
     """One of a tile's captions, or none where all are nothing but marks."""
     clean = [phrase for phrase in map(clean_phrase, captions) if phrase]
     return [clean[torch.randint(len(clean), ())]] if clean else []
 
 
 def tell(prompts: Sequence[GroundingPrompt], members: Tensor,
-         positives: Tensor, tokenizer: Any) -> List[ToldPrompt]:
+         positives: Tensor, tokenizer: Any) -> list[ToldPrompt]:
     """Which region of an image is found by which tokens of which prompt.
 
     A region stands in every prompt that holds one of its phrases or a part
@@ -174,9 +171,8 @@ def tell(prompts: Sequence[GroundingPrompt], members: Tensor,
         ] for of_region in shown]
         rows = [row for row, of_row in enumerate(spans) if of_row]
         if rows:
-            told.append(
-                tell_one(prompt, members[rows], [spans[row] for row in rows],
-                         tokenizer))
+            of_rows = [spans[row] for row in rows]
+            told.append(tell_one(prompt, members[rows], of_rows, tokenizer))
     return told
 
 

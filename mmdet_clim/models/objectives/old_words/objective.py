@@ -1,31 +1,30 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_range
-from mmdet_clim.models.class_texts import ClassTexts
-from mmdet_clim.models.families import family_of
-from mmdet_clim.models.families.text_conditioned import TextConditionedFamily
-from mmdet_clim.models.families.transformer import TransformerFamily
-from mmdet_clim.models.grounding_prompts import GroundingPrompt, clean_phrase
-from mmdet_clim.models.region_readers import BaseRegionReader
-from mmdet_clim.models.text_encoders import (
-    DEFAULT_TEMPLATES,
-    BaseTextEncoder,
-    Templates,
-)
 from mmdet_clim.registry import MODELS
 
-from ..base import BaseObjective
-from ..context import BranchContext
-from .places import prompt_responses, query_responses
-from .regions import classifiers_of, region_responses
-from .responses import Responses
+from ...class_texts import ClassTexts
+from ...families import family_of
+from ...families.text_conditioned import TextConditionedFamily
+from ...families.transformer import TransformerFamily
+from ...grounding_prompts import GroundingPrompt, clean_phrase
+from ...region_readers import BaseRegionReader
+from ...text_encoders import DEFAULT_TEMPLATES, BaseTextEncoder, Templates
+from ..base import BaseObjective, BranchContext
+from .responses import (
+    Responses,
+    classifiers_of,
+    prompt_responses,
+    query_responses,
+    region_responses,
+)
 
 
 @MODELS.register_module()
@@ -79,7 +78,7 @@ class OldWordsObjective(BaseObjective):
                  new_words: Sequence[str] = (),
                  num_regions: int = 64,
                  loss_weight: float = 1.0,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(1, num_regions=num_regions)
         check_range(0, loss_weight=loss_weight)
@@ -90,11 +89,11 @@ class OldWordsObjective(BaseObjective):
         self.num_regions = num_regions
         self.loss_weight = loss_weight
         # In a tuple: its weights are in no checkpoint, average or gradient.
-        self._teacher: Tuple[nn.Module, ...] = ()
-        self._prompts: List[GroundingPrompt] = []
+        self._teacher: tuple[nn.Module, ...] = ()
+        self._prompts: list[GroundingPrompt] = []
 
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
-              text_encoder: Optional[BaseTextEncoder]) -> None:
+              text_encoder: BaseTextEncoder | None) -> None:
         """Raise a TypeError unless regions are read as they are classified."""
         family = family_of(detector)
         if family.reads_texts or isinstance(
@@ -108,7 +107,7 @@ class OldWordsObjective(BaseObjective):
                 f'its prompt, got {type(detector).__name__} without one, or '
                 f'of which a {type(reader).__name__} reads other embeddings')
 
-    def losses(self, context: BranchContext) -> Dict[str, Tensor]:
+    def losses(self, context: BranchContext) -> dict[str, Tensor]:
         """The divergence in the places of a batch.
 
         Returns:
@@ -121,7 +120,7 @@ class OldWordsObjective(BaseObjective):
             loss=self.loss_weight * sum(of.loss() for of in responses),
             kept=responses[-1].kept())
 
-    def _responses(self, context: BranchContext) -> List[Responses]:
+    def _responses(self, context: BranchContext) -> list[Responses]:
         """What both detectors say, in each stage or layer."""
         teacher = self.teacher(context.images.device)
         family = family_of(teacher)
@@ -139,7 +138,7 @@ class OldWordsObjective(BaseObjective):
                                 self.num_regions)
 
     def _make_prompts(self, family: TextConditionedFamily,
-                      teacher: nn.Module) -> List[GroundingPrompt]:
+                      teacher: nn.Module) -> list[GroundingPrompt]:
         """Prompts with old words, and new ones evenly between them."""
         old = self.classes.vocabulary.names
         new = [name for name in self.new_words if name not in old]

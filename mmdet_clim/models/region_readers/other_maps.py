@@ -1,13 +1,15 @@
 # Licensed under the Apache License, Version 2.0.
-"""What a zero-shot dense head classifies, without the rest of the head."""
+"""Maps of a detector behind its neck."""
 from contextlib import ExitStack, contextmanager
-from typing import List, Sequence
+from typing import Sequence
 
 import torch
+from mmdet.models.detectors.base_detr import DetectionTransformer
 from torch import Tensor, nn
 
-from mmdet_clim.models.dense_heads import ZeroShotDenseMixin
-from mmdet_clim.models.modes import batch_norms
+from ..dense_heads import ZeroShotDenseMixin
+from ..modes import batch_norms
+from .base import ExtractedImages
 
 # Positions along a side of the maps on which a head is tried.
 PROBE_SIDE = 4
@@ -16,7 +18,7 @@ PROBE_SIDE = 4
 def class_embedding_maps(
     head: ZeroShotDenseMixin,
     levels: Sequence[Tensor],
-    idle: Sequence[str] = ()) -> List[Tensor]:
+    idle: Sequence[str] = ()) -> list[Tensor]:
     """Per level, the embeddings (N, D, H, W) that a head classifies.
 
     Of several priors of one position, their mean. No class is scored.
@@ -31,10 +33,11 @@ def class_embedding_maps(
     """
     if any(norm.training for norm in batch_norms(head)):
         idle = ()
-    seen: List[Tensor] = []
+    seen: list[Tensor] = []
     with ExitStack() as stack:
         for name in idle:
-            stack.enter_context(_of_one_position(head.get_submodule(name)))
+            conv = head.get_submodule(name)
+            stack.enter_context(conv.register_forward_pre_hook(_corner))
         for layer in head.class_layers:
             layer.seen = seen
         try:
@@ -46,7 +49,7 @@ def class_embedding_maps(
 
 
 def idle_convolutions(head: ZeroShotDenseMixin,
-                      levels: Sequence[Tensor]) -> List[str]:
+                      levels: Sequence[Tensor]) -> list[str]:
     """The convolutions of a head that its class embeddings do not depend on.
 
     Those to which no gradient comes. Then they get other weights and one
@@ -60,9 +63,7 @@ def idle_convolutions(head: ZeroShotDenseMixin,
     Returns:
         list[str]: Their names in the head.
     """
-    corners = [
-        level[..., :PROBE_SIDE, :PROBE_SIDE].detach() for level in levels
-    ]
+    corners = [m[..., :PROBE_SIDE, :PROBE_SIDE].detach() for m in levels]
     convs = {
         name: module
         for name, module in head.named_modules()
@@ -96,12 +97,51 @@ def idle_convolutions(head: ZeroShotDenseMixin,
     return idle if is_same else []
 
 
+def _corner(conv: nn.Module, args: tuple) -> tuple:
+    """Of a convolution's map, its first position alone."""
+    return (args[0][..., :1, :1], *args[1:])
+
+
+def encoder_maps(detector: DetectionTransformer, feats: ExtractedImages,
+                 **kwargs) -> list[Tensor]:
+    """What a DETR's encoder gives, laid out as maps (N, C, H, W).
+
+    Args:
+        detector (DetectionTransformer): The detector.
+        feats (ExtractedImages): Its neck's maps; what is padding is masked.
+            Remembers the encoder's output.
+        **kwargs: For the encoder, such as the ``text_dict`` of Grounding DINO.
+    """
+    encoder_inputs, _ = detector.pre_transformer(feats.levels, feats.samples())
+    outputs = detector.forward_encoder(**encoder_inputs, **kwargs)
+    feats.seen['encoder'] = outputs
+    memory = outputs['memory']
+    shapes = [level.shape[-2:] for level in feats.levels]
+    if sum(h * w for h, w in shapes) != memory.shape[1]:
+        shapes = shapes[-1:]  # DETR encodes the last map alone
+    parts = memory.split([h * w for h, w in shapes], dim=1)
+    return [
+        tokens.transpose(1, 2).unflatten(2, tuple(shape))
+        for tokens, shape in zip(parts, shapes)
+    ]
+
+
 @contextmanager
-def _of_one_position(conv: nn.Conv2d):
-    """Let a convolution see the first position of its map alone."""
-    handle = conv.register_forward_pre_hook(lambda module, args:
-                                            (args[0][..., :1, :1], *args[1:]))
+def encoded_before(detector: DetectionTransformer, feats: ExtractedImages):
+    """Have a transformer go on from what its encoder gave before.
+
+    Args:
+        detector (DetectionTransformer): The detector.
+        feats (ExtractedImages): Of which :func:`encoder_maps` may have made
+            maps. If not, the encoder runs.
+    """
+    if 'encoder' not in feats.seen:
+        yield
+        return
+    outputs = feats.seen['encoder']
+    detector.forward_encoder = lambda *args, **kwargs: outputs
     try:
         yield
     finally:
-        handle.remove()
+        # The method of the class again.
+        del detector.forward_encoder
