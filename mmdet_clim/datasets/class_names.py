@@ -2,23 +2,13 @@
 """Class names out of the texts and files in which people keep them."""
 import re
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
-from typing import (
-    Any,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Union,
-    cast,
-)
+from typing import Any, Iterable, List, Mapping, Optional, Sequence, Union
 
 import yaml
 
-from .json_checks import as_id
+from .coco_annotations import CocoChecker
 from .json_files import parse_json
 from .tables import TABLES, table_rows
 from .text_files import decode_text, read_text_bytes
@@ -142,9 +132,9 @@ def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
     if not cleaned:
         raise ValueError(f'{where}: expected at least one class name, got '
                          'none')
-    same: Dict[str, List[str]] = {}
+    same = defaultdict(list)
     for name in cleaned:
-        same.setdefault(compared_name(name), []).append(name)
+        same[compared_name(name)].append(name)
     twice = [found for found in same.values() if len(found) > 1]
     exact = [found[0] for found in twice if len(set(found)) == 1]
     if exact:
@@ -218,7 +208,7 @@ def spelling(name: str) -> str:
     return compared_name(re.sub(r'[\s_-]+', ' ', name))
 
 
-def names_by_spelling(phrases: Iterable[Sequence[str]]) -> Dict[str, str]:
+def names_by_spelling(phrases: Iterable[Sequence[str]]) -> Mapping[str, str]:
     """The name of the class that a label means, by :func:`spelling`.
 
     Args:
@@ -448,29 +438,15 @@ def names_by_number(content: Mapping) -> Optional[list]:
     return [numbers[number] for number in sorted(numbers)]
 
 
-def _of_categories(categories: List[dict], where: str) -> List[Any]:
+def _of_categories(categories: List[dict], where: str) -> List[str]:
     """Names of COCO's list of categories, in the order of their ids."""
-    for number, category in enumerate(categories, 1):
-        if 'name' not in category:
-            raise ValueError(f"{where}: entry {number}: key 'name' is "
-                             f'missing, got {sorted(map(str, category))}')
-    ids = [category.get('id') for category in categories]
-    if all(number is None for number in ids):
-        return [category['name'] for category in categories]
-    numbers = list(map(as_id, ids))
-    wrong = [given for given, n in zip(ids, numbers) if n is None]
-    if wrong:
-        raise ValueError(f'{where}: expected the id of every category to be '
-                         f'a number, got {wrong[0]!r}')
-    twice = [number for number, count in Counter(numbers).items() if count > 1]
-    if twice:
-        raise ValueError(f'{where}: expected an id for each category, got '
-                         f'{twice[0]} twice')
-    names = {
-        number: category['name']
-        for number, category in zip(cast(List[int], numbers), categories)
-    }
-    return [names[number] for number in sorted(names)]
+    checker = CocoChecker(where)
+    numbered = any(category.get('id') is not None for category in categories)
+    for number, category in enumerate(categories):
+        checker.category(
+            number,
+            dict(category) if numbered else dict(category, id=number))
+    return [name for _, name in sorted(checker.categories.items())]
 
 
 def _column(text: str, suffix: str, where: str) -> List[str]:

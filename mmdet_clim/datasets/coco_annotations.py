@@ -8,11 +8,13 @@ wrong otherwise is an error that names file, entry, key and value.
 import logging
 from array import array
 from collections import Counter
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import (
     Any,
     Callable,
+    ClassVar,
     Collection,
     Dict,
     List,
@@ -28,7 +30,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from .images import image_size
-from .json_checks import LIMIT, as_id, as_number
+from .json_checks import LIMIT, as_id, as_number, check_object, wrong_value
 from .json_files import read_json
 from .json_stream import JSONContent, JSONObject
 from .regular_files import read_regular
@@ -67,6 +69,7 @@ def repeated_values(values: Sequence[int]) -> List[int]:
     return unique[counts > 1].tolist()
 
 
+@dataclass(eq=False)
 class CocoChecker:
     """Checks and repairs the entries of one file, one after the other.
 
@@ -85,31 +88,24 @@ class CocoChecker:
             outside left out. Not in evaluation: COCO's does not.
         skip_unreadable (bool): Leave out images without a size that cannot
             be read, instead of raising.
-        places (Mapping[str, Sequence[str]], optional): What messages call
-            the entries of ``images`` and ``annotations`` if they were read
-            from other files.
+        places (Mapping[str, Sequence[str]]): What messages call the entries
+            of ``images`` and ``annotations`` if they were read from other
+            files.
     """
 
     #: The keys whose entries are checked, the annotations last.
-    LISTS: Tuple[str, ...] = ('categories', 'images', 'annotations')
+    LISTS: ClassVar[Tuple[str, ...]] = ('categories', 'images', 'annotations')
 
-    def __init__(self,
-                 file: str,
-                 lvis: bool = False,
-                 read_size: Optional[Callable[[str], Size]] = None,
-                 need_names: bool = True,
-                 need_sizes: bool = True,
-                 clip: bool = False,
-                 skip_unreadable: bool = False,
-                 places: Optional[Mapping[str, Sequence[str]]] = None) -> None:
-        self.file = file
-        self._places = places or {}
-        self.lvis = lvis
-        self.read_size = read_size
-        self.need_names = need_names
-        self.need_sizes = need_sizes
-        self.clip = clip
-        self.skip_unreadable = skip_unreadable
+    file: str
+    lvis: bool = False
+    read_size: Optional[Callable[[str], Size]] = None
+    need_names: bool = True
+    need_sizes: bool = True
+    clip: bool = False
+    skip_unreadable: bool = False
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         self.categories: Dict[int, str] = {}
         # Ids of classes that have the name of their parent, and its id.
         self._parents: Dict[int, int] = {}
@@ -135,8 +131,8 @@ class CocoChecker:
 
     def _where(self, key: str, number: int, entry_id: Any = None) -> str:
         """What messages call an entry."""
-        if key in self._places:
-            return self._places[key][number]
+        if key in self.places:
+            return self.places[key][number]
         of_id = '' if entry_id is None else f' (id {entry_id})'
         return f'{key}[{number}]{of_id}'
 
@@ -156,17 +152,10 @@ class CocoChecker:
 
     def _refuse(self, where: str, key: str, value: Any,
                 expected: str) -> NoReturn:
-        raise ValueError(f'{self.file}: {where}: key {key!r} is '
-                         f'{_short(value)}, expected {expected}')
+        raise wrong_value(f'{self.file}: {where}', key, value, expected)
 
     def _require(self, entry: Any, keys: Sequence[str], where: str) -> None:
-        if not isinstance(entry, dict):
-            raise ValueError(f'{self.file}: {where} is {_short(entry)}, '
-                             'expected an object')
-        for key in keys:
-            if key not in entry:
-                raise ValueError(f'{self.file}: {where}: key {key!r} is '
-                                 f'missing, it has {sorted(entry)}')
+        check_object(entry, f'{self.file}: {where}', keys)
 
     def _own_id(self, entry: dict, key: str, where: str) -> int:
         """The id under a key, as an integer."""
@@ -509,23 +498,21 @@ class CocoChecker:
         masks = entry.get('segmentation')
         if not masks:
             return
+        kept: Any = None
         if isinstance(masks, dict):
-            good = _is_run_length(masks, self.sizes[image_id])
-            if not good:
-                del entry['segmentation']
-        else:
-            if isinstance(masks, list) and as_number(masks[0]) is not None:
+            kept = masks if _is_run_length(masks,
+                                           self.sizes[image_id]) else None
+        elif isinstance(masks, list):
+            if as_number(masks[0]) is not None:
                 masks = [masks]
                 self._repair('polygons that stood without a list', where)
-            kept = list(filter(_is_polygon, masks)) if isinstance(
-                masks, list) else []
-            good = isinstance(masks, list) and len(kept) == len(masks)
-            if kept:
-                entry['segmentation'] = kept
-            else:
-                del entry['segmentation']
-        if not good:
+            kept = list(filter(_is_polygon, masks))
+        if not kept or len(kept) < len(masks):
             self._repair('masks that were none (left out)', where)
+        if kept:
+            entry['segmentation'] = kept
+        else:
+            del entry['segmentation']
 
     def finish(self, need_boxes: bool = False) -> None:
         """What can be said at the end of the file.
@@ -557,12 +544,6 @@ class CocoChecker:
                 f"{self.file}: key 'bbox': expected pixels, got values of at "
                 f'most {self._farthest:g} in {self._kept} annotations; are '
                 'they fractions of the image?')
-
-
-def _short(value: Any) -> str:
-    """A value for a message."""
-    text = repr(value)
-    return text if len(text) <= 200 else f'{text[:200]}...'
 
 
 def clipped_box(box: Sequence[float], size: Size) -> Optional[List[float]]:
@@ -602,12 +583,8 @@ def _is_polygon(polygon: Any) -> bool:
 def extent(points: Sequence[Sequence[float]]) -> List[float]:
     """The box (x, y, width, height) around points (x, y)."""
     across, down = zip(*points)
-    return [
-        min(across),
-        min(down),
-        max(across) - min(across),
-        max(down) - min(down)
-    ]
+    left, top = min(across), min(down)
+    return [left, top, max(across) - left, max(down) - top]
 
 
 def _box_of_masks(masks: Any) -> Optional[List[float]]:
@@ -670,16 +647,16 @@ def _decoded_runs(text: str) -> Optional[List[int]]:
     return None if shift else runs
 
 
-def file_sizes(folder: Union[str, Path]) -> Optional[Callable[[str], Size]]:
+def file_sizes(folder: Union[str, Path]) -> Callable[[str], Size]:
     """What reads the size of an image below a folder.
 
     Args:
-        folder (str | Path): The folder; an address gives None.
+        folder (str | Path): The folder; of an address no size is read.
     """
-    if '://' in str(folder):
-        return None
 
     def read(name: str) -> Size:
+        if '://' in str(folder):
+            raise OSError(f'{folder} is an address')
         return image_size(read_regular(Path(folder) / name))
 
     return read

@@ -78,10 +78,8 @@ class CocoPanopticRegionDataset(ReplacesUnreadable, CocoPanopticDataset):
     """
 
     COCOAPI = _SpokenPanoptic
-    METAINFO = {
-        **CocoPanopticDataset.METAINFO,
-        **{
+    METAINFO = dict(
+        CocoPanopticDataset.METAINFO, **{
             key: tuple(map(spoken_name, CocoPanopticDataset.METAINFO[key]))
             for key in ('classes', 'thing_classes', 'stuff_classes')
-        }
-    }
+        })

@@ -3,16 +3,7 @@
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import (
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-)
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 from mmengine.dataset import ClassBalancedDataset as _ClassBalancedDataset
@@ -41,11 +32,8 @@ class Draw(int):
     def __new__(cls, index: int, seed: int, rank: int, iteration: int,
                 slot: int, batch_size: int) -> 'Draw':
         draw = super().__new__(cls, index)
-        draw.seed = seed
-        draw.rank = rank
-        draw.iteration = iteration
-        draw.slot = slot
-        draw.batch_size = batch_size
+        draw.seed, draw.rank, draw.iteration = seed, rank, iteration
+        draw.slot, draw.batch_size = slot, batch_size
         return draw
 
     def __reduce__(self) -> tuple:
@@ -134,7 +122,7 @@ class _Stream:
         self.iteration: Optional[int] = None
         self.workers = 1
         self._batch: List[Draw] = []
-        self._windows: Dict[int, Deque[Draw]] = {}
+        self._windows: Dict[int, deque] = {}
 
     def follow(self, draw: Draw, source: int, sampler) -> None:
         """Take note of a draw."""

@@ -146,15 +146,7 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
     def _report(self, table: SourceTable) -> None:
         """Log, once, what of a source was dropped."""
         facts = table.facts
-        dropped = [f'{n} {reason}' for reason, n in facts.problems.items()]
-        if facts.without_caption:
-            dropped.append(f'{facts.without_caption} of {facts.seen} images, '
-                           'which have no caption')
-        if facts.empty_captions:
-            dropped.append(f'{facts.empty_captions} empty captions')
-        if facts.broken_captions:
-            dropped.append('the broken characters of '
-                           f'{facts.broken_captions} captions')
+        dropped = [f'{n} {reason}' for reason, n in facts.dropped.items()]
         unknown = {
             tag: count
             for (tag, count), number in zip(facts.tags.items(), table.class_of)
@@ -170,7 +162,8 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
                            'is given')
         if dropped:
             print_log(
-                f"{table.source}: dropped {'; '.join(dropped)}",
+                f"{table.source}: {facts.seen} images, dropped "
+                f"{'; '.join(dropped)}",
                 logger='current',
                 level=logging.WARNING)
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Tuple, Union
 
@@ -32,6 +33,7 @@ _KINDS = {
 }
 
 
+@dataclass
 class _Window:
     """The part of a text that is being decoded, by Python's own decoder.
 
@@ -41,14 +43,12 @@ class _Window:
             block that is read.
     """
 
-    def __init__(self, file: io.TextIOBase, path: str,
-                 on_read: Callable[[int], Any]) -> None:
-        self.file = file
-        self.path = path
-        self.on_read = on_read
-        self._text = ''
-        self._place = 0
-        self._line = 1
+    file: io.TextIOBase
+    path: str
+    on_read: Callable[[int], Any]
+
+    def __post_init__(self) -> None:
+        self._text, self._place, self._line = '', 0, 1
         self._complete = False
         self._decode = json.JSONDecoder().raw_decode
 

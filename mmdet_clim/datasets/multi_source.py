@@ -5,17 +5,7 @@ import math
 from collections import deque
 from fractions import Fraction
 from numbers import Real
-from typing import (
-    Any,
-    Deque,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Union,
-)
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
@@ -34,7 +24,7 @@ from .draws import (
     batch_size_contradiction,
     image_sizes,
 )
-from .pass_order import KeyedPermutation, pass_order
+from .pass_order import pass_order
 from .replacing import ReplacesUnreadable, use_own_loader
 from .unreadable import UnreadableImages, replaced
 
@@ -282,7 +272,7 @@ class MultiSourceSampler(Sampler):
         self._epoch_length = epoch_length
         self._is_tall = self._read_orientations() if aspect_grouping else None
         # By what they depend on, the last ones only.
-        self._passes: Dict[tuple, Union[np.ndarray, KeyedPermutation]] = {}
+        self._passes: Dict[tuple, Any] = {}
         self._grouped: Dict[tuple, List[np.ndarray]] = {}
         self._batch_size: Optional[int] = None
         if batch_size is not None:
@@ -474,7 +464,7 @@ class MultiSourceSampler(Sampler):
         epoch, batch = divmod(iteration, length)
         offset = self._offsets[source]
         end = offset + self._sizes[source]
-        found: Deque[Draw] = deque()
+        found: deque = deque()
         while len(found) < count:
             batch -= workers
             if batch < 0:

@@ -92,10 +92,7 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
             *args,
             ann_file=ann_file,
             data_root=data_root,
-            metainfo={
-                **self.read_metainfo(source),
-                **(metainfo or {})
-            },
+            metainfo=dict(self.read_metainfo(source), **(metainfo or {})),
             **kwargs)
 
     @classmethod

@@ -33,11 +33,6 @@ class Rows(ABC):
             return some
         return self.row(int(self.index[index]))
 
-    def __copy__(self) -> 'Rows':
-        other = type(self).__new__(type(self))
-        vars(other).update(vars(self))
-        return other
-
     def __deepcopy__(self, memo: dict) -> 'Rows':
         # Nothing changes them.
         return copy.copy(self)

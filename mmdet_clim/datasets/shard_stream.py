@@ -5,24 +5,12 @@ import logging
 import os
 import re
 import subprocess
-import tarfile
 from collections import OrderedDict
 from contextlib import contextmanager
 from glob import glob
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
-from typing import (
-    IO,
-    Any,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import fsspec
 import numpy as np
@@ -33,7 +21,7 @@ from mmdet_clim.files import atomic_path
 from mmdet_clim.registry import DATASETS
 from mmdet_clim.seeds import seed_sequence
 
-from .caption_sources import member_key, member_sample
+from .caption_sources import member_sample, tar_files
 from .draws import DrawnSamples, StreamPlace, current_drawing
 from .made_once import cache_root
 from .regular_files import MAX_FILE_BYTES, open_regular
@@ -123,30 +111,18 @@ def shard_contents(shard: str) -> Iterator[dict]:
         OSError: If it cannot be opened, or ends early.
         tarfile.TarError: If it is no tar, or a broken one.
     """
-    key: Optional[str] = None
-    parts: Dict[str, bytes] = {}
-    tar: Any
-    with _opened(shard) as file, tarfile.open(fileobj=file, mode='r|*') as tar:
-        for member in tar:
-            # tarfile would keep every header it has seen.
-            tar.members = []
-            if not member.isfile():
-                continue
-            own, suffix = member_key(member.name)
-            if own != key:
-                yield from _sample(key, parts)
-                key, parts = own, {}
-            limit = MAX_LINE_BYTES if suffix in ('.txt', '.json') \
-                else MAX_FILE_BYTES
-            if member.size <= limit:
-                parts[suffix] = tar.extractfile(member).read()
-        yield from _sample(key, parts)
-
-
-def _sample(key: Optional[str], parts: Mapping[str, bytes]) -> Iterator[dict]:
-    raw = member_sample(key, parts, bytes) if key is not None else None
-    if raw is not None:
-        yield raw
+    with _opened(shard) as file:
+        files = tar_files(file, 'r|*')
+        for key, members in groupby(files, lambda found: found[2]):
+            parts: Dict[str, bytes] = {}
+            for tar, member, _, suffix in members:
+                limit = MAX_LINE_BYTES if suffix in ('.txt', '.json') \
+                    else MAX_FILE_BYTES
+                if member.size <= limit:
+                    parts[suffix] = tar.extractfile(member).read()
+            raw = member_sample(key, parts, bytes)
+            if raw is not None:
+                yield raw
 
 
 class _KnownCounts:
@@ -312,7 +288,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
                  vocabulary: Any = None,
                  buffer_size: int = 1000,
                  shuffle: bool = True,
-                 metainfo: Optional[Mapping] = None,
+                 metainfo: Optional[dict] = None,
                  **kwargs) -> None:
         check_whole(num_samples=num_samples, buffer_size=buffer_size)
         self.shards = expanded_shards(shards)
@@ -327,7 +303,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         self._classes = {name: i for i, name in enumerate(names)}
         self._asked = 0
         self._process = 0
-        self._lanes: Dict[Tuple[int, int, int, int], _Lane] = {}
+        self._lanes: Dict[tuple, _Lane] = {}
         super().__init__(metainfo=metainfo, serialize_data=False, **kwargs)
 
     def __getstate__(self) -> dict:
@@ -427,7 +403,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
             return
         self.counts.put(shard, number)
 
-    def _as_sample(self, shard: str, row: Tuple, image: bytes,
+    def _as_sample(self, shard: str, row: tuple, image: bytes,
                    tags: Sequence[str]) -> dict:
         found = dict(zip(COLUMNS, row))
         path = f"{shard}/{found['file_name']}"

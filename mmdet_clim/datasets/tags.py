@@ -3,17 +3,7 @@
 import re
 import unicodedata
 from functools import lru_cache
-from typing import (
-    Any,
-    Dict,
-    FrozenSet,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 # Words and signs of punctuation; blanks, hyphens and underscores only part
 # words, so that 't-shirt', 't shirt' and 't_shirt' are the same.
@@ -30,12 +20,12 @@ def split_words(text: str) -> List[str]:
     return _TOKENS.findall(unicodedata.normalize('NFC', text).casefold())
 
 
-def plural_forms(words: Iterable[str]) -> Iterator[str]:
+def plural_forms(words: Iterable[str]) -> List[str]:
     """English plurals, 'people' for 'person' and 'dogs' for 'dog'.
 
     A word that is a plural already gets a form that no text holds.
     """
-    yield from map(english().plural_noun, words)
+    return list(map(english().plural_noun, words))
 
 
 @lru_cache(maxsize=None)
@@ -77,10 +67,10 @@ class TagFinder:
         other_phrases: Sequence[str] = ()
     ) -> None:
         self._check(words)
-        self._ids: Dict[Tuple[str, ...], FrozenSet[int]] = {}
-        plurals = {i: list(plural_forms(words[i])) for i in words}
+        self._ids: Dict[Tuple[str, ...], frozenset] = {}
+        plurals = {i: plural_forms(words[i]) for i in words}
         self._add(words, other_phrases)
-        self._add(plurals, list(plural_forms(other_phrases)))
+        self._add(plurals, plural_forms(other_phrases))
         self._longest = max(map(len, self._ids))
 
     @staticmethod

@@ -5,6 +5,7 @@ import io
 import operator
 import os
 import re
+from collections import Counter
 from itertools import count
 from pathlib import Path
 from typing import Iterator, List, Sequence, Tuple, Union
@@ -171,16 +172,22 @@ def whole_characters(text: str) -> str:
     return _NO_TEXT.sub('', text)
 
 
-def clean_captions(captions: Sequence[str]) -> Tuple[List[str], int]:
+def clean_captions(captions: Sequence[str], dropped: Counter) -> List[str]:
     """Captions of whole characters, without blanks around them.
 
-    Returns:
-        tuple[list[str], int]: Those that are not empty, and how many lost
-        characters.
+    Args:
+        dropped (Counter): Counts the captions that lost characters, and those
+            that are empty, which are left out.
     """
     whole = list(map(whole_characters, captions))
     kept = [caption.strip() for caption in whole if caption.strip()]
-    return kept, sum(map(operator.ne, whole, captions))
+    broken = sum(map(operator.ne, whole, captions))
+    # Counts of 0 are not kept.
+    dropped += Counter({
+        'broken characters in captions': broken,
+        'empty captions': len(captions) - len(kept)
+    })
+    return kept
 
 
 def is_text(text: str) -> bool:

@@ -118,13 +118,14 @@ class Vocabulary:
     def subset(self, indices: Iterable[int]) -> 'Vocabulary':
         """The classes of these indices, in their order."""
         rows = list(indices)
-        names = tuple(self.names[row] for row in rows)
-        counts, raw = self.image_counts, self.raw_names
+
+        def chosen(values: Any) -> Any:
+            return values and tuple(values[row] for row in rows)
+
+        names = chosen(self.names)
         return Vocabulary(
             names, tuple(n for n in names if n in set(self.base_names)),
-            None if counts is None else tuple(counts[row] for row in rows),
-            None if raw is None else tuple(raw[row] for row in rows),
-            self.phrases and tuple(self.phrases[row] for row in rows))
+            *map(chosen, (self.image_counts, self.raw_names, self.phrases)))
 
 
 def build_vocabulary(

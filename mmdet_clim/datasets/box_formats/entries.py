@@ -23,6 +23,8 @@ class CocoEntries:
 
     def __init__(self, folder: Path, names: Sequence[str] = ()) -> None:
         self.folder = folder
+        #: Where images are looked for.
+        self.image_folders = [folder, *(folder / n for n in IMAGE_FOLDERS)]
         self.images: List[dict] = []
         self.annotations: List[dict] = []
         #: What is not read, and where the set has it.
@@ -35,6 +37,10 @@ class CocoEntries:
 
     def _class(self, name: str) -> int:
         return self._classes.setdefault(name, len(self._classes) + 1)
+
+    def find(self, named: str) -> Optional[Path]:
+        """The file of an image, see :func:`find_image`."""
+        return find_image(named, self.image_folders)
 
     def image(self,
               path: Path,

@@ -10,15 +10,7 @@ from ..caption_sources import IMAGE_SUFFIXES
 from ..coco_annotations import extent
 from ..images import UnreadableImageError, image_size
 from ..regular_files import read_regular
-from .entries import (
-    IMAGE_FOLDERS,
-    CocoEntries,
-    ellipse,
-    find_image,
-    numbers,
-    point,
-    turned,
-)
+from .entries import CocoEntries, ellipse, numbers, point, turned
 
 # Label Studio puts eight digits before the name of an uploaded file.
 _UPLOADED = re.compile(r'^[0-9a-f]{8}-')
@@ -54,8 +46,7 @@ def read_label_studio(file: Path, tasks: list, folder: Path) -> CocoEntries:
             names it.
     """
     entries = CocoEntries(folder)
-    places = [folder, *(folder / name for name in IMAGE_FOLDERS)]
-    uploads = _names_of_uploads(places)
+    uploads = _names_of_uploads(entries.image_folders)
     # JSON-MIN has each annotation of a task on its own.
     last = {
         task['id']: number
@@ -71,7 +62,7 @@ def read_label_studio(file: Path, tasks: list, folder: Path) -> CocoEntries:
             entries.left_out.append(
                 ('annotations of tasks with a later one', where))
         else:
-            path = _image_of(task, places, uploads, where)
+            path = _image_of(task, entries, uploads, where)
             image = entries.image(path, f'{where} ({path.name})')
             _add_boxes(entries, image, path, regions, where)
     return entries
@@ -136,11 +127,9 @@ def _regions(task: dict, where: str) -> Optional[List[dict]]:
     for result in _objects(done[-1], 'result', f'{where}: annotation'):
         value = result.get('value')
         if isinstance(value, dict):
-            sides = {
-                key: result.get(key)
-                for key in ('original_width', 'original_height')
-            }
-            regions.append({**value, **sides})
+            for key in ('original_width', 'original_height'):
+                value[key] = result.get(key)
+            regions.append(value)
     return regions
 
 
@@ -202,12 +191,11 @@ def _names_of_uploads(places: Sequence[Path]) -> Dict[str, List[Path]]:
     return found
 
 
-def _image_of(task: dict, places: Sequence[Path],
+def _image_of(task: dict, entries: CocoEntries,
               uploads: Mapping[str, Sequence[Path]], where: str) -> Path:
     """The image of a task, whose address may be one of Label Studio's.
 
     Args:
-        places (Sequence[Path]): The folder of the images, and others.
         uploads (Mapping[str, Sequence[Path]]): Of
             :func:`_names_of_uploads`.
     """
@@ -228,8 +216,8 @@ def _image_of(task: dict, places: Sequence[Path],
         if _OF_UPLOADS.search(path.as_posix()):
             given = path.name.partition('-')[2]
         same = uploads.get(given, ())
-        return (find_image(str(path.relative_to(path.anchor)), places)
-                or find_image(given, places)
-                or (same[0] if len(same) == 1 else places[0] / given))
+        return (entries.find(str(path.relative_to(path.anchor)))
+                or entries.find(given)
+                or (same[0] if len(same) == 1 else entries.folder / given))
     raise ValueError(f'{where}: expected the address of an image, got '
                      f'{sorted(task)}')

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """YOLO's layout: ``data.yaml``, and a text of boxes for each image."""
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, List, Optional, Sequence, cast
+from typing import Any, List, Optional, Sequence
 
 from ..caption_sources import IMAGE_SUFFIXES
-from ..class_names import clean_names, parse_yaml
+from ..class_names import clean_names, names_by_number, parse_yaml
 from ..coco_annotations import extent, file_sizes
 from ..images import UnreadableImageError
 from ..preparation.files import linked_folders
@@ -48,7 +48,7 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
                          f'{sorted(map(str, content))}')
     root = path.parent / str(content.get('path') or '')
     entries = CocoEntries(path.parent, names)
-    read_size = cast(Callable, file_sizes(''))
+    read_size = file_sizes('')
     images = _images(content[key], root, path)
     texts = list(map(_labels_of, images))
     if not any(texts):
@@ -81,9 +81,8 @@ def _names(content: dict, path: Path) -> List[str]:
     if isinstance(names, dict) and names:
         got = f'numbers {sorted(map(str, names))[:8]}'
         # Numbers in quotes are texts.
-        by_number = {str(number): name for number, name in names.items()}
-        if set(by_number) == set(map(str, range(len(names)))):
-            names = [by_number[str(number)] for number in range(len(names))]
+        if set(map(str, names)) == set(map(str, range(len(names)))):
+            names = names_by_number(names)
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: key 'names': expected a list of classes, "
                          f'or classes by their numbers from 0, got {got}')

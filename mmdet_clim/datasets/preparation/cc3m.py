@@ -5,33 +5,17 @@ from array import array
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from mmdet_clim.progress import progress, track
+from mmdet_clim.progress import progress
 
 from ..coco_annotations import read_categories
 from ..ov_lvis import class_name
-from .captioned_images import (
-    Part,
-    TagClasses,
-    check_output,
-    find_shards,
-    read_shard,
-)
-from .job import file_stamp, images_stamp
+from .captioned_images import Part, TagClasses, check_output, read_shard
+from .job import file_stamp
 from .ov_lvis import check_frequencies, lvis_words
-from .own_captions import Entry, EntryWorker
-from .parts import PART_SIZE, in_parts, prepare_in_parts
+from .own_captions import Entry, EntryWorker, entries_of, shards_of
+from .parts import prepare_in_parts
 
 #: What is noted of shards in the summary.
 NOT_THE_ROW = ('images with another caption or URL than the row of their key '
@@ -71,17 +55,16 @@ class RowFile:
                                     'of Conceptual Captions')
         self.offsets = array('q')
         self._near: Optional[Tuple[int, List[Row]]] = None
-        position = 0
+        position = self.count = 0
         with open(path, 'rb') as file, progress(
                 f'{path.name}: check', path.stat().st_size,
                 in_bytes=True) as advance:
-            number = -1
-            for number, line in enumerate(file):
-                if number % STRIDE == 0:
+            for line in file:
+                if self.count % STRIDE == 0:
                     advance(position - (self.offsets or [0])[-1])
                     self.offsets.append(position)
                 position += len(line)
-        self.count = number + 1
+                self.count += 1
         if not self.count:
             raise ValueError(f'{path}: expected lines of a caption, a tab and '
                              'a URL, got an empty file')
@@ -313,43 +296,27 @@ def prepare_cc3m(tsv: Path,
                          f'images={images!r}, shards={shards!r}')
     classes = read_lvis_classes(categories)
     rows = RowFile(tsv)
-    worker: Callable[[Any], Part]
-    inputs = {str(p): file_stamp(p) for p in (tsv, categories)}
     if images is not None:
         check_template(file_name)
-        if not Path(images).is_dir():
-            raise FileNotFoundError(f'{images}: no such folder')
-        worker = EntryWorker(classes, Path(images))
 
-        def tasks() -> Iterable:
-            return in_parts((Entry(
-                image_name(file_name, row), (row.caption, ), id=row.number)
-                             for row in rows.rows(0, rows.count)), PART_SIZE)
+        def read() -> Iterator[Entry]:
+            for row in rows.rows(0, rows.count):
+                name = image_name(file_name, row)
+                yield Entry(name, (row.caption, ), id=row.number)
 
-        source = f'{tsv} and {images}'
+        source = entries_of(read, EntryWorker(classes, Path(images)),
+                            f'images below {images}', rows.count)
         parameters = dict(images=str(images), file_name=file_name)
-        names = (
-            image_name(file_name, row) for row in rows.rows(0, rows.count))
-        inputs[f'images below {images}'] = images_stamp(
-            Path(images), track(names, 'images: check', rows.count))
     else:
-        worker = ShardWorker(rows, classes)
-        paths = [str(path) for path in find_shards(shards)]
-        inputs.update((path, file_stamp(Path(path))) for path in paths)
-
-        def tasks() -> Iterable:
-            return paths
-
-        source = f'{tsv} and {shards}'
+        source = shards_of(shards, ShardWorker(rows, classes))
         parameters = dict(shards=shards)
+    source.inputs.update((str(p), file_stamp(p)) for p in (tsv, categories))
     return prepare_in_parts(
         'prepare_cc3m',
         out,
+        f'{tsv} and {images or shards}',
         source,
-        tasks,
-        worker,
         classes,
-        inputs,
         parameters,
         workers,
         overwrite,

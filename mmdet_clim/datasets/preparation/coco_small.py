@@ -54,7 +54,7 @@ class Photographs:
         val (set[int]): Those for evaluation.
         boxes (dict[int, list[dict]]): Annotations of both.
         captions (dict[int, list[str]]): At least of training photographs.
-        dropped, noted (dict): What was dropped and repaired, with counts.
+        counts (FileCounts): What was dropped and repaired.
     """
 
     folder: Path
@@ -63,8 +63,7 @@ class Photographs:
     boxes: Dict[int, List[dict]]
     captions: Dict[int, List[str]]
     split: ClassSplit
-    dropped: Dict[str, int]
-    noted: Dict[str, int]
+    counts: FileCounts
 
     def of(self, val: bool) -> Dict[int, dict]:
         """Entries of the images for evaluation, or of the others."""
@@ -178,8 +177,7 @@ def _read(source: Path, contents: Dict[str, dict], classes: str, captions: str,
             f'{path}: {len(unknown)} of its images have no entry in '
             f'{list(contents)}, such as id {unknown[0]}')
     found = captions_of_images(texts['annotations'], path, counts)
-    return Photographs(folder, entries, set(), boxes, found, split,
-                       dict(counts.dropped), dict(counts.noted))
+    return Photographs(folder, entries, set(), boxes, found, split, counts)
 
 
 def development(photographs: Photographs, seed: int) -> Photographs:
@@ -249,23 +247,21 @@ def _scaled(box: dict, across: float, down: float) -> dict:
 def _write_boxes(photographs: Photographs, images: Dict[int, dict], path: Path,
                  group: str) -> Dict:
     """Write images with the boxes of a group of classes, and count them."""
-    split = photographs.split
-    counts = FileCounts(
-        [split.names[i] for i in split.names if i in split.ids[group]],
-        'boxes')
+    names = photographs.split.named(group)
+    counts = FileCounts(list(names.values()), 'boxes')
     counts.totals['images'] = len(images)
     kept: List[Dict] = []
     for image in images:
         for box in photographs.boxes.get(image, ()):
-            if box['category_id'] in split.ids[group]:
-                counts.add_class(split.names[box['category_id']])
+            if box['category_id'] in names:
+                counts.add_class(names[box['category_id']])
                 kept.append(dict(box, id=len(kept) + 1))
     write_coco(
         path,
         dict(
             images=list(images.values()),
             annotations=iter(kept),
-            categories=split.categories))
+            categories=photographs.split.categories))
     return counts.as_dict()
 
 
@@ -353,8 +349,8 @@ def prepare_coco_small(source: Path,
         }
         return dict(
             tool='prepare_coco_small',
-            dropped=found.dropped,
-            noted=found.noted,
+            dropped=dict(found.counts.dropped),
+            noted=dict(found.counts.noted),
             files=files)
 
     return run_job(job, make, overwrite)

@@ -6,16 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-)
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
 
 from mmdet_clim.version import __version__
 
@@ -74,6 +65,11 @@ class Job:
     parameters: Mapping[str, Any]
 
     @property
+    def names(self) -> Tuple[str, ...]:
+        """Of all that is made, the summary last."""
+        return (*self.outputs, self.summary)
+
+    @property
     def work_folder(self) -> Path:
         """Where unfinished files are."""
         return self.folder / f'.{Path(self.summary).stem}.partial'
@@ -123,14 +119,6 @@ def _extent(path: Path) -> Any:
     return path.stat().st_size if path.is_file() else None
 
 
-def _changed(job: Job, record: Dict) -> List[str]:
-    """Outputs that are not there as they were made."""
-    return [
-        name for name, extent in record['bytes'].items()
-        if _extent(job.folder / name) != extent
-    ]
-
-
 def is_made(job: Job, overwrite: bool = False) -> bool:
     """Whether every file is there, made of the same by the same.
 
@@ -146,7 +134,10 @@ def is_made(job: Job, overwrite: bool = False) -> bool:
         return False
     wanted, record = job.describe(), _read(job.record)
     same = record is not None and record['job'] == wanted
-    changed = _changed(job, record) if same else [*job.outputs, job.summary]
+    changed = [
+        name for name in job.names
+        if not same or _extent(job.folder / name) != record['bytes'].get(name)
+    ]
     if not changed:
         return True
     taken = [name for name in changed if (job.folder / name).exists()]
@@ -181,8 +172,7 @@ def _difference(was: Mapping, wanted: Mapping) -> str:
 
 def _publish(job: Job, folder: Path) -> None:
     """Move the finished files to their places, the summary last."""
-    names: List[str] = [*job.outputs, job.summary]
-    for name in names:
+    for name in job.names:
         place = job.folder / name
         # Where an interrupted run has published it, it is in place already.
         if (folder / name).exists():
@@ -194,7 +184,7 @@ def _publish(job: Job, folder: Path) -> None:
         dict(
             job=job.describe(),
             bytes={name: _extent(job.folder / name)
-                   for name in names}))
+                   for name in job.names}))
     shutil.rmtree(folder)
 
 
@@ -252,7 +242,7 @@ def do_once(folder: Path, step: str, action: Callable[[], Dict]) -> Dict:
     Returns:
         dict: What the action returned, as JSON has it.
     """
-    note = _note(folder, step)
+    note = folder / f'step-{step}.json'
     if not note.exists():
         write_json(note, action())
     return _read(note)
@@ -260,8 +250,4 @@ def do_once(folder: Path, step: str, action: Callable[[], Dict]) -> Dict:
 
 def step_result(folder: Path, step: str) -> Dict:
     """What the action of a step returned that was done; see `do_once`."""
-    return _read(_note(folder, step))
-
-
-def _note(folder: Path, step: str) -> Path:
-    return folder / f'step-{step}.json'
+    return _read(folder / f'step-{step}.json')

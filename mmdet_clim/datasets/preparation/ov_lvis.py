@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Tuple
 
 from ..coco_annotations import CocoChecker
-from ..json_checks import typed_list, typed_value
+from ..json_checks import typed_list, typed_value, wrong_value
 from ..ov_lvis import FREQUENCIES, check_split, class_name
 from .coco_json import CocoFile, write_boxes
 from .files import whole_file, write_json
@@ -33,8 +33,8 @@ def check_frequencies(categories: Mapping[int, dict], where: str) -> None:
         place = f"{where}: category {category['id']}"
         frequency = typed_value(category, 'frequency', str, place)
         if frequency not in FREQUENCIES:
-            raise ValueError(f"{place}: key 'frequency' is {frequency!r}, "
-                             f'expected one of {FREQUENCIES}')
+            raise wrong_value(place, 'frequency', frequency,
+                              f'one of {FREQUENCIES}')
         counted['novel' if frequency == 'r' else 'base'] += 1
     split = (counted['base'], counted['novel'])
     check_split(*split, where)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import (
-    Any,
     Callable,
     Dict,
     Iterable,
@@ -19,6 +18,8 @@ from typing import (
     Set,
     Tuple,
 )
+
+from mmdet_clim.progress import track
 
 from ..caption_sources import (
     IMAGE_SUFFIXES,
@@ -41,7 +42,7 @@ from .captioned_images import (
 )
 from .files import linked_folders
 from .job import file_stamp, images_stamp, stamp_of
-from .parts import in_parts, prepare_in_parts
+from .parts import Source, in_parts, prepare_in_parts
 
 _JSON = {'.json': json_samples, '.jsonl': json_line_samples}
 # A cell within a caption of several lines that is the name of an image, as
@@ -194,47 +195,42 @@ def folder_images(folder: Path) -> Tuple[List[Entry], str]:
     files: List[Entry] = []
     digest = hashlib.sha256()
 
+    def add(path: Path, problem: str, text: str = '') -> None:
+        name = path.relative_to(folder).as_posix()
+        files.append(Entry(name, text=text, problem=problem))
+
     def note(error: OSError) -> None:
-        name = Path(error.filename).relative_to(folder).as_posix()
-        files.append(
-            Entry(
-                name,
-                problem=f'folders that cannot be read ({error.strerror})'))
+        add(
+            Path(error.filename),
+            f'folders that cannot be read ({error.strerror})')
 
     for parent, names in linked_folders(folder, note):
-        below = Path(parent).relative_to(folder)
-        texts: Dict[str, str] = {}
+        paths = [Path(parent, name) for name in names]
+        texts: Dict[str, Path] = {}
         # "a.txt" before "a.TXT", of which there may be both.
-        for name in reversed(names):
-            if Path(name).suffix.lower() == '.txt':
-                if texts.setdefault(Path(name).stem, name) != name:
-                    files.append(
-                        Entry(
-                            (below / name).as_posix(),
-                            problem='second texts of an image'))
+        for path in reversed(paths):
+            if path.suffix.lower() == '.txt':
+                if texts.setdefault(path.stem, path) != path:
+                    add(path, 'second texts of an image')
         with_image = set()
-        for name in names:
-            stem, suffix = Path(name).stem, Path(name).suffix.lower()
+        for path in paths:
+            suffix = path.suffix.lower()
+            if suffix in OTHER_SUFFIXES:
+                add(path, f'images of a format that is not read ({suffix})')
+            elif suffix in IMAGE_SUFFIXES and path.stem in texts:
+                text = texts[path.stem].relative_to(folder)
+                add(path, '', text.as_posix())
+            elif suffix in IMAGE_SUFFIXES:
+                add(path, 'images without a text file')
             if suffix in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES):
-                with_image.add(stem)
-                problem = 'images without a text file'
-                if suffix in OTHER_SUFFIXES:
-                    problem = f'images of a format that is not read ({suffix})'
-                elif stem in texts:
-                    problem = ''
-                text = (below / texts.get(stem, '')).as_posix()
-                files.append(
-                    Entry(
-                        (below / name).as_posix(), text=text, problem=problem))
+                with_image.add(path.stem)
             elif suffix != '.txt':
                 continue
             digest.update(
-                repr((str(below / name),
-                      stamp_of(Path(parent) / name))).encode())
-        files += [
-            Entry((below / name).as_posix(), problem='texts without an image')
-            for stem, name in texts.items() if stem not in with_image
-        ]
+                repr((str(path.relative_to(folder)), stamp_of(path))).encode())
+        for stem, path in texts.items():
+            if stem not in with_image:
+                add(path, 'texts without an image')
     if not any(file.file_name.lower().endswith(IMAGE_SUFFIXES)
                for file in files):
         others = Counter(file.problem for file in files)
@@ -320,10 +316,42 @@ def json_entries(path: Path) -> Iterator[Entry]:
                     typed_id(raw, 'id', where))
 
 
-#: The parts of the work in a fixed order, what does one, and what tells each
-#: input from a changed one; see :func:`~.parts.prepare_in_parts`.
-Source = Tuple[Callable[[], Iterable[Any]], Callable[[Any], Part], Dict[str,
-                                                                        Any]]
+def shards_of(pattern: str, worker: Callable[[str], Part]) -> Source:
+    """Webdataset shards as a source.
+
+    Args:
+        pattern (str): See :func:`~.captioned_images.find_shards`.
+        worker (Callable[[str], Part]): Reads one of them.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    shards = [str(shard) for shard in find_shards(pattern)]
+    return Source(lambda: shards, worker,
+                  {shard: file_stamp(Path(shard))
+                   for shard in shards})
+
+
+def entries_of(read: Callable[[], Iterable[Entry]],
+               worker: EntryWorker,
+               images: str,
+               total: Optional[int] = None) -> Source:
+    """Entries of a file as a source.
+
+    Args:
+        read (Callable): Gives them, each time that it is called.
+        worker (EntryWorker): Reads their images.
+        images (str): What messages call the images.
+        total (int, optional): How many entries there are, if it is known.
+
+    Raises:
+        FileNotFoundError: If the folder of the images does not exist.
+    """
+    if not worker.images.is_dir():
+        raise FileNotFoundError(f'{worker.images}: no such folder')
+    names = (e.file_name for e in track(read(), 'images: check', total))
+    return Source(lambda: in_parts(read()), worker,
+                  {images: images_stamp(worker.images, names)})
 
 
 def find_source(source: str, images: Optional[Path], columns: Columns,
@@ -343,35 +371,27 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
     path = Path(source)
     if path.is_dir():
         files, digest = folder_images(path)
-        return (lambda: in_parts(files), EntryWorker(classes, path), {
-            source: digest
-        })
-    if path.suffix.lower() == '.tar':
-        shards = [str(shard) for shard in find_shards(source)]
-        return (lambda: shards, ShardWorker(classes), {
-            shard: file_stamp(Path(shard))
-            for shard in shards
-        })
+        return Source(lambda: in_parts(files), EntryWorker(classes, path),
+                      {source: digest})
     suffix = path.suffix.lower()
+    if suffix == '.tar':
+        return shards_of(source, ShardWorker(classes))
     if suffix not in (*TABLES, *_JSON):
         raise ValueError(f'{source}: expected a folder, .csv, .tsv, .json, '
                          '.jsonl or .tar')
     if not path.is_file():
         raise FileNotFoundError(f'{source}: no such file')
-    folder = path.parent if images is None else Path(images)
-    if not folder.is_dir():
-        raise FileNotFoundError(f'{folder}: no such folder')
 
-    def entries() -> Iterator[Entry]:
+    def read() -> Iterator[Entry]:
         if suffix in _JSON:
             return json_entries(path)
         return table_entries(path, columns)
 
-    named = images_stamp(folder, (entry.file_name for entry in entries()))
-    return (lambda: in_parts(entries()), EntryWorker(classes, folder), {
-        source: file_stamp(path),
-        f'images of {source}': named
-    })
+    folder = path.parent if images is None else Path(images)
+    found = entries_of(read, EntryWorker(classes, folder),
+                       f'images of {source}')
+    found.inputs[source] = file_stamp(path)
+    return found
 
 
 def prepare_image_text(source: str,
@@ -412,13 +432,13 @@ def prepare_image_text(source: str,
         raise ValueError('synonyms: expected a vocabulary too, got none')
     classes = None if vocabulary is None else own_classes(
         vocabulary, synonyms or {})
-    tasks, worker, inputs = find_source(source, images, columns, classes)
+    found = find_source(source, images, columns, classes)
     parameters = dict(
         images=images and str(images),
         columns=repr(columns),
         words=classes and classes.words)
-    return prepare_in_parts('prepare_image_text', out, source, tasks, worker,
-                            classes, inputs, parameters, workers, overwrite)
+    return prepare_in_parts('prepare_image_text', out, source, found, classes,
+                            parameters, workers, overwrite)
 
 
 def read_synonyms(path: Path) -> Dict[str, List[str]]:

@@ -6,16 +6,7 @@ import re
 from collections import defaultdict
 from itertools import chain, groupby
 from pathlib import Path
-from typing import (
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
 from mmengine.logging import print_log
 
@@ -39,12 +30,12 @@ TAG_COLUMNS = ('tag', 'tags', 'label', 'labels', 'class', 'classes',
 _YES, _NO = ('1', '1.0', 'true', 'yes'), ('0', '0.0', 'false', 'no', '')
 
 
-def tagged_images(source: Union[str, Path], images: Path,
+def tagged_images(source: Path, images: Path,
                   vocabulary: Vocabulary) -> List[dict]:
     """Images with tags, as a captions file has them.
 
     Args:
-        source (str or Path): ``'folders'``: the nearest folder of an image
+        source (Path): ``'folders'``: the nearest folder of an image
             that is a class, or else the one that it is in. Or a ``.csv`` or
             ``.tsv`` with a line of column names, of which one is the image;
             another one has its tags (separated by ``;``, ``|`` or ``,``, or a
@@ -68,7 +59,7 @@ def tagged_images(source: Union[str, Path], images: Path,
     if str(source) == FOLDERS:
         pairs = _of_folders(images, spelled)
     else:
-        pairs = _of_table(Path(source), images)
+        pairs = _of_table(source, images)
     return _entries(pairs, spelled, f'{source}: expected images with tags in '
                     f'{images}')
 
