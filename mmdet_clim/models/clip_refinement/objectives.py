@@ -153,6 +153,9 @@ class MosaicTextObjective(BaseCLIPObjective):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, without=(0, math.inf), text_sharpness=text_sharpness)
+        if text_sharpness is not None and not grids:
+            raise ValueError('text_sharpness has no effect without grids: '
+                             f'expected None, got {text_sharpness}')
         self.mosaic = BatchMosaic(grids, num_whole, mosaic_size)
         self.text_sharpness = text_sharpness
         self._loss_cfg = loss or dict(

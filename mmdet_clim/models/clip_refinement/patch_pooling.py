@@ -7,8 +7,6 @@ from torch import Tensor
 from ..backbones.image_tower import cells_in_boxes
 
 
-@torch.autocast('cpu', enabled=False)
-@torch.autocast('cuda', enabled=False)
 def text_weighted(dense: Tensor, rois: Tensor, stride: int, texts: Tensor,
                   sharpness: float) -> Tensor:
     r"""Patches that resemble the region's own text weigh more.
@@ -31,10 +29,11 @@ def text_weighted(dense: Tensor, rois: Tensor, stride: int, texts: Tensor,
     Returns:
         Tensor: (R, D) unit vectors.
     """
-    patches = dense.float().permute(0, 2, 3, 1).flatten(0, 2)
     inside = cells_in_boxes(rois[:, 1:], dense.shape[-2:], stride)
     own = F.one_hot(rois[:, 0].long(), len(dense)).bool()
     visible = (own[:, :, None] & inside[:, None]).flatten(1)
-    cosines = (texts.float() @ patches.t()).detach()
-    weights = (sharpness * cosines).masked_fill(~visible, -torch.inf)
-    return F.normalize(weights.softmax(1) @ patches, dim=1)
+    with torch.autocast(dense.device.type, enabled=False):
+        patches = dense.float().permute(0, 2, 3, 1).flatten(0, 2)
+        cosines = (texts.float() @ patches.t()).detach()
+        weights = (sharpness * cosines).masked_fill(~visible, -torch.inf)
+        return F.normalize(weights.softmax(1) @ patches, dim=1)

@@ -83,3 +83,12 @@ def test_a_sharpness_that_weighs_nothing(value):
     with pytest.raises(ValueError, match='text_sharpness'):
         MODELS.build(
             dict(type='mmdet_clim.MosaicTextObjective', text_sharpness=value))
+
+
+def test_a_sharpness_without_tiles():
+    with pytest.raises(ValueError, match='text_sharpness .* without grids'):
+        MODELS.build(
+            dict(
+                type='mmdet_clim.MosaicTextObjective',
+                grids=(),
+                text_sharpness=10.))
