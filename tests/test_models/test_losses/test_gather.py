@@ -27,6 +27,7 @@ LOSSES = [
         bias=-1.0,
         learn_temperature=True,
         loss_weight=3.0),
+    dict(kind='softmax', temperature=5.0, learn_temperature=True),
 ]
 REGION_COUNTS = [(3, 5), (0, 8), (8, 0), (0, 0)]
 TEXT_COUNTS = [(4, 2), (6, 0), (0, 6), (1, 5)]
