@@ -6,19 +6,9 @@ where ``own_id`` is False) and ``where`` it stands, for errors; and what else
 the source says. One that cannot be used has a ``problem`` instead.
 """
 import tarfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import (
-    IO,
-    Any,
-    Callable,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-    TypeVar,
-)
+from typing import IO, Any, TypeVar
 
 from .coco_annotations import CocoChecker
 from .columnar_files import arrow_rows, parquet_rows
@@ -70,9 +60,9 @@ def json_samples(path: str) -> Iterator[dict]:
             f'{_LIST_FORM}, got {file.kind}')
 
 
-def _listed_samples(file: JSONObject, path: str) -> List[dict]:
+def _listed_samples(file: JSONObject, path: str) -> list[dict]:
     """Raw samples of a list of objects; those of one image are one."""
-    samples: Dict[str, dict] = {}
+    samples: dict[str, dict] = {}
     for number, entry in file.entries(''):
         where = f'[{number}]'
         check_object(entry, f'{path}: {where}', form=f', {_LIST_FORM}')
@@ -95,8 +85,8 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
     """
     checker = CocoChecker(path)
     names = checker.categories
-    captions: Dict[int, List[str]] = {}
-    kinds: Dict[str, str] = {}
+    captions: dict[int, list[str]] = {}
+    kinds: dict[str, str] = {}
     for key, number, entry in file.members():
         if number is None:
             kinds[key] = type(entry).__name__
@@ -184,7 +174,7 @@ def shard_samples(path: str) -> Iterator[dict]:
         raise ValueError(f'ann_file={path!r}: expected an uncompressed tar '
                          f'({error})') from error
 
-    def read(span: Tuple[int, int]) -> bytes:
+    def read(span: tuple[int, int]) -> bytes:
         return read_regular(path, *span, limit=MAX_LINE_BYTES)
 
     for number, (key, parts) in enumerate(members.items()):
@@ -199,7 +189,7 @@ def shard_samples(path: str) -> Iterator[dict]:
 
 
 def member_sample(key: str, parts: Mapping[str, T],
-                  read: Callable[[T], bytes]) -> Optional[dict]:
+                  read: Callable[[T], bytes]) -> dict | None:
     """Raw sample of the members of a shard that have one key.
 
     Args:
@@ -213,7 +203,7 @@ def member_sample(key: str, parts: Mapping[str, T],
     suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
     problem = _member_problem(key, parts, suffix)
     raw: dict = {}
-    captions: List[str] = []
+    captions: list[str] = []
     try:
         if '.json' in parts and not problem:
             raw = parse_object(read(parts['.json']), key)
@@ -237,7 +227,7 @@ def member_sample(key: str, parts: Mapping[str, T],
         image=parts[suffix])
 
 
-def member_key(name: str) -> Tuple[str, str]:
+def member_key(name: str) -> tuple[str, str]:
     """Key and suffix of a member, as webdataset has them.
 
     Args:
@@ -249,7 +239,7 @@ def member_key(name: str) -> Tuple[str, str]:
     return str(path.parent / stem), (dot + suffix).lower()
 
 
-def _member_problem(key: str, parts: Mapping, suffix: Optional[str]) -> str:
+def _member_problem(key: str, parts: Mapping, suffix: str | None) -> str:
     """Why the members of a key are no sample, '' if they may be one."""
     if not is_text(key):
         return 'images whose name is not UTF-8'
@@ -262,9 +252,9 @@ def _member_problem(key: str, parts: Mapping, suffix: Optional[str]) -> str:
     return ''
 
 
-def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
+def _shard_members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
     """Offset and size in bytes of each member, by key and suffix."""
-    members: Dict[str, Dict[str, Tuple[int, int]]] = {}
+    members: dict[str, dict[str, tuple[int, int]]] = {}
     with open_regular(path) as file:
         for _, member, key, suffix in tar_files(file, 'r:'):
             members.setdefault(key,

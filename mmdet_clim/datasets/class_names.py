@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Iterable, List, Mapping, Optional, Sequence, Union
+from typing import Any
 
 import yaml
 
@@ -36,7 +37,7 @@ _BULLET = re.compile(r'[-*\u2022]\s+')
 _NUMBER = re.compile(r'(\d+)(\s*[:.),;\t]\s*|\s+)')
 
 
-def split_names(text: str, is_line: bool = False) -> List[str]:
+def split_names(text: str, is_line: bool = False) -> list[str]:
     """Names that stand in one text.
 
     Between them are commas, semicolons, bars, line breaks, or points as
@@ -102,7 +103,7 @@ def _without_point(name: str) -> str:
     return name[:-1].rstrip() if name.find('.') == len(name) - 1 else name
 
 
-def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
+def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> list[str]:
     """Names without white space around them, when they can be names.
 
     Args:
@@ -249,7 +250,7 @@ def is_file_of_names(text: str) -> bool:
     return one_word and bool(re.search(r'[/\\]', text) or _SUFFIX.search(text))
 
 
-def with_files_read(texts: Iterable[str]) -> List[str]:
+def with_files_read(texts: Iterable[str]) -> list[str]:
     """Texts of a command line, in which a file stands for its names.
 
     Args:
@@ -268,12 +269,12 @@ def with_files_read(texts: Iterable[str]) -> List[str]:
     ]
 
 
-def split_at_commas(text: str) -> List[str]:
+def split_at_commas(text: str) -> list[str]:
     """The parts of a text that are not empty."""
     return [part for part in _SEPARATORS.split(text) if part.strip()]
 
 
-def read_class_names(path: Union[str, Path]) -> List[str]:
+def read_class_names(path: str | Path) -> list[str]:
     """Read the names that a file holds.
 
     ======================== ==============================================
@@ -327,7 +328,7 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
     return clean_names(names, where)
 
 
-def _lines(text: str, where: str) -> List[str]:
+def _lines(text: str, where: str) -> list[str]:
     """A name per line, or the names of the only line."""
     lines = [line.strip() for line in text.split('\n')]
     lines = [line for line in lines if line and not line.startswith('#')]
@@ -344,7 +345,7 @@ def _lines(text: str, where: str) -> List[str]:
     return [_unquoted(line) for line in lines]
 
 
-def _without_numbers(lines: List[str]) -> List[str]:
+def _without_numbers(lines: list[str]) -> list[str]:
     """Names of lines that are numbered from 0 or 1.
 
     Behind a number from 1 on must be a point or the like: "1 euro" and
@@ -420,7 +421,7 @@ def _names_in(content: Any, where: str, inner: bool = False) -> Sequence:
                      f'{type(content).__name__}')
 
 
-def names_by_number(content: Mapping) -> Optional[list]:
+def names_by_number(content: Mapping) -> list | None:
     """The values in the order of their keys, which are numbers.
 
     Args:
@@ -438,7 +439,7 @@ def names_by_number(content: Mapping) -> Optional[list]:
     return [numbers[number] for number in sorted(numbers)]
 
 
-def _of_categories(categories: List[dict], where: str) -> List[str]:
+def _of_categories(categories: list[dict], where: str) -> list[str]:
     """Names of COCO's list of categories, in the order of their ids."""
     checker = CocoChecker(where)
     numbered = any(category.get('id') is not None for category in categories)
@@ -449,7 +450,7 @@ def _of_categories(categories: List[dict], where: str) -> List[str]:
     return [name for _, name in sorted(checker.categories.items())]
 
 
-def _column(text: str, suffix: str, where: str) -> List[str]:
+def _column(text: str, suffix: str, where: str) -> list[str]:
     """The names of a table."""
     lines = enumerate(text.split('\n'), 1)
     rows = [

@@ -2,9 +2,10 @@
 """Images with captions and image-level tags."""
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Union, cast
+from typing import Any, cast
 
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
@@ -89,11 +90,11 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
     """
 
     def __init__(self,
-                 ann_file: Union[str, Sequence[str]],
+                 ann_file: str | Sequence[str],
                  vocabulary: Any = None,
-                 metainfo: Optional[Mapping] = None,
+                 metainfo: Mapping | None = None,
                  data_prefix: Mapping = dict(img=''),
-                 filter_cfg: Optional[dict] = None,
+                 filter_cfg: dict | None = None,
                  report_every: int = 100,
                  **kwargs) -> None:
         metainfo, words = with_classes(metainfo, vocabulary)
@@ -134,7 +135,7 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
             path: make_table(path)
             for path in files[first:] + files[:first]
         }
-        tables: List[SourceTable] = []
+        tables: list[SourceTable] = []
         for path in files:
             tables.append(
                 SourceTable(path, made[path], self.data_prefix.get('img', ''),
@@ -187,11 +188,11 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
                 f'{len(self.data_list)} of {list(self.ann_files)}, got none')
         return kept
 
-    def get_cat_ids(self, idx: int) -> List[int]:
+    def get_cat_ids(self, idx: int) -> list[int]:
         """Class indices of the tags, for MMEngine's class balancing."""
         return self.get_data_info(idx)['tags']
 
-    def _source_files(self) -> List[str]:
+    def _source_files(self) -> list[str]:
         """Every source with ``data_root`` and wildcards applied."""
         files = []
         for name in self.ann_files:

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Checks of what a JSON file holds, with errors that name the place."""
 import reprlib
-from typing import Any, List, Mapping, Optional, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 #: Ids are integers of 64 bits.
 IDS = range(-2**63, 2**63)
@@ -12,7 +13,7 @@ _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 200
 
 
-def as_id(value: Any) -> Optional[int]:
+def as_id(value: Any) -> int | None:
     """An id as an integer, None if it is none.
 
     Args:
@@ -35,7 +36,7 @@ def as_id(value: Any) -> Optional[int]:
     return value if value in IDS else None
 
 
-def as_number(value: Any) -> Optional[float]:
+def as_number(value: Any) -> float | None:
     """A finite number, also one written as text, None if it is none.
 
     Args:
@@ -129,7 +130,7 @@ def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
     return list(values)
 
 
-def typed_ids(raw: Mapping, key: str, where: str) -> List[int]:
+def typed_ids(raw: Mapping, key: str, where: str) -> list[int]:
     """The list of integers under a key, also of ones written as text.
 
     Args:
@@ -146,7 +147,7 @@ def typed_ids(raw: Mapping, key: str, where: str) -> List[int]:
     return [number for number in map(as_id, values) if number is not None]
 
 
-def joined_captions(raw: Mapping, where: str) -> List[str]:
+def joined_captions(raw: Mapping, where: str) -> list[str]:
     """``captions`` and ``caption`` of one object, as one list.
 
     Args:

@@ -5,8 +5,8 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Union
 
 from filelock import FileLock, Timeout
 from mmengine.logging import print_log
@@ -26,8 +26,8 @@ _TICK_NS = 20_000_000
 _NAME_BYTES = 150
 
 
-def made_once(source: Union[str, Path], name: str,
-              make: Callable[[Path], None]) -> Path:
+def made_once(source: str | Path, name: str, make: Callable[[Path],
+                                                            None]) -> Path:
     """A file that is made of another one, if it was not made before.
 
     It lies in ``.mmdet_clim/`` beside the source; where nothing can be
@@ -102,7 +102,7 @@ def made_once(source: Union[str, Path], name: str,
         return made
 
 
-def checked_once(file: Union[str, Path], check: Callable[[], None]) -> None:
+def checked_once(file: str | Path, check: Callable[[], None]) -> None:
     """Check a file, unless this user's cache knows that it has passed.
 
     What lies beside data may have come with it. The cache has not; and a file

@@ -6,11 +6,12 @@ import os
 import re
 import subprocess
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import glob
 from itertools import count, groupby
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import IO, Any
 
 import fsspec
 import numpy as np
@@ -39,7 +40,7 @@ _RANGE = re.compile(r'\{(\d+)\.\.(\d+)\}')
 _KEPT_BLOCKS = 2
 
 
-def expanded_shards(names: Union[str, Sequence[str]]) -> List[str]:
+def expanded_shards(names: str | Sequence[str]) -> list[str]:
     """The shards that patterns stand for.
 
     Args:
@@ -50,7 +51,7 @@ def expanded_shards(names: Union[str, Sequence[str]]) -> List[str]:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    found: List[str] = []
+    found: list[str] = []
     for name in [names] if isinstance(names, (str, Path)) else names:
         for one in _numbered(str(name)):
             if one.startswith(PIPE) or '://' in one:
@@ -114,7 +115,7 @@ def shard_contents(shard: str) -> Iterator[dict]:
     with _opened(shard) as file:
         files = tar_files(file, 'r|*')
         for key, members in groupby(files, lambda found: found[2]):
-            parts: Dict[str, bytes] = {}
+            parts: dict[str, bytes] = {}
             for tar, member, _, suffix in members:
                 limit = MAX_LINE_BYTES if suffix in ('.txt', '.json') \
                     else MAX_FILE_BYTES
@@ -129,7 +130,7 @@ class _KnownCounts:
     """How many samples shards have, kept on the disk once they were read."""
 
     def __init__(self) -> None:
-        self._counts: Dict[str, Optional[int]] = {}
+        self._counts: dict[str, int | None] = {}
 
     def _file(self, shard: str) -> Path:
         stamp = ''
@@ -141,7 +142,7 @@ class _KnownCounts:
             'utf-8', 'surrogateescape'))
         return cache_root() / 'streams' / digest.hexdigest()
 
-    def get(self, shard: str) -> Optional[int]:
+    def get(self, shard: str) -> int | None:
         """The number of a shard, None if it is not known."""
         if self._counts.get(shard) is None:
             try:
@@ -178,8 +179,8 @@ class _Lane:
         self.order = seed, source
         self.lane = lane
         self.lanes = lanes
-        self._blocks: 'OrderedDict[int, List[dict]]' = OrderedDict()
-        self._samples: Optional[Iterator[dict]] = None
+        self._blocks: 'OrderedDict[int, list[dict]]' = OrderedDict()
+        self._samples: Iterator[dict] | None = None
         self._next = 0
 
     def sample(self, position: int) -> dict:
@@ -283,12 +284,12 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
     """
 
     def __init__(self,
-                 shards: Union[str, Sequence[str]],
+                 shards: str | Sequence[str],
                  num_samples: int,
                  vocabulary: Any = None,
                  buffer_size: int = 1000,
                  shuffle: bool = True,
-                 metainfo: Optional[dict] = None,
+                 metainfo: Mapping | None = None,
                  **kwargs) -> None:
         check_whole(num_samples=num_samples, buffer_size=buffer_size)
         self.shards = expanded_shards(shards)
@@ -303,7 +304,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         self._classes = {name: i for i, name in enumerate(names)}
         self._asked = 0
         self._process = 0
-        self._lanes: Dict[tuple, _Lane] = {}
+        self._lanes: dict[tuple[int, ...], _Lane] = {}
         super().__init__(metainfo=metainfo, serialize_data=False, **kwargs)
 
     def __getstate__(self) -> dict:
@@ -365,7 +366,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
             self._lanes[key] = _Lane(self, *key)
         return self._lanes[key]
 
-    def shards_of(self, seed: int, source: int, number: int) -> List[str]:
+    def shards_of(self, seed: int, source: int, number: int) -> list[str]:
         """The shards in the order of a pass.
 
         Args:

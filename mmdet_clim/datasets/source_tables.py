@@ -11,20 +11,11 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-)
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +37,7 @@ from .rows import Rows
 from .text_files import clean_captions, is_text
 
 #: What reads each kind of source, by its suffix.
-READERS: Dict[str, Callable[[str], Iterator[dict]]] = {
+READERS: dict[str, Callable[[str], Iterator[dict]]] = {
     '.json': json_samples,
     '.jsonl': json_line_samples,
     '.tar': shard_samples,
@@ -85,7 +76,7 @@ class SourceFacts:
 
     seen: int = 0
     dropped: Counter = field(default_factory=Counter)
-    tags: Dict[str, int] = field(default_factory=Counter)
+    tags: dict[str, int] = field(default_factory=Counter)
 
 
 def image_key(path: str) -> int:
@@ -118,9 +109,9 @@ class SampleCleaner:
         self.path = path
         self.facts = SourceFacts()
         #: The number of each tag.
-        self.numbers: Dict[str, int] = {}
+        self.numbers: dict[str, int] = {}
 
-    def __call__(self, raw: Mapping) -> Optional[tuple]:
+    def __call__(self, raw: Mapping) -> tuple | None:
         facts = self.facts
         facts.seen += 1
         if 'problem' in raw:
@@ -180,14 +171,14 @@ def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
     clean = SampleCleaner(source)
     kept = 0
 
-    def write(rows: List[tuple]) -> None:
+    def write(rows: list[tuple]) -> None:
         nonlocal kept
         kept += len(rows)
         writer.write_batch(_record_batch(rows))
 
     with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(file,
                                                             _SCHEMA) as writer:
-        rows: List[tuple] = []
+        rows: list[tuple] = []
         text = 0
         for row in filter(None, map(clean, raw)):
             rows.append(row)
@@ -249,7 +240,7 @@ class SourceTable(Rows):
                  folder: str = '',
                  first_id: int = 0,
                  classes: Sequence[str] = (),
-                 rows: Optional[str] = None) -> None:
+                 rows: str | None = None) -> None:
         self._arguments = source, file, folder, first_id, classes, rows
         self.source = source
         self.folder = folder
@@ -278,7 +269,7 @@ class SourceTable(Rows):
         #: The class of each tag by its number, -1 where it is none.
         self.class_of = np.array(
             [index.get(tag, -1) for tag in self.facts.tags], dtype=np.int32)
-        self._shard: Optional[str] = None
+        self._shard: str | None = None
 
     def _check(self) -> None:
         """Raise if it is not as :func:`make_table` writes it.
@@ -343,7 +334,7 @@ class SourceTable(Rows):
             ]).T
 
     def filtered(self, min_size: int,
-                 wanted: Optional[Sequence[bool]]) -> 'SourceTable':
+                 wanted: Sequence[bool] | None) -> 'SourceTable':
         """The table of some of the rows.
 
         Args:
@@ -364,12 +355,12 @@ class SourceTable(Rows):
         return SourceTable(*self._arguments[:-1], str(rows))
 
     def _find_rows(self, min_size: int,
-                   wanted: Optional[Sequence[bool]]) -> np.ndarray:
+                   wanted: Sequence[bool] | None) -> np.ndarray:
         """The numbers of the rows that a filter leaves, int64."""
         of_tag = None
         if wanted is not None:
             of_tag = np.array([*wanted, False])[self.class_of]
-        found: List[np.ndarray] = []
+        found: list[np.ndarray] = []
         for end, batch, sizes in zip(self._ends, self._batches,
                                      self.all_sizes()):
             keep = ((sizes == 0) | (sizes >= min_size)).all(axis=1)
@@ -391,7 +382,7 @@ class TableSamples(Rows):
         self._ends = list(accumulate(map(len, self.tables)))
         super().__init__(self._ends[-1])
 
-    def row(self, number: int) -> Dict[str, Any]:
+    def row(self, number: int) -> dict[str, Any]:
         place = bisect_right(self._ends, number)
         table = self.tables[place]
         return table[number - self._ends[place] + len(table)]

@@ -2,15 +2,16 @@
 """Which classes a caption names."""
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+from typing import Any
 
 # Words and signs of punctuation; blanks, hyphens and underscores only part
 # words, so that 't-shirt', 't shirt' and 't_shirt' are the same.
 _TOKENS = re.compile(r'[^\W_]+|[^\w\s\-]')
 
 
-def split_words(text: str) -> List[str]:
+def split_words(text: str) -> list[str]:
     """Words and signs of a text, without regard of case.
 
     Args:
@@ -20,7 +21,7 @@ def split_words(text: str) -> List[str]:
     return _TOKENS.findall(unicodedata.normalize('NFC', text).casefold())
 
 
-def plural_forms(words: Iterable[str]) -> List[str]:
+def plural_forms(words: Iterable[str]) -> list[str]:
     """English plurals, 'people' for 'person' and 'dogs' for 'dog'.
 
     A word that is a plural already gets a form that no text holds.
@@ -67,7 +68,7 @@ class TagFinder:
         other_phrases: Sequence[str] = ()
     ) -> None:
         self._check(words)
-        self._ids: Dict[Tuple[str, ...], frozenset] = {}
+        self._ids: dict[tuple[str, ...], frozenset[int]] = {}
         plurals = {i: plural_forms(words[i]) for i in words}
         self._add(words, other_phrases)
         self._add(plurals, plural_forms(other_phrases))
@@ -92,7 +93,7 @@ class TagFinder:
     def _add(self, words: Mapping[int, Sequence[str]],
              other_phrases: Sequence[str]) -> None:
         """Take in all forms that are not known from before."""
-        new: Dict[Tuple[str, ...], set] = {
+        new: dict[tuple[str, ...], set] = {
             tuple(split_words(phrase)): set()
             for phrase in other_phrases
         }
@@ -102,7 +103,7 @@ class TagFinder:
         for form, ids in new.items():
             self._ids.setdefault(form, frozenset(ids))
 
-    def __call__(self, captions: Sequence[str]) -> List[int]:
+    def __call__(self, captions: Sequence[str]) -> list[int]:
         """Sorted ids of the classes that any caption names."""
         found: set = set()
         for caption in captions:

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """CVAT's own layout, "CVAT for images 1.1": one XML for all images."""
 from pathlib import Path
-from typing import List, Optional
 from xml.etree.ElementTree import Element
 
 from ..coco_annotations import extent
@@ -53,10 +52,10 @@ def read_cvat(file: Path, root: Element, folder: Path) -> CocoEntries:
     return entries
 
 
-def _box(shape: Element, where: str) -> Optional[List[float]]:
+def _box(shape: Element, where: str) -> list[float] | None:
     """The box (x, y, width, height) of a shape; None of other elements."""
 
-    def read(*keys: str) -> List[float]:
+    def read(*keys: str) -> list[float]:
         return numbers([shape.get(key) for key in keys], where)
 
     degrees, = numbers([shape.get('rotation', '0')], where)

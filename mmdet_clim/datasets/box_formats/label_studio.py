@@ -2,8 +2,9 @@
 """Label Studio's exports, "JSON" and "JSON-MIN"."""
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..caption_sources import IMAGE_SUFFIXES
@@ -99,7 +100,7 @@ def _add_boxes(entries: CocoEntries, image: int, path: Path,
                 entries.box(image, label, box, inner)
 
 
-def _label_key(region: dict) -> Optional[str]:
+def _label_key(region: dict) -> str | None:
     return next((key for key in _LABELS if region.get(key)), None)
 
 
@@ -107,7 +108,7 @@ def _geometry(region: dict) -> list:
     return [region.get(key) for key in _GEOMETRY]
 
 
-def _regions(task: dict, where: str) -> Optional[List[dict]]:
+def _regions(task: dict, where: str) -> list[dict] | None:
     """The regions of a task, None if it is not labelled."""
     if 'data' not in task:
         # JSON-MIN: the regions stand in the task itself.
@@ -133,7 +134,7 @@ def _regions(task: dict, where: str) -> Optional[List[dict]]:
     return regions
 
 
-def _objects(holder: dict, key: str, where: str) -> List[dict]:
+def _objects(holder: dict, key: str, where: str) -> list[dict]:
     """A list of objects, which may be missing."""
     value = holder.get(key) or []
     if not isinstance(value, list) or not all(
@@ -142,7 +143,7 @@ def _objects(holder: dict, key: str, where: str) -> List[dict]:
     return value
 
 
-def _size_of(region: dict, path: Path, where: str) -> List[float]:
+def _size_of(region: dict, path: Path, where: str) -> list[float]:
     """Width and height of the image of a region."""
     sides = [region.get(f'original_{side}') for side in ('width', 'height')]
     if not all(sides):
@@ -155,7 +156,7 @@ def _size_of(region: dict, path: Path, where: str) -> List[float]:
     return numbers(sides, f'{where}: original_width, original_height')
 
 
-def _box(region: dict, path: Path, where: str) -> List[float]:
+def _box(region: dict, path: Path, where: str) -> list[float]:
     """The box (x, y, width, height) of a region, in pixels."""
     across, down = (side / 100 for side in _size_of(region, path, where))
     if 'points' in region:
@@ -181,7 +182,7 @@ def _name_of_upload(name: str) -> str:
     return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))
 
 
-def _names_of_uploads(places: Sequence[Path]) -> Dict[str, List[Path]]:
+def _names_of_uploads(places: Sequence[Path]) -> dict[str, list[Path]]:
     """The images that would get each name when they are uploaded."""
     found = defaultdict(list)
     for place in places:

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Which layout a source of boxes has."""
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any
 
 from ..coco_annotations import (
     CocoChecker,
@@ -42,12 +43,12 @@ class OwnBoxes:
 
     content: dict
     images: Path
-    file: Optional[Path] = None
+    file: Path | None = None
     notes: str = ''
 
 
 def read_boxes(source: Path,
-               images: Optional[Path] = None,
+               images: Path | None = None,
                split: str = 'train',
                shown: str = '',
                clip: bool = True) -> OwnBoxes:
@@ -80,7 +81,7 @@ def read_boxes(source: Path,
     if source.is_dir():
         folder, source, files = _file_of(source, split)
     folder = images or folder
-    entries: Optional[CocoEntries] = None
+    entries: CocoEntries | None = None
     if source.suffix.lower() in YAML_SUFFIXES or source.name in NAME_FILES:
         entries = read_yolo(source, split)
         if images is not None:
@@ -134,7 +135,7 @@ def read_boxes(source: Path,
                 f'{len(entries.images)} images. {checker.report()}'.rstrip())
         content = entries.coco()
     content = check_coco(content, checker, need_boxes=True)
-    file: Optional[Path] = source
+    file: Path | None = source
     if entries is not None or _find_images(content, places, checker.file):
         file = None
     return OwnBoxes(content, folder, file, checker.report())
@@ -152,7 +153,7 @@ def _find_images(content: dict, places: Sequence[Path], where: str) -> bool:
     Raises:
         ValueError: If two names are of the same image.
     """
-    found: Dict[str, str] = {}
+    found: dict[str, str] = {}
     changed = False
     for image in content['images']:
         given = image_file_name(image)
@@ -196,7 +197,7 @@ def _file_of(folder: Path, split: str) -> tuple:
                      f'folder with none, and with {len(files)} JSON files')
 
 
-def _files_in(folder: Path) -> List[Path]:
+def _files_in(folder: Path) -> list[Path]:
     """The file that tells of a folder's boxes, or all XML files of it."""
     for pattern in ('data.yaml', 'data.yml', 'dataset.yaml', *COCO_NAMES):
         if (folder / pattern).is_file():
@@ -209,7 +210,7 @@ def _files_in(folder: Path) -> List[Path]:
     ][:1]
 
 
-def _visible(files: Iterable[Path], suffix: str) -> List[Path]:
+def _visible(files: Iterable[Path], suffix: str) -> list[Path]:
     """Files in order, without those that macOS writes into archives."""
     return sorted(
         file for file in files

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """YOLO's layout: ``data.yaml``, and a text of boxes for each image."""
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, List, Optional, Sequence
+from typing import Any
 
 from ..caption_sources import IMAGE_SUFFIXES
 from ..class_names import clean_names, names_by_number, parse_yaml
@@ -75,7 +76,7 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
     return entries
 
 
-def _names(content: dict, path: Path) -> List[str]:
+def _names(content: dict, path: Path) -> list[str]:
     names = content.get('names')
     got = type(names).__name__
     if isinstance(names, dict) and names:
@@ -95,9 +96,9 @@ def _names(content: dict, path: Path) -> List[str]:
         f'{path}: names')
 
 
-def _images(where: Any, root: Path, path: Path) -> List[Path]:
+def _images(where: Any, root: Path, path: Path) -> list[Path]:
     """The images of a split: folders, or lists of images in a text."""
-    found: List[Path] = []
+    found: list[Path] = []
     for name in where if isinstance(where, list) else [where]:
         place = _place_of(str(name), root, path.parent)
         if place.is_dir():
@@ -137,7 +138,7 @@ def _place_of(name: str, root: Path, folder: Path) -> Path:
     return root / name
 
 
-def _labels_of(image: Path) -> Optional[Path]:
+def _labels_of(image: Path) -> Path | None:
     """The text of an image: below ``labels``, or else beside it."""
     parts = list(image.parts)
     texts = [image.with_suffix('.txt')]

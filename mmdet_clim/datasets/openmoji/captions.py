@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """English captions of a scene, and the tags that they give."""
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Dict, List, Sequence
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def write_caption(rng: np.random.Generator, scene: Scene) -> str:
     Returns:
         str: In lower case, with a full stop.
     """
-    groups: Dict[str, List[SceneObject]] = {}
+    groups: dict[str, list[SceneObject]] = {}
     for obj in scene.objects:
         groups.setdefault(obj.cls.name, []).append(obj)
     names = list(groups)
@@ -148,7 +148,7 @@ def write_caption(rng: np.random.Generator, scene: Scene) -> str:
 
 
 def write_captions(rng: np.random.Generator, scene: Scene,
-                   most: int) -> List[str]:
+                   most: int) -> list[str]:
     """One to ``most`` different captions of a scene.
 
     Args:

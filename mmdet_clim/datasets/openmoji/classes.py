@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """The vocabularies, and which OpenMoji glyphs stand for which class."""
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
 
 import numpy as np
 from mmdet.datasets import CocoDataset
@@ -33,7 +33,7 @@ class Glyph:
     """
 
     code: str
-    part: Tuple[float, float] = (0.0, 1.0)
+    part: tuple[float, float] = (0.0, 1.0)
     noun: str = ''
 
 
@@ -54,12 +54,12 @@ class SceneClass:
     id: int
     supercategory: str
     novel: bool
-    glyphs: Tuple[Glyph, ...]
-    synonyms: Tuple[str, ...] = ()
+    glyphs: tuple[Glyph, ...]
+    synonyms: tuple[str, ...] = ()
     weight: float = 1.0
 
     @property
-    def words(self) -> Tuple[str, ...]:
+    def words(self) -> tuple[str, ...]:
         """Every word that names the class: name, synonyms, glyph nouns."""
         nouns = [glyph.noun for glyph in self.glyphs if glyph.noun]
         return tuple(dict.fromkeys([self.name, *self.synonyms, *nouns]))
@@ -86,9 +86,9 @@ _SUPERCATEGORIES = dict(
 _COCO_WEIGHTS = {'person': 2.0}
 
 
-def _read_glyphs(spec: str) -> Tuple[Glyph, ...]:
+def _read_glyphs(spec: str) -> tuple[Glyph, ...]:
     """Parse one line of the glyph table."""
-    entries: List[str] = []
+    entries: list[str] = []
     for token in spec.split():
         # a noun may hold a blank: its second word has no code point
         if token[0].isdigit() or token[0].isupper():
@@ -112,7 +112,7 @@ def _read_glyphs(spec: str) -> Tuple[Glyph, ...]:
     return tuple(glyphs)
 
 
-def coco_classes() -> List[SceneClass]:
+def coco_classes() -> list[SceneClass]:
     """The 65 OV-COCO classes in COCO's order, with COCO's own ids.
 
     Returns:
@@ -135,7 +135,7 @@ def coco_classes() -> List[SceneClass]:
     ]
 
 
-def lvis_classes() -> List[SceneClass]:
+def lvis_classes() -> list[SceneClass]:
     """The objects in alphabetical order, with ids from 1.
 
     Returns:
@@ -161,7 +161,7 @@ def lvis_classes() -> List[SceneClass]:
     ]
 
 
-def frequencies(image_counts: Sequence[int], train_images: int) -> List[str]:
+def frequencies(image_counts: Sequence[int], train_images: int) -> list[str]:
     """LVIS's rare, common and frequent classes, for a smaller data set.
 
     LVIS v1 calls a class rare with 1 to 10 training images of 100,170,

@@ -3,21 +3,10 @@
 import json
 from array import array
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    TypeVar,
-)
+from typing import Any, TypeVar
 
 from ..caption_sources import SHARD_KEYS, shard_samples
 from ..coco_annotations import repeated_values
@@ -59,11 +48,11 @@ class TagClasses:
         self._finder = TagFinder(
             dict(enumerate(self.words)), self.other_phrases)
 
-    def find(self, captions: Sequence[str]) -> List[int]:
+    def find(self, captions: Sequence[str]) -> list[int]:
         """Sorted positions of the classes that any caption names."""
         return self._finder(captions)
 
-    def categories(self) -> List[dict]:
+    def categories(self) -> list[dict]:
         """COCO's entries."""
         return [dict(id=i, name=n) for i, n in zip(self.ids, self.names)]
 
@@ -81,7 +70,7 @@ class Part:
         example (str): The first image that was dropped, and why.
     """
 
-    samples: List[dict] = field(default_factory=list)
+    samples: list[dict] = field(default_factory=list)
     dropped: Counter = field(default_factory=Counter)
     noted: Counter = field(default_factory=Counter)
     example: str = ''
@@ -100,7 +89,7 @@ class Part:
             known: Mapping,
             captions: Sequence[str],
             tags: Sequence[int],
-            number: Optional[int] = None) -> None:
+            number: int | None = None) -> None:
         """Take in an image with captions, if it has any and is readable.
 
         Args:
@@ -130,8 +119,8 @@ class Part:
                 **({} if number is None else dict(id=number))))
 
 
-def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
-               part: Part) -> Iterator[Tuple[str, T, bytes]]:
+def read_files(folder: Path, entries: Iterable[tuple[str, T]],
+               part: Part) -> Iterator[tuple[str, T, bytes]]:
     """The images of a folder that are there.
 
     Args:
@@ -158,7 +147,7 @@ def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
             yield name, known, image
 
 
-def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
+def read_shard(path: str, part: Part) -> Iterator[tuple[dict, bytes]]:
     """The images of a webdataset shard.
 
     Args:
@@ -219,7 +208,7 @@ def _check_distinct(parts: Callable[[], Iterable[Part]], where: str) -> None:
 
 
 def captioned_entries(parts: Iterable[Part],
-                      classes: Optional[TagClasses],
+                      classes: TagClasses | None,
                       counts: FileCounts,
                       as_ids: bool = True) -> Iterator[dict]:
     """The images as they stand in a file, counted.
@@ -257,8 +246,8 @@ def captioned_entries(parts: Iterable[Part],
 
 
 def write_captioned_images(path: Path, parts: Callable[[], Iterable[Part]],
-                           classes: Optional[TagClasses],
-                           where: str) -> Dict[str, Any]:
+                           classes: TagClasses | None,
+                           where: str) -> dict[str, Any]:
     """Write what :class:`~mmdet_clim.datasets.ImageTextDataset` reads.
 
     Args:

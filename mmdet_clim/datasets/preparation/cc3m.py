@@ -2,10 +2,11 @@
 """Conceptual Captions (CC3M): captions, sizes and LVIS tags."""
 import zlib
 from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 from mmdet_clim.progress import progress
 
@@ -54,7 +55,7 @@ class RowFile:
             raise FileNotFoundError(f'{path}: no such file, expected the TSV '
                                     'of Conceptual Captions')
         self.offsets = array('q')
-        self._near: Optional[Tuple[int, List[Row]]] = None
+        self._near: tuple[int, list[Row]] | None = None
         position = self.count = 0
         with open(path, 'rb') as file, progress(
                 f'{path.name}: check', path.stat().st_size,
@@ -87,7 +88,7 @@ class RowFile:
             for number, line in enumerate(lines, first):
                 yield self._parse(number, line)
 
-    def row(self, number: int) -> Optional[Row]:
+    def row(self, number: int) -> Row | None:
         """One row, None if the file has no such row."""
         first = number - number % STRIDE
         # Keys stand in order, so the next row is in the same few.
@@ -230,12 +231,11 @@ class ShardWorker:
         return part
 
     def _add(self, part: Part, member: dict, image: bytes, number: int,
-             captions: List[str]) -> None:
+             captions: list[str]) -> None:
         part.add(image, member, captions, self.classes.find(captions), number)
 
 
-def _agrees(row: Optional[Row], captions: Sequence[str],
-            url: Any) -> Optional[bool]:
+def _agrees(row: Row | None, captions: Sequence[str], url: Any) -> bool | None:
     """Whether what stands beside an image is that of a row, if anything is."""
     if row is None:
         return False
@@ -251,7 +251,7 @@ def _plain(caption: str) -> str:
     return ' '.join(caption.split())
 
 
-def _row_number(key: str) -> Optional[int]:
+def _row_number(key: str) -> int | None:
     """The row that a key within a shard stands for, None if it is none."""
     name = key.rpartition('/')[2]
     # No number of so many digits is a row, and Python reads none of 4300.
@@ -262,11 +262,11 @@ def _row_number(key: str) -> Optional[int]:
 def prepare_cc3m(tsv: Path,
                  out: Path,
                  categories: Path,
-                 images: Optional[Path] = None,
+                 images: Path | None = None,
                  file_name: str = '{row}.jpg',
-                 shards: Optional[str] = None,
+                 shards: str | None = None,
                  workers: int = 1,
-                 overwrite: bool = False) -> Tuple[Dict, bool]:
+                 overwrite: bool = False) -> tuple[dict, bool]:
     """Make a file of CC3M's images with captions, sizes and LVIS tags.
 
     Args:

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
+from typing import Any
 
 from mmdet_clim.version import __version__
 
@@ -16,13 +17,13 @@ from .files import empty_folder, locked_folder, write_json
 REVISION = 2
 
 
-def file_stamp(path: Path) -> Dict[str, int]:
+def file_stamp(path: Path) -> dict[str, int]:
     """Size in bytes and time of change of an input, to know it again."""
     stat = path.stat()
     return dict(bytes=stat.st_size, changed=stat.st_mtime_ns)
 
 
-def stamp_of(path: Path) -> Optional[Dict[str, int]]:
+def stamp_of(path: Path) -> dict[str, int] | None:
     """:func:`file_stamp`, None where no file is there."""
     try:
         return file_stamp(path)
@@ -59,13 +60,13 @@ class Job:
 
     tool: str
     folder: Path
-    outputs: Tuple[str, ...]
+    outputs: tuple[str, ...]
     summary: str
     inputs: Mapping[str, Any]
     parameters: Mapping[str, Any]
 
     @property
-    def names(self) -> Tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Of all that is made, the summary last."""
         return (*self.outputs, self.summary)
 
@@ -189,8 +190,8 @@ def _publish(job: Job, folder: Path) -> None:
 
 
 def run_job(job: Job,
-            make: Callable[[Path], Dict],
-            overwrite: bool = False) -> Tuple[Dict, bool]:
+            make: Callable[[Path], dict],
+            overwrite: bool = False) -> tuple[dict, bool]:
     """Make the files of a job, go on with them, or find them made.
 
     Everything is written into a hidden folder beside the files' place. When
@@ -231,7 +232,7 @@ def run_job(job: Job,
     return _read(job.folder / job.summary), True
 
 
-def do_once(folder: Path, step: str, action: Callable[[], Dict]) -> Dict:
+def do_once(folder: Path, step: str, action: Callable[[], dict]) -> dict:
     """Do a step, or read what it returned when it was done before.
 
     Args:
@@ -248,6 +249,6 @@ def do_once(folder: Path, step: str, action: Callable[[], Dict]) -> Dict:
     return _read(note)
 
 
-def step_result(folder: Path, step: str) -> Dict:
+def step_result(folder: Path, step: str) -> dict:
     """What the action of a step returned that was done; see `do_once`."""
     return _read(folder / f'step-{step}.json')

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """OV-COCO's files out of COCO's."""
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, Tuple
 
 from mmdet_clim.progress import track
 
@@ -50,16 +50,16 @@ class ClassSplit:
             'novel', and 'all' of both.
     """
 
-    names: Dict[int, str]
-    categories: List[dict]
-    ids: Dict[str, frozenset]
+    names: dict[int, str]
+    categories: list[dict]
+    ids: dict[str, frozenset[int]]
 
     @property
-    def class_names(self) -> List[str]:
+    def class_names(self) -> list[str]:
         """Names of the 65 classes."""
         return [category['name'] for category in self.categories]
 
-    def named(self, group: str) -> Dict[int, str]:
+    def named(self, group: str) -> dict[int, str]:
         """The names of a group, by id."""
         return {i: n for i, n in self.names.items() if i in self.ids[group]}
 
@@ -97,7 +97,7 @@ class ClassSplit:
 
 
 def prepare_boxes(source: Path, folder: Path,
-                  files: Mapping[str, Tuple[str, str]]) -> Dict:
+                  files: Mapping[str, tuple[str, str]]) -> dict:
     """Write parts of a file of boxes.
 
     Args:
@@ -130,7 +130,7 @@ def prepare_boxes(source: Path, folder: Path,
 
 
 def captions_of_images(annotations: Iterable[dict], path: Path,
-                       counts: FileCounts) -> Dict[int, List[str]]:
+                       counts: FileCounts) -> dict[int, list[str]]:
     """The captions of each image by its id.
 
     Args:
@@ -139,7 +139,7 @@ def captions_of_images(annotations: Iterable[dict], path: Path,
     Raises:
         ValueError: If there is no caption.
     """
-    captions: Dict[int, List[str]] = {}
+    captions: dict[int, list[str]] = {}
     for entry in annotations:
         kept = clean_captions([entry['caption']], counts.dropped)
         if kept:
@@ -150,7 +150,7 @@ def captions_of_images(annotations: Iterable[dict], path: Path,
     return captions
 
 
-def tagged_images(images: Iterable[dict], captions: Mapping[int, List[str]],
+def tagged_images(images: Iterable[dict], captions: Mapping[int, list[str]],
                   split: ClassSplit, counts: FileCounts) -> Iterator[dict]:
     """Entries of captioned images with the classes that they name, counted.
 
@@ -180,7 +180,7 @@ def tagged_images(images: Iterable[dict], captions: Mapping[int, List[str]],
     return captioned_entries(parts(), classes, counts)
 
 
-def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
+def prepare_captions(source: Path, classes: Path, folder: Path) -> dict:
     """Write the captions per image, with the classes that they name.
 
     Args:
@@ -204,7 +204,7 @@ def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
 _TRAIN_FILES = {TRAIN_BASE: ('base', 'all_images')}
 _VAL_FILES = {val_name(g, p): (g, p) for p in PROTOCOLS for g in GROUPS}
 #: Of each part: the source files, what is made of them, and by what.
-PARTS: Dict[str, tuple] = {
+PARTS: dict[str, tuple[tuple[str, ...], Iterable[str], Callable]] = {
     'train':
     ((TRAIN, ), _TRAIN_FILES, partial(prepare_boxes, files=_TRAIN_FILES)),
     'val': ((VAL, ), _VAL_FILES, partial(prepare_boxes, files=_VAL_FILES)),
@@ -214,8 +214,8 @@ PARTS: Dict[str, tuple] = {
 
 def prepare_ov_coco(annotations: Path,
                     out: Path,
-                    parts: Tuple[str, ...] = tuple(PARTS),
-                    overwrite: bool = False) -> Tuple[Dict, bool]:
+                    parts: tuple[str, ...] = tuple(PARTS),
+                    overwrite: bool = False) -> tuple[dict, bool]:
     """Make OV-COCO's annotation files.
 
     Args:
@@ -240,7 +240,7 @@ def prepare_ov_coco(annotations: Path,
             raise FileNotFoundError(
                 f"{annotations / name}: no such file; expected COCO 2017's "
                 'annotations there')
-    files: Dict = {}
+    files: dict = {}
     made = False
     for part in track(parts, 'OV-COCO'):
         sources, outputs, prepare = PARTS[part]

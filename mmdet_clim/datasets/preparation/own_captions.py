@@ -3,21 +3,10 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import (
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-)
 
 from mmdet_clim.progress import track
 
@@ -81,9 +70,9 @@ class Entry:
     """
 
     file_name: str
-    captions: Tuple[str, ...] = ()
-    tags: Optional[Tuple[str, ...]] = None
-    id: Optional[int] = None
+    captions: tuple[str, ...] = ()
+    tags: tuple[str, ...] | None = None
+    id: int | None = None
     text: str = ''
     problem: str = ''
 
@@ -109,8 +98,8 @@ def own_classes(vocabulary: Vocabulary,
               for of in vocabulary.all_phrases))
 
 
-def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],
-          given: Optional[Sequence[str]]) -> List[int]:
+def _tags(part: Part, classes: TagClasses | None, captions: Sequence[str],
+          given: Sequence[str] | None) -> list[int]:
     """Positions of the classes that are given, or else named."""
     if classes is None:
         if given:
@@ -128,7 +117,7 @@ def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],
 class EntryWorker:
     """Reads the images of entries."""
 
-    classes: Optional[TagClasses]
+    classes: TagClasses | None
     images: Path
 
     def __call__(self, task: Iterable[Entry]) -> Part:
@@ -143,7 +132,7 @@ class EntryWorker:
 
     def _captioned(
             self, entries: Iterable[Entry],
-            part: Part) -> Iterator[Tuple[str, Tuple[Entry, List[str]]]]:
+            part: Part) -> Iterator[tuple[str, tuple[Entry, list[str]]]]:
         """Names of images that have captions, with them."""
         for entry in entries:
             problem, captions = entry.problem, list(entry.captions)
@@ -167,7 +156,7 @@ class EntryWorker:
 class ShardWorker:
     """Reads images and captions of webdataset shards."""
 
-    classes: Optional[TagClasses]
+    classes: TagClasses | None
 
     def __call__(self, path: str) -> Part:
         """The part of one shard."""
@@ -179,7 +168,7 @@ class ShardWorker:
         return part
 
 
-def folder_images(folder: Path) -> Tuple[List[Entry], str]:
+def folder_images(folder: Path) -> tuple[list[Entry], str]:
     """The images below a folder, and what else looks like one.
 
     Args:
@@ -192,7 +181,7 @@ def folder_images(folder: Path) -> Tuple[List[Entry], str]:
     Raises:
         ValueError: If there is no image.
     """
-    files: List[Entry] = []
+    files: list[Entry] = []
     digest = hashlib.sha256()
 
     def add(path: Path, problem: str, text: str = '') -> None:
@@ -206,7 +195,7 @@ def folder_images(folder: Path) -> Tuple[List[Entry], str]:
 
     for parent, names in linked_folders(folder, note):
         paths = [Path(parent, name) for name in names]
-        texts: Dict[str, Path] = {}
+        texts: dict[str, Path] = {}
         # "a.txt" before "a.TXT", of which there may be both.
         for path in reversed(paths):
             if path.suffix.lower() == '.txt':
@@ -282,8 +271,8 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
             yield row
 
     for name, grouped in groupby(checked(), lambda row: row[columns.image]):
-        captions: List[str] = []
-        tags: Set[str] = set()
+        captions: list[str] = []
+        tags: set[str] = set()
         for row in grouped:
             captions.append(row[columns.caption])
             if columns.tags:
@@ -335,7 +324,7 @@ def shards_of(pattern: str, worker: Callable[[str], Part]) -> Source:
 def entries_of(read: Callable[[], Iterable[Entry]],
                worker: EntryWorker,
                images: str,
-               total: Optional[int] = None) -> Source:
+               total: int | None = None) -> Source:
     """Entries of a file as a source.
 
     Args:
@@ -354,8 +343,8 @@ def entries_of(read: Callable[[], Iterable[Entry]],
                   {images: images_stamp(worker.images, names)})
 
 
-def find_source(source: str, images: Optional[Path], columns: Columns,
-                classes: Optional[TagClasses]) -> Source:
+def find_source(source: str, images: Path | None, columns: Columns,
+                classes: TagClasses | None) -> Source:
     """Tell by its name what a source is.
 
     Args:
@@ -396,12 +385,12 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
 
 def prepare_image_text(source: str,
                        out: Path,
-                       vocabulary: Optional[Vocabulary] = None,
-                       synonyms: Optional[Mapping[str, Sequence[str]]] = None,
-                       images: Optional[Path] = None,
-                       columns: Optional[Columns] = None,
+                       vocabulary: Vocabulary | None = None,
+                       synonyms: Mapping[str, Sequence[str]] | None = None,
+                       images: Path | None = None,
+                       columns: Columns | None = None,
                        workers: int = 1,
-                       overwrite: bool = False) -> Tuple[Dict, bool]:
+                       overwrite: bool = False) -> tuple[dict, bool]:
     """Make a file for ``ImageTextDataset`` of one's own captioned images.
 
     Args:
@@ -441,7 +430,7 @@ def prepare_image_text(source: str,
                             parameters, workers, overwrite)
 
 
-def read_synonyms(path: Path) -> Dict[str, List[str]]:
+def read_synonyms(path: Path) -> dict[str, list[str]]:
     """Read ``{"class": ["other word", ...]}``.
 
     Raises:

@@ -3,22 +3,13 @@
 import hashlib
 import multiprocessing
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    Mapping,
-    Optional,
-    Sized,
-    Tuple,
-)
+from typing import Any
 
 import cv2
 
@@ -61,7 +52,7 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Any], folder: Path,
     """
     check_range(1, workers=workers)
     folder.mkdir(exist_ok=True)
-    running: deque = deque()
+    running: deque[tuple[str, Future]] = deque()
     with nullcontext() if workers == 1 else ProcessPoolExecutor(
             workers,
             # Fresh processes: a fork of one with threads (a bar's) may hang.
@@ -93,7 +84,7 @@ def _make_part(make: Callable[[Any], Any], task: Any, folder: Path,
     do_once(folder, step, lambda: vars(make(task)))
 
 
-def _next_done(running: deque) -> str:
+def _next_done(running: deque[tuple[str, Future]]) -> str:
     """The step that was begun first, once it is done."""
     step, future = running.popleft()
     future.result()
@@ -112,13 +103,13 @@ class Source:
 
     tasks: Callable[[], Iterable[Any]]
     make: Callable[[Any], Part]
-    inputs: Dict[str, Any]
+    inputs: dict[str, Any]
 
 
 def prepare_in_parts(tool: str, out: Path, where: str, source: Source,
-                     classes: Optional[TagClasses],
-                     parameters: Mapping[str, Any], workers: int,
-                     overwrite: bool, **facts: int) -> Tuple[Dict, bool]:
+                     classes: TagClasses | None, parameters: Mapping[str, Any],
+                     workers: int, overwrite: bool,
+                     **facts: int) -> tuple[dict, bool]:
     """Make a file of captioned images as a job whose work is in parts.
 
     Args:
@@ -140,7 +131,7 @@ def prepare_in_parts(tool: str, out: Path, where: str, source: Source,
         inputs=source.inputs,
         parameters=parameters)
 
-    def make_all(folder: Path) -> Dict:
+    def make_all(folder: Path) -> dict:
         waiting, made = source.tasks(), folder / 'parts'
         steps = [
             *track(

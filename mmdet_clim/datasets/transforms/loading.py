@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Loading of images."""
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -49,10 +48,10 @@ class LoadImageText(BaseTransform):
         ValueError: If ``scale`` or ``max_pixels`` is not positive.
     """
 
-    scale: Optional[Tuple[int, int]] = None
+    scale: tuple[int, int] | None = None
     max_pixels: int = MAX_PIXELS
     to_float32: bool = False
-    backend_args: Optional[dict] = None
+    backend_args: dict | None = None
 
     def __post_init__(self) -> None:
         check_size(scale=self.scale)

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Packing of regions with their texts into the model's input."""
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 import torch

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Segments of a panoptic map as regions."""
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -44,7 +43,7 @@ class LoadPanopticRegions(BaseTransform):
     """
 
     num_things: int = 80
-    backend_args: Optional[dict] = None
+    backend_args: dict | None = None
 
     def transform(self, results: dict) -> dict:
         """Load the regions of one image."""
@@ -103,7 +102,7 @@ class FilterRegionsByArea(BaseTransform):
 
     min_area: float = 0.0
     max_area: float = float('inf')
-    max_regions: Optional[int] = None
+    max_regions: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_area <= self.max_area:

@@ -2,7 +2,6 @@
 """The crops that CLIP is trained on."""
 import math
 from dataclasses import dataclass
-from typing import Tuple
 
 import cv2
 import numpy as np
@@ -47,8 +46,8 @@ class RandomResizedCrop(BaseTransform):
     """
 
     size: int
-    scale: Tuple[float, float] = (0.9, 1.0)
-    ratio: Tuple[float, float] = (3 / 4, 4 / 3)
+    scale: tuple[float, float] = (0.9, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
         check_whole(size=self.size)
@@ -59,7 +58,7 @@ class RandomResizedCrop(BaseTransform):
                                  f'{most}, got {pair}')
 
     @cache_randomness
-    def _crop(self, image: Image.Image) -> Tuple[int, int, int, int]:
+    def _crop(self, image: Image.Image) -> tuple[int, int, int, int]:
         """Top, left, height and width of the crop in pixels."""
         # torchvision comes with open_clip, which a project without CLIP need
         # not have.

