@@ -104,6 +104,12 @@ COMPARISONS = [
            [('CLIM 2×2, 3×3 and 4×4', "RegionCLIP's way"),
             ('CLIM 2×2, 3×3 and 4×4', 'self-distillation'),
             ('CLIM 2×2', 'CLIM 2×2, 3×3 and 4×4')], REGIONS),
+    *_each('CLIP, regions', 'clip_better/val2017', [
+        ('CLIM 2×2, 3×3 and 4×4', 'whole images'),
+        ('CLIM 2×2, text-weighted', 'whole images'),
+        ('CLIM 2×2, text-weighted', 'CLIM 2×2, 3×3 and 4×4'),
+        ('CLIM 2×2, text-weighted', 'CLIM 2×2'),
+    ], REGIONS),
     *_each('F-ViT', 'fvit', [
         ('CLIM', 'original'),
         ('CLIM', "RegionCLIP's way"),
