@@ -384,7 +384,8 @@ class TileBatch:
         of_tile = self.boxes.gather(1, owner[..., None].expand(-1, -1, 4))
         low = torch.maximum(boxes[..., :2], of_tile[..., :2])
         high = torch.minimum(boxes[..., 2:], of_tile[..., 2:])
-        clamped = torch.cat([low, high], -1)
+        # Beside all tiles there is nothing left, but no box of negative size.
+        clamped = torch.cat([low, torch.maximum(low, high)], -1)
         return TileProposals(proposals, owner, owns, clamped)
 
     def tag_targets(self, regions: Regions, num_classes: int) -> Tensor:
