@@ -6,6 +6,10 @@ clim_objectives = _base_.clim_objectives
 clim_objectives.tag.max_proposals = 3
 clim_objectives.tag.loss.loss_weight = 0.3
 clim_objectives.caption.num_compositions = 0
+# Where the head's own bias starts. With a lower one, texts are not kept away
+# from a region until far beyond what the head takes for certain.
+clim_objectives.tag.loss.bias = -4.6
+clim_objectives.caption.loss.bias = -4.6
 model = dict(
     _delete_=True,
     type='mmdet_clim.CLIMDetector',

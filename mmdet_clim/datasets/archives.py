@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """What a zip of arrays takes, before it is read."""
 import os
+from collections.abc import Collection
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Collection, Dict, Union
+from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
@@ -15,9 +16,9 @@ from .regular_files import open_regular
 MAX_ARRAY_BYTES = 1 << 30
 
 
-def read_arrays(path: Union[str, Path],
+def read_arrays(path: str | Path,
                 names: Collection[str],
-                limit: int = MAX_ARRAY_BYTES) -> Dict[str, np.ndarray]:
+                limit: int = MAX_ARRAY_BYTES) -> dict[str, np.ndarray]:
     """Read arrays of numbers and strings from a ``.npz``.
 
     A compressed file of 4 MB may hold 4 GB: the headers of its members say
@@ -65,7 +66,7 @@ def read_arrays(path: Union[str, Path],
                 from error
 
 
-def _checked(arrays, name: str, sizes: Dict[str, int]) -> np.ndarray:
+def _checked(arrays, name: str, sizes: dict[str, int]) -> np.ndarray:
     """An array whose header is not larger than its member."""
     with arrays.zip.open(f'{name}.npy') as member:
         version = np.lib.format.read_magic(member)
@@ -82,7 +83,7 @@ def _checked(arrays, name: str, sizes: Dict[str, int]) -> np.ndarray:
     return arrays[name]
 
 
-def check_stored(path: Union[str, Path]) -> None:
+def check_stored(path: str | Path) -> None:
     """Raise where a checkpoint takes more than its file, or is no file.
 
     ``torch.save`` compresses nothing; what is compressed in such a zip was
@@ -114,7 +115,7 @@ def check_stored(path: Union[str, Path]) -> None:
                          'them, got a compressed archive')
 
 
-def load_stored(path: Union[str, Path], mmap: bool = False) -> Any:
+def load_stored(path: str | Path, mmap: bool = False) -> Any:
     """``torch.load`` of a file on a disk, which may hold nothing but data.
 
     Args:

@@ -6,28 +6,20 @@ where ``own_id`` is False) and ``where`` it stands, for errors; and what else
 the source says. One that cannot be used has a ``problem`` instead.
 """
 import tarfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-    TypeVar,
-)
+from typing import IO, Any, TypeVar
 
 from .coco_annotations import CocoChecker
 from .columnar_files import arrow_rows, parquet_rows
 from .json_checks import (
-    as_id,
+    check_object,
     joined_captions,
     typed_id,
     typed_ids,
     typed_list,
     typed_value,
+    wrong_value,
 )
 from .json_files import parse_object, read_json
 from .json_stream import JSONObject
@@ -68,14 +60,12 @@ def json_samples(path: str) -> Iterator[dict]:
             f'{_LIST_FORM}, got {file.kind}')
 
 
-def _listed_samples(file: JSONObject, path: str) -> List[dict]:
+def _listed_samples(file: JSONObject, path: str) -> list[dict]:
     """Raw samples of a list of objects; those of one image are one."""
-    samples: Dict[str, dict] = {}
+    samples: dict[str, dict] = {}
     for number, entry in file.entries(''):
         where = f'[{number}]'
-        if not isinstance(entry, dict):
-            raise ValueError(f'{path}: {where} is {entry!r}, expected an '
-                             f'object, {_LIST_FORM}')
+        check_object(entry, f'{path}: {where}', form=f', {_LIST_FORM}')
         raw = _object_sample(entry, number, path, where)
         known = samples.setdefault(raw['file_name'], raw)
         if known is not raw:
@@ -95,8 +85,8 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
     """
     checker = CocoChecker(path)
     names = checker.categories
-    captions: Dict[Optional[int], List[str]] = {}
-    kinds: Dict[str, str] = {}
+    captions: dict[int, list[str]] = {}
+    kinds: dict[str, str] = {}
     for key, number, entry in file.members():
         if number is None:
             kinds[key] = type(entry).__name__
@@ -104,8 +94,7 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
             checker.category(number, entry)
         elif key == 'annotations':
             where = f'{path}: annotations[{number}]'
-            if not isinstance(entry, dict):
-                raise ValueError(f'{where} is {entry!r}, expected an object')
+            check_object(entry, where)
             if 'caption' in entry:
                 image_id = typed_id(entry, 'image_id', where)
                 captions.setdefault(image_id, []).append(
@@ -118,14 +107,12 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
     listed = set()
     for number, image in file.entries('images'):
         where = f'images[{number}]'
-        if not isinstance(image, dict):
-            raise ValueError(
-                f'{path}: {where} is {image!r}, expected an object')
-        own_id = as_id(image.get('id'))
-        if own_id is not None and own_id in listed:
-            raise ValueError(
-                f"{path}: {where}: key 'id' is {own_id} more than once, "
-                'expected unique ids')
+        check_object(image, f'{path}: {where}')
+        own_id = typed_id(image, 'id', f'{path}: {where}')
+        if own_id in listed:
+            raise wrong_value(f'{path}: {where}', 'id', own_id,
+                              'one that no other image has')
+        listed.add(own_id)
         ids = typed_ids(image, 'pos_category_ids', f'{path}: {where}')
         if ids and not names:
             raise ValueError(f"{path}: {where} has 'pos_category_ids', "
@@ -133,7 +120,6 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
         raw = dict(image, where=where, own_id=True)
         raw['captions'] = joined_captions(image, f'{path}: {where}') \
             + captions.get(own_id, [])
-        listed.add(own_id)
         # None that are given are not the same as given, and none.
         if image.get('tags') is not None or \
                 image.get('pos_category_ids') is not None:
@@ -144,9 +130,8 @@ def _coco_samples(file: JSONObject, path: str) -> Iterator[dict]:
         yield raw
     for own_id in captions:
         if own_id not in listed:
-            raise ValueError(
-                f"{path}: annotations: key 'image_id' is {own_id}, expected "
-                f"one of the {len(listed)} ids under 'images'")
+            raise wrong_value(f'{path}: annotations', 'image_id', own_id,
+                              f"one of the {len(listed)} ids under 'images'")
 
 
 def json_line_samples(path: str) -> Iterator[dict]:
@@ -189,7 +174,7 @@ def shard_samples(path: str) -> Iterator[dict]:
         raise ValueError(f'ann_file={path!r}: expected an uncompressed tar '
                          f'({error})') from error
 
-    def read(span: Tuple[int, int]) -> bytes:
+    def read(span: tuple[int, int]) -> bytes:
         return read_regular(path, *span, limit=MAX_LINE_BYTES)
 
     for number, (key, parts) in enumerate(members.items()):
@@ -204,7 +189,7 @@ def shard_samples(path: str) -> Iterator[dict]:
 
 
 def member_sample(key: str, parts: Mapping[str, T],
-                  read: Callable[[T], bytes]) -> Optional[dict]:
+                  read: Callable[[T], bytes]) -> dict | None:
     """Raw sample of the members of a shard that have one key.
 
     Args:
@@ -218,7 +203,7 @@ def member_sample(key: str, parts: Mapping[str, T],
     suffix = next((s for s in IMAGE_SUFFIXES if s in parts), None)
     problem = _member_problem(key, parts, suffix)
     raw: dict = {}
-    captions: List[str] = []
+    captions: list[str] = []
     try:
         if '.json' in parts and not problem:
             raw = parse_object(read(parts['.json']), key)
@@ -232,20 +217,17 @@ def member_sample(key: str, parts: Mapping[str, T],
         return {'where': key, 'problem': problem}
     if suffix is None:
         return None
-    return {
-        'where': key,
-        'file_name': f'{key}{suffix}',
-        'own_id': False,
-        'height': raw.get('height'),
-        'width': raw.get('width'),
-        'captions': captions,
-        'url': raw.get('url'),
-        'tags': raw.get('tags'),
-        'image': parts[suffix],
-    }
+    told = {k: raw.get(k) for k in ('height', 'width', 'url', 'tags')}
+    return dict(
+        told,
+        where=key,
+        file_name=f'{key}{suffix}',
+        own_id=False,
+        captions=captions,
+        image=parts[suffix])
 
 
-def member_key(name: str) -> Tuple[str, str]:
+def member_key(name: str) -> tuple[str, str]:
     """Key and suffix of a member, as webdataset has them.
 
     Args:
@@ -257,7 +239,7 @@ def member_key(name: str) -> Tuple[str, str]:
     return str(path.parent / stem), (dot + suffix).lower()
 
 
-def _member_problem(key: str, parts: Mapping, suffix: Optional[str]) -> str:
+def _member_problem(key: str, parts: Mapping, suffix: str | None) -> str:
     """Why the members of a key are no sample, '' if they may be one."""
     if not is_text(key):
         return 'images whose name is not UTF-8'
@@ -270,17 +252,29 @@ def _member_problem(key: str, parts: Mapping, suffix: Optional[str]) -> str:
     return ''
 
 
-def _shard_members(path: str) -> Dict[str, Dict[str, Tuple[int, int]]]:
+def _shard_members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
     """Offset and size in bytes of each member, by key and suffix."""
-    members: Dict[str, Dict[str, Tuple[int, int]]] = {}
-    shard: Any
-    with open_regular(path) as file, tarfile.open(
-            fileobj=file, mode='r:') as shard:
-        for member in shard:
-            if member.isfile():
-                key, suffix = member_key(member.name)
-                members.setdefault(key, {})[suffix] = (member.offset_data,
-                                                       member.size)
-            # tarfile would keep every header it has seen.
-            shard.members = []
+    members: dict[str, dict[str, tuple[int, int]]] = {}
+    with open_regular(path) as file:
+        for _, member, key, suffix in tar_files(file, 'r:'):
+            members.setdefault(key,
+                               {})[suffix] = (member.offset_data, member.size)
     return members
+
+
+def tar_files(file: IO[bytes], mode: Any) -> Iterator[tuple]:
+    """The files in a tar.
+
+    Args:
+        mode (str): Of ``tarfile.open``.
+
+    Yields:
+        tuple: The tar, the ``TarInfo`` of a file, its key and its suffix.
+    """
+    tar: Any
+    with tarfile.open(fileobj=file, mode=mode) as tar:
+        for member in tar:
+            # tarfile would keep every header it has seen.
+            tar.members = []
+            if member.isfile():
+                yield (tar, member, *member_key(member.name))

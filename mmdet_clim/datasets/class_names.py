@@ -2,23 +2,14 @@
 """Class names out of the texts and files in which people keep them."""
 import re
 import unicodedata
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import (
-    Any,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Union,
-    cast,
-)
+from typing import Any
 
 import yaml
 
-from .json_checks import as_id
+from .coco_annotations import CocoChecker
 from .json_files import parse_json
 from .tables import TABLES, table_rows
 from .text_files import decode_text, read_text_bytes
@@ -46,7 +37,7 @@ _BULLET = re.compile(r'[-*\u2022]\s+')
 _NUMBER = re.compile(r'(\d+)(\s*[:.),;\t]\s*|\s+)')
 
 
-def split_names(text: str, is_line: bool = False) -> List[str]:
+def split_names(text: str, is_line: bool = False) -> list[str]:
     """Names that stand in one text.
 
     Between them are commas, semicolons, bars, line breaks, or points as
@@ -112,7 +103,7 @@ def _without_point(name: str) -> str:
     return name[:-1].rstrip() if name.find('.') == len(name) - 1 else name
 
 
-def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
+def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> list[str]:
     """Names without white space around them, when they can be names.
 
     Args:
@@ -142,9 +133,9 @@ def clean_names(names: Iterable[Any], where: str = 'vocabulary') -> List[str]:
     if not cleaned:
         raise ValueError(f'{where}: expected at least one class name, got '
                          'none')
-    same: Dict[str, List[str]] = {}
+    same = defaultdict(list)
     for name in cleaned:
-        same.setdefault(compared_name(name), []).append(name)
+        same[compared_name(name)].append(name)
     twice = [found for found in same.values() if len(found) > 1]
     exact = [found[0] for found in twice if len(set(found)) == 1]
     if exact:
@@ -218,7 +209,7 @@ def spelling(name: str) -> str:
     return compared_name(re.sub(r'[\s_-]+', ' ', name))
 
 
-def names_by_spelling(phrases: Iterable[Sequence[str]]) -> Dict[str, str]:
+def names_by_spelling(phrases: Iterable[Sequence[str]]) -> Mapping[str, str]:
     """The name of the class that a label means, by :func:`spelling`.
 
     Args:
@@ -259,7 +250,7 @@ def is_file_of_names(text: str) -> bool:
     return one_word and bool(re.search(r'[/\\]', text) or _SUFFIX.search(text))
 
 
-def with_files_read(texts: Iterable[str]) -> List[str]:
+def with_files_read(texts: Iterable[str]) -> list[str]:
     """Texts of a command line, in which a file stands for its names.
 
     Args:
@@ -278,12 +269,12 @@ def with_files_read(texts: Iterable[str]) -> List[str]:
     ]
 
 
-def split_at_commas(text: str) -> List[str]:
+def split_at_commas(text: str) -> list[str]:
     """The parts of a text that are not empty."""
     return [part for part in _SEPARATORS.split(text) if part.strip()]
 
 
-def read_class_names(path: Union[str, Path]) -> List[str]:
+def read_class_names(path: str | Path) -> list[str]:
     """Read the names that a file holds.
 
     ======================== ==============================================
@@ -337,7 +328,7 @@ def read_class_names(path: Union[str, Path]) -> List[str]:
     return clean_names(names, where)
 
 
-def _lines(text: str, where: str) -> List[str]:
+def _lines(text: str, where: str) -> list[str]:
     """A name per line, or the names of the only line."""
     lines = [line.strip() for line in text.split('\n')]
     lines = [line for line in lines if line and not line.startswith('#')]
@@ -354,7 +345,7 @@ def _lines(text: str, where: str) -> List[str]:
     return [_unquoted(line) for line in lines]
 
 
-def _without_numbers(lines: List[str]) -> List[str]:
+def _without_numbers(lines: list[str]) -> list[str]:
     """Names of lines that are numbered from 0 or 1.
 
     Behind a number from 1 on must be a point or the like: "1 euro" and
@@ -430,7 +421,7 @@ def _names_in(content: Any, where: str, inner: bool = False) -> Sequence:
                      f'{type(content).__name__}')
 
 
-def names_by_number(content: Mapping) -> Optional[list]:
+def names_by_number(content: Mapping) -> list | None:
     """The values in the order of their keys, which are numbers.
 
     Args:
@@ -448,32 +439,18 @@ def names_by_number(content: Mapping) -> Optional[list]:
     return [numbers[number] for number in sorted(numbers)]
 
 
-def _of_categories(categories: List[dict], where: str) -> List[Any]:
+def _of_categories(categories: list[dict], where: str) -> list[str]:
     """Names of COCO's list of categories, in the order of their ids."""
-    for number, category in enumerate(categories, 1):
-        if 'name' not in category:
-            raise ValueError(f"{where}: entry {number}: key 'name' is "
-                             f'missing, got {sorted(map(str, category))}')
-    ids = [category.get('id') for category in categories]
-    if all(number is None for number in ids):
-        return [category['name'] for category in categories]
-    numbers = list(map(as_id, ids))
-    wrong = [given for given, n in zip(ids, numbers) if n is None]
-    if wrong:
-        raise ValueError(f'{where}: expected the id of every category to be '
-                         f'a number, got {wrong[0]!r}')
-    twice = [number for number, count in Counter(numbers).items() if count > 1]
-    if twice:
-        raise ValueError(f'{where}: expected an id for each category, got '
-                         f'{twice[0]} twice')
-    names = {
-        number: category['name']
-        for number, category in zip(cast(List[int], numbers), categories)
-    }
-    return [names[number] for number in sorted(names)]
+    checker = CocoChecker(where)
+    numbered = any(category.get('id') is not None for category in categories)
+    for number, category in enumerate(categories):
+        checker.category(
+            number,
+            dict(category) if numbered else dict(category, id=number))
+    return [name for _, name in sorted(checker.categories.items())]
 
 
-def _column(text: str, suffix: str, where: str) -> List[str]:
+def _column(text: str, suffix: str, where: str) -> list[str]:
     """The names of a table."""
     lines = enumerate(text.split('\n'), 1)
     rows = [

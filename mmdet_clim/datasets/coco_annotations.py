@@ -8,27 +8,17 @@ wrong otherwise is an error that names file, entry, key and value.
 import logging
 from array import array
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Collection,
-    Dict,
-    List,
-    Mapping,
-    NoReturn,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from mmengine.logging import print_log
 
 from .images import image_size
-from .json_checks import LIMIT, as_id, as_number
+from .json_checks import LIMIT, as_id, as_number, check_object, wrong_value
 from .json_files import read_json
 from .json_stream import JSONContent, JSONObject
 from .regular_files import read_regular
@@ -38,7 +28,7 @@ from .text_files import is_text
 ROUNDING = 0.02
 COCO_URL = 'http://images.cocodataset.org/'
 
-Size = Tuple[int, int]
+Size = tuple[int, int]
 _ANNOTATION_KEYS = ('image_id', 'category_id', 'bbox')
 _NUMBERS = (int, float)
 
@@ -55,7 +45,7 @@ def image_file_name(image: Mapping) -> str:
     return image['coco_url'].replace(COCO_URL, '')
 
 
-def repeated_values(values: Sequence[int]) -> List[int]:
+def repeated_values(values: Sequence[int]) -> list[int]:
     """The integers that stand more than once, in order.
 
     Args:
@@ -67,6 +57,7 @@ def repeated_values(values: Sequence[int]) -> List[int]:
     return unique[counts > 1].tolist()
 
 
+@dataclass(eq=False)
 class CocoChecker:
     """Checks and repairs the entries of one file, one after the other.
 
@@ -85,45 +76,38 @@ class CocoChecker:
             outside left out. Not in evaluation: COCO's does not.
         skip_unreadable (bool): Leave out images without a size that cannot
             be read, instead of raising.
-        places (Mapping[str, Sequence[str]], optional): What messages call
-            the entries of ``images`` and ``annotations`` if they were read
-            from other files.
+        places (Mapping[str, Sequence[str]]): What messages call the entries
+            of ``images`` and ``annotations`` if they were read from other
+            files.
     """
 
     #: The keys whose entries are checked, the annotations last.
-    LISTS: Tuple[str, ...] = ('categories', 'images', 'annotations')
+    LISTS: ClassVar[tuple[str, ...]] = ('categories', 'images', 'annotations')
 
-    def __init__(self,
-                 file: str,
-                 lvis: bool = False,
-                 read_size: Optional[Callable[[str], Size]] = None,
-                 need_names: bool = True,
-                 need_sizes: bool = True,
-                 clip: bool = False,
-                 skip_unreadable: bool = False,
-                 places: Optional[Mapping[str, Sequence[str]]] = None) -> None:
-        self.file = file
-        self._places = places or {}
-        self.lvis = lvis
-        self.read_size = read_size
-        self.need_names = need_names
-        self.need_sizes = need_sizes
-        self.clip = clip
-        self.skip_unreadable = skip_unreadable
-        self.categories: Dict[int, str] = {}
+    file: str
+    lvis: bool = False
+    read_size: Callable[[str], Size] | None = None
+    need_names: bool = True
+    need_sizes: bool = True
+    clip: bool = False
+    skip_unreadable: bool = False
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.categories: dict[int, str] = {}
         # Ids of classes that have the name of their parent, and its id.
-        self._parents: Dict[int, int] = {}
+        self._parents: dict[int, int] = {}
         #: Width and height by image id; None where it is not known.
-        self.sizes: Dict[int, Optional[Size]] = {}
+        self.sizes: dict[int, Size | None] = {}
         self.repaired: Counter = Counter()
         self.dropped: Counter = Counter()
-        self._examples: Dict[str, str] = {}
+        self._examples: dict[str, str] = {}
         self._names: set = set()
         self._files: set = set()
         self._left_out: set = set()
         #: Sizes other than stated, by image id, which a box showed.
-        self.corrected: Dict[int, Size] = {}
-        self._file_of: Dict[int, str] = {}
+        self.corrected: dict[int, Size] = {}
+        self._file_of: dict[int, str] = {}
         self._compared: set = set()
         self._ids = array('q')
         self._next_id = 1
@@ -135,8 +119,8 @@ class CocoChecker:
 
     def _where(self, key: str, number: int, entry_id: Any = None) -> str:
         """What messages call an entry."""
-        if key in self._places:
-            return self._places[key][number]
+        if key in self.places:
+            return self.places[key][number]
         of_id = '' if entry_id is None else f' (id {entry_id})'
         return f'{key}[{number}]{of_id}'
 
@@ -156,17 +140,10 @@ class CocoChecker:
 
     def _refuse(self, where: str, key: str, value: Any,
                 expected: str) -> NoReturn:
-        raise ValueError(f'{self.file}: {where}: key {key!r} is '
-                         f'{_short(value)}, expected {expected}')
+        raise wrong_value(f'{self.file}: {where}', key, value, expected)
 
     def _require(self, entry: Any, keys: Sequence[str], where: str) -> None:
-        if not isinstance(entry, dict):
-            raise ValueError(f'{self.file}: {where} is {_short(entry)}, '
-                             'expected an object')
-        for key in keys:
-            if key not in entry:
-                raise ValueError(f'{self.file}: {where}: key {key!r} is '
-                                 f'missing, it has {sorted(entry)}')
+        check_object(entry, f'{self.file}: {where}', keys)
 
     def _own_id(self, entry: dict, key: str, where: str) -> int:
         """The id under a key, as an integer."""
@@ -192,7 +169,7 @@ class CocoChecker:
 
     # -- entries
 
-    def category(self, number: int, entry: Any) -> Optional[dict]:
+    def category(self, number: int, entry: Any) -> dict | None:
         """Check an entry of ``categories``.
 
         Returns:
@@ -227,7 +204,7 @@ class CocoChecker:
         self.categories[category_id] = name
         return entry
 
-    def image(self, number: int, entry: Any) -> Optional[dict]:
+    def image(self, number: int, entry: Any) -> dict | None:
         """Check an entry of ``images``.
 
         Returns:
@@ -266,7 +243,7 @@ class CocoChecker:
             self._file_of[image_id] = image_file_name(entry)
         return entry
 
-    def _stated_size(self, entry: dict, where: str) -> Optional[Size]:
+    def _stated_size(self, entry: dict, where: str) -> Size | None:
         """Width and height that an image's entry tells, None if it does not.
 
         Some tools write 0 for a size that they do not know.
@@ -289,7 +266,7 @@ class CocoChecker:
             size.append(value)
         return size[0], size[1]
 
-    def _missing_size(self, entry: dict, where: str) -> Optional[Size]:
+    def _missing_size(self, entry: dict, where: str) -> Size | None:
         """Read the size of an image that the file does not tell."""
         reason = 'the images are not at hand'
         if self.read_size is not None:
@@ -309,7 +286,7 @@ class CocoChecker:
         self.drop('images without a size that cannot be read', where)
         return None
 
-    def annotation(self, number: int, entry: Any) -> Optional[dict]:
+    def annotation(self, number: int, entry: Any) -> dict | None:
         """Check an entry of ``annotations``.
 
         Returns:
@@ -509,23 +486,21 @@ class CocoChecker:
         masks = entry.get('segmentation')
         if not masks:
             return
+        kept: Any = None
         if isinstance(masks, dict):
-            good = _is_run_length(masks, self.sizes[image_id])
-            if not good:
-                del entry['segmentation']
-        else:
-            if isinstance(masks, list) and as_number(masks[0]) is not None:
+            kept = masks if _is_run_length(masks,
+                                           self.sizes[image_id]) else None
+        elif isinstance(masks, list):
+            if as_number(masks[0]) is not None:
                 masks = [masks]
                 self._repair('polygons that stood without a list', where)
-            kept = list(filter(_is_polygon, masks)) if isinstance(
-                masks, list) else []
-            good = isinstance(masks, list) and len(kept) == len(masks)
-            if kept:
-                entry['segmentation'] = kept
-            else:
-                del entry['segmentation']
-        if not good:
+            kept = list(filter(_is_polygon, masks))
+        if not kept or len(kept) < len(masks):
             self._repair('masks that were none (left out)', where)
+        if kept:
+            entry['segmentation'] = kept
+        else:
+            del entry['segmentation']
 
     def finish(self, need_boxes: bool = False) -> None:
         """What can be said at the end of the file.
@@ -559,13 +534,7 @@ class CocoChecker:
                 'they fractions of the image?')
 
 
-def _short(value: Any) -> str:
-    """A value for a message."""
-    text = repr(value)
-    return text if len(text) <= 200 else f'{text[:200]}...'
-
-
-def clipped_box(box: Sequence[float], size: Size) -> Optional[List[float]]:
+def clipped_box(box: Sequence[float], size: Size) -> list[float] | None:
     """A box (x, y, w, h) within an image, None if there is nothing of it.
 
     Args:
@@ -599,18 +568,14 @@ def _is_polygon(polygon: Any) -> bool:
         return False
 
 
-def extent(points: Sequence[Sequence[float]]) -> List[float]:
+def extent(points: Sequence[Sequence[float]]) -> list[float]:
     """The box (x, y, width, height) around points (x, y)."""
     across, down = zip(*points)
-    return [
-        min(across),
-        min(down),
-        max(across) - min(across),
-        max(down) - min(down)
-    ]
+    left, top = min(across), min(down)
+    return [left, top, max(across) - left, max(down) - top]
 
 
-def _box_of_masks(masks: Any) -> Optional[List[float]]:
+def _box_of_masks(masks: Any) -> list[float] | None:
     """The box (x, y, w, h) of polygons or a run-length encoding."""
     if isinstance(masks, dict):
         if not _is_run_length(masks, None):
@@ -631,7 +596,7 @@ def _box_of_masks(masks: Any) -> Optional[List[float]]:
     ])
 
 
-def _is_run_length(mask: Mapping, size: Optional[Size]) -> bool:
+def _is_run_length(mask: Mapping, size: Size | None) -> bool:
     """Whether it is a run-length encoding of a mask of the image."""
     shape, counts = mask.get('size'), mask.get('counts')
     if not isinstance(shape, list) or len(shape) != 2 or not all(
@@ -646,14 +611,14 @@ def _is_run_length(mask: Mapping, size: Optional[Size]) -> bool:
         for run in counts) and sum(counts) == shape[0] * shape[1]
 
 
-def _decoded_runs(text: str) -> Optional[List[int]]:
+def _decoded_runs(text: str) -> list[int] | None:
     """The run lengths of COCO's compressed text, None if it is none.
 
     Six bits a character from '0' on, of which one says that the number goes
     on; from the third on, numbers are differences to the one before the last
     (pycocotools, ``rleFrString``).
     """
-    runs: List[int] = []
+    runs: list[int] = []
     number = shift = 0
     for character in text:
         code = ord(character) - 48
@@ -670,23 +635,23 @@ def _decoded_runs(text: str) -> Optional[List[int]]:
     return None if shift else runs
 
 
-def file_sizes(folder: Union[str, Path]) -> Optional[Callable[[str], Size]]:
+def file_sizes(folder: str | Path) -> Callable[[str], Size]:
     """What reads the size of an image below a folder.
 
     Args:
-        folder (str | Path): The folder; an address gives None.
+        folder (str | Path): The folder; of an address no size is read.
     """
-    if '://' in str(folder):
-        return None
 
     def read(name: str) -> Size:
+        if '://' in str(folder):
+            raise OSError(f'{folder} is an address')
         return image_size(read_regular(Path(folder) / name))
 
     return read
 
 
-def read_coco(path: Union[str, Path],
-              images: Union[str, Path, None] = None,
+def read_coco(path: str | Path,
+              images: str | Path | None = None,
               shown: str = '',
               **options: bool) -> dict:
     """Read and check a JSON of boxes.
@@ -722,9 +687,9 @@ def check_coco(source: Any,
         dict: ``images``, ``annotations``, ``categories`` and what else the
         file holds, repaired.
     """
-    content: Dict[str, Any] = {key: [] for key in checker.LISTS}
+    content: dict[str, Any] = {key: [] for key in checker.LISTS}
 
-    def keep(key: str, number: Optional[int], value: Any) -> None:
+    def keep(key: str, number: int | None, value: Any) -> None:
         if number is None:
             content[key] = value
         else:
@@ -739,7 +704,7 @@ def check_coco(source: Any,
 
 def stream_coco(source: Any,
                 checker: CocoChecker,
-                keep: Callable[[str, Optional[int], Any], None],
+                keep: Callable[[str, int | None, Any], None],
                 need_boxes: bool = False) -> None:
     """Check annotations, of which one entry is in memory.
 
@@ -757,7 +722,7 @@ def stream_coco(source: Any,
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be repaired; see :class:`CocoChecker`.
     """
-    file: Union[JSONObject, JSONContent] = JSONContent(source)
+    file: JSONObject | JSONContent = JSONContent(source)
     if isinstance(source, Path):
         file = JSONObject(source)
     if file.kind != 'dict':
@@ -767,7 +732,7 @@ def stream_coco(source: Any,
         got = 'a list, as of detections' if file.kind == 'list' else file.kind
         raise ValueError(f'{checker.file}: expected an object with '
                          f'{", ".join(checker.LISTS)}; got {got}')
-    kinds: Dict[str, str] = {}
+    kinds: dict[str, str] = {}
     counts: Counter = Counter()
     checks = dict(
         categories=checker.category,
@@ -826,7 +791,7 @@ class PanopticChecker(CocoChecker):
         super().__init__(file)
         self._known: set = set()
 
-    def category(self, number: int, entry: Any) -> Optional[dict]:
+    def category(self, number: int, entry: Any) -> dict | None:
         kept = super().category(number, entry)
         where = f'categories[{number}]'
         self._require(entry, ('isthing', ), where)
@@ -893,7 +858,7 @@ class CaptionChecker(CocoChecker):
         """Nothing: there may be images without a caption."""
 
 
-def read_categories(path: Union[str, Path]) -> Dict[int, dict]:
+def read_categories(path: str | Path) -> dict[int, dict]:
     """Read and check the categories of a file alone.
 
     Args:
@@ -917,10 +882,9 @@ def read_categories(path: Union[str, Path]) -> Dict[int, dict]:
     return found
 
 
-def read_detections(
-        path: Union[str, Path],
-        images: Optional[Collection[int]] = None,
-        categories: Optional[Collection[int]] = None) -> List[dict]:
+def read_detections(path: str | Path,
+                    images: Collection[int] | None = None,
+                    categories: Collection[int] | None = None) -> list[dict]:
     """Read and check detections in COCO's result format.
 
     Args:

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """COCO panoptic annotations as named regions, things and stuff."""
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Optional, Sequence
 
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.datasets.api_wrappers import COCOPanoptic
@@ -49,7 +49,7 @@ class _SpokenPanoptic(COCOPanoptic):
         cat_names: Sequence[str] = (),
         sup_names: Sequence[str] = (),
         cat_ids: Sequence[int] = ()
-    ) -> List[Optional[int]]:
+    ) -> list[int | None]:
         ids = {category['name']: i for i, category in self.cats.items()}
         return [ids.get(name) for name in cat_names]
 
@@ -78,10 +78,8 @@ class CocoPanopticRegionDataset(ReplacesUnreadable, CocoPanopticDataset):
     """
 
     COCOAPI = _SpokenPanoptic
-    METAINFO = {
-        **CocoPanopticDataset.METAINFO,
-        **{
+    METAINFO = dict(
+        CocoPanopticDataset.METAINFO, **{
             key: tuple(map(spoken_name, CocoPanopticDataset.METAINFO[key]))
             for key in ('classes', 'thing_classes', 'stuff_classes')
-        }
-    }
+        })

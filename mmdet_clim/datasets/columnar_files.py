@@ -3,9 +3,10 @@
 
 They are read by pyarrow as columns of data; nothing of what they name is run.
 """
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ _OTHERS = ('height', 'width', 'tags')
 _ROWS = 512
 
 
-def folder_files(folder: str) -> List[str]:
+def folder_files(folder: str) -> list[str]:
     """The files of a data set that is a folder.
 
     Args:
@@ -73,7 +74,7 @@ def _errors_of(path: str, kind: str) -> Iterator[None]:
             from error
 
 
-def _choose(schema: pa.Schema, path: str) -> Tuple[str, List[str]]:
+def _choose(schema: pa.Schema, path: str) -> tuple[str, list[str]]:
     """The columns of the image and of what else is read."""
     image = next((n for n in _IMAGES if n in schema.names), None)
     captions = [n for n in _CAPTIONS if n in schema.names]
@@ -88,7 +89,7 @@ def _choose(schema: pa.Schema, path: str) -> Tuple[str, List[str]]:
     return image, captions + others
 
 
-def _encoded(column: pa.Array) -> Tuple[Optional[pa.Array], Any]:
+def _encoded(column: pa.Array) -> tuple[pa.Array | None, Any]:
     """The encoded images of a column, and their names, None of each."""
     if pa.types.is_struct(column.type):
         names = [field.name for field in column.type]
@@ -101,7 +102,7 @@ def _encoded(column: pa.Array) -> Tuple[Optional[pa.Array], Any]:
 
 
 def _rows(batch: pa.RecordBatch, path: str, first: int,
-          places: Optional[Tuple[np.ndarray, np.ndarray]]) -> Iterator[dict]:
+          places: tuple[np.ndarray, np.ndarray] | None) -> Iterator[dict]:
     """The objects of some rows, as a JSON line would hold them.
 
     Args:
@@ -230,7 +231,7 @@ def _arrow_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
 
 
 def _places(data: pa.Array, whole: pa.Buffer,
-            path: str) -> Tuple[np.ndarray, np.ndarray]:
+            path: str) -> tuple[np.ndarray, np.ndarray]:
     """Offset and size in bytes of each value within the file, size -1 of none.
 
     Args:

@@ -1,18 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """Samples that depend on when they are drawn, and not on who draws them."""
 from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import (
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-)
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.dataset import ClassBalancedDataset as _ClassBalancedDataset
@@ -41,11 +33,8 @@ class Draw(int):
     def __new__(cls, index: int, seed: int, rank: int, iteration: int,
                 slot: int, batch_size: int) -> 'Draw':
         draw = super().__new__(cls, index)
-        draw.seed = seed
-        draw.rank = rank
-        draw.iteration = iteration
-        draw.slot = slot
-        draw.batch_size = batch_size
+        draw.seed, draw.rank, draw.iteration = seed, rank, iteration
+        draw.slot, draw.batch_size = slot, batch_size
         return draw
 
     def __reduce__(self) -> tuple:
@@ -89,17 +78,17 @@ class Drawing:
     """
 
     draw: Draw
-    window: Callable[[int], List[Draw]]
+    window: Callable[[int], list[Draw]]
     recall: Callable[[Draw, object], Any]
     stream_place: Callable[[], StreamPlace]
-    keeper: Optional[object] = None
+    keeper: object | None = None
     kept: Any = None
 
 
-_current: Optional[Drawing] = None
+_current: Drawing | None = None
 
 
-def current_drawing() -> Optional[Drawing]:
+def current_drawing() -> Drawing | None:
     """The drawing of this process; None if an index came without a place."""
     return _current
 
@@ -131,10 +120,10 @@ class _Stream:
     """
 
     def __init__(self) -> None:
-        self.iteration: Optional[int] = None
+        self.iteration: int | None = None
         self.workers = 1
-        self._batch: List[Draw] = []
-        self._windows: Dict[int, Deque[Draw]] = {}
+        self._batch: list[Draw] = []
+        self._windows: dict[int, deque[Draw]] = {}
 
     def follow(self, draw: Draw, source: int, sampler) -> None:
         """Take note of a draw."""
@@ -154,7 +143,7 @@ class _Stream:
         if source in self._windows:
             self._windows[source].append(draw)
 
-    def window(self, count: int, source: int, dataset, sampler) -> List[Draw]:
+    def window(self, count: int, source: int, dataset, sampler) -> list[Draw]:
         """The last draws of a source, the present one among them."""
         known = self._windows.get(source)
         if known is None or known.maxlen < count:
@@ -182,7 +171,7 @@ class DrawnSamples:
 
     #: The sampler that draws from this data set; it says so itself.
     sampler: Any = None
-    _stream: Optional[_Stream] = None
+    _stream: _Stream | None = None
 
     def source_of(self, index: int) -> int:
         """The number of the source that an index belongs to."""
@@ -199,7 +188,7 @@ class DrawnSamples:
         with _drawing(self._drawing_of(index, source)):
             return super().__getitem__(int(index))
 
-    def __getitems__(self, indices: List[int]) -> List[Any]:
+    def __getitems__(self, indices: list[int]) -> list[Any]:
         """The samples of a batch.
 
         Raises:
@@ -220,7 +209,7 @@ class DrawnSamples:
     def _drawing_of(self,
                     draw: Draw,
                     source: int,
-                    keeper: Optional[object] = None) -> Drawing:
+                    keeper: object | None = None) -> Drawing:
         return Drawing(
             draw, lambda count: self._stream.window(count, source, self, self.
                                                     sampler),

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """From the place of an image, a file or a part of a shard, to its pixels."""
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping, Optional, Tuple, Union
 
 import numpy as np
 from mmengine.fileio import get
@@ -12,10 +12,10 @@ from .regular_files import read_regular
 
 def read_image(
         sample: Mapping,
-        scale: Optional[Tuple[int, int]] = None,
+        scale: tuple[int, int] | None = None,
         max_pixels: int = MAX_PIXELS,
-        backend_args: Optional[dict] = None
-) -> Tuple[np.ndarray, Tuple[int, int]]:
+        backend_args: dict | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
     """Read the image of a sample from its file or its shard.
 
     Args:
@@ -62,7 +62,7 @@ def read_image(
         raise UnreadableImageError(f'img_path={path!r}: {error}') from error
 
 
-def read_image_file(path: Union[str, Path]) -> np.ndarray:
+def read_image_file(path: str | Path) -> np.ndarray:
     """Read the image of a file.
 
     Returns:

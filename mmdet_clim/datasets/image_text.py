@@ -2,9 +2,10 @@
 """Images with captions and image-level tags."""
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Union, cast
+from typing import Any, cast
 
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
@@ -89,11 +90,11 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
     """
 
     def __init__(self,
-                 ann_file: Union[str, Sequence[str]],
+                 ann_file: str | Sequence[str],
                  vocabulary: Any = None,
-                 metainfo: Optional[Mapping] = None,
+                 metainfo: Mapping | None = None,
                  data_prefix: Mapping = dict(img=''),
-                 filter_cfg: Optional[dict] = None,
+                 filter_cfg: dict | None = None,
                  report_every: int = 100,
                  **kwargs) -> None:
         metainfo, words = with_classes(metainfo, vocabulary)
@@ -134,7 +135,7 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
             path: make_table(path)
             for path in files[first:] + files[:first]
         }
-        tables: List[SourceTable] = []
+        tables: list[SourceTable] = []
         for path in files:
             tables.append(
                 SourceTable(path, made[path], self.data_prefix.get('img', ''),
@@ -146,15 +147,7 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
     def _report(self, table: SourceTable) -> None:
         """Log, once, what of a source was dropped."""
         facts = table.facts
-        dropped = [f'{n} {reason}' for reason, n in facts.problems.items()]
-        if facts.without_caption:
-            dropped.append(f'{facts.without_caption} of {facts.seen} images, '
-                           'which have no caption')
-        if facts.empty_captions:
-            dropped.append(f'{facts.empty_captions} empty captions')
-        if facts.broken_captions:
-            dropped.append('the broken characters of '
-                           f'{facts.broken_captions} captions')
+        dropped = [f'{n} {reason}' for reason, n in facts.dropped.items()]
         unknown = {
             tag: count
             for (tag, count), number in zip(facts.tags.items(), table.class_of)
@@ -170,7 +163,8 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
                            'is given')
         if dropped:
             print_log(
-                f"{table.source}: dropped {'; '.join(dropped)}",
+                f"{table.source}: {facts.seen} images, dropped "
+                f"{'; '.join(dropped)}",
                 logger='current',
                 level=logging.WARNING)
 
@@ -194,11 +188,11 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
                 f'{len(self.data_list)} of {list(self.ann_files)}, got none')
         return kept
 
-    def get_cat_ids(self, idx: int) -> List[int]:
+    def get_cat_ids(self, idx: int) -> list[int]:
         """Class indices of the tags, for MMEngine's class balancing."""
         return self.get_data_info(idx)['tags']
 
-    def _source_files(self) -> List[str]:
+    def _source_files(self) -> list[str]:
         """Every source with ``data_root`` and wildcards applied."""
         files = []
         for name in self.ann_files:

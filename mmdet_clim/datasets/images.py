@@ -4,9 +4,10 @@
 It imports nothing else of the package: tools/run_onnx.py reads images by it
 where neither PyTorch nor the package is installed.
 """
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple, cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ _REDUCED_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 # EXIF 2.3, table 6: what makes an image upright.
-_UPRIGHT: Dict[int, Callable[[np.ndarray], np.ndarray]] = {
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
     4: lambda image: cv2.flip(image, 0),
@@ -112,7 +113,7 @@ def _jpeg_header(data: bytes) -> ImageHeader:
         'a JPEG without a frame and a scan', reason='broken header')
 
 
-def _jpeg_frame(marker: int, frame: bytes) -> Tuple[int, int, int, int, int]:
+def _jpeg_frame(marker: int, frame: bytes) -> tuple[int, int, int, int, int]:
     """Width, height, blocks, kind and components of a frame header."""
     if marker not in _JPEG_DECODED:
         raise UnreadableImageError(
@@ -272,7 +273,7 @@ def _reduction(header: ImageHeader, max_pixels: int) -> int:
     return reduction
 
 
-def _fitting_reduction(size: Tuple[int, int], scale: Tuple[int, int]) -> int:
+def _fitting_reduction(size: tuple[int, int], scale: tuple[int, int]) -> int:
     """The largest divisor that leaves no less than fits ``scale``.
 
     Args:
@@ -282,7 +283,7 @@ def _fitting_reduction(size: Tuple[int, int], scale: Tuple[int, int]) -> int:
     return next((r for r in (8, 4, 2) if factor * r <= 1), 1)
 
 
-def _checked_header(data: bytes, max_pixels: int) -> Tuple[ImageHeader, int]:
+def _checked_header(data: bytes, max_pixels: int) -> tuple[ImageHeader, int]:
     """Header of an image that can be decoded, and its least divisor."""
     header = read_header(data)
     reduction = _reduction(header, max_pixels)
@@ -293,7 +294,7 @@ def _checked_header(data: bytes, max_pixels: int) -> Tuple[ImageHeader, int]:
     return header, reduction
 
 
-def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> Tuple[int, int]:
+def image_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """The size at which :func:`decode_image` gives an image, not decoding it.
 
     Args:
@@ -324,7 +325,7 @@ def _orientation(data: bytes, header: ImageHeader) -> int:
     return value if value in tuple(_UPRIGHT) else 1
 
 
-def _upright_size(header: ImageHeader, orientation: int) -> Tuple[int, int]:
+def _upright_size(header: ImageHeader, orientation: int) -> tuple[int, int]:
     """Width and height when it is upright; Pillow gives a TIFF's so."""
     turned = orientation >= 5 and header.kind != 'TIFF'
     return (header.height, header.width) if turned else (header.width,
@@ -339,8 +340,8 @@ def _has_alpha(data: bytes) -> bool:
 
 def decode_image(
         data: bytes,
-        scale: Optional[Tuple[int, int]] = None,
-        max_pixels: int = MAX_PIXELS) -> Tuple[np.ndarray, Tuple[int, int]]:
+        scale: tuple[int, int] | None = None,
+        max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode an image, a JPEG at the smallest size that serves ``scale``.
 
     Grayscale, palette, CMYK, alpha and 16-bit files all become 8-bit BGR;

@@ -1,14 +1,19 @@
 # Licensed under the Apache License, Version 2.0.
 """Checks of what a JSON file holds, with errors that name the place."""
-from typing import Any, List, Mapping, Optional
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 #: Ids are integers of 64 bits.
 IDS = range(-2**63, 2**63)
 #: Beyond it a coordinate is no place in an image.
 LIMIT = 1e9
+# A few aliases of YAML may stand for gigabytes.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 200
 
 
-def as_id(value: Any) -> Optional[int]:
+def as_id(value: Any) -> int | None:
     """An id as an integer, None if it is none.
 
     Args:
@@ -31,7 +36,7 @@ def as_id(value: Any) -> Optional[int]:
     return value if value in IDS else None
 
 
-def as_number(value: Any) -> Optional[float]:
+def as_number(value: Any) -> float | None:
     """A finite number, also one written as text, None if it is none.
 
     Args:
@@ -46,6 +51,34 @@ def as_number(value: Any) -> Optional[float]:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if -LIMIT <= value <= LIMIT else None
+
+
+def wrong_value(where: str, key: str, value: Any, expected: str) -> ValueError:
+    """The error of a value: its place and key, and what was expected."""
+    shown = _SHOWN.repr(value)
+    shown = shown if len(shown) <= 200 else f'{shown[:200]}...'
+    return ValueError(f'{where}: key {key!r} is {shown}, expected {expected}')
+
+
+def check_object(entry: Any,
+                 where: str,
+                 keys: Sequence[str] = (),
+                 form: str = '') -> None:
+    """Refuse what is no object, or lacks a key.
+
+    Args:
+        form (str): What the object looks like, for the message.
+
+    Raises:
+        ValueError: If it is something else, or a key is missing.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(
+            f'{where} is {_SHOWN.repr(entry):.200}, expected an object{form}')
+    for key in keys:
+        if key not in entry:
+            raise ValueError(f'{where}: key {key!r} is missing, it has '
+                             f'{sorted(map(str, entry))}')
 
 
 def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
@@ -64,8 +97,7 @@ def typed_value(raw: Mapping, key: str, kind: type, where: str) -> Any:
     value = raw[key]
     if not isinstance(value, kind) or isinstance(
             value, bool) or kind is int and value not in IDS:
-        raise ValueError(f'{where}: key {key!r} is {value!r}, expected '
-                         f'{kind.__name__}')
+        raise wrong_value(where, key, value, kind.__name__)
     return value
 
 
@@ -89,8 +121,7 @@ def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
     if values is None:
         return []
     if not isinstance(values, (list, tuple)):
-        raise ValueError(f'{where}: key {key!r} is {values!r}, expected a '
-                         f'list of {kind.__name__}')
+        raise wrong_value(where, key, values, f'a list of {kind.__name__}')
     for value in values:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(
@@ -99,7 +130,7 @@ def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
     return list(values)
 
 
-def typed_ids(raw: Mapping, key: str, where: str) -> List[int]:
+def typed_ids(raw: Mapping, key: str, where: str) -> list[int]:
     """The list of integers under a key, also of ones written as text.
 
     Args:
@@ -109,18 +140,14 @@ def typed_ids(raw: Mapping, key: str, where: str) -> List[int]:
         ValueError: If it is no list, or an entry is no integer.
     """
     values = [] if raw.get(key) is None else typed_value(raw, key, list, where)
-    ids = []
-    for value in values:
-        number = as_id(value)
-        if number is None:
-            raise ValueError(
-                f'{where}: key {key!r} contains {value!r}, expected '
-                'a list of integers')
-        ids.append(number)
-    return ids
+    wrong = [value for value in values if as_id(value) is None]
+    if wrong:
+        raise ValueError(f'{where}: key {key!r} contains {wrong[0]!r}, '
+                         'expected a list of integers')
+    return [number for number in map(as_id, values) if number is not None]
 
 
-def joined_captions(raw: Mapping, where: str) -> List[str]:
+def joined_captions(raw: Mapping, where: str) -> list[str]:
     """``captions`` and ``caption`` of one object, as one list.
 
     Args:

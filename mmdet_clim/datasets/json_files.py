@@ -3,12 +3,12 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, List, Tuple, Union
+from typing import Any
 
 from .text_files import decode_text, read_text_bytes
 
 
-def parse_json(text: Union[str, bytes],
+def parse_json(text: str | bytes,
                where: str,
                unique_keys: bool = False) -> Any:
     """Parse JSON, naming the place where it is none.
@@ -34,7 +34,7 @@ def parse_json(text: Union[str, bytes],
         raise ValueError(f'{where}: not valid JSON ({error})') from error
 
 
-def _unique(pairs: List[Tuple[str, Any]]) -> dict:
+def _unique(pairs: list[tuple[str, Any]]) -> dict:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -42,7 +42,7 @@ def _unique(pairs: List[Tuple[str, Any]]) -> dict:
     return found
 
 
-def parse_object(text: Union[str, bytes], where: str) -> dict:
+def parse_object(text: str | bytes, where: str) -> dict:
     """Parse a JSON object, naming the place where it is none.
 
     Raises:
@@ -55,7 +55,7 @@ def parse_object(text: Union[str, bytes], where: str) -> dict:
     return parsed
 
 
-def read_json(path: Union[str, Path]) -> Any:
+def read_json(path: str | Path) -> Any:
     """Read a JSON file as a whole.
 
     Raises:

@@ -4,9 +4,11 @@ import io
 import json
 import os
 import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Tuple, Union
+from typing import Any
 
 from mmdet_clim.progress import progress
 
@@ -32,6 +34,7 @@ _KINDS = {
 }
 
 
+@dataclass
 class _Window:
     """The part of a text that is being decoded, by Python's own decoder.
 
@@ -41,14 +44,12 @@ class _Window:
             block that is read.
     """
 
-    def __init__(self, file: io.TextIOBase, path: str,
-                 on_read: Callable[[int], Any]) -> None:
-        self.file = file
-        self.path = path
-        self.on_read = on_read
-        self._text = ''
-        self._place = 0
-        self._line = 1
+    file: io.TextIOBase
+    path: str
+    on_read: Callable[[int], Any]
+
+    def __post_init__(self) -> None:
+        self._text, self._place, self._line = '', 0, 1
         self._complete = False
         self._decode = json.JSONDecoder().raw_decode
 
@@ -71,7 +72,7 @@ class _Window:
         self._text += block
         self._complete = not block
 
-    def wrong(self, message: str, place: Optional[int] = None) -> ValueError:
+    def wrong(self, message: str, place: int | None = None) -> ValueError:
         """An error, with the line of a place in the window."""
         place = self._place if place is None else place
         line = self._line + self._text.count('\n', 0, place)
@@ -141,7 +142,7 @@ class JSONContent:
         self.content = content
         self.kind = type(content).__name__
 
-    def members(self) -> Iterator[Tuple[str, Optional[int], Any]]:
+    def members(self) -> Iterator[tuple[str, int | None, Any]]:
         """See :meth:`JSONObject.members`."""
         for key, value in self.content.items():
             if isinstance(value, list):
@@ -164,14 +165,14 @@ class JSONObject:
         OSError: If it is no regular file.
     """
 
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         with _opened(self.path) as window:
             found = window.ahead()
         #: The Python type of what the file holds: 'dict' for an object.
         self.kind = _KINDS.get(found, 'int')
 
-    def members(self) -> Iterator[Tuple[str, Optional[int], Any]]:
+    def members(self) -> Iterator[tuple[str, int | None, Any]]:
         """Its members, in the order of the file.
 
         Yields:
@@ -209,7 +210,7 @@ class JSONObject:
                 window.take('}')
             window.end()
 
-    def entries(self, key: str) -> Iterator[Tuple[int, Any]]:
+    def entries(self, key: str) -> Iterator[tuple[int, Any]]:
         """The entries of one list.
 
         Args:

@@ -5,8 +5,8 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Union
 
 from filelock import FileLock, Timeout
 from mmengine.logging import print_log
@@ -17,7 +17,7 @@ from mmdet_clim.version import __version__
 #: The folder of what is made, beside the source.
 FOLDER = '.mmdet_clim'
 #: Counted up whenever the same source gives another file.
-REVISION = 2
+REVISION = 3
 # Of a source that takes more than a few seconds.
 _LARGE = 50_000_000
 # Two changes within a tick of the kernel's clock have one time.
@@ -26,8 +26,8 @@ _TICK_NS = 20_000_000
 _NAME_BYTES = 150
 
 
-def made_once(source: Union[str, Path], name: str,
-              make: Callable[[Path], None]) -> Path:
+def made_once(source: str | Path, name: str, make: Callable[[Path],
+                                                            None]) -> Path:
     """A file that is made of another one, if it was not made before.
 
     It lies in ``.mmdet_clim/`` beside the source; where nothing can be
@@ -53,32 +53,33 @@ def made_once(source: Union[str, Path], name: str,
     if len(os.fsencode(label)) > _NAME_BYTES:
         label = _digest(os.fsencode(label))
     stamp = _stamp(source)
-    folders = [source.parent / FOLDER, _cache_folder(source.parent)]
+    folders = [
+        source.parent / FOLDER,
+        cache_root() / _digest(os.fsencode(source.parent))
+    ]
     if folders[0].is_symlink():
         print_log(
             f'{folders[0]}: is a symbolic link, which is not followed; '
             f'the cache of {source.name} goes to {folders[1]}', 'current',
             logging.WARNING)
         del folders[0]
-    for folder in folders:
-        if (folder / f'{label}.{stamp}.{name}').is_file():
-            return folder / f'{label}.{stamp}.{name}'
-    for folder in folders:
-        if _can_be_written(folder):
-            break
-    else:
+    for place in folders:
+        if (place / f'{label}.{stamp}.{name}').is_file():
+            return place / f'{label}.{stamp}.{name}'
+    folder = next(filter(_can_be_written, folders), None)
+    if folder is None:
         raise OSError(
             f'{source}: its cache can be written neither to '
             f'{" nor to ".join(map(str, folders))}; set XDG_CACHE_HOME to a '
             'writable folder')
     lock = FileLock(folder / f'{label}.{name}.lock')
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         print_log(f'{source}: another process is reading it, waiting',
                   'current')
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         stamp = _settled_stamp(source)
         made = folder / f'{label}.{stamp}.{name}'
         if made.is_file():
@@ -99,11 +100,9 @@ def made_once(source: Union[str, Path], name: str,
             if old.fullmatch(other.name):
                 other.unlink(missing_ok=True)
         return made
-    finally:
-        lock.release()
 
 
-def checked_once(file: Union[str, Path], check: Callable[[], None]) -> None:
+def checked_once(file: str | Path, check: Callable[[], None]) -> None:
     """Check a file, unless this user's cache knows that it has passed.
 
     What lies beside data may have come with it. The cache has not; and a file
@@ -151,11 +150,6 @@ def cache_root() -> Path:
     """The folder of what can be made again."""
     root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     return Path(root, 'mmdet_clim')
-
-
-def _cache_folder(parent: Path) -> Path:
-    """The folder of what is made of the files of a folder."""
-    return cache_root() / _digest(os.fsencode(parent))
 
 
 def _can_be_written(folder: Path) -> bool:

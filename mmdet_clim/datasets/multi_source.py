@@ -3,19 +3,10 @@
 import logging
 import math
 from collections import deque
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from numbers import Real
-from typing import (
-    Any,
-    Deque,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Union,
-)
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
@@ -56,7 +47,7 @@ class _ReplacingSources(ConcatDataset):
     ``unreadable`` holds the notes of each.
     """
 
-    unreadable: List[UnreadableImages]
+    unreadable: list[UnreadableImages]
 
     def __getitem__(self, idx: int) -> Any:
         """The sample of a global index, or the next of its source.
@@ -242,13 +233,13 @@ class MultiSourceSampler(Sampler):
 
     def __init__(self,
                  dataset: Dataset,
-                 batch_size: Optional[int] = None,
-                 source_ratio: Optional[Sequence[float]] = None,
+                 batch_size: int | None = None,
+                 source_ratio: Sequence[float] | None = None,
                  shuffle: bool = True,
-                 seed: Optional[int] = None,
+                 seed: int | None = None,
                  aspect_grouping: bool = False,
                  epoch_source: int = 0,
-                 epoch_length: Optional[int] = None) -> None:
+                 epoch_length: int | None = None) -> None:
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         ends = list(
@@ -282,16 +273,16 @@ class MultiSourceSampler(Sampler):
         self._epoch_length = epoch_length
         self._is_tall = self._read_orientations() if aspect_grouping else None
         # By what they depend on, the last ones only.
-        self._passes: Dict[tuple, Union[np.ndarray, KeyedPermutation]] = {}
-        self._grouped: Dict[tuple, List[np.ndarray]] = {}
-        self._batch_size: Optional[int] = None
+        self._passes: dict[tuple, np.ndarray | KeyedPermutation] = {}
+        self._grouped: dict[tuple, list[np.ndarray]] = {}
+        self._batch_size: int | None = None
         if batch_size is not None:
             self.batch_size = batch_size
         if isinstance(dataset, DrawnSamples):
             dataset.sampler = self
 
     @property
-    def batch_size(self) -> Optional[int]:
+    def batch_size(self) -> int | None:
         """Samples per batch of one rank; None until it is known."""
         return self._batch_size
 
@@ -331,7 +322,7 @@ class MultiSourceSampler(Sampler):
                 f'{LONGEST_EPOCH} batches; expected a larger share of it, '
                 'another epoch_source, or an epoch_length')
         carried = [0] * len(due)
-        counts: List[List[int]] = []
+        counts: list[list[int]] = []
         met = [False] * len(due)
         while len(counts) <= length and (not all(met) or any(carried)
                                          and len(counts) < LONGEST_PERIOD):
@@ -410,7 +401,7 @@ class MultiSourceSampler(Sampler):
             start += last - first
         return np.concatenate(parts)
 
-    def _global_batch(self, epoch: int, batch: int) -> List[List[int]]:
+    def _global_batch(self, epoch: int, batch: int) -> list[list[int]]:
         """The indices of all ranks by source."""
         starts = self._starts(batch)
         ends = self._starts(batch + 1)
@@ -436,13 +427,13 @@ class MultiSourceSampler(Sampler):
             end, offset in zip(self._grouped[key], starts, ends, before)
         ]
 
-    def _starts(self, batch: int) -> List[int]:
+    def _starts(self, batch: int) -> list[int]:
         """Samples of each source, of all ranks, before a batch of an epoch."""
         return (self._plan.start(batch) * self.world_size).tolist()
 
-    def draws(self, iteration: int) -> List[Draw]:
+    def draws(self, iteration: int) -> list[Draw]:
         """What this rank draws in an iteration, counted from the start."""
-        batch: List[int] = []
+        batch: list[int] = []
         for indices in self._global_batch(
                 *divmod(iteration, self.batches_per_epoch)):
             count = len(indices) // self.world_size
@@ -461,7 +452,7 @@ class MultiSourceSampler(Sampler):
         return (epoch + 1) * length + batch % workers
 
     def past_of_stream(self, source: int, iteration: int, workers: int,
-                       count: int) -> List[Draw]:
+                       count: int) -> list[Draw]:
         """Draws of a source by the worker of an iteration before it.
 
         Args:
@@ -474,7 +465,7 @@ class MultiSourceSampler(Sampler):
         epoch, batch = divmod(iteration, length)
         offset = self._offsets[source]
         end = offset + self._sizes[source]
-        found: Deque[Draw] = deque()
+        found: deque[Draw] = deque()
         while len(found) < count:
             batch -= workers
             if batch < 0:
@@ -514,7 +505,7 @@ class MultiSourceSampler(Sampler):
                            self.world_size * workers,
                            epoch * before(length) + before(batch) + inside)
 
-    def batches(self) -> Iterator[List[Draw]]:
+    def batches(self) -> Iterator[list[Draw]]:
         """The batches of this rank to the end of the epoch."""
         start, self._first_batch = self._first_batch, 0
         first = self.epoch * self.batches_per_epoch
@@ -566,7 +557,7 @@ class MultiSourceBatchSampler(Sampler):
         self.sampler = sampler
         self.batch_size = batch_size
 
-    def __iter__(self) -> Iterator[List[Draw]]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         """Indices of this rank, by batch."""
         return self.sampler.batches()
 
@@ -575,7 +566,7 @@ class MultiSourceBatchSampler(Sampler):
         return self.sampler.batches_per_epoch
 
 
-def _shares(ratio: Optional[Sequence[float]], sources: int) -> List[int]:
+def _shares(ratio: Sequence[float] | None, sources: int) -> list[int]:
     """The ratio in whole numbers.
 
     Raises:
@@ -609,7 +600,7 @@ def _keep(cache: dict, key: tuple, value, count: int) -> None:
 
 
 def _group_batches(drawn: Sequence[np.ndarray], is_tall: np.ndarray,
-                   edges: Sequence[Sequence[int]]) -> List[np.ndarray]:
+                   edges: Sequence[Sequence[int]]) -> list[np.ndarray]:
     """Put what is drawn in an order of batches of one orientation.
 
     Args:

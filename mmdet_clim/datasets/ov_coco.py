@@ -12,12 +12,7 @@ from mmengine.logging import print_log
 
 from mmdet_clim.registry import DATASETS
 
-from .coco_annotations import (
-    CocoChecker,
-    clipped_box,
-    file_sizes,
-    stream_coco,
-)
+from .coco_annotations import CocoChecker, clipped_box, file_sizes, stream_coco
 from .images import UnreadableImageError
 from .packed_boxes import PackedBoxes
 from .palette import class_palette
@@ -218,11 +213,10 @@ class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
                 f'{self.ann_file}: none of its classes is in the vocabulary, '
                 f'expected some of {tuple(index)}, got {tuple(names.values())}'
             )
+        ids, counts = np.unique(packed.category_of, return_counts=True)
         dropped = Counter({
             names[i]: n
-            for i, n in zip(
-                *map(np.ndarray.tolist,
-                     np.unique(packed.category_of, return_counts=True)))
+            for i, n in zip(ids.tolist(), counts.tolist())
             if i not in self.cat2label
         })
         if dropped:

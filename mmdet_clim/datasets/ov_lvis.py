@@ -3,7 +3,6 @@
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import List, Optional, Tuple, Union
 
 from mmengine.fileio import get_local_path
 
@@ -81,9 +80,9 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
     def __init__(self,
                  *args,
                  ann_file: str = '',
-                 category_file: Optional[str] = None,
-                 data_root: Optional[str] = None,
-                 metainfo: Optional[dict] = None,
+                 category_file: str | None = None,
+                 data_root: str | None = None,
+                 metainfo: dict | None = None,
                  **kwargs) -> None:
         source = Path(category_file or ann_file)
         if data_root and not source.is_absolute():
@@ -92,14 +91,11 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
             *args,
             ann_file=ann_file,
             data_root=data_root,
-            metainfo={
-                **self.read_metainfo(source),
-                **(metainfo or {})
-            },
+            metainfo=dict(self.read_metainfo(source), **(metainfo or {})),
             **kwargs)
 
     @classmethod
-    def read_metainfo(cls, ann_file: Union[str, Path]) -> dict:
+    def read_metainfo(cls, ann_file: str | Path) -> dict:
         """The classes of a file; see :class:`ClassesFromFile`."""
         with get_local_path(str(ann_file)) as path:
             stamp = Path(path).stat().st_mtime_ns
@@ -124,7 +120,7 @@ class OVLVISDataset(ClassesFromFile, OVCocoDataset):
 
 
 @lru_cache(maxsize=8)
-def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
+def _read_categories(path: str, stamp: int) -> list[tuple[str, str, int]]:
     """Raw name, frequency and image count of each class, by its id.
 
     Several heads, objectives and datasets of one model ask for the same file;
@@ -141,7 +137,7 @@ def _read_categories(path: str, stamp: int) -> List[Tuple[str, str, int]]:
                 "'id', 'name', 'image_count' (an integer) and 'frequency' "
                 f'out of {FREQUENCIES}, got {category}')
     names = Counter(class_name(c['name']) for c in categories)
-    twice: List[str] = [n for n, k in names.items() if k > 1]
+    twice: list[str] = [n for n, k in names.items() if k > 1]
     if twice:
         raise ValueError(f"{path}: key 'categories': expected each name once, "
                          f'got {twice} twice')

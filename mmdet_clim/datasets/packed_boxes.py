@@ -2,7 +2,8 @@
 """Images with their annotations, packed as they come out of a file."""
 import pickle
 from array import array
-from typing import Any, Dict, Iterator, List, Optional
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -28,16 +29,16 @@ class PackedBoxes(Rows):
 
     def __init__(self) -> None:
         super().__init__(0)
-        self.categories: List[dict] = []
+        self.categories: list[dict] = []
         self._ids = array('q')
-        self._place: Dict[int, int] = {}
+        self._place: dict[int, int] = {}
         self._names = _Blobs()
         self._annotations = _Blobs()
         #: Of each annotation, its image by number, and its category.
         self.image_of: Any = array('i')
         self.category_of: Any = array('q')
 
-    def keep(self, key: str, number: Optional[int], entry: Any) -> None:
+    def keep(self, key: str, number: int | None, entry: Any) -> None:
         """Take in an entry, as :func:`~.coco_annotations.stream_coco` calls.
 
         Args:
@@ -75,7 +76,7 @@ class PackedBoxes(Rows):
             self.image_of, np.arange(len(self._ids) + 1), sorter=self._order)
         self.index = range(len(self._ids))
 
-    def row(self, number: int) -> Dict[str, Any]:
+    def row(self, number: int) -> dict[str, Any]:
         width, height = self._sizes[number].tolist()
         image_id = self._ids[number]
         own = self._order[self._edges[number]:self._edges[number + 1]]

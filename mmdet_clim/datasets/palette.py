@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """A colour for each class."""
 import colorsys
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 from mmdet_clim.checks import check_range
 
@@ -11,7 +11,7 @@ GOLDEN = 0.618033988749895
 
 def class_palette(
     count: int,
-    first: Sequence[Sequence[int]] = ()) -> List[Tuple[int, int, int]]:
+    first: Sequence[Sequence[int]] = ()) -> list[tuple[int, int, int]]:
     """Colours for classes, whatever their number.
 
     Args:

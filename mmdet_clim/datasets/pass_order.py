@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """The random order of one pass of a source."""
-from typing import Union
 
 import numpy as np
 
@@ -60,9 +59,8 @@ class KeyedPermutation:
         return left << low | right
 
 
-def pass_order(
-        offset: int, size: int,
-        seeds: np.random.SeedSequence) -> Union[np.ndarray, KeyedPermutation]:
+def pass_order(offset: int, size: int,
+               seeds: np.random.SeedSequence) -> np.ndarray | KeyedPermutation:
     """A random order of the numbers from ``offset`` on.
 
     Args:

@@ -7,7 +7,7 @@ writes to, or of a file that is larger than the memory.
 import os
 import stat
 from pathlib import Path
-from typing import IO, Optional, Union
+from typing import IO
 
 #: Of an image or of the text of one: four bytes for each of 64 million
 #: pixels.
@@ -21,7 +21,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: Union[str, Path]) -> IO[bytes]:
+def open_regular(path: str | Path) -> IO[bytes]:
     """Open a file that lies on a disk, and nothing else.
 
     Raises:
@@ -41,9 +41,9 @@ def open_regular(path: Union[str, Path]) -> IO[bytes]:
     return open(path, 'rb')
 
 
-def read_regular(path: Union[str, Path],
+def read_regular(path: str | Path,
                  offset: int = 0,
-                 size: Optional[int] = None,
+                 size: int | None = None,
                  limit: int = MAX_FILE_BYTES) -> bytes:
     """Read a file, or a part of it.
 

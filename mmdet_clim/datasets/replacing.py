@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Data sets that go on where an image cannot be read."""
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile

@@ -2,7 +2,8 @@
 """Samples that are made of packed rows when they are asked for."""
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterator, Sequence, Union
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -18,12 +19,12 @@ class Rows(ABC):
     """
 
     def __init__(self, count: int) -> None:
-        self.index: Union[range, np.ndarray] = range(count)
+        self.index: range | np.ndarray = range(count)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, index: Union[int, slice, np.ndarray]) -> Any:
+    def __getitem__(self, index: int | slice | np.ndarray) -> Any:
         """A row; or those of a slice or an array of numbers."""
         if isinstance(index, (slice, np.ndarray)):
             some = copy.copy(self)
@@ -32,11 +33,6 @@ class Rows(ABC):
             some.index = rows[index]
             return some
         return self.row(int(self.index[index]))
-
-    def __copy__(self) -> 'Rows':
-        other = type(self).__new__(type(self))
-        vars(other).update(vars(self))
-        return other
 
     def __deepcopy__(self, memo: dict) -> 'Rows':
         # Nothing changes them.
@@ -54,7 +50,7 @@ class Rows(ABC):
             yield np.concatenate([*self.all_sizes()])[self.index]
 
     @abstractmethod
-    def row(self, number: int) -> Dict[str, Any]:
+    def row(self, number: int) -> dict[str, Any]:
         """A new dict of a row, by its number among all."""
 
     @abstractmethod
@@ -88,8 +84,7 @@ class DatasetOfRows(DrawnSamples, BaseDataset):
         self.full_init()
         return self.data_list.sizes()
 
-    def _get_unserialized_subset(self, indices: Union[Sequence[int],
-                                                      int]) -> Rows:
+    def _get_unserialized_subset(self, indices: Sequence[int] | int) -> Rows:
         if isinstance(indices, int):
             return super()._get_unserialized_subset(indices)
         return self.data_list[np.asarray(indices, dtype=np.int64)]

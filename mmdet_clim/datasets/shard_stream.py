@@ -5,24 +5,13 @@ import logging
 import os
 import re
 import subprocess
-import tarfile
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import glob
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
-from typing import (
-    IO,
-    Any,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import IO, Any
 
 import fsspec
 import numpy as np
@@ -33,7 +22,7 @@ from mmdet_clim.files import atomic_path
 from mmdet_clim.registry import DATASETS
 from mmdet_clim.seeds import seed_sequence
 
-from .caption_sources import member_key, member_sample
+from .caption_sources import member_sample, tar_files
 from .draws import DrawnSamples, StreamPlace, current_drawing
 from .made_once import cache_root
 from .regular_files import MAX_FILE_BYTES, open_regular
@@ -51,7 +40,7 @@ _RANGE = re.compile(r'\{(\d+)\.\.(\d+)\}')
 _KEPT_BLOCKS = 2
 
 
-def expanded_shards(names: Union[str, Sequence[str]]) -> List[str]:
+def expanded_shards(names: str | Sequence[str]) -> list[str]:
     """The shards that patterns stand for.
 
     Args:
@@ -62,7 +51,7 @@ def expanded_shards(names: Union[str, Sequence[str]]) -> List[str]:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    found: List[str] = []
+    found: list[str] = []
     for name in [names] if isinstance(names, (str, Path)) else names:
         for one in _numbered(str(name)):
             if one.startswith(PIPE) or '://' in one:
@@ -123,37 +112,25 @@ def shard_contents(shard: str) -> Iterator[dict]:
         OSError: If it cannot be opened, or ends early.
         tarfile.TarError: If it is no tar, or a broken one.
     """
-    key: Optional[str] = None
-    parts: Dict[str, bytes] = {}
-    tar: Any
-    with _opened(shard) as file, tarfile.open(fileobj=file, mode='r|*') as tar:
-        for member in tar:
-            # tarfile would keep every header it has seen.
-            tar.members = []
-            if not member.isfile():
-                continue
-            own, suffix = member_key(member.name)
-            if own != key:
-                yield from _sample(key, parts)
-                key, parts = own, {}
-            limit = MAX_LINE_BYTES if suffix in ('.txt', '.json') \
-                else MAX_FILE_BYTES
-            if member.size <= limit:
-                parts[suffix] = tar.extractfile(member).read()
-        yield from _sample(key, parts)
-
-
-def _sample(key: Optional[str], parts: Mapping[str, bytes]) -> Iterator[dict]:
-    raw = member_sample(key, parts, bytes) if key is not None else None
-    if raw is not None:
-        yield raw
+    with _opened(shard) as file:
+        files = tar_files(file, 'r|*')
+        for key, members in groupby(files, lambda found: found[2]):
+            parts: dict[str, bytes] = {}
+            for tar, member, _, suffix in members:
+                limit = MAX_LINE_BYTES if suffix in ('.txt', '.json') \
+                    else MAX_FILE_BYTES
+                if member.size <= limit:
+                    parts[suffix] = tar.extractfile(member).read()
+            raw = member_sample(key, parts, bytes)
+            if raw is not None:
+                yield raw
 
 
 class _KnownCounts:
     """How many samples shards have, kept on the disk once they were read."""
 
     def __init__(self) -> None:
-        self._counts: Dict[str, Optional[int]] = {}
+        self._counts: dict[str, int | None] = {}
 
     def _file(self, shard: str) -> Path:
         stamp = ''
@@ -165,7 +142,7 @@ class _KnownCounts:
             'utf-8', 'surrogateescape'))
         return cache_root() / 'streams' / digest.hexdigest()
 
-    def get(self, shard: str) -> Optional[int]:
+    def get(self, shard: str) -> int | None:
         """The number of a shard, None if it is not known."""
         if self._counts.get(shard) is None:
             try:
@@ -202,8 +179,8 @@ class _Lane:
         self.order = seed, source
         self.lane = lane
         self.lanes = lanes
-        self._blocks: 'OrderedDict[int, List[dict]]' = OrderedDict()
-        self._samples: Optional[Iterator[dict]] = None
+        self._blocks: 'OrderedDict[int, list[dict]]' = OrderedDict()
+        self._samples: Iterator[dict] | None = None
         self._next = 0
 
     def sample(self, position: int) -> dict:
@@ -307,12 +284,12 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
     """
 
     def __init__(self,
-                 shards: Union[str, Sequence[str]],
+                 shards: str | Sequence[str],
                  num_samples: int,
                  vocabulary: Any = None,
                  buffer_size: int = 1000,
                  shuffle: bool = True,
-                 metainfo: Optional[Mapping] = None,
+                 metainfo: Mapping | None = None,
                  **kwargs) -> None:
         check_whole(num_samples=num_samples, buffer_size=buffer_size)
         self.shards = expanded_shards(shards)
@@ -327,7 +304,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         self._classes = {name: i for i, name in enumerate(names)}
         self._asked = 0
         self._process = 0
-        self._lanes: Dict[Tuple[int, int, int, int], _Lane] = {}
+        self._lanes: dict[tuple[int, ...], _Lane] = {}
         super().__init__(metainfo=metainfo, serialize_data=False, **kwargs)
 
     def __getstate__(self) -> dict:
@@ -389,7 +366,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
             self._lanes[key] = _Lane(self, *key)
         return self._lanes[key]
 
-    def shards_of(self, seed: int, source: int, number: int) -> List[str]:
+    def shards_of(self, seed: int, source: int, number: int) -> list[str]:
         """The shards in the order of a pass.
 
         Args:
@@ -427,7 +404,7 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
             return
         self.counts.put(shard, number)
 
-    def _as_sample(self, shard: str, row: Tuple, image: bytes,
+    def _as_sample(self, shard: str, row: tuple, image: bytes,
                    tags: Sequence[str]) -> dict:
         found = dict(zip(COLUMNS, row))
         path = f"{shard}/{found['file_name']}"

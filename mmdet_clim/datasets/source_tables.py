@@ -11,20 +11,11 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-)
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,13 +31,13 @@ from .caption_sources import (
     shard_samples,
 )
 from .columnar_files import parquet_images
-from .json_checks import LIMIT, typed_id, typed_list, typed_value
+from .json_checks import LIMIT, typed_id, typed_list, typed_value, wrong_value
 from .made_once import checked_once, made_once
 from .rows import Rows
 from .text_files import clean_captions, is_text
 
 #: What reads each kind of source, by its suffix.
-READERS: Dict[str, Callable[[str], Iterator[dict]]] = {
+READERS: dict[str, Callable[[str], Iterator[dict]]] = {
     '.json': json_samples,
     '.jsonl': json_line_samples,
     '.tar': shard_samples,
@@ -79,19 +70,13 @@ class SourceFacts:
 
     Args:
         seen (int): Images.
-        without_caption (int): Those left out because they have none.
-        empty_captions (int): Captions left out.
-        broken_captions (int): Captions of which characters were left out.
-        problems (dict[str, int]): Images left out by reason.
+        dropped (Counter): Images and captions that were left out, by reason.
         tags (dict[str, int]): Images by tag, in the order of their numbers.
     """
 
     seen: int = 0
-    without_caption: int = 0
-    empty_captions: int = 0
-    broken_captions: int = 0
-    problems: Dict[str, int] = field(default_factory=Counter)
-    tags: Dict[str, int] = field(default_factory=Counter)
+    dropped: Counter = field(default_factory=Counter)
+    tags: dict[str, int] = field(default_factory=Counter)
 
 
 def image_key(path: str) -> int:
@@ -124,19 +109,18 @@ class SampleCleaner:
         self.path = path
         self.facts = SourceFacts()
         #: The number of each tag.
-        self.numbers: Dict[str, int] = {}
+        self.numbers: dict[str, int] = {}
 
-    def __call__(self, raw: Mapping) -> Optional[tuple]:
+    def __call__(self, raw: Mapping) -> tuple | None:
         facts = self.facts
         facts.seen += 1
         if 'problem' in raw:
-            facts.problems[raw['problem']] += 1
+            facts.dropped[raw['problem']] += 1
             return None
         where = f"{self.path}: {raw.get('where', f'image {facts.seen}')}"
         name = typed_value(raw, 'file_name', str, where)
         if not name or not is_text(name):
-            raise ValueError(f"{where}: key 'file_name' is {name!r}, expected "
-                             'the path of an image')
+            raise wrong_value(where, 'file_name', name, 'the path of an image')
         image_id = typed_id(raw, 'id', where)
         sides = []
         for key in ('height', 'width'):
@@ -144,14 +128,11 @@ class SampleCleaner:
             if raw.get(key) is not None:
                 side = typed_id(raw, key, where)
                 if not 1 <= side < LIMIT:
-                    raise ValueError(
-                        f'{where}: key {key!r} is {side}, expected at least 1 '
-                        f'and less than {LIMIT:.0f}')
+                    raise wrong_value(where, key, side,
+                                      f'at least 1 and less than {LIMIT:.0f}')
             sides.append(side)
         captions = typed_list(raw, 'captions', str, where)
-        kept, broken = clean_captions(captions)
-        facts.broken_captions += broken
-        facts.empty_captions += len(captions) - len(kept)
+        kept = clean_captions(captions, facts.dropped)
         tags = []
         for tag in dict.fromkeys(typed_list(raw, 'tags', str, where)):
             tags.append(self.numbers.setdefault(tag, len(self.numbers)))
@@ -163,10 +144,10 @@ class SampleCleaner:
                 for key, kind in SHARD_KEYS.items()
             ]
             if not is_text(place[0]):
-                raise ValueError(f"{where}: key 'shard_path' is "
-                                 f'{place[0]!r}, expected the path of a shard')
+                raise wrong_value(where, 'shard_path', place[0],
+                                  'the path of a shard')
         if not kept:
-            facts.without_caption += 1
+            facts.dropped['images without a caption'] += 1
             return None
         return (name, image_id, raw['own_id'], *sides, kept, tags, *place)
 
@@ -190,14 +171,14 @@ def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
     clean = SampleCleaner(source)
     kept = 0
 
-    def write(rows: List[tuple]) -> None:
+    def write(rows: list[tuple]) -> None:
         nonlocal kept
         kept += len(rows)
         writer.write_batch(_record_batch(rows))
 
     with pa.OSFile(str(out), 'wb') as file, pa.ipc.new_file(file,
                                                             _SCHEMA) as writer:
-        rows: List[tuple] = []
+        rows: list[tuple] = []
         text = 0
         for row in filter(None, map(clean, raw)):
             rows.append(row)
@@ -241,7 +222,7 @@ def make_table(source: str) -> str:
                   lambda out: _write_table(source, read(source), out)))
 
 
-class SourceTable:
+class SourceTable(Rows):
     """The table of one source, mapped: it pickles as the paths of its files.
 
     Args:
@@ -259,7 +240,7 @@ class SourceTable:
                  folder: str = '',
                  first_id: int = 0,
                  classes: Sequence[str] = (),
-                 rows: Optional[str] = None) -> None:
+                 rows: str | None = None) -> None:
         self._arguments = source, file, folder, first_id, classes, rows
         self.source = source
         self.folder = folder
@@ -273,10 +254,10 @@ class SourceTable:
             facts = reader.get_batch_with_custom_metadata(last).custom_metadata
             self.facts = SourceFacts(*json.loads(facts[_FACTS]))
             self._ends = list(accumulate(map(len, self._batches)))
-            self._rows: Optional[np.ndarray] = None
+            super().__init__(self._ends[-1])
             if rows is not None:
                 file = rows
-                self._rows = np.load(file, mmap_mode='r')
+                self.index = np.load(file, mmap_mode='r')
                 checked_once(file, self._check_rows)
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError,
                 IndexError) as error:
@@ -288,7 +269,7 @@ class SourceTable:
         #: The class of each tag by its number, -1 where it is none.
         self.class_of = np.array(
             [index.get(tag, -1) for tag in self.facts.tags], dtype=np.int32)
-        self._shard: Optional[str] = None
+        self._shard: str | None = None
 
     def _check(self) -> None:
         """Raise if it is not as :func:`make_table` writes it.
@@ -303,7 +284,7 @@ class SourceTable:
 
     def _check_rows(self) -> None:
         """Raise if they are not rows of the table, in ascending order."""
-        rows: Any = self._rows
+        rows: Any = self.index
         if rows.dtype != np.int64 or rows.ndim != 1 or len(rows) and not (
                 rows[0] >= 0 and rows[-1] < self._ends[-1] and
             (rows[1:] > rows[:-1]).all()):
@@ -312,15 +293,11 @@ class SourceTable:
     def __reduce__(self) -> tuple:
         return type(self), self._arguments
 
-    def __len__(self) -> int:
-        return self._ends[-1] if self._rows is None else len(self._rows)
-
-    def __getitem__(self, index: int) -> dict:
+    def row(self, number: int) -> dict:
         """A row as a sample; see ``ImageTextDataset``."""
-        row = index if self._rows is None else int(self._rows[index])
-        number = bisect_right(self._ends, row)
-        batch = self._batches[number]
-        found, = batch.slice(row - self._ends[number] + len(batch),
+        place = bisect_right(self._ends, number)
+        batch = self._batches[place]
+        found, = batch.slice(number - self._ends[place] + len(batch),
                              1).to_pylist()
         sample = dict(
             img_path=found['file_name'],
@@ -350,22 +327,14 @@ class SourceTable:
         for key in {'img_path', 'shard_path'} & set(sample):
             sample[key] = join_path(self.folder, sample[key])
 
-    def sizes(self) -> Iterator[np.ndarray]:
-        """Width and height of each image, as of ``Rows.sizes``."""
-        for end, batch in zip(self._ends, self._batches):
-            sides = [
+    def all_sizes(self) -> Iterator[np.ndarray]:
+        for batch in self._batches:
+            yield np.stack([
                 batch.column(key).to_numpy() for key in ('width', 'height')
-            ]
-            if self._rows is not None:
-                start = end - len(batch)
-                first = int(np.searchsorted(self._rows, start))
-                last = int(np.searchsorted(self._rows, end))
-                rows: np.ndarray = self._rows[first:last] - start
-                sides = [side[rows] for side in sides]
-            yield np.stack(sides).T
+            ]).T
 
     def filtered(self, min_size: int,
-                 wanted: Optional[Sequence[bool]]) -> 'SourceTable':
+                 wanted: Sequence[bool] | None) -> 'SourceTable':
         """The table of some of the rows.
 
         Args:
@@ -386,17 +355,15 @@ class SourceTable:
         return SourceTable(*self._arguments[:-1], str(rows))
 
     def _find_rows(self, min_size: int,
-                   wanted: Optional[Sequence[bool]]) -> np.ndarray:
+                   wanted: Sequence[bool] | None) -> np.ndarray:
         """The numbers of the rows that a filter leaves, int64."""
         of_tag = None
         if wanted is not None:
             of_tag = np.array([*wanted, False])[self.class_of]
-        found: List[np.ndarray] = []
-        for end, batch in zip(self._ends, self._batches):
-            keep: np.ndarray = np.ones(len(batch), dtype=bool)
-            for key in ('height', 'width'):
-                side = batch.column(key).to_numpy()
-                keep &= (side == 0) | (side >= min_size)
+        found: list[np.ndarray] = []
+        for end, batch, sizes in zip(self._ends, self._batches,
+                                     self.all_sizes()):
+            keep = ((sizes == 0) | (sizes >= min_size)).all(axis=1)
             if of_tag is not None:
                 tags = batch.column('tags')
                 before = np.concatenate(
@@ -415,7 +382,7 @@ class TableSamples(Rows):
         self._ends = list(accumulate(map(len, self.tables)))
         super().__init__(self._ends[-1])
 
-    def row(self, number: int) -> Dict[str, Any]:
+    def row(self, number: int) -> dict[str, Any]:
         place = bisect_right(self._ends, number)
         table = self.tables[place]
         return table[number - self._ends[place] + len(table)]

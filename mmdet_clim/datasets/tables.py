@@ -2,8 +2,8 @@
 """Tables of people: ``.csv`` and ``.tsv``, with errors that name a line."""
 import csv
 import re
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Iterable, Iterator, List, Tuple
 
 #: Suffixes of tables.
 TABLES = ('.csv', '.tsv')
@@ -13,10 +13,10 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATOR = re.compile(r'sep=([,;\t])\s*')
 
 
-def table_rows(lines: Iterable[Tuple[int, str]],
+def table_rows(lines: Iterable[tuple[int, str]],
                suffix: str,
                where: str,
-               skip_blanks: bool = False) -> Iterator[Tuple[int, List[str]]]:
+               skip_blanks: bool = False) -> Iterator[tuple[int, list[str]]]:
     """The rows of a table that are not empty.
 
     In a ``.tsv`` a quotation mark is a character as any other, but for a cell

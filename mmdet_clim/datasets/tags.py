@@ -2,25 +2,16 @@
 """Which classes a caption names."""
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import (
-    Any,
-    Dict,
-    FrozenSet,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Sequence,
-    Tuple,
-)
+from typing import Any
 
 # Words and signs of punctuation; blanks, hyphens and underscores only part
 # words, so that 't-shirt', 't shirt' and 't_shirt' are the same.
 _TOKENS = re.compile(r'[^\W_]+|[^\w\s\-]')
 
 
-def split_words(text: str) -> List[str]:
+def split_words(text: str) -> list[str]:
     """Words and signs of a text, without regard of case.
 
     Args:
@@ -30,12 +21,12 @@ def split_words(text: str) -> List[str]:
     return _TOKENS.findall(unicodedata.normalize('NFC', text).casefold())
 
 
-def plural_forms(words: Iterable[str]) -> Iterator[str]:
+def plural_forms(words: Iterable[str]) -> list[str]:
     """English plurals, 'people' for 'person' and 'dogs' for 'dog'.
 
     A word that is a plural already gets a form that no text holds.
     """
-    yield from map(english().plural_noun, words)
+    return list(map(english().plural_noun, words))
 
 
 @lru_cache(maxsize=None)
@@ -77,10 +68,10 @@ class TagFinder:
         other_phrases: Sequence[str] = ()
     ) -> None:
         self._check(words)
-        self._ids: Dict[Tuple[str, ...], FrozenSet[int]] = {}
-        plurals = {i: list(plural_forms(words[i])) for i in words}
+        self._ids: dict[tuple[str, ...], frozenset[int]] = {}
+        plurals = {i: plural_forms(words[i]) for i in words}
         self._add(words, other_phrases)
-        self._add(plurals, list(plural_forms(other_phrases)))
+        self._add(plurals, plural_forms(other_phrases))
         self._longest = max(map(len, self._ids))
 
     @staticmethod
@@ -102,7 +93,7 @@ class TagFinder:
     def _add(self, words: Mapping[int, Sequence[str]],
              other_phrases: Sequence[str]) -> None:
         """Take in all forms that are not known from before."""
-        new: Dict[Tuple[str, ...], set] = {
+        new: dict[tuple[str, ...], set] = {
             tuple(split_words(phrase)): set()
             for phrase in other_phrases
         }
@@ -112,7 +103,7 @@ class TagFinder:
         for form, ids in new.items():
             self._ids.setdefault(form, frozenset(ids))
 
-    def __call__(self, captions: Sequence[str]) -> List[int]:
+    def __call__(self, captions: Sequence[str]) -> list[int]:
         """Sorted ids of the classes that any caption names."""
         found: set = set()
         for caption in captions:

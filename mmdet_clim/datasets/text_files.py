@@ -5,9 +5,10 @@ import io
 import operator
 import os
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Iterator, List, Sequence, Tuple, Union
 
 from .regular_files import open_regular
 
@@ -23,7 +24,7 @@ _BLOCK = 1 << 16
 MAX_TEXT_BYTES, MAX_LINE_BYTES = 1 << 32, 1 << 24
 
 
-def text_encoding(start: bytes) -> Tuple[str, int]:
+def text_encoding(start: bytes) -> tuple[str, int]:
     """The encoding that a file's first bytes tell, and their mark's length.
 
     A file without a mark is UTF-8, or UTF-16 where every other of its first
@@ -85,7 +86,7 @@ def _no_text(error: UnicodeDecodeError,
         'it). Save the file as UTF-8')
 
 
-def read_text(path: Union[str, Path]) -> str:
+def read_text(path: str | Path) -> str:
     """Read a text file as a whole; see :func:`decode_text`.
 
     Raises:
@@ -95,7 +96,7 @@ def read_text(path: Union[str, Path]) -> str:
     return decode_text(read_text_bytes(path), str(path))
 
 
-def read_text_bytes(path: Union[str, Path]) -> bytes:
+def read_text_bytes(path: str | Path) -> bytes:
     """Read a text file as a whole, as long as it looks like text.
 
     Raises:
@@ -122,7 +123,7 @@ def read_text_bytes(path: Union[str, Path]) -> bytes:
     return bytes(data)
 
 
-def read_lines(path: Union[str, Path]) -> Iterator[Tuple[int, str]]:
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that may be too long for the memory.
 
     Only LF, CR LF and CR end a line: others of Unicode's, such as U+2028,
@@ -171,16 +172,22 @@ def whole_characters(text: str) -> str:
     return _NO_TEXT.sub('', text)
 
 
-def clean_captions(captions: Sequence[str]) -> Tuple[List[str], int]:
+def clean_captions(captions: Sequence[str], dropped: Counter) -> list[str]:
     """Captions of whole characters, without blanks around them.
 
-    Returns:
-        tuple[list[str], int]: Those that are not empty, and how many lost
-        characters.
+    Args:
+        dropped (Counter): Counts the captions that lost characters, and those
+            that are empty, which are left out.
     """
     whole = list(map(whole_characters, captions))
     kept = [caption.strip() for caption in whole if caption.strip()]
-    return kept, sum(map(operator.ne, whole, captions))
+    broken = sum(map(operator.ne, whole, captions))
+    # Counts of 0 are not kept.
+    dropped += Counter({
+        'broken characters in captions': broken,
+        'empty captions': len(captions) - len(kept)
+    })
+    return kept
 
 
 def is_text(text: str) -> bool:

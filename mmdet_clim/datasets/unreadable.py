@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """What a data set does with a sample that cannot be read."""
 import logging
+from collections.abc import Callable
 from multiprocessing.context import get_spawning_popen
-from typing import Any, Callable, List, Optional
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -41,7 +42,7 @@ class UnreadableImages:
         self.report_every = report_every
         #: Replacements in this process.
         self.count = 0
-        self._noted: Optional[torch.Tensor] = None
+        self._noted: torch.Tensor | None = None
 
     def watch(self, size: int) -> None:
         """Note samples by their index from now on, in all processes."""
@@ -62,13 +63,13 @@ class UnreadableImages:
             self.watch(size)
 
     @property
-    def indices(self) -> List[int]:
+    def indices(self) -> list[int]:
         """Of the samples that could not be read, in any process."""
         if self._noted is None:
             return []
         return self._noted.nonzero().flatten().tolist()
 
-    def add(self, reason: str, index: Optional[int] = None) -> None:
+    def add(self, reason: str, index: int | None = None) -> None:
         """Note one, and warn if it is its turn.
 
         Args:

@@ -3,10 +3,10 @@
 import re
 from abc import ABCMeta, abstractmethod
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import AbstractSet as Set
-from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any
 
 from mmdet_clim.registry import DATASETS
 
@@ -47,11 +47,11 @@ class Vocabulary:
             with the name.
     """
 
-    names: Tuple[str, ...]
-    base_names: Tuple[str, ...]
-    image_counts: Optional[Tuple[int, ...]] = None
-    raw_names: Optional[Tuple[str, ...]] = None
-    phrases: Optional[Tuple[Tuple[str, ...], ...]] = None
+    names: tuple[str, ...]
+    base_names: tuple[str, ...]
+    image_counts: tuple[int, ...] | None = None
+    raw_names: tuple[str, ...] | None = None
+    phrases: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self):
         if not self.names:
@@ -94,23 +94,23 @@ class Vocabulary:
         return len(self.names)
 
     @property
-    def all_phrases(self) -> Tuple[Tuple[str, ...], ...]:
+    def all_phrases(self) -> tuple[tuple[str, ...], ...]:
         """The phrases of each class, its name first; often nothing else."""
         return self.phrases or tuple((name, ) for name in self.names)
 
     @property
-    def texts(self) -> Tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
         """All P phrases of the classes, those of one after another."""
         return tuple(phrase for of in self.all_phrases for phrase in of)
 
     @property
-    def class_of_text(self) -> Tuple[int, ...]:
+    def class_of_text(self) -> tuple[int, ...]:
         """The index of the class of each of :attr:`texts`."""
         return tuple(label for label, of in enumerate(self.all_phrases)
                      for _ in of)
 
     @property
-    def is_base(self) -> Tuple[bool, ...]:
+    def is_base(self) -> tuple[bool, ...]:
         """One flag per class, True where the class is base."""
         base = set(self.base_names)
         return tuple(name in base for name in self.names)
@@ -118,18 +118,19 @@ class Vocabulary:
     def subset(self, indices: Iterable[int]) -> 'Vocabulary':
         """The classes of these indices, in their order."""
         rows = list(indices)
-        names = tuple(self.names[row] for row in rows)
-        counts, raw = self.image_counts, self.raw_names
+
+        def chosen(values: Any) -> Any:
+            return values and tuple(values[row] for row in rows)
+
+        names = chosen(self.names)
         return Vocabulary(
             names, tuple(n for n in names if n in set(self.base_names)),
-            None if counts is None else tuple(counts[row] for row in rows),
-            None if raw is None else tuple(raw[row] for row in rows),
-            self.phrases and tuple(self.phrases[row] for row in rows))
+            *map(chosen, (self.image_counts, self.raw_names, self.phrases)))
 
 
 def build_vocabulary(
-    source: Union[Vocabulary, Mapping, Sequence[str], str,
-                  Path]) -> Vocabulary:
+        source: Vocabulary | Mapping | Sequence[str] | str | Path
+) -> Vocabulary:
     """Read a vocabulary from a config value.
 
     Args:
@@ -185,8 +186,8 @@ def build_vocabulary(
     return _of_entries(names, names)
 
 
-def with_classes(metainfo: Optional[Mapping],
-                 vocabulary: Any) -> Tuple[dict, Optional[Vocabulary]]:
+def with_classes(metainfo: Mapping | None,
+                 vocabulary: Any) -> tuple[dict, Vocabulary | None]:
     """The metainfo of a data set whose tags are of a vocabulary.
 
     Args:
@@ -224,7 +225,7 @@ def _of_entries(entries: Sequence[str], base: Sequence[str]) -> Vocabulary:
         phrases=phrases if any(len(of) > 1 for of in phrases) else None)
 
 
-def split_phrases(entry: str) -> Tuple[str, ...]:
+def split_phrases(entry: str) -> tuple[str, ...]:
     """The phrases of one class.
 
     Args:
@@ -302,7 +303,7 @@ class ClassesFromFile(metaclass=ABCMeta):
 
     @classmethod
     @abstractmethod
-    def read_metainfo(cls, ann_file: Union[str, Path]) -> dict:
+    def read_metainfo(cls, ann_file: str | Path) -> dict:
         """Read ``classes`` and what else belongs into the metainfo.
 
         Returns:

@@ -113,6 +113,12 @@ def test_a_quoted_name_may_hold_a_comma(tmp_path):
                                             'st. bernard')
 
 
+# A name of 10 ** 9 texts.
+BOMB = b'a: &a [x, x]\n' + b''.join(
+    b'%c: &%c [%s]\n' % (n + 1, n + 1, b', '.join([b'*%c' % n] * 10))
+    for n in b'abcdefghi') + b'names: [{id: 1, name: *j}]\n'
+
+
 @pytest.mark.parametrize('name, content, message', [
     ('empty.txt', b'\n \n', 'at least one class name'),
     ('empty.json', b'[]', 'at least one class name'),
@@ -131,9 +137,12 @@ def test_a_quoted_name_may_hold_a_comma(tmp_path):
     ('broken.json', b'["cat",', 'not valid JSON'),
     ('number.json', b'["cat", 7]', 'got 7 as number 2'),
     ('other.json', b'{"info": 1}', r"got the keys \['info'\]"),
-    ('nameless.json', b'[{"id": 1}]', "entry 1: key 'name' is missing"),
+    ('nameless.json', b'[{"id": 1}]',
+     r"categories\[0\]: key 'name' is missing"),
     ('ids.json', b'[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]',
-     'got 1 twice'),
+     r"categories\[1\]: key 'id' is 1, expected one that no other"),
+    ('bomb.yaml', BOMB, r"categories\[0\]: key 'name' is \[\["),
+    ('key.yaml', b'- {id: 1, 2: 3}', "key 'name' is missing, it has "),
     ('deep.json', b'[' * 100000, 'nested too deeply'),
     ('broken.yaml', b'names: [cat', 'not valid YAML'),
     ('code.yaml', b'names: !!python/object/apply:os.system [ls]',

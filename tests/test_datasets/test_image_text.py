@@ -222,7 +222,8 @@ def test_images_without_a_caption_are_dropped_and_counted(
     dataset = build(change_captions(edit))
     assert [dataset.get_data_info(i)['img_id'] for i in range(2)] == [102, 104]
     assert dataset.get_data_info(0)['captions'] == ['left']
-    assert '3 of 5 images, which have no caption' in warnings_logged[0]
+    assert ': 5 images, dropped ' in warnings_logged[0]
+    assert '3 images without a caption' in warnings_logged[0]
     assert '3 empty captions' in warnings_logged[0]
 
 

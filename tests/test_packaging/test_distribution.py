@@ -33,7 +33,10 @@ def test_wheel_holds_every_config_and_tool_as_a_file(wheel, repository):
         names = archive.namelist()
     assert not [name for name in names if name.endswith('.pyc')]
     assert not [name for name in names if name.startswith('tests/')]
-    assert {'mmdet_clim/py.typed', 'mmdet_clim_cli/__main__.py'} <= set(names)
+    tables = tracked(repository, 'mmdet_clim/datasets', '.yaml')
+    assert tables
+    assert {'mmdet_clim/py.typed', 'mmdet_clim_cli/__main__.py',
+            *tables} <= set(names)
 
 
 def test_metadata_forces_no_openmmlab_distribution(wheel):

@@ -1,19 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """CVAT's own layout, "CVAT for images 1.1": one XML for all images."""
 from pathlib import Path
-from typing import List, Optional
 from xml.etree.ElementTree import Element
 
 from ..coco_annotations import extent
-from .entries import (
-    IMAGE_FOLDERS,
-    CocoEntries,
-    ellipse,
-    find_image,
-    numbers,
-    point,
-    turned,
-)
+from .entries import CocoEntries, ellipse, numbers, point, turned
 
 # Shapes that have no area.
 _NO_BOXES = ('polyline', 'points', 'cuboid', 'skeleton')
@@ -40,16 +31,15 @@ def read_cvat(file: Path, root: Element, folder: Path) -> CocoEntries:
         if label.text
     ]
     entries = CocoEntries(folder, names)
-    # As it comes with its images; by subset, where it has several.
-    places = [folder, *(folder / name for name in IMAGE_FOLDERS)]
     for place, image in enumerate(root.findall('image')):
         name = _given(image, 'name', f'{file}: image {place}')
         where = f'{file}: image {name!r}'
         width, height = numbers(
             [image.get('width', '0'),
              image.get('height', '0')], where)
+        # As it comes with its images: by subset, where it has several.
         inner = '/'.join(filter(None, [image.get('subset'), name]))
-        path = find_image(inner, places) or folder / name
+        path = entries.find(inner) or folder / name
         number = entries.image(path, where, (int(width), int(height)))
         for order, shape in enumerate(image):
             if shape.tag in _NO_BOXES:
@@ -62,10 +52,10 @@ def read_cvat(file: Path, root: Element, folder: Path) -> CocoEntries:
     return entries
 
 
-def _box(shape: Element, where: str) -> Optional[List[float]]:
+def _box(shape: Element, where: str) -> list[float] | None:
     """The box (x, y, width, height) of a shape; None of other elements."""
 
-    def read(*keys: str) -> List[float]:
+    def read(*keys: str) -> list[float]:
         return numbers([shape.get(key) for key in keys], where)
 
     degrees, = numbers([shape.get('rotation', '0')], where)

@@ -3,8 +3,9 @@
 import math
 import os
 import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..coco_annotations import Size, extent
@@ -23,23 +24,26 @@ class CocoEntries:
 
     def __init__(self, folder: Path, names: Sequence[str] = ()) -> None:
         self.folder = folder
-        self.images: List[dict] = []
-        self.annotations: List[dict] = []
+        #: Where images are looked for.
+        self.image_folders = [folder, *(folder / n for n in IMAGE_FOLDERS)]
+        self.images: list[dict] = []
+        self.annotations: list[dict] = []
         #: What is not read, and where the set has it.
-        self.left_out: List[Tuple[str, str]] = []
+        self.left_out: list[tuple[str, str]] = []
         #: Where the set has each image and each box.
-        self.places: Dict[str, List[str]] = dict(images=[], annotations=[])
-        self._classes: Dict[str, int] = {}
+        self.places: dict[str, list[str]] = dict(images=[], annotations=[])
+        self._classes: dict[str, int] = {}
         for name in names:
             self._class(name)
 
     def _class(self, name: str) -> int:
         return self._classes.setdefault(name, len(self._classes) + 1)
 
-    def image(self,
-              path: Path,
-              where: str,
-              size: Optional[Size] = None) -> int:
+    def find(self, named: str) -> Path | None:
+        """The file of an image, see :func:`find_image`."""
+        return find_image(named, self.image_folders)
+
+    def image(self, path: Path, where: str, size: Size | None = None) -> int:
         """Add an image.
 
         Args:
@@ -48,7 +52,7 @@ class CocoEntries:
                 one of them is 0.
         """
         number = len(self.images) + 1
-        entry: Dict[str, Any] = dict(
+        entry: dict[str, Any] = dict(
             id=number, file_name=relative_name(path, self.folder))
         if size is not None and min(size) > 0:
             entry.update(width=size[0], height=size[1])
@@ -104,7 +108,7 @@ def relative_name(path: Path, folder: Path) -> str:
     return name.as_posix()
 
 
-def find_image(named: str, places: Sequence[Path]) -> Optional[Path]:
+def find_image(named: str, places: Sequence[Path]) -> Path | None:
     """The file of an image, whose set may have been made elsewhere.
 
     Folders that the name begins with and that are not here are left out, the
@@ -141,7 +145,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def turned(box: Sequence[float], degrees: float,
-           around: Sequence[float]) -> List[float]:
+           around: Sequence[float]) -> list[float]:
     """The box (x, y, width, height) around one that is turned.
 
     Args:
@@ -159,7 +163,7 @@ def turned(box: Sequence[float], degrees: float,
                     around[1] + x * sine + y * cosine) for x, y in corners])
 
 
-def ellipse(shape: Sequence[float], degrees: float) -> List[float]:
+def ellipse(shape: Sequence[float], degrees: float) -> list[float]:
     """The box (x, y, width, height) around an ellipse that is turned.
 
     Args:
@@ -175,7 +179,7 @@ def ellipse(shape: Sequence[float], degrees: float) -> List[float]:
     return [x - half[0], y - half[1], 2 * half[0], 2 * half[1]]
 
 
-def numbers(values: Sequence[Any], where: str) -> List[float]:
+def numbers(values: Sequence[Any], where: str) -> list[float]:
     """Numbers that stand as text.
 
     Raises:
@@ -193,7 +197,7 @@ def numbers(values: Sequence[Any], where: str) -> List[float]:
     return found
 
 
-def point(values: Sequence[Any], where: str) -> List[float]:
+def point(values: Sequence[Any], where: str) -> list[float]:
     """The numbers x and y.
 
     Raises:

@@ -2,23 +2,16 @@
 """Label Studio's exports, "JSON" and "JSON-MIN"."""
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..caption_sources import IMAGE_SUFFIXES
 from ..coco_annotations import extent
 from ..images import UnreadableImageError, image_size
 from ..regular_files import read_regular
-from .entries import (
-    IMAGE_FOLDERS,
-    CocoEntries,
-    ellipse,
-    find_image,
-    numbers,
-    point,
-    turned,
-)
+from .entries import CocoEntries, ellipse, numbers, point, turned
 
 # Label Studio puts eight digits before the name of an uploaded file.
 _UPLOADED = re.compile(r'^[0-9a-f]{8}-')
@@ -54,8 +47,7 @@ def read_label_studio(file: Path, tasks: list, folder: Path) -> CocoEntries:
             names it.
     """
     entries = CocoEntries(folder)
-    places = [folder, *(folder / name for name in IMAGE_FOLDERS)]
-    uploads = _names_of_uploads(places)
+    uploads = _names_of_uploads(entries.image_folders)
     # JSON-MIN has each annotation of a task on its own.
     last = {
         task['id']: number
@@ -71,7 +63,7 @@ def read_label_studio(file: Path, tasks: list, folder: Path) -> CocoEntries:
             entries.left_out.append(
                 ('annotations of tasks with a later one', where))
         else:
-            path = _image_of(task, places, uploads, where)
+            path = _image_of(task, entries, uploads, where)
             image = entries.image(path, f'{where} ({path.name})')
             _add_boxes(entries, image, path, regions, where)
     return entries
@@ -108,7 +100,7 @@ def _add_boxes(entries: CocoEntries, image: int, path: Path,
                 entries.box(image, label, box, inner)
 
 
-def _label_key(region: dict) -> Optional[str]:
+def _label_key(region: dict) -> str | None:
     return next((key for key in _LABELS if region.get(key)), None)
 
 
@@ -116,7 +108,7 @@ def _geometry(region: dict) -> list:
     return [region.get(key) for key in _GEOMETRY]
 
 
-def _regions(task: dict, where: str) -> Optional[List[dict]]:
+def _regions(task: dict, where: str) -> list[dict] | None:
     """The regions of a task, None if it is not labelled."""
     if 'data' not in task:
         # JSON-MIN: the regions stand in the task itself.
@@ -136,15 +128,13 @@ def _regions(task: dict, where: str) -> Optional[List[dict]]:
     for result in _objects(done[-1], 'result', f'{where}: annotation'):
         value = result.get('value')
         if isinstance(value, dict):
-            sides = {
-                key: result.get(key)
-                for key in ('original_width', 'original_height')
-            }
-            regions.append({**value, **sides})
+            for key in ('original_width', 'original_height'):
+                value[key] = result.get(key)
+            regions.append(value)
     return regions
 
 
-def _objects(holder: dict, key: str, where: str) -> List[dict]:
+def _objects(holder: dict, key: str, where: str) -> list[dict]:
     """A list of objects, which may be missing."""
     value = holder.get(key) or []
     if not isinstance(value, list) or not all(
@@ -153,7 +143,7 @@ def _objects(holder: dict, key: str, where: str) -> List[dict]:
     return value
 
 
-def _size_of(region: dict, path: Path, where: str) -> List[float]:
+def _size_of(region: dict, path: Path, where: str) -> list[float]:
     """Width and height of the image of a region."""
     sides = [region.get(f'original_{side}') for side in ('width', 'height')]
     if not all(sides):
@@ -166,7 +156,7 @@ def _size_of(region: dict, path: Path, where: str) -> List[float]:
     return numbers(sides, f'{where}: original_width, original_height')
 
 
-def _box(region: dict, path: Path, where: str) -> List[float]:
+def _box(region: dict, path: Path, where: str) -> list[float]:
     """The box (x, y, width, height) of a region, in pixels."""
     across, down = (side / 100 for side in _size_of(region, path, where))
     if 'points' in region:
@@ -192,7 +182,7 @@ def _name_of_upload(name: str) -> str:
     return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))
 
 
-def _names_of_uploads(places: Sequence[Path]) -> Dict[str, List[Path]]:
+def _names_of_uploads(places: Sequence[Path]) -> dict[str, list[Path]]:
     """The images that would get each name when they are uploaded."""
     found = defaultdict(list)
     for place in places:
@@ -202,12 +192,11 @@ def _names_of_uploads(places: Sequence[Path]) -> Dict[str, List[Path]]:
     return found
 
 
-def _image_of(task: dict, places: Sequence[Path],
+def _image_of(task: dict, entries: CocoEntries,
               uploads: Mapping[str, Sequence[Path]], where: str) -> Path:
     """The image of a task, whose address may be one of Label Studio's.
 
     Args:
-        places (Sequence[Path]): The folder of the images, and others.
         uploads (Mapping[str, Sequence[Path]]): Of
             :func:`_names_of_uploads`.
     """
@@ -228,8 +217,8 @@ def _image_of(task: dict, places: Sequence[Path],
         if _OF_UPLOADS.search(path.as_posix()):
             given = path.name.partition('-')[2]
         same = uploads.get(given, ())
-        return (find_image(str(path.relative_to(path.anchor)), places)
-                or find_image(given, places)
-                or (same[0] if len(same) == 1 else places[0] / given))
+        return (entries.find(str(path.relative_to(path.anchor)))
+                or entries.find(given)
+                or (same[0] if len(same) == 1 else entries.folder / given))
     raise ValueError(f'{where}: expected the address of an image, got '
                      f'{sorted(task)}')

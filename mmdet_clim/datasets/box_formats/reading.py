@@ -1,17 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Which layout a source of boxes has."""
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    List,
-    Optional,
-    Sequence,
-    cast,
-)
+from typing import Any
 
 from ..coco_annotations import (
     CocoChecker,
@@ -23,12 +15,7 @@ from ..coco_annotations import (
 from ..json_files import read_json
 from ..json_stream import JSONObject
 from .cvat import read_cvat
-from .entries import (
-    IMAGE_FOLDERS,
-    CocoEntries,
-    find_image,
-    relative_name,
-)
+from .entries import IMAGE_FOLDERS, CocoEntries, find_image, relative_name
 from .label_studio import is_label_studio, read_label_studio
 from .voc import read_voc
 from .xml_files import read_xml
@@ -56,12 +43,12 @@ class OwnBoxes:
 
     content: dict
     images: Path
-    file: Optional[Path] = None
+    file: Path | None = None
     notes: str = ''
 
 
 def read_boxes(source: Path,
-               images: Optional[Path] = None,
+               images: Path | None = None,
                split: str = 'train',
                shown: str = '',
                clip: bool = True) -> OwnBoxes:
@@ -94,8 +81,7 @@ def read_boxes(source: Path,
     if source.is_dir():
         folder, source, files = _file_of(source, split)
     folder = images or folder
-    content: Any = None
-    file = None
+    entries: CocoEntries | None = None
     if source.suffix.lower() in YAML_SUFFIXES or source.name in NAME_FILES:
         entries = read_yolo(source, split)
         if images is not None:
@@ -111,23 +97,20 @@ def read_boxes(source: Path,
         raise ValueError(f'{shown}{source}: expected {LAYOUTS}, got a '
                          f'{source.suffix or "file without a suffix"}')
     else:
-        content = source
-        if JSONObject(source).kind == 'list':
-            content = read_json(source)
-        if is_label_studio(content):
-            entries, content = read_label_studio(source, content, folder), None
-        elif isinstance(content, list):
+        is_list = JSONObject(source).kind == 'list'
+        tasks: Any = read_json(source) if is_list else None
+        if is_label_studio(tasks):
+            entries = read_label_studio(source, tasks, folder)
+        elif is_list:
             raise ValueError(f'{shown}{source}: expected {LAYOUTS}, got a '
                              'JSON list of something else')
-        else:
-            file = source
     # CVAT: annotations/instances_SUBSET.json, and images/SUBSET; COCO: SUBSET.
     subset = source.stem.rpartition('_')[2]
     places = [
         folder, *(folder / name for name in IMAGE_FOLDERS), folder / subset,
         folder / 'images' / subset
     ]
-    sizes = cast(Callable, file_sizes(folder))
+    sizes = file_sizes(folder)
 
     def read_size(name: str) -> Size:
         path = find_image(name, places)
@@ -137,12 +120,13 @@ def read_boxes(source: Path,
         f'{shown}{given}',
         read_size=read_size,
         clip=clip,
-        skip_unreadable=clip,
-        places=None if content is not None else {
+        skip_unreadable=clip)
+    content: Any = source
+    if entries is not None:
+        checker.places = {
             key: [_short(place, given) for place in of]
             for key, of in entries.places.items()
-        })
-    if content is None:
+        }
         for what, where in entries.left_out:
             checker.drop(what, _short(where, given))
         if not entries.annotations:
@@ -151,7 +135,8 @@ def read_boxes(source: Path,
                 f'{len(entries.images)} images. {checker.report()}'.rstrip())
         content = entries.coco()
     content = check_coco(content, checker, need_boxes=True)
-    if file is not None and _find_images(content, places, f'{shown}{given}'):
+    file: Path | None = source
+    if entries is not None or _find_images(content, places, checker.file):
         file = None
     return OwnBoxes(content, folder, file, checker.report())
 
@@ -168,7 +153,7 @@ def _find_images(content: dict, places: Sequence[Path], where: str) -> bool:
     Raises:
         ValueError: If two names are of the same image.
     """
-    found: Dict[str, str] = {}
+    found: dict[str, str] = {}
     changed = False
     for image in content['images']:
         given = image_file_name(image)
@@ -212,7 +197,7 @@ def _file_of(folder: Path, split: str) -> tuple:
                      f'folder with none, and with {len(files)} JSON files')
 
 
-def _files_in(folder: Path) -> List[Path]:
+def _files_in(folder: Path) -> list[Path]:
     """The file that tells of a folder's boxes, or all XML files of it."""
     for pattern in ('data.yaml', 'data.yml', 'dataset.yaml', *COCO_NAMES):
         if (folder / pattern).is_file():
@@ -225,7 +210,7 @@ def _files_in(folder: Path) -> List[Path]:
     ][:1]
 
 
-def _visible(files: Iterable[Path], suffix: str) -> List[Path]:
+def _visible(files: Iterable[Path], suffix: str) -> list[Path]:
     """Files in order, without those that macOS writes into archives."""
     return sorted(
         file for file in files

@@ -1,10 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Pascal VOC's layout: an XML for each image."""
 import re
+from collections.abc import Sequence, Set
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import AbstractSet as Set
-from typing import Optional, Sequence
 from xml.etree.ElementTree import Element
 
 from ..caption_sources import IMAGE_SUFFIXES
@@ -99,7 +98,7 @@ def _listed(line: str, stems: Set[str]) -> str:
     return name
 
 
-def _size(root: Element, file: Path) -> Optional[tuple]:
+def _size(root: Element, file: Path) -> tuple | None:
     sides = [root.findtext(f'size/{side}') for side in ('width', 'height')]
     if not all(side and side.strip() for side in sides):
         return None

@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """YOLO's layout: ``data.yaml``, and a text of boxes for each image."""
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, List, Optional, Sequence, cast
+from typing import Any
 
 from ..caption_sources import IMAGE_SUFFIXES
-from ..class_names import clean_names, parse_yaml
+from ..class_names import clean_names, names_by_number, parse_yaml
 from ..coco_annotations import extent, file_sizes
 from ..images import UnreadableImageError
 from ..preparation.files import linked_folders
@@ -48,7 +49,7 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
                          f'{sorted(map(str, content))}')
     root = path.parent / str(content.get('path') or '')
     entries = CocoEntries(path.parent, names)
-    read_size = cast(Callable, file_sizes(''))
+    read_size = file_sizes('')
     images = _images(content[key], root, path)
     texts = list(map(_labels_of, images))
     if not any(texts):
@@ -75,15 +76,14 @@ def read_yolo(path: Path, split: str) -> CocoEntries:
     return entries
 
 
-def _names(content: dict, path: Path) -> List[str]:
+def _names(content: dict, path: Path) -> list[str]:
     names = content.get('names')
     got = type(names).__name__
     if isinstance(names, dict) and names:
         got = f'numbers {sorted(map(str, names))[:8]}'
         # Numbers in quotes are texts.
-        by_number = {str(number): name for number, name in names.items()}
-        if set(by_number) == set(map(str, range(len(names)))):
-            names = [by_number[str(number)] for number in range(len(names))]
+        if set(map(str, names)) == set(map(str, range(len(names)))):
+            names = names_by_number(names)
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: key 'names': expected a list of classes, "
                          f'or classes by their numbers from 0, got {got}')
@@ -96,9 +96,9 @@ def _names(content: dict, path: Path) -> List[str]:
         f'{path}: names')
 
 
-def _images(where: Any, root: Path, path: Path) -> List[Path]:
+def _images(where: Any, root: Path, path: Path) -> list[Path]:
     """The images of a split: folders, or lists of images in a text."""
-    found: List[Path] = []
+    found: list[Path] = []
     for name in where if isinstance(where, list) else [where]:
         place = _place_of(str(name), root, path.parent)
         if place.is_dir():
@@ -138,7 +138,7 @@ def _place_of(name: str, root: Path, folder: Path) -> Path:
     return root / name
 
 
-def _labels_of(image: Path) -> Optional[Path]:
+def _labels_of(image: Path) -> Path | None:
     """The text of an image: below ``labels``, or else beside it."""
     parts = list(image.parts)
     texts = [image.with_suffix('.txt')]

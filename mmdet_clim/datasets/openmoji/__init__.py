@@ -1,8 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """OpenMoji-COCO: scenes of OpenMoji glyphs in COCO's and LVIS's layouts."""
 from .build import build_dataset, is_finished
-from .classes import Glyph, SceneClass, coco_classes
-from .lvis_vocabulary import frequencies, lvis_classes
+from .classes import Glyph, SceneClass, coco_classes, frequencies, lvis_classes
 from .splits import CHUNK, DatasetParameters
 
 __all__ = [

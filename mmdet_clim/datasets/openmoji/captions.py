@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """English captions of a scene, and the tags that they give."""
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Dict, List, Sequence
 
 import numpy as np
 
+from ..package_tables import table_beside
 from ..tags import TagFinder, english
 from .classes import SceneClass
 from .scenes import Scene, SceneObject
@@ -18,113 +19,7 @@ LEAVE_OUT_RATE = 0.25
 
 _NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
             'eight', 'nine', 'ten')
-# As data sets were drawn with them; inflect has 'banjoes' and so on.
-_PLURALS = {
-    'banjo': 'banjos',
-    'bison': 'bison',
-    'burrito': 'burritos',
-    'cattle': 'cattle',
-    'dodo': 'dodos',
-    'flamingo': 'flamingos',
-    'fried shrimp': 'fried shrimp',
-    'jellyfish': 'jellyfishes',
-    'mosquito': 'mosquitos',
-    'shrimp': 'shrimp',
-    'snowman': 'snowmans',
-    'squid': 'squid',
-    'water buffalo': 'water buffalos',
-}
-# Nouns that are counted in something: 'a pair of skis', 'two pairs of skis'.
-_MEASURES = {
-    'bacon': 'strip',
-    'ballet shoes': 'pair',
-    'beans': 'handful',
-    'blueberries': 'handful',
-    'bread': 'loaf',
-    'briefs': 'pair',
-    'broccoli': 'piece',
-    'candy': 'piece',
-    'cattle': 'head',
-    'cherries': 'bunch',
-    'chopsticks': 'pair',
-    'cooked rice': 'bowl',
-    'corn': 'ear',
-    'crossed swords': 'pair',
-    'french fries': 'box',
-    'gardening gloves': 'pair',
-    'garlic': 'head',
-    'glasses': 'pair',
-    'goggles': 'pair',
-    'grapes': 'bunch',
-    'green salad': 'bowl',
-    'ice cream': 'bowl',
-    'jeans': 'pair',
-    'lettuce': 'head',
-    'luggage': 'piece',
-    'maracas': 'pair',
-    'meat': 'piece',
-    'pancakes': 'stack',
-    'peanuts': 'pack',
-    'popcorn': 'box',
-    'prayer beads': 'string',
-    'scissors': 'pair',
-    'shears': 'pair',
-    'shopping bags': 'pair',
-    'shorts': 'pair',
-    'skis': 'pair',
-    'soap': 'bar',
-    'socks': 'pair',
-    'spaghetti': 'plate',
-    'sunglasses': 'pair',
-    'sushi': 'piece',
-    'toilet paper': 'roll',
-    'yarn': 'ball',
-}
-
-_ONE = (
-    'a photo of {}.',
-    'a picture of {}.',
-    '{}.',
-    'there is {} in the picture.',
-    'an image showing {}.',
-    'a view of {}.',
-    'you can see {} here.',
-    'this is {}.',
-)
-_SEVERAL = (
-    'a photo of {}.',
-    '{}.',
-    'there are {} in the picture.',
-    'a scene with {}.',
-    'an image showing {}.',
-    '{} together in one picture.',
-    'the picture shows {}.',
-    'we see {}.',
-)
-_ON_BACKGROUND = (
-    '{} on {}.',
-    '{} in front of {}.',
-    '{} against {}.',
-    'a photo of {} on {}.',
-    'a picture of {} with {}.',
-)
-_RELATED = (
-    '{} {} {}.',
-    'there is {} {} {}.',
-    'a photo of {} {} {}.',
-    'a picture showing {} {} {}.',
-)
-_PLACES = {
-    (-1, -1): 'in the top left corner',
-    (0, -1): 'at the top',
-    (1, -1): 'in the top right corner',
-    (-1, 0): 'on the left',
-    (0, 0): 'in the middle',
-    (1, 0): 'on the right',
-    (-1, 1): 'in the bottom left corner',
-    (0, 1): 'at the bottom',
-    (1, 1): 'in the bottom right corner',
-}
+_TABLE = table_beside(__file__)
 
 
 def singular(noun: str) -> str:
@@ -133,14 +28,15 @@ def singular(noun: str) -> str:
     Args:
         noun (str): A class name or a synonym.
     """
-    return f'{_MEASURES[noun]} of {noun}' if noun in _MEASURES else noun
+    measure = _TABLE['measures'].get(noun)
+    return f'{measure} of {noun}' if measure else noun
 
 
 @lru_cache(maxsize=None)
 def plural(noun: str) -> str:
     """The plural of an English noun."""
-    if noun in _PLURALS:
-        return _PLURALS[noun]
+    if noun in _TABLE['plurals']:
+        return _TABLE['plurals'][noun]
     measure, of, thing = singular(noun).partition(' of ')
     if of:
         return f'{plural(measure)} of {thing}'
@@ -207,9 +103,14 @@ def _place_words(obj: SceneObject) -> str:
     """In which ninth of the image the centre of an object is."""
     height, width = obj.mask.shape
     x, y, w, h = obj.box
-    column = min(int(3 * (x + w / 2) / width), 2) - 1
-    row = min(int(3 * (y + h / 2) / height), 2) - 1
-    return _PLACES[column, row]
+    column = min(int(3 * (x + w / 2) / width), 2)
+    row = min(int(3 * (y + h / 2) / height), 2)
+    return _TABLE['places'][row][column]
+
+
+def _template(rng: np.random.Generator, kind: str) -> str:
+    """One of the sentences of a kind."""
+    return _TABLE[kind][rng.integers(len(_TABLE[kind]))]
 
 
 def write_caption(rng: np.random.Generator, scene: Scene) -> str:
@@ -218,7 +119,7 @@ def write_caption(rng: np.random.Generator, scene: Scene) -> str:
     Returns:
         str: In lower case, with a full stop.
     """
-    groups: Dict[str, List[SceneObject]] = {}
+    groups: dict[str, list[SceneObject]] = {}
     for obj in scene.objects:
         groups.setdefault(obj.cls.name, []).append(obj)
     names = list(groups)
@@ -229,8 +130,7 @@ def write_caption(rng: np.random.Generator, scene: Scene) -> str:
         singles = [n for n in names if len(groups[n]) == 1]
         if len(singles) > 1:
             first, second = groups[singles[0]][0], groups[singles[1]][0]
-            template = _RELATED[rng.integers(len(_RELATED))]
-            return template.format(
+            return _template(rng, 'related').format(
                 _phrase(rng, [first], area), _relation(rng, first, second),
                 _phrase(rng, [second], area))
     if len(names) > 1 and rng.random() < LEAVE_OUT_RATE:
@@ -241,14 +141,14 @@ def write_caption(rng: np.random.Generator, scene: Scene) -> str:
     if single and roll < 0.2:
         return f'{phrases[0]} {_place_words(groups[names[0]][0])}.'
     if roll < 0.45:
-        template = _ON_BACKGROUND[rng.integers(len(_ON_BACKGROUND))]
-        return template.format(_join(phrases), background)
-    templates = _ONE if single else _SEVERAL
-    return templates[rng.integers(len(templates))].format(_join(phrases))
+        return _template(rng,
+                         'on_background').format(_join(phrases), background)
+    kind = 'one' if single else 'several'
+    return _template(rng, kind).format(_join(phrases))
 
 
 def write_captions(rng: np.random.Generator, scene: Scene,
-                   most: int) -> List[str]:
+                   most: int) -> list[str]:
     """One to ``most`` different captions of a scene.
 
     Args:

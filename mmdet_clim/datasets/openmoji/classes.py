@@ -1,13 +1,20 @@
 # Licensed under the Apache License, Version 2.0.
-"""Which OpenMoji glyphs stand for which class."""
+"""The vocabularies, and which OpenMoji glyphs stand for which class."""
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Tuple
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 
 from ..coco_words import SCENE_SYNONYMS
 from ..ov_coco import NOVEL_CLASSES, OVCocoDataset
+from ..package_tables import table_beside
 
+#: How many times oftener the commonest class of LVIS's long tail is drawn
+#: than the rarest.
+HEAD_TO_TAIL = 125.0
+_TABLE = table_beside(__file__)
 #: Fitzpatrick modifiers, from light to dark.
 SKIN_TONES = ('1F3FB', '1F3FC', '1F3FD', '1F3FE', '1F3FF')
 
@@ -26,7 +33,7 @@ class Glyph:
     """
 
     code: str
-    part: Tuple[float, float] = (0.0, 1.0)
+    part: tuple[float, float] = (0.0, 1.0)
     noun: str = ''
 
 
@@ -47,12 +54,12 @@ class SceneClass:
     id: int
     supercategory: str
     novel: bool
-    glyphs: Tuple[Glyph, ...]
-    synonyms: Tuple[str, ...] = ()
+    glyphs: tuple[Glyph, ...]
+    synonyms: tuple[str, ...] = ()
     weight: float = 1.0
 
     @property
-    def words(self) -> Tuple[str, ...]:
+    def words(self) -> tuple[str, ...]:
         """Every word that names the class: name, synonyms, glyph nouns."""
         nouns = [glyph.noun for glyph in self.glyphs if glyph.noun]
         return tuple(dict.fromkeys([self.name, *self.synonyms, *nouns]))
@@ -75,81 +82,13 @@ _SUPERCATEGORIES = dict(
     appliance=82,
     indoor=90)
 
-# Checked by eye on a contact sheet. 'CODE=noun' names the very drawing,
-# 'CODE[a:b]' uses that share of its width, 'CODE*' adds the skin tones.
-# Left out because no emoji shows the object by itself: bench, snowboard and
-# surfboard (only with their riders), remote, microwave, oven, toaster, sink,
-# refrigerator.
-_COCO_GLYPHS = """
-person: 1F9CD* 1F6B6* 1F468*=man 1F469*=woman 1F466*=boy 1F467*=girl 1F9D1*
-    1F474*=man 1F475*=woman 1F9D5*=woman 1F46E* 1F477* 1F9D1-200D-1F33E=farmer
-    1F468-200D-1F373=cook 1F9D1-200D-1F680=astronaut 1F483=dancer 1F57A=dancer
-    1F3C3=runner 1F9D4=man
-bicycle: 1F6B2
-car: 1F697 1F698 1F695=taxi 1F696=taxi 1F699 1F693 1F694
-motorcycle: 1F3CD 1F6F5=scooter
-airplane: 2708 1F6E9 1F6EB 1F6EC
-bus: 1F68C 1F68D 1F68E=trolleybus
-train: 1F682=locomotive 1F684 1F685 1F686 1F683 1F688 1F68A=tram 1F68B=tram
-truck: 1F69B=lorry 1F69A 1F6FB 1F692
-boat: 26F5=sailboat 1F6F6=canoe 1F6A4=speedboat 1F6E5
-bird: 1F426 1F426-200D-2B1B 1F99C=parrot 1F986=duck 1F985=eagle 1F54A=dove
-    1F989=owl 1F9A2=swan
-cat: 1F408 1F431 1F408-200D-2B1B
-dog: 1F415 1F436 1F429=poodle 1F9AE 1F415-200D-1F9BA
-horse: 1F40E 1F434
-sheep: 1F411 1F40F=ram
-cow: 1F404 1F42E 1F402=ox
-elephant: 1F418
-bear: 1F43B 1F43B-200D-2744-FE0F=polar bear 1F43C=panda
-zebra: 1F993
-giraffe: 1F992
-backpack: 1F392
-umbrella: 2602 1F302 26F1=parasol
-handbag: 1F45C 1F45B=purse 1F45D
-tie: 1F454
-suitcase: 1F9F3 1F4BC=briefcase
-frisbee: 1F94F
-skis: 1F3BF
-kite: 1FA81
-skateboard: 1F6F9
-bottle: 1F37E 1F37C E0CB E0CC 1F9F4
-cup: 2615 1F964 1F375=teacup E151=mug
-fork: 1F374[0.5:1]
-knife: 1F52A 1F374[0:0.5]
-spoon: 1F944
-bowl: 1F963 1F35C 1F35A 1F957
-banana: 1F34C
-apple: 1F34E 1F34F
-sandwich: 1F96A
-orange: 1F34A E0C0
-broccoli: 1F966
-carrot: 1F955
-pizza: 1F355
-donut: 1F369
-cake: 1F382=birthday cake 1F370
-chair: 1FA91 E141=armchair 1F4BA=seat
-couch: 1F6CB
-bed: 1F6CF
-toilet: 1F6BD
-tv: 1F4FA 1F5A5=monitor
-laptop: 1F4BB
-mouse: 1F5B1
-keyboard: 2328 E1D1
-book: 1F4D5 1F4D7 1F4D8 1F4D9 1F4D6
-clock: 1F570 23F0=alarm clock 1F550 1F557
-vase: 1F3FA 26B1
-scissors: 2702
-toothbrush: 1FAA5
-"""
-
 # A person is in every second image of COCO, and has the most drawings.
 _COCO_WEIGHTS = {'person': 2.0}
 
 
-def _read_glyphs(spec: str) -> Tuple[Glyph, ...]:
+def _read_glyphs(spec: str) -> tuple[Glyph, ...]:
     """Parse one line of the glyph table."""
-    entries: List[str] = []
+    entries: list[str] = []
     for token in spec.split():
         # a noun may hold a blank: its second word has no code point
         if token[0].isdigit() or token[0].isupper():
@@ -173,7 +112,7 @@ def _read_glyphs(spec: str) -> Tuple[Glyph, ...]:
     return tuple(glyphs)
 
 
-def coco_classes() -> List[SceneClass]:
+def coco_classes() -> list[SceneClass]:
     """The 65 OV-COCO classes in COCO's order, with COCO's own ids.
 
     Returns:
@@ -182,8 +121,6 @@ def coco_classes() -> List[SceneClass]:
     """
     ids = [i for i in range(1, 91) if i not in _NO_COCO_IDS]
     numbers = dict(zip(CocoDataset.METAINFO['classes'], ids))
-    lines = _COCO_GLYPHS.replace('\n    ', ' ').strip().split('\n')
-    glyphs = dict(line.split(': ') for line in lines)
     return [
         SceneClass(
             name=name,
@@ -191,8 +128,55 @@ def coco_classes() -> List[SceneClass]:
             supercategory=next(of for of, last in _SUPERCATEGORIES.items()
                                if numbers[name] <= last),
             novel=name in NOVEL_CLASSES,
-            glyphs=_read_glyphs(glyphs.get(name, '')),
-            synonyms=SCENE_SYNONYMS.get(name, ()),
+            glyphs=_read_glyphs(_TABLE['coco'].get(name, '')),
+            synonyms=tuple(SCENE_SYNONYMS.get(name, ())),
             weight=_COCO_WEIGHTS.get(name, 1.0))
         for name in OVCocoDataset.METAINFO['classes']
     ]
+
+
+def lvis_classes() -> list[SceneClass]:
+    """The objects in alphabetical order, with ids from 1.
+
+    Returns:
+        list[SceneClass]: ``weight`` falls geometrically, by
+        ``HEAD_TO_TAIL`` over the whole vocabulary, in an order that follows
+        from the names alone. Novelty is not set here: it follows from the
+        images that a data set has of a class.
+    """
+    table = _TABLE['lvis']
+    shuffled = sorted(
+        table, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    step = HEAD_TO_TAIL**(-1 / (len(table) - 1))
+    weight = {name: step**rank for rank, name in enumerate(shuffled)}
+    return [
+        SceneClass(
+            name=name,
+            id=number,
+            supercategory='object',
+            novel=False,
+            glyphs=_read_glyphs(table[name]),
+            weight=weight[name])
+        for number, name in enumerate(sorted(table), start=1)
+    ]
+
+
+def frequencies(image_counts: Sequence[int], train_images: int) -> list[str]:
+    """LVIS's rare, common and frequent classes, for a smaller data set.
+
+    LVIS v1 calls a class rare with 1 to 10 training images of 100,170,
+    common with 11 to 100, frequent with more. With a scene per 800 in place
+    of 10 per 100,170, and ten times as many for common, a data set of a few
+    thousand scenes has about LVIS's shares of the three.
+
+    Args:
+        image_counts (Sequence[int]): Training images that show each class.
+        train_images (int): Training images in all.
+
+    Returns:
+        list[str]: 'r', 'c' or 'f' per class.
+    """
+    rare = max(1, round(train_images / 800))
+    counts = np.asarray(image_counts)
+    return np.where(counts <= rare, 'r', np.where(counts <= 10 * rare, 'c',
+                                                  'f')).tolist()

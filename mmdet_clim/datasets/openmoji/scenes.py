@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Drawing of one scene: a background and the objects on it."""
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -27,8 +27,8 @@ class SceneStyle:
             others cover it or the border cuts it.
     """
 
-    objects: Tuple[int, int]
-    length: Tuple[float, float]
+    objects: tuple[int, int]
+    length: tuple[float, float]
     repeat: float
     min_visible: float
 
@@ -58,7 +58,7 @@ class SceneObject:
     colour: str
 
     @property
-    def box(self) -> Tuple[int, int, int, int]:
+    def box(self) -> tuple[int, int, int, int]:
         """Tight box of the visible mask, xywh in pixels."""
         rows = np.flatnonzero(self.mask.any(axis=1))
         cols = np.flatnonzero(self.mask.any(axis=0))
@@ -82,7 +82,7 @@ class Scene:
     """
 
     image: np.ndarray
-    objects: List[SceneObject]
+    objects: list[SceneObject]
     background: str
 
 
@@ -102,7 +102,7 @@ _BACKGROUND_COLOURS = (
 )
 
 
-def _random_colour(rng: np.random.Generator) -> Tuple[str, np.ndarray]:
+def _random_colour(rng: np.random.Generator) -> tuple[str, np.ndarray]:
     """A named colour as BGR float32 in [0, 255]."""
     name, hue, saturation, value = _BACKGROUND_COLOURS[rng.integers(
         len(_BACKGROUND_COLOURS))]
@@ -123,7 +123,7 @@ def _smooth_noise(rng: np.random.Generator, height: int, width: int,
 
 
 def draw_background(rng: np.random.Generator, height: int,
-                    width: int) -> Tuple[np.ndarray, str]:
+                    width: int) -> tuple[np.ndarray, str]:
     """Draw a plain, graded, cloudy, striped or chequered background.
 
     Args:
@@ -255,8 +255,8 @@ def _transform(rng: np.random.Generator, glyph: Glyph,
 
 def _place(
         rng: np.random.Generator, layer: _Layer, image: np.ndarray,
-        placed: List[SceneObject], min_visible: float
-) -> Optional[Tuple[np.ndarray, Tuple[slice, slice]]]:
+        placed: list[SceneObject],
+        min_visible: float) -> tuple[np.ndarray, tuple[slice, slice]] | None:
     """Find a place where the layer and all it covers stay visible.
 
     Returns:
@@ -304,7 +304,7 @@ def draw_scene(rng: np.random.Generator, classes: Sequence[SceneClass],
     image, background = draw_background(rng, height, width)
     low, high = style.objects
     count = int(rng.integers(low, high + 1))
-    objects: List[SceneObject] = []
+    objects: list[SceneObject] = []
     index = -1
     while len(objects) < 1 or count > 0:
         count -= 1

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
 """Drawing of all images of a split, in parts."""
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Tuple
 
 import cv2
 import numpy as np
@@ -12,8 +12,7 @@ from pycocotools import mask as coco_mask
 from mmdet_clim.checks import check_choice, check_range
 
 from .captions import write_captions
-from .classes import SceneClass, coco_classes
-from .lvis_vocabulary import lvis_classes
+from .classes import SceneClass, coco_classes, lvis_classes
 from .scenes import BOXED, CAPTIONED, SceneStyle, draw_scene
 
 #: Room for the image ids of one split: ids differ between the splits.
@@ -97,8 +96,8 @@ class DrawnSplit:
     """
 
     folder: str
-    images: List[Dict]
-    annotations: List[Dict]
+    images: list[dict]
+    annotations: list[dict]
 
     @property
     def split(self) -> Split:
@@ -106,7 +105,7 @@ class DrawnSplit:
         return next(s for s in (TRAIN, VAL, WEB) if s.folder == self.folder)
 
 
-def vocabulary_classes(vocabulary: str) -> List[SceneClass]:
+def vocabulary_classes(vocabulary: str) -> list[SceneClass]:
     """The classes of a vocabulary, also those that no glyph shows.
 
     Args:
@@ -117,7 +116,7 @@ def vocabulary_classes(vocabulary: str) -> List[SceneClass]:
 
 @lru_cache(maxsize=None)
 def _drawable(vocabulary: str,
-              split: Split) -> Tuple[List[SceneClass], np.ndarray]:
+              split: Split) -> tuple[list[SceneClass], np.ndarray]:
     """Classes with a glyph, and the chance of each in a split."""
     classes = [cls for cls in vocabulary_classes(vocabulary) if cls.glyphs]
     weights = np.array([cls.weight for cls in classes])
@@ -128,7 +127,7 @@ def _drawable(vocabulary: str,
     return classes, weights / weights.sum()
 
 
-def encode_mask(mask: np.ndarray) -> Dict:
+def encode_mask(mask: np.ndarray) -> dict:
     """COCO's compressed run lengths of a mask.
 
     Args:
@@ -138,7 +137,7 @@ def encode_mask(mask: np.ndarray) -> Dict:
     return dict(size=rle['size'], counts=rle['counts'].decode('ascii'))
 
 
-def trace_mask(mask: np.ndarray) -> List[List[int]]:
+def trace_mask(mask: np.ndarray) -> list[list[int]]:
     """Polygons along the outer pixel edges of a mask; holes are filled.
 
     Steps of up to half a pixel are straightened.
@@ -166,7 +165,7 @@ def trace_mask(mask: np.ndarray) -> List[List[int]]:
 
 
 def _make_image(parameters: DatasetParameters, folder: Path, split: Split,
-                index: int) -> Tuple[Dict, List[Dict]]:
+                index: int) -> tuple[dict, list[dict]]:
     """Draw and write one image; its random numbers are its own.
 
     Returns:
@@ -203,7 +202,7 @@ def _make_image(parameters: DatasetParameters, folder: Path, split: Split,
 
 
 #: Which images of which split: the first one, and the one behind the last.
-PartOfSplit = Tuple[Split, int, int]
+PartOfSplit = tuple[Split, int, int]
 
 
 def split_parts(counts: Mapping[Split, int]) -> Iterator[PartOfSplit]:
@@ -225,9 +224,6 @@ def draw_part(parameters: DatasetParameters, folder: Path,
         folder (Path): It has the split's folder.
     """
     split, first, end = part
-    drawn = [
-        _make_image(parameters, folder, split, index)
-        for index in range(first, end)
-    ]
-    return DrawnSplit(split.folder, [image for image, _ in drawn],
-                      [note for _, notes in drawn for note in notes])
+    images, annotations = zip(*(_make_image(parameters, folder, split, index)
+                                for index in range(first, end)))
+    return DrawnSplit(split.folder, list(images), sum(annotations, []))

@@ -3,21 +3,10 @@
 import json
 from array import array
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    TypeVar,
-)
+from typing import Any, TypeVar
 
 from ..caption_sources import SHARD_KEYS, shard_samples
 from ..coco_annotations import repeated_values
@@ -38,6 +27,7 @@ SUFFIXES = ('.json', '.jsonl')
 _PLACE = ('file_name', *SHARD_KEYS)
 
 
+@dataclass
 class TagClasses:
     """Classes and the words that name them in captions.
 
@@ -45,21 +35,24 @@ class TagClasses:
         names (Sequence[str]): Class names.
         ids (Sequence[int]): Their category ids.
         words (Sequence[Sequence[str]]): Of each class, its name and synonyms.
+        other_phrases (Sequence[str]): Of :class:`~.tags.TagFinder`.
     """
 
-    def __init__(self, names: Sequence[str], ids: Sequence[int],
-                 words: Sequence[Sequence[str]]) -> None:
-        self.names = tuple(names)
-        self.ids = tuple(ids)
-        self.words = tuple(map(tuple, words))
-        # Made here once: other processes get it as it is.
-        self._finder = TagFinder(dict(enumerate(self.words)))
+    names: Sequence[str]
+    ids: Sequence[int]
+    words: Sequence[Sequence[str]]
+    other_phrases: Sequence[str] = ()
 
-    def find(self, captions: Sequence[str]) -> List[int]:
+    def __post_init__(self) -> None:
+        # Made here once: other processes get it as it is.
+        self._finder = TagFinder(
+            dict(enumerate(self.words)), self.other_phrases)
+
+    def find(self, captions: Sequence[str]) -> list[int]:
         """Sorted positions of the classes that any caption names."""
         return self._finder(captions)
 
-    def categories(self) -> List[dict]:
+    def categories(self) -> list[dict]:
         """COCO's entries."""
         return [dict(id=i, name=n) for i, n in zip(self.ids, self.names)]
 
@@ -77,7 +70,7 @@ class Part:
         example (str): The first image that was dropped, and why.
     """
 
-    samples: List[dict] = field(default_factory=list)
+    samples: list[dict] = field(default_factory=list)
     dropped: Counter = field(default_factory=Counter)
     noted: Counter = field(default_factory=Counter)
     example: str = ''
@@ -96,7 +89,7 @@ class Part:
             known: Mapping,
             captions: Sequence[str],
             tags: Sequence[int],
-            number: Optional[int] = None) -> None:
+            number: int | None = None) -> None:
         """Take in an image with captions, if it has any and is readable.
 
         Args:
@@ -106,11 +99,7 @@ class Part:
             tags (Sequence[int]): Positions of classes.
             number (int, optional): Its id.
         """
-        kept, broken = clean_captions(captions)
-        for reason, lost in (('broken characters in captions', broken),
-                             ('empty captions', len(captions) - len(kept))):
-            if lost:
-                self.dropped[reason] += lost
+        kept = clean_captions(captions, self.dropped)
         if not kept:
             self.drop('images without a caption', known['file_name'])
             return
@@ -130,8 +119,8 @@ class Part:
                 **({} if number is None else dict(id=number))))
 
 
-def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
-               part: Part) -> Iterator[Tuple[str, T, bytes]]:
+def read_files(folder: Path, entries: Iterable[tuple[str, T]],
+               part: Part) -> Iterator[tuple[str, T, bytes]]:
     """The images of a folder that are there.
 
     Args:
@@ -158,7 +147,7 @@ def read_files(folder: Path, entries: Iterable[Tuple[str, T]],
             yield name, known, image
 
 
-def read_shard(path: str, part: Part) -> Iterator[Tuple[dict, bytes]]:
+def read_shard(path: str, part: Part) -> Iterator[tuple[dict, bytes]]:
     """The images of a webdataset shard.
 
     Args:
@@ -218,9 +207,18 @@ def _check_distinct(parts: Callable[[], Iterable[Part]], where: str) -> None:
                 'unique values')
 
 
-def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
-             as_ids: bool, counts: FileCounts) -> Iterator[dict]:
-    """The images as they stand in the file, counted."""
+def captioned_entries(parts: Iterable[Part],
+                      classes: TagClasses | None,
+                      counts: FileCounts,
+                      as_ids: bool = True) -> Iterator[dict]:
+    """The images as they stand in a file, counted.
+
+    Args:
+        parts (Iterable[Part]): The images.
+        classes (TagClasses, optional): The classes of the tags.
+        counts (FileCounts): Of tags.
+        as_ids (bool): Whether tags are ``pos_category_ids``, and not names.
+    """
     for part in parts:
         counts.dropped.update(part.dropped)
         counts.noted.update(part.noted)
@@ -238,7 +236,8 @@ def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
                 for tag in tags:
                     counts.add_class(classes.names[tag])
                 if as_ids:
-                    entry['pos_category_ids'] = [classes.ids[t] for t in tags]
+                    entry['pos_category_ids'] = sorted(classes.ids[tag]
+                                                       for tag in tags)
                 else:
                     entry['tags'] = [classes.names[tag] for tag in tags]
             if 'shard_path' in sample:
@@ -247,8 +246,8 @@ def _entries(parts: Iterable[Part], classes: Optional[TagClasses],
 
 
 def write_captioned_images(path: Path, parts: Callable[[], Iterable[Part]],
-                           classes: Optional[TagClasses],
-                           where: str) -> Dict[str, Any]:
+                           classes: TagClasses | None,
+                           where: str) -> dict[str, Any]:
     """Write what :class:`~mmdet_clim.datasets.ImageTextDataset` reads.
 
     Args:
@@ -267,10 +266,9 @@ def write_captioned_images(path: Path, parts: Callable[[], Iterable[Part]],
         ValueError: If not one image is left, or ids are wrong.
     """
     counts = FileCounts(() if classes is None else classes.names, 'tags')
-    counts.totals['captions'] = 0
     as_ids = path.suffix == '.json'
     _check_distinct(parts, where)
-    entries = _entries(parts(), classes, as_ids, counts)
+    entries = captioned_entries(parts(), classes, counts, as_ids)
     if as_ids:
         categories = [] if classes is None else classes.categories()
         write_coco(path, dict(images=entries, categories=categories))

@@ -2,36 +2,21 @@
 """Conceptual Captions (CC3M): captions, sizes and LVIS tags."""
 import zlib
 from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any
 
-from mmdet_clim.progress import progress, track
+from mmdet_clim.progress import progress
 
 from ..coco_annotations import read_categories
 from ..ov_lvis import class_name
-from .captioned_images import (
-    Part,
-    TagClasses,
-    check_output,
-    find_shards,
-    read_shard,
-)
-from .job import file_stamp, images_stamp
+from .captioned_images import Part, TagClasses, check_output, read_shard
+from .job import file_stamp
 from .ov_lvis import check_frequencies, lvis_words
-from .own_captions import Entry, EntryWorker
-from .parts import PART_SIZE, in_parts, prepare_in_parts
+from .own_captions import Entry, EntryWorker, entries_of, shards_of
+from .parts import prepare_in_parts
 
 #: What is noted of shards in the summary.
 NOT_THE_ROW = ('images with another caption or URL than the row of their key '
@@ -70,18 +55,17 @@ class RowFile:
             raise FileNotFoundError(f'{path}: no such file, expected the TSV '
                                     'of Conceptual Captions')
         self.offsets = array('q')
-        self._near: Optional[Tuple[int, List[Row]]] = None
-        position = 0
+        self._near: tuple[int, list[Row]] | None = None
+        position = self.count = 0
         with open(path, 'rb') as file, progress(
                 f'{path.name}: check', path.stat().st_size,
                 in_bytes=True) as advance:
-            number = -1
-            for number, line in enumerate(file):
-                if number % STRIDE == 0:
+            for line in file:
+                if self.count % STRIDE == 0:
                     advance(position - (self.offsets or [0])[-1])
                     self.offsets.append(position)
                 position += len(line)
-        self.count = number + 1
+                self.count += 1
         if not self.count:
             raise ValueError(f'{path}: expected lines of a caption, a tab and '
                              'a URL, got an empty file')
@@ -104,7 +88,7 @@ class RowFile:
             for number, line in enumerate(lines, first):
                 yield self._parse(number, line)
 
-    def row(self, number: int) -> Optional[Row]:
+    def row(self, number: int) -> Row | None:
         """One row, None if the file has no such row."""
         first = number - number % STRIDE
         # Keys stand in order, so the next row is in the same few.
@@ -247,12 +231,11 @@ class ShardWorker:
         return part
 
     def _add(self, part: Part, member: dict, image: bytes, number: int,
-             captions: List[str]) -> None:
+             captions: list[str]) -> None:
         part.add(image, member, captions, self.classes.find(captions), number)
 
 
-def _agrees(row: Optional[Row], captions: Sequence[str],
-            url: Any) -> Optional[bool]:
+def _agrees(row: Row | None, captions: Sequence[str], url: Any) -> bool | None:
     """Whether what stands beside an image is that of a row, if anything is."""
     if row is None:
         return False
@@ -268,7 +251,7 @@ def _plain(caption: str) -> str:
     return ' '.join(caption.split())
 
 
-def _row_number(key: str) -> Optional[int]:
+def _row_number(key: str) -> int | None:
     """The row that a key within a shard stands for, None if it is none."""
     name = key.rpartition('/')[2]
     # No number of so many digits is a row, and Python reads none of 4300.
@@ -279,11 +262,11 @@ def _row_number(key: str) -> Optional[int]:
 def prepare_cc3m(tsv: Path,
                  out: Path,
                  categories: Path,
-                 images: Optional[Path] = None,
+                 images: Path | None = None,
                  file_name: str = '{row}.jpg',
-                 shards: Optional[str] = None,
+                 shards: str | None = None,
                  workers: int = 1,
-                 overwrite: bool = False) -> Tuple[Dict, bool]:
+                 overwrite: bool = False) -> tuple[dict, bool]:
     """Make a file of CC3M's images with captions, sizes and LVIS tags.
 
     Args:
@@ -313,43 +296,27 @@ def prepare_cc3m(tsv: Path,
                          f'images={images!r}, shards={shards!r}')
     classes = read_lvis_classes(categories)
     rows = RowFile(tsv)
-    worker: Callable[[Any], Part]
-    inputs = {str(p): file_stamp(p) for p in (tsv, categories)}
     if images is not None:
         check_template(file_name)
-        if not Path(images).is_dir():
-            raise FileNotFoundError(f'{images}: no such folder')
-        worker = EntryWorker(classes, Path(images))
 
-        def tasks() -> Iterable:
-            return in_parts((Entry(
-                image_name(file_name, row), (row.caption, ), id=row.number)
-                             for row in rows.rows(0, rows.count)), PART_SIZE)
+        def read() -> Iterator[Entry]:
+            for row in rows.rows(0, rows.count):
+                name = image_name(file_name, row)
+                yield Entry(name, (row.caption, ), id=row.number)
 
-        source = f'{tsv} and {images}'
+        source = entries_of(read, EntryWorker(classes, Path(images)),
+                            f'images below {images}', rows.count)
         parameters = dict(images=str(images), file_name=file_name)
-        names = (
-            image_name(file_name, row) for row in rows.rows(0, rows.count))
-        inputs[f'images below {images}'] = images_stamp(
-            Path(images), track(names, 'images: check', rows.count))
     else:
-        worker = ShardWorker(rows, classes)
-        paths = [str(path) for path in find_shards(shards)]
-        inputs.update((path, file_stamp(Path(path))) for path in paths)
-
-        def tasks() -> Iterable:
-            return paths
-
-        source = f'{tsv} and {shards}'
+        source = shards_of(shards, ShardWorker(rows, classes))
         parameters = dict(shards=shards)
+    source.inputs.update((str(p), file_stamp(p)) for p in (tsv, categories))
     return prepare_in_parts(
         'prepare_cc3m',
         out,
+        f'{tsv} and {images or shards}',
         source,
-        tasks,
-        worker,
         classes,
-        inputs,
         parameters,
         workers,
         overwrite,

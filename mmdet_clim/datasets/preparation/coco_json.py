@@ -1,18 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 """Reading and writing of COCO's and LVIS's JSON, one entry at a time."""
 import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import (
-    Any,
-    Callable,
-    Collection,
-    Dict,
-    Iterator,
-    Mapping,
-    Optional,
-    Sequence,
-)
+from typing import Any
 
 from ..coco_annotations import CocoChecker, stream_coco
 from .counts import FileCounts
@@ -34,13 +26,13 @@ class CocoFile:
     def __init__(self,
                  path: Path,
                  folder: Path,
-                 checker: Optional[CocoChecker] = None) -> None:
+                 checker: CocoChecker | None = None) -> None:
         self.path = path
         self.checker = checker or CocoChecker(str(path))
         #: ``info`` and ``licenses``, as far as the file has them.
-        self.header: Dict[str, Any] = {}
+        self.header: dict[str, Any] = {}
         #: The entries of ``categories``, by id, in the file's order.
-        self.categories: Dict[int, dict] = {}
+        self.categories: dict[int, dict] = {}
         # Without a name, so that nothing is left of a killed process.
         self._entries = {
             key: TemporaryFile(dir=folder)
@@ -48,7 +40,7 @@ class CocoFile:
         }
         stream_coco(path, self.checker, self._keep)
 
-    def _keep(self, key: str, number: Optional[int], value: Any) -> None:
+    def _keep(self, key: str, number: int | None, value: Any) -> None:
         if key in self._entries:
             self._entries[key].write(json.dumps(value).encode() + b'\n')
         elif key == 'categories' and number is not None:
@@ -91,7 +83,7 @@ def write_boxes(coco: CocoFile,
                 categories: Sequence[dict],
                 names: Mapping[int, str],
                 left_out: Callable[[int], str],
-                image_ids: Optional[Collection[int]] = None) -> Dict:
+                image_ids: Collection[int] | None = None) -> dict:
     """Write a part of a file, and count it.
 
     Args:

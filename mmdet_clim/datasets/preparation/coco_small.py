@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """A small open-vocabulary split out of COCO's val2017."""
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, Iterable, List, Sequence, Set, Tuple
 
 import cv2
 
@@ -54,24 +54,23 @@ class Photographs:
         val (set[int]): Those for evaluation.
         boxes (dict[int, list[dict]]): Annotations of both.
         captions (dict[int, list[str]]): At least of training photographs.
-        dropped, noted (dict): What was dropped and repaired, with counts.
+        counts (FileCounts): What was dropped and repaired.
     """
 
     folder: Path
-    images: Dict[int, dict]
-    val: Set[int]
-    boxes: Dict[int, List[dict]]
-    captions: Dict[int, List[str]]
+    images: dict[int, dict]
+    val: set[int]
+    boxes: dict[int, list[dict]]
+    captions: dict[int, list[str]]
     split: ClassSplit
-    dropped: Dict[str, int]
-    noted: Dict[str, int]
+    counts: FileCounts
 
-    def of(self, val: bool) -> Dict[int, dict]:
+    def of(self, val: bool) -> dict[int, dict]:
         """Entries of the images for evaluation, or of the others."""
         return {i: e for i, e in self.images.items() if (i in self.val) == val}
 
 
-def held_out(image_ids: Iterable[int], purpose: str, seed: int) -> Set[int]:
+def held_out(image_ids: Iterable[int], purpose: str, seed: int) -> set[int]:
     """Images that are drawn for evaluation.
 
     Whether an image is does not depend on which others there are.
@@ -126,7 +125,7 @@ def read_photographs(source: Path, seed: int) -> Photographs:
 
 
 def _contents(source: Path, names: Sequence[str],
-              counts: FileCounts) -> Dict[str, dict]:
+              counts: FileCounts) -> dict[str, dict]:
     """What files of boxes hold, checked, by name."""
     found = {}
     for name in names:
@@ -136,7 +135,7 @@ def _contents(source: Path, names: Sequence[str],
     return found
 
 
-def _read(source: Path, contents: Dict[str, dict], classes: str, captions: str,
+def _read(source: Path, contents: dict[str, dict], classes: str, captions: str,
           images: str, counts: FileCounts) -> Photographs:
     """All photographs of some files, as training ones.
 
@@ -154,8 +153,8 @@ def _read(source: Path, contents: Dict[str, dict], classes: str, captions: str,
     split = ClassSplit.of(
         {c['id']: c
          for c in contents[classes]['categories']}, source / classes)
-    entries: Dict[int, dict] = {}
-    boxes: Dict[int, List[dict]] = {}
+    entries: dict[int, dict] = {}
+    boxes: dict[int, list[dict]] = {}
     for name, content in contents.items():
         entries.update((image['id'], image) for image in content['images'])
         named = {c['id']: c['name'] for c in content['categories']}
@@ -178,8 +177,7 @@ def _read(source: Path, contents: Dict[str, dict], classes: str, captions: str,
             f'{path}: {len(unknown)} of its images have no entry in '
             f'{list(contents)}, such as id {unknown[0]}')
     found = captions_of_images(texts['annotations'], path, counts)
-    return Photographs(folder, entries, set(), boxes, found, split,
-                       dict(counts.dropped), dict(counts.noted))
+    return Photographs(folder, entries, set(), boxes, found, split, counts)
 
 
 def development(photographs: Photographs, seed: int) -> Photographs:
@@ -246,30 +244,28 @@ def _scaled(box: dict, across: float, down: float) -> dict:
         area=box['area'] * across * down)
 
 
-def _write_boxes(photographs: Photographs, images: Dict[int, dict], path: Path,
-                 group: str) -> Dict:
+def _write_boxes(photographs: Photographs, images: dict[int, dict], path: Path,
+                 group: str) -> dict:
     """Write images with the boxes of a group of classes, and count them."""
-    split = photographs.split
-    counts = FileCounts(
-        [split.names[i] for i in split.names if i in split.ids[group]],
-        'boxes')
+    names = photographs.split.named(group)
+    counts = FileCounts(list(names.values()), 'boxes')
     counts.totals['images'] = len(images)
-    kept: List[Dict] = []
+    kept: list[dict] = []
     for image in images:
         for box in photographs.boxes.get(image, ()):
-            if box['category_id'] in split.ids[group]:
-                counts.add_class(split.names[box['category_id']])
+            if box['category_id'] in names:
+                counts.add_class(names[box['category_id']])
                 kept.append(dict(box, id=len(kept) + 1))
     write_coco(
         path,
         dict(
             images=list(images.values()),
             annotations=iter(kept),
-            categories=split.categories))
+            categories=photographs.split.categories))
     return counts.as_dict()
 
 
-def _write_captions(photographs: Photographs, path: Path) -> Dict:
+def _write_captions(photographs: Photographs, path: Path) -> dict:
     """Write the captions of training photographs, with what they name."""
     split = photographs.split
     counts = FileCounts(split.class_names, 'tags')
@@ -299,7 +295,7 @@ def prepare_coco_small(source: Path,
                        out: Path,
                        seed: int = 0,
                        for_development: bool = False,
-                       overwrite: bool = False) -> Tuple[Dict, bool]:
+                       overwrite: bool = False) -> tuple[dict, bool]:
     """Make the split of ``configs/coco_small``.
 
     Args:
@@ -336,7 +332,7 @@ def prepare_coco_small(source: Path,
         inputs=stamps,
         parameters=dict(seed=seed, for_development=for_development))
 
-    def make(folder: Path) -> Dict:
+    def make(folder: Path) -> dict:
         found = read_photographs(source, seed)
         if for_development:
             found = development(found, seed)
@@ -353,8 +349,8 @@ def prepare_coco_small(source: Path,
         }
         return dict(
             tool='prepare_coco_small',
-            dropped=found.dropped,
-            noted=found.noted,
+            dropped=dict(found.counts.dropped),
+            noted=dict(found.counts.noted),
             files=files)
 
     return run_job(job, make, overwrite)

@@ -2,14 +2,14 @@
 """What the commands of ``tools/datasets/prepare_*.py`` have in common."""
 import sys
 from argparse import Namespace
-from typing import Callable, Dict, Tuple
+from collections.abc import Callable
 
 from mmdet_clim_cli.options import print_result
 
 from .counts import describe_summary
 
 
-def report(args: Namespace, prepare: Callable[[], Tuple[Dict, bool]]) -> None:
+def report(args: Namespace, prepare: Callable[[], tuple[dict, bool]]) -> None:
     """Prepare, and say what there is.
 
     Args:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """What a prepared file holds and what was dropped, in numbers and words."""
 from collections import Counter
-from typing import Dict, List, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..coco_annotations import CocoChecker
 
@@ -17,6 +17,8 @@ class FileCounts:
     def __init__(self, class_names: Sequence[str], per_class: str) -> None:
         self.totals: Counter = Counter(images=0)
         self.totals[per_class] = 0
+        if per_class == 'tags':
+            self.totals['captions'] = 0
         self.per_class = per_class
         self.by_class = dict.fromkeys(class_names, 0)
         self.dropped: Counter = Counter()
@@ -36,9 +38,9 @@ class FileCounts:
             for what, number in checker.repaired.items()
         })
 
-    def as_dict(self) -> Dict:
+    def as_dict(self) -> dict:
         """Numbers for the summary's JSON."""
-        counts: Dict = dict(
+        counts: dict = dict(
             self.totals, dropped=dict(sorted(self.dropped.items())))
         if self.noted:
             counts['noted'] = dict(sorted(self.noted.items()))
@@ -46,7 +48,7 @@ class FileCounts:
         return counts
 
 
-def _describe(name: str, counts: Mapping) -> List[str]:
+def _describe(name: str, counts: Mapping) -> list[str]:
     """A file's lines of the printed summary."""
     totals = ', '.join(f'{value} {key}' for key, value in counts.items()
                        if isinstance(value, int))

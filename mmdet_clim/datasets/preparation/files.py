@@ -4,9 +4,10 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Callable, Iterator, List, NoReturn, Tuple, Union
+from typing import IO, Any, NoReturn
 
 from mmdet_clim.files import atomic_path
 
@@ -69,9 +70,9 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def linked_folders(
-    folder: Union[str, Path],
+    folder: str | Path,
     on_error: Callable[[OSError], None] = _raise
-) -> Iterator[Tuple[str, List[str]]]:
+) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it, with the names of their files.
 
     A link to a folder is followed, unless it leads back to one that was seen.

@@ -4,18 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-)
+from typing import Any
 
 from mmdet_clim.version import __version__
 
@@ -25,13 +17,13 @@ from .files import empty_folder, locked_folder, write_json
 REVISION = 2
 
 
-def file_stamp(path: Path) -> Dict[str, int]:
+def file_stamp(path: Path) -> dict[str, int]:
     """Size in bytes and time of change of an input, to know it again."""
     stat = path.stat()
     return dict(bytes=stat.st_size, changed=stat.st_mtime_ns)
 
 
-def stamp_of(path: Path) -> Optional[Dict[str, int]]:
+def stamp_of(path: Path) -> dict[str, int] | None:
     """:func:`file_stamp`, None where no file is there."""
     try:
         return file_stamp(path)
@@ -68,10 +60,15 @@ class Job:
 
     tool: str
     folder: Path
-    outputs: Tuple[str, ...]
+    outputs: tuple[str, ...]
     summary: str
     inputs: Mapping[str, Any]
     parameters: Mapping[str, Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all that is made, the summary last."""
+        return (*self.outputs, self.summary)
 
     @property
     def work_folder(self) -> Path:
@@ -123,14 +120,6 @@ def _extent(path: Path) -> Any:
     return path.stat().st_size if path.is_file() else None
 
 
-def _changed(job: Job, record: Dict) -> List[str]:
-    """Outputs that are not there as they were made."""
-    return [
-        name for name, extent in record['bytes'].items()
-        if _extent(job.folder / name) != extent
-    ]
-
-
 def is_made(job: Job, overwrite: bool = False) -> bool:
     """Whether every file is there, made of the same by the same.
 
@@ -146,7 +135,10 @@ def is_made(job: Job, overwrite: bool = False) -> bool:
         return False
     wanted, record = job.describe(), _read(job.record)
     same = record is not None and record['job'] == wanted
-    changed = _changed(job, record) if same else [*job.outputs, job.summary]
+    changed = [
+        name for name in job.names
+        if not same or _extent(job.folder / name) != record['bytes'].get(name)
+    ]
     if not changed:
         return True
     taken = [name for name in changed if (job.folder / name).exists()]
@@ -181,8 +173,7 @@ def _difference(was: Mapping, wanted: Mapping) -> str:
 
 def _publish(job: Job, folder: Path) -> None:
     """Move the finished files to their places, the summary last."""
-    names: List[str] = [*job.outputs, job.summary]
-    for name in names:
+    for name in job.names:
         place = job.folder / name
         # Where an interrupted run has published it, it is in place already.
         if (folder / name).exists():
@@ -194,13 +185,13 @@ def _publish(job: Job, folder: Path) -> None:
         dict(
             job=job.describe(),
             bytes={name: _extent(job.folder / name)
-                   for name in names}))
+                   for name in job.names}))
     shutil.rmtree(folder)
 
 
 def run_job(job: Job,
-            make: Callable[[Path], Dict],
-            overwrite: bool = False) -> Tuple[Dict, bool]:
+            make: Callable[[Path], dict],
+            overwrite: bool = False) -> tuple[dict, bool]:
     """Make the files of a job, go on with them, or find them made.
 
     Everything is written into a hidden folder beside the files' place. When
@@ -241,7 +232,7 @@ def run_job(job: Job,
     return _read(job.folder / job.summary), True
 
 
-def do_once(folder: Path, step: str, action: Callable[[], Dict]) -> Dict:
+def do_once(folder: Path, step: str, action: Callable[[], dict]) -> dict:
     """Do a step, or read what it returned when it was done before.
 
     Args:
@@ -252,16 +243,12 @@ def do_once(folder: Path, step: str, action: Callable[[], Dict]) -> Dict:
     Returns:
         dict: What the action returned, as JSON has it.
     """
-    note = _note(folder, step)
+    note = folder / f'step-{step}.json'
     if not note.exists():
         write_json(note, action())
     return _read(note)
 
 
-def step_result(folder: Path, step: str) -> Dict:
+def step_result(folder: Path, step: str) -> dict:
     """What the action of a step returned that was done; see `do_once`."""
-    return _read(_note(folder, step))
-
-
-def _note(folder: Path, step: str) -> Path:
-    return folder / f'step-{step}.json'
+    return _read(folder / f'step-{step}.json')

@@ -1,27 +1,17 @@
 # Licensed under the Apache License, Version 2.0.
 """OV-COCO's files out of COCO's."""
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import (
-    Collection,
-    Dict,
-    FrozenSet,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-)
 
 from mmdet_clim.progress import track
 
 from ..coco_annotations import CaptionChecker, read_categories
 from ..coco_words import OTHER_PHRASES, coco_words
 from ..ov_coco import OVCocoDataset
-from ..tags import TagFinder
-from ..text_files import whole_characters
+from ..text_files import clean_captions
+from .captioned_images import Part, TagClasses, captioned_entries
 from .coco_json import CocoFile, write_boxes, write_coco
 from .counts import FileCounts
 from .job import Job, file_stamp, run_job
@@ -60,14 +50,18 @@ class ClassSplit:
             'novel', and 'all' of both.
     """
 
-    names: Dict[int, str]
-    categories: List[dict]
-    ids: Dict[str, FrozenSet[int]]
+    names: dict[int, str]
+    categories: list[dict]
+    ids: dict[str, frozenset[int]]
 
     @property
-    def class_names(self) -> List[str]:
+    def class_names(self) -> list[str]:
         """Names of the 65 classes."""
         return [category['name'] for category in self.categories]
+
+    def named(self, group: str) -> dict[int, str]:
+        """The names of a group, by id."""
+        return {i: n for i, n in self.names.items() if i in self.ids[group]}
 
     @classmethod
     def of(cls, categories: Mapping[int, dict], path: Path) -> 'ClassSplit':
@@ -102,72 +96,41 @@ class ClassSplit:
         }, [c for i, c in categories.items() if i in ids['all']], ids)
 
 
-def _write_boxes(coco: CocoFile,
-                 out: Path,
-                 split: ClassSplit,
-                 group: str,
-                 image_ids: Optional[Collection[int]] = None) -> Dict:
-    """Write images and a group's annotations, and count them."""
-
-    def left_out(category: int) -> str:
-        other = next(
-            (g for g in ('base', 'novel') if category in split.ids[g]),
-            'other')
-        return f'boxes of {other} classes'
-
-    names = {
-        i: name
-        for i, name in split.names.items() if i in split.ids[group]
-    }
-    return write_boxes(coco, out, split.categories, names, left_out, image_ids)
-
-
-def prepare_train(source: Path, folder: Path) -> Dict:
-    """Write the training file with boxes of base classes only.
+def prepare_boxes(source: Path, folder: Path,
+                  files: Mapping[str, tuple[str, str]]) -> dict:
+    """Write parts of a file of boxes.
 
     Args:
-        source (Path): ``instances_train2017.json``.
-        folder (Path): Where ``instances_train2017_base.json`` goes. It keeps
-            every image.
+        source (Path): ``instances_train2017.json`` or
+            ``instances_val2017.json``.
+        folder (Path): Where the parts go.
+        files (Mapping[str, tuple[str, str]]): By name, the group of classes
+            whose boxes a part has, and the protocol of its images.
 
     Returns:
         dict: Counts by file name.
     """
     coco = CocoFile(source, folder)
     split = ClassSplit.of(coco.categories, source)
-    return {TRAIN_BASE: _write_boxes(coco, folder / TRAIN_BASE, split, 'base')}
-
-
-def prepare_val(source: Path, folder: Path) -> Dict:
-    """Write the val files of each group under each protocol.
-
-    Args:
-        source (Path): ``instances_val2017.json``.
-        folder (Path): Where they go; see :func:`val_name`.
-
-    Returns:
-        dict: Counts by file name.
-    """
-    coco = CocoFile(source, folder)
-    split = ClassSplit.of(coco.categories, source)
-    holding = {
-        annotation['image_id']
-        for annotation in coco.entries('annotations')
-        if annotation['category_id'] in split.ids['all']
-    }
-    images_of: Dict[str, Optional[Collection[int]]] = dict(
-        all_images=None, detic=holding)
+    group_of = {i: of for of in ('base', 'novel') for i in split.ids[of]}
+    holding = None
+    if any(protocol == 'detic' for _, protocol in files.values()):
+        holding = {
+            annotation['image_id']
+            for annotation in coco.entries('annotations')
+            if annotation['category_id'] in group_of
+        }
     counts = {}
-    for protocol in PROTOCOLS:
-        for group in GROUPS:
-            name = val_name(group, protocol)
-            counts[name] = _write_boxes(coco, folder / name, split, group,
-                                        images_of[protocol])
+    for name, (group, protocol) in files.items():
+        counts[name] = write_boxes(
+            coco, folder / name, split.categories, split.named(group),
+            lambda i: f"boxes of {group_of.get(i, 'other')} classes",
+            holding if protocol == 'detic' else None)
     return counts
 
 
 def captions_of_images(annotations: Iterable[dict], path: Path,
-                       counts: FileCounts) -> Dict[int, List[str]]:
+                       counts: FileCounts) -> dict[int, list[str]]:
     """The captions of each image by its id.
 
     Args:
@@ -176,22 +139,18 @@ def captions_of_images(annotations: Iterable[dict], path: Path,
     Raises:
         ValueError: If there is no caption.
     """
-    captions: Dict[int, List[str]] = {}
+    captions: dict[int, list[str]] = {}
     for entry in annotations:
-        caption = whole_characters(entry['caption']).strip()
-        if caption != entry['caption'].strip():
-            counts.noted['captions with a broken character: repaired'] += 1
-        if caption:
-            captions.setdefault(entry['image_id'], []).append(caption)
-        else:
-            counts.dropped['empty captions'] += 1
+        kept = clean_captions([entry['caption']], counts.dropped)
+        if kept:
+            captions.setdefault(entry['image_id'], []).extend(kept)
     if not captions:
         raise ValueError(f'{path}: expected at least one caption that is not '
                          'empty, got none')
     return captions
 
 
-def tagged_images(images: Iterable[dict], captions: Mapping[int, List[str]],
+def tagged_images(images: Iterable[dict], captions: Mapping[int, list[str]],
                   split: ClassSplit, counts: FileCounts) -> Iterator[dict]:
     """Entries of captioned images with the classes that they name, counted.
 
@@ -203,30 +162,25 @@ def tagged_images(images: Iterable[dict], captions: Mapping[int, List[str]],
         counts (FileCounts): Of tags.
     """
     others = [n for i, n in split.names.items() if i not in split.ids['all']]
-    words = {i: coco_words(split.names[i]) for i in split.ids['all']}
-    find_tags = TagFinder(words, (*OTHER_PHRASES, *others))
-    for image in images:
-        texts = captions.get(image['id'])
-        if texts is None:
-            counts.dropped['images without a caption'] += 1
-            continue
-        tags = find_tags(texts)
-        counts.totals['images'] += 1
-        counts.totals['captions'] += len(texts)
-        for tag in tags:
-            counts.add_class(split.names[tag])
-        if not tags:
-            counts.totals['images without a tag'] += 1
-        yield dict(
-            id=image['id'],
-            file_name=image['file_name'],
-            height=image['height'],
-            width=image['width'],
-            captions=texts,
-            pos_category_ids=tags)
+    classes = TagClasses(split.class_names,
+                         [c['id'] for c in split.categories],
+                         list(map(coco_words, split.class_names)),
+                         (*OTHER_PHRASES, *others))
+
+    def parts() -> Iterator[Part]:
+        for image in images:
+            part, texts = Part(), captions.get(image['id'])
+            if texts is None:
+                part.drop('images without a caption', image['file_name'])
+            else:
+                part.samples.append(
+                    dict(image, captions=texts, tags=classes.find(texts)))
+            yield part
+
+    return captioned_entries(parts(), classes, counts)
 
 
-def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
+def prepare_captions(source: Path, classes: Path, folder: Path) -> dict:
     """Write the captions per image, with the classes that they name.
 
     Args:
@@ -240,7 +194,6 @@ def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
     split = ClassSplit.of(read_categories(classes), classes)
     coco = CocoFile(source, folder, CaptionChecker(str(source)))
     counts = FileCounts(split.class_names, 'tags')
-    counts.totals['captions'] = 0
     captions = captions_of_images(coco.entries('annotations'), source, counts)
     images = tagged_images(coco.entries('images'), captions, split, counts)
     write_coco(folder / CAPTIONS_TAGS,
@@ -248,19 +201,21 @@ def prepare_captions(source: Path, classes: Path, folder: Path) -> Dict:
     return {CAPTIONS_TAGS: counts.as_dict()}
 
 
-#: Of each part: the source files, and what is made of them.
-PARTS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
-    'train': ((TRAIN, ), (TRAIN_BASE, )),
-    'val': ((VAL, ), tuple(val_name(g, p) for p in PROTOCOLS for g in GROUPS)),
-    'captions': ((CAPTIONS, TRAIN), (CAPTIONS_TAGS, )),
+_TRAIN_FILES = {TRAIN_BASE: ('base', 'all_images')}
+_VAL_FILES = {val_name(g, p): (g, p) for p in PROTOCOLS for g in GROUPS}
+#: Of each part: the source files, what is made of them, and by what.
+PARTS: dict[str, tuple[tuple[str, ...], Iterable[str], Callable]] = {
+    'train':
+    ((TRAIN, ), _TRAIN_FILES, partial(prepare_boxes, files=_TRAIN_FILES)),
+    'val': ((VAL, ), _VAL_FILES, partial(prepare_boxes, files=_VAL_FILES)),
+    'captions': ((CAPTIONS, TRAIN), (CAPTIONS_TAGS, ), prepare_captions),
 }
-_MAKERS = dict(train=prepare_train, val=prepare_val, captions=prepare_captions)
 
 
 def prepare_ov_coco(annotations: Path,
                     out: Path,
-                    parts: Tuple[str, ...] = tuple(PARTS),
-                    overwrite: bool = False) -> Tuple[Dict, bool]:
+                    parts: tuple[str, ...] = tuple(PARTS),
+                    overwrite: bool = False) -> tuple[dict, bool]:
     """Make OV-COCO's annotation files.
 
     Args:
@@ -285,20 +240,20 @@ def prepare_ov_coco(annotations: Path,
             raise FileNotFoundError(
                 f"{annotations / name}: no such file; expected COCO 2017's "
                 'annotations there')
-    files: Dict = {}
+    files: dict = {}
     made = False
     for part in track(parts, 'OV-COCO'):
-        sources, outputs = PARTS[part]
+        sources, outputs, prepare = PARTS[part]
         paths = [annotations / name for name in sources]
         job = Job(
             tool='prepare_ov_coco',
             folder=out,
-            outputs=outputs,
+            outputs=tuple(outputs),
             summary=SUMMARY.format(part),
             inputs={path.name: file_stamp(path)
                     for path in paths},
             parameters=dict(part=part))
-        make = partial(_MAKERS[part], *paths)
+        make = partial(prepare, *paths)
         summary, made_now = run_job(
             job, lambda folder, make=make: dict(files=make(folder)), overwrite)
         files.update(summary['files'])

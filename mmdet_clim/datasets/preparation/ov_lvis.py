@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
 """OV-LVIS's files out of LVIS's."""
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Dict, List, Mapping, Tuple
 
 from ..coco_annotations import CocoChecker
-from ..json_checks import typed_list, typed_value
+from ..json_checks import typed_list, typed_value, wrong_value
 from ..ov_lvis import FREQUENCIES, check_split, class_name
 from .coco_json import CocoFile, write_boxes
 from .files import whole_file, write_json
@@ -33,8 +33,8 @@ def check_frequencies(categories: Mapping[int, dict], where: str) -> None:
         place = f"{where}: category {category['id']}"
         frequency = typed_value(category, 'frequency', str, place)
         if frequency not in FREQUENCIES:
-            raise ValueError(f"{place}: key 'frequency' is {frequency!r}, "
-                             f'expected one of {FREQUENCIES}')
+            raise wrong_value(place, 'frequency', frequency,
+                              f'one of {FREQUENCIES}')
         counted['novel' if frequency == 'r' else 'base'] += 1
     split = (counted['base'], counted['novel'])
     check_split(*split, where)
@@ -44,7 +44,7 @@ def check_frequencies(categories: Mapping[int, dict], where: str) -> None:
             'and others, got {} base and {} novel classes'.format(*split))
 
 
-def lvis_words(category: Mapping, where: str) -> Tuple[str, ...]:
+def lvis_words(category: Mapping, where: str) -> tuple[str, ...]:
     """What captions may call a category: its name and synonyms.
 
     Qualifiers, as of 'bat_(animal)', are left out: captions do not have
@@ -62,7 +62,7 @@ def lvis_words(category: Mapping, where: str) -> Tuple[str, ...]:
 
 
 def _category_info(coco: CocoFile, categories: Mapping[int,
-                                                       dict]) -> List[dict]:
+                                                       dict]) -> list[dict]:
     """The categories with the images and boxes counted in the file."""
     boxes: Counter = Counter()
     # Pairs in one integer: a million of them take a quarter of the memory.
@@ -83,7 +83,7 @@ def _category_info(coco: CocoFile, categories: Mapping[int,
     ]
 
 
-def _prepare_categories(coco: CocoFile, folder: Path, stem: str) -> Dict:
+def _prepare_categories(coco: CocoFile, folder: Path, stem: str) -> dict:
     """Check the file and write what is known of its categories."""
     categories = coco.categories
     check_frequencies(categories, str(coco.path))
@@ -105,7 +105,7 @@ def _prepare_categories(coco: CocoFile, folder: Path, stem: str) -> Dict:
         classes_whose_counts_the_file_says_differently=sorted(set(differ)))
 
 
-def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
+def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> dict:
     """Write the annotations without those of rare classes."""
     names = {
         number: class_name(category['name'])
@@ -120,7 +120,7 @@ def _prepare_boxes(coco: CocoFile, folder: Path, stem: str) -> Dict:
 
 def prepare_ov_lvis(train: Path,
                     out: Path,
-                    overwrite: bool = False) -> Tuple[Dict, bool]:
+                    overwrite: bool = False) -> tuple[dict, bool]:
     """Make OV-LVIS's annotation files.
 
     Args:
@@ -156,7 +156,7 @@ def prepare_ov_lvis(train: Path,
         inputs={train.name: file_stamp(train)},
         parameters={})
 
-    def make(folder: Path) -> Dict:
+    def make(folder: Path) -> dict:
         coco = CocoFile(train, folder, CocoChecker(str(train), lvis=True))
         facts = do_once(folder, 'categories',
                         lambda: _prepare_categories(coco, folder, stem))

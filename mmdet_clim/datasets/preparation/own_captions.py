@@ -3,22 +3,12 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-)
+
+from mmdet_clim.progress import track
 
 from ..caption_sources import (
     IMAGE_SUFFIXES,
@@ -41,7 +31,7 @@ from .captioned_images import (
 )
 from .files import linked_folders
 from .job import file_stamp, images_stamp, stamp_of
-from .parts import in_parts, prepare_in_parts
+from .parts import Source, in_parts, prepare_in_parts
 
 _JSON = {'.json': json_samples, '.jsonl': json_line_samples}
 # A cell within a caption of several lines that is the name of an image, as
@@ -80,9 +70,9 @@ class Entry:
     """
 
     file_name: str
-    captions: Tuple[str, ...] = ()
-    tags: Optional[Tuple[str, ...]] = None
-    id: Optional[int] = None
+    captions: tuple[str, ...] = ()
+    tags: tuple[str, ...] | None = None
+    id: int | None = None
     text: str = ''
     problem: str = ''
 
@@ -108,8 +98,8 @@ def own_classes(vocabulary: Vocabulary,
               for of in vocabulary.all_phrases))
 
 
-def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],
-          given: Optional[Sequence[str]]) -> List[int]:
+def _tags(part: Part, classes: TagClasses | None, captions: Sequence[str],
+          given: Sequence[str] | None) -> list[int]:
     """Positions of the classes that are given, or else named."""
     if classes is None:
         if given:
@@ -127,7 +117,7 @@ def _tags(part: Part, classes: Optional[TagClasses], captions: Sequence[str],
 class EntryWorker:
     """Reads the images of entries."""
 
-    classes: Optional[TagClasses]
+    classes: TagClasses | None
     images: Path
 
     def __call__(self, task: Iterable[Entry]) -> Part:
@@ -142,7 +132,7 @@ class EntryWorker:
 
     def _captioned(
             self, entries: Iterable[Entry],
-            part: Part) -> Iterator[Tuple[str, Tuple[Entry, List[str]]]]:
+            part: Part) -> Iterator[tuple[str, tuple[Entry, list[str]]]]:
         """Names of images that have captions, with them."""
         for entry in entries:
             problem, captions = entry.problem, list(entry.captions)
@@ -166,7 +156,7 @@ class EntryWorker:
 class ShardWorker:
     """Reads images and captions of webdataset shards."""
 
-    classes: Optional[TagClasses]
+    classes: TagClasses | None
 
     def __call__(self, path: str) -> Part:
         """The part of one shard."""
@@ -178,7 +168,7 @@ class ShardWorker:
         return part
 
 
-def folder_images(folder: Path) -> Tuple[List[Entry], str]:
+def folder_images(folder: Path) -> tuple[list[Entry], str]:
     """The images below a folder, and what else looks like one.
 
     Args:
@@ -191,50 +181,45 @@ def folder_images(folder: Path) -> Tuple[List[Entry], str]:
     Raises:
         ValueError: If there is no image.
     """
-    files: List[Entry] = []
+    files: list[Entry] = []
     digest = hashlib.sha256()
 
+    def add(path: Path, problem: str, text: str = '') -> None:
+        name = path.relative_to(folder).as_posix()
+        files.append(Entry(name, text=text, problem=problem))
+
     def note(error: OSError) -> None:
-        name = Path(error.filename).relative_to(folder).as_posix()
-        files.append(
-            Entry(
-                name,
-                problem=f'folders that cannot be read ({error.strerror})'))
+        add(
+            Path(error.filename),
+            f'folders that cannot be read ({error.strerror})')
 
     for parent, names in linked_folders(folder, note):
-        below = Path(parent).relative_to(folder)
-        texts: Dict[str, str] = {}
+        paths = [Path(parent, name) for name in names]
+        texts: dict[str, Path] = {}
         # "a.txt" before "a.TXT", of which there may be both.
-        for name in reversed(names):
-            if Path(name).suffix.lower() == '.txt':
-                if texts.setdefault(Path(name).stem, name) != name:
-                    files.append(
-                        Entry(
-                            (below / name).as_posix(),
-                            problem='second texts of an image'))
+        for path in reversed(paths):
+            if path.suffix.lower() == '.txt':
+                if texts.setdefault(path.stem, path) != path:
+                    add(path, 'second texts of an image')
         with_image = set()
-        for name in names:
-            stem, suffix = Path(name).stem, Path(name).suffix.lower()
+        for path in paths:
+            suffix = path.suffix.lower()
+            if suffix in OTHER_SUFFIXES:
+                add(path, f'images of a format that is not read ({suffix})')
+            elif suffix in IMAGE_SUFFIXES and path.stem in texts:
+                text = texts[path.stem].relative_to(folder)
+                add(path, '', text.as_posix())
+            elif suffix in IMAGE_SUFFIXES:
+                add(path, 'images without a text file')
             if suffix in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES):
-                with_image.add(stem)
-                problem = 'images without a text file'
-                if suffix in OTHER_SUFFIXES:
-                    problem = f'images of a format that is not read ({suffix})'
-                elif stem in texts:
-                    problem = ''
-                text = (below / texts.get(stem, '')).as_posix()
-                files.append(
-                    Entry(
-                        (below / name).as_posix(), text=text, problem=problem))
+                with_image.add(path.stem)
             elif suffix != '.txt':
                 continue
             digest.update(
-                repr((str(below / name),
-                      stamp_of(Path(parent) / name))).encode())
-        files += [
-            Entry((below / name).as_posix(), problem='texts without an image')
-            for stem, name in texts.items() if stem not in with_image
-        ]
+                repr((str(path.relative_to(folder)), stamp_of(path))).encode())
+        for stem, path in texts.items():
+            if stem not in with_image:
+                add(path, 'texts without an image')
     if not any(file.file_name.lower().endswith(IMAGE_SUFFIXES)
                for file in files):
         others = Counter(file.problem for file in files)
@@ -286,8 +271,8 @@ def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
             yield row
 
     for name, grouped in groupby(checked(), lambda row: row[columns.image]):
-        captions: List[str] = []
-        tags: Set[str] = set()
+        captions: list[str] = []
+        tags: set[str] = set()
         for row in grouped:
             captions.append(row[columns.caption])
             if columns.tags:
@@ -320,14 +305,46 @@ def json_entries(path: Path) -> Iterator[Entry]:
                     typed_id(raw, 'id', where))
 
 
-#: The parts of the work in a fixed order, what does one, and what tells each
-#: input from a changed one; see :func:`~.parts.prepare_in_parts`.
-Source = Tuple[Callable[[], Iterable[Any]], Callable[[Any], Part], Dict[str,
-                                                                        Any]]
+def shards_of(pattern: str, worker: Callable[[str], Part]) -> Source:
+    """Webdataset shards as a source.
+
+    Args:
+        pattern (str): See :func:`~.captioned_images.find_shards`.
+        worker (Callable[[str], Part]): Reads one of them.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    shards = [str(shard) for shard in find_shards(pattern)]
+    return Source(lambda: shards, worker,
+                  {shard: file_stamp(Path(shard))
+                   for shard in shards})
 
 
-def find_source(source: str, images: Optional[Path], columns: Columns,
-                classes: Optional[TagClasses]) -> Source:
+def entries_of(read: Callable[[], Iterable[Entry]],
+               worker: EntryWorker,
+               images: str,
+               total: int | None = None) -> Source:
+    """Entries of a file as a source.
+
+    Args:
+        read (Callable): Gives them, each time that it is called.
+        worker (EntryWorker): Reads their images.
+        images (str): What messages call the images.
+        total (int, optional): How many entries there are, if it is known.
+
+    Raises:
+        FileNotFoundError: If the folder of the images does not exist.
+    """
+    if not worker.images.is_dir():
+        raise FileNotFoundError(f'{worker.images}: no such folder')
+    names = (e.file_name for e in track(read(), 'images: check', total))
+    return Source(lambda: in_parts(read()), worker,
+                  {images: images_stamp(worker.images, names)})
+
+
+def find_source(source: str, images: Path | None, columns: Columns,
+                classes: TagClasses | None) -> Source:
     """Tell by its name what a source is.
 
     Args:
@@ -343,45 +360,37 @@ def find_source(source: str, images: Optional[Path], columns: Columns,
     path = Path(source)
     if path.is_dir():
         files, digest = folder_images(path)
-        return (lambda: in_parts(files), EntryWorker(classes, path), {
-            source: digest
-        })
-    if path.suffix.lower() == '.tar':
-        shards = [str(shard) for shard in find_shards(source)]
-        return (lambda: shards, ShardWorker(classes), {
-            shard: file_stamp(Path(shard))
-            for shard in shards
-        })
+        return Source(lambda: in_parts(files), EntryWorker(classes, path),
+                      {source: digest})
     suffix = path.suffix.lower()
+    if suffix == '.tar':
+        return shards_of(source, ShardWorker(classes))
     if suffix not in (*TABLES, *_JSON):
         raise ValueError(f'{source}: expected a folder, .csv, .tsv, .json, '
                          '.jsonl or .tar')
     if not path.is_file():
         raise FileNotFoundError(f'{source}: no such file')
-    folder = path.parent if images is None else Path(images)
-    if not folder.is_dir():
-        raise FileNotFoundError(f'{folder}: no such folder')
 
-    def entries() -> Iterator[Entry]:
+    def read() -> Iterator[Entry]:
         if suffix in _JSON:
             return json_entries(path)
         return table_entries(path, columns)
 
-    named = images_stamp(folder, (entry.file_name for entry in entries()))
-    return (lambda: in_parts(entries()), EntryWorker(classes, folder), {
-        source: file_stamp(path),
-        f'images of {source}': named
-    })
+    folder = path.parent if images is None else Path(images)
+    found = entries_of(read, EntryWorker(classes, folder),
+                       f'images of {source}')
+    found.inputs[source] = file_stamp(path)
+    return found
 
 
 def prepare_image_text(source: str,
                        out: Path,
-                       vocabulary: Optional[Vocabulary] = None,
-                       synonyms: Optional[Mapping[str, Sequence[str]]] = None,
-                       images: Optional[Path] = None,
-                       columns: Optional[Columns] = None,
+                       vocabulary: Vocabulary | None = None,
+                       synonyms: Mapping[str, Sequence[str]] | None = None,
+                       images: Path | None = None,
+                       columns: Columns | None = None,
                        workers: int = 1,
-                       overwrite: bool = False) -> Tuple[Dict, bool]:
+                       overwrite: bool = False) -> tuple[dict, bool]:
     """Make a file for ``ImageTextDataset`` of one's own captioned images.
 
     Args:
@@ -412,16 +421,16 @@ def prepare_image_text(source: str,
         raise ValueError('synonyms: expected a vocabulary too, got none')
     classes = None if vocabulary is None else own_classes(
         vocabulary, synonyms or {})
-    tasks, worker, inputs = find_source(source, images, columns, classes)
+    found = find_source(source, images, columns, classes)
     parameters = dict(
         images=images and str(images),
         columns=repr(columns),
         words=classes and classes.words)
-    return prepare_in_parts('prepare_image_text', out, source, tasks, worker,
-                            classes, inputs, parameters, workers, overwrite)
+    return prepare_in_parts('prepare_image_text', out, source, found, classes,
+                            parameters, workers, overwrite)
 
 
-def read_synonyms(path: Path) -> Dict[str, List[str]]:
+def read_synonyms(path: Path) -> dict[str, list[str]]:
     """Read ``{"class": ["other word", ...]}``.
 
     Raises:

@@ -4,18 +4,9 @@ import logging
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
-from typing import (
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Sequence,
-    Tuple,
-    Union,
-)
 
 from mmengine.logging import print_log
 
@@ -39,12 +30,12 @@ TAG_COLUMNS = ('tag', 'tags', 'label', 'labels', 'class', 'classes',
 _YES, _NO = ('1', '1.0', 'true', 'yes'), ('0', '0.0', 'false', 'no', '')
 
 
-def tagged_images(source: Union[str, Path], images: Path,
-                  vocabulary: Vocabulary) -> List[dict]:
+def tagged_images(source: Path, images: Path,
+                  vocabulary: Vocabulary) -> list[dict]:
     """Images with tags, as a captions file has them.
 
     Args:
-        source (str or Path): ``'folders'``: the nearest folder of an image
+        source (Path): ``'folders'``: the nearest folder of an image
             that is a class, or else the one that it is in. Or a ``.csv`` or
             ``.tsv`` with a line of column names, of which one is the image;
             another one has its tags (separated by ``;``, ``|`` or ``,``, or a
@@ -68,13 +59,13 @@ def tagged_images(source: Union[str, Path], images: Path,
     if str(source) == FOLDERS:
         pairs = _of_folders(images, spelled)
     else:
-        pairs = _of_table(Path(source), images)
+        pairs = _of_table(source, images)
     return _entries(pairs, spelled, f'{source}: expected images with tags in '
                     f'{images}')
 
 
 def boxed_images(content: Mapping, folder: Path, images: Path,
-                 names: Sequence[str]) -> List[dict]:
+                 names: Sequence[str]) -> list[dict]:
     """Images with the classes of their boxes as tags.
 
     Args:
@@ -107,10 +98,10 @@ def boxed_images(content: Mapping, folder: Path, images: Path,
         f'vocabulary in images below {images}')
 
 
-def _entries(pairs: Iterable[Tuple[str, str]], spelled: Mapping[str, str],
-             expected: str) -> List[dict]:
+def _entries(pairs: Iterable[tuple[str, str]], spelled: Mapping[str, str],
+             expected: str) -> list[dict]:
     """Images and tags, one by one, as a captions file has them."""
-    found: Dict[str, List[str]] = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for name, tag in pairs:
         tag = spelled.get(spelling(tag), tag)
         if tag not in found[name]:
@@ -124,7 +115,7 @@ def _entries(pairs: Iterable[Tuple[str, str]], spelled: Mapping[str, str],
 
 
 def _of_folders(images: Path,
-                spelled: Mapping[str, str]) -> Iterator[Tuple[str, str]]:
+                spelled: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     found = [
         Path(parent, name).relative_to(images)
         for parent, names in linked_folders(images) for name in names if
@@ -145,14 +136,14 @@ def _of_folders(images: Path,
                 'left out', 'current', logging.WARNING)
 
 
-def _of_table(path: Path, images: Path) -> Iterator[Tuple[str, str]]:
+def _of_table(path: Path, images: Path) -> Iterator[tuple[str, str]]:
     for named, pairs in groupby(_rows_of(path), lambda pair: pair[0]):
         file = find_image(named, [images])
         name = named if file is None else relative_name(file, images)
         yield from ((name, tag) for _, tag in pairs)
 
 
-def _rows_of(path: Path) -> Iterator[Tuple[str, str]]:
+def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
     if path.suffix.lower() not in TABLES:
         raise ValueError(f'{path}: expected a .csv or .tsv, or '
                          f'{FOLDERS!r} for images in folders of their class')
@@ -184,7 +175,7 @@ def _rows_of(path: Path) -> Iterator[Tuple[str, str]]:
 
 
 def _tags(head: Sequence[str], row: Sequence[str], others: Sequence[int],
-          where: str) -> List[str]:
+          where: str) -> list[str]:
     """The tags of a row: in one cell, or a column for each class."""
     cells = {n: row[n].strip().lower() for n in others}
     first = others[0]
@@ -198,15 +189,15 @@ def _tags(head: Sequence[str], row: Sequence[str], others: Sequence[int],
     return [head[n] for n in others if cells[n] in _YES]
 
 
-def _separated(cell: str, where: str) -> List[str]:
+def _separated(cell: str, where: str) -> list[str]:
     """The tags of a cell, which may be a list as Python writes it."""
     if re.fullmatch(r'\s*\[.*\]\s*', cell):
         return [str(tag) for tag in parse_yaml(cell, where)]
     return [tag.strip() for tag in re.split('[;|,]', cell) if tag.strip()]
 
 
-def _without_names(rows: Iterable[Tuple[int, List[str]]],
-                   path: Path) -> Iterator[Tuple[str, str]]:
+def _without_names(rows: Iterable[tuple[int, list[str]]],
+                   path: Path) -> Iterator[tuple[str, str]]:
     """Images and tags of a table whose columns have no names."""
     for line, row in rows:
         name, *cells = (cell.strip() for cell in row)

@@ -3,22 +3,13 @@
 import hashlib
 import multiprocessing
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    Iterable,
-    Iterator,
-    Mapping,
-    Optional,
-    Sized,
-    Tuple,
-)
+from typing import Any
 
 import cv2
 
@@ -33,11 +24,10 @@ from .job import Job, do_once, run_job, step_result
 PART_SIZE = 2000
 
 
-def in_parts(entries: Iterable[Any],
-             size: int = PART_SIZE) -> Iterator[Tuple[Any, ...]]:
-    """Tuples of so many entries, the last one shorter."""
+def in_parts(entries: Iterable[Any]) -> Iterator[tuple]:
+    """Tuples of ``PART_SIZE`` entries, the last one shorter."""
     waiting = iter(entries)
-    return iter(lambda: tuple(islice(waiting, size)), ())
+    return iter(lambda: tuple(islice(waiting, PART_SIZE)), ())
 
 
 def make_parts(tasks: Iterable[Any], make: Callable[[Any], Any], folder: Path,
@@ -62,7 +52,7 @@ def make_parts(tasks: Iterable[Any], make: Callable[[Any], Any], folder: Path,
     """
     check_range(1, workers=workers)
     folder.mkdir(exist_ok=True)
-    running: Deque[Tuple[str, Future]] = deque()
+    running: deque[tuple[str, Future]] = deque()
     with nullcontext() if workers == 1 else ProcessPoolExecutor(
             workers,
             # Fresh processes: a fork of one with threads (a bar's) may hang.
@@ -94,26 +84,39 @@ def _make_part(make: Callable[[Any], Any], task: Any, folder: Path,
     do_once(folder, step, lambda: vars(make(task)))
 
 
-def _next_done(running: Deque[Tuple[str, Future]]) -> str:
+def _next_done(running: deque[tuple[str, Future]]) -> str:
     """The step that was begun first, once it is done."""
     step, future = running.popleft()
     future.result()
     return step
 
 
-def prepare_in_parts(tool: str, out: Path, source: str,
-                     tasks: Callable[[], Iterable[Any]], make: Callable[[Any],
-                                                                        Part],
-                     classes: Optional[TagClasses], inputs: Mapping[str, Any],
-                     parameters: Mapping[str, Any], workers: int,
-                     overwrite: bool, **facts: int) -> Tuple[Dict, bool]:
+@dataclass
+class Source:
+    """Captioned images that are prepared.
+
+    Args:
+        tasks (Callable): Gives the parts of the work, in a fixed order.
+        make (Callable): Does one of them; it goes to other processes.
+        inputs (dict[str, Any]): See :class:`~.job.Job`.
+    """
+
+    tasks: Callable[[], Iterable[Any]]
+    make: Callable[[Any], Part]
+    inputs: dict[str, Any]
+
+
+def prepare_in_parts(tool: str, out: Path, where: str, source: Source,
+                     classes: TagClasses | None, parameters: Mapping[str, Any],
+                     workers: int, overwrite: bool,
+                     **facts: int) -> tuple[dict, bool]:
     """Make a file of captioned images as a job whose work is in parts.
 
     Args:
         out (Path): The file, with ``*_summary.json`` beside it.
-        tasks (Callable): Gives the tasks, in a fixed order.
+        where (str): What messages call the source.
         classes (TagClasses, optional): The classes of the tags.
-        inputs, parameters (Mapping): See :class:`~.job.Job`.
+        parameters (Mapping): See :class:`~.job.Job`.
         overwrite (bool): Replace a file of other origin.
         **facts (int): More numbers for the summary.
 
@@ -125,19 +128,19 @@ def prepare_in_parts(tool: str, out: Path, source: str,
         folder=out.parent,
         outputs=(out.name, ),
         summary=f'{out.stem}_summary.json',
-        inputs=inputs,
+        inputs=source.inputs,
         parameters=parameters)
 
-    def make_all(folder: Path) -> Dict:
-        waiting, made = tasks(), folder / 'parts'
+    def make_all(folder: Path) -> dict:
+        waiting, made = source.tasks(), folder / 'parts'
         steps = [
             *track(
-                make_parts(waiting, make, made, workers), out.name,
+                make_parts(waiting, source.make, made, workers), out.name,
                 len(waiting) if isinstance(waiting, Sized) else None)
         ]
         counts = write_captioned_images(
             folder / out.name, lambda: (Part(**step_result(made, step))
-                                        for step in steps), classes, source)
+                                        for step in steps), classes, where)
         return dict(tool=tool, **facts, files={out.name: counts})
 
     result = run_job(job, make_all, overwrite)

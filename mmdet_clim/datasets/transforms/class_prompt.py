@@ -1,5 +1,4 @@
 # Licensed under the Apache License, Version 2.0.
-from typing import Optional
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -46,9 +45,7 @@ class BaseClassPrompt(BaseTransform):
         ValueError: If ``num_negatives`` is negative.
     """
 
-    def __init__(self,
-                 vocabulary,
-                 num_negatives: Optional[int] = None) -> None:
+    def __init__(self, vocabulary, num_negatives: int | None = None) -> None:
         check_range(0, num_negatives=num_negatives)
         self.vocabulary = build_vocabulary(vocabulary)
         self.num_negatives = num_negatives

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Loading of images."""
-from typing import Optional, Tuple
+from dataclasses import dataclass
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -12,6 +12,7 @@ from mmdet_clim.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class LoadImageText(BaseTransform):
     """Load the image of a sample from a file or a shard.
 
@@ -47,17 +48,15 @@ class LoadImageText(BaseTransform):
         ValueError: If ``scale`` or ``max_pixels`` is not positive.
     """
 
-    def __init__(self,
-                 scale: Optional[Tuple[int, int]] = None,
-                 max_pixels: int = MAX_PIXELS,
-                 to_float32: bool = False,
-                 backend_args: Optional[dict] = None) -> None:
-        check_size(scale=scale)
-        check_range(1, max_pixels=max_pixels)
-        self.scale = scale and (scale[0], scale[1])
-        self.max_pixels = max_pixels
-        self.to_float32 = to_float32
-        self.backend_args = backend_args
+    scale: tuple[int, int] | None = None
+    max_pixels: int = MAX_PIXELS
+    to_float32: bool = False
+    backend_args: dict | None = None
+
+    def __post_init__(self) -> None:
+        check_size(scale=self.scale)
+        check_range(1, max_pixels=self.max_pixels)
+        self.scale = self.scale and (self.scale[0], self.scale[1])
 
     def transform(self, results: dict) -> dict:
         """Load the image.
@@ -86,9 +85,3 @@ class LoadImageText(BaseTransform):
         results['img_shape'] = image.shape[:2]
         results['ori_shape'] = tuple(full_shape)
         return results
-
-    def __repr__(self) -> str:
-        return (f'{type(self).__name__}(scale={self.scale}, '
-                f'max_pixels={self.max_pixels}, '
-                f'to_float32={self.to_float32}, '
-                f'backend_args={self.backend_args})')

@@ -2,17 +2,8 @@
 """The contrastive language-image mosaic: images in, pseudo regions out."""
 from bisect import bisect_right
 from collections import deque
-from typing import (
-    Deque,
-    Dict,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-    cast,
-)
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -47,18 +38,18 @@ class Tile(NamedTuple):
     or nearest to it.
     """
 
-    image: Optional[np.ndarray]
+    image: np.ndarray | None
     captions: Sequence[str]
     tags: Sequence[int]
     image_id: int
     image_key: int
-    path: Optional[str]
-    sample: Optional[dict] = None
-    ready: Dict[Tuple[int, int], np.ndarray] = {}
+    path: str | None
+    sample: dict | None = None
+    ready: dict[tuple[int, int], np.ndarray] = {}
 
 
 #: A draw; or where there is none, the number of the sample.
-Place = Union[Draw, Tuple[int]]
+Place = Draw | tuple[int]
 
 
 @TRANSFORMS.register_module()
@@ -159,13 +150,13 @@ class MosaicCLIM(BaseTransform):
     """
 
     def __init__(self,
-                 grids: Sequence[Tuple[int, int]] = ((2, 2), (3, 3), (4, 4)),
-                 grid_weights: Optional[Sequence[float]] = None,
-                 tile_size: Tuple[int, int] = (400, 400),
-                 out_size: Tuple[int, int] = (800, 800),
+                 grids: Sequence[tuple[int, int]] = ((2, 2), (3, 3), (4, 4)),
+                 grid_weights: Sequence[float] | None = None,
+                 tile_size: tuple[int, int] = (400, 400),
+                 out_size: tuple[int, int] = (800, 800),
                  align: str = 'center',
                  pad_val: int = 114,
-                 cache_size: Optional[int] = None,
+                 cache_size: int | None = None,
                  prob: float = 1.0,
                  partners: str = 'distinct') -> None:
         if not grids or any(len(g) != 2 or min(g) < 1 for g in grids):
@@ -195,12 +186,12 @@ class MosaicCLIM(BaseTransform):
         self.cache_size = cache_size or self._default_cache_size()
         self.prob = prob
         self.unreadable = UnreadableImages(type(self).__name__)
-        self._begins: List[int] = []
-        self._phases: List[np.ndarray] = []
+        self._begins: list[int] = []
+        self._phases: list[np.ndarray] = []
         # By the place of the draw; None where another mosaic had it.
-        self._cached_tiles: Dict[tuple, Optional[Tile]] = {}
+        self._cached_tiles: dict[tuple, Tile | None] = {}
         # The places of the samples that come without a draw.
-        self._own_places: Deque[tuple] = deque(maxlen=self.cache_size)
+        self._own_places: deque[tuple] = deque(maxlen=self.cache_size)
 
     @property
     def grid_weights(self) -> np.ndarray:
@@ -242,11 +233,11 @@ class MosaicCLIM(BaseTransform):
         image_bytes = sum(3 * width * height for width, height in sizes)
         return min(max(CACHE_BYTES // image_bytes, 1), MAX_CACHE_SIZE)
 
-    def _cell_size(self, grid: Tuple[int, int]) -> Tuple[int, int]:
+    def _cell_size(self, grid: tuple[int, int]) -> tuple[int, int]:
         """(width, height) of the smallest cell of a grid."""
         return self.out_size[0] // grid[1], self.out_size[1] // grid[0]
 
-    def _room_of(self, grid: Tuple[int, int]) -> Tuple[int, int]:
+    def _room_of(self, grid: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that an image is shrunk into for a grid."""
         width, height = self._cell_size(grid)
         return min(width, self.tile_size[0]), min(height, self.tile_size[1])
@@ -271,7 +262,7 @@ class MosaicCLIM(BaseTransform):
         return self._phases[bisect_right(self._begins, drawing.draw.iteration)]
 
     @cache_randomness
-    def _random_grid(self, weights: np.ndarray) -> Tuple[int, int]:
+    def _random_grid(self, weights: np.ndarray) -> tuple[int, int]:
         """One of the grids, by chances in any unit."""
         steps = weights.cumsum()
         chosen = np.searchsorted(
@@ -279,7 +270,7 @@ class MosaicCLIM(BaseTransform):
         return self.grids[chosen]
 
     @cache_randomness
-    def _random_partners(self, count: int, available: int) -> List[int]:
+    def _random_partners(self, count: int, available: int) -> list[int]:
         """Indices of partners among the cached, the last being the present.
 
         Different ones where there are enough, or any but the present one,
@@ -292,7 +283,7 @@ class MosaicCLIM(BaseTransform):
         return np.random.permutation(available)[:count].tolist()
 
     @cache_randomness
-    def _random_shares(self, rows: int) -> List[Tuple[float, float]]:
+    def _random_shares(self, rows: int) -> list[tuple[float, float]]:
         """Where the images of each row lie if ``align`` leaves it to chance.
 
         Returns:
@@ -301,7 +292,7 @@ class MosaicCLIM(BaseTransform):
         """
         return [(np.random.rand(), np.random.randint(2)) for _ in range(rows)]
 
-    def get_indexes(self, dataset) -> List[int]:
+    def get_indexes(self, dataset) -> list[int]:
         """Draw partners for mmdet's ``MultiImageMixDataset``.
 
         Returns:
@@ -377,7 +368,7 @@ class MosaicCLIM(BaseTransform):
                     results.get('img_path'),
                     results if image is None else None)
 
-    def _grid_of(self, tiles: int) -> Tuple[int, int]:
+    def _grid_of(self, tiles: int) -> tuple[int, int]:
         """A grid of exactly so many tiles."""
         fits = np.array([rows * cols == tiles for rows, cols in self.grids])
         if fits.any():
@@ -398,7 +389,7 @@ class MosaicCLIM(BaseTransform):
             # No tile is larger.
             image = read_image(cast(dict, tile.sample), self.out_size)[0]
         size = image.shape[1], image.shape[0]
-        by_size: Dict[Tuple[int, int], np.ndarray] = {}
+        by_size: dict[tuple[int, int], np.ndarray] = {}
         base = shrink(image, fit_size(size, self.tile_size))
         ready = {}
         for grid, room in self._rooms.items():
@@ -454,8 +445,8 @@ class MosaicCLIM(BaseTransform):
 
     def _draw(
             self, tiles: Sequence[Tile],
-            grid: Tuple[int,
-                        int]) -> Tuple[np.ndarray, np.ndarray, List[Tile]]:
+            grid: tuple[int,
+                        int]) -> tuple[np.ndarray, np.ndarray, list[Tile]]:
         """Put every tile into its cell.
 
         Returns:
@@ -496,7 +487,7 @@ class MosaicCLIM(BaseTransform):
             boxes[number] = left, top, right, bottom
         return mosaic, boxes, tiles
 
-    def _best_source(self, tile: Tile, grid: Tuple[int, int]) -> np.ndarray:
+    def _best_source(self, tile: Tile, grid: tuple[int, int]) -> np.ndarray:
         """The smallest image of a tile that serves a grid."""
         fills_cell = self._cell_size(grid) == self._rooms.get(grid)
         image = cast(np.ndarray, tile.image)
@@ -504,8 +495,8 @@ class MosaicCLIM(BaseTransform):
             return tile.ready.get(grid, image)
         return image
 
-    def _loaded(self, tiles: List[Tile], number: int,
-                cell: Tuple[int, int]) -> Tile:
+    def _loaded(self, tiles: list[Tile], number: int,
+                cell: tuple[int, int]) -> Tile:
         """A tile with its image, or the next one that can be read."""
         reason = None
         for step in range(len(tiles)):
@@ -575,7 +566,7 @@ def _place(draw: Place) -> tuple:
     return draw.place if isinstance(draw, Draw) else draw
 
 
-def fit_size(size: Tuple[int, int], room: Tuple[int, int]) -> Tuple[int, int]:
+def fit_size(size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int]:
     """The largest size of the same ratio that fits, at least one pixel.
 
     Args:
@@ -589,7 +580,7 @@ def fit_size(size: Tuple[int, int], room: Tuple[int, int]) -> Tuple[int, int]:
                 room[0]), min(max(int(size[1] * factor + 0.5), 1), room[1]))
 
 
-def shrink(image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image of at most ``size`` (width, height) that owns its memory.
 
     Smaller images are not enlarged. A crop or a flip of a larger image is

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Packing of regions with their texts into the model's input."""
-from typing import Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ TILE_KEYS = ('captions', 'tags', 'image_ids', 'image_keys')
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class PackRegionTextInputs(BaseTransform):
     """Pack pseudo regions and their texts for ``CLIMDetector``.
 
@@ -46,18 +48,14 @@ class PackRegionTextInputs(BaseTransform):
         meta_keys (Sequence[str]): Further keys to keep where present.
     """
 
-    def __init__(
-        self,
-        branch: str = 'mosaic',
-        meta_keys: Sequence[str] = ('img_id', 'img_path', 'ori_shape',
-                                    'img_shape', 'scale_factor', 'flip',
-                                    'flip_direction')
-    ) -> None:
-        if not isinstance(branch, str) or not branch:
+    branch: str = 'mosaic'
+    meta_keys: Sequence[str] = ('img_id', 'img_path', 'ori_shape', 'img_shape',
+                                'scale_factor', 'flip', 'flip_direction')
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.branch, str) or not self.branch:
             raise ValueError(
-                f'branch: expected a non-empty string, got {branch!r}')
-        self.branch = branch
-        self.meta_keys = tuple(meta_keys)
+                f'branch: expected a non-empty string, got {self.branch!r}')
 
     def transform(self, results: dict) -> dict:
         """Pack one sample.
@@ -81,14 +79,11 @@ class PackRegionTextInputs(BaseTransform):
                 image_keys=[results.get('image_key', results['img_id'])],
                 mosaic_grid=(1, 1))
         self._check_counts(boxes, texts)
-        data_sample = DetDataSample(
-            metainfo={
-                **{
-                    k: results[k]
-                    for k in self.meta_keys if k in results
-                },
-                **texts, 'branch': self.branch
-            })
+        kept = {k: results[k] for k in self.meta_keys if k in results}
+        data_sample = DetDataSample(metainfo={
+            **kept,
+            **texts, 'branch': self.branch
+        })
         data_sample.gt_instances = InstanceData(
             bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.int64))
         inputs = torch.from_numpy(np.ascontiguousarray(image))
@@ -100,19 +95,10 @@ class PackRegionTextInputs(BaseTransform):
     def _check_counts(boxes: torch.Tensor, texts: dict) -> None:
         """Raise unless every list has one entry per tile."""
         rows, cols = texts['mosaic_grid']
-        counts = {
-            'gt_bboxes': len(boxes),
-            **{
-                k: len(texts[k])
-                for k in TILE_KEYS
-            }
-        }
+        counts = {k: len(texts[k]) for k in TILE_KEYS}
+        counts['gt_bboxes'] = len(boxes)
         wrong = {k: n for k, n in counts.items() if n != rows * cols}
         if wrong:
             raise ValueError(
                 f'mosaic_grid={(rows, cols)}: expected {rows * cols} entries '
                 f'in each of {sorted(counts)}, got {wrong}')
-
-    def __repr__(self) -> str:
-        return (f'{type(self).__name__}(branch={self.branch!r}, '
-                f'meta_keys={self.meta_keys})')

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """Segments of a panoptic map as regions."""
-from typing import Optional
+from dataclasses import dataclass
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -13,6 +13,7 @@ from mmdet_clim.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class LoadPanopticRegions(BaseTransform):
     """Load every segment of a panoptic map with its box and mask.
 
@@ -41,11 +42,8 @@ class LoadPanopticRegions(BaseTransform):
         UnreadableImageError: If the file is no image.
     """
 
-    def __init__(self,
-                 num_things: int = 80,
-                 backend_args: Optional[dict] = None) -> None:
-        self.num_things = num_things
-        self.backend_args = backend_args
+    num_things: int = 80
+    backend_args: dict | None = None
 
     def transform(self, results: dict) -> dict:
         """Load the regions of one image."""
@@ -73,12 +71,9 @@ class LoadPanopticRegions(BaseTransform):
         results['gt_masks'] = BitmapMasks(masks, *ids.shape)
         return results
 
-    def __repr__(self) -> str:
-        return (f'{type(self).__name__}(num_things={self.num_things}, '
-                f'backend_args={self.backend_args})')
-
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class FilterRegionsByArea(BaseTransform):
     """Leave out regions that are too small or too large to be classified.
 
@@ -105,17 +100,15 @@ class FilterRegionsByArea(BaseTransform):
 
     KEYS = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
 
-    def __init__(self,
-                 min_area: float = 0.0,
-                 max_area: float = float('inf'),
-                 max_regions: Optional[int] = None) -> None:
-        if not 0 <= min_area <= max_area:
+    min_area: float = 0.0
+    max_area: float = float('inf')
+    max_regions: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_area <= self.max_area:
             raise ValueError('min_area, max_area: expected 0 <= min_area <= '
-                             f'max_area, got {min_area}, {max_area}')
-        check_range(1, max_regions=max_regions)
-        self.min_area = min_area
-        self.max_area = max_area
-        self.max_regions = max_regions
+                             f'max_area, got {self.min_area}, {self.max_area}')
+        check_range(1, max_regions=self.max_regions)
 
     def transform(self, results: dict) -> dict:
         """Filter the regions of one image."""
@@ -126,7 +119,3 @@ class FilterRegionsByArea(BaseTransform):
             if key in results:
                 results[key] = results[key][index]
         return results
-
-    def __repr__(self) -> str:
-        return (f'{type(self).__name__}(min_area={self.min_area}, '
-                f'max_area={self.max_area}, max_regions={self.max_regions})')

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The crops that CLIP is trained on."""
-from typing import Tuple
+import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from mmdet_clim.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class RandomResizedCrop(BaseTransform):
     """Cut a random part out of an image and resize it to a square.
 
@@ -43,25 +45,20 @@ class RandomResizedCrop(BaseTransform):
             its image is another array.
     """
 
-    def __init__(
-        self,
-        size: int,
-        scale: Tuple[float, float] = (0.9, 1.0),
-        ratio: Tuple[float, float] = (3 / 4, 4 / 3)
-    ) -> None:
-        check_whole(size=size)
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError('scale: expected 0 < least <= largest <= 1, got '
-                             f'{scale}')
-        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
-            raise ValueError('ratio: expected 0 < least <= largest, got '
-                             f'{ratio}')
-        self.size = size
-        self.scale = tuple(scale)
-        self.ratio = tuple(ratio)
+    size: int
+    scale: tuple[float, float] = (0.9, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        check_whole(size=self.size)
+        for name, pair, most in (('scale', self.scale, 1),
+                                 ('ratio', self.ratio, math.inf)):
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+                raise ValueError(f'{name}: expected 0 < least <= largest <= '
+                                 f'{most}, got {pair}')
 
     @cache_randomness
-    def _crop(self, image: Image.Image) -> Tuple[int, int, int, int]:
+    def _crop(self, image: Image.Image) -> tuple[int, int, int, int]:
         """Top, left, height and width of the crop in pixels."""
         # torchvision comes with open_clip, which a project without CLIP need
         # not have.
@@ -85,7 +82,3 @@ class RandomResizedCrop(BaseTransform):
         results['img'] = cv2.cvtColor(np.asarray(crop), cv2.COLOR_RGB2BGR)
         results['img_shape'] = (self.size, self.size)
         return results
-
-    def __repr__(self) -> str:
-        return (f'{type(self).__name__}(size={self.size}, '
-                f'scale={self.scale}, ratio={self.ratio})')

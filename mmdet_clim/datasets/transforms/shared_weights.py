@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0.
 """Weights that change in all worker processes of a data loader at once."""
-from typing import Optional, Sequence, Union
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 #: One number per grid.
-Weights = Union[Sequence[float], np.ndarray]
+Weights = Sequence[float] | np.ndarray
 
 
 class SharedWeights:
@@ -49,7 +49,7 @@ class SharedWeights:
         return type(self)(self.read())
 
 
-def checked_weights(weights: Optional[Weights], count: int) -> np.ndarray:
+def checked_weights(weights: Weights | None, count: int) -> np.ndarray:
     """The chances of grids, in any unit.
 
     Args:

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import os
-from typing import Mapping, Union
+from collections.abc import Mapping
 
 from mmcv.transforms import BaseTransform
 
@@ -40,7 +40,7 @@ class TokenizePrompts(BaseTransform):
         ValueError: If the detector reads no texts.
     """
 
-    def __init__(self, detector: Union[str, type], language_model: Mapping,
+    def __init__(self, detector: str | type, language_model: Mapping,
                  objectives: Mapping[str, dict]) -> None:
         # Models import data sets; transformers is slow to import.
         from transformers import AutoTokenizer

@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from mmdet_clim.datasets import ImageTextDataset, read_image
-from mmdet_clim.datasets.preparation import cc3m
+from mmdet_clim.datasets.preparation import cc3m, parts
 from mmdet_clim.datasets.preparation.cc3m import (
     Row,
     RowFile,
@@ -118,7 +118,7 @@ def test_the_dataset_reads_both_formats(tsv, images, lvis_file, tmp_path):
 
 def test_killed_and_resumed_is_as_undisturbed(tsv, images, lvis_file, tmp_path,
                                               monkeypatch, killed, files_of):
-    monkeypatch.setattr(cc3m, 'PART_SIZE', 2)
+    monkeypatch.setattr(parts, 'PART_SIZE', 2)
     for name in ('undisturbed', 'out'):
         (tmp_path / name).mkdir()
     prepare_cc3m(tsv, tmp_path / 'undisturbed' / 'a.jsonl', lvis_file, images)
@@ -146,7 +146,7 @@ def test_killed_and_resumed_is_as_undisturbed(tsv, images, lvis_file, tmp_path,
     # two processes give the same file
     (tmp_path / 'two').mkdir()
     monkeypatch.undo()
-    monkeypatch.setattr(cc3m, 'PART_SIZE', 2)
+    monkeypatch.setattr(parts, 'PART_SIZE', 2)
     prepare_cc3m(
         tsv, tmp_path / 'two' / 'a.jsonl', lvis_file, images, workers=2)
     assert files_of(tmp_path / 'two') == files_of(tmp_path / 'undisturbed')
