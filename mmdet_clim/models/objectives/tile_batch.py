@@ -339,7 +339,8 @@ class TileBatch:
             its tiles, on the host.
         """
         width = self.boxes.shape[1]
-        images, members = [], []
+        images: list[Tensor] = []
+        members: list[Tensor] = []
         for sample, count in zip(self.data_samples, self.counts):
             alone = torch.eye(count, dtype=torch.bool)
             drawn = compose_tiles(sample.mosaic_grid, num)
