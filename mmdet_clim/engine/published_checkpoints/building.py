@@ -49,12 +49,8 @@ class UnreadTextEncoder(BaseTextEncoder):
 
     def __init__(self, dim: int, word_dim: int, max_words: int) -> None:
         super().__init__(nn.Embedding(2, word_dim), cache_size=0)
-        self._dim = dim
+        self.dim = dim
         self._max_words = max_words
-
-    @property
-    def dim(self) -> int:
-        return self._dim
 
     @property
     def max_words(self) -> int:

@@ -3,6 +3,7 @@ import logging
 from contextlib import nullcontext
 from typing import Mapping, Sequence, cast
 
+import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
 from mmengine.logging import print_log
@@ -14,6 +15,7 @@ from mmdet_clim.registry import MODELS
 from ..activation_checkpoints import check_checkpoints, not_reentrant
 from ..connected_zero import connected_zero
 from ..data_preprocessors import BOXES_BRANCH, BranchDataPreprocessor
+from ..losses import CLIMRegionLoss
 from ..losses.gather import exchange_counts
 from ..modes import batch_norms
 from ..objectives import AnnotatedContext, BranchContext
@@ -31,6 +33,7 @@ DETECTOR_PREFIX = 'detector.'
 # their embeddings have if both are of one CLIP, with other prompts.
 NUM_COMPARED = 8
 LEAST_COSINE = 0.5
+CERTAIN_LOGIT = 5.0  # a probability of 0.993
 
 
 @MODELS.register_module()
@@ -117,6 +120,8 @@ class CLIMDetector(BaseDetector):
         self.objectives = nn.ModuleDict(made)
         for name, objective in self.objectives.items():
             objective.check(name, built, self.region_reader, self.text_encoder)
+            if not list(self.region_reader.parameters()):
+                _compare_biases(name, objective, classifiers)
             if objective.needs_texts and name in branches.get(
                     BOXES_BRANCH, ()):
                 raise ValueError(
@@ -285,6 +290,32 @@ def _freeze(detector: nn.Module, frozen: Sequence[str]) -> None:
 def _without(cfg: Mapping, *keys: str) -> dict:
     """A config without some of its keys."""
     return {key: value for key, value in cfg.items() if key not in keys}
+
+
+def _compare_biases(name: str, objective: nn.Module,
+                    classifiers: Sequence[ZeroShotClassifier]) -> None:
+    """Warn where the loss starts far above what the classifier takes as sure.
+
+    A cosine at which the loss is undecided about a text should not be one at
+    which the classifier is certain of it: such texts are never kept away.
+    """
+    for loss in objective.modules():
+        if not isinstance(loss, CLIMRegionLoss) or loss.bias is None or \
+                not classifiers:
+            continue
+        bias = torch.as_tensor(loss.bias).item()
+        undecided = -bias / loss.temperature
+        of_head = classifiers[0].logit_bias
+        start = 0. if of_head is None else of_head.item()
+        logit = classifiers[0].temperature * undecided + start
+        if logit > CERTAIN_LOGIT:
+            print_log(
+                f'objectives.{name}: its loss is undecided about a text at a '
+                f'cosine of {undecided:.2f} (bias {bias:g}), where the '
+                f'detector is certain of it already (bias {start:g}, a logit '
+                f'of {logit:.1f}); expected bias={start:g} or '
+                "kind='softmax', or the detector will take much for objects",
+                'current', logging.WARNING)
 
 
 def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from abc import abstractmethod
-from typing import Any, Sequence
+from typing import Any, Sequence, Union
 
 import numpy as np
 from mmdet.models.detectors import GLIP, GroundingDINO
@@ -15,7 +15,7 @@ from ..region_readers import ExtractedImages, GroundingReader
 from ..region_readers.other_maps import encoded_before
 from .base import FAMILIES, DetectorFamily
 
-GroundingDetector = GLIP | GroundingDINO
+GroundingDetector = Union[GLIP, GroundingDINO]
 
 
 class TextConditionedFamily(DetectorFamily):

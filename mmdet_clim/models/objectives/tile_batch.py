@@ -339,7 +339,8 @@ class TileBatch:
             its tiles, on the host.
         """
         width = self.boxes.shape[1]
-        images, members = [], []
+        images: list[Tensor] = []
+        members: list[Tensor] = []
         for sample, count in zip(self.data_samples, self.counts):
             alone = torch.eye(count, dtype=torch.bool)
             drawn = compose_tiles(sample.mosaic_grid, num)
@@ -384,7 +385,8 @@ class TileBatch:
         of_tile = self.boxes.gather(1, owner[..., None].expand(-1, -1, 4))
         low = torch.maximum(boxes[..., :2], of_tile[..., :2])
         high = torch.minimum(boxes[..., 2:], of_tile[..., 2:])
-        clamped = torch.cat([low, high], -1)
+        # Beside all tiles there is nothing left, but no box of negative size.
+        clamped = torch.cat([low, torch.maximum(low, high)], -1)
         return TileProposals(proposals, owner, owns, clamped)
 
     def tag_targets(self, regions: Regions, num_classes: int) -> Tensor:

@@ -2,7 +2,7 @@
 """Regions out of feature maps."""
 import math
 from functools import partial
-from typing import Sequence, cast
+from typing import Any, Sequence, cast
 
 import torch
 from mmcv.ops import nms
@@ -327,7 +327,7 @@ class GroundingReader(DenseFeatureReader):
 
     def prepare(self, detector: nn.Module, dim: int) -> None:
         """Make what reads the detector; see the base class."""
-        self.family = family_of(detector)
+        self.family: Any = family_of(detector)
         super().prepare(detector, dim)
         if self.source == 'query':
             self.make_projection(detector, detector.embed_dims, dim)

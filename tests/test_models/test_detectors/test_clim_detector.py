@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.hooks import EMAHook
+from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
@@ -260,6 +261,37 @@ def test_norms_keep_their_statistics(clim_cfg, batch):
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     losses_of(model, batch)
     assert any((m.running_mean != 0).any() for m in norms)
+
+
+@pytest.mark.parametrize(
+    'of_head, loss, warned',
+    [
+        (-20., dict(bias=-12.), False),
+        # Undecided at a cosine of 12 / 25: 25 * 0.48 - 4.6 = 7.4.
+        (-4.6, dict(bias=-12.), '0.48 (bias -12), where the detector is '
+         'certain of it already (bias -4.6, a logit of 7.4)'),
+        (None, dict(bias=-12.), 'bias=0 or'),
+        (-4.6, dict(bias=-4.6), False),
+        # Undecided at 12 / 50: 1.4.
+        (-4.6, dict(bias=-12., temperature=50.), False),
+        (-4.6, dict(kind='softmax'), False),
+    ])
+def test_a_loss_that_lets_the_head_be_certain(clim_cfg, caplog, of_head, loss,
+                                              warned):
+    head = clim_cfg.detector.roi_head.bbox_head
+    head.classifier.update(temperature=25., bias=of_head)
+    clim_cfg.objectives = dict(
+        tag=dict(
+            clim_cfg.objectives.tag,
+            loss=dict(type='mmdet_clim.CLIMRegionLoss', **loss)))
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        MODELS.build(clim_cfg)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert ('is undecided' in caplog.text) == bool(warned)
+    assert not warned or warned in caplog.text
 
 
 def test_train_step_lowers_the_loss(clim_cfg, batch):

@@ -202,6 +202,15 @@ def test_a_caption_embedding_that_is_not_finite_is_refused(text_encoder):
     assert len(objective.queue) == 0
 
 
+def test_a_proposal_beside_all_tiles_has_no_negative_size():
+    # Below the tiles, where the mosaic is padded, and over the lower edge.
+    found = proposals_of([1., 20., 9., 30.], [2., 8., 6., 14.])
+    stage, = TilesAlone([mosaic()], [found]).stages
+    boxes = stage.tile_proposals().boxes[0]
+    assert boxes.tolist() == [[1, 20, 9, 20], [2, 8, 6, 10]]
+    assert not stage.tile_proposals().owns[0, 0].any()
+
+
 def test_largest_likely_proposal_of_each_tile():
     found = proposals_of(
         [1., 1., 3., 3.],  # tile 0, best score, small

@@ -114,8 +114,8 @@ def region_responses(teacher: nn.Module, context: BranchContext,
                                     context.data_samples)
         proposals = reader.propose(teacher, feats)
         rois = bbox2roi([found.bboxes[:num_regions] for found in proposals])
-        stages = reader.stages(teacher, feats)
-        before = [stage.read_as_text(rois) for stage in stages]
+        of_teacher = reader.stages(teacher, feats)
+        before = [stage.read_as_text(rois) for stage in of_teacher]
         texts = classes(_encoder(teacher, context)).to(rois.device)
         wanted = _log_odds(teacher, before, texts)
     stages = context.stages
