@@ -45,6 +45,7 @@ def _each(detector: str,
 
 
 DETIC = 'Faster R-CNN'
+FCOS = 'fcos_r18_256_captions-tags'
 RARE = ('box_apr', 'box_apf')
 REGIONS = ('roi_all_top1', 'crop_all_top1')
 COMPARISONS = [
@@ -59,6 +60,12 @@ COMPARISONS = [
         ('demo_clim_best', 'demo_captions-tags'),
         ('demo_clim_best', 'demo_captions-tags_best'),
         ('demo_clim_best', 'demo_captions-tags_equal-views'),
+        ('demo_clim_best_softmax', 'demo_clim_best'),
+        ('demo_clim_best_softmax', 'demo_clim, 128 proposals'),
+        ('demo_clim_best_softmax', 'demo_clim'),
+        ('demo_clim_best_softmax', 'demo_captions-tags'),
+        ('demo_clim_best_softmax', 'demo_captions-tags_best_softmax'),
+        ('demo_clim_best_softmax', 'demo_captions-tags_equal-views'),
     ]),
     *_each(DETIC, 'demo', [
         ('(2) + captions and tags', '(1) boxes'),
@@ -73,6 +80,11 @@ COMPARISONS = [
            [('demo_clim_best', 'demo:(3) + CLIM mosaics'),
             ('demo_clim_best', 'demo_max_proposals:(3) with 128 proposals'),
             ('demo_clim_best', 'demo:(2) + captions and tags')]),
+    *_each(DETIC, 'tag_softmax',
+           [('demo_clim_best_softmax', 'proposal_choice:demo_clim_best'),
+            ('demo_clim_best_softmax', 'demo:(3) + CLIM mosaics'),
+            ('demo_clim_best_softmax', 'demo:(2) + captions and tags'),
+            ('demo_clim_best_softmax', 'demo_captions-tags_best_softmax')]),
     *_each(DETIC, 'demo_seeds',
            [('(3) + CLIM mosaics', '(2) + captions and tags')]),
     *_each(DETIC, 'ablation', [(row, 'clim_default') for row in (
@@ -85,6 +97,11 @@ COMPARISONS = [
         ('CLIM', 'captions and tags'),
         ('captions and tags, best proposal', 'captions and tags'),
         ('CLIM', 'captions and tags, best proposal'),
+    ]),
+    *_each('FCOS', 'fcos', [
+        (f'{FCOS}_clim', FCOS),
+        (f'{FCOS}_clim_best_softmax', f'{FCOS}_clim'),
+        (f'{FCOS}_clim_best_softmax', FCOS),
     ]),
     *_each('BARON', 'baron', [
         ('baron_r18-c4_256_captions', 'baron_r18-c4_256_boxes'),
