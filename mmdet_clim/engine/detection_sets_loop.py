@@ -4,9 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import (
-    Any,
-)
+from typing import Any
 
 import torch
 from mmdet.models.detectors.glip import clean_label_name

@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 import cv2
 import torch

@@ -10,9 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device

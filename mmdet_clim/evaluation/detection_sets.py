@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import (
-    NamedTuple,
-)
+    NamedTuple, )
 
 from terminaltables import AsciiTable
 
