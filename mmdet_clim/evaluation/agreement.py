@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import (
-    NamedTuple, )
+    NamedTuple,
+)
 
 import torch
 from mmdet.structures.bbox import bbox_overlaps

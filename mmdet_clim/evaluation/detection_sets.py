@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import (
-    NamedTuple, )
+    NamedTuple,
+)
 
 from terminaltables import AsciiTable
 
