@@ -2,9 +2,7 @@
 """What two detectors say of the same images, and what one says wrongly."""
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import (
-    NamedTuple,
-)
+from typing import NamedTuple
 
 import torch
 from mmdet.structures.bbox import bbox_overlaps

@@ -2,9 +2,7 @@
 """Folders of many small data sets, each with its own file and classes."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import (
-    NamedTuple,
-)
+from typing import NamedTuple
 
 from terminaltables import AsciiTable
 
