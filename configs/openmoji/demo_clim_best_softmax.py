@@ -3,9 +3,4 @@
 _base_ = './demo_clim_best.py'
 model = dict(
     objectives=dict(
-        tag=dict(
-            loss=dict(
-                _delete_=True,
-                type='mmdet_clim.CLIMRegionLoss',
-                kind='softmax',
-                temperature=25.0))))
+        tag=dict(loss=dict(_delete_=True, **_base_.clim_softmax_loss))))

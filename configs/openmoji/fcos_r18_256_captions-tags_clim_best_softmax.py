@@ -6,8 +6,4 @@ model = dict(
         tag=dict(
             regions='best',
             max_proposals=10,
-            loss=dict(
-                _delete_=True,
-                type='mmdet_clim.CLIMRegionLoss',
-                kind='softmax',
-                temperature=25.0))))
+            loss=dict(_delete_=True, **_base_.clim_softmax_loss))))

@@ -70,3 +70,7 @@ clim_objectives = dict(
             bias=-12.0,
             positive_reduction='sum',
             loss_weight=0.2)))
+# For the tags: which of the classes a region is, instead of whether each of
+# them is there (docs/ablation.md).
+clim_softmax_loss = dict(
+    type='mmdet_clim.CLIMRegionLoss', kind='softmax', temperature=25.0)

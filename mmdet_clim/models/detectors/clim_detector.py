@@ -120,7 +120,7 @@ class CLIMDetector(BaseDetector):
         self.objectives = nn.ModuleDict(made)
         for name, objective in self.objectives.items():
             objective.check(name, built, self.region_reader, self.text_encoder)
-            if not list(self.region_reader.parameters()):
+            if classifiers and not list(self.region_reader.parameters()):
                 _compare_biases(name, objective, classifiers)
             if objective.needs_texts and name in branches.get(
                     BOXES_BRANCH, ()):
@@ -294,14 +294,13 @@ def _without(cfg: Mapping, *keys: str) -> dict:
 
 def _compare_biases(name: str, objective: nn.Module,
                     classifiers: Sequence[ZeroShotClassifier]) -> None:
-    """Warn where the loss starts far above what the classifier takes as sure.
+    """Warn where a loss keeps texts away only where the classifier is certain.
 
     A cosine at which the loss is undecided about a text should not be one at
     which the classifier is certain of it: such texts are never kept away.
     """
     for loss in objective.modules():
-        if not isinstance(loss, CLIMRegionLoss) or loss.bias is None or \
-                not classifiers:
+        if not isinstance(loss, CLIMRegionLoss) or loss.bias is None:
             continue
         bias = torch.as_tensor(loss.bias).item()
         undecided = -bias / loss.temperature
