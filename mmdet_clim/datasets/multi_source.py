@@ -158,10 +158,10 @@ class _Plan(NamedTuple):
     counts: np.ndarray
     starts: np.ndarray
 
-    def start(self, batch: int) -> np.ndarray:
-        """Samples of each source before a batch of the epoch, (S, )."""
-        periods, rest = divmod(batch, len(self.counts))
-        return periods * self.starts[-1] + self.starts[rest]
+    def start(self, batch: int | np.ndarray) -> np.ndarray:
+        """Samples of each source before a batch of the epoch, (..., S)."""
+        periods, rest = np.divmod(batch, len(self.counts))
+        return np.multiply.outer(periods, self.starts[-1]) + self.starts[rest]
 
 
 @DATA_SAMPLERS.register_module()
@@ -349,9 +349,12 @@ class MultiSourceSampler(Sampler):
         start = unknown = 0
         for sizes in image_sizes(self.dataset):
             width, height = sizes.T
-            known = (width > 0) & (height > 0)
+            known = np.minimum(width, height) > 0
             unknown += len(sizes) - np.count_nonzero(known)
-            is_tall[start:start + len(sizes)] = known & (height > width)
+            np.logical_and(
+                known,
+                height > width,
+                out=is_tall[start:start + len(sizes)])
             start += len(sizes)
         if unknown:
             print_log(
@@ -414,7 +417,7 @@ class MultiSourceSampler(Sampler):
         key = self.seed, epoch, first
         if key not in self._grouped:
             last = min(first + GROUPED_BATCHES, self.batches_per_epoch)
-            edges = [self._starts(number) for number in range(first, last + 1)]
+            edges = self._starts(np.arange(first, last + 1))
             drawn = [
                 self._drawn(source, epoch, *span)
                 for source, span in enumerate(zip(edges[0], edges[-1]))
@@ -427,8 +430,8 @@ class MultiSourceSampler(Sampler):
             end, offset in zip(self._grouped[key], starts, ends, before)
         ]
 
-    def _starts(self, batch: int) -> list[int]:
-        """Samples of each source, of all ranks, before a batch of an epoch."""
+    def _starts(self, batch: int | np.ndarray) -> list:
+        """Samples of each source, of all ranks, before batches of an epoch."""
         return (self._plan.start(batch) * self.world_size).tolist()
 
     def draws(self, iteration: int) -> list[Draw]:

@@ -161,6 +161,14 @@ def _record_batch(rows: Sequence[tuple]) -> pa.RecordBatch:
     ], _SCHEMA)
 
 
+def _sizes(batch: pa.RecordBatch,
+           rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+    """Width and height of some rows of a batch, (n, 2) int32."""
+    return np.stack([
+        batch.column(key).to_numpy()[rows] for key in ('width', 'height')
+    ]).T
+
+
 def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
     """Write the table of a source.
 
@@ -222,6 +230,21 @@ def make_table(source: str) -> str:
                   lambda out: _write_table(source, read(source), out)))
 
 
+def _check(file: str) -> None:
+    """Raise if a table is not as :func:`make_table` writes it.
+
+    It lies beside data that may be a stranger's, and pyarrow does not look
+    whether places are within the file. A mapping would have all of it in
+    memory; this has a batch at a time.
+    """
+    with pa.OSFile(file) as opened, pa.ipc.open_file(opened) as reader:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            if batch.schema != _SCHEMA:
+                raise ValueError(f'columns {batch.schema.names}')
+            batch.validate(full=True)
+
+
 class SourceTable(Rows):
     """The table of one source, mapped: it pickles as the paths of its files.
 
@@ -250,7 +273,7 @@ class SourceTable(Rows):
             reader = pa.ipc.open_file(pa.memory_map(file))
             last = reader.num_record_batches - 1
             self._batches = [reader.get_batch(n) for n in range(last)]
-            checked_once(file, self._check)
+            checked_once(file, lambda: _check(file))
             facts = reader.get_batch_with_custom_metadata(last).custom_metadata
             self.facts = SourceFacts(*json.loads(facts[_FACTS]))
             self._ends = list(accumulate(map(len, self._batches)))
@@ -270,17 +293,6 @@ class SourceTable(Rows):
         self.class_of = np.array(
             [index.get(tag, -1) for tag in self.facts.tags], dtype=np.int32)
         self._shard: str | None = None
-
-    def _check(self) -> None:
-        """Raise if it is not as :func:`make_table` writes it.
-
-        It lies beside data that may be a stranger's, and pyarrow does not
-        look whether places are within the file.
-        """
-        for batch in self._batches:
-            if batch.schema != _SCHEMA:
-                raise ValueError(f'columns {batch.schema.names}')
-            batch.validate(full=True)
 
     def _check_rows(self) -> None:
         """Raise if they are not rows of the table, in ascending order."""
@@ -329,9 +341,19 @@ class SourceTable(Rows):
 
     def all_sizes(self) -> Iterator[np.ndarray]:
         for batch in self._batches:
-            yield np.stack([
-                batch.column(key).to_numpy() for key in ('width', 'height')
-            ]).T
+            yield _sizes(batch)
+
+    def sizes(self) -> Iterator[np.ndarray]:
+        if isinstance(self.index, range):
+            yield from self.all_sizes()
+            return
+        # A batch after the other, as the rows ascend: those of all would
+        # not fit in the processor's cache.
+        first = 0
+        for end, batch, last in zip(self._ends, self._batches,
+                                    np.searchsorted(self.index, self._ends)):
+            yield _sizes(batch, self.index[first:last] - end + len(batch))
+            first = last
 
     def filtered(self, min_size: int,
                  wanted: Sequence[bool] | None) -> 'SourceTable':
