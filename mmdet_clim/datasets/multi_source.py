@@ -352,9 +352,7 @@ class MultiSourceSampler(Sampler):
             known = np.minimum(width, height) > 0
             unknown += len(sizes) - np.count_nonzero(known)
             np.logical_and(
-                known,
-                height > width,
-                out=is_tall[start:start + len(sizes)])
+                known, height > width, out=is_tall[start:start + len(sizes)])
             start += len(sizes)
         if unknown:
             print_log(

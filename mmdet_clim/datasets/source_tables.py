@@ -161,12 +161,12 @@ def _record_batch(rows: Sequence[tuple]) -> pa.RecordBatch:
     ], _SCHEMA)
 
 
-def _sizes(batch: pa.RecordBatch,
-           rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+def _sizes(
+    batch: pa.RecordBatch,
+    rows: slice | np.ndarray = slice(None)) -> np.ndarray:
     """Width and height of some rows of a batch, (n, 2) int32."""
-    return np.stack([
-        batch.column(key).to_numpy()[rows] for key in ('width', 'height')
-    ]).T
+    return np.stack(
+        [batch.column(key).to_numpy()[rows] for key in ('width', 'height')]).T
 
 
 def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
@@ -349,11 +349,10 @@ class SourceTable(Rows):
             return
         # A batch after the other, as the rows ascend: those of all would
         # not fit in the processor's cache.
-        first = 0
-        for end, batch, last in zip(self._ends, self._batches,
-                                    np.searchsorted(self.index, self._ends)):
+        edges = np.searchsorted(self.index, [0, *self._ends]).tolist()
+        for end, batch, first, last in zip(self._ends, self._batches, edges,
+                                           edges[1:]):
             yield _sizes(batch, self.index[first:last] - end + len(batch))
-            first = last
 
     def filtered(self, min_size: int,
                  wanted: Sequence[bool] | None) -> 'SourceTable':

@@ -442,7 +442,7 @@ def test_licence_and_attribution_lie_beside_the_images(coco):
 
 
 @pytest.mark.parametrize('wrong, message', [
-    (dict(train=0), 'train: .* from 1 .* got 0'),
+    (dict(train=0), 'train: expected 1 to 999999, got 0'),
     (dict(val=-1), 'val: .* got -1'),
     (dict(captioned=1_000_000), 'captioned: .* got 1000000'),
     (dict(seed=-1), 'seed: .* got -1'),

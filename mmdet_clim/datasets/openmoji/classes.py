@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The vocabularies, and which OpenMoji glyphs stand for which class."""
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,12 @@ from ..package_tables import table_beside
 #: than the rarest.
 HEAD_TO_TAIL = 125.0
 _TABLE = table_beside(__file__)
+# Code points, the part that is used, '*' for one in each skin tone, and '='
+# before a noun, of which the second word has no code point.
+_GLYPH = re.compile(r'([0-9A-Z][^\s\[*=]*)(?:\[([\d.]+):([\d.]+)\])?(\*?)'
+                    r'(?:=(\S+(?: [^\s0-9A-Z]\S*)*))?')
 #: Fitzpatrick modifiers, from light to dark.
-SKIN_TONES = ('1F3FB', '1F3FC', '1F3FD', '1F3FE', '1F3FF')
+SKIN_TONES = ('-1F3FB', '-1F3FC', '-1F3FD', '-1F3FE', '-1F3FF')
 
 
 @dataclass(frozen=True)
@@ -82,34 +87,13 @@ _SUPERCATEGORIES = dict(
     appliance=82,
     indoor=90)
 
-# A person is in every second image of COCO, and has the most drawings.
-_COCO_WEIGHTS = {'person': 2.0}
-
 
 def _read_glyphs(spec: str) -> tuple[Glyph, ...]:
     """Parse one line of the glyph table."""
-    entries: list[str] = []
-    for token in spec.split():
-        # a noun may hold a blank: its second word has no code point
-        if token[0].isdigit() or token[0].isupper():
-            entries.append(token)
-        else:
-            entries[-1] += ' ' + token
-    glyphs = []
-    for entry in entries:
-        entry, _, noun = entry.partition('=')
-        toned = entry.endswith('*')
-        entry, _, part = entry.rstrip('*').partition('[')
-        span = (0.0, 1.0)
-        if part:
-            start, end = part.rstrip(']').split(':')
-            span = (float(start), float(end))
-        glyphs.append(Glyph(entry, span, noun))
-        if toned:
-            glyphs += [
-                Glyph(f'{entry}-{tone}', span, noun) for tone in SKIN_TONES
-            ]
-    return tuple(glyphs)
+    return tuple(
+        Glyph(code + tone, (float(start or 0), float(end or 1)), noun)
+        for code, start, end, toned, noun in _GLYPH.findall(spec)
+        for tone in ('', *(SKIN_TONES if toned else ())))
 
 
 def coco_classes() -> list[SceneClass]:
@@ -130,7 +114,8 @@ def coco_classes() -> list[SceneClass]:
             novel=name in NOVEL_CLASSES,
             glyphs=_read_glyphs(_TABLE['coco'].get(name, '')),
             synonyms=tuple(SCENE_SYNONYMS.get(name, ())),
-            weight=_COCO_WEIGHTS.get(name, 1.0))
+            # It is in every second image, and has the most drawings.
+            weight=2.0 if name == 'person' else 1.0)
         for name in OVCocoDataset.METAINFO['classes']
     ]
 
@@ -177,6 +162,5 @@ def frequencies(image_counts: Sequence[int], train_images: int) -> list[str]:
         list[str]: 'r', 'c' or 'f' per class.
     """
     rare = max(1, round(train_images / 800))
-    counts = np.asarray(image_counts)
-    return np.where(counts <= rare, 'r', np.where(counts <= 10 * rare, 'c',
-                                                  'f')).tolist()
+    return np.array(['r', 'c', 'f'])[np.digitize(
+        image_counts, (rare, 10 * rare), right=True)].tolist()

@@ -59,10 +59,8 @@ def render_glyph(glyph: Glyph, size: int) -> np.ndarray:
     width = image.shape[1]
     left, right = (round(share * width) for share in glyph.part)
     image = image[:, left:right]
-    rows = np.flatnonzero(image[..., 3].any(axis=1))
-    cols = np.flatnonzero(image[..., 3].any(axis=0))
-    image = np.ascontiguousarray(image[rows[0]:rows[-1] + 1,
-                                       cols[0]:cols[-1] + 1])
+    x, y, width, height = cv2.boundingRect(image[..., 3])
+    image = np.ascontiguousarray(image[y:y + height, x:x + width])
     image.setflags(write=False)
     return image
 

@@ -60,10 +60,8 @@ class SceneObject:
     @property
     def box(self) -> tuple[int, int, int, int]:
         """Tight box of the visible mask, xywh in pixels."""
-        rows = np.flatnonzero(self.mask.any(axis=1))
-        cols = np.flatnonzero(self.mask.any(axis=0))
-        return (int(cols[0]), int(rows[0]), int(cols[-1] - cols[0] + 1),
-                int(rows[-1] - rows[0] + 1))
+        x, y, width, height = cv2.boundingRect(self.mask.view(np.uint8))
+        return x, y, width, height
 
     @property
     def area(self) -> int:

@@ -71,18 +71,17 @@ class DatasetParameters:
     vocabulary: str = 'coco'
 
     def __post_init__(self):
-        counts = dict(train=self.train, val=self.val, captioned=self.captioned)
-        for key, count in counts.items():
-            least = 0 if key == 'captioned' else 1
-            if not least <= count < MAX_IMAGES:
-                raise ValueError(
-                    f'{key}: expected a number of images from {least} to '
-                    f'{MAX_IMAGES - 1}, got {count}')
+        check_range(1, MAX_IMAGES - 1, train=self.train, val=self.val)
+        check_range(0, MAX_IMAGES - 1, captioned=self.captioned)
         check_range(0, seed=self.seed)
-        if not 64 <= self.size <= 2048:
-            raise ValueError('size: expected a long side from 64 to 2048 '
-                             f'pixels, got {self.size}')
+        check_range(64, 2048, size=self.size)
         check_choice(('coco', 'lvis'), vocabulary=self.vocabulary)
+
+    @property
+    def counts(self) -> dict[Split, int]:
+        """How many images each split has that has any."""
+        numbers = self.train, self.val, self.captioned
+        return {of: n for of, n in zip((TRAIN, VAL, WEB), numbers) if n}
 
 
 @dataclass(frozen=True)

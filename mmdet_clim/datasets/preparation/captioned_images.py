@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..caption_sources import SHARD_KEYS, shard_samples
 from ..coco_annotations import repeated_values
@@ -19,12 +19,11 @@ from .coco_json import write_coco
 from .counts import FileCounts
 from .files import whole_file
 
-T = TypeVar('T')
-
 #: What a file of captioned images is called by.
 SUFFIXES = ('.json', '.jsonl')
 # Where an image is.
 _PLACE = ('file_name', *SHARD_KEYS)
+_KEYS = ('file_name', 'height', 'width', 'captions')
 
 
 @dataclass
@@ -44,13 +43,9 @@ class TagClasses:
     other_phrases: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        # Made here once: other processes get it as it is.
-        self._finder = TagFinder(
-            dict(enumerate(self.words)), self.other_phrases)
-
-    def find(self, captions: Sequence[str]) -> list[int]:
-        """Sorted positions of the classes that any caption names."""
-        return self._finder(captions)
+        #: Gives sorted positions of the classes that any of some captions
+        #: names. Made here once: other processes get it as it is.
+        self.find = TagFinder(dict(enumerate(self.words)), self.other_phrases)
 
     def categories(self) -> list[dict]:
         """COCO's entries."""
@@ -119,32 +114,23 @@ class Part:
                 **({} if number is None else dict(id=number))))
 
 
-def read_files(folder: Path, entries: Iterable[tuple[str, T]],
-               part: Part) -> Iterator[tuple[str, T, bytes]]:
-    """The images of a folder that are there.
+def read_image(folder: Path, name: str, part: Part) -> bytes | None:
+    """An encoded image of a folder.
 
     Args:
-        entries (Iterable[tuple[str, T]]): The name of each image below the
-            folder, and anything that is known of it.
-        part (Part): Counts the images that can not be read.
-
-    Yields:
-        tuple[str, T, bytes]: Its name, what is known, the encoded image.
+        part (Part): Counts one that can not be read, for which there is None.
     """
-    for name, known in entries:
-        if not is_text(name):
-            part.drop('images whose name is not UTF-8', repr(name))
-            continue
-        try:
-            image = read_regular(folder / name)
-        except FileNotFoundError:
-            part.drop('missing images', name)
-        except OSError as error:
-            part.drop(
-                f'unreadable images: {error.strerror or "no regular file"}',
-                name)
-        else:
-            yield name, known, image
+    if not is_text(name):
+        part.drop('images whose name is not UTF-8', repr(name))
+        return None
+    try:
+        return read_regular(folder / name)
+    except FileNotFoundError:
+        part.drop('missing images', name)
+    except OSError as error:
+        part.drop(f'unreadable images: {error.strerror or "no regular file"}',
+                  name)
+    return None
 
 
 def read_shard(path: str, part: Part) -> Iterator[tuple[dict, bytes]]:
@@ -223,10 +209,8 @@ def captioned_entries(parts: Iterable[Part],
         counts.dropped.update(part.dropped)
         counts.noted.update(part.noted)
         for sample in part.samples:
-            number = sample.get('id', counts.totals['images'] + 1)
-            entry = {'id': number, 'file_name': sample['file_name']}
-            entry.update(
-                (key, sample[key]) for key in ('height', 'width', 'captions'))
+            entry = dict(id=sample.get('id', counts.totals['images'] + 1))
+            entry.update((key, sample[key]) for key in _KEYS)
             counts.totals['images'] += 1
             counts.totals['captions'] += len(sample['captions'])
             if classes is not None:
@@ -240,8 +224,7 @@ def captioned_entries(parts: Iterable[Part],
                                                        for tag in tags)
                 else:
                     entry['tags'] = [classes.names[tag] for tag in tags]
-            if 'shard_path' in sample:
-                entry.update((key, sample[key]) for key in SHARD_KEYS)
+            entry.update((k, sample[k]) for k in SHARD_KEYS if k in sample)
             yield entry
 
 
@@ -295,19 +278,3 @@ def check_output(out: Path) -> None:
     if out.suffix not in SUFFIXES:
         raise ValueError(f'{out}: expected a file name that ends in one of '
                          f'{SUFFIXES}, got {out.suffix!r}')
-
-
-def find_shards(pattern: str) -> Sequence[Path]:
-    """The shards that a pattern with ``*`` and ``?`` stands for, in order.
-
-    Args:
-        pattern (str): A path; also of a single shard.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    path = Path(pattern)
-    found = sorted(path.parent.glob(path.name))
-    if not found:
-        raise FileNotFoundError(f'{pattern}: no such shard')
-    return found

@@ -51,9 +51,6 @@ class RowFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no such file, expected the TSV '
-                                    'of Conceptual Captions')
         self.offsets = array('q')
         self._near: tuple[int, list[Row]] | None = None
         position = self.count = 0
@@ -159,12 +156,8 @@ def read_lvis_classes(path: Path) -> TagClasses:
             info that ``prepare_ov_lvis`` writes.
 
     Raises:
-        FileNotFoundError: If there is no such file.
         ValueError: If it is neither, or not LVIS v1's split.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file, expected LVIS '
-                                'annotations or category info')
     categories = read_categories(path)
     check_frequencies(categories, str(path))
     ids = sorted(categories)
@@ -207,13 +200,12 @@ class ShardWorker:
             agrees = _agrees(row, captions, member['url'])
             same += agrees is True
             other += agrees is False
-            if captions:
-                self._add(part, member, image, number, captions)
+            if captions or agrees:
+                self._add(part, member, image, number, captions
+                          or [row.caption])
             elif agrees is False:
                 part.drop('images whose URL is not that of their row',
                           member['file_name'])
-            elif agrees:
-                self._add(part, member, image, number, [row.caption])
             else:
                 bare.append((member, image, row))
         for member, image, row in bare:
@@ -223,11 +215,10 @@ class ShardWorker:
                     'TSV', member['file_name'])
             else:
                 self._add(part, member, image, row.number, [row.caption])
-        for number, what in ((other, NOT_THE_ROW),
-                             (0 if other or same else len(bare),
-                              NOT_COMPARED)):
-            if number:
-                part.noted[what] += number
+        if other:
+            part.noted[NOT_THE_ROW] = other
+        elif bare and not same:
+            part.noted[NOT_COMPARED] = len(bare)
         return part
 
     def _add(self, part: Part, member: dict, image: bytes, number: int,
@@ -294,6 +285,11 @@ def prepare_cc3m(tsv: Path,
     if (images is None) == (shards is None):
         raise ValueError('expected either images or shards, got '
                          f'images={images!r}, shards={shards!r}')
+    inputs = {
+        str(path): file_stamp(path, of)
+        for path, of in ((tsv, 'the TSV of Conceptual Captions'),
+                         (categories, 'LVIS annotations or category info'))
+    }
     classes = read_lvis_classes(categories)
     rows = RowFile(tsv)
     if images is not None:
@@ -310,7 +306,7 @@ def prepare_cc3m(tsv: Path,
     else:
         source = shards_of(shards, ShardWorker(rows, classes))
         parameters = dict(shards=shards)
-    source.inputs.update((str(p), file_stamp(p)) for p in (tsv, categories))
+    source.inputs.update(inputs)
     return prepare_in_parts(
         'prepare_cc3m',
         out,

@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """A small open-vocabulary split out of COCO's val2017."""
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,41 +98,34 @@ def read_photographs(source: Path, seed: int) -> Photographs:
         FileNotFoundError: If it is neither.
         ValueError: If a file of it is wrong.
     """
-    counts = FileCounts([], 'boxes')
     if (source / COCO_BOXES).is_file():
-        contents = _contents(source, [COCO_BOXES], counts)
-        found = _read(source, contents, COCO_BOXES, COCO_CAPTIONS, COCO_IMAGES,
-                      counts)
-        return replace(found, val=held_out(found.images, 'coco_small', seed))
-    if (source / SPLIT_VAL).is_file():
-        contents = _contents(source, [SPLIT_BASE, SPLIT_NOVEL, SPLIT_VAL],
-                             counts)
-        base, val = ({image['id']
-                      for image in contents[name]['images']}
-                     for name in (SPLIT_BASE, SPLIT_VAL))
-        both = sorted(base & val)
-        if both:
-            raise ValueError(
-                f'{source}: {len(both)} images are for training and '
-                f'evaluation, in both {SPLIT_BASE} and {SPLIT_VAL}, such as '
-                f'id {both[0]}')
-        found = _read(source, contents, SPLIT_NOVEL, SPLIT_CAPTIONS,
-                      SPLIT_IMAGES, counts)
-        return replace(found, val=val)
-    raise FileNotFoundError(
-        f'{source}: expected COCO with {COCO_BOXES}, or photographs that are '
-        f'split, with {SPLIT_VAL}; found neither')
-
-
-def _contents(source: Path, names: Sequence[str],
-              counts: FileCounts) -> dict[str, dict]:
-    """What files of boxes hold, checked, by name."""
-    found = {}
+        names = [COCO_BOXES]
+        others = COCO_BOXES, COCO_CAPTIONS, COCO_IMAGES
+    elif (source / SPLIT_VAL).is_file():
+        names = [SPLIT_BASE, SPLIT_NOVEL, SPLIT_VAL]
+        others = SPLIT_NOVEL, SPLIT_CAPTIONS, SPLIT_IMAGES
+    else:
+        raise FileNotFoundError(
+            f'{source}: expected COCO with {COCO_BOXES}, or photographs that '
+            f'are split, with {SPLIT_VAL}; found neither')
+    counts = FileCounts([], 'boxes')
+    contents = {}
     for name in names:
         checker = CocoChecker(str(source / name))
-        found[name] = check_coco(source / name, checker)
+        contents[name] = check_coco(source / name, checker)
         counts.add_repairs(checker)
-    return found
+    found = _read(source, contents, *others, counts)
+    if names == [COCO_BOXES]:
+        return replace(found, val=held_out(found.images, 'coco_small', seed))
+    base, val = ({image['id']
+                  for image in contents[name]['images']}
+                 for name in (SPLIT_BASE, SPLIT_VAL))
+    both = sorted(base & val)
+    if both:
+        raise ValueError(
+            f'{source}: {len(both)} images are for training and evaluation, '
+            f'in both {SPLIT_BASE} and {SPLIT_VAL}, such as id {both[0]}')
+    return replace(found, val=val)
 
 
 def _read(source: Path, contents: dict[str, dict], classes: str, captions: str,
@@ -234,12 +227,11 @@ def _make_smaller(photographs: Photographs, out: Path) -> Photographs:
 def _scaled(box: dict, across: float, down: float) -> dict:
     """A box in a smaller image; masks do not follow."""
     x, y, width, height = box['bbox']
-    kept = {
-        key: box[key]
-        for key in ('id', 'image_id', 'category_id', 'iscrowd') if key in box
-    }
     return dict(
-        kept,
+        {
+            key: box[key]
+            for key in ('id', 'image_id', 'category_id', 'iscrowd')
+        },
         bbox=[x * across, y * down, width * across, height * down],
         area=box['area'] * across * down)
 

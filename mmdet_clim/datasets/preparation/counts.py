@@ -15,10 +15,8 @@ class FileCounts:
     """
 
     def __init__(self, class_names: Sequence[str], per_class: str) -> None:
-        self.totals: Counter = Counter(images=0)
-        self.totals[per_class] = 0
-        if per_class == 'tags':
-            self.totals['captions'] = 0
+        captions = {'captions': 0} if per_class == 'tags' else {}
+        self.totals = Counter({'images': 0, per_class: 0, **captions})
         self.per_class = per_class
         self.by_class = dict.fromkeys(class_names, 0)
         self.dropped: Counter = Counter()

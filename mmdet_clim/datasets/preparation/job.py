@@ -17,8 +17,18 @@ from .files import empty_folder, locked_folder, write_json
 REVISION = 2
 
 
-def file_stamp(path: Path) -> dict[str, int]:
-    """Size in bytes and time of change of an input, to know it again."""
+def file_stamp(path: Path, expected: str = '') -> dict[str, int]:
+    """Size in bytes and time of change of an input, to know it again.
+
+    Args:
+        expected (str): What it is, for the error.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file' + (
+            f', expected {expected} there' if expected else ''))
     stat = path.stat()
     return dict(bytes=stat.st_size, changed=stat.st_mtime_ns)
 

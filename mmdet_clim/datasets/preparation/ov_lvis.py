@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from ..coco_annotations import CocoChecker
 from ..json_checks import typed_list, typed_value, wrong_value
 from ..ov_lvis import FREQUENCIES, check_split, class_name
@@ -64,16 +66,11 @@ def lvis_words(category: Mapping, where: str) -> tuple[str, ...]:
 def _category_info(coco: CocoFile, categories: Mapping[int,
                                                        dict]) -> list[dict]:
     """The categories with the images and boxes counted in the file."""
-    boxes: Counter = Counter()
-    # Pairs in one integer: a million of them take a quarter of the memory.
-    pairs = set()
-    order = {category: number for number, category in enumerate(categories)}
-    for annotation in coco.entries('annotations'):
-        boxes[annotation['category_id']] += 1
-        pairs.add(annotation['image_id'] * len(order) +
-                  order[annotation['category_id']])
-    numbers = list(categories)
-    images = Counter(numbers[pair % len(order)] for pair in pairs)
+    # An array: a million pairs take 16 MB.
+    pairs = np.fromiter(((box['image_id'], box['category_id'])
+                         for box in coco.entries('annotations')), '2i8')
+    boxes, images = (
+        Counter(of[:, 1].tolist()) for of in (pairs, np.unique(pairs, axis=0)))
     return [
         dict({key: category[key]
               for key in _INFO_KEYS if key in category},
@@ -142,9 +139,6 @@ def prepare_ov_lvis(train: Path,
         ValueError: If it contradicts itself or the published split.
     """
     train, out = Path(train), Path(out)
-    if not train.is_file():
-        raise FileNotFoundError(f'{train}: no such file; expected the '
-                                'training annotations of LVIS v1')
     stem = train.stem
     job = Job(
         tool='prepare_ov_lvis',
@@ -153,7 +147,10 @@ def prepare_ov_lvis(train: Path,
             name.format(stem)
             for name in (NO_RARE, CATEGORY_INFO, CLASS_NAMES)),
         summary=SUMMARY.format(stem),
-        inputs={train.name: file_stamp(train)},
+        inputs={
+            train.name: file_stamp(train,
+                                   'the training annotations of LVIS v1')
+        },
         parameters={})
 
     def make(folder: Path) -> dict:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -25,8 +26,7 @@ from .captioned_images import (
     Part,
     TagClasses,
     check_output,
-    find_shards,
-    read_files,
+    read_image,
     read_shard,
 )
 from .files import linked_folders
@@ -123,23 +123,12 @@ class EntryWorker:
     def __call__(self, task: Iterable[Entry]) -> Part:
         """The part of some entries."""
         part = Part()
-        named = self._captioned(task, part)
-        for name, (entry,
-                   captions), image in read_files(self.images, named, part):
-            part.add(image, dict(file_name=name), captions,
-                     _tags(part, self.classes, captions, entry.tags), entry.id)
-        return part
-
-    def _captioned(
-            self, entries: Iterable[Entry],
-            part: Part) -> Iterator[tuple[str, tuple[Entry, list[str]]]]:
-        """Names of images that have captions, with them."""
-        for entry in entries:
-            problem, captions = entry.problem, list(entry.captions)
+        for entry in task:
+            problem, captions = entry.problem, entry.captions
             if entry.text and not problem:
                 try:
                     lines = read_text(self.images / entry.text).split('\n')
-                    captions = [line for line in lines if line.strip()]
+                    captions = tuple(line for line in lines if line.strip())
                 except FileNotFoundError:
                     problem = 'images without a text file'
                 except OSError:
@@ -148,8 +137,13 @@ class EntryWorker:
                     problem = 'images whose text file is not UTF-8'
             if problem:
                 part.drop(problem, entry.file_name)
-            else:
-                yield entry.file_name, (entry, captions)
+                continue
+            image = read_image(self.images, entry.file_name, part)
+            if image is not None:
+                part.add(image, dict(file_name=entry.file_name), captions,
+                         _tags(part, self.classes, captions, entry.tags),
+                         entry.id)
+        return part
 
 
 @dataclass(frozen=True)
@@ -309,16 +303,20 @@ def shards_of(pattern: str, worker: Callable[[str], Part]) -> Source:
     """Webdataset shards as a source.
 
     Args:
-        pattern (str): See :func:`~.captioned_images.find_shards`.
+        pattern (str): A path, in which ``*`` and ``?`` stand for several.
         worker (Callable[[str], Part]): Reads one of them.
 
     Raises:
         FileNotFoundError: If there is none.
     """
-    shards = [str(shard) for shard in find_shards(pattern)]
-    return Source(lambda: shards, worker,
-                  {shard: file_stamp(Path(shard))
-                   for shard in shards})
+    path = Path(pattern)
+    inputs = {
+        str(shard): file_stamp(shard)
+        for shard in sorted(path.parent.glob(path.name))
+    }
+    if not inputs:
+        raise FileNotFoundError(f'{pattern}: no such shard')
+    return Source(lambda: list(inputs), worker, dict(inputs))
 
 
 def entries_of(read: Callable[[], Iterable[Entry]],
@@ -368,18 +366,13 @@ def find_source(source: str, images: Path | None, columns: Columns,
     if suffix not in (*TABLES, *_JSON):
         raise ValueError(f'{source}: expected a folder, .csv, .tsv, .json, '
                          '.jsonl or .tar')
-    if not path.is_file():
-        raise FileNotFoundError(f'{source}: no such file')
-
-    def read() -> Iterator[Entry]:
-        if suffix in _JSON:
-            return json_entries(path)
-        return table_entries(path, columns)
-
+    stamp = file_stamp(path)
+    read = partial(json_entries, path) if suffix in _JSON else partial(
+        table_entries, path, columns)
     folder = path.parent if images is None else Path(images)
     found = entries_of(read, EntryWorker(classes, folder),
                        f'images of {source}')
-    found.inputs[source] = file_stamp(path)
+    found.inputs[source] = stamp
     return found
 
 
@@ -414,9 +407,8 @@ def prepare_image_text(source: str,
         ValueError: If it, a value in it or an argument is wrong, or no image
             is left.
     """
-    out = Path(out)
+    out, columns = Path(out), columns or Columns()
     check_output(out)
-    columns = columns or Columns()
     if synonyms and vocabulary is None:
         raise ValueError('synonyms: expected a vocabulary too, got none')
     classes = None if vocabulary is None else own_classes(
