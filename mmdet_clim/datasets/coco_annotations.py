@@ -722,9 +722,8 @@ def stream_coco(source: Any,
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be repaired; see :class:`CocoChecker`.
     """
-    file: JSONObject | JSONContent = JSONContent(source)
-    if isinstance(source, Path):
-        file = JSONObject(source)
+    file = JSONObject(source) if isinstance(source,
+                                            Path) else JSONContent(source)
     if file.kind != 'dict':
         if isinstance(source, Path):
             # It may be no JSON at all.
@@ -735,9 +734,8 @@ def stream_coco(source: Any,
     kinds: dict[str, str] = {}
     counts: Counter = Counter()
     checks = dict(
-        categories=checker.category,
-        images=checker.image,
-        annotations=checker.annotation)
+        zip(CocoChecker.LISTS,
+            (checker.category, checker.image, checker.annotation)))
     *first, _ = checker.LISTS
     # COCO has its categories at the end: then annotations wait for a second
     # reading.

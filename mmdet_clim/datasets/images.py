@@ -192,9 +192,7 @@ def _check_jpeg(data: bytes, header: ImageHeader, max_pixels: int) -> None:
     """
     least = header.scan + header.blocks // (8 if header.buffered else 4)
     if data.rfind(b'\xff\xd9', header.scan) == -1 or len(data) < least:
-        raise UnreadableImageError(
-            f'cut short: no end of the image within {len(data)} bytes',
-            reason='cut short')
+        raise _cut_short(data)
     if not header.buffered:
         return
     needed = 128 * header.blocks
@@ -235,21 +233,23 @@ def _check_tiff(image: Image.Image, max_pixels: int) -> None:
 def _check_complete(data: bytes, header: ImageHeader, max_pixels: int) -> None:
     """Raise where a file ends early; OpenCV would return a half-grey image."""
     if header.kind == 'PNG':
-        complete = data.rfind(b'IEND') != -1
-    else:
-        with _opened(data) as image:
-            if header.kind == 'TIFF':
-                _check_tiff(image, max_pixels)
-            try:
-                image.load()
-                complete = True
-            except Exception:
-                # See _opened.
-                complete = False
-    if not complete:
-        raise UnreadableImageError(
-            f'cut short: no end of the image within {len(data)} bytes',
-            reason='cut short')
+        if data.rfind(b'IEND') == -1:
+            raise _cut_short(data)
+        return
+    with _opened(data) as image:
+        if header.kind == 'TIFF':
+            _check_tiff(image, max_pixels)
+        try:
+            image.load()
+        except Exception as error:
+            # See _opened.
+            raise _cut_short(data) from error
+
+
+def _cut_short(data: bytes) -> UnreadableImageError:
+    return UnreadableImageError(
+        f'cut short: no end of the image within {len(data)} bytes',
+        reason='cut short')
 
 
 def _reduction(header: ImageHeader, max_pixels: int) -> int:

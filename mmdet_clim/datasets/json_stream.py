@@ -13,7 +13,7 @@ from typing import Any
 from mmdet_clim.progress import progress
 
 from .regular_files import open_regular
-from .text_files import read_text, text_encoding
+from .text_files import nul_error, read_text, text_encoding
 
 #: Of one value that is not a list, and of one entry of a list.
 MAX_VALUE_CHARS = 1 << 28
@@ -64,10 +64,8 @@ class _Window:
             read_text(self.path)
             raise
         if '\0' in block:
-            line = self._line + (self._text +
-                                 block).partition('\0')[0].count('\n')
-            raise ValueError(f'{self.path}: line {line}: expected text in '
-                             'UTF-8, got a NUL byte')
+            before = (self._text + block).partition('\0')[0]
+            raise nul_error(self.path, self._line + before.count('\n'))
         self.on_read(len(block))
         self._text += block
         self._complete = not block

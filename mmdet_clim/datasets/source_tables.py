@@ -349,7 +349,7 @@ class SourceTable(Rows):
             return
         # A batch after the other, as the rows ascend: those of all would
         # not fit in the processor's cache.
-        edges = np.searchsorted(self.index, [0, *self._ends]).tolist()
+        edges: Any = np.searchsorted(self.index, [0, *self._ends])
         for end, batch, first, last in zip(self._ends, self._batches, edges,
                                            edges[1:]):
             yield _sizes(batch, self.index[first:last] - end + len(batch))

@@ -58,10 +58,14 @@ def decode_text(data: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         raise _no_text(error, where) from error
     if '\0' in text:
-        line = text[:text.index('\0')].count('\n') + 1
-        raise ValueError(f'{where}: line {line}: expected text in UTF-8, got '
-                         'a NUL byte')
+        raise nul_error(where, text[:text.index('\0')].count('\n') + 1)
     return _with_lf(text)
+
+
+def nul_error(where: str | Path, line: int) -> ValueError:
+    """The error of a NUL byte in a line."""
+    return ValueError(f'{where}: line {line}: expected text in UTF-8, got a '
+                      'NUL byte')
 
 
 def _with_lf(text: str) -> str:
@@ -117,9 +121,8 @@ def read_text_bytes(path: str | Path) -> bytes:
             data += block
             if b'\0' in block and text_encoding(bytes(
                     data[:64]))[0] == 'utf-8':
-                line = data[:data.index(b'\0')].count(b'\n') + 1
-                raise ValueError(f'{path}: line {line}: expected text in '
-                                 'UTF-8, got a NUL byte')
+                raise nul_error(path,
+                                data[:data.index(b'\0')].count(b'\n') + 1)
     return bytes(data)
 
 
@@ -155,8 +158,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                     f'{path}: line {number}: longer than {MAX_LINE_BYTES} '
                     'bytes, expected a line of text')
             if '\0' in line:
-                raise ValueError(f'{path}: line {number}: expected text in '
-                                 'UTF-8, got a NUL byte')
+                raise nul_error(path, number)
             yield number, line.removesuffix('\n')
 
 

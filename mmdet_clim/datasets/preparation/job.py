@@ -167,9 +167,7 @@ def is_made(job: Job, overwrite: bool = False) -> bool:
 
 def _difference(was: Mapping, wanted: Mapping) -> str:
     """What tells a job from the one that files were made by."""
-    found = [] if was['revision'] == wanted['revision'] else [
-        'version of this tool'
-    ]
+    found = ['version of this tool'] * (was['revision'] != wanted['revision'])
     for part in ('inputs', 'parameters'):
         for key in sorted({*was[part], *wanted[part]}):
             old, new = was[part].get(key), wanted[part].get(key)

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0.
 """One's own captioned images: a folder, a table, JSON or shards."""
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from .captioned_images import (
     read_shard,
 )
 from .files import linked_folders
-from .job import file_stamp, images_stamp, stamp_of
+from .job import file_stamp, images_stamp
 from .parts import Source, in_parts, prepare_in_parts
 
 _JSON = {'.json': json_samples, '.jsonl': json_line_samples}
@@ -176,7 +175,7 @@ def folder_images(folder: Path) -> tuple[list[Entry], str]:
         ValueError: If there is no image.
     """
     files: list[Entry] = []
-    digest = hashlib.sha256()
+    seen: list[str] = []
 
     def add(path: Path, problem: str, text: str = '') -> None:
         name = path.relative_to(folder).as_posix()
@@ -209,8 +208,7 @@ def folder_images(folder: Path) -> tuple[list[Entry], str]:
                 with_image.add(path.stem)
             elif suffix != '.txt':
                 continue
-            digest.update(
-                repr((str(path.relative_to(folder)), stamp_of(path))).encode())
+            seen.append(str(path.relative_to(folder)))
         for stem, path in texts.items():
             if stem not in with_image:
                 add(path, 'texts without an image')
@@ -221,7 +219,8 @@ def folder_images(folder: Path) -> tuple[list[Entry], str]:
             f'{folder}: expected images ({", ".join(IMAGE_SUFFIXES)}) with '
             'text files of the same names, got no image'
             f'{f"; there are {dict(others)}" if others else ""}')
-    return sorted(files, key=lambda file: file.file_name), digest.hexdigest()
+    return (sorted(files, key=lambda file: file.file_name),
+            images_stamp(folder, seen))
 
 
 def table_entries(path: Path, columns: Columns) -> Iterator[Entry]:
