@@ -202,9 +202,9 @@ class DrawnSamples:
                 batch_size_contradiction(len(indices), first.batch_size))
         return [self[index] for index in indices]
 
-    def image_sizes(self) -> Iterator[np.ndarray]:
-        """Width and height of each sample's image; see :func:`image_sizes`."""
-        return _told_sizes(self)
+    def image_orientations(self) -> Iterator[np.ndarray]:
+        """See :func:`image_orientations`."""
+        return _told_orientations(self)
 
     def _drawing_of(self,
                     draw: Draw,
@@ -224,27 +224,30 @@ class DrawnSamples:
         return drawing.kept
 
 
-def image_sizes(dataset: Dataset) -> Iterator[np.ndarray]:
-    """The sizes of the images of a data set in parts, without opening them.
+def image_orientations(dataset: Dataset) -> Iterator[np.ndarray]:
+    """Which images of a data set are tall, without opening them.
 
     Args:
         dataset (Dataset): With ``get_data_info``.
 
     Yields:
-        ndarray: (n, 2) integers, width and height in pixels, 0 where the
-        source does not say.
+        ndarray: Of some samples in a row, (n, ) int8; see
+        :func:`orientation`.
     """
-    return dataset.image_sizes() if isinstance(
-        dataset, DrawnSamples) else _told_sizes(dataset)
+    return dataset.image_orientations() if isinstance(
+        dataset, DrawnSamples) else _told_orientations(dataset)
 
 
-def _told_sizes(dataset: Any) -> Iterator[np.ndarray]:
-    """The sizes that ``get_data_info`` tells, one after the other."""
-    sizes = np.zeros((len(dataset), 2), dtype=np.int64)
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        sizes[index] = info.get('width') or 0, info.get('height') or 0
-    yield sizes
+def orientation(height: int | None, width: int | None) -> int:
+    """1 of a tall image, 0 of others, -1 where a side is 0 or None."""
+    return int(height > width) if height and width else -1
+
+
+def _told_orientations(dataset: Any) -> Iterator[np.ndarray]:
+    """What follows from the sizes that ``get_data_info`` tells."""
+    infos = map(dataset.get_data_info, range(len(dataset)))
+    yield np.fromiter((orientation(info.get('height'), info.get('width'))
+                       for info in infos), np.int8)
 
 
 def batch_size_contradiction(loader: int, sampler: int) -> str:
@@ -259,5 +262,6 @@ def batch_size_contradiction(loader: int, sampler: int) -> str:
 class ClassBalancedDataset(DrawnSamples, _ClassBalancedDataset):
     """MMEngine's, whose samples depend on the draw alone."""
 
-    def image_sizes(self) -> Iterator[np.ndarray]:
-        yield np.concatenate([*image_sizes(self.dataset)])[self.repeat_indices]
+    def image_orientations(self) -> Iterator[np.ndarray]:
+        yield np.concatenate([*image_orientations(self.dataset)
+                              ])[self.repeat_indices]

@@ -23,7 +23,7 @@ from .draws import (
     DrawnSamples,
     StreamPlace,
     batch_size_contradiction,
-    image_sizes,
+    image_orientations,
 )
 from .pass_order import KeyedPermutation, pass_order
 from .replacing import ReplacesUnreadable, use_own_loader
@@ -133,9 +133,9 @@ class MultiSourceDataset(DrawnSamples, _ReplacingSources):
 
     source_of = get_dataset_source
 
-    def image_sizes(self) -> Iterator[np.ndarray]:
+    def image_orientations(self) -> Iterator[np.ndarray]:
         for dataset in self.datasets:
-            yield from image_sizes(dataset)
+            yield from image_orientations(dataset)
 
 
 def _own_metainfo(dataset: Dataset) -> dict:
@@ -205,7 +205,8 @@ class MultiSourceSampler(Sampler):
 
     *Aspect grouping*: a batch holds only wide (width >= height) or only tall
     images as far as the sources have them, on all ranks alike, known from
-    :func:`~mmdet_clim.datasets.draws.image_sizes`, without opening images.
+    :func:`~mmdet_clim.datasets.draws.image_orientations`, without opening
+    images.
     What is left over at the end of an epoch, or of 1,024 batches of it,
     forms mixed batches; a source that lacks a group gives what it has.
 
@@ -345,15 +346,9 @@ class MultiSourceSampler(Sampler):
 
     def _read_orientations(self) -> np.ndarray:
         """True where an image is taller than wide, by global index."""
-        is_tall: np.ndarray = np.zeros(len(self.dataset), dtype=bool)
-        start = unknown = 0
-        for sizes in image_sizes(self.dataset):
-            width, height = sizes.T
-            known = np.minimum(width, height) > 0
-            unknown += len(sizes) - np.count_nonzero(known)
-            np.logical_and(
-                known, height > width, out=is_tall[start:start + len(sizes)])
-            start += len(sizes)
+        told = np.concatenate([*image_orientations(self.dataset)])
+        is_tall = told > 0
+        unknown = np.count_nonzero(told < 0)
         if unknown:
             print_log(
                 f'aspect_grouping: {unknown} of {len(is_tall)} samples have '

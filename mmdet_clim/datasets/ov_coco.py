@@ -138,8 +138,8 @@ class OVCocoDataset(DatasetOfRows, ReplacesUnreadable, CocoDataset):
         packed = self.data_list
         if self.test_mode or not wanted:
             return packed
-        sizes = np.concatenate([*packed.sizes()])
-        kept = sizes.min(1) >= wanted.get('min_size', 0)
+        kept = packed.all_sizes[packed.index].min(1) >= wanted.get(
+            'min_size', 0)
         if wanted.get('filter_empty_gt', False):
             known = np.isin(packed.category_of, self.cat_ids)
             kept &= np.bincount(

@@ -66,8 +66,9 @@ class PackedBoxes(Rows):
             checker (CocoChecker): What checked the entries: sizes may have
                 turned out wrong.
         """
-        self._sizes = np.array([checker.sizes[i] for i in self._ids],
-                               dtype=np.int64)
+        #: (N, 2) int64, width and height of each image in pixels.
+        self.all_sizes = np.array([checker.sizes[i] for i in self._ids],
+                                  dtype=np.int64)
         self._place.clear()
         self.image_of = np.asarray(self.image_of)
         self.category_of = np.asarray(self.category_of)
@@ -77,7 +78,7 @@ class PackedBoxes(Rows):
         self.index = range(len(self._ids))
 
     def row(self, number: int) -> dict[str, Any]:
-        width, height = self._sizes[number].tolist()
+        width, height = self.all_sizes[number].tolist()
         image_id = self._ids[number]
         own = self._order[self._edges[number]:self._edges[number + 1]]
         return dict(
@@ -94,8 +95,9 @@ class PackedBoxes(Rows):
                     image_id=image_id) for place in own.tolist()
             ])
 
-    def all_sizes(self) -> Iterator[np.ndarray]:
-        yield self._sizes
+    def all_orientations(self) -> Iterator[np.ndarray]:
+        width, height = self.all_sizes.T
+        yield (height > width).astype(np.int8)
 
 
 class _Blobs:

@@ -38,24 +38,20 @@ class Rows(ABC):
         # Nothing changes them.
         return copy.copy(self)
 
-    def sizes(self) -> Iterator[np.ndarray]:
-        """Width and height of each image, in parts.
-
-        Yields:
-            ndarray: (n, 2) integers, 0 where the source does not say.
-        """
+    def orientations(self) -> Iterator[np.ndarray]:
+        """See :func:`~mmdet_clim.datasets.draws.image_orientations`."""
         if isinstance(self.index, range):
-            yield from self.all_sizes()
+            yield from self.all_orientations()
         else:
-            yield np.concatenate([*self.all_sizes()])[self.index]
+            yield np.concatenate([*self.all_orientations()])[self.index]
 
     @abstractmethod
     def row(self, number: int) -> dict[str, Any]:
         """A new dict of a row, by its number among all."""
 
     @abstractmethod
-    def all_sizes(self) -> Iterator[np.ndarray]:
-        """The sizes of all rows; see :meth:`sizes`."""
+    def all_orientations(self) -> Iterator[np.ndarray]:
+        """Those of all rows; see :meth:`orientations`."""
 
 
 class DatasetOfRows(DrawnSamples, BaseDataset):
@@ -80,9 +76,9 @@ class DatasetOfRows(DrawnSamples, BaseDataset):
         """The sample that a row is made into."""
         return row
 
-    def image_sizes(self) -> Iterator[np.ndarray]:
+    def image_orientations(self) -> Iterator[np.ndarray]:
         self.full_init()
-        return self.data_list.sizes()
+        return self.data_list.orientations()
 
     def _get_unserialized_subset(self, indices: Sequence[int] | int) -> Rows:
         if isinstance(indices, int):

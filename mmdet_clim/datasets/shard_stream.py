@@ -317,8 +317,8 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
     def __len__(self) -> int:
         return self.num_samples
 
-    def image_sizes(self) -> Iterator[np.ndarray]:
-        yield np.zeros((len(self), 2), dtype=np.int64)
+    def image_orientations(self) -> Iterator[np.ndarray]:
+        yield np.full(len(self), -1, dtype=np.int8)
 
     def __getitem__(self, index: int) -> Any:
         """The next sample of this worker.

@@ -31,6 +31,7 @@ from .caption_sources import (
     shard_samples,
 )
 from .columnar_files import parquet_images
+from .draws import orientation
 from .json_checks import LIMIT, typed_id, typed_list, typed_value, wrong_value
 from .made_once import checked_once, made_once
 from .rows import Rows
@@ -51,6 +52,7 @@ _SCHEMA = pa.schema([
     ('own_id', pa.bool_()),
     ('height', pa.int32()),
     ('width', pa.int32()),
+    ('is_tall', pa.int8()),
     ('captions', pa.list_(pa.string())),
     ('tags', pa.list_(pa.int32())),
     ('shard_path', pa.string()),
@@ -149,7 +151,8 @@ class SampleCleaner:
         if not kept:
             facts.dropped['images without a caption'] += 1
             return None
-        return (name, image_id, raw['own_id'], *sides, kept, tags, *place)
+        return (name, image_id, raw['own_id'], *sides, orientation(*sides),
+                kept, tags, *place)
 
 
 def _record_batch(rows: Sequence[tuple]) -> pa.RecordBatch:
@@ -159,14 +162,6 @@ def _record_batch(rows: Sequence[tuple]) -> pa.RecordBatch:
         pa.array(column, field.type)
         for column, field in zip(columns, _SCHEMA)
     ], _SCHEMA)
-
-
-def _sizes(
-    batch: pa.RecordBatch,
-    rows: slice | np.ndarray = slice(None)) -> np.ndarray:
-    """Width and height of some rows of a batch, (n, 2) int32."""
-    return np.stack(
-        [batch.column(key).to_numpy()[rows] for key in ('width', 'height')]).T
 
 
 def _write_table(source: str, raw: Iterable[dict], out: Path) -> None:
@@ -339,20 +334,9 @@ class SourceTable(Rows):
         for key in {'img_path', 'shard_path'} & set(sample):
             sample[key] = join_path(self.folder, sample[key])
 
-    def all_sizes(self) -> Iterator[np.ndarray]:
+    def all_orientations(self) -> Iterator[np.ndarray]:
         for batch in self._batches:
-            yield _sizes(batch)
-
-    def sizes(self) -> Iterator[np.ndarray]:
-        if isinstance(self.index, range):
-            yield from self.all_sizes()
-            return
-        # A batch after the other, as the rows ascend: those of all would
-        # not fit in the processor's cache.
-        edges: Any = np.searchsorted(self.index, [0, *self._ends])
-        for end, batch, first, last in zip(self._ends, self._batches, edges,
-                                           edges[1:]):
-            yield _sizes(batch, self.index[first:last] - end + len(batch))
+            yield batch.column('is_tall').to_numpy()
 
     def filtered(self, min_size: int,
                  wanted: Sequence[bool] | None) -> 'SourceTable':
@@ -382,9 +366,11 @@ class SourceTable(Rows):
         if wanted is not None:
             of_tag = np.array([*wanted, False])[self.class_of]
         found: list[np.ndarray] = []
-        for end, batch, sizes in zip(self._ends, self._batches,
-                                     self.all_sizes()):
-            keep = ((sizes == 0) | (sizes >= min_size)).all(axis=1)
+        for end, batch in zip(self._ends, self._batches):
+            keep: Any = True
+            for key in ('width', 'height'):
+                side = batch.column(key).to_numpy()
+                keep &= (side == 0) | (side >= min_size)
             if of_tag is not None:
                 tags = batch.column('tags')
                 before = np.concatenate(
@@ -408,6 +394,6 @@ class TableSamples(Rows):
         table = self.tables[place]
         return table[number - self._ends[place] + len(table)]
 
-    def all_sizes(self) -> Iterator[np.ndarray]:
+    def all_orientations(self) -> Iterator[np.ndarray]:
         for table in self.tables:
-            yield from table.sizes()
+            yield from table.orientations()

@@ -272,7 +272,7 @@ def test_members_that_are_no_samples(tmp_path):
     assert [s['captions'] for s in samples] == [['x'], ['last'], ['last']]
     assert samples[0]['tags'] == [1] and samples[0]['width'] == 3
     assert dataset.metainfo['classes'] == ('dog', 'cat')
-    assert next(dataset.image_sizes()).tolist() == [[0, 0]] * 3
+    assert next(dataset.image_orientations()).tolist() == [-1] * 3
     # A vocabulary without a split, as other data sets take it.
     dataset = stream(
         str(tmp_path / 'a.tar'),

@@ -199,15 +199,19 @@ def test_rows_against_plain_python(tmp_path):
                     tags=sorted(
                         CLASSES.index(t) for t in raw['tags'] if t in CLASSES),
                     size=[raw.get('width', 0),
-                          raw.get('height', 0)]))
+                          raw.get('height', 0)],
+                    is_tall=-1 if not raw.get('width') or not raw.get('height')
+                    else raw['height'] > raw['width']))
 
     def found(**kwargs):
         dataset = ImageTextDataset(files, vocabulary=CLASSES, **kwargs)
-        sizes = np.concatenate([*dataset.image_sizes()]).tolist()
+        tall = np.concatenate([*dataset.image_orientations()]).tolist()
         return [
             dict({k: i[k]
                   for k in ('img_id', 'img_path', 'captions', 'tags')},
-                 size=size) for i, size in zip(infos(dataset), sizes)
+                 size=[i.get('width', 0),
+                       i.get('height', 0)],
+                 is_tall=told) for i, told in zip(infos(dataset), tall)
         ]
 
     assert found() == expected
