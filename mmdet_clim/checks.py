@@ -19,16 +19,25 @@ def check_range(least: float,
         **values: Arguments by their names; None is none.
 
     Raises:
-        ValueError: If one is not in [least, most], or is in ``without``.
+        ValueError: If one is not in [least, most], is in ``without``, or is
+            no number.
     """
     for name, value in values.items():
-        if value is not None and (value in without
-                                  or not least <= value <= most):
+        if value is not None and (not _is_within(least, value, most)
+                                  or value in without):
             allowed = f'at least {least}' if most == math.inf else \
                 f'{least} to {most}'
             if without:
                 allowed += f', but not {" or ".join(map(str, without))}'
-            raise ValueError(f'{name}: expected {allowed}, got {value}')
+            raise ValueError(f'{name}: expected {allowed}, got {value!r}')
+
+
+def _is_within(least: float, value: Any, most: float) -> bool:
+    """Whether it is a number from one to another."""
+    try:
+        return bool(least <= value <= most)
+    except TypeError:  # a text or a list
+        return False
 
 
 def check_loss_names(what: str, names: Iterable[str]) -> None:

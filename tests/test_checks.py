@@ -2,7 +2,7 @@
 """What arguments may be, with the message of each that may not."""
 import pytest
 
-from mmdet_clim.checks import check_size, check_whole
+from mmdet_clim.checks import check_range, check_size, check_whole
 
 
 @pytest.mark.parametrize('value', [0, -3, 2.0, '4', (1, )])
@@ -23,3 +23,12 @@ def test_no_size(value):
     assert str(error.value) == (
         'out_size: expected (width, height) of at least 1, got '
         f'{value}')
+
+
+@pytest.mark.parametrize('value', [-1, 3, 2, float('nan'), '1', [1], {}])
+def test_no_number_of_a_range(value):
+    check_range(0, 2, without=(2, ), bias=None, temperature=1.5, weight=0)
+    with pytest.raises(ValueError) as error:
+        check_range(0, 2, without=(2, ), temperature=value)
+    assert str(error.value) == (
+        f'temperature: expected 0 to 2, but not 2, got {value!r}')
