@@ -54,8 +54,8 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         super().__init__(init_cfg=init_cfg)
         check_range(-1, 1, min_similarity=min_similarity)
         check_range(1, max_proposals=max_proposals)
-        self.region_loss = build_region_loss(loss)
         self.classes = ClassTexts(vocabulary, templates)
+        self.region_loss = build_region_loss(loss, len(self.classes))
         self.max_proposals = max_proposals
         self.min_overlap = min_overlap
         self.min_similarity = min_similarity

@@ -74,11 +74,11 @@ class RegionTagObjective(BaseRegionObjective):
                              'refine_regions=False, as it has no region of a '
                              f'tile, got {num_compositions} and '
                              f'{refine_regions}')
-        self.region_loss = build_region_loss(loss)
+        self.classes = ClassTexts(vocabulary, templates)
+        self.region_loss = build_region_loss(loss, len(self.classes))
         if regions == 'best' and self.region_loss.kind == 'infonce':
             raise ValueError("loss.kind: expected 'bce', 'sigmoid' or "
                              "'softmax' with regions='best', got 'infonce'")
-        self.classes = ClassTexts(vocabulary, templates)
         self.regions = regions
         self.num_compositions = num_compositions
         self.min_overlap = min_overlap

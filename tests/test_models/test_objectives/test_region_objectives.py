@@ -13,6 +13,7 @@ from mmdet_clim.datasets import ImageTextDataset
 from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.models.objectives import (
     RegionCaptionObjective,
+    RegionPseudoLabelObjective,
     Regions,
     RegionTagObjective,
     TilesAlone,
@@ -521,6 +522,19 @@ def test_what_the_best_regions_can_not_be(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RegionTagObjective(**dict(
             dict(loss=BCE, vocabulary=CLASSES, regions='best'), **kwargs))
+
+
+@pytest.mark.parametrize(
+    'kind', [RegionTagObjective, RegionPseudoLabelObjective])
+def test_a_softmax_over_one_class_would_teach_nothing(kind):
+    loss = dict(type='mmdet_clim.CLIMRegionLoss', kind='softmax')
+    with pytest.raises(ValueError, match='vocabulary of one class'):
+        kind(loss=loss, vocabulary=['cat'])
+    # Nor is 'cat' one of two where both are phrases of one class.
+    with pytest.raises(ValueError, match='vocabulary of one class'):
+        kind(loss=loss, vocabulary=['cat | dog'])
+    kind(loss=loss, vocabulary=['cat', 'dog'])
+    kind(loss=BCE, vocabulary=['cat'])
 
 
 def test_bad_vocabulary():
