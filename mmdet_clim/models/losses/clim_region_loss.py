@@ -353,8 +353,8 @@ class CLIMRegionLoss(nn.Module):
             raise ValueError('temperature must start at or under '
                              f'{max_learned_temperature(kind)} to be learned, '
                              f'got {temperature}')
-        if not (bias is None or isinstance(bias, (Real, Tensor))
-                and math.isfinite(bias)):
+        if not (bias is None
+                or isinstance(bias, (Real, Tensor)) and math.isfinite(bias)):
             raise ValueError(f'bias must be finite or None, got {bias!r}')
         if bias is not None and kind in ('infonce', 'softmax'):
             raise ValueError(f'bias has no effect on kind={kind!r}: expected '
