@@ -17,7 +17,7 @@ from mmdet_clim.version import __version__
 #: The folder of what is made, beside the source.
 FOLDER = '.mmdet_clim'
 #: Counted up whenever the same source gives another file.
-REVISION = 3
+REVISION = 4
 # Of a source that takes more than a few seconds.
 _LARGE = 50_000_000
 # Two changes within a tick of the kernel's clock have one time.

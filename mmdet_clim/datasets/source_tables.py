@@ -25,13 +25,20 @@ from mmdet_clim_cli.mistakes import one_line
 
 from .caption_sources import (
     SHARD_KEYS,
+    SIDES,
     column_samples,
     json_line_samples,
     json_samples,
     shard_samples,
 )
 from .columnar_files import parquet_images
-from .json_checks import LIMIT, typed_id, typed_list, typed_value, wrong_value
+from .json_checks import (
+    typed_id,
+    typed_list,
+    typed_side,
+    typed_value,
+    wrong_value,
+)
 from .made_once import checked_once, made_once
 from .rows import Rows
 from .text_files import clean_captions, is_text
@@ -122,15 +129,7 @@ class SampleCleaner:
         if not name or not is_text(name):
             raise wrong_value(where, 'file_name', name, 'the path of an image')
         image_id = typed_id(raw, 'id', where)
-        sides = []
-        for key in ('height', 'width'):
-            side = 0
-            if raw.get(key) is not None:
-                side = typed_id(raw, key, where)
-                if not 1 <= side < LIMIT:
-                    raise wrong_value(where, key, side,
-                                      f'at least 1 and less than {LIMIT:.0f}')
-            sides.append(side)
+        sides = [typed_side(raw, key, where) for key in SIDES]
         captions = typed_list(raw, 'captions', str, where)
         kept = clean_captions(captions, facts.dropped)
         tags = []
