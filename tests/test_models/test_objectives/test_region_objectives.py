@@ -524,8 +524,8 @@ def test_what_the_best_regions_can_not_be(kwargs, message):
             dict(loss=BCE, vocabulary=CLASSES, regions='best'), **kwargs))
 
 
-@pytest.mark.parametrize(
-    'kind', [RegionTagObjective, RegionPseudoLabelObjective])
+@pytest.mark.parametrize('kind',
+                         [RegionTagObjective, RegionPseudoLabelObjective])
 def test_a_softmax_over_one_class_would_teach_nothing(kind):
     loss = dict(type='mmdet_clim.CLIMRegionLoss', kind='softmax')
     with pytest.raises(ValueError, match='vocabulary of one class'):
