@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """The contrastive loss between regions and texts."""
 import math
-from numbers import Real
 from typing import Iterator, NamedTuple, cast
 
 import torch
@@ -11,7 +10,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from mmdet_clim.checks import check_choice, check_range
+from mmdet_clim.checks import (
+    check_choice,
+    check_finite,
+    check_positive,
+    check_range,
+)
 from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows, reduce_over_ranks
@@ -346,16 +350,14 @@ class CLIMRegionLoss(nn.Module):
         super().__init__()
         check_choice(KINDS, kind=kind)
         check_choice(('mean', 'sum'), positive_reduction=positive_reduction)
-        check_range(0, without=(0, math.inf), temperature=temperature)
+        check_positive(temperature=temperature)
         check_range(0, without=(math.inf, ), negative_weight=negative_weight)
         check_range(1, chunk_size=chunk_size)
+        check_finite(bias=bias)
         if learn_temperature and temperature > max_learned_temperature(kind):
             raise ValueError('temperature must start at or under '
                              f'{max_learned_temperature(kind)} to be learned, '
                              f'got {temperature}')
-        if not (bias is None
-                or isinstance(bias, (Real, Tensor)) and math.isfinite(bias)):
-            raise ValueError(f'bias must be finite or None, got {bias!r}')
         if bias is not None and kind in ('infonce', 'softmax'):
             raise ValueError(f'bias has no effect on kind={kind!r}: expected '
                              f'None, got {bias}')
