@@ -145,6 +145,20 @@ def test_modules_that_the_design_notes_name_are_there(repository):
     assert named <= {path.name for path in repository.glob('*/**/*.py')}
 
 
+def test_sections_of_the_published_work_that_the_code_cites(repository):
+    page = (repository / 'REFERENCE.md').read_text('utf-8')
+    known = set(re.findall(r'^## (\d+)\. ', page, re.MULTILINE))
+    cited = {
+        number
+        for folder in ('mmdet_clim', 'configs', 'tools', 'tests', 'benchmarks')
+        for path in (repository / folder).glob('**/*')
+        if path.suffix in ('.py', '.yml', '.yaml') for number in re.findall(
+            r'REFERENCE(?:\.md)?,?\s*(?:#\s*)?section\s+(\d+)',
+            path.read_text('utf-8'))
+    }
+    assert {'1', '7'} <= cited <= known
+
+
 def test_python_of_the_pages_is_python(repository):
     count = 0
     for page in pages(repository):
