@@ -173,7 +173,7 @@ def joined_captions(raw: Mapping, where: str) -> list[str]:
     Raises:
         ValueError: If one of them is something else.
     """
-    keys = ('captions', 'caption')
+    keys: tuple[str, ...] = ('captions', 'caption')
     if all(raw.get(key) is None for key in keys):
         keys = ('text', )
     found: list[str] = []
