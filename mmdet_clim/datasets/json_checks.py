@@ -174,7 +174,7 @@ def joined_captions(raw: Mapping, where: str) -> list[str]:
         ValueError: If one of them is something else.
     """
     keys: tuple[str, ...] = ('captions', 'caption')
-    if all(raw.get(key) is None for key in keys):
+    if not any(key in raw for key in keys):
         keys = ('text', )
     found: list[str] = []
     for key in keys:
