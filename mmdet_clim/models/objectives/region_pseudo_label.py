@@ -39,8 +39,8 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         min_similarity (float): Least cosine of a proposal and its label.
 
     Raises:
-        ValueError: If ``min_similarity`` is no cosine or ``max_proposals``
-            not positive.
+        ValueError: If ``min_similarity`` is no cosine, ``max_proposals`` not
+            positive, or the loss is a softmax over one class.
     """
 
     def __init__(self,

@@ -52,8 +52,8 @@ class RegionTagObjective(BaseRegionObjective):
 
     Raises:
         ValueError: If ``num_compositions`` is negative, ``regions`` unknown,
-            or ``regions='best'`` is to be composed or has a loss without
-            probabilities.
+            ``regions='best'`` is to be composed or has a loss without
+            probabilities, or the loss is a softmax over one class.
     """
 
     def __init__(self,
