@@ -51,7 +51,7 @@ class RegionTagObjective(BaseRegionObjective):
             stage before, as it regresses them, are the proposals.
 
     Raises:
-        ValueError: If ``num_compositions`` is negative, ``regions`` unknown,
+        ValueError: If a number is out of its range, ``regions`` unknown,
             ``regions='best'`` is to be composed or has a loss without
             probabilities, or the loss is a softmax over one class.
     """
@@ -68,6 +68,8 @@ class RegionTagObjective(BaseRegionObjective):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, num_compositions=num_compositions)
+        check_range(0, 1, (1, ), min_overlap=min_overlap)
+        check_range(1, max_proposals=max_proposals)
         check_choice((*REGION_KINDS, 'best'), regions=regions)
         if regions == 'best' and (num_compositions or refine_regions):
             raise ValueError("regions='best': expected num_compositions=0 and "

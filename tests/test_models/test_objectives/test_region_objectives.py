@@ -485,6 +485,7 @@ def test_no_pseudo_labels_at_all(text_encoder):
     dict(min_similarity=2),
     dict(min_similarity=-1.5),
     dict(max_proposals=0),
+    dict(min_overlap=1),
 ])
 def test_bad_pseudo_label_arguments(kwargs):
     with pytest.raises(ValueError, match=f'{next(iter(kwargs))}: expected'):
@@ -508,6 +509,17 @@ def test_recall():
 def test_bad_arguments(kwargs, key):
     with pytest.raises(ValueError, match=key):
         RegionCaptionObjective(loss=BCE, **kwargs)
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(num_compositions=-1),
+    dict(max_proposals=0),
+    dict(min_overlap=-.1),
+    dict(min_overlap='0.3'),
+])
+def test_bad_tag_arguments(kwargs):
+    with pytest.raises(ValueError, match=f'{next(iter(kwargs))}: expected'):
+        RegionTagObjective(loss=BCE, vocabulary=CLASSES, **kwargs)
 
 
 @pytest.mark.parametrize('kwargs, message', [
