@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """What the arguments of a config may be."""
 import math
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -19,16 +20,56 @@ def check_range(least: float,
         **values: Arguments by their names; None is none.
 
     Raises:
-        ValueError: If one is not in [least, most], or is in ``without``.
+        ValueError: If one is not in [least, most], is in ``without``, or is
+            no number.
     """
     for name, value in values.items():
-        if value is not None and (value in without
-                                  or not least <= value <= most):
+        if value is not None and (not _is_within(least, value, most)
+                                  or value in without):
             allowed = f'at least {least}' if most == math.inf else \
                 f'{least} to {most}'
             if without:
                 allowed += f', but not {" or ".join(map(str, without))}'
-            raise ValueError(f'{name}: expected {allowed}, got {value}')
+            raise ValueError(f'{name}: expected {allowed}, got {value!r}')
+
+
+def _is_within(least: float, value: Any, most: float) -> bool:
+    """Whether it is a number from one to another."""
+    try:
+        return bool(least <= value <= most)
+    except TypeError:  # a text, a list or None
+        return False
+
+
+def check_finite(**values: float | None) -> None:
+    """Refuse arguments that are no finite numbers.
+
+    Args:
+        **values: Arguments by their names; None is none.
+
+    Raises:
+        ValueError: If one is something else.
+    """
+    most = sys.float_info.max
+    for name, value in values.items():
+        if value is not None and not _is_within(-most, value, most):
+            raise ValueError(
+                f'{name}: expected a finite number, got {value!r}')
+
+
+def check_positive(**values: float) -> None:
+    """Refuse arguments that are no finite numbers above 0.
+
+    Args:
+        **values: Arguments by their names, which must be given.
+
+    Raises:
+        ValueError: If one is something else.
+    """
+    for name, value in values.items():
+        if not _is_within(sys.float_info.min, value, sys.float_info.max):
+            raise ValueError(
+                f'{name}: expected a positive number, got {value!r}')
 
 
 def check_loss_names(what: str, names: Iterable[str]) -> None:

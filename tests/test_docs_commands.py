@@ -124,8 +124,9 @@ def test_scripts_that_the_pages_name_are_there(repository):
     named = {(page, name)
              for page in pages(repository)
              for name in re.findall(
-                 r'(?<![\w/.])((?:tools|benchmarks|configs|docs|tests)/'
-                 r'[\w./-]+\.(?:py|sh|md|yml|json|ipynb))',
+                 r'(?<![\w/.])'
+                 r'((?:tools|benchmarks|configs|docs|tests|mmdet_clim)/'
+                 r'[\w./-]+\.(?:py|sh|md|yml|yaml|json|ipynb))',
                  page.read_text(encoding='utf-8'))}
     assert len(named) > 100
     missing = [
@@ -135,6 +136,27 @@ def test_scripts_that_the_pages_name_are_there(repository):
         and not any(c in name for c in '*{<')
     ]
     assert missing == []
+
+
+def test_modules_that_the_design_notes_name_are_there(repository):
+    notes = (repository / 'docs' / 'design_notes.md').read_text('utf-8')
+    named = set(re.findall(r'`(\w+\.py)`', notes))
+    assert len(named) > 3
+    assert named <= {path.name for path in repository.glob('*/**/*.py')}
+
+
+def test_sections_of_the_published_work_that_the_code_cites(repository):
+    page = (repository / 'REFERENCE.md').read_text('utf-8')
+    known = set(re.findall(r'^## (\d+)\. ', page, re.MULTILINE))
+    cited = {
+        number
+        for folder in ('mmdet_clim', 'configs', 'tools', 'tests', 'benchmarks')
+        for path in (repository / folder).glob('**/*')
+        if path.suffix in ('.py', '.yml', '.yaml') for number in re.findall(
+            r'REFERENCE(?:\.md)?,?\s*(?:#\s*)?section\s+(\d+)',
+            path.read_text('utf-8'))
+    }
+    assert {'1', '7'} <= cited <= known
 
 
 def test_python_of_the_pages_is_python(repository):

@@ -18,6 +18,7 @@ from .json_checks import (
     typed_id,
     typed_ids,
     typed_list,
+    typed_side,
     typed_value,
     wrong_value,
 )
@@ -38,6 +39,8 @@ OTHER_SUFFIXES = ('.heic', '.heif', '.jp2', '.jxl', '.svg', '.psd', '.dng',
 
 #: Where an image is within an uncompressed tar, offset and size in bytes.
 SHARD_KEYS = dict(shard_path=str, shard_offset=int, shard_size=int)
+#: What a source may tell of the size of an image, in pixels.
+SIDES = ('height', 'width')
 
 #: What a .json of captions holds, for errors.
 _COCO_FORM = ('"images" and '
@@ -209,6 +212,8 @@ def member_sample(key: str, parts: Mapping[str, T],
             raw = parse_object(read(parts['.json']), key)
             captions = joined_captions(raw, key)
             typed_list(raw, 'tags', str, key)
+            for side in SIDES:
+                typed_side(raw, side, key)
         if '.txt' in parts and not problem and not captions:
             captions = [decode_text(read(parts['.txt']), key)]
     except (OSError, ValueError):
@@ -217,7 +222,7 @@ def member_sample(key: str, parts: Mapping[str, T],
         return {'where': key, 'problem': problem}
     if suffix is None:
         return None
-    told = {k: raw.get(k) for k in ('height', 'width', 'url', 'tags')}
+    told = {k: raw.get(k) for k in (*SIDES, 'url', 'tags')}
     return dict(
         told,
         where=key,

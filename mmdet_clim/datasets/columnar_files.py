@@ -3,6 +3,7 @@
 
 They are read by pyarrow as columns of data; nothing of what they name is run.
 """
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from .made_once import made_once
 _IMAGES = ('file_name', 'image', 'image_path')
 _CAPTIONS = ('captions', 'caption', 'text')
 _OTHERS = ('height', 'width', 'tags')
+# A part of a split, as Hugging Face names it.
+_SPLIT = re.compile(r'([^/\\]+)-\d{5}-of-\d{5}[^/\\]*\.parquet$')
 # At a time, which hold their images in memory.
 _ROWS = 512
 
@@ -39,9 +42,13 @@ def folder_files(folder: str) -> list[str]:
     state = Path(folder, 'state.json')
     if state.is_file():
         content = read_json(state)
-        files = typed_list(
-            content if isinstance(content, dict) else {}, '_data_files', dict,
-            str(state))
+        content = content if isinstance(content, dict) else {}
+        files = typed_list(content, '_data_files', dict, str(state))
+        if content.get('_indices_data_files'):
+            raise ValueError(
+                f'{state}: expected all rows of its files, got a selection '
+                "('_indices_data_files'); save it again with "
+                'flatten_indices() before')
         if not files:
             raise ValueError(f"{state}: expected files under '_data_files', "
                              'got none')
@@ -60,6 +67,11 @@ def folder_files(folder: str) -> list[str]:
             f'ann_file={folder!r}: expected a folder of Parquet files, or one '
             'that datasets.save_to_disk wrote, got one without *.parquet and '
             'state.json')
+    names = {match[1] for match in map(_SPLIT.search, found) if match}
+    if len(names) > 1:
+        split = str(Path(folder, sorted(names)[-1]))
+        raise ValueError(f'ann_file={folder!r}: expected one split, such as '
+                         f"'{split}-*.parquet', got files of {sorted(names)}")
     return found
 
 
@@ -76,9 +88,16 @@ def _errors_of(path: str, kind: str) -> Iterator[None]:
 
 def _choose(schema: pa.Schema, path: str) -> tuple[str, list[str]]:
     """The columns of the image and of what else is read."""
-    image = next((n for n in _IMAGES if n in schema.names), None)
+    twice = [
+        name for name in (*_IMAGES, *_CAPTIONS, *_OTHERS, 'id')
+        if schema.names.count(name) > 1
+    ]
+    if twice:
+        raise ValueError(f'{path}: expected columns of different names, got '
+                         f'{twice[0]!r} twice')
+    images = [n for n in _IMAGES if n in schema.names]
     captions = [n for n in _CAPTIONS if n in schema.names]
-    if image is None or not captions:
+    if not images or not captions:
         raise ValueError(
             f'{path}: expected a column of {_IMAGES} and one of {_CAPTIONS}, '
             f'got {schema.names}')
@@ -86,19 +105,27 @@ def _choose(schema: pa.Schema, path: str) -> tuple[str, list[str]]:
     # Texts that tell rows apart are no ids of images.
     if 'id' in schema.names and pa.types.is_integer(schema.field('id').type):
         others.append('id')
+    # Beside the images themselves, names are those that the files had.
+    image = next((n for n in images if _holds_images(schema.field(n).type)),
+                 images[0])
     return image, captions + others
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    """Whether values of a type are encoded images, some with their names."""
+    if pa.types.is_struct(kind):
+        return any(field.name == 'bytes' for field in kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _encoded(column: pa.Array) -> tuple[pa.Array | None, Any]:
     """The encoded images of a column, and their names, None of each."""
     if pa.types.is_struct(column.type):
-        names = [field.name for field in column.type]
-        return (column.field('bytes') if 'bytes' in names else None,
-                column.field('path') if 'path' in names else None)
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(
-            column.type):
-        return column, None
-    return None, column
+        # Of a row that is null, its fields may be anything: flatten() says so.
+        fields = dict(
+            zip((field.name for field in column.type), column.flatten()))
+        return fields.get('bytes'), fields.get('path')
+    return (column, None) if _holds_images(column.type) else (None, column)
 
 
 def _rows(batch: pa.RecordBatch, path: str, first: int,
@@ -121,10 +148,6 @@ def _rows(batch: pa.RecordBatch, path: str, first: int,
         raw = {name: values[row] for name, values in columns.items()}
         if raw.get('id', 0) is None:
             del raw['id']
-        # Lists of captions, also in a column that is named after one.
-        for key in ('caption', 'text'):
-            if isinstance(raw.get(key), list):
-                raw['captions'] = (raw.get('captions') or []) + raw.pop(key)
         raw['image' if image == 'image' else 'file_name'] = named[row]
         if sizes[row] >= 0:
             raw.update(

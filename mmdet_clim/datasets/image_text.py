@@ -32,10 +32,11 @@ class ImageTextDataset(DatasetOfRows, ReplacesUnreadable):
       JSON line, where those of one image are joined.
     - ``.jsonl``: one object per line, ``{"file_name": "a.jpg", "captions":
       ["a dog"], "tags": ["dog"]}``, where ``"caption": "a dog"`` and
-      ``"image": "a.jpg"`` serve as well, and ``id``, ``height``, ``width``
-      and ``tags`` are optional. An image within a shard has ``shard_path``,
-      ``shard_offset`` and ``shard_size`` (bytes), here as in a ``.json``;
-      ``tools/datasets/`` writes such files.
+      ``"image": "a.jpg"`` serve as well, captions are a text or a list of
+      texts, and ``id``, ``height``, ``width`` and ``tags`` are optional. An
+      image within a shard has ``shard_path``, ``shard_offset`` and
+      ``shard_size`` (bytes), here as in a ``.json``; ``tools/datasets/``
+      writes such files.
     - ``.tar``: webdataset shards, uncompressed: of each key an image with
       ``key.txt`` (the caption) or ``key.json`` (an object as in a JSON
       line, without ``file_name``). ``*`` and ``?`` stand for several shards.

@@ -111,6 +111,21 @@ def typed_id(raw: Mapping, key: str, where: str) -> int:
     return typed_value(raw, key, int, where) if value is None else value
 
 
+def typed_side(raw: Mapping, key: str, where: str) -> int:
+    """The side of an image in pixels under a key, 0 if absent.
+
+    Raises:
+        ValueError: If the value is no integer, or none of an image.
+    """
+    if raw.get(key) is None:
+        return 0
+    side = typed_id(raw, key, where)
+    if not 1 <= side < LIMIT:
+        raise wrong_value(where, key, side,
+                          f'at least 1 and less than {LIMIT:.0f}')
+    return side
+
+
 def typed_list(raw: Mapping, key: str, kind: type, where: str) -> list:
     """The list under a key, empty if absent, with entries of one type.
 
@@ -151,14 +166,23 @@ def joined_captions(raw: Mapping, where: str) -> list[str]:
     """``captions`` and ``caption`` of one object, as one list.
 
     Args:
-        raw (Mapping): An object of the file; both keys are optional. Without
-            either, ``text`` is a caption, as Hugging Face names it.
+        raw (Mapping): An object of the file, in which each is a text, a list
+            of texts, or null. Without either, ``text`` is a caption, as
+            Hugging Face names it.
 
     Raises:
-        ValueError: If one of them has another type.
+        ValueError: If one of them is something else.
     """
-    captions = typed_list(raw, 'captions', str, where)
-    key = 'caption' if 'captions' in raw or 'caption' in raw else 'text'
-    if raw.get(key) is not None:
-        captions.append(typed_value(raw, key, str, where))
-    return captions
+    keys: tuple[str, ...] = ('captions', 'caption')
+    if not any(key in raw for key in keys):
+        keys = ('text', )
+    found: list[str] = []
+    for key in keys:
+        value = raw.get(key)
+        if isinstance(value, str):
+            found.append(value)
+        elif value is None or isinstance(value, (list, tuple)):
+            found += typed_list(raw, key, str, where)
+        else:
+            raise wrong_value(where, key, value, 'a text or a list of texts')
+    return found

@@ -384,12 +384,15 @@ class ShardStreamDataset(DrawnSamples, ReplacesUnreadable):
         number = 0
         try:
             for raw in shard_contents(shard):
+                row = None
+                reason = f"{shard}: {raw['where']}: " + raw.get(
+                    'problem', 'no caption')
                 try:
                     row = clean(dict(raw, id=0))
                 except ValueError as error:
-                    self.unreadable.add(str(error))
-                    continue
+                    reason = str(error)
                 if row is None:
+                    self.unreadable.add(reason)
                     continue
                 number += 1
                 yield self._as_sample(shard, row, raw['image'],

@@ -25,6 +25,7 @@ from mmdet_clim_cli.mistakes import one_line
 
 from .caption_sources import (
     SHARD_KEYS,
+    SIDES,
     column_samples,
     json_line_samples,
     json_samples,
@@ -32,7 +33,13 @@ from .caption_sources import (
 )
 from .columnar_files import parquet_images
 from .draws import orientation
-from .json_checks import LIMIT, typed_id, typed_list, typed_value, wrong_value
+from .json_checks import (
+    typed_id,
+    typed_list,
+    typed_side,
+    typed_value,
+    wrong_value,
+)
 from .made_once import checked_once, made_once
 from .rows import Rows
 from .text_files import clean_captions, is_text
@@ -124,15 +131,7 @@ class SampleCleaner:
         if not name or not is_text(name):
             raise wrong_value(where, 'file_name', name, 'the path of an image')
         image_id = typed_id(raw, 'id', where)
-        sides = []
-        for key in ('height', 'width'):
-            side = 0
-            if raw.get(key) is not None:
-                side = typed_id(raw, key, where)
-                if not 1 <= side < LIMIT:
-                    raise wrong_value(where, key, side,
-                                      f'at least 1 and less than {LIMIT:.0f}')
-            sides.append(side)
+        sides = [typed_side(raw, key, where) for key in SIDES]
         captions = typed_list(raw, 'captions', str, where)
         kept = clean_captions(captions, facts.dropped)
         tags = []
@@ -336,7 +335,9 @@ class SourceTable(Rows):
 
     def all_orientations(self) -> Iterator[np.ndarray]:
         for batch in self._batches:
-            yield batch.column('is_tall').to_numpy()
+            # Unlike to_numpy, it does not import pandas, which takes longer
+            # than all of this.
+            yield np.from_dlpack(batch.column('is_tall'))
 
     def filtered(self, min_size: int,
                  wanted: Sequence[bool] | None) -> 'SourceTable':
@@ -369,13 +370,13 @@ class SourceTable(Rows):
         for end, batch in zip(self._ends, self._batches):
             keep: Any = True
             for key in ('width', 'height'):
-                side = batch.column(key).to_numpy()
+                side = np.from_dlpack(batch.column(key))
                 keep &= (side == 0) | (side >= min_size)
             if of_tag is not None:
                 tags = batch.column('tags')
-                before = np.concatenate(
-                    [[0], of_tag[tags.values.to_numpy()].cumsum()])
-                offsets = tags.offsets.to_numpy()
+                before = np.concatenate([[0], of_tag[np.from_dlpack(
+                    tags.values)].cumsum()])
+                offsets = np.from_dlpack(tags.offsets)
                 keep &= before[offsets[1:]] > before[offsets[:-1]]
             found.append(np.flatnonzero(keep) + end - len(batch))
         return np.concatenate(found)

@@ -175,7 +175,9 @@ def build_vocabulary(
         names = read_class_names(source)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, Set)):
         names = clean_names(source)
-        if len(names) == 1 and len(split_at_commas(names[0])) > 1:
+        if len(names) == 1 and any(
+                len(split_at_commas(part)) > 1
+                for part in names[0].split('|')):
             raise ValueError(
                 f'vocabulary: {names[0]!r} is several names; give each on its '
                 'own, or the text by itself and not in a list')

@@ -105,7 +105,7 @@ def read_config(config: str | Path,
     if clim is None:
         check_options(cfg, options)
     else:
-        check_options(add_clim(cfg, read_fragment(clim)), options)
+        check_options(add_clim(cfg, read_fragment(clim)), options, True)
         cfg = add_clim(cfg, read_fragment(clim, options))
     if options:
         cfg.merge_from_dict(dict(options))
@@ -139,7 +139,9 @@ def _of_type(part: Any, name: str) -> Iterator[dict]:
         yield from _of_type(inner, name)
 
 
-def check_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
+def check_options(cfg: Config,
+                  options: Mapping[str, Any] | None,
+                  has_fragment: bool = False) -> None:
     """See that ``--cfg-options`` name keys that something reads.
 
     A key may be new where the class behind ``type`` takes it as an argument,
@@ -151,6 +153,9 @@ def check_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
         cfg (Config): The config, without the options; with ``--clim`` the
             wrapped one.
         options (Mapping, optional): Dotted key to value.
+        has_fragment (bool): Whether ``--clim`` gave a fragment, in which
+            options of ``clim_*`` names are merged before it is read. In a
+            config that is wrapped already, they are variables.
 
     Raises:
         KeyError: If a key is none; the message has the nearest ones.
@@ -176,11 +181,19 @@ def check_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
         if option not in types:
             _check_option(typed, option, value, scope, read)
         first = option.split('.')[0]
-        if first not in read and not first.startswith(PREFIX):
+        if not (has_fragment and _is_of_fragment(first)
+                if first.startswith(PREFIX) else first in read):
             print_log(
                 f'--cfg-options {option}: {first} is a variable of the '
                 'config file; settings that were computed from it do not '
                 'change', 'current', logging.WARNING)
+
+
+def _is_of_fragment(key: str) -> bool:
+    """Whether ``add_clim`` reads this name of a fragment."""
+    return key in CLIM_KEYS or key in ('clim_text_encoder',
+                                       'clim_objectives') or key.endswith(
+                                           ('_dataset', '_objective'))
 
 
 def _check_option(cfg: Config, option: str, value: Any, scope: str,

@@ -70,7 +70,7 @@ class ClassTexts(Constants):
             return vectors @ self.embeddings.t()
         of_phrases = vectors @ self['phrases'].t()
         index = self['class_of_text'].expand(len(vectors), -1)
-        nothing = vectors.new_full((len(vectors), len(self)), -torch.inf)
+        nothing = of_phrases.new_full((len(vectors), len(self)), -torch.inf)
         return nothing.scatter_reduce(1, index, of_phrases, 'amax')
 
     @property

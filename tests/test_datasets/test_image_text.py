@@ -115,6 +115,28 @@ def test_json_lines(tmp_path, write_image):
     assert dataset[0]['img'].shape == (6, 4, 3)
 
 
+@pytest.mark.parametrize('texts, expected', [
+    (dict(captions=['a', 'b']), ['a', 'b']),
+    (dict(captions='a'), ['a']),
+    (dict(caption=['a', 'b'], captions=['c']), ['c', 'a', 'b']),
+    (dict(captions=None, caption='a'), ['a']),
+    (dict(captions=None, text='b'), None),
+    (dict(text=['a', ' ']), ['a']),
+    (dict(caption='a', text='b'), ['a']),
+    (dict(captions=[], text='b'), None),
+])
+def test_captions_are_texts_or_lists_of_texts(tmp_path, texts, expected):
+    path = tmp_path / 'a.jsonl'
+    path.write_text(
+        json.dumps(dict(texts, file_name='a.png')) +
+        '\n{"file_name": "b.png", "caption": "last"}')
+    found = [
+        ImageTextDataset(str(path)).get_data_info(i)['captions']
+        for i in range(1 + (expected is not None))
+    ]
+    assert found == [*([expected] if expected else []), ['last']]
+
+
 def test_a_key_tells_images_of_all_sources_apart(tmp_path):
     lines = ['{"file_name": "0.png", "caption": "x"}'] * 2
     lines[1] = lines[1].replace('0', '1')
@@ -267,9 +289,12 @@ def test_without_a_vocabulary_there_are_no_tags(caption_file):
     ('id', 2**63, ValueError),
     ('height', 10**30, ValueError),
     ('width', 10**9, ValueError),
-    ('captions', 'a dog', ValueError),
+    ('captions', 5, ValueError),
     ('captions', [1], ValueError),
-    ('caption', ['x'], ValueError),
+    ('captions', [['x']], ValueError),
+    ('caption', {
+        'en': 'x'
+    }, ValueError),
     ('pos_category_ids', ['dog'], ValueError),
     ('pos_category_ids', 18, ValueError),
     ('height', 3.5, ValueError),

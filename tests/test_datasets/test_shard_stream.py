@@ -4,6 +4,7 @@ import io
 import pickle
 import tarfile
 from collections import Counter
+from types import SimpleNamespace
 
 import cv2
 import fsspec
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mmdet_clim.datasets import (
+    ImageTextDataset,
     MultiSourceBatchSampler,
     MultiSourceDataset,
     MultiSourceSampler,
@@ -21,6 +23,7 @@ from mmdet_clim.datasets import (
     shard_stream,
 )
 from mmdet_clim.datasets.transforms import LoadImageText, MosaicCLIM
+from mmdet_clim.engine.hooks import UnreadableImagesHook
 
 COUNTS = [5, 3, 7, 4, 6, 2, 8, 5]
 
@@ -244,7 +247,11 @@ def test_shards_that_cannot_be_read(shards, tmp_path, monkeypatch):
         nothing[0]
 
 
-def test_members_that_are_no_samples(tmp_path):
+def test_members_that_are_no_samples(tmp_path, monkeypatch):
+    texts = []
+    for module in ('unreadable', 'image_text'):
+        monkeypatch.setattr(f'mmdet_clim.datasets.{module}.print_log',
+                            lambda text, **kwargs: texts.append(text))
     (tmp_path / 'a.tar').write_bytes(
         shard_bytes({
             'a.png': png(1),
@@ -270,6 +277,21 @@ def test_members_that_are_no_samples(tmp_path):
         num_samples=3)
     samples = [dataset[i] for i in range(3)]
     assert [s['captions'] for s in samples] == [['x'], ['last'], ['last']]
+    shard = f'{tmp_path}/a.tar: '
+    assert [text.split(shard)[-1] for text in texts[:6] if shard in text] == [
+        'a: no caption', 'b: no caption',
+        'd: images whose text or JSON cannot be read',
+        'e: images whose text or JSON cannot be read',
+        'g: texts without an image'
+    ]
+    # By offset: what is left out is counted, and the rest is read.
+    texts.clear()
+    assert [
+        ImageTextDataset(str(tmp_path / 'a.tar')).get_data_info(i)['captions']
+        for i in range(3)
+    ] == [['x'], ['broken'], ['last']]
+    assert '2 images without a caption' in texts[0]
+    assert '2 images whose text or JSON cannot be read' in texts[0]
     assert samples[0]['tags'] == [1] and samples[0]['width'] == 3
     assert dataset.metainfo['classes'] == ('dog', 'cat')
     assert next(dataset.image_orientations()).tolist() == [-1] * 3
@@ -282,6 +304,28 @@ def test_members_that_are_no_samples(tmp_path):
         num_samples=3)
     assert dataset[0]['tags'] == [0, 1]
     assert dataset.metainfo['classes'] == ('owl', 'cat')
+
+
+def test_the_summary_of_a_run_reads_no_shard(tmp_path, monkeypatch):
+    (tmp_path / 'a.tar').write_bytes(
+        shard_bytes({
+            'a.png': b'',
+            'a.txt': b'broken',
+            'b.png': png(2),
+            'b.txt': b'good'
+        }))
+    made = loader(
+        stream(str(tmp_path / 'a.tar'), LoadImageText(), num_samples=8))
+    assert {c for batch in captions(made, 1) for c in batch} == {'good'}
+    texts = []
+    monkeypatch.setattr(
+        'mmdet_clim.engine.hooks.unreadable_images_hook.print_log',
+        lambda text, **kwargs: texts.append(text))
+    (tmp_path / 'a.tar').unlink()
+    UnreadableImagesHook().after_train(SimpleNamespace(train_dataloader=made))
+    text, = texts
+    assert 'of 8 samples could not be read and were replaced' in text
+    assert text.endswith('replaced')
 
 
 def test_arguments_that_do_not_fit(shards, tmp_path):

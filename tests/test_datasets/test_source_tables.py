@@ -334,6 +334,45 @@ def test_columns_that_do_not_fit(tmp_path, columns, message):
     assert str(path) in str(caught.value)
 
 
+def test_columns_that_stand_twice(tmp_path):
+    path = tmp_path / 'a.parquet'
+    parquet.write_table(
+        pa.Table.from_arrays([pa.array(['a'])] * 3,
+                             ['image', 'caption', 'caption']), path)
+    with pytest.raises(ValueError, match="a.parquet.*got 'caption' twice"):
+        ImageTextDataset(str(path))
+
+
+@pytest.mark.parametrize('suffix', ['parquet', 'arrow'])
+def test_images_beside_the_names_of_their_files(tmp_path, suffix):
+    """The images are read, and of a null row neither bytes nor name."""
+    image = pa.StructArray.from_arrays(
+        embedded([5, 6, 7]).flatten(), ['bytes', 'path'],
+        mask=pa.array([False, True, False]))
+    table = pa.table(
+        dict(
+            file_name=['x.png', 'y.png', 'z.png'],
+            image=image,
+            captions=['one', 'two', 'three']))
+    path = tmp_path / f'a.{suffix}'
+
+    def write(table):
+        if suffix == 'parquet':
+            parquet.write_table(table, path)
+            return
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+
+    write(table)
+    with pytest.raises(ValueError, match="row 1: key 'image' is None"):
+        ImageTextDataset(str(path))
+    write(table.take([0, 2]))
+    dataset = ImageTextDataset(str(path), pipeline=LOAD)
+    assert [(s['img'].shape[1], s['captions'])
+            for s in (dataset[0], dataset[1])] == [(5, ['one']),
+                                                   (7, ['three'])]
+
+
 def test_files_that_are_no_columns(tmp_path):
     for name in ('a.parquet', 'a.arrow'):
         for content in (b'', b'PAR1', b'ARROW1\0\0' + bytes(50), b'x' * 99):
@@ -352,6 +391,29 @@ def test_files_that_are_no_columns(tmp_path):
     (tmp_path / 'dict' / 'train' / 'state.json').write_text('[]')
     with pytest.raises(ValueError, match='state.json'):
         ImageTextDataset(str(tmp_path / 'dict' / 'train'))
+
+
+def test_folders_of_several_splits_and_of_selections(tmp_path):
+    table = pa.table(dict(image=['a.png'], text=['a dog']))
+    for name in ('train-00000-of-00002', 'train-00001-of-00002-0a1b',
+                 'test-00000-of-00001'):
+        parquet.write_table(table, tmp_path / f'{name}.parquet')
+    with pytest.raises(
+            ValueError,
+            match=r"such as '(.*)', got files of "
+            r"\['test', 'train'\]") as error:
+        ImageTextDataset(str(tmp_path))
+    pattern = str(error.value).split("such as '")[1].partition("'")[0]
+    assert len(ImageTextDataset(pattern)) == 2
+    # What older versions of datasets wrote of a selection.
+    folder = tmp_path / 'saved'
+    save_to_disk(folder, table, files=1)
+    assert len(ImageTextDataset(str(folder))) == 1
+    state = json.loads((folder / 'state.json').read_text())
+    state['_indices_data_files'] = [dict(filename='indices.arrow')]
+    (folder / 'state.json').write_text(json.dumps(state))
+    with pytest.raises(ValueError, match='state.json: .* a selection'):
+        ImageTextDataset(str(folder))
 
 
 def test_compressed_images_of_arrow_are_refused(tmp_path):

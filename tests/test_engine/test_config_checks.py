@@ -172,6 +172,16 @@ def test_a_variable_of_the_file_is_warned_of(cfg, capsys):
     variables = Config(dict(data_root='data/', model=dict(type='Toy')))
     check_options(variables, {'data_root': 'elsewhere/'})
     assert 'data_root is a variable' in ''.join(capsys.readouterr())
+    # What was a fragment's is nobody's where the model is wrapped already.
+    for option in ('clim_source_ratio', 'clim_caption_dataset.ann_file',
+                   'clim_objectives.tag.num_compositions'):
+        check_options(cfg, {option: 1})
+        name = option.split('.')[0]
+        assert f'{name} is a variable' in ''.join(capsys.readouterr())
+        check_options(cfg, {option: 1}, has_fragment=True)
+        assert ''.join(capsys.readouterr()) == ''
+    check_options(cfg, {'clim_softmax_loss.temperature': 9}, True)
+    assert 'clim_softmax_loss is a variable' in ''.join(capsys.readouterr())
 
 
 def dataset(**more):

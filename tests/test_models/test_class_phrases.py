@@ -42,6 +42,11 @@ def test_a_vocabulary_of_phrases(tmp_path):
     # One line is a list of names, as with commas.
     file.write_text('traffic light | signal')
     assert build_vocabulary(file).names == ('traffic light', 'signal')
+    # A list of one class is no such line.
+    alone = build_vocabulary(['traffic light | signal'])
+    assert alone.phrases == (('traffic light', 'signal'), )
+    with pytest.raises(ValueError, match='is several names'):
+        build_vocabulary(['traffic light | stop, signal'])
     split = build_vocabulary(
         dict(names=SIGNALS, base_names=['dog | cow|  bus']))
     assert split.base_names == ('dog', )

@@ -3,8 +3,9 @@ import logging
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from mmdet_clim.datasets import ShardStreamDataset
 from mmdet_clim.datasets.replacing import unreadable_images
 from mmdet_clim.registry import HOOKS
 
@@ -51,15 +52,22 @@ class UnreadableImagesHook(Hook):
             if len(indices) == self._said.get(key, 0):
                 continue
             self._said[key] = len(indices)
-            files = [_file_of(part, index) for index in indices[:NAMED]]
-            more = len(indices) - len(files)
             print_log(
                 f'{kind}, {notes.owner}: {len(indices)} of {len(part)} '
-                f'samples could not be read and were {what}: '
-                f'{", ".join(files)}{f" and {more} more" if more else ""}',
+                f'samples could not be read and were {what}'
+                f'{_named(part, indices)}',
                 logger='current',
                 level=logging.WARNING)
 
 
-def _file_of(dataset, index: int) -> str:
-    return str(dataset.get_data_info(index).get('img_path', index))
+def _named(dataset: Dataset, indices: list[int]) -> str:
+    """The first of their files, and how many more there are."""
+    if isinstance(dataset, ShardStreamDataset):
+        # Of a stream, an index means a sample to the worker that draws it.
+        return ''
+    files = [
+        str(dataset.get_data_info(index).get('img_path', index))
+        for index in indices[:NAMED]
+    ]
+    more = len(indices) - len(files)
+    return f': {", ".join(files)}{f" and {more} more" if more else ""}'

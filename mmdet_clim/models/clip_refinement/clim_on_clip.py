@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 import copy
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence, cast
 
 import torch
 from mmdet.structures import SampleList
@@ -11,17 +11,12 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_clim.checks import check_choice, check_loss_names
-from mmdet_clim.datasets.vocabulary import build_vocabulary
 from mmdet_clim.registry import MODELS
 
+from ..class_texts import ClassTexts
 from ..connected_zero import connected_zero
 from ..modes import batch_norms
-from ..text_encoders import (
-    DEFAULT_TEMPLATES,
-    Templates,
-    encode_classes,
-    resolve_templates,
-)
+from ..text_encoders import DEFAULT_TEMPLATES, Templates
 from .objectives import Towers
 from .towers import (
     ALL,
@@ -121,12 +116,10 @@ class CLIMOnCLIP(BaseModel):
         self.objectives = nn.ModuleDict(built)
         for objective in self.objectives.values():
             objective.prepare(self.towers)
-        self.vocabulary = None if vocabulary is None else build_vocabulary(
-            vocabulary)
-        self.templates = resolve_templates(templates)
+        self.classes = None if vocabulary is None else ClassTexts(
+            vocabulary, templates)
         self.region_ways = tuple(region_ways)
         self.num_things = num_things
-        self._class_embeddings: Tensor | None = None
         self.register_load_state_dict_pre_hook(_accept_open_clip)
         # A weight that differs although it is frozen, if another CLIP loads.
         self._of_another_clip: str | None = None
@@ -151,7 +144,9 @@ class CLIMOnCLIP(BaseModel):
     def train(self, mode: bool = True) -> 'CLIMOnCLIP':
         """Set the mode; batch norms of a refined tower keep their numbers."""
         super().train(mode)
-        self._class_embeddings = None
+        if self.classes is not None:
+            # The text tower may be trained.
+            self.classes.has_embeddings = False
         if mode and self.unlocked_blocks != ALL:
             for norm in batch_norms(self.image_tower):
                 norm.eval()
@@ -229,7 +224,9 @@ class CLIMOnCLIP(BaseModel):
 
     def _classify(self, image: Tensor, regions: InstanceData) -> InstanceData:
         """Cosines (R, C) to the classes, by each way."""
-        classes = self.class_embeddings()
+        # Before anything is read.
+        self.class_embeddings()
+        classes = cast(ClassTexts, self.classes)
         boxes = regions.bboxes.to(image)
         found = {}
         if len(boxes) == 0:
@@ -252,8 +249,10 @@ class CLIMOnCLIP(BaseModel):
                 factors[regions.labels >= self.num_things] = 1
             found['crop'] = crop_embeddings(self.image_tower, image, boxes,
                                             factors)
-        cosines = {way: value @ classes.t() for way, value in found.items()}
-        return InstanceData(**cosines)
+        return InstanceData(**{
+            way: classes.cosines(value)
+            for way, value in found.items()
+        })
 
     def class_embeddings(self) -> Tensor:
         """Unit vectors (C, D) of the classes at test time.
@@ -261,14 +260,10 @@ class CLIMOnCLIP(BaseModel):
         Raises:
             ValueError: If the model has no vocabulary.
         """
-        if self.vocabulary is None:
+        if self.classes is None:
             raise ValueError('vocabulary: CLIMOnCLIP needs the classes of '
                              'the regions that it is to classify, got None')
-        if self._class_embeddings is None:
-            self._class_embeddings = encode_classes(self.text_encoder,
-                                                    self.vocabulary.names,
-                                                    self.templates)
-        return self._class_embeddings
+        return self.classes(self.text_encoder)
 
     def open_clip_state_dict(self, alpha: float = 1.0) -> dict[str, Tensor]:
         """All weights of the CLIP by open_clip's names, on the CPU.

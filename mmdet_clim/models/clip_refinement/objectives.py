@@ -11,7 +11,7 @@ from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.checks import check_range
+from mmdet_clim.checks import check_finite, check_range
 from mmdet_clim.datasets.source_tables import image_key
 from mmdet_clim.registry import MODELS
 
@@ -269,9 +269,10 @@ class RegionLabelObjective(BaseCLIPObjective):
             Defaults to 100 drawn nouns, the same in all processes.
 
     Raises:
-        ValueError: If ``min_confidence`` is not a probability, or the text
-            tower is trained: the nouns are embedded once, and what names the
-            crops is the original CLIP, text tower too.
+        ValueError: If ``min_confidence`` is not a probability, ``temperature``
+            not positive or ``bias`` no number, or the text tower is trained:
+            the nouns are embedded once, and what names the crops is the
+            original CLIP, text tower too.
     """
 
     def __init__(self,
@@ -285,6 +286,8 @@ class RegionLabelObjective(BaseCLIPObjective):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, 1, without=(1, ), min_confidence=min_confidence)
+        check_range(0, without=(0, math.inf), temperature=temperature)
+        check_finite(bias=bias)
         self.boxes = MODELS.build(boxes)
         self.temperature = temperature
         self.logit_bias = None if bias is None else torch.nn.Parameter(

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from mmdet_clim.checks import check_choice, check_range
+from mmdet_clim.checks import (
+    check_choice,
+    check_finite,
+    check_positive,
+    check_range,
+)
 from mmdet_clim.registry import MODELS
 
 from .gather import exchange_counts, gather_rows, reduce_over_ranks
@@ -227,21 +232,29 @@ def _scalar(value: float | Tensor, like: Tensor) -> Tensor:
     return like.new_full((), value)
 
 
-def build_region_loss(cfg: dict) -> 'CLIMRegionLoss':
+def build_region_loss(cfg: dict,
+                      num_classes: int | None = None) -> 'CLIMRegionLoss':
     """Build the loss of regions and texts that are gathered already.
 
     Args:
         cfg (dict): Config of the loss.
+        num_classes (int, optional): Of texts that are the names of a
+            vocabulary, in each step the same.
 
     Raises:
         ValueError: If it gathers them itself. A text that two ranks have
-            would then be a negative of its own regions.
+            would then be a negative of its own regions. Or if it is a softmax
+            over one class, which is always certain of it.
     """
     loss = MODELS.build(cfg)
     if loss.gather:
         raise ValueError('loss: expected gather=False, as regions of one rank '
                          'and a text that two have belong together, got '
                          'gather=True')
+    if num_classes == 1 and loss.kind == 'softmax':
+        raise ValueError("loss.kind: expected 'bce' or 'sigmoid' with a "
+                         'vocabulary of one class, of which a softmax is '
+                         "always certain, got 'softmax'")
     return loss
 
 
@@ -337,18 +350,21 @@ class CLIMRegionLoss(nn.Module):
         super().__init__()
         check_choice(KINDS, kind=kind)
         check_choice(('mean', 'sum'), positive_reduction=positive_reduction)
-        check_range(0, without=(0, math.inf), temperature=temperature)
+        check_positive(temperature=temperature)
         check_range(0, without=(math.inf, ), negative_weight=negative_weight)
         check_range(1, chunk_size=chunk_size)
+        check_finite(bias=bias)
         if learn_temperature and temperature > max_learned_temperature(kind):
             raise ValueError('temperature must start at or under '
                              f'{max_learned_temperature(kind)} to be learned, '
                              f'got {temperature}')
-        if bias is not None and not math.isfinite(bias):
-            raise ValueError(f'bias must be finite or None, got {bias}')
         if bias is not None and kind in ('infonce', 'softmax'):
             raise ValueError(f'bias has no effect on kind={kind!r}: expected '
                              f'None, got {bias}')
+        if positive_reduction != 'mean' and kind in ('infonce', 'softmax'):
+            raise ValueError("positive_reduction is for kind='bce': expected "
+                             f"'mean' for {kind!r}, got "
+                             f'{positive_reduction!r}')
         if negative_weight != 1 and kind != 'bce':
             raise ValueError("negative_weight is for kind='bce': expected 1 "
                              f'for {kind!r}, got {negative_weight}')

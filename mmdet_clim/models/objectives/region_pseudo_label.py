@@ -39,8 +39,8 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         min_similarity (float): Least cosine of a proposal and its label.
 
     Raises:
-        ValueError: If ``min_similarity`` is no cosine or ``max_proposals``
-            not positive.
+        ValueError: If a number is out of its range, or the loss is a softmax
+            over one class.
     """
 
     def __init__(self,
@@ -54,8 +54,9 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
         super().__init__(init_cfg=init_cfg)
         check_range(-1, 1, min_similarity=min_similarity)
         check_range(1, max_proposals=max_proposals)
-        self.region_loss = build_region_loss(loss)
+        check_range(0, 1, (1, ), min_overlap=min_overlap)
         self.classes = ClassTexts(vocabulary, templates)
+        self.region_loss = build_region_loss(loss, len(self.classes))
         self.max_proposals = max_proposals
         self.min_overlap = min_overlap
         self.min_similarity = min_similarity

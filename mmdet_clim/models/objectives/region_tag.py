@@ -51,9 +51,9 @@ class RegionTagObjective(BaseRegionObjective):
             stage before, as it regresses them, are the proposals.
 
     Raises:
-        ValueError: If ``num_compositions`` is negative, ``regions`` unknown,
-            or ``regions='best'`` is to be composed or has a loss without
-            probabilities.
+        ValueError: If a number is out of its range, ``regions`` unknown,
+            ``regions='best'`` is to be composed or has a loss without
+            probabilities, or the loss is a softmax over one class.
     """
 
     def __init__(self,
@@ -68,17 +68,19 @@ class RegionTagObjective(BaseRegionObjective):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_range(0, num_compositions=num_compositions)
+        check_range(0, 1, (1, ), min_overlap=min_overlap)
+        check_range(1, max_proposals=max_proposals)
         check_choice((*REGION_KINDS, 'best'), regions=regions)
         if regions == 'best' and (num_compositions or refine_regions):
             raise ValueError("regions='best': expected num_compositions=0 and "
                              'refine_regions=False, as it has no region of a '
                              f'tile, got {num_compositions} and '
                              f'{refine_regions}')
-        self.region_loss = build_region_loss(loss)
+        self.classes = ClassTexts(vocabulary, templates)
+        self.region_loss = build_region_loss(loss, len(self.classes))
         if regions == 'best' and self.region_loss.kind == 'infonce':
             raise ValueError("loss.kind: expected 'bce', 'sigmoid' or "
                              "'softmax' with regions='best', got 'infonce'")
-        self.classes = ClassTexts(vocabulary, templates)
         self.regions = regions
         self.num_compositions = num_compositions
         self.min_overlap = min_overlap

@@ -12,7 +12,7 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_clim.checks import check_choice
+from mmdet_clim.checks import check_choice, check_range
 from mmdet_clim.registry import MODELS
 
 from ..families import family_of
@@ -67,7 +67,8 @@ class DenseFeatureReader(BaseRegionReader):
             classes, the better one stays.
 
     Raises:
-        ValueError: If there is no such source.
+        ValueError: If there is no such source, or a number is out of its
+            range.
     """
 
     #: Where regions may be read, and what a detector needs for it.
@@ -86,6 +87,8 @@ class DenseFeatureReader(BaseRegionReader):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_choice((None, *self.SOURCES), source=source)
+        check_range(1, max_proposals=max_proposals)
+        check_range(0, 1, nms_iou=nms_iou)
         self.source = source
         self.max_proposals = max_proposals
         self.nms_iou = nms_iou

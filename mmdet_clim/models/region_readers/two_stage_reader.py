@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 from functools import partial
+from typing import Callable
 
 import torch
 from mmdet.models.dense_heads import CascadeRPNHead
@@ -86,10 +87,7 @@ class TwoStageReader(BaseRegionReader):
                 x = roi_head.shared_head(x)
             return roi_head.bbox_head.embed(x)
 
-        classifier = roi_head.bbox_head.fc_cls
-        interpret = classifier.read if isinstance(
-            classifier, PseudoWordClassifier) else None
-        return [ReadingStage(read, interpret=interpret)]
+        return [ReadingStage(read, interpret=_interpreter(roi_head.bbox_head))]
 
 
 @MODELS.register_module()
@@ -113,9 +111,21 @@ class CascadeReader(TwoStageReader):
             ReadingStage(
                 partial(_read, roi_head, stage, levels), weight,
                 partial(
-                    refine_boxes, roi_head, stage, levels, metas=feats.metas))
+                    refine_boxes, roi_head, stage, levels, metas=feats.metas),
+                _interpreter(roi_head.bbox_head[stage]))
             for stage, weight in enumerate(roi_head.stage_loss_weights)
         ]
+
+
+def _interpreter(head: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """What makes a head's embeddings vectors of texts, where they are words.
+
+    Args:
+        head (ZeroShotMixin): A box head.
+    """
+    classifier = head.fc_cls
+    return classifier.read if isinstance(classifier,
+                                         PseudoWordClassifier) else None
 
 
 def _read(roi_head: CascadeRoIHead, stage: int, levels: list[Tensor],

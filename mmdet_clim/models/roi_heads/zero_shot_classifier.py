@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_clim.checks import check_range
+from mmdet_clim.checks import check_finite, check_positive, check_range
 from mmdet_clim.datasets.vocabulary import Vocabulary, build_vocabulary
 from mmdet_clim.registry import MODELS
 
@@ -40,14 +40,15 @@ class ZeroShotClassifier(BaseModule):
         text_encoder (dict): Config of the text encoder, which embeds the
             class names and is not kept.
         templates (str or Sequence[str]): See ``resolve_templates``.
-        temperature (float): Multiplier of the cosine.
+        temperature (float): Multiplier of the cosine, positive.
         bias (float, optional): First value of the learnable bias; None for no
             bias.
         out_features (int, optional): Must equal the size of the vocabulary
             where it is given (mmdet's heads give it).
 
     Raises:
-        ValueError: If ``out_features`` differs from the number of classes.
+        ValueError: If ``out_features`` differs from the number of classes,
+            ``temperature`` is not positive, or ``bias`` is no number.
     """
 
     def __init__(self,
@@ -60,6 +61,8 @@ class ZeroShotClassifier(BaseModule):
                  out_features: int | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_positive(temperature=temperature)
+        check_finite(bias=bias)
         vocabulary = build_vocabulary(vocabulary)
         self.class_texts = ClassTexts(vocabulary, templates)
         if out_features not in (None, len(vocabulary)):
@@ -199,8 +202,12 @@ class SoftmaxZeroShotClassifier(ZeroShotClassifier):
                 f'out_features: expected {len(vocabulary) + 1} for '
                 f'{len(vocabulary)} classes and the background, got '
                 f'{out_features}')
-        super().__init__(in_features, vocabulary, bias=None, **kwargs)
-        self.temperature = temperature
+        super().__init__(
+            in_features,
+            vocabulary,
+            temperature=temperature,
+            bias=None,
+            **kwargs)
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(temperature))) if learn_temperature else None
         self.background = nn.Parameter(

@@ -13,6 +13,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch.nn import functional as F
 
+from mmdet_clim.datasets import Vocabulary
 from mmdet_clim.models import connected_zero
 from mmdet_clim.models.clip_refinement import OpenCLIPTextTower
 from mmdet_clim.models.clip_refinement.objectives import crop_images
@@ -513,6 +514,31 @@ def test_a_clip_from_scratch_trains_both_towers(model_cfg, make_batch,
     texts = ['a cat', 'two dogs']
     torch.testing.assert_close(
         again.text_encoder(texts), model.text_encoder(texts))
+
+
+def test_classes_at_test_time_are_those_of_the_vocabulary(model_cfg):
+    """By their raw names where the prompt asks for them, by any phrase."""
+    words = Vocabulary(('bat (animal)', 'cat'), ('cat', ),
+                       raw_names=('bat_(animal)', 'cat'))
+    model = build(model_cfg, vocabulary=words, templates=('a {raw}', )).eval()
+    torch.testing.assert_close(model.class_embeddings(),
+                               model.text_encoder(['a bat_(animal)', 'a cat']))
+
+    model = build(
+        model_cfg,
+        vocabulary=['cat | dog', 'cow'],
+        templates=('{}', ),
+        region_ways=('roi', )).eval()
+    image = torch.rand(1, 3, 64, 64)
+    sample = region_sample([[0, 0, 40, 40], [16, 16, 48, 64]], [0, 1])
+    boxes = sample.gt_instances.bboxes
+    with torch.no_grad():
+        found = model(image, [sample], mode='predict')[0].pred_regions.roi
+        regions = model.image_tower.region_features(
+            image[..., :48], torch.cat([torch.zeros(2, 1), boxes], 1))
+    cosines = regions @ model.text_encoder(['cat', 'dog', 'cow']).t()
+    expected = torch.stack([cosines[:, :2].amax(1), cosines[:, 2]], 1)
+    torch.testing.assert_close(found, expected)
 
 
 def test_arguments_that_are_refused(model_cfg, make_batch):

@@ -326,15 +326,21 @@ def test_no_whole_matrix_with_chunks(kind):
 
 @pytest.mark.parametrize('arguments, message', [
     (dict(kind='clip'), 'kind: expected one of'),
-    (dict(temperature=0.0), 'temperature: expected at least 0, but'),
-    (dict(temperature=math.inf), 'temperature: expected at least 0, but'),
+    (dict(temperature=0.0), 'temperature: expected a positive'),
+    (dict(temperature=math.inf), 'temperature: expected a positive'),
     (dict(temperature=101.0, learn_temperature=True), 'to be learned'),
-    (dict(bias=math.nan), 'bias must be finite'),
+    (dict(temperature='25'), "temperature: expected a positive .* '25'"),
+    (dict(temperature=None), 'temperature: expected a positive .* None'),
+    (dict(chunk_size=[4]), r'chunk_size: expected .* got \[4\]'),
+    (dict(bias=math.nan), 'bias: expected a finite number, got nan'),
+    (dict(bias='-10'), "bias: expected a finite number, got '-10'"),
     (dict(kind='infonce', bias=-10.0), 'bias has no effect'),
     (dict(kind='softmax', bias=-10.0), "no effect on kind='softmax'"),
     (dict(negative_weight=-1.0), 'negative_weight: expected at least 0'),
     (dict(kind='sigmoid', negative_weight=0.5), 'negative_weight is for'),
     (dict(positive_reduction='max'), 'positive_reduction: expected one of'),
+    (dict(kind='softmax', positive_reduction='sum'), "'mean' for 'softmax'"),
+    (dict(kind='infonce', positive_reduction='sum'), "'mean' for 'infonce'"),
     (dict(chunk_size=0), 'chunk_size: expected at least 1'),
 ])
 def test_wrong_arguments(arguments, message):

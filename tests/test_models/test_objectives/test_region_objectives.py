@@ -13,6 +13,7 @@ from mmdet_clim.datasets import ImageTextDataset
 from mmdet_clim.models.losses.metrics import recall_at_1
 from mmdet_clim.models.objectives import (
     RegionCaptionObjective,
+    RegionPseudoLabelObjective,
     Regions,
     RegionTagObjective,
     TilesAlone,
@@ -484,6 +485,7 @@ def test_no_pseudo_labels_at_all(text_encoder):
     dict(min_similarity=2),
     dict(min_similarity=-1.5),
     dict(max_proposals=0),
+    dict(min_overlap=1),
 ])
 def test_bad_pseudo_label_arguments(kwargs):
     with pytest.raises(ValueError, match=f'{next(iter(kwargs))}: expected'):
@@ -509,6 +511,17 @@ def test_bad_arguments(kwargs, key):
         RegionCaptionObjective(loss=BCE, **kwargs)
 
 
+@pytest.mark.parametrize('kwargs', [
+    dict(num_compositions=-1),
+    dict(max_proposals=0),
+    dict(min_overlap=-.1),
+    dict(min_overlap='0.3'),
+])
+def test_bad_tag_arguments(kwargs):
+    with pytest.raises(ValueError, match=f'{next(iter(kwargs))}: expected'):
+        RegionTagObjective(loss=BCE, vocabulary=CLASSES, **kwargs)
+
+
 @pytest.mark.parametrize('kwargs, message', [
     (dict(num_compositions=2), 'num_compositions=0'),
     (dict(num_compositions=0, refine_regions=True), 'refine_regions=False'),
@@ -521,6 +534,19 @@ def test_what_the_best_regions_can_not_be(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RegionTagObjective(**dict(
             dict(loss=BCE, vocabulary=CLASSES, regions='best'), **kwargs))
+
+
+@pytest.mark.parametrize('kind',
+                         [RegionTagObjective, RegionPseudoLabelObjective])
+def test_a_softmax_over_one_class_would_teach_nothing(kind):
+    loss = dict(type='mmdet_clim.CLIMRegionLoss', kind='softmax')
+    with pytest.raises(ValueError, match='vocabulary of one class'):
+        kind(loss=loss, vocabulary=['cat'])
+    # Nor is 'cat' one of two where both are phrases of one class.
+    with pytest.raises(ValueError, match='vocabulary of one class'):
+        kind(loss=loss, vocabulary=['cat | dog'])
+    kind(loss=loss, vocabulary=['cat', 'dog'])
+    kind(loss=BCE, vocabulary=['cat'])
 
 
 def test_bad_vocabulary():

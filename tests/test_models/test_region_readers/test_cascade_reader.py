@@ -79,6 +79,35 @@ def test_every_stage_embeds_with_its_own_head(model, mosaics):
     assert not torch.equal(read[0], read[-1])
 
 
+def test_regions_that_are_words_are_read_as_texts(cascade_clim_cfg,
+                                                  bert_folder, batch):
+    """BARON's classifier in each stage of a cascade."""
+    encoder = dict(
+        type='mmdet_clim.SentenceTextEncoder', path=str(bert_folder))
+    cascade_clim_cfg['text_encoder'] = encoder
+    cascade_clim_cfg['objectives'].caption.queue.dim = 16
+    for head in cascade_clim_cfg['detector'].roi_head.bbox_head:
+        head.classifier = dict(
+            type='mmdet_clim.PseudoWordClassifier',
+            text_encoder=encoder,
+            templates=('{}', ),
+            num_words=2,
+            drop_prob=0.)
+    torch.manual_seed(0)
+    model = MODELS.build(cascade_clim_cfg).train()
+    losses = losses_of(model, batch)
+    for name in ('caption', 'tag'):
+        assert losses[f'mosaic.{name}.loss'].isfinite()
+    reader, detector = model.region_reader, model.detector
+    feats = reader.extract_feat(detector, torch.rand(1, 3, 64, 64))
+    rois = torch.tensor([[0., 4, 4, 40, 40], [0., 0, 0, 64, 20]])
+    for stage in reader.stages(detector, feats):
+        words = stage.read(rois).view(2, 2, 16)
+        torch.testing.assert_close(
+            stage.read_as_text(rois),
+            model.text_encoder.encode_words(words, torch.tensor([2, 2])))
+
+
 def context_of(model, mosaics):
     inputs, samples = mosaics
     return BranchContext(model.detector, model.region_reader,

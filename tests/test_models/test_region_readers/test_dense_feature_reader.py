@@ -227,6 +227,16 @@ def test_the_best_boxes_that_do_not_overlap():
         assert len(best.bboxes) == len(expected)
 
 
+@pytest.mark.parametrize('kwargs', [
+    dict(max_proposals=0),
+    dict(max_proposals='9'),
+    dict(nms_iou=1.1),
+])
+def test_proposals_that_can_not_be(kwargs):
+    with pytest.raises(ValueError, match=f'{next(iter(kwargs))}: expected'):
+        DenseFeatureReader(**kwargs)
+
+
 class Patches(nn.Module):
     """Four levels on patches of 14 pixels, as of a vision transformer."""
 

@@ -11,12 +11,12 @@ def build(text_encoder_cfg, **kwargs):
     torch.manual_seed(0)
     return MODELS.build(
         dict(
-            type='mmdet_clim.SoftmaxZeroShotClassifier',
-            in_features=6,
-            vocabulary=CLASSES,
-            text_encoder=text_encoder_cfg,
-            templates=('{}', ),
-            **kwargs))
+            dict(
+                type='mmdet_clim.SoftmaxZeroShotClassifier',
+                in_features=6,
+                vocabulary=CLASSES,
+                text_encoder=text_encoder_cfg,
+                templates=('{}', )), **kwargs))
 
 
 def test_logits_are_cosines_with_classes_and_background(text_encoder_cfg):
@@ -44,6 +44,22 @@ def test_temperature_and_background_are_learned(text_encoder_cfg):
     assert set(classifier.state_dict()) == {
         'log_temperature', 'background', 'projection.weight', 'projection.bias'
     }
+
+
+@pytest.mark.parametrize('kind', ['ZeroShot', 'SoftmaxZeroShot'])
+@pytest.mark.parametrize('temperature', [0, -5., None, '50'])
+def test_no_temperature(text_encoder_cfg, kind, temperature):
+    with pytest.raises(ValueError, match='temperature: expected a positive'):
+        build(
+            text_encoder_cfg,
+            type=f'mmdet_clim.{kind}Classifier',
+            temperature=temperature)
+
+
+def test_no_bias(text_encoder_cfg):
+    with pytest.raises(ValueError, match="bias: expected a finite .*'-20'"):
+        build(
+            text_encoder_cfg, type='mmdet_clim.ZeroShotClassifier', bias='-20')
 
 
 def test_how_sure_it_is_of_some_texts(text_encoder_cfg):

@@ -33,7 +33,7 @@ class BagDistillationObjective(BaseRegionObjective):
     the value path in the text encoder's last block, is contrasted with its
     own crop and those of the step (REFERENCE.md, section 3).
 
-    REFERENCE.md names the constants and not the law of the draw. It is this:
+    The paper names the constants and not the law of the draw. It is this:
     a neighbour of which the share :math:`s` lies inside of the tile is in a
     bag with probability :math:`p_0 s^\alpha`, and never if :math:`s` is less
     than the cut-off. Bags of one object that hold the same regions are one.
