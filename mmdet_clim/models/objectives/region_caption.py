@@ -77,10 +77,16 @@ class RegionCaptionObjective(BaseRegionObjective):
         """Compare the regions with the captions of this step and the queue.
 
         Raises:
-            ValueError: If an embedding of a caption is not finite; the queue
-                keeps nothing of the step then.
+            ValueError: If a tile has no caption, or an embedding of one is
+                not finite; the queue keeps nothing of the step then.
         """
         tiles, device = context.tiles, embeddings.device
+        without = sum(not of for of in tiles.captions)
+        if without:
+            raise ValueError(
+                'captions: expected at least one of each tile, got none of '
+                f'{without} of {len(tiles.captions)}; a source of your own has '
+                'to leave out images without one, as ImageTextDataset does')
         captions = [of[torch.randint(len(of), ())] for of in tiles.captions]
         ids = upload(torch.tensor(tiles.image_keys), embeddings)
         features = context.text_encoder(captions).to(device)

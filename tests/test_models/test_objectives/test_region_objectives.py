@@ -502,6 +502,12 @@ def test_recall():
     assert recall_at_1(regions, texts, torch.zeros(3, 3).bool()) == 0
 
 
+def test_a_tile_without_a_caption(text_encoder):
+    tiles = mosaic(captions=[['one'], []])
+    with pytest.raises(ValueError, match='each tile, got none of 1 of 2'):
+        compare(caption_objective(), torch.randn(3, 6), [tiles], text_encoder)
+
+
 @pytest.mark.parametrize('kwargs, key', [
     (dict(num_compositions=-1), 'num_compositions'),
     (dict(avg_factor=0), 'avg_factor'),
