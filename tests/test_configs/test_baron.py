@@ -193,7 +193,8 @@ def test_two_iterations(files, repository, tmp_path, name, expected):
 
 @pytest.mark.parametrize('name, ratio, expected, width', [
     ('boxes', None, [], 384),
-    ('captions_clim', [1, 1, 1], [BAG, MOSAIC], 384),
+    ('captions-tags_clim_best_softmax', [1, 1, 1],
+     [BAG, MOSAIC, 'captions.tag', 'mosaic.tag'], 384),
     ('captions-distillation', [1, 1], [BAG, CROPS], 64),
 ])
 def test_openmoji(files, repository, tmp_path, name, ratio, expected, width):
