@@ -85,8 +85,8 @@ class RegionCaptionObjective(BaseRegionObjective):
         if without:
             raise ValueError(
                 'captions: expected at least one of each tile, got none of '
-                f'{without} of {len(tiles.captions)}; a source of your own has '
-                'to leave out images without one, as ImageTextDataset does')
+                f'{without} of {len(tiles.captions)}; your own source has to '
+                'leave out images without one, as ImageTextDataset does')
         captions = [of[torch.randint(len(of), ())] for of in tiles.captions]
         ids = upload(torch.tensor(tiles.image_keys), embeddings)
         features = context.text_encoder(captions).to(device)
