@@ -46,6 +46,7 @@ def _each(detector: str,
 
 DETIC = 'Faster R-CNN'
 FCOS = 'fcos_r18_256_captions-tags'
+BARON = 'baron_r18-c4_256_captions'
 RARE = ('box_apr', 'box_apf')
 REGIONS = ('roi_all_top1', 'crop_all_top1')
 COMPARISONS = [
@@ -104,8 +105,13 @@ COMPARISONS = [
         (f'{FCOS}_clim_best_softmax', FCOS),
     ]),
     *_each('BARON', 'baron', [
-        ('baron_r18-c4_256_captions', 'baron_r18-c4_256_boxes'),
-        ('baron_r18-c4_256_captions_clim', 'baron_r18-c4_256_captions'),
+        (BARON, 'baron_r18-c4_256_boxes'),
+        (f'{BARON}_clim', BARON),
+    ]),
+    *_each('BARON', 'baron_tags', [
+        (f'{BARON}_clim', BARON),
+        (f'{BARON}-tags_clim_best_softmax', f'{BARON}_clim'),
+        (f'{BARON}-tags_clim_best_softmax', BARON),
     ]),
     *_each('CenterNet2', 'long_tail/all proposals', [
         (f'centernet2_r18_lvis_{row}', 'centernet2_r18_lvis_boxes')
