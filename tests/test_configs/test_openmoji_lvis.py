@@ -83,3 +83,33 @@ def test_the_options_change_the_mosaics_alone(read_config, differences):
     assert [(phase.begin, phase.grids)
             for phase in hooks[-1].schedule] == [(100, [(3, 3)]),
                                                  (200, [(4, 4)])]
+
+
+def test_tags_choose_their_proposals(read_config, differences):
+    """Two changes of the row with a source of novel tags, no more."""
+    novel = read_config(f'{CLIM}_novel-source')
+    changed = differences(read_config(f'{CLIM}_best_softmax'), novel)
+    assert {path.split('.loss.')[0]
+            for path in changed} == {
+                f'model.objectives.tag{key}'
+                for key in ('', '.regions', '.max_proposals')
+            }
+    tag = read_config(f'{CLIM}_best_softmax').model.objectives.tag
+    assert tag.loss == dict(
+        type='mmdet_clim.CLIMRegionLoss',
+        kind='softmax',
+        temperature=25.,
+        loss_weight=.3)
+    assert tag.regions == 'best' and tag.max_proposals == 10
+
+
+def test_whole_images_are_the_row_without_mosaics(read_config, differences):
+    clim = read_config(CLIM)
+    whole = read_config('centernet2_r18_lvis_captions-tags')
+    assert whole.model.branches == dict(captions=['caption', 'tag'])
+    loader = whole.train_dataloader
+    assert loader.sampler.source_ratio == [8, 8]
+    assert sum(loader.sampler.source_ratio) == loader.batch_size
+    assert loader.dataset.datasets == clim.train_dataloader.dataset.datasets[:
+                                                                             2]
+    assert whole.model.objectives == clim.model.objectives

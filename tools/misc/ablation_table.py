@@ -47,6 +47,7 @@ def _each(detector: str,
 DETIC = 'Faster R-CNN'
 FCOS = 'fcos_r18_256_captions-tags'
 BARON = 'baron_r18-c4_256_captions'
+LVIS = 'centernet2_r18_lvis'
 RARE = ('box_apr', 'box_apf')
 REGIONS = ('roi_all_top1', 'crop_all_top1')
 COMPARISONS = [
@@ -114,11 +115,15 @@ COMPARISONS = [
         (f'{BARON}-tags_clim_best_softmax', BARON),
     ]),
     *_each('CenterNet2', 'long_tail/all proposals', [
-        (f'centernet2_r18_lvis_{row}', 'centernet2_r18_lvis_boxes')
+        (f'{LVIS}_{row}', f'{LVIS}_boxes')
         for row in ('clim', 'clim_rare-tags', 'clim_grid-schedule')
     ], RARE),
-    *_each('CenterNet2', 'long_tail/best 3 proposals', [
-        ('centernet2_r18_lvis_clim_novel-source', 'centernet2_r18_lvis_boxes')
+    *_each('CenterNet2', 'long_tail/best 3 proposals',
+           [(f'{LVIS}_clim_novel-source', f'{LVIS}_boxes')], RARE),
+    *_each('CenterNet2', 'long_tail_softmax', [
+        (f'{LVIS}_clim', f'{LVIS}_captions-tags'),
+        (f'{LVIS}_clim_best_softmax', f'{LVIS}_clim'),
+        (f'{LVIS}_clim_best_softmax', f'{LVIS}_captions-tags'),
     ], RARE),
     *_each('MM-Grounding-DINO', 'grounding/rows', [
         ('mm-grounding-dino_r18_160_clim', 'mm-grounding-dino_r18_160_boxes')
