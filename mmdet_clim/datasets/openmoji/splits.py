@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Drawing of all images of a split, in parts."""
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mmdet_clim.checks import check_choice, check_range
 
 from .captions import write_captions
 from .classes import SceneClass, coco_classes, lvis_classes
+from .noise import CaptionNoise, write_partial_captions
 from .scenes import BOXED, CAPTIONED, SceneStyle, draw_scene
 
 #: Room for the image ids of one split: ids differ between the splits.
@@ -58,9 +59,12 @@ class DatasetParameters:
         seed (int): Not negative; the same seed gives the same files.
         size (int): Long side of the images in pixels, from 64 to 2048.
         vocabulary (str): 'coco' or 'lvis'.
+        caption_noise (CaptionNoise, optional): Of the captioned scenes; None
+            for none.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of its range, or there are not the two
+            captioned scenes that noise takes.
     """
 
     train: int
@@ -69,6 +73,7 @@ class DatasetParameters:
     seed: int
     size: int = 256
     vocabulary: str = 'coco'
+    caption_noise: CaptionNoise | None = None
 
     def __post_init__(self):
         check_range(1, MAX_IMAGES - 1, train=self.train, val=self.val)
@@ -76,6 +81,16 @@ class DatasetParameters:
         check_range(0, seed=self.seed)
         check_range(64, 2048, size=self.size)
         check_choice(('coco', 'lvis'), vocabulary=self.vocabulary)
+        if self.caption_noise and self.captioned < 2:
+            raise ValueError('captioned: expected at least 2 with '
+                             f'caption_noise, got {self.captioned}')
+
+    def facts(self) -> dict:
+        """The values by their names; without noise nothing is said of it."""
+        values = asdict(self)
+        if self.caption_noise is None:
+            del values['caption_noise']
+        return values
 
     @property
     def counts(self) -> dict[Split, int]:
@@ -90,7 +105,8 @@ class DrawnSplit:
 
     Args:
         folder (str): That of the split.
-        images (list[dict]): COCO's image entries, with ``captions``.
+        images (list[dict]): COCO's image entries, with ``captions``, and
+            with ``partial_captions`` where there is to be noise.
         annotations (list[dict]): COCO's annotations, without ids.
     """
 
@@ -186,6 +202,11 @@ def _make_image(parameters: DatasetParameters, folder: Path, split: Split,
         height=height,
         width=width,
         captions=captions)
+    if parameters.caption_noise and split == WEB:
+        # a last number of its own: the image is the same without noise
+        rng = np.random.default_rng([parameters.seed, split.number, index, 2])
+        image['partial_captions'] = write_partial_captions(
+            rng, scene, split.most_captions)
     # LVIS knows polygons only; COCO's run lengths are exact
     segment = trace_mask if parameters.vocabulary == 'lvis' else encode_mask
     annotations = [
