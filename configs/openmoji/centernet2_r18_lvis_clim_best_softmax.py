@@ -7,4 +7,4 @@ model = dict(
             regions='best',
             max_proposals=10,
             loss=dict(
-                _delete_=True, **_base_.clim_softmax_loss, loss_weight=0.3))))
+                _delete_=True, **_base_.clim_softmax_loss, loss_weight=0.1))))

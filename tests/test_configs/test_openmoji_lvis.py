@@ -99,7 +99,7 @@ def test_tags_choose_their_proposals(read_config, differences):
         type='mmdet_clim.CLIMRegionLoss',
         kind='softmax',
         temperature=25.,
-        loss_weight=.3)
+        loss_weight=.1)
     assert tag.regions == 'best' and tag.max_proposals == 10
 
 

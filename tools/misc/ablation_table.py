@@ -120,7 +120,12 @@ COMPARISONS = [
     ], RARE),
     *_each('CenterNet2', 'long_tail/best 3 proposals',
            [(f'{LVIS}_clim_novel-source', f'{LVIS}_boxes')], RARE),
-    *_each('CenterNet2', 'long_tail_softmax', [
+    *_each('CenterNet2', 'long_tail_softmax/weight 0.3', [
+        (f'{LVIS}_clim', f'{LVIS}_captions-tags'),
+        (f'{LVIS}_clim_best_softmax, weight 0.3', f'{LVIS}_clim'),
+        (f'{LVIS}_clim_best_softmax, weight 0.3', f'{LVIS}_captions-tags'),
+    ], RARE),
+    *_each('CenterNet2', 'long_tail_softmax/weight 0.1', [
         (f'{LVIS}_clim', f'{LVIS}_captions-tags'),
         (f'{LVIS}_clim_best_softmax', f'{LVIS}_clim'),
         (f'{LVIS}_clim_best_softmax', f'{LVIS}_captions-tags'),
