@@ -7,7 +7,9 @@ They were recorded before objectives got a context of their branch, but for
 four: 'mm_text', whose queries were matched twice then, 'glip' and
 'mm_encoder', whose proposals are now of the maps and of the encoder's output
 that are there, dropped blocks and all, and 'c4_words', which reads and weights
-bags as published now.
+bags as published now and whose images are noise: those of the other cases are
+black, of which all crops of a teacher are alike, and which is nearest follows
+from the machine's rounding.
 All that is random is fixed, so the order in which objectives draw does not
 matter. After a change that is meant to change values, write them anew with
 ``GOLDEN_WRITE=c4,glip pytest tests/test_models/test_golden_losses.py``.
@@ -20,6 +22,7 @@ import zlib
 from pathlib import Path
 
 import mmdet
+import numpy as np
 import pytest
 import torch
 from mmdet.utils import register_all_modules
@@ -30,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from golden_cases import CASES, build_case  # noqa: E402  isort: skip
 
 FILE = Path(__file__).with_name('golden_losses.json')
+OF_PIXELS = ('c4_words', )
 WRITE = os.environ.get('GOLDEN_WRITE', '').split(',')
 
 
@@ -70,6 +74,12 @@ def digest(model, data):
     return dict(values, gradient_norm=math.sqrt(norm), gradient_sum=total)
 
 
+def pixels(seed):
+    """Noise that ``nothing_random`` leaves alone."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (3, 64, 64))
+    return torch.from_numpy(drawn.astype(np.uint8))
+
+
 @pytest.mark.parametrize('name', CASES)
 def test_losses_and_gradients_are_as_they_were(name, request, make, batch,
                                                nothing_random):
@@ -99,6 +109,9 @@ def test_losses_and_gradients_are_as_they_were(name, request, make, batch,
         samples = [make['mosaic'](3 + step), (single, sample)]
         samples.append(make['mosaic'](4 + step))
         samples[-1][1].set_metainfo(dict(tags=[[], [1, 4], [], [2]]))
+        if name in OF_PIXELS:
+            samples = [(pixels(100 * step + place), sample)
+                       for place, (_, sample) in enumerate(samples)]
         data = model.data_preprocessor(make['collate'](*samples), True)
         found.append(digest(model, data))
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
@@ -108,7 +121,8 @@ def test_losses_and_gradients_are_as_they_were(name, request, make, batch,
     for mine, golden in zip(found, known[name]):
         assert mine.keys() == golden.keys()
         for key, value in mine.items():
-            tolerance = 2e-5 if 'gradient' in key else 2e-6
+            exact = 'gradient' not in key and name not in OF_PIXELS
+            tolerance = 2e-6 if exact else 2e-5
             scale = golden['gradient_norm'] if 'gradient' in key else 1
             assert value == pytest.approx(
                 golden[key], rel=tolerance,
