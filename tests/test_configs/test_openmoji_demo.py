@@ -1,0 +1,54 @@
+# Licensed under the Apache License, Version 2.0.
+"""Rows of the demo's length that `make demo` does not run."""
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+
+@pytest.fixture
+def read_config(openmoji_root, repository, monkeypatch):
+    """Read a config by its name, with data made here."""
+    monkeypatch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
+    return lambda name: Config.fromfile(repository /
+                                        f'configs/openmoji/demo_{name}.py')
+
+
+def test_tiles_are_any_of_all_images(read_config):
+    cfg = read_config('clim_best_softmax_2x2')
+    assert cfg.model == read_config('clim_best_softmax').model
+    mosaics = DATASETS.build(cfg.train_dataloader.dataset.datasets[2])
+    everything = {
+        mosaics.dataset.get_data_info(i)['img_id']
+        for i in range(len(mosaics))
+    }
+    np.random.seed(0)
+    seen = []
+    for _ in range(20):
+        sample = mosaics[0]
+        assert sample['inputs'].shape == (3, 256, 256)
+        found = sample['data_samples']
+        assert found.mosaic_grid == (2, 2) and found.branch == 'mosaic'
+        assert found.gt_instances.bboxes[:, 2:].max() <= 256
+        first, *others = found.image_ids
+        assert first == mosaics.dataset.get_data_info(0)['img_id']
+        seen += others
+    # Only one sample was asked for, so a cache would hold no other.
+    assert set(seen) <= everything and len(set(seen)) > 4
+
+
+@pytest.mark.parametrize('name, ratio, own', [
+    ('clim_best_softmax_2x2', [1, 1, 1], {
+        'captions.caption.loss', 'captions.tag.loss', 'mosaic.caption.loss',
+        'mosaic.tag.loss'
+    }),
+    ('pseudo-labels', [1, 1], {'captions.pseudo_label.loss'}),
+])
+def test_the_row_trains(read_config, shorten, train, tmp_path, name, ratio,
+                        own):
+    cfg = read_config(name)
+    shorten(cfg, 2, ratio)
+    _, record = train(cfg, tmp_path)
+    for losses in record.losses:
+        assert {key for key in losses if key.endswith('.loss')} == own
+        assert 0 < losses['loss'] < 1000
