@@ -37,6 +37,20 @@ def test_tiles_are_any_of_all_images(read_config):
     assert set(seen) <= everything and len(set(seen)) > 4
 
 
+def test_captioned_views_of_a_step(read_config):
+    rows = [
+        read_config(f'clim_best_softmax_2x2{name}').train_dataloader
+        for name in ('', '_equal-views')
+    ]
+    assert rows[0].dataset == rows[1].dataset
+    views = []
+    for loader in rows:
+        boxes, whole, mosaics = loader.sampler.source_ratio
+        assert boxes + whole + mosaics == loader.batch_size and boxes == 4
+        views.append(whole + 4 * mosaics)
+    assert views == [26, 38]
+
+
 @pytest.mark.parametrize('name, ratio, own', [
     ('clim_best_softmax_2x2', [1, 1, 1], {
         'captions.caption.loss', 'captions.tag.loss', 'mosaic.caption.loss',

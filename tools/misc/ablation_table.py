@@ -48,6 +48,7 @@ DETIC = 'Faster R-CNN'
 FCOS = 'fcos_r18_256_captions-tags'
 BARON = 'baron_r18-c4_256_captions'
 LVIS = 'centernet2_r18_lvis'
+NEW_TILES = 'demo_clim_best_softmax_2x2'
 RARE = ('box_apr', 'box_apf')
 REGIONS = ('roi_all_top1', 'crop_all_top1')
 COMPARISONS = [
@@ -68,6 +69,16 @@ COMPARISONS = [
         ('demo_clim_best_softmax', 'demo_captions-tags'),
         ('demo_clim_best_softmax', 'demo_captions-tags_best_softmax'),
         ('demo_clim_best_softmax', 'demo_captions-tags_equal-views'),
+        ('demo_pseudo-labels', 'demo_captions-tags'),
+        ('demo_pseudo-labels', 'demo_clim'),
+        *((NEW_TILES, other) for other in
+          ('demo_clim_best_softmax', 'demo_clim, 128 proposals', 'demo_clim',
+           'demo_pseudo-labels', 'demo_captions-tags',
+           'demo_captions-tags_best_softmax',
+           'demo_captions-tags_equal-views')),
+        *((f'{NEW_TILES}_equal-views', other)
+          for other in (NEW_TILES, 'demo_clim_best_softmax', 'demo_clim',
+                        'demo_captions-tags_equal-views')),
     ]),
     *_each(DETIC, 'demo', [
         ('(2) + captions and tags', '(1) boxes'),
@@ -87,6 +98,18 @@ COMPARISONS = [
             ('demo_clim_best_softmax', 'demo:(3) + CLIM mosaics'),
             ('demo_clim_best_softmax', 'demo:(2) + captions and tags'),
             ('demo_clim_best_softmax', 'demo_captions-tags_best_softmax')]),
+    *_each(DETIC, 'new_tiles',
+           [(NEW_TILES, 'tag_softmax:demo_clim_best_softmax'),
+            (NEW_TILES, 'demo:(3) + CLIM mosaics'),
+            (NEW_TILES, 'demo_pseudo-labels'),
+            (NEW_TILES, 'demo:(2) + captions and tags'),
+            (NEW_TILES, 'demo:(4) as (2), as many views as (3)'),
+            ('demo_pseudo-labels', 'demo:(2) + captions and tags'),
+            ('demo_pseudo-labels', 'demo:(3) + CLIM mosaics'), *(
+                (f'{NEW_TILES}_equal-views', other)
+                for other in (NEW_TILES, 'tag_softmax:demo_clim_best_softmax',
+                              'demo:(3) + CLIM mosaics',
+                              'demo:(4) as (2), as many views as (3)'))]),
     *_each(DETIC, 'demo_seeds',
            [('(3) + CLIM mosaics', '(2) + captions and tags')]),
     *_each(DETIC, 'ablation', [(row, 'clim_default') for row in (
