@@ -121,8 +121,10 @@ def test_losses_and_gradients_are_as_they_were(name, request, make, batch,
     for mine, golden in zip(found, known[name]):
         assert mine.keys() == golden.keys()
         for key, value in mine.items():
-            exact = 'gradient' not in key and name not in OF_PIXELS
-            tolerance = 2e-6 if exact else 2e-5
+            # A teacher's crops of noise are resampled, which rounds more.
+            rounds = 'gradient' in key or (name in OF_PIXELS
+                                           and 'distillation' in key)
+            tolerance = 2e-5 if rounds else 2e-6
             scale = golden['gradient_norm'] if 'gradient' in key else 1
             assert value == pytest.approx(
                 golden[key], rel=tolerance,
