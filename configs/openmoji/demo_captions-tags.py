@@ -1,4 +1,5 @@
-# `make demo`, row 2: boxes, and captions and tags of whole images.
+# Boxes, and captions and tags of whole images, as long as the demo's rows; of
+# an image the largest of the three best proposals is the region of all tags.
 _base_ = ['./demo_boxes.py', '../_base_/clim/openmoji_captions_tags.py']
 # The largest of all proposals of a tile is often a box around two objects.
 # Without rectangles of tiles a step has a quarter fewer regions to read.

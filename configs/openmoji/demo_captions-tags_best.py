@@ -1,4 +1,4 @@
-# Row 2 of `make demo`, where each tag of an image has a proposal of its own:
+# As demo_captions-tags.py, and each tag of an image has a proposal of its own:
 # of the ten best the one that reads the tag best, in the place of the largest
 # of three for all tags (docs/ablation.md).
 _base_ = './demo_captions-tags.py'

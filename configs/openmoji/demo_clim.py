@@ -1,4 +1,5 @@
-# `make demo`, row 3: boxes, captions and tags, and CLIM mosaics.
+# As demo_captions-tags.py, and CLIM mosaics: as published but for the three
+# best proposals.
 _base_ = './demo_captions-tags.py'
 model = dict(
     branches=dict(captions=['caption', 'tag'], mosaic=['caption', 'tag']))

@@ -94,7 +94,8 @@ def composed_boxes(objectives: Iterable[nn.Module],
     """Draw the rectangles of several tiles as objectives do in training.
 
     The objectives' own code draws them, from torch's random generator. Where
-    one would take proposals, the rectangle is that of the tile boxes.
+    one would take proposals, the rectangle is that of the tile boxes. Those
+    that compose none are not asked: they may read regions to choose them.
 
     Args:
         objectives (Iterable[nn.Module]): Of the sample's branch. Those that
@@ -109,6 +110,7 @@ def composed_boxes(objectives: Iterable[nn.Module],
         objective.sample(context.tiles, context.stages[0]).composed
         for objective in objectives
         if isinstance(objective, BaseRegionObjective)
+        and objective.num_compositions
     ]
     return torch.cat([context.tiles.boxes[0, :0], *found]).unique(dim=0)
 

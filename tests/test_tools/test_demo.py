@@ -19,7 +19,9 @@ SHORT = ('--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
          'val_dataloader.persistent_workers=False',
          'val_dataloader.dataset.pipeline.1.scale=(96,96)',
          'test_dataloader.dataset.pipeline.1.scale=(96,96)')
-ROWS = ('demo_boxes', 'demo_captions-tags', 'demo_clim')
+CAPTIONS = 'demo_captions-tags_best_softmax'
+CLIM = 'demo_clim_best_softmax_2x2'
+ROWS = ('demo_boxes', CAPTIONS, CLIM)
 LONG_ROWS = ('faster-rcnn_r18-c4_256_boxes',
              'faster-rcnn_r18-c4_256_captions-tags',
              'faster-rcnn_r18-c4_256_captions-tags_clim')
@@ -32,13 +34,13 @@ def demo(run_tool, start_tool, tmp_path_factory):
     arguments = ('demo.py', '--work-dir', folder / 'work', '--data-root',
                  folder / 'data', *SMALL, *SHORT)
     first = start_tool(*arguments, log=folder / 'first.log')
-    second_row = work_dir(folder, 'demo_captions-tags')
+    second_row = work_dir(folder, CAPTIONS)
     while first.is_alive() and not (second_row / 'last_checkpoint').exists():
         time.sleep(.02)
     first.kill()
     first.join()
     # The kill may have been late: the row is there, and half of it.
-    assert not (work_dir(folder, 'demo_clim') / 'finished').exists()
+    assert not (work_dir(folder, CLIM) / 'finished').exists()
     code, log = run_tool(*arguments)
     assert code == 0, log
     return (folder / 'first.log').read_text(), log, folder, arguments
@@ -74,10 +76,10 @@ def test_what_it_leaves(demo):
     assert len(list((work / 'mosaics').iterdir())) == 24
     table = (work / 'table.md').read_text()
     assert table in log
-    # 2 whole images and 6 mosaics, half of 4 tiles and half of 9
+    # 2 whole images and 6 mosaics of 4 tiles
     assert re.search(
         r'Captioned views per step .*: \(1\) boxes 0, '
-        r'\(2\) .* 8, \(3\) .* 41\.\n', table)
+        r'\(2\) .* 8, \(3\) .* 26\.\n', table)
     rows = json.loads((work / 'table.json').read_text())
     assert [row['name'][:3] for row in rows] == ['(1)', '(2)', '(3)']
     for row in ROWS:
@@ -88,7 +90,7 @@ def test_what_it_leaves(demo):
 def test_it_went_on_where_it_was_killed(demo):
     _, _, folder, _ = demo
     logs = {row: work_dir(folder, row) / 'output.log' for row in ROWS}
-    assert 'resumed epoch' in logs['demo_captions-tags'].read_text()
+    assert 'resumed epoch' in logs[CAPTIONS].read_text()
     assert 'resumed epoch' not in logs['demo_boxes'].read_text()
     # the first row was trained once
     assert len(list(work_dir(folder, 'demo_boxes').glob('2*_*'))) == 1
@@ -100,7 +102,7 @@ def test_its_last_lines_can_be_run(demo, run_tool, repository, monkeypatch):
     infer, app = (shlex.split(lines[i]) for i in (-3, -1))
     assert infer[1] == 'tools/infer.py' and app[1] == 'tools/app.py'
     assert infer[infer.index('--checkpoint') + 1] == app[-1] == str(
-        work_dir(folder, 'demo_clim') / 'iter_2.pth')
+        work_dir(folder, CLIM) / 'iter_2.pth')
     monkeypatch.chdir(repository)
     code, log = run_tool('infer.py', *infer[2:])
     assert code == 0, log
@@ -149,7 +151,7 @@ def test_rows_for_several_seeds(repository, monkeypatch, capsys):
     assert rows('--base', '--seeds', '3') == [(base, 3)]
     assert rows('--seeds', '1', '2') == [
         *((row, seed) for seed in (1, 2) for row in ROWS),
-        *(('demo_captions-tags_equal-views', seed) for seed in (1, 2))
+        *((f'{CAPTIONS}_equal-views', seed) for seed in (1, 2))
     ]
     for words, message in ((('--seeds', '1', '1'), 'expected different'),
                            (('--workers', '0'), 'at least 1, got 0'),

@@ -96,6 +96,31 @@ def test_rectangles_of_the_objectives(objective):
     assert composed_boxes([built], packed((1, 1))[1]).shape == (0, 4)
 
 
+@pytest.mark.parametrize('objective', [
+    dict(
+        type='mmdet_clim.RegionTagObjective',
+        vocabulary=['dog', 'cat'],
+        regions='best',
+        num_compositions=0,
+        loss=LOSS),
+    dict(
+        type='mmdet_clim.RegionPseudoLabelObjective',
+        vocabulary=['dog', 'cat'],
+        loss=LOSS),
+])
+def test_objectives_that_read_regions_to_choose_them(objective):
+    built = MODELS.build(objective)
+    captions = MODELS.build(
+        dict(
+            type='mmdet_clim.RegionCaptionObjective',
+            loss=LOSS,
+            num_compositions=9))
+    _, sample = packed(grid=(1, 2), size=(30, 60), tags=[[0], [1]])
+    assert composed_boxes([built], sample).shape == (0, 4)
+    assert composed_boxes([built, captions],
+                          sample).tolist() == [[0, 0, 60, 30]]
+
+
 def test_untagged_rectangles_are_left_out():
     built = MODELS.build(
         dict(

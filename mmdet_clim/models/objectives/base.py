@@ -287,6 +287,9 @@ class BaseRegionObjective(BaseObjective):
     #: own.
     takes_words = False
 
+    #: Rectangles of several tiles that it takes of each mosaic.
+    num_compositions = 0
+
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
               text_encoder: BaseTextEncoder | None) -> None:
         """Raise a TypeError if there are no texts to compare with."""
