@@ -1,9 +1,11 @@
 # Licensed under the Apache License, Version 2.0.
-"""Rows of the demo's length that `make demo` does not run."""
+"""The rows of `make demo`, and others of their length."""
 import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+
+from mmdet_clim.engine import captioned_views
 
 
 @pytest.fixture
@@ -49,6 +51,19 @@ def test_captioned_views_of_a_step(read_config):
         assert boxes + whole + mosaics == loader.batch_size and boxes == 4
         views.append(whole + 4 * mosaics)
     assert views == [26, 38]
+
+
+def test_whole_images_with_as_many_views(read_config):
+    cfg = read_config('captions-tags_best_softmax_equal-views')
+    loader = cfg.train_dataloader
+    boxes, whole = loader.sampler.source_ratio
+    assert boxes + whole == loader.batch_size and boxes == 4
+    clim = read_config('clim_best_softmax_2x2')
+    assert whole == captioned_views(cfg) == captioned_views(clim)
+    # Only mosaics are different.
+    assert cfg.model.objectives == clim.model.objectives
+    assert cfg.model.detector == clim.model.detector
+    assert cfg.optim_wrapper == clim.optim_wrapper
 
 
 @pytest.mark.parametrize('name, ratio, own', [

@@ -1,10 +1,21 @@
 # Licensed under the Apache License, Version 2.0.
-"""The small FCOS on OpenMoji-COCO, and the tag loss that it shares."""
+"""The small FCOS and DINO on OpenMoji-COCO, and the tag loss they share."""
 import pytest
 from mmengine.config import Config
 
-BASE = 'fcos_r18_256_base'
-CLIM = 'fcos_r18_256_captions-tags_clim_best_softmax'
+FCOS, DINO = 'fcos_r18_256', 'dino_r18_256'
+CLIM = 'captions-tags_clim_best_softmax'
+#: Of each: iterations of its first stage, its losses of boxes, and the layer
+#: that classifies.
+DETECTORS = {
+    FCOS: (1500, {'loss_cls', 'loss_bbox',
+                  'loss_centerness'}, 'bbox_head.conv_cls'),
+    DINO: (2000, {
+        f'{part}{loss}'
+        for part in ('', 'd0.', 'enc_', 'dn_', 'd0.dn_')
+        for loss in ('loss_cls', 'loss_bbox', 'loss_iou')
+    }, 'bbox_head.cls_branches.1'),
+}
 
 
 @pytest.fixture
@@ -15,18 +26,22 @@ def read_config(openmoji_root, repository, monkeypatch):
                                         f'configs/openmoji/{name}.py')
 
 
-def test_both_stages_train(read_config, shorten, train, tmp_path):
-    cfg = read_config(BASE)
+@pytest.mark.parametrize('detector', DETECTORS)
+def test_both_stages_train(read_config, shorten, train, tmp_path, detector):
+    iterations, own, classifier = DETECTORS[detector]
+    own = own | {'loss'}
+    first = f'{detector}_base'
+    cfg = read_config(first)
+    assert cfg.train_cfg.max_iters == iterations
     shorten(cfg, 2)
-    base, record = train(cfg, tmp_path / BASE)
-    own = {'loss', 'loss_cls', 'loss_bbox', 'loss_centerness'}
+    base, record = train(cfg, tmp_path / first)
     assert [set(losses) - {'grad_norm'}
             for losses in record.losses] == [own] * 2
 
-    cfg = read_config(CLIM)
-    assert cfg.load_from == f'work_dirs/{BASE}/iter_1500.pth'
+    cfg = read_config(f'{detector}_{CLIM}')
+    assert cfg.load_from == f'work_dirs/{first}/iter_{iterations}.pth'
     shorten(cfg, 2, [1, 1, 1])
-    cfg.load_from = str(tmp_path / BASE / 'iter_2.pth')
+    cfg.load_from = str(tmp_path / first / 'iter_2.pth')
     runner, record = train(cfg, tmp_path / CLIM)
     for losses in record.losses:
         assert {name
@@ -40,13 +55,14 @@ def test_both_stages_train(read_config, shorten, train, tmp_path):
     before, after = (
         m.state_dict() for m in (base.model, runner.model.detector))
     moved = {name for name in before if (before[name] != after[name]).any()}
-    assert 'bbox_head.conv_cls.projection.weight' in moved
+    assert f'{classifier}.projection.weight' in moved
     assert not any(name.startswith('backbone') for name in moved)
 
 
-@pytest.mark.parametrize(
-    'name',
-    [CLIM, 'demo_clim_best_softmax', 'demo_captions-tags_best_softmax'])
+@pytest.mark.parametrize('name', [
+    f'{FCOS}_{CLIM}', f'{DINO}_{CLIM}', 'demo_clim_best_softmax',
+    'demo_captions-tags_best_softmax'
+])
 def test_the_tags_are_told_apart_by_a_softmax(read_config, name):
     tag = read_config(name).model.objectives.tag
     assert tag.loss == dict(
@@ -55,9 +71,18 @@ def test_the_tags_are_told_apart_by_a_softmax(read_config, name):
     assert tag.num_compositions == 0
 
 
+@pytest.mark.parametrize('detector', DETECTORS)
 @pytest.mark.parametrize('name', ['', '_clim'])
-def test_other_losses_start_from_the_bias_of_the_head(read_config, name):
-    model = read_config(f'fcos_r18_256_captions-tags{name}').model
+def test_other_losses_start_from_the_bias_of_the_head(read_config, detector,
+                                                      name):
+    model = read_config(f'{detector}_captions-tags{name}').model
     for objective in model.objectives.values():
         assert objective.loss.bias == -4.6
     assert 'bias' not in model.detector.bbox_head.classifier
+
+
+@pytest.mark.parametrize('name', ['', '_clim', '_clim_best_softmax'])
+def test_texts_of_the_dino_reach_its_queries(read_config, name):
+    model = read_config(f'{DINO}_captions-tags{name}').model
+    assert model.region_reader == dict(
+        type='mmdet_clim.DenseFeatureReader', source='query')
