@@ -4,17 +4,18 @@ import pytest
 from mmengine.config import Config
 
 FCOS, DINO = 'fcos_r18_256', 'dino_r18_256'
-CLIM = 'captions-tags_clim_best_softmax'
-#: Of each: iterations of its first stage, its losses of boxes, and the layer
-#: that classifies.
+SOFTMAX = 'captions-tags_clim_best_softmax'
+#: Of each: iterations of its first stage, its losses of boxes, the layer that
+#: classifies, its best config, and what the tags' loss has beside others.
 DETECTORS = {
     FCOS: (1500, {'loss_cls', 'loss_bbox',
-                  'loss_centerness'}, 'bbox_head.conv_cls'),
+                  'loss_centerness'}, 'bbox_head.conv_cls', SOFTMAX, ()),
     DINO: (2000, {
         f'{part}{loss}'
         for part in ('', 'd0.', 'enc_', 'dn_', 'd0.dn_')
         for loss in ('loss_cls', 'loss_bbox', 'loss_iou')
-    }, 'bbox_head.cls_branches.1'),
+    }, 'bbox_head.cls_branches.1', 'captions-tags_clim_query',
+           ('tag.query', )),
 }
 
 
@@ -28,7 +29,7 @@ def read_config(openmoji_root, repository, monkeypatch):
 
 @pytest.mark.parametrize('detector', DETECTORS)
 def test_both_stages_train(read_config, shorten, train, tmp_path, detector):
-    iterations, own, classifier = DETECTORS[detector]
+    iterations, own, classifier, best, more = DETECTORS[detector]
     own = own | {'loss'}
     first = f'{detector}_base'
     cfg = read_config(first)
@@ -38,17 +39,17 @@ def test_both_stages_train(read_config, shorten, train, tmp_path, detector):
     assert [set(losses) - {'grad_norm'}
             for losses in record.losses] == [own] * 2
 
-    cfg = read_config(f'{detector}_{CLIM}')
+    cfg = read_config(f'{detector}_{best}')
     assert cfg.load_from == f'work_dirs/{first}/iter_{iterations}.pth'
     shorten(cfg, 2, [1, 1, 1])
     cfg.load_from = str(tmp_path / first / 'iter_2.pth')
-    runner, record = train(cfg, tmp_path / CLIM)
+    runner, record = train(cfg, tmp_path / best)
     for losses in record.losses:
         assert {name
                 for name in losses if 'loss' in name} == own | {
                     f'{branch}.{objective}.loss'
                     for branch in ('captions', 'mosaic')
-                    for objective in ('caption', 'tag')
+                    for objective in ('caption', 'tag', *more)
                 }
         assert 0 < losses['loss'] < 1000
     # Texts train the layer that classifies, not the frozen backbone.
@@ -60,7 +61,7 @@ def test_both_stages_train(read_config, shorten, train, tmp_path, detector):
 
 
 @pytest.mark.parametrize('name', [
-    f'{FCOS}_{CLIM}', f'{DINO}_{CLIM}', 'demo_clim_best_softmax',
+    f'{FCOS}_{SOFTMAX}', 'demo_clim_best_softmax',
     'demo_captions-tags_best_softmax'
 ])
 def test_the_tags_are_told_apart_by_a_softmax(read_config, name):
@@ -81,8 +82,16 @@ def test_other_losses_start_from_the_bias_of_the_head(read_config, detector,
     assert 'bias' not in model.detector.bbox_head.classifier
 
 
-@pytest.mark.parametrize('name', ['', '_clim', '_clim_best_softmax'])
+@pytest.mark.parametrize('name', ['', '_clim', '_clim_query'])
 def test_texts_of_the_dino_reach_its_queries(read_config, name):
     model = read_config(f'{DINO}_captions-tags{name}').model
     assert model.region_reader == dict(
         type='mmdet_clim.DenseFeatureReader', source='query')
+
+
+def test_the_dino_learns_tags_by_its_own_loss(read_config):
+    model = read_config(f'{DINO}_captions-tags_clim_query').model
+    tag = model.objectives.tag
+    assert tag.type == 'mmdet_clim.QueryTagObjective'
+    assert tag.query_loss == model.detector.bbox_head.head.loss_cls
+    assert tag.loss.kind == 'softmax'

@@ -97,14 +97,16 @@ class TransformerFamily(AnyDetector):
                 feats: ExtractedImages) -> tuple[Tensor, Tensor]:
         """Of the decoder's last layer; see the base class.
 
-        What the transformer gave is remembered for the proposals.
+        What the transformer gave is remembered for the proposals, and what
+        classifies the queries.
         """
         with _compared(detector) as seen:
             outputs = detector.forward_transformer(feats.levels,
                                                    feats.samples())
             feats.seen['decoder'] = outputs
             _, boxes = detector.bbox_head(**outputs)
-        return _of_last_layer(seen[-1][1]), boxes[-1]
+        feats.seen['classifier'], vectors = seen[-1]
+        return _of_last_layer(vectors), boxes[-1]
 
     def compares_queries(self, detector: DetectionTransformer) -> bool:
         """Whether its queries have texts as classes and a known beginning.

@@ -14,6 +14,7 @@ from .base import (
 )
 from .grounding.objective import GroundingObjective
 from .old_words.objective import OldWordsObjective
+from .query_tag import QueryTagObjective
 from .region_caption import RegionCaptionObjective
 from .region_pseudo_label import RegionPseudoLabelObjective
 from .region_tag import RegionTagObjective
@@ -30,8 +31,8 @@ __all__ = [
     'AnnotatedContext', 'BagDistillationObjective', 'BagOfRegionsObjective',
     'BagReader', 'BaseObjective', 'BaseRegionObjective', 'BranchContext',
     'BranchStage', 'ClassTexts', 'GroundingObjective', 'LikelyObjects',
-    'OldWordsObjective', 'Proposals', 'RegionCaptionObjective',
-    'RegionPseudoLabelObjective', 'RegionTagObjective', 'Regions',
-    'SampledBags', 'TileBatch', 'TileProposals', 'TilesAlone', 'compose_tiles',
-    'union_boxes'
+    'OldWordsObjective', 'Proposals', 'QueryTagObjective',
+    'RegionCaptionObjective', 'RegionPseudoLabelObjective',
+    'RegionTagObjective', 'Regions', 'SampledBags', 'TileBatch',
+    'TileProposals', 'TilesAlone', 'compose_tiles', 'union_boxes'
 ]

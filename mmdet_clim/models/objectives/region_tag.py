@@ -13,7 +13,13 @@ from ..losses.clim_region_loss import build_region_loss
 from ..losses.metrics import mean_count, recall_at_1
 from ..text_encoders import DEFAULT_TEMPLATES, Templates
 from .base import BaseRegionObjective, BranchContext, BranchStage
-from .tile_batch import REGION_KINDS, Regions, TileBatch, as_rois
+from .tile_batch import (
+    REGION_KINDS,
+    Regions,
+    TileBatch,
+    TileProposals,
+    as_rois,
+)
 
 
 @MODELS.register_module()
@@ -107,8 +113,7 @@ class RegionTagObjective(BaseRegionObjective):
         place, of_tile, of_class = upload(
             torch.stack([image, tile, tag]), tiles.boxes)
         # Also without a tag: under SyncBN the other ranks wait for this one.
-        limits = [count * self.max_proposals for count in tiles.counts]
-        index, slot = found.likely(limits)
+        index, slot = self._considered(tiles, found)
         embeddings = stage.read_as_text(
             as_rois(index, found.boxes[index, slot]))
         texts = self.classes(stage.context.text_encoder)
@@ -121,6 +126,12 @@ class RegionTagObjective(BaseRegionObjective):
         boxes = found.best(values, place, of_tile, tiles.boxes)
         return Regions(
             as_rois(place, boxes), image, tiles.members(tile), tags=tag)
+
+    def _considered(self, tiles: TileBatch,
+                    found: TileProposals) -> tuple[Tensor, Tensor]:
+        """Image and place (Q,) of the proposals that tags choose from."""
+        return found.likely(
+            [count * self.max_proposals for count in tiles.counts])
 
     def compare(self, embeddings: Tensor, regions: Regions,
                 context: BranchContext, is_last: bool) -> dict[str, Tensor]:

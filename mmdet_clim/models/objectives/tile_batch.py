@@ -396,9 +396,14 @@ class TileBatch:
             regions (Regions): R regions.
             num_classes (int): C, the number of classes that tags index.
         """
-        of_tile = torch.zeros(*self.boxes.shape[:2], num_classes)
-        for of_image, sample in zip(of_tile, self.data_samples):
-            for row, tags in zip(of_image, sample.tags):
-                row[tags] = 1
+        of_tile = self.tag_table(num_classes).float()
         held = regions.members.float()[:, None] @ of_tile[regions.image]
         return upload(held[:, 0] > 0, self.boxes)
+
+    def tag_table(self, num_classes: int) -> Tensor:
+        """Which tile has which tag: bool (N, K, C), on the host."""
+        table = torch.zeros(*self.boxes.shape[:2], num_classes).bool()
+        for of_image, sample in zip(table, self.data_samples):
+            for row, tags in zip(of_image, sample.tags):
+                row[tags] = True
+        return table
