@@ -9,5 +9,5 @@ model = dict(
             type='mmdet_clim.QueryTagObjective',
             vocabulary=_base_.clim_vocabulary,
             templates=_base_.clim_templates,
-            loss=_base_.clim_softmax_loss,
+            loss=dict(_base_.clim_softmax_loss, loss_weight=0.3),
             query_loss=_base_.model.detector.bbox_head.head.loss_cls)))
