@@ -46,6 +46,7 @@ def _each(detector: str,
 
 DETIC = 'Faster R-CNN'
 FCOS = 'fcos_r18_256_captions-tags'
+DINO = 'dino_r18_256_captions-tags'
 BARON = 'baron_r18-c4_256_captions'
 LVIS = 'centernet2_r18_lvis'
 NEW_TILES = 'demo_clim_best_softmax_2x2'
@@ -75,10 +76,16 @@ COMPARISONS = [
           ('demo_clim_best_softmax', 'demo_clim, 128 proposals', 'demo_clim',
            'demo_pseudo-labels', 'demo_captions-tags',
            'demo_captions-tags_best_softmax',
+           'demo_captions-tags_best_softmax_equal-views',
            'demo_captions-tags_equal-views')),
         *((f'{NEW_TILES}_equal-views', other)
           for other in (NEW_TILES, 'demo_clim_best_softmax', 'demo_clim',
                         'demo_captions-tags_equal-views')),
+    ]),
+    *_each(DETIC, 'demo', [
+        ('(2) + captions and tags', '(1) boxes'),
+        ('(3) + CLIM mosaics', '(2) + captions and tags'),
+        ('(3) + CLIM mosaics', '(4) as (2), as many views as (3)'),
     ]),
     *_each(DETIC, 'demo_published', [
         ('demo_captions-tags', 'demo_boxes'),
@@ -130,6 +137,11 @@ COMPARISONS = [
         (f'{FCOS}_clim', FCOS),
         (f'{FCOS}_clim_best_softmax', f'{FCOS}_clim'),
         (f'{FCOS}_clim_best_softmax', FCOS),
+    ]),
+    *_each('DINO', 'dino', [
+        (f'{DINO}_clim', DINO),
+        (f'{DINO}_clim_query', f'{DINO}_clim'),
+        (f'{DINO}_clim_query', DINO),
     ]),
     *_each('BARON', 'baron', [
         (BARON, 'baron_r18-c4_256_boxes'),
