@@ -29,9 +29,9 @@ class QueryTagObjective(RegionTagObjective):
     query that resembles it most, the detector's own classifier gets the loss
     by which such detectors classify: those queries are positives of their
     tags, and all queries considered are negatives of the classes that their
-    tile has no tag of. Of the tags of its own tile a query else learns
-    nothing, and of a tile without tags nothing at all. Its sum is divided by
-    the number of tags.
+    tile has no tag of. Other pairs are ignored: a query with the other tags of
+    its tile, and all classes in a tile without tags. The sum is divided by the
+    number of tags.
 
     Args:
         loss (dict): See :class:`RegionTagObjective`.
@@ -42,6 +42,9 @@ class QueryTagObjective(RegionTagObjective):
         max_proposals (int): Queries considered per tile.
         **kwargs: ``templates`` and ``min_overlap`` of
             :class:`RegionTagObjective`.
+
+    Raises:
+        ValueError: See :class:`RegionTagObjective`.
     """
 
     def __init__(self,
