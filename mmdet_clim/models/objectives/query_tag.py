@@ -44,7 +44,8 @@ class QueryTagObjective(RegionTagObjective):
             :class:`RegionTagObjective`.
 
     Raises:
-        ValueError: See :class:`RegionTagObjective`.
+        ValueError: See :class:`RegionTagObjective`, or if ``query_loss`` takes
+            other arguments.
     """
 
     def __init__(self,
@@ -61,6 +62,16 @@ class QueryTagObjective(RegionTagObjective):
             max_proposals=max_proposals,
             **kwargs)
         self.query_loss = MODELS.build(query_loss)
+        one_hot = torch.tensor([[1, 0]])
+        try:
+            self.query_loss(
+                torch.zeros(1, 2), one_hot, one_hot.float(), avg_factor=1.)
+        except Exception as error:
+            raise ValueError(
+                'query_loss: expected a loss of mmdet that takes one-hot '
+                "targets and a weight of each, such as dict(type='mmdet."
+                f"FocalLoss', use_sigmoid=True), got {query_loss}: {error}"
+            ) from error
 
     def check(self, name: str, detector: nn.Module, reader: BaseRegionReader,
               text_encoder: BaseTextEncoder | None) -> None:

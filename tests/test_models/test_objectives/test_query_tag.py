@@ -155,3 +155,12 @@ def test_other_detectors_and_readers(request, build, detector, reader):
     with pytest.raises(
             TypeError, match="objectives.tag: QueryTagObjective .*'query'"):
         build(cfg, reader)
+
+
+@pytest.mark.parametrize('loss', [
+    dict(type='mmdet.CrossEntropyLoss'),
+    dict(type='mmdet.L1Loss', reduction='what'),
+])
+def test_losses_of_other_targets_are_refused(loss):
+    with pytest.raises(ValueError, match='query_loss: expected .*one-hot'):
+        MODELS.build(dict(TAG, query_loss=loss))
