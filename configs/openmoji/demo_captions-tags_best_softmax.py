@@ -1,5 +1,4 @@
-# `make demo`, row 2: boxes, and captions and tags of whole images. As
-# demo_captions-tags_best.py, and a region is asked which of the classes it is,
+# As demo_captions-tags_best.py, and a region is asked which of the classes it is,
 # instead of each class whether it is there.
 _base_ = './demo_captions-tags_best.py'
 model = dict(

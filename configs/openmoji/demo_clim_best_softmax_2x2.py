@@ -1,5 +1,4 @@
-# `make demo`, row 3: boxes, captions and tags, and CLIM mosaics. As
-# demo_clim_best_softmax.py, with mosaics of 2x2 whose tiles are read anew.
+# As demo_clim_best_softmax.py, with mosaics of 2x2 whose tiles are read anew.
 # A cache of the last images gives a step six new ones for about 39 tiles; here
 # its 24 tiles are any of all captioned images, each read at its size.
 _base_ = './demo_clim_best_softmax.py'

@@ -26,15 +26,23 @@ class BaseClassSigmoidLoss(nn.Module):
 
     Args:
         loss_weight (float): Weight of the loss.
+        compete (bool): Whether classes compete at test time: the score of a
+            class is its probability times its share of the softmax over all
+            classes of the vocabulary. An object of one class is then no
+            likely object of its neighbour among the texts, whose probability
+            alone may be as high. Training is the same.
     """
 
     custom_cls_channels = True
     custom_activation = True
     custom_accuracy = True
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self,
+                 loss_weight: float = 1.0,
+                 compete: bool = False) -> None:
         super().__init__()
         self.loss_weight = loss_weight
+        self.compete = compete
         self._classes: tuple[ClassTexts, ...] = ()
 
     def set_classes(self, classes: ClassTexts) -> None:
@@ -69,7 +77,10 @@ class BaseClassSigmoidLoss(nn.Module):
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Logits (N, C) to scores (N, C + 1), the background's being 0."""
-        return F.pad(cls_score.sigmoid(), (0, 1))
+        scores = cls_score.sigmoid()
+        if self.compete:
+            scores = scores * cls_score.softmax(1)
+        return F.pad(scores, (0, 1))
 
     def get_accuracy(self, cls_score: Tensor,
                      labels: Tensor) -> dict[str, Tensor]:
