@@ -54,8 +54,8 @@ def _rows(boxes: str, captions: str, clim: str) -> tuple[Row, ...]:
     )
 
 
-ROWS = _rows('demo_boxes', 'demo_captions-tags_best_softmax',
-             'demo_clim_best_softmax_2x2')
+ROWS = _rows('demo_boxes', 'demo_captions-tags_best_softmax_compete',
+             'demo_clim_best_softmax_2x2_compete')
 #: The whole network, twice the iterations.
 LONG_ROWS = _rows('faster-rcnn_r18-c4_256_boxes',
                   'faster-rcnn_r18-c4_256_captions-tags',

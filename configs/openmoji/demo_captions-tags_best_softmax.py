@@ -1,5 +1,5 @@
-# As demo_captions-tags_best.py, and a region is asked which of the classes it is,
-# instead of each class whether it is there.
+# As demo_captions-tags_best.py, and a region is asked which of the classes it
+# is, instead of each class whether it is there.
 _base_ = './demo_captions-tags_best.py'
 model = dict(
     objectives=dict(

@@ -53,21 +53,36 @@ def test_captioned_views_of_a_step(read_config):
     assert views == [26, 38]
 
 
-def test_whole_images_with_as_many_views(read_config):
-    cfg = read_config('captions-tags_best_softmax_equal-views')
+@pytest.mark.parametrize('test_option', ['', '_compete'])
+def test_whole_images_with_as_many_views(read_config, test_option):
+    whole_images = f'captions-tags_best_softmax{test_option}'
+    cfg = read_config(f'{whole_images}_equal-views')
     loader = cfg.train_dataloader
     boxes, whole = loader.sampler.source_ratio
     assert boxes + whole == loader.batch_size and boxes == 4
-    clim = read_config('clim_best_softmax_2x2')
+    clim = read_config(f'clim_best_softmax_2x2{test_option}')
     assert whole == captioned_views(cfg) == captioned_views(clim)
+    assert cfg.model == read_config(whole_images).model
     # Only mosaics are different.
     assert cfg.model.objectives == clim.model.objectives
     assert cfg.model.detector == clim.model.detector
     assert cfg.optim_wrapper == clim.optim_wrapper
 
 
+@pytest.mark.parametrize(
+    'name', ['captions-tags_best_softmax', 'clim_best_softmax_2x2'])
+def test_only_the_test_scores_compete(read_config, name):
+    plain = read_config(name)
+    compete = read_config(f'{name}_compete')
+    loss_cls = compete.model.detector.roi_head.bbox_head.pop('loss_cls')
+    assert loss_cls == dict(
+        type='mmdet_clim.BaseClassSigmoidLoss', compete=True)
+    assert compete.model == plain.model
+    assert compete.train_dataloader == plain.train_dataloader
+
+
 @pytest.mark.parametrize('name, ratio, own', [
-    ('clim_best_softmax_2x2', [1, 1, 1], {
+    ('clim_best_softmax_2x2_compete', [1, 1, 1], {
         'captions.caption.loss', 'captions.tag.loss', 'mosaic.caption.loss',
         'mosaic.tag.loss'
     }),

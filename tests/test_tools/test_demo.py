@@ -19,8 +19,8 @@ SHORT = ('--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
          'val_dataloader.persistent_workers=False',
          'val_dataloader.dataset.pipeline.1.scale=(96,96)',
          'test_dataloader.dataset.pipeline.1.scale=(96,96)')
-CAPTIONS = 'demo_captions-tags_best_softmax'
-CLIM = 'demo_clim_best_softmax_2x2'
+CAPTIONS = 'demo_captions-tags_best_softmax_compete'
+CLIM = 'demo_clim_best_softmax_2x2_compete'
 ROWS = ('demo_boxes', CAPTIONS, CLIM)
 LONG_ROWS = ('faster-rcnn_r18-c4_256_boxes',
              'faster-rcnn_r18-c4_256_captions-tags',

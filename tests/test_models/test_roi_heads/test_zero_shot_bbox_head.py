@@ -69,6 +69,24 @@ def test_scores_are_sigmoids_without_a_background(head_cfg):
     assert scores.tolist() == [[.5] * 5 + [0.]] * 2
 
 
+def test_classes_compete_at_test_time(head_cfg):
+    loss_cls = dict(type='mmdet_clim.BaseClassSigmoidLoss', compete=True)
+    head = MODELS.build({**head_cfg, 'loss_cls': loss_cls})
+    # Odds of 1, 3, 1, 1, 4: a softmax of tenths.
+    logits = torch.tensor([1., 3, 1, 1, 4]).log()[None]
+    expected = [[.5 * .1, .75 * .3, .5 * .1, .5 * .1, .8 * .4, 0.]]
+    torch.testing.assert_close(
+        head.loss_cls.get_activation(logits), torch.tensor(expected))
+    assert head.loss_cls.get_activation(logits[:0]).shape == (0, 6)
+    # A class that is asked for alone has none to compete with.
+    plain = MODELS.build(head_cfg)
+    one = logits[:, :1]
+    assert (head.loss_cls.get_activation(one) ==
+            plain.loss_cls.get_activation(one)).all()
+    labels = torch.tensor([4])
+    assert head.loss_cls(logits, labels) == plain.loss_cls(logits, labels)
+
+
 def test_vocabulary_is_swapped_in_a_trained_head(head_cfg):
     head = MODELS.build(head_cfg)
     state = {k: v.clone() for k, v in head.state_dict().items()}
