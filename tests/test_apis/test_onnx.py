@@ -161,6 +161,12 @@ def test_one_feature_map(c4, images, tools, tmp_path):
     check(c4.model, images, tools, tmp_path / 'c4.onnx', VOCABULARIES)
 
 
+def test_competing_classes(c4, images, tools, tmp_path, monkeypatch):
+    loss_cls = c4.model.roi_head.bbox_head.loss_cls
+    monkeypatch.setattr(loss_cls, 'compete', True)
+    check(c4.model, images, tools, tmp_path / 'compete.onnx', VOCABULARIES)
+
+
 def test_a_feature_pyramid(images, tools, tmp_path):
     torch.manual_seed(0)
     detector = MODELS.build(fpn())

@@ -5,7 +5,9 @@ import math
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from mmengine.config import ConfigDict
+from torch import distributed
 
 from mmdet_clim.registry import MODELS
 
@@ -134,6 +136,40 @@ def test_it_trains_what_names_boxes(build, detr_cfg, batch):
     decoder = model.detector.decoder.layers[-1].cross_attn.value_proj
     for weight in (head.projection.weight, head.logit_bias, decoder.weight):
         assert weight.grad.any()
+
+
+def gradients(model, batch):
+    losses, *_ = losses_of(model, batch)
+    losses['mosaic.tag.query.loss'].backward()
+    return {n: p.grad for n, p in model.named_parameters()}
+
+
+def run_rank(rank, folder, model, batches):
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    torch.save(gradients(model, batches[rank]), f'{folder}/rank{rank}.pth')
+
+
+@pytest.mark.parametrize('first_tags', [[[1, 0], [], [2], [4]], [[]] * 4])
+def test_two_ranks_learn_as_one(build, detr_cfg, make, tmp_path, first_tags):
+    """One mosaic, maybe without a tag, on a rank and two on the other."""
+    mosaics = [make['mosaic'](i) for i in (3, 4, 5)]
+    mosaics[0][1].set_metainfo(dict(tags=first_tags))
+    batches = make['collate'](mosaics[0]), make['collate'](*mosaics[1:])
+    model = build(detr_cfg)
+    mp.start_processes(
+        run_rank, (str(tmp_path), model, batches), 2, start_method='fork')
+    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)]
+    expected = gradients(model, make['collate'](*mosaics))
+    assert expected['detector.bbox_head.cls_branches.1.logit_bias'] != 0
+    for name, grad in expected.items():
+        # As DDP does; without gradients is what no rank trains.
+        given = [r[name] for r in ranks if r[name] is not None]
+        if grad is None:
+            assert not any(g.any() for g in given), name
+            continue
+        torch.testing.assert_close(
+            sum(given) / 2, grad, atol=1e-5, rtol=1e-3, msg=name)
 
 
 def test_without_tags_there_is_nothing_to_learn(build, detr_cfg, batch):
