@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.registry import MODELS, init_default_scope
 
-import mmdet_clim  # noqa: F401
+from mmdet_clim.engine.runner import CLIMRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
 from grounding_cases import (  # noqa: E402  isort: skip
@@ -41,29 +42,30 @@ def shorten(cfg, work_dir, load_from):
     return cfg
 
 
-def small_images(node):
-    """96 pixels for each size of an image in a pipeline."""
+def small_images(node, size=96):
+    """This many pixels for each size of an image in a pipeline."""
     if isinstance(node, dict):
         for key in ('scale', 'crop_size', 'tile_size', 'out_size'):
             if key in node:
-                node[key] = (96, 96)
+                node[key] = (size, size)
         if 'scales' in node:
-            node['scales'] = [(96, 96)]
+            node['scales'] = [(size, size)]
         if node.get('type') == 'mmdet_clim.MosaicCLIM':
-            node['tile_size'] = (48, 48)
+            node['tile_size'] = (size // 2, size // 2)
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for value in node:
-            small_images(value)
+            small_images(value, size)
 
 
 def check(cfg, names, work_dir, metric='ov_coco/novel_ap50', load_from=None):
-    runner = Runner.from_cfg(shorten(cfg, work_dir, load_from))
+    runner = CLIMRunner.from_cfg(shorten(cfg, work_dir, load_from))
     runner.train()
     scalars = runner.message_hub.log_scalars
     for name in names:
         assert scalars[f'train/{name}'].current() > 0, name
     assert f'val/{metric}' in scalars
+    return runner.model
 
 
 def test_openmoji(openmoji_root, repository, monkeypatch, tmp_path):
@@ -85,6 +87,43 @@ def test_openmoji(openmoji_root, repository, monkeypatch, tmp_path):
                                         if name == 'base' else str(trained))
         small_images([cfg.train_dataloader, cfg.val_dataloader])
         check(cfg, losses, tmp_path / name, load_from=cfg.get('load_from'))
+
+
+def test_openmoji_from_a_dino(openmoji_root, repository, monkeypatch,
+                              tmp_path):
+    """The base starts from a DINO, the others from the base."""
+    folder = repository / 'configs/openmoji'
+    monkeypatch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
+    init_default_scope('mmdet')
+    dino = MODELS.build(
+        Config.fromfile(folder / 'dino_r18_256_base.py').model).state_dict()
+    monkeypatch.setenv('OPENMOJI_DINO', str(tmp_path / 'dino.pth'))
+    torch.save(dict(state_dict=dino), tmp_path / 'dino.pth')
+    trained = tmp_path / 'base' / 'iter_2.pth'
+    monkeypatch.setenv('OPENMOJI_MMGD_256', str(trained))
+    mosaic = ['mosaic.tag.loss', 'mosaic.tag.prompts']
+    models = {}
+    for name, losses in (
+        ('base', ['enc_loss_cls', 'dn_loss_bbox']),
+        ('boxes', ['loss_cls']),
+        ('captions-tags', ['captions.tag.loss', 'captions.tag.prompts']),
+        ('clim', mosaic),
+        ('clim_box', mosaic)):  # yapf: disable
+        cfg = Config.fromfile(folder / f'mm-grounding-dino_r18_256_{name}.py')
+        # As many positions as queries, at least.
+        small_images([cfg.train_dataloader, cfg.val_dataloader], 128)
+        assert bool(cfg.load_from_skip) == (name == 'base')
+        models[name] = check(
+            cfg, losses, tmp_path / name, load_from=cfg.load_from)
+    base = models['base'].state_dict()
+    frozen = [name for name in dino if name.startswith('backbone.')]
+    assert frozen and all(torch.equal(base[n], dino[n]) for n in frozen)
+    objectives = [
+        models[name].objectives['tag']
+        for name in ('captions-tags', 'clim', 'clim_box')
+    ]
+    assert [o.match for o in objectives] == ['text', 'text', 'box']
+    assert [o.box_weight for o in objectives] == [1, 1, 0]
 
 
 @pytest.mark.parametrize('name, losses', [
