@@ -50,6 +50,11 @@ DINO = 'dino_r18_256_captions-tags'
 BARON = 'baron_r18-c4_256_captions'
 LVIS = 'centernet2_r18_lvis'
 NEW_TILES = 'demo_clim_best_softmax_2x2'
+WHOLE = 'demo_captions-tags_best_softmax'
+COMPETING = [
+    (f'{NEW_TILES}_compete', f'{WHOLE}_compete'),
+    (f'{NEW_TILES}_compete', f'{WHOLE}_compete_equal-views'),
+]
 RARE = ('box_apr', 'box_apf')
 REGIONS = ('roi_all_top1', 'crop_all_top1')
 COMPARISONS = [
@@ -68,19 +73,22 @@ COMPARISONS = [
         ('demo_clim_best_softmax', 'demo_clim, 128 proposals'),
         ('demo_clim_best_softmax', 'demo_clim'),
         ('demo_clim_best_softmax', 'demo_captions-tags'),
-        ('demo_clim_best_softmax', 'demo_captions-tags_best_softmax'),
+        ('demo_clim_best_softmax', WHOLE),
         ('demo_clim_best_softmax', 'demo_captions-tags_equal-views'),
         ('demo_pseudo-labels', 'demo_captions-tags'),
         ('demo_pseudo-labels', 'demo_clim'),
         *((NEW_TILES, other) for other in
           ('demo_clim_best_softmax', 'demo_clim, 128 proposals', 'demo_clim',
-           'demo_pseudo-labels', 'demo_captions-tags',
-           'demo_captions-tags_best_softmax',
-           'demo_captions-tags_best_softmax_equal-views',
-           'demo_captions-tags_equal-views')),
+           'demo_pseudo-labels', 'demo_captions-tags', WHOLE,
+           f'{WHOLE}_equal-views', 'demo_captions-tags_equal-views')),
         *((f'{NEW_TILES}_equal-views', other)
           for other in (NEW_TILES, 'demo_clim_best_softmax', 'demo_clim',
                         'demo_captions-tags_equal-views')),
+        *COMPETING,
+        *((f'{NEW_TILES}_compete', other) for other in
+          (NEW_TILES, 'demo_clim', 'demo_pseudo-labels', 'demo_captions-tags',
+           'demo_captions-tags_equal-views')),
+        (f'{WHOLE}_compete_equal-views', f'{WHOLE}_equal-views'),
     ]),
     *_each(DETIC, 'demo', [
         ('(2) + captions and tags', '(1) boxes'),
@@ -106,7 +114,7 @@ COMPARISONS = [
            [('demo_clim_best_softmax', 'proposal_choice:demo_clim_best'),
             ('demo_clim_best_softmax', 'demo_published:demo_clim'),
             ('demo_clim_best_softmax', 'demo_published:demo_captions-tags'),
-            ('demo_clim_best_softmax', 'demo_captions-tags_best_softmax')]),
+            ('demo_clim_best_softmax', WHOLE)]),
     *_each(DETIC, 'new_tiles', [
         (NEW_TILES, 'tag_softmax:demo_clim_best_softmax'),
         (NEW_TILES, 'demo_published:demo_clim'),
@@ -119,6 +127,15 @@ COMPARISONS = [
             for other in (NEW_TILES, 'tag_softmax:demo_clim_best_softmax',
                           'demo_published:demo_clim',
                           'demo_published:demo_captions-tags_equal-views'))
+    ]),
+    *_each(DETIC, 'compete', [
+        (f'{NEW_TILES}_compete', f'new_tiles:{NEW_TILES}'),
+        (f'{NEW_TILES}_compete', 'demo_published:demo_clim'),
+        (f'{NEW_TILES}_compete', 'new_tiles:demo_pseudo-labels'),
+        (f'{NEW_TILES}_compete', 'demo_published:demo_captions-tags'),
+        (f'{NEW_TILES}_compete',
+         'demo_published:demo_captions-tags_equal-views'),
+        (f'{WHOLE}_compete_equal-views', f'{WHOLE}_equal-views'),
     ]),
     *_each(DETIC, 'demo_seeds',
            [('(3) + CLIM mosaics', '(2) + captions and tags')]),
