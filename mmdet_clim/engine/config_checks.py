@@ -398,7 +398,8 @@ def check_files(cfg: Config, splits: Sequence[str],
     """
     missing = []
     if weights is not None and _is_missing(weights):
-        missing.append(f'checkpoint: {weights}')
+        key = 'load_from' if weights == cfg.get('load_from') else 'checkpoint'
+        missing.append(f'{key}: {weights}')
     for split in splits:
         loop = cfg.get(f'{split}_cfg') or {}
         if str(loop.get('type')).rpartition('.')[2] == 'DetectionSetsLoop':

@@ -237,7 +237,7 @@ def test_files_that_are_there(run):
     }, 'val_evaluator.0.ann_file: no.json'),
     ({
         'load_from': 'no.pth'
-    }, 'checkpoint: no.pth'),
+    }, 'load_from: no.pth'),
     ({
         'model.detector.backbone.init_cfg':
         dict(type='Pretrained', checkpoint='no.pth')
@@ -266,6 +266,11 @@ def test_files_that_are_missing(run, options, message):
         node[key] = value
     with pytest.raises(FileNotFoundError, match=message):
         check_files(run, ['train', 'val'], run.load_from)
+
+
+def test_a_checkpoint_of_the_command_line_that_is_missing(run):
+    with pytest.raises(FileNotFoundError, match='checkpoint: none.pth'):
+        check_files(run, ['val'], 'none.pth')
 
 
 def test_an_argument_that_a_class_does_not_take():

@@ -12,7 +12,7 @@ from ..host import upload
 from ..losses.metrics import mean_count
 from ..region_readers import BaseRegionReader
 from ..roi_heads import ZeroShotClassifier
-from ..text_encoders import BaseTextEncoder
+from ..text_encoders import DEFAULT_TEMPLATES, BaseTextEncoder, Templates
 from .base import BranchContext
 from .region_tag import RegionTagObjective
 from .tile_batch import as_rois
@@ -39,33 +39,39 @@ class QueryTagObjective(RegionTagObjective):
         query_loss (dict): Config of a loss of mmdet that takes one-hot
             targets and a weight of each, normally that of the detector's head:
             ``FocalLoss`` with ``use_sigmoid``.
+        templates (str or Sequence[str]): See :class:`RegionTagObjective`.
+        min_overlap (float): See :class:`RegionTagObjective`.
         max_proposals (int): Queries considered per tile.
-        **kwargs: ``templates`` and ``min_overlap`` of
-            :class:`RegionTagObjective`.
 
     Raises:
         ValueError: See :class:`RegionTagObjective`, or if ``query_loss`` takes
-            other arguments.
+            other arguments or gives no single number.
     """
 
     def __init__(self,
                  loss: dict,
                  vocabulary,
                  query_loss: dict,
+                 templates: Templates = DEFAULT_TEMPLATES,
+                 min_overlap: float = 0.3,
                  max_proposals: int = 10,
-                 **kwargs) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(
             loss,
             vocabulary,
+            templates,
             num_compositions=0,
             regions='best',
+            min_overlap=min_overlap,
             max_proposals=max_proposals,
-            **kwargs)
+            init_cfg=init_cfg)
         self.query_loss = MODELS.build(query_loss)
-        one_hot = torch.tensor([[1, 0]])
+        # More rows than classes: what has one weight per row fails.
+        one_hot = torch.tensor([[1, 0], [0, 1], [0, 0]])
         try:
             self.query_loss(
-                torch.zeros(1, 2), one_hot, one_hot.float(), avg_factor=1.)
+                torch.zeros(3, 2), one_hot, one_hot.float(),
+                avg_factor=1.).item()
         except Exception as error:
             raise ValueError(
                 'query_loss: expected a loss of mmdet that takes one-hot '

@@ -59,7 +59,8 @@ class RegionTagObjective(BaseRegionObjective):
     Raises:
         ValueError: If a number is out of its range, ``regions`` unknown,
             ``regions='best'`` is to be composed or has a loss without
-            probabilities, or the loss is a softmax over one class.
+            probabilities, or the loss is a softmax over one class; in a step,
+            if a tag is none of the classes.
     """
 
     def __init__(self,
@@ -95,6 +96,7 @@ class RegionTagObjective(BaseRegionObjective):
 
     def sample(self, tiles: TileBatch, stage: BranchStage) -> Regions:
         """One region per tagged tile, then composed ones; or one per tag."""
+        tiles.check_tags(len(self.classes))
         if self.regions == 'best':
             return self._best(tiles, stage)
         image, members = tiles.compose(self.num_compositions)

@@ -2,7 +2,7 @@
 """The tiles of all images of a branch, and what lies in them."""
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Sequence
+from typing import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -115,6 +115,28 @@ class Regions:
         """Boxes of the regions of several tiles, (m, 4)."""
         several = (self.members.sum(1) > 1).nonzero().flatten()
         return self.bboxes[several.to(self.rois.device)]
+
+
+def check_tags(tags: Iterable[Iterable[int]], num_classes: int) -> None:
+    """Refuse tags that are none of the classes of an objective.
+
+    Args:
+        tags (Iterable[Iterable[int]]): Those of each tile.
+        num_classes (int): How many classes the objective has.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    wrong = {
+        int(tag)
+        for of_tile in tags
+        for tag in of_tile if not 0 <= tag < num_classes
+    }
+    if wrong:
+        raise ValueError(
+            f'tags: expected 0 to {num_classes - 1}, the classes of the '
+            f"objective's vocabulary, got {sorted(wrong)[:5]}; give data set "
+            'and objective the same vocabulary')
 
 
 def places_of(counts: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -313,6 +335,11 @@ class TileBatch:
             of_image[:len(sample.tags)] = torch.tensor(
                 [len(tags) > 0 for tags in sample.tags])
         return found
+
+    def check_tags(self, num_classes: int) -> None:
+        """Raise a ValueError if a tag is none of so many classes."""
+        for sample in self.data_samples:
+            check_tags(sample.tags, num_classes)
 
     def each_tag(self) -> tuple[Tensor, Tensor, Tensor]:
         """Image, tile and class of every tag, (R,), on the host."""

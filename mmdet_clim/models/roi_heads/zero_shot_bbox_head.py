@@ -19,8 +19,9 @@ class ZeroShotMixin:
         classifier (dict): The other arguments of
             :class:`ZeroShotClassifier`, such as ``text_encoder``; of another
             classifier where it holds a ``type``.
-        loss_cls (dict): Config of the classification loss. Defaults to
-            :class:`~mmdet_clim.models.losses.BaseClassSigmoidLoss`.
+        loss_cls (dict): Config of the classification loss, a
+            :class:`~mmdet_clim.models.losses.BaseClassSigmoidLoss` unless it
+            holds another ``type``.
         **kwargs: Arguments of the mmdet head.
     """
 
@@ -38,7 +39,10 @@ class ZeroShotMixin:
             *args,
             num_classes=len(vocabulary),
             cls_predictor_cfg=dict(classifier, vocabulary=vocabulary),
-            loss_cls=loss_cls or dict(type='mmdet_clim.BaseClassSigmoidLoss'),
+            loss_cls={
+                'type': 'mmdet_clim.BaseClassSigmoidLoss',
+                **(loss_cls or {})
+            },
             **kwargs)
         self.loss_cls.set_classes(self.fc_cls.class_texts)
 

@@ -61,6 +61,14 @@ def test_matched_by_text_a_tag_is_a_target_of_its_own(make):
     assert (phrases, boxes.shape, positives.shape) == ([], (0, 4), (0, 0))
 
 
+def test_a_tag_that_is_none_of_the_names(make):
+    objective = GroundingObjective('tags', ['cat', 'dog'])
+    _, sample = make['mosaic'](3)
+    sample.set_metainfo(dict(tags=[[0], [1], [2], []]))
+    with pytest.raises(ValueError, match=r'tags: expected 0 to 1, .* \[2\]'):
+        targets(objective, sample)
+
+
 def test_two_tiles_with_one_text(make):
     _, sample = make['mosaic'](0)
     sample.set_metainfo(

@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 import torch.multiprocessing as mp
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from torch import distributed
 
+from mmdet_clim.engine.config_checks import named_in_config
 from mmdet_clim.registry import MODELS
 
 CLASSES = ['cat', 'dog', 'cow', 'bus', 'cup']
@@ -193,10 +194,38 @@ def test_other_detectors_and_readers(request, build, detector, reader):
         build(cfg, reader)
 
 
-@pytest.mark.parametrize('loss', [
-    dict(type='mmdet.CrossEntropyLoss'),
-    dict(type='mmdet.L1Loss', reduction='what'),
-])
+@pytest.mark.parametrize(
+    'loss',
+    [
+        dict(type='mmdet.CrossEntropyLoss'),
+        dict(type='mmdet.L1Loss', reduction='what'),
+        # One weight per region.
+        dict(type='mmdet.QualityFocalLoss'),
+        # No sum over the number of tags.
+        dict(type='mmdet.FocalLoss', use_sigmoid=True, reduction='none'),
+        dict(type='mmdet.FocalLoss', use_sigmoid=True, reduction='sum'),
+    ])
 def test_losses_of_other_targets_are_refused(loss):
     with pytest.raises(ValueError, match='query_loss: expected .*one-hot'):
         MODELS.build(dict(TAG, query_loss=loss))
+
+
+@pytest.mark.parametrize('key, value', [('num_compositions', 0),
+                                        ('regions', 'best')])
+def test_what_is_left_of_another_objective_is_named(key, value):
+    """As a config has it that changes the type of an inherited one."""
+    cfg = Config(dict(model=dict(objectives=dict(tag={**TAG, key: value}))))
+    with pytest.raises(
+            TypeError,
+            match=f"objectives.tag: QueryTagObjective takes no '{key}'"):
+        with named_in_config(cfg):
+            MODELS.build(cfg.model.objectives.tag)
+
+
+@pytest.mark.parametrize('tag', [5, -1])
+def test_a_tag_that_is_none_of_the_classes(build, detr_cfg, batch, tag):
+    model = build(detr_cfg)
+    set_tags(batch, [[0], [tag], [], [4]])
+    with pytest.raises(
+            ValueError, match=fr'tags: expected 0 to 4, .* got \[{tag}\]'):
+        losses_of(model, batch)

@@ -87,6 +87,13 @@ def test_classes_compete_at_test_time(head_cfg):
     assert head.loss_cls(logits, labels) == plain.loss_cls(logits, labels)
 
 
+def test_a_setting_of_the_loss_that_needs_no_type(head_cfg):
+    """As `--cfg-options ...bbox_head.loss_cls.compete=True` gives it."""
+    head = MODELS.build({**head_cfg, 'loss_cls': dict(compete=True)})
+    assert type(head.loss_cls).__name__ == 'BaseClassSigmoidLoss'
+    assert head.loss_cls.compete
+
+
 def test_vocabulary_is_swapped_in_a_trained_head(head_cfg):
     head = MODELS.build(head_cfg)
     state = {k: v.clone() for k, v in head.state_dict().items()}

@@ -15,7 +15,7 @@ from mmdet_clim.datasets.vocabulary import build_vocabulary
 
 from ...families.text_conditioned import TextConditionedFamily
 from ...grounding_prompts import GroundingPrompt, clean_phrase
-from ..tile_batch import compose_tiles
+from ..tile_batch import check_tags, compose_tiles
 
 TEXTS = ('captions', 'tags')
 MATCHES = ('box', 'text')
@@ -133,6 +133,7 @@ class GroundingTargets:
     def _tile_phrases(self, data_sample: DetDataSample) -> list[list[str]]:
         if self.texts == 'captions':
             return [_draw(of_tile) for of_tile in data_sample.captions]
+        check_tags(data_sample.tags, len(self.names))
         return [[self.names[tag] for tag in tags] for tags in data_sample.tags]
 
     def _negatives(self, phrases: list[str]) -> list[str]:
