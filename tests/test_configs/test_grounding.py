@@ -95,8 +95,12 @@ def test_openmoji_from_a_dino(openmoji_root, repository, monkeypatch,
     folder = repository / 'configs/openmoji'
     monkeypatch.setenv('OPENMOJI_ROOT', f'{openmoji_root}/')
     init_default_scope('mmdet')
-    dino = MODELS.build(
-        Config.fromfile(folder / 'dino_r18_256_base.py').model).state_dict()
+    model = Config.fromfile(folder / 'dino_r18_256_base.py').model
+    # Another backbone than the one that all configs start from.
+    model.backbone.init_cfg = None
+    model = MODELS.build(model)
+    model.init_weights()
+    dino = model.state_dict()
     monkeypatch.setenv('OPENMOJI_DINO', str(tmp_path / 'dino.pth'))
     torch.save(dict(state_dict=dino), tmp_path / 'dino.pth')
     trained = tmp_path / 'base' / 'iter_2.pth'
