@@ -81,8 +81,8 @@ def test_classes_compete_at_test_time(head_cfg):
     # A class that is asked for alone has none to compete with.
     plain = MODELS.build(head_cfg)
     one = logits[:, :1]
-    assert (head.loss_cls.get_activation(one) ==
-            plain.loss_cls.get_activation(one)).all()
+    assert (head.loss_cls.get_activation(one) == plain.loss_cls.get_activation(
+        one)).all()
     labels = torch.tensor([4])
     assert head.loss_cls(logits, labels) == plain.loss_cls(logits, labels)
 
