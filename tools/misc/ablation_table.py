@@ -85,6 +85,7 @@ COMPARISONS = [
           for other in (NEW_TILES, 'demo_clim_best_softmax', 'demo_clim',
                         'demo_captions-tags_equal-views')),
         *COMPETING,
+        (f'{NEW_TILES}_compete', f'{WHOLE}_compete, 14 whole images'),
         *((f'{NEW_TILES}_compete', other) for other in
           (NEW_TILES, 'demo_clim', 'demo_pseudo-labels', 'demo_captions-tags',
            'demo_captions-tags_equal-views')),
