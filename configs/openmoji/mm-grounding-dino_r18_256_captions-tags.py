@@ -13,14 +13,14 @@ clim_grounding_objectives = dict(
         num_negatives=64,
         num_compositions=0,
         match='text'))
-clim_caption_dataset = _base_.clim_caption_dataset
 # Prompts are written and tokenised in the data workers.
-clim_caption_dataset.pipeline.append(
-    dict(
-        type='mmdet_clim.TokenizePrompts',
-        detector=_base_.model.type,
-        language_model=_base_.model.language_model,
-        objectives=clim_grounding_objectives))
+tokenize_prompts = dict(
+    type='mmdet_clim.TokenizePrompts',
+    detector=_base_.model.type,
+    language_model=_base_.model.language_model,
+    objectives=clim_grounding_objectives)
+clim_caption_dataset = _base_.clim_caption_dataset
+clim_caption_dataset.pipeline.append(tokenize_prompts)
 model = dict(
     _delete_=True,
     type='mmdet_clim.CLIMDetector',

@@ -2,7 +2,7 @@
 # tile goes to the query inside it that reads it best.
 _base_ = './mm-grounding-dino_r18_256_captions-tags.py'
 clim_mosaic_dataset = _base_.clim_mosaic_dataset
-clim_mosaic_dataset.pipeline.append(_base_.clim_caption_dataset.pipeline[-1])
+clim_mosaic_dataset.pipeline.append(_base_.tokenize_prompts)
 model = dict(branches=dict(_delete_=True, mosaic=['tag']))
 train_dataloader = dict(
     dataset=dict(datasets=[_base_.train_dataset, clim_mosaic_dataset]))

@@ -468,7 +468,8 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         cfg = Config.fromfile(file)
         if not cfg.get('train_cfg'):
             continue  # it is for testing alone
-        mosaics = [make['mosaic'](rank) for rank in range(2)]
+        branch, = cfg.model.get('branches') or ['mosaic']
+        mosaics = [make['mosaic'](rank, branch) for rank in range(2)]
         step = cfg.get('tokenize_prompts')
         cfg = cfg.model
         wrapped = 'detector' in cfg
@@ -508,11 +509,14 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
             with pytest.raises((ValueError, NotImplementedError),
                                match='num_cp|fair'):
                 MODELS.build(cfg)
-    assert len(models) == 7
+    assert len(models) == 11
     assert told == [
         'mm-grounding-dino_swin-t_ov-coco_clim',
         'mm-grounding-dino_swin-t_ov-lvis_clim',
-        'mm-grounding-dino_r18_160_clim'
+        'mm-grounding-dino_r18_160_clim',
+        'mm-grounding-dino_r18_256_captions-tags',
+        'mm-grounding-dino_r18_256_clim',
+        'mm-grounding-dino_r18_256_clim_box',
     ]
     for name, grads in gradients_of_two(tmp_path, models, batches).items():
         assert sum(bool(grad.any()) for grad in grads) > 10, name
