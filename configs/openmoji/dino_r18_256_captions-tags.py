@@ -9,8 +9,6 @@ model = dict(
     detector=_base_.model,
     objectives=_base_.clim_objectives,
     text_encoder=_base_.clim_text_encoder,
-    # Texts train the decoder's queries and what classifies them.
-    region_reader=dict(type='mmdet_clim.DenseFeatureReader', source='query'),
     branches=dict(captions=['caption', 'tag']))
 train_dataloader = dict(
     _delete_=True,

@@ -3,6 +3,9 @@
 import pytest
 from mmengine.config import Config
 
+from mmdet_clim.models.region_readers import DenseFeatureReader
+from mmdet_clim.registry import MODELS
+
 FCOS, DINO = 'fcos_r18_256', 'dino_r18_256'
 SOFTMAX = 'captions-tags_clim_best_softmax'
 #: Of each: iterations of its first stage, its losses of boxes, the layer that
@@ -84,9 +87,9 @@ def test_other_losses_start_from_the_bias_of_the_head(read_config, detector,
 
 @pytest.mark.parametrize('name', ['', '_clim', '_clim_query'])
 def test_texts_of_the_dino_reach_its_queries(read_config, name):
-    model = read_config(f'{DINO}_captions-tags{name}').model
-    assert model.region_reader == dict(
-        type='mmdet_clim.DenseFeatureReader', source='query')
+    model = MODELS.build(read_config(f'{DINO}_captions-tags{name}').model)
+    assert isinstance(model.region_reader, DenseFeatureReader)
+    assert model.region_reader.source == 'query'
 
 
 def test_the_dino_learns_tags_by_its_own_loss(read_config):

@@ -4,7 +4,8 @@ r"""Try the detector families of the installed mmdet under CLIMDetector.
 Each family is a config that mmdet ships: it gets class names of five classes
 as text embeddings where that is possible, is wrapped, and has to build, to
 run a training step on two boxed images and two mosaics with finite gradients
-in every trainable part, one on mosaics of odd sizes, with MMEngine's EMAHook
+in every trainable part (and is asked which of the layers that name boxes the
+mosaics alone train), one on mosaics of odd sizes, with MMEngine's EMAHook
 beside them, and to be evaluated by mmdet's CocoMetric. Nothing is
 mocked; ResNets are of depth 18, images of 320 pixels, weights random, and the
 language models a small BERT that is made here.
@@ -146,9 +147,9 @@ MARK = '<!-- what tools/misc/detector_families.py found -->'
 def table(results: dict[str, dict]) -> str:
     """Results as a Markdown table."""
     lines = [
-        '| family | region reader | classifies by text | builds | trains | '
-        'odd sizes | EMA | evaluates | remarks |',
-        '|---|---|---|---|---|---|---|---|---|'
+        '| family | region reader | classifies by text | mosaics reach names '
+        '| builds | trains | odd sizes | EMA | evaluates | remarks |',
+        '|---|---|---|---|---|---|---|---|---|---|'
     ]
     for name in FAMILIES:
         if name not in results:
@@ -165,11 +166,21 @@ def table(results: dict[str, dict]) -> str:
         remarks += dict.fromkeys(found.get('reasons', {}).values())
         lines.append('| ' + ' | '.join([
             name,
-            found.get('reader', '–'), 'no' if closed else found['open'], *(
-                words[found.get(key)] for key in KEYS), ' '.join('; '.join(
-                    remarks).replace('|', r'\|').split())
+            found.get('reader', '–'), 'no' if closed else found['open'],
+            reach(*found.get('reaches', (0, 0))), *(words[found.get(key)]
+                                                    for key in KEYS),
+            ' '.join('; '.join(remarks).replace('|', r'\|').split())
         ]) + ' |')
     return '\n'.join(lines)
+
+
+def reach(reached: int, layers: int) -> str:
+    """Of the layers that name boxes, those that mosaics train, in words."""
+    if not layers:
+        return '–'
+    if not reached:
+        return 'no'
+    return 'yes' if reached == layers else f'{reached} of {layers}'
 
 
 def main() -> None:

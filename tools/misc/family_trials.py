@@ -23,6 +23,7 @@ from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import nn
 
+from mmdet_clim.models.roi_heads import ZeroShotClassifier
 from mmdet_clim.models.unset_weights import (
     not_a_number_in_new_memory,
     set_what_was_left_unset,
@@ -315,6 +316,52 @@ def train(model: nn.Module, with_masks: bool, found: dict) -> None:
                          f'{parts(missing)}, others in {parts(broken)}')
 
 
+def reach_names(model: nn.Module, found: dict) -> None:
+    """Note which layers that name boxes mosaics alone train.
+
+    They are those that compare with texts; of a detector with a language
+    model, those that its own classification loss trains and that read texts.
+    """
+    model.train()
+    data = model.data_preprocessor(
+        collate([*map(boxed_image, (1, 2)), *map(mosaic, (3, 4))]), True)
+    layers = {
+        name: {
+            f'{name}.projection.{key}'
+            for key, _ in layer.projection.named_parameters()
+        }
+        for name, layer in model.named_modules()
+        if isinstance(layer, ZeroShotClassifier)
+    }
+    if found['open'] == 'language model':
+        own = model.detector.loss(data['inputs']['boxes'],
+                                  copy.deepcopy(data['data_samples']['boxes']))
+        named = trained(
+            model, {k: v
+                    for k, v in own.items() if 'cls' in k})
+        layers = {k: {k} for k in named if 'text' in k or 'lang' in k}
+    reached = trained(
+        model,
+        model.branch_loss('mosaic', data['inputs']['mosaic'],
+                          data['data_samples']['mosaic']))
+    found['reaches'] = [
+        sum(keys <= reached for keys in layers.values()),
+        len(layers)
+    ]
+
+
+def trained(model: nn.Module, losses: dict) -> set[str]:
+    """Names of the parameters that losses have a gradient for."""
+    model.zero_grad()
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    return {
+        name
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.any()
+    }
+
+
 def train_odd_sizes(model: nn.Module, with_masks: bool) -> None:
     """A training step on mosaics of which no stride divides the sides.
 
@@ -447,6 +494,7 @@ def examine(path: str, folder: Path) -> dict:
             found['reader'] += f' ({source})'
         ema = start_ema(model)
         attempt(found, 'trains', lambda: train(model, masks, found))
+        attempt(found, 'names', lambda: reach_names(model, found))
         attempt(found, 'odd', lambda: train_odd_sizes(model, masks))
         attempt(found, 'ema', lambda: use_ema(ema, model))
         attempt(found, 'evaluates', lambda: evaluate(model))

@@ -79,7 +79,7 @@ class TransformerFamily(AnyDetector):
     def sources(self, detector: DetectionTransformer) -> tuple[str, ...]:
         """See the base class."""
         if isinstance(detector.bbox_head, ZeroShotDenseMixin):
-            return ('encoder', 'neck', 'query')
+            return ('query', 'encoder', 'neck')
         return ('encoder', 'neck')
 
     def predict(self, detector: DetectionTransformer, feats: ExtractedImages,

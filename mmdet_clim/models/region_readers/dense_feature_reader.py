@@ -60,8 +60,8 @@ class DenseFeatureReader(BaseRegionReader):
     compares with the class names, so that texts train decoder and classifier.
 
     Args:
-        source (str, optional): One of these; by default the first that the
-            detector has.
+        source (str, optional): One of these; by default what the detector
+            compares with class names, else the encoder's map, else the neck's.
         max_proposals (int): Proposals per image, best first.
         nms_iou (float): Of two proposals that overlap more, whatever their
             classes, the better one stays.

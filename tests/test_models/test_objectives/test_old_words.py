@@ -194,10 +194,13 @@ def test_the_queries_of_a_detr(clim_cfg, detr_cfg, tmp_path):
         for place in before.amax(1).argsort(descending=True)[:4]) / 8
     assert wanted > 1e-3
     assert found.item() == pytest.approx(wanted, rel=1e-3)
-    # Its encoder's choice is not that of a DINO.
-    clim_cfg.detector = dict(detr_cfg, as_two_stage=True)
-    with pytest.raises(TypeError, match='OldWordsObjective compares what a'):
-        MODELS.build(clim_cfg)
+    # Its encoder's choice is not that of a DINO, wherever regions are read.
+    for source in 'query', 'encoder':
+        clim_cfg.detector = dict(copy.deepcopy(detr_cfg), as_two_stage=True)
+        clim_cfg.region_reader = dict(
+            type='mmdet_clim.DenseFeatureReader', source=source)
+        with pytest.raises(TypeError, match='OldWordsObjective compares what'):
+            MODELS.build(clim_cfg)
 
 
 def test_what_it_can_not_keep(clim_cfg, detector_cfg, fcos_cfg):

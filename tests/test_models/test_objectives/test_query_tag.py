@@ -183,7 +183,7 @@ def test_without_tags_there_is_nothing_to_learn(build, detr_cfg, batch):
 
 
 @pytest.mark.parametrize('detector, reader', [
-    ('detr', None),
+    ('detr', dict(QUERY, source='encoder')),
     ('fcos', None),
     ('detector', None),
 ])

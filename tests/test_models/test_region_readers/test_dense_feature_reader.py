@@ -46,18 +46,22 @@ def build(clim_cfg):
     return build
 
 
-@pytest.mark.parametrize('name, source, strides', [
-    ('fcos', 'classifier', [8, 16, 32, 64]),
-    ('detr', 'encoder', [8, 16]),
+@pytest.mark.parametrize('name, asked, source, strides', [
+    ('fcos', None, 'classifier', [8, 16, 32, 64]),
+    ('detr', None, 'query', None),
+    ('detr', 'encoder', 'encoder', [8, 16]),
 ])
 def test_it_is_picked_and_every_parameter_learns(request, build, batch, name,
-                                                 source, strides):
+                                                 asked, source, strides):
+    """By itself, a reader of what the detector compares with class names."""
     detector = request.getfixturevalue(f'{name}_cfg')
-    model = build(detector).train()
+    reader = asked and dict(
+        type='mmdet_clim.DenseFeatureReader', source=asked)
+    model = build(detector, region_reader=reader).train()
     reader = model.region_reader
     assert isinstance(reader, DenseFeatureReader)
-    assert (reader.source, reader.extractor.featmap_strides) == (source,
-                                                                 strides)
+    assert reader.source == source
+    assert strides == (reader.extractor and reader.extractor.featmap_strides)
     data = model.data_preprocessor(copy.deepcopy(batch), True)
     losses = model(**data, mode='loss')
     model.parse_losses(losses)[0].backward()
@@ -505,7 +509,8 @@ def test_a_query_is_what_its_box_is_scored_by(build, detr_cfg, make):
 
 def test_texts_reach_what_names_boxes(build, detr_cfg, batch):
     """By queries they do, by the encoder's map not; the decoder runs once."""
-    for reader, reaches in ((QUERY, True), (None, False)):
+    encoder = dict(QUERY, source='encoder')
+    for reader, reaches in ((None, True), (encoder, False)):
         model = build(detr_cfg, region_reader=reader).train()
         runs = []
         model.detector.decoder.register_forward_hook(

@@ -96,11 +96,12 @@ class OldWordsObjective(BaseObjective):
               text_encoder: BaseTextEncoder | None) -> None:
         """Raise a TypeError unless regions are read as they are classified."""
         family = family_of(detector)
-        if family.reads_texts or isinstance(
-                family,
-                TransformerFamily) and family.compares_queries(detector):
-            return
-        if not classifiers_of(detector) or list(reader.parameters()):
+        if isinstance(family, TransformerFamily):
+            compares = family.compares_queries(detector)
+        else:
+            compares = family.reads_texts or bool(
+                classifiers_of(detector) and not list(reader.parameters()))
+        if not compares:
             raise TypeError(
                 f'objectives.{name}: an OldWordsObjective compares what a '
                 'zero-shot head says of regions, or a grounding detector of '
@@ -130,8 +131,7 @@ class OldWordsObjective(BaseObjective):
             prompt = self._prompts[torch.randint(len(self._prompts), ())]
             return prompt_responses(family, teacher, context, prompt,
                                     self.num_regions)
-        if isinstance(family, TransformerFamily) \
-                and family.compares_queries(teacher):
+        if isinstance(family, TransformerFamily):
             return query_responses(family, teacher, context, self.classes,
                                    self.num_regions)
         return region_responses(teacher, context, self.classes,
