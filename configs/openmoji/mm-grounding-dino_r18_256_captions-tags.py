@@ -12,7 +12,9 @@ clim_grounding_objectives = dict(
         vocabulary=_base_.clim_vocabulary,
         num_negatives=64,
         num_compositions=0,
-        match='text'))
+        match='text',
+        # With 1, the classes of the tags are hardly learned in 300 iterations.
+        loss_weight=4.0))
 # Prompts are written and tokenised in the data workers.
 tokenize_prompts = dict(
     type='mmdet_clim.TokenizePrompts',

@@ -63,7 +63,9 @@ def idle_convolutions(head: ZeroShotDenseMixin,
     Returns:
         list[str]: Their names in the head.
     """
-    corners = [m[..., :PROBE_SIDE, :PROBE_SIDE].detach() for m in levels]
+    corners = [
+        m[..., :PROBE_SIDE, :PROBE_SIDE].detach().contiguous() for m in levels
+    ]
     convs = {
         name: module
         for name, module in head.named_modules()
