@@ -47,7 +47,7 @@ CASES = {
     'centernet2': Case('centernet2_cfg', OF_ALL),
     'fcos_classifier': Case('fcos_cfg', REGIONS),
     'fcos_neck': Case('fcos_cfg', ('caption', 'tag'), dense('neck')),
-    'detr_encoder': Case('detr_cfg', REGIONS),
+    'detr_encoder': Case('detr_cfg', REGIONS, dense('encoder')),
     'detr_query': Case('detr_cfg', ('caption', 'tag'), dense('query')),
     'c4_words': Case('words', ('bag', 'bag_of_tiles', 'distillation')),
     'mm_encoder': Case(MM_GDINO, ('caption', 'tag'), grounding('encoder')),
