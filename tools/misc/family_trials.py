@@ -336,9 +336,7 @@ def reach_names(model: nn.Module, found: dict) -> None:
     if found['open'] == 'language model':
         own = model.detector.loss(data['inputs']['boxes'],
                                   copy.deepcopy(data['data_samples']['boxes']))
-        named = trained(
-            model, {k: v
-                    for k, v in own.items() if 'cls' in k})
+        named = trained(model, {k: v for k, v in own.items() if 'cls' in k})
         layers = {k: {k} for k in named if 'text' in k or 'lang' in k}
     reached = trained(
         model,

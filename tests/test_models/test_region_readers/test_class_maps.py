@@ -41,8 +41,8 @@ HEADS = [
      {'vfnet_reg_refine'}),
     # A deformable convolution, of mmcv, takes no part of a map as it lies, and
     # no map of one position, so that nothing is left out.
-    ('DDODHead', dict(stacked_convs=1, feat_channels=32), (9, 7, 5, 4, 3),
-     set()),
+    ('DDODHead', dict(stacked_convs=1,
+                      feat_channels=32), (9, 7, 5, 4, 3), set()),
 ]
 
 

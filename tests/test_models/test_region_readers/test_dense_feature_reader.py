@@ -55,8 +55,7 @@ def test_it_is_picked_and_every_parameter_learns(request, build, batch, name,
                                                  asked, source, strides):
     """By itself, a reader of what the detector compares with class names."""
     detector = request.getfixturevalue(f'{name}_cfg')
-    reader = asked and dict(
-        type='mmdet_clim.DenseFeatureReader', source=asked)
+    reader = asked and dict(type='mmdet_clim.DenseFeatureReader', source=asked)
     model = build(detector, region_reader=reader).train()
     reader = model.region_reader
     assert isinstance(reader, DenseFeatureReader)
