@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-"""Any dense head of mmdet, classifying by text embeddings."""
+"""Any head of mmdet, classifying by text embeddings."""
 import copy
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from typing import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -189,6 +191,25 @@ class ZeroShotDenseMixin:
         self.num_classes = len(vocabulary)
         background = layers[0].background is not None
         self.cls_out_channels = self.num_classes + background
+
+
+@contextmanager
+def compared(
+        head: ZeroShotDenseMixin
+) -> Iterator[list[tuple[ZeroShotLayer, Tensor]]]:
+    """Note each classifier of a head, and what it compares, as it runs.
+
+    Args:
+        head (ZeroShotDenseMixin): The head.
+    """
+    seen: list[tuple[ZeroShotLayer, Tensor]] = []
+    with ExitStack() as stack:
+        for layer in head.class_layers:
+            handle = layer.projection.register_forward_hook(
+                lambda module, inputs, output, layer=layer: seen.append(
+                    (layer, output)))
+            stack.callback(handle.remove)
+        yield seen
 
 
 @MODELS.register_module()

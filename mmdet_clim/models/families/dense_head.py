@@ -1,7 +1,10 @@
 # Licensed under the Apache License, Version 2.0.
 from typing import Sequence
 
-from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors import (
+    SingleStageDetector,
+    single_stage_instance_seg,
+)
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -17,16 +20,14 @@ class AnyDetector(DetectorFamily):
     readers = (DenseFeatureReader, )
 
 
-class DenseHeadFamily(AnyDetector):
-    """One head on all positions: RetinaNet, FCOS, ATSS, RTMDet, YOLOX."""
-
-    detector_type = SingleStageDetector
+class BoxHeadFamily(AnyDetector):
+    """What detectors of one box head on all positions have in common."""
 
     def fits(self, detector: nn.Module) -> bool:
-        """See the base class; MaskFormer has no such head."""
+        """See the base class; MaskFormer and SOLO have no such head."""
         return super().fits(detector) and detector.with_bbox
 
-    def sources(self, detector: SingleStageDetector) -> tuple[str, ...]:
+    def sources(self, detector: nn.Module) -> tuple[str, ...]:
         """See the base class."""
         head = detector.bbox_head
         if isinstance(head, ZeroShotDenseMixin) and all(
@@ -35,11 +36,23 @@ class DenseHeadFamily(AnyDetector):
             return ('classifier', 'neck')
         return ('neck', )
 
-    def predict(self, detector: SingleStageDetector, feats: ExtractedImages,
+    def predict(self, detector: nn.Module, feats: ExtractedImages,
                 levels: Sequence[Tensor],
                 samples: SampleList) -> list[InstanceData]:
-        """See the base class."""
+        """See the base class; without masks."""
         return detector.bbox_head.predict(levels, samples, rescale=False)
+
+
+class DenseMaskFamily(BoxHeadFamily):
+    """Such a head, and masks beside it: CondInst, YOLACT."""
+
+    detector_type = single_stage_instance_seg.SingleStageInstanceSegmentor
+
+
+class DenseHeadFamily(BoxHeadFamily):
+    """Such a head alone: RetinaNet, FCOS, ATSS, RTMDet, YOLOX."""
+
+    detector_type = SingleStageDetector
 
     def onnx_graph(self, detector, scale, padding=None) -> nn.Module:
         """See the base class."""

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """The families of detectors: a new one is a file and a line here."""
 from .base import FAMILIES
-from .dense_head import AnyDetector, DenseHeadFamily
+from .dense_head import AnyDetector, DenseHeadFamily, DenseMaskFamily
 from .glip import GLIPFamily
 from .grounding_dino import GroundingDINOFamily
 from .transformer import TransformerFamily
@@ -15,5 +15,6 @@ FAMILIES += [
     TwoStageFamily(),
     TransformerFamily(),
     DenseHeadFamily(),
+    DenseMaskFamily(),
     AnyDetector(),
 ]

@@ -9,10 +9,9 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..dense_heads import ZeroShotDenseMixin
+from ..dense_heads import ZeroShotDenseMixin, ZeroShotLayer, compared
 from ..region_readers import ExtractedImages
 from ..region_readers.other_maps import encoded_before
-from ..roi_heads import ZeroShotClassifier
 from .dense_head import AnyDetector
 
 
@@ -100,7 +99,7 @@ class TransformerFamily(AnyDetector):
         What the transformer gave is remembered for the proposals, and what
         classifies the queries.
         """
-        with _compared(detector) as seen:
+        with compared(detector.bbox_head) as seen:
             outputs = detector.forward_transformer(feats.levels,
                                                    feats.samples())
             feats.seen['decoder'] = outputs
@@ -128,7 +127,7 @@ class TransformerFamily(AnyDetector):
         levels: Sequence[Tensor],
         samples: SampleList,
         places: Queries | None = None
-    ) -> tuple[list[tuple[ZeroShotClassifier, Tensor]], Queries | None]:
+    ) -> tuple[list[tuple[ZeroShotLayer, Tensor]], Queries | None]:
         """What a detector compares with texts, of its queries.
 
         Args:
@@ -146,7 +145,7 @@ class TransformerFamily(AnyDetector):
         """
         chosen: list = []
         with ExitStack() as stack:
-            seen = stack.enter_context(_compared(detector))
+            seen = stack.enter_context(compared(detector.bbox_head))
             if _is_dino(detector):
                 chosen = stack.enter_context(beginning_at(detector, places))
             detector.bbox_head(**detector.forward_transformer(levels, samples))
@@ -157,21 +156,6 @@ class TransformerFamily(AnyDetector):
         began: Queries = chosen[-1]
         classifier, encoded = seen[0]
         return [(classifier, began.of(encoded)), *of_layers], began
-
-
-@contextmanager
-def _compared(
-    detector: DetectionTransformer
-) -> Iterator[list[tuple[ZeroShotClassifier, Tensor]]]:
-    """Note each classifier of a head, and what it compares, as it runs."""
-    seen: list[tuple[ZeroShotClassifier, Tensor]] = []
-    with ExitStack() as stack:
-        for layer in detector.bbox_head.class_layers:
-            handle = layer.projection.register_forward_hook(
-                lambda module, inputs, output, layer=layer: seen.append(
-                    (layer, output)))
-            stack.callback(handle.remove)
-        yield seen
 
 
 def _of_last_layer(vectors: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmdet_clim.registry import MODELS
 
+from ..dense_heads import ZeroShotDenseMixin, compared
 from ..roi_heads import PseudoWordClassifier, ZeroShotMixin, refine_boxes
 from .base import (
     BaseRegionReader,
@@ -27,10 +28,14 @@ class TwoStageReader(BaseRegionReader):
 
     C4 with a shared head and FPN alike: what the RoI extractor, the shared
     head where there is one, and the zero-shot box head's ``embed`` make of a
-    box.
+    box. Of another box head that :func:`~mmdet_clim.models.dense_heads.
+    ZeroShotHead` has built, such as those of SABL and Double-Head R-CNN, what
+    it compares with the class names.
     """
 
     roi_head_type = StandardRoIHead
+    #: What a box head may be.
+    head_types: tuple[type, ...] = (ZeroShotMixin, ZeroShotDenseMixin)
 
     def check(self, detector: nn.Module) -> None:
         """Raise a TypeError that says what this detector lacks."""
@@ -45,7 +50,7 @@ class TwoStageReader(BaseRegionReader):
         heads = detector.roi_head.bbox_head
         stages = heads if isinstance(heads, nn.ModuleList) else [heads]
         for stage, head in enumerate(stages):
-            if not isinstance(head, ZeroShotMixin):
+            if not isinstance(head, self.head_types):
                 raise TypeError(f'{name} needs box heads that embed regions, '
                                 'mmdet_clim.ZeroShotBBoxHead or '
                                 'mmdet_clim.ZeroShotConvFCBBoxHead, got '
@@ -78,6 +83,9 @@ class TwoStageReader(BaseRegionReader):
                feats: ExtractedImages) -> list[ReadingStage]:
         """One stage; see the base class."""
         roi_head = detector.roi_head
+        if isinstance(roi_head.bbox_head, ZeroShotDenseMixin):
+            levels = [as_weights(level, roi_head) for level in feats.levels]
+            return [ReadingStage(partial(_read_compared, roi_head, levels))]
         extractor = roi_head.bbox_roi_extractor
         levels = aligned_levels(feats.levels[:extractor.num_inputs])
 
@@ -101,6 +109,7 @@ class CascadeReader(TwoStageReader):
     """
 
     roi_head_type = CascadeRoIHead
+    head_types = (ZeroShotMixin, )
 
     def stages(self, detector: nn.Module,
                feats: ExtractedImages) -> list[ReadingStage]:
@@ -115,6 +124,18 @@ class CascadeReader(TwoStageReader):
                 _interpreter(roi_head.bbox_head[stage]))
             for stage, weight in enumerate(roi_head.stage_loss_weights)
         ]
+
+
+def _read_compared(roi_head: StandardRoIHead, levels: list[Tensor],
+                   rois: Tensor) -> Tensor:
+    """RoIs (R, 5) to what the box head compares with class names (R, D)."""
+    # Some of these heads take no empty tensor.
+    some = rois if len(rois) else rois.new_zeros(1, 5)
+    with compared(roi_head.bbox_head) as seen:
+        # Double-Head R-CNN reads each RoI in two ways.
+        roi_head._bbox_forward(levels, some)
+    (_, embeddings), = seen
+    return embeddings[:len(rois)]
 
 
 def _interpreter(head: nn.Module) -> Callable[[Tensor], Tensor] | None:

@@ -93,6 +93,41 @@ def test_mosaics_train_the_classifier(build, fcos_cfg, make):
     assert not any('conv_reg' in name for name in reached)
 
 
+@pytest.fixture
+def condinst_cfg(fcos_cfg):
+    """The small FCOS with masks beside its boxes."""
+    fcos_cfg['type'] = 'mmdet.CondInst'
+    fcos_cfg['bbox_head']['head'].update(
+        type='mmdet.CondInstBboxHead', num_params=169)
+    fcos_cfg['mask_head'] = dict(
+        type='mmdet.CondInstMaskHead',
+        num_layers=3,
+        feat_channels=8,
+        size_of_interest=8,
+        mask_out_stride=4,
+        max_masks_to_train=8,
+        mask_feature_head=dict(
+            in_channels=8,
+            feat_channels=8,
+            start_level=0,
+            end_level=2,
+            out_channels=8,
+            mask_stride=8,
+            num_stacked_convs=1,
+            norm_cfg=None),
+        loss_mask=dict(type='mmdet.DiceLoss', use_sigmoid=True))
+    return fcos_cfg
+
+
+def test_mosaics_train_the_classifier_beside_masks(build, condinst_cfg, make):
+    model = build(condinst_cfg).train()
+    assert model.region_reader.source == 'classifier'
+    reached = mosaic_gradients(model, make)
+    assert 'detector.bbox_head.conv_cls.projection.weight' in reached
+    assert not any('conv_reg' in name or 'mask_head' in name
+                   for name in reached)
+
+
 def test_mosaics_train_neck_and_projection(build, fcos_cfg, make):
     model = build(
         fcos_cfg,

@@ -6,11 +6,13 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from mmdet.models.roi_heads import CascadeRoIHead
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
 from mmdet_clim.models.region_readers import (
+    CascadeReader,
     DenseFeatureReader,
     TwoStageReader,
     build_region_reader,
@@ -280,3 +282,94 @@ def test_a_trident_net_trains(trident_cfg, clim_cfg, batch):
     model.parse_losses(losses)[0].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.isfinite().all(), name
+
+
+#: Box heads of mmdet that have no ``embed``: arguments beside those that the
+#: small detector gives, and of the RoI head.
+BOX_HEADS = {
+    'SABLHead': (dict(
+        cls_in_channels=16,
+        reg_in_channels=16,
+        cls_out_channels=12,
+        reg_offset_out_channels=16,
+        reg_cls_out_channels=16,
+        num_cls_fcs=1,
+        num_reg_fcs=0,
+        bbox_coder=dict(
+            type='mmdet.BucketingBBoxCoder', num_buckets=8,
+            scale_factor=1.7)), dict()),
+    'DoubleConvFCBBoxHead':
+    (dict(
+        num_convs=1,
+        num_fcs=1,
+        in_channels=16,
+        conv_out_channels=8,
+        fc_out_channels=12,
+        loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False)),
+     dict(type='mmdet.DoubleHeadRoIHead', reg_roi_scale_factor=1.3)),
+}
+
+
+@pytest.fixture(params=BOX_HEADS)
+def other_head_cfg(request, detector_cfg):
+    """The small detector with a head that ``ZeroShotHead`` has built."""
+    arguments, of_roi_head = BOX_HEADS[request.param]
+    roi_head = detector_cfg['roi_head']
+    own = roi_head['bbox_head']
+    head = dict(
+        type=f'mmdet.{request.param}',
+        roi_feat_size=4,
+        reg_class_agnostic=True,
+        **arguments)
+    head.setdefault('bbox_coder', own['bbox_coder'])
+    roi_head.update(of_roi_head)
+    roi_head['bbox_head'] = dict(
+        type='mmdet_clim.ZeroShotHead',
+        vocabulary=own['vocabulary'],
+        classifier=own['classifier'],
+        head=head)
+    return detector_cfg
+
+
+def test_what_any_zero_shot_box_head_compares(other_head_cfg):
+    torch.manual_seed(0)
+    detector = MODELS.build(other_head_cfg).eval()
+    reader = build_region_reader(None, detector, 8)
+    assert type(reader) is TwoStageReader
+    assert not list(reader.parameters())
+    feats, rois = features(detector), boxes()
+    found = read(detector, feats, rois)
+    assert found.shape == (8, 8)
+    layer = detector.roi_head.bbox_head.fc_cls
+    scores = detector.roi_head._bbox_forward(feats.levels, rois)['cls_score']
+    torch.testing.assert_close(layer.score(found), scores)
+    assert torch.pdist(found).min() > 1e-5
+    empty = read(detector, feats, rois[:0])
+    assert empty.shape == (0, 8)
+    empty.sum().backward()
+
+
+def test_mosaics_reach_any_zero_shot_box_head(clim_cfg, other_head_cfg, batch):
+    """What names boxes, and not what regresses them."""
+    torch.manual_seed(0)
+    clim_cfg['detector'] = other_head_cfg
+    model = MODELS.build(clim_cfg).train()
+    data = model.data_preprocessor(batch, True)
+    losses = model(**data, mode='loss')
+    assert losses['loss_cls'] > 0
+    mosaic = sum(v for k, v in losses.items()
+                 if k.startswith('mosaic.') and k.endswith('loss'))
+    mosaic.backward()
+    head = model.detector.roi_head.bbox_head
+    assert head.fc_cls.projection.weight.grad.any()
+    for name, p in head.named_parameters():
+        if 'reg' in name:
+            assert p.grad is None or not p.grad.any(), name
+
+
+def test_a_cascade_has_to_regress_by_itself(detector_cfg, other_head_cfg):
+    """Its stages refine proposals by what a ``ZeroShotMixin`` has."""
+    detector = MODELS.build(other_head_cfg)
+    detector.roi_head.__class__ = type('Cascade', (CascadeRoIHead, ), {})
+    with pytest.raises(TypeError, match='CascadeReader needs box heads'):
+        CascadeReader().check(detector)
