@@ -53,6 +53,7 @@ NEW_TILES = 'demo_clim_best_softmax_2x2'
 WHOLE = 'demo_captions-tags_best_softmax'
 COMPETING = [
     (f'{NEW_TILES}_compete', f'{WHOLE}_compete'),
+    (f'{NEW_TILES}_compete', f'{WHOLE}_compete, 14 whole images'),
     (f'{NEW_TILES}_compete', f'{WHOLE}_compete_equal-views'),
 ]
 RARE = ('box_apr', 'box_apf')
@@ -85,7 +86,6 @@ COMPARISONS = [
           for other in (NEW_TILES, 'demo_clim_best_softmax', 'demo_clim',
                         'demo_captions-tags_equal-views')),
         *COMPETING,
-        (f'{NEW_TILES}_compete', f'{WHOLE}_compete, 14 whole images'),
         *((f'{NEW_TILES}_compete', other) for other in
           (NEW_TILES, 'demo_clim', 'demo_pseudo-labels', 'demo_captions-tags',
            'demo_captions-tags_equal-views')),
@@ -130,6 +130,7 @@ COMPARISONS = [
                           'demo_published:demo_captions-tags_equal-views'))
     ]),
     *_each(DETIC, 'compete', [
+        (f'{NEW_TILES}_compete', f'{WHOLE}_compete, 14 whole images'),
         (f'{NEW_TILES}_compete', f'new_tiles:{NEW_TILES}'),
         (f'{NEW_TILES}_compete', 'demo_published:demo_clim'),
         (f'{NEW_TILES}_compete', 'new_tiles:demo_pseudo-labels'),
