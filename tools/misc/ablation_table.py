@@ -49,6 +49,7 @@ FCOS = 'fcos_r18_256_captions-tags'
 DINO = 'dino_r18_256_captions-tags'
 BARON = 'baron_r18-c4_256_captions'
 LVIS = 'centernet2_r18_lvis'
+GROUNDING = 'mm-grounding-dino_r18_256'
 NEW_TILES = 'demo_clim_best_softmax_2x2'
 WHOLE = 'demo_captions-tags_best_softmax'
 COMPETING = [
@@ -189,6 +190,11 @@ COMPARISONS = [
     ], RARE),
     *_each('MM-Grounding-DINO', 'grounding/rows', [
         ('mm-grounding-dino_r18_160_clim', 'mm-grounding-dino_r18_160_boxes')
+    ]),
+    *_each('MM-Grounding-DINO', 'grounding_256/rows', [
+        (f'{GROUNDING}_clim_box', f'{GROUNDING}_captions-tags'),
+        (f'{GROUNDING}_clim', f'{GROUNDING}_clim_box'),
+        (f'{GROUNDING}_clim', f'{GROUNDING}_captions-tags'),
     ]),
     *_each('CLIP, regions', 'clip',
            [('CLIM 2×2, 3×3 and 4×4', "RegionCLIP's way"),
