@@ -340,7 +340,10 @@ def _check_one_space(classifier: ZeroShotClassifier, cfg: Mapping,
             f'text_encoder: expected the same embeddings as those of the '
             "detector's own text encoder, which its regions are compared "
             f'with; that of {names[0]!r} differs; give None or '
-            f'{dict(classifier.text_encoder_cfg)}, got {dict(cfg)}')
+            f'{dict(classifier.text_encoder_cfg)}, got {dict(cfg)}; or read '
+            "regions with region_reader=dict(type='mmdet_clim."
+            "DenseFeatureReader', source='neck'), which has a projection of "
+            'its own')
 
 
 def _accept_plain_detector(module: CLIMDetector, state_dict: dict, prefix: str,

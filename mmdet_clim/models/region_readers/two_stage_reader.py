@@ -53,8 +53,15 @@ class TwoStageReader(BaseRegionReader):
             if not isinstance(head, self.head_types):
                 raise TypeError(f'{name} needs box heads that embed regions, '
                                 'mmdet_clim.ZeroShotBBoxHead or '
-                                'mmdet_clim.ZeroShotConvFCBBoxHead, got '
+                                'mmdet_clim.ZeroShotConvFCBBoxHead, or one of '
+                                'mmdet_clim.ZeroShotHead alone, got '
                                 f'{type(head).__name__} in stage {stage}')
+            if isinstance(head, ZeroShotDenseMixin) and \
+                    len(head.class_layers) != 1:
+                raise TypeError(f'{name} needs a box head that classifies '
+                                'once, got one of '
+                                f'{len(head.class_layers)} layers that '
+                                f'classify, {type(head).__name__}')
 
     @torch.no_grad()
     def propose(self, detector: nn.Module,
@@ -84,7 +91,10 @@ class TwoStageReader(BaseRegionReader):
         """One stage; see the base class."""
         roi_head = detector.roi_head
         if isinstance(roi_head.bbox_head, ZeroShotDenseMixin):
-            levels = [as_weights(level, roi_head) for level in feats.levels]
+            levels = [
+                as_weights(level, roi_head)
+                for level in aligned_levels(feats.levels)
+            ]
             return [ReadingStage(partial(_read_compared, roi_head, levels))]
         extractor = roi_head.bbox_roi_extractor
         levels = aligned_levels(feats.levels[:extractor.num_inputs])

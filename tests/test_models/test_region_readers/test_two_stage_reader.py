@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0.
 """What the reader makes of boxes, against the detector's own box head."""
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -347,6 +348,14 @@ def test_what_any_zero_shot_box_head_compares(other_head_cfg):
     empty = read(detector, feats, rois[:0])
     assert empty.shape == (0, 8)
     empty.sum().backward()
+    # Of maps whose memory is in another order, too.
+    others = [m.to(memory_format=torch.channels_last) for m in feats.levels]
+    torch.testing.assert_close(
+        read(detector, replace(feats, levels=tuple(others)), rois), found)
+    # Of two layers that classify, it is not known which names a region.
+    detector.roi_head.bbox_head.another = copy.deepcopy(layer)
+    with pytest.raises(TypeError, match='2 layers that classify'):
+        TwoStageReader().check(detector)
 
 
 def test_mosaics_reach_any_zero_shot_box_head(clim_cfg, other_head_cfg, batch):

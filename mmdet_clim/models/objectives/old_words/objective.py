@@ -96,12 +96,17 @@ class OldWordsObjective(BaseObjective):
               text_encoder: BaseTextEncoder | None) -> None:
         """Raise a TypeError unless regions are read as they are classified."""
         family = family_of(detector)
-        if isinstance(family, TransformerFamily):
-            compares = family.compares_queries(detector)
-        else:
-            compares = family.reads_texts or bool(
-                classifiers_of(detector) and not list(reader.parameters()))
-        if not compares:
+        if classifiers_of(detector) and isinstance(family, TransformerFamily):
+            if family.compares_queries(detector):
+                return
+            raise TypeError(
+                f'objectives.{name}: an OldWordsObjective compares queries of '
+                'two detectors, which have to begin alike: expected a DINO or '
+                'a detector whose queries are learned, got a two-stage '
+                f'{type(detector).__name__}, which chooses them by its own '
+                'scores')
+        if not (family.reads_texts
+                or classifiers_of(detector) and not list(reader.parameters())):
             raise TypeError(
                 f'objectives.{name}: an OldWordsObjective compares what a '
                 'zero-shot head says of regions, or a grounding detector of '
