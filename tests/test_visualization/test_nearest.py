@@ -76,23 +76,53 @@ def test_a_model_without_texts():
         view_model(torch.nn.Linear(1, 1))
 
 
-def test_a_detector_that_only_its_wrapper_reads(tmp_path):
+@pytest.fixture
+def zero_shot(tmp_path):
+    """What makes a head of mmdet one of a single class, by text."""
     init_default_scope('mmdet')
+    file = tmp_path / 'texts.pth'
+    torch.save(dict(names=['cat'], vectors=torch.ones(1, 8)), file)
+    encoder = dict(type='mmdet_clim.PrecomputedTextEncoder', file=str(file))
+    return lambda head: dict(
+        type='mmdet_clim.ZeroShotHead',
+        vocabulary=['cat'],
+        classifier=dict(text_encoder=encoder, templates=('{}', )),
+        head=head)
+
+
+@torch.no_grad()
+def test_a_detr_is_read_without_a_wrapper(zero_shot):
+    """By its queries; each window has the embedding of one of them."""
     model = get_config('mmdet::detr/detr_r18_8xb2-500e_coco.py').model
     model.backbone.update(base_channels=8, init_cfg=None)
     model.neck.in_channels = [64]
     model.encoder.num_layers = model.decoder.num_layers = 1
-    torch.save(
-        dict(names=['cat'], vectors=torch.ones(1, 8)), tmp_path / 'texts.pth')
-    encoder = dict(
-        type='mmdet_clim.PrecomputedTextEncoder',
-        file=str(tmp_path / 'texts.pth'))
-    model.bbox_head = dict(
-        type='mmdet_clim.ZeroShotHead',
-        vocabulary=['cat'],
-        classifier=dict(text_encoder=encoder, templates=('{}', )),
-        head=model.bbox_head)
-    with pytest.raises(TypeError, match='DETR through a projection that'):
+    model.bbox_head = zero_shot(model.bbox_head)
+    detector = MODELS.build(model).eval()
+    view = view_model(detector)
+    image = view.look(torch.zeros(3, 60, 90, dtype=torch.uint8))
+    assert view.propose(image, (60, 90)).shape[1] == 4
+    boxes = torch.tensor([[0., 0., 30., 30.], [40., 10., 90., 60.]])
+    found = view.read(image, boxes)
+    assert found.shape == (2, 8)
+    seen = []
+    detector.bbox_head.fc_cls.projection.register_forward_hook(
+        lambda module, inputs, output: seen.append(output[-1, 0]))
+    view.read(image, boxes)
+    for embedding in found:
+        assert (seen[0] - embedding).norm(dim=1).min() < 1e-4
+    maps = view.responses(image, view.encode_texts(['cat']))
+    assert maps.shape[1:] == image.size
+
+
+def test_a_detector_that_only_its_wrapper_reads(zero_shot):
+    model = get_config(
+        'mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py').model
+    model.backbone.init_cfg = None
+    model.roi_head.num_stages = 1
+    model.roi_head.stage_loss_weights = [1]
+    model.roi_head.bbox_head = [zero_shot(model.roi_head.bbox_head[0])]
+    with pytest.raises(TypeError, match='SparseRCNN through a projection'):
         view_model(MODELS.build(model))
 
 
