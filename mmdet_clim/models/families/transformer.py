@@ -9,7 +9,8 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..dense_heads import ZeroShotDenseMixin, ZeroShotLayer, compared
+from ..dense_heads import ZeroShotDenseMixin, ZeroShotLayer
+from ..dense_heads.zero_shot_head import compared
 from ..region_readers import ExtractedImages
 from ..region_readers.other_maps import encoded_before
 from .dense_head import AnyDetector

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mmdet_clim.registry import MODELS
 
-from ..dense_heads import ZeroShotDenseMixin, compared
+from ..dense_heads import ZeroShotDenseMixin
+from ..dense_heads.zero_shot_head import compared
 from ..roi_heads import PseudoWordClassifier, ZeroShotMixin, refine_boxes
 from .base import (
     BaseRegionReader,

@@ -561,6 +561,19 @@ def test_texts_reach_what_names_boxes(build, detr_cfg, batch):
         assert len(runs) == 1
 
 
+def test_texts_of_another_space(build, detr_cfg, texts_file, tmp_path):
+    """The error says how such a model is built: read by a projection."""
+    texts = torch.load(texts_file)
+    file = tmp_path / 'others.pth'
+    torch.save(dict(texts, vectors=-texts['vectors']), file)
+    other = dict(type='mmdet_clim.PrecomputedTextEncoder', file=str(file))
+    with pytest.raises(ValueError, match="same embeddings.*source='neck'"):
+        build(detr_cfg, text_encoder=other)
+    neck = dict(QUERY, source='neck')
+    model = build(detr_cfg, text_encoder=other, region_reader=neck)
+    assert model.region_reader.projection is not None
+
+
 def test_queries_of_a_detector_that_has_none(build, detr_cfg, fcos_cfg):
     closed = copy.deepcopy(detr_cfg)
     closed.bbox_head = dict(closed.bbox_head.head, num_classes=5)
