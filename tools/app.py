@@ -19,7 +19,7 @@ from mmdet_clim_cli.mistakes import run_command
 from mmdet_clim_cli.options import Parser, device_name
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = 'demo_clim_best_softmax_2x2_compete'
+DEMO = 'demo_clim_best_softmax_2x2_compete_more-whole'
 DEMO_CONFIG = ROOT / 'configs' / 'openmoji' / f'{DEMO}.py'
 DEMO_RUN = Path('work_dirs/demo/seed0', DEMO)
 

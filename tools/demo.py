@@ -43,23 +43,25 @@ class Row(NamedTuple):
     seeds_only: bool = False
 
 
-def _rows(boxes: str, captions: str, clim: str) -> tuple[Row, ...]:
+def _rows(boxes: str, captions: str, clim: str,
+          equal_views: str) -> tuple[Row, ...]:
     return (
         Row('(1) boxes', boxes),
         Row('(2) + captions and tags', captions),
         Row('(3) + CLIM mosaics', clim),
-        Row('(4) as (2), as many views as (3)',
-            f'{captions}_equal-views',
-            seeds_only=True),
+        Row('(4) as (2), as many views as (3)', equal_views, seeds_only=True),
     )
 
 
-ROWS = _rows('demo_boxes', 'demo_captions-tags_best_softmax_compete',
-             'demo_clim_best_softmax_2x2_compete')
+ROWS = _rows('demo_boxes',
+             'demo_captions-tags_best_softmax_compete_more-whole',
+             'demo_clim_best_softmax_2x2_compete_more-whole',
+             'demo_captions-tags_best_softmax_compete_equal-views')
 #: The whole network, twice the iterations.
 LONG_ROWS = _rows('faster-rcnn_r18-c4_256_boxes',
                   'faster-rcnn_r18-c4_256_captions-tags',
-                  'faster-rcnn_r18-c4_256_captions-tags_clim')
+                  'faster-rcnn_r18-c4_256_captions-tags_clim',
+                  'faster-rcnn_r18-c4_256_captions-tags_equal-views')
 #: Of the rows: whose mosaics are drawn, and which is for the user's own
 #: photographs.
 CLIM_ROW = 2

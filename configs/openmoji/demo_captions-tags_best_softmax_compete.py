@@ -1,5 +1,4 @@
-# `make demo`, row 2: boxes, and captions and tags of whole images. As
-# demo_captions-tags_best_softmax.py, and at test time classes compete.
+# As demo_captions-tags_best_softmax.py, and at test time classes compete.
 _base_ = './demo_captions-tags_best_softmax.py'
 model = dict(
     detector=dict(

@@ -1,5 +1,4 @@
-# `make demo`, row 3: boxes, captions and tags, and CLIM mosaics. As
-# demo_clim_best_softmax_2x2.py, and at test time classes compete.
+# As demo_clim_best_softmax_2x2.py, and at test time classes compete.
 _base_ = './demo_clim_best_softmax_2x2.py'
 model = dict(
     detector=dict(

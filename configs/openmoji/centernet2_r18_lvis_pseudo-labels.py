@@ -1,0 +1,11 @@
+# As centernet2_r18_lvis_captions-tags.py, with pseudo-labels in the place of
+# CLIM's objectives, as in demo_pseudo-labels.py.
+_base_ = './centernet2_r18_lvis_captions-tags.py'
+pseudo_label = dict(
+    type='mmdet_clim.RegionPseudoLabelObjective',
+    vocabulary=_base_.clim_vocabulary,
+    templates=_base_.clim_templates,
+    loss=_base_.clim_objectives.tag.loss)
+model = dict(
+    objectives=dict(_delete_=True, pseudo_label=pseudo_label),
+    branches=dict(captions=['pseudo_label']))
