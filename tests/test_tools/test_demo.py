@@ -77,10 +77,10 @@ def test_what_it_leaves(demo):
     assert len(list((work / 'mosaics').iterdir())) == 24
     table = (work / 'table.md').read_text()
     assert table in log
-    # 2 whole images and 6 mosaics of 4 tiles
+    # 14 whole images and 3 mosaics of 4 tiles
     assert re.search(
         r'Captioned views per step .*: \(1\) boxes 0, '
-        r'\(2\) .* 8, \(3\) .* 26\.\n', table)
+        r'\(2\) .* 14, \(3\) .* 26\.\n', table)
     rows = json.loads((work / 'table.json').read_text())
     assert [row['name'][:3] for row in rows] == ['(1)', '(2)', '(3)']
     for row in ROWS:

@@ -54,9 +54,10 @@ NEW_TILES = 'demo_clim_best_softmax_2x2'
 WHOLE = 'demo_captions-tags_best_softmax'
 COMPETING = [
     (f'{NEW_TILES}_compete', f'{WHOLE}_compete'),
-    (f'{NEW_TILES}_compete', f'{WHOLE}_compete, 14 whole images'),
+    (f'{NEW_TILES}_compete', f'{WHOLE}_compete_more-whole'),
     (f'{NEW_TILES}_compete', f'{WHOLE}_compete_equal-views'),
 ]
+MORE_WHOLE = f'{NEW_TILES}_compete_more-whole'
 RARE = ('box_apr', 'box_apf')
 REGIONS = ('roi_all_top1', 'crop_all_top1')
 COMPARISONS = [
@@ -91,6 +92,13 @@ COMPARISONS = [
           (NEW_TILES, 'demo_clim', 'demo_pseudo-labels', 'demo_captions-tags',
            'demo_captions-tags_equal-views')),
         (f'{WHOLE}_compete_equal-views', f'{WHOLE}_equal-views'),
+        *((MORE_WHOLE, other)
+          for other in (f'{WHOLE}_compete_more-whole',
+                        f'{WHOLE}_compete_equal-views', f'{NEW_TILES}_compete',
+                        'demo_clim', 'demo_pseudo-labels',
+                        'demo_captions-tags_equal-views')),
+        (f'{NEW_TILES}_compete, 4 whole images and a mosaic',
+         f'{WHOLE}_compete'),
     ]),
     *_each(DETIC, 'demo', [
         ('(2) + captions and tags', '(1) boxes'),
@@ -131,7 +139,7 @@ COMPARISONS = [
                           'demo_published:demo_captions-tags_equal-views'))
     ]),
     *_each(DETIC, 'compete', [
-        (f'{NEW_TILES}_compete', f'{WHOLE}_compete, 14 whole images'),
+        (f'{NEW_TILES}_compete', f'{WHOLE}_compete_more-whole'),
         (f'{NEW_TILES}_compete', f'new_tiles:{NEW_TILES}'),
         (f'{NEW_TILES}_compete', 'demo_published:demo_clim'),
         (f'{NEW_TILES}_compete', 'new_tiles:demo_pseudo-labels'),
@@ -158,10 +166,20 @@ COMPARISONS = [
         (f'{FCOS}_clim_best_softmax', f'{FCOS}_clim'),
         (f'{FCOS}_clim_best_softmax', FCOS),
     ]),
+    *_each('FCOS', 'fcos_equal/rows', [
+        (f'{FCOS}_clim_best_softmax',
+         f'{FCOS}_best_softmax, 10 whole images'),
+        (f'{FCOS}_clim_best_softmax_equal-views',
+         f'{FCOS}_best_softmax, 10 whole images'),
+        (f'{FCOS}_clim_best_softmax_equal-views',
+         f'{FCOS}_clim_best_softmax'),
+    ]),
     *_each('DINO', 'dino', [
         (f'{DINO}_clim', DINO),
         (f'{DINO}_clim_query', f'{DINO}_clim'),
         (f'{DINO}_clim_query', DINO),
+        (f'{DINO}_clim_query_equal-views', DINO),
+        (f'{DINO}_clim_query_equal-views', f'{DINO}_clim_query'),
     ]),
     *_each('BARON', 'baron', [
         (BARON, 'baron_r18-c4_256_boxes'),
