@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import runpy
 
 import pytest
 import torch
@@ -190,6 +191,10 @@ def test_the_table_of_comparisons_is_that_of_the_logs(repository, run_tool,
     low, high = difference.confidence_interval(.95)
     line, = [row for row in table.splitlines() if '[demo_seeds]' in row]
     assert f'[{low:+.1f}, {high:+.1f}]' in line and line.endswith('above |')
+    # A row that is missing ends no table early.
+    tool = runpy.run_path(str(repository / 'tools/misc/ablation_table.py'))
+    with pytest.raises(SystemExit, match=r"demo\.json: expected a row '\(9\)'"):
+        tool['_row']('demo', '(9)')
     page.write_text('no marks')
     code, log = run_tool('misc/ablation_table.py', page)
     assert code == 1 and 'ablation.md: expected' in log

@@ -289,7 +289,11 @@ def _row(log: str, name: str) -> dict[str, dict]:
     rows = json.loads((LOGS / f'{file}.json').read_text(encoding='utf-8'))
     if part:
         rows = rows[part]
-    row = next(row for row in rows if row['name'] == name)
+    row = next((row for row in rows if row['name'] == name), None)
+    if row is None:
+        # Not a StopIteration, at which `map` would end without a word.
+        raise SystemExit(f'docs/logs/{file}.json: expected a row {name!r}, got '
+                         f'{[row["name"] for row in rows]}')
     if isinstance(row['seeds'], dict):
         values = {key: dict(values=of) for key, of in row['seeds'].items()}
         return dict(name=name, **values)
