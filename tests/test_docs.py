@@ -193,8 +193,8 @@ def test_the_table_of_comparisons_is_that_of_the_logs(repository, run_tool,
     assert f'[{low:+.1f}, {high:+.1f}]' in line and line.endswith('above |')
     # A row that is missing ends no table early.
     tool = runpy.run_path(str(repository / 'tools/misc/ablation_table.py'))
-    with pytest.raises(SystemExit, match=r"demo\.json: expected a row '\(9\)'"):
-        tool['_row']('demo', '(9)')
+    with pytest.raises(SystemExit, match=r"demo\.json: expected a row '9'"):
+        tool['_row']('demo', '9')
     page.write_text('no marks')
     code, log = run_tool('misc/ablation_table.py', page)
     assert code == 1 and 'ablation.md: expected' in log

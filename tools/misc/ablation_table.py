@@ -92,11 +92,10 @@ COMPARISONS = [
           (NEW_TILES, 'demo_clim', 'demo_pseudo-labels', 'demo_captions-tags',
            'demo_captions-tags_equal-views')),
         (f'{WHOLE}_compete_equal-views', f'{WHOLE}_equal-views'),
-        *((MORE_WHOLE, other)
-          for other in (f'{WHOLE}_compete_more-whole',
-                        f'{WHOLE}_compete_equal-views', f'{NEW_TILES}_compete',
-                        'demo_clim', 'demo_pseudo-labels',
-                        'demo_captions-tags_equal-views')),
+        *((MORE_WHOLE, other) for other in
+          (f'{WHOLE}_compete_more-whole', f'{WHOLE}_compete_equal-views',
+           f'{NEW_TILES}_compete', 'demo_clim', 'demo_pseudo-labels',
+           'demo_captions-tags_equal-views')),
         (f'{NEW_TILES}_compete, 4 whole images and a mosaic',
          f'{WHOLE}_compete'),
     ]),
@@ -167,12 +166,10 @@ COMPARISONS = [
         (f'{FCOS}_clim_best_softmax', FCOS),
     ]),
     *_each('FCOS', 'fcos_equal/rows', [
-        (f'{FCOS}_clim_best_softmax',
-         f'{FCOS}_best_softmax, 10 whole images'),
+        (f'{FCOS}_clim_best_softmax', f'{FCOS}_best_softmax, 10 whole images'),
         (f'{FCOS}_clim_best_softmax_equal-views',
          f'{FCOS}_best_softmax, 10 whole images'),
-        (f'{FCOS}_clim_best_softmax_equal-views',
-         f'{FCOS}_clim_best_softmax'),
+        (f'{FCOS}_clim_best_softmax_equal-views', f'{FCOS}_clim_best_softmax'),
     ]),
     *_each('DINO', 'dino', [
         (f'{DINO}_clim', DINO),
@@ -292,8 +289,9 @@ def _row(log: str, name: str) -> dict[str, dict]:
     row = next((row for row in rows if row['name'] == name), None)
     if row is None:
         # Not a StopIteration, at which `map` would end without a word.
-        raise SystemExit(f'docs/logs/{file}.json: expected a row {name!r}, got '
-                         f'{[row["name"] for row in rows]}')
+        names = [row['name'] for row in rows]
+        raise SystemExit(
+            f'docs/logs/{file}.json: expected a row {name!r}, got {names}')
     if isinstance(row['seeds'], dict):
         values = {key: dict(values=of) for key, of in row['seeds'].items()}
         return dict(name=name, **values)
