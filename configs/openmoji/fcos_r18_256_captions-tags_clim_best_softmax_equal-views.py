@@ -1,5 +1,6 @@
-# The same with as many captioned views as whole images have: 4 whole images
-# and the 4 tiles of a mosaic of 2x2, which are read anew.
+# As fcos_r18_256_captions-tags_clim_best_softmax.py, with 8
+# captioned views a step: 4 whole images and the 4 tiles of a mosaic of 2x2,
+# which are read anew.
 _base_ = './fcos_r18_256_captions-tags_clim_best_softmax.py'
 _base_.clim_mosaic_dataset.pipeline = []
 _base_.clim_mosaic_pipeline[2].grids = ((2, 2), )

@@ -22,8 +22,8 @@ from .finetune_grounding import (
     tokenize_prompts,
 )
 
-# The balance of the demo (docs/openmoji_results.md): whole images and
-# mosaics beside boxes, weights and where biases start.
+# The balance of the demo's rows as published (docs/openmoji_results.md):
+# whole images and mosaics beside boxes, weights and where biases start.
 CAPTION_WEIGHT = 0.05
 TAG_WEIGHT = 0.3
 # The largest of all proposals of a tile is often a box around two objects.

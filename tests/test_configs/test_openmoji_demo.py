@@ -69,6 +69,21 @@ def test_whole_images_with_as_many_views(read_config, test_option):
     assert cfg.optim_wrapper == clim.optim_wrapper
 
 
+def test_more_whole_images(read_config):
+    captions = read_config('captions-tags_best_softmax_compete_more-whole')
+    clim = read_config('clim_best_softmax_2x2_compete_more-whole')
+    views = read_config('captions-tags_best_softmax_compete_equal-views')
+    assert captions.train_dataloader.sampler.source_ratio == [4, 14]
+    assert clim.train_dataloader.sampler.source_ratio == [4, 14, 3]
+    for cfg in (captions, clim):
+        loader = cfg.train_dataloader
+        assert sum(loader.sampler.source_ratio) == loader.batch_size
+        assert cfg.model.objectives == views.model.objectives
+        assert cfg.model.detector == views.model.detector
+    assert captioned_views(captions) == 14
+    assert captioned_views(clim) == captioned_views(views) == 14 + 3 * 4
+
+
 @pytest.mark.parametrize(
     'name', ['captions-tags_best_softmax', 'clim_best_softmax_2x2'])
 def test_only_the_test_scores_compete(read_config, name):
@@ -82,7 +97,7 @@ def test_only_the_test_scores_compete(read_config, name):
 
 
 @pytest.mark.parametrize('name, ratio, own', [
-    ('clim_best_softmax_2x2_compete', [1, 1, 1], {
+    ('clim_best_softmax_2x2_compete_more-whole', [1, 1, 1], {
         'captions.caption.loss', 'captions.tag.loss', 'mosaic.caption.loss',
         'mosaic.tag.loss'
     }),

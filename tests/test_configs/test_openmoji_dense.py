@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config
 
+from mmdet_clim.engine import captioned_views
 from mmdet_clim.models.region_readers import DenseFeatureReader
 from mmdet_clim.registry import MODELS
 
@@ -98,3 +99,31 @@ def test_the_dino_learns_tags_by_its_own_loss(read_config):
     assert tag.type == 'mmdet_clim.QueryTagObjective'
     assert tag.query_loss == model.detector.bbox_head.head.loss_cls
     assert tag.loss.kind == 'softmax'
+
+
+@pytest.mark.parametrize('whole, clim, boxes', [
+    (f'{FCOS}_captions-tags_best_softmax', f'{FCOS}_{SOFTMAX}', 4),
+    (f'{DINO}_captions-tags_query', f'{DINO}_captions-tags_clim_query', 4),
+    ('baron_r18-c4_256_captions-tags_best_softmax',
+     f'baron_r18-c4_256_{SOFTMAX}', 8),
+])
+def test_whole_images_with_the_same_options(read_config, whole, clim, boxes):
+    whole, views, clim = map(read_config, (whole, f'{clim}_equal-views', clim))
+    for cfg in (whole, views):
+        ratio = cfg.train_dataloader.sampler.source_ratio
+        assert ratio[0] == boxes
+        assert sum(ratio) == cfg.train_dataloader.batch_size
+        assert captioned_views(cfg) == 8
+        assert cfg.model.objectives == clim.model.objectives
+        assert cfg.model.detector == clim.model.detector
+        assert cfg.optim_wrapper == clim.optim_wrapper
+        assert cfg.train_cfg == clim.train_cfg
+    assert captioned_views(clim) > 8
+
+
+def test_pseudo_labels_begin_with_a_cosine_of_zero(read_config):
+    # From the base detectors, no region is at 0.2 from a new name.
+    for detector in (FCOS, DINO):
+        objectives = read_config(f'{detector}_pseudo-labels').model.objectives
+        assert list(objectives) == ['pseudo_label']
+        assert objectives.pseudo_label.min_similarity == 0

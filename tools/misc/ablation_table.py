@@ -138,7 +138,8 @@ COMPARISONS = [
                           'demo_published:demo_captions-tags_equal-views'))
     ]),
     *_each(DETIC, 'compete', [
-        (f'{NEW_TILES}_compete', f'{WHOLE}_compete_more-whole'),
+        *COMPETING,
+        (MORE_WHOLE, f'{NEW_TILES}_compete'),
         (f'{NEW_TILES}_compete', f'new_tiles:{NEW_TILES}'),
         (f'{NEW_TILES}_compete', 'demo_published:demo_clim'),
         (f'{NEW_TILES}_compete', 'new_tiles:demo_pseudo-labels'),
@@ -175,6 +176,8 @@ COMPARISONS = [
         (f'{DINO}_clim', DINO),
         (f'{DINO}_clim_query', f'{DINO}_clim'),
         (f'{DINO}_clim_query', DINO),
+        (f'{DINO}_clim_query', f'{DINO}_query'),
+        (f'{DINO}_clim_query_equal-views', f'{DINO}_query'),
         (f'{DINO}_clim_query_equal-views', DINO),
         (f'{DINO}_clim_query_equal-views', f'{DINO}_clim_query'),
     ]),
