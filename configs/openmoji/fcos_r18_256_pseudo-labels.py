@@ -1,7 +1,7 @@
 # Dense detector: as fcos_r18_256_captions-tags.py, with pseudo-labels in the
 # place of CLIM's objectives, as in demo_pseudo-labels.py.
 _base_ = './fcos_r18_256_captions-tags.py'
-# At first no place has a cosine of 0.2, the default, with a new name.
+# At first no place has a cosine of 0.2, the default, with its tags.
 pseudo_label = dict(
     type='mmdet_clim.RegionPseudoLabelObjective',
     vocabulary=_base_.clim_vocabulary,

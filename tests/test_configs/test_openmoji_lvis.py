@@ -113,3 +113,22 @@ def test_whole_images_are_the_row_without_mosaics(read_config, differences):
     assert loader.dataset.datasets == clim.train_dataloader.dataset.datasets[:
                                                                              2]
     assert whole.model.objectives == clim.model.objectives
+
+
+def test_whole_images_with_the_options_of_the_mosaics(read_config):
+    clim = read_config(f'{CLIM}_best_softmax')
+    whole = read_config('centernet2_r18_lvis_captions-tags_best_softmax')
+    assert whole.model.objectives == clim.model.objectives
+    assert whole.model.detector == clim.model.detector
+    assert whole.train_dataloader.batch_size == sum(
+        whole.train_dataloader.sampler.source_ratio)
+    # Half of both, too, are drawn for their rare tags.
+    for cfg in (whole, clim):
+        *_, plain, rare = cfg.train_dataloader.dataset.datasets
+        assert rare.filter_cfg == dict(novel_tags=True)
+        assert 'filter_cfg' not in plain
+        *_, of_plain, of_rare = cfg.train_dataloader.sampler.source_ratio
+        assert of_plain == of_rare
+    pseudo = read_config('centernet2_r18_lvis_pseudo-labels').model
+    assert pseudo.objectives.pseudo_label.min_similarity == 0
+    assert pseudo.branches == dict(captions=['pseudo_label'])

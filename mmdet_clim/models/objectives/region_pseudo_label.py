@@ -36,7 +36,8 @@ class RegionPseudoLabelObjective(BaseRegionObjective):
             of the detector's classifier.
         max_proposals (int): Proposals per tile.
         min_overlap (float): Least share of a proposal's area in its tile.
-        min_similarity (float): Least cosine of a proposal and its label.
+        min_similarity (float): Least cosine of a proposal and its label. If
+            ``labelled`` stays at 0, it is too high for the detector.
 
     Raises:
         ValueError: If a number is out of its range, or the loss is a softmax
