@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmdet_clim.engine import captioned_views
 from mmdet_clim.engine.runner import CLIMRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -22,8 +23,8 @@ def shorten(cfg, work_dir, load_from):
     if sources is None:
         cfg.train_dataloader.batch_size = 1
     else:
-        cfg.train_dataloader.batch_size = 2
-        cfg.train_dataloader.sampler.source_ratio = [1, 1]
+        cfg.train_dataloader.batch_size = len(sources)
+        cfg.train_dataloader.sampler.source_ratio = [1] * len(sources)
     boxes = sources[0] if sources else cfg.train_dataloader.dataset
     boxes.get('dataset', boxes).indices = 2
     cfg.val_dataloader.dataset.indices = 2
@@ -112,8 +113,12 @@ def test_openmoji_from_a_dino(openmoji_root, repository, monkeypatch,
         ('boxes', ['loss_cls']),
         ('captions-tags', ['captions.tag.loss', 'captions.tag.prompts']),
         ('clim', mosaic),
-        ('clim_box', mosaic)):  # yapf: disable
+        ('clim_box', mosaic),
+        ('clim_equal-views', ['captions.tag.loss', *mosaic])
+    ):  # yapf: disable
         cfg = Config.fromfile(folder / f'mm-grounding-dino_r18_256_{name}.py')
+        if name in ('captions-tags', 'clim_equal-views'):
+            assert captioned_views(cfg) == 6
         # As many positions as queries, at least.
         small_images([cfg.train_dataloader, cfg.val_dataloader], 128)
         assert bool(cfg.load_from_skip) == (name == 'base')
@@ -124,10 +129,12 @@ def test_openmoji_from_a_dino(openmoji_root, repository, monkeypatch,
     assert frozen and all(torch.equal(base[n], dino[n]) for n in frozen)
     objectives = [
         models[name].objectives['tag']
-        for name in ('captions-tags', 'clim', 'clim_box')
+        for name in ('captions-tags', 'clim', 'clim_box', 'clim_equal-views')
     ]
-    assert [o.match for o in objectives] == ['text', 'text', 'box']
-    assert [o.box_weight for o in objectives] == [1, 1, 0]
+    assert [o.match for o in objectives] == ['text', 'text', 'box', 'text']
+    assert [o.box_weight for o in objectives] == [1, 1, 0, 1]
+    # Two branches together weigh as much as the one of the others.
+    assert [o.loss_weight for o in objectives] == [4, 4, 4, 2]
 
 
 @pytest.mark.parametrize('name, losses', [

@@ -13,6 +13,7 @@ REFINED = {
     'clip_clim_4x4': ('clim', 35, 32),
     'clip_clim_text-weighted': ('clim', 31, 28),
     'clip_whole-images': ('clim', 10, 7),
+    'clip_whole-images_equal-views': ('clim', 31, 28),
     'clip_region-labels': ('labels', 8, None),
     'clip_self-distillation': ('distillation', 8, None),
 }

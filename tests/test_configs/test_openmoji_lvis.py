@@ -3,6 +3,8 @@
 import pytest
 from mmengine.config import Config
 
+from mmdet_clim.engine import captioned_views
+
 BASE = 'centernet2_r18_lvis_base'
 CLIM = 'centernet2_r18_lvis_clim'
 MOSAICS = 'train_dataloader.dataset.datasets.2'
@@ -117,18 +119,26 @@ def test_whole_images_are_the_row_without_mosaics(read_config, differences):
 
 def test_whole_images_with_the_options_of_the_mosaics(read_config):
     clim = read_config(f'{CLIM}_best_softmax')
+    views = read_config(f'{CLIM}_best_softmax_equal-views')
     whole = read_config('centernet2_r18_lvis_captions-tags_best_softmax')
-    assert whole.model.objectives == clim.model.objectives
-    assert whole.model.detector == clim.model.detector
-    assert whole.train_dataloader.batch_size == sum(
-        whole.train_dataloader.sampler.source_ratio)
-    # Half of both, too, are drawn for their rare tags.
-    for cfg in (whole, clim):
+    for cfg in (whole, views):
+        assert cfg.model.objectives == clim.model.objectives
+        assert cfg.model.detector == clim.model.detector
+        assert captioned_views(cfg) == 14
+        loader = cfg.train_dataloader
+        assert loader.batch_size == sum(loader.sampler.source_ratio)
+    assert captioned_views(clim) > 14
+    # Half of all, too, are drawn for their rare tags.
+    for cfg in (whole, clim, views):
         *_, plain, rare = cfg.train_dataloader.dataset.datasets
+        # Mosaics that read their tiles anew wrap them.
+        plain, rare = (of.get('dataset', of) for of in (plain, rare))
         assert rare.filter_cfg == dict(novel_tags=True)
         assert 'filter_cfg' not in plain
         *_, of_plain, of_rare = cfg.train_dataloader.sampler.source_ratio
         assert of_plain == of_rare
+    _, plain, rare, *_ = views.train_dataloader.dataset.datasets
+    assert rare == dict(plain, filter_cfg=dict(novel_tags=True))
     pseudo = read_config('centernet2_r18_lvis_pseudo-labels').model
     assert pseudo.objectives.pseudo_label.min_similarity == 0
     assert pseudo.branches == dict(captions=['pseudo_label'])

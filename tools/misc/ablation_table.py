@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
-"""Write the table of all comparisons in docs/ablation.md, from docs/logs."""
+"""Write the summary and the table of all comparisons in docs/ablation.md.
+
+Both are computed from the values of each seed in docs/logs.
+"""
 import argparse
 import json
 from pathlib import Path
@@ -10,6 +13,10 @@ LOGS = ROOT / 'docs/logs'
 BEGIN, END = '<!-- begin of ablation_table.py -->\n', '<!-- end -->\n'
 HEAD = """| what | log | row | compared with | seeds | {0} | {1} | {0} is |
 |---|---|---|---|---:|---:|---:|---|
+"""
+SUMMARY_HEAD = """| | published CLIM | pseudo-labels | whole images | \
+same options, equal time | same options, equal views |
+|---|---|---|---|---|---|
 """
 #: The classes or words to be learned, and those that should not be lost.
 LEARNED, KEPT = 'new', 'old'
@@ -95,7 +102,7 @@ COMPARISONS = [
         *((MORE_WHOLE, other) for other in
           (f'{WHOLE}_compete_more-whole', f'{WHOLE}_compete_equal-views',
            f'{NEW_TILES}_compete', 'demo_clim', 'demo_pseudo-labels',
-           'demo_captions-tags_equal-views')),
+           'demo_captions-tags', 'demo_captions-tags_equal-views')),
         (f'{NEW_TILES}_compete, 4 whole images and a mosaic',
          f'{WHOLE}_compete'),
     ]),
@@ -231,6 +238,16 @@ COMPARISONS = [
     ]),
 ]
 
+#: Of each of the detectors, the comparisons of the better CLIM with what the
+#: columns of the summary name: log, row and other, which are in COMPARISONS.
+SUMMARY = {
+    DETIC: [('second_draw', MORE_WHOLE, 'demo_clim'),
+            ('second_draw', MORE_WHOLE, 'demo_pseudo-labels'),
+            ('second_draw', MORE_WHOLE, 'demo_captions-tags'),
+            *2 * [('second_draw', MORE_WHOLE,
+                   f'{WHOLE}_compete_equal-views')]],
+}
+
 
 def main() -> None:
     """Write the page."""
@@ -252,7 +269,29 @@ def main() -> None:
     from mmdet_clim.files import atomic_path
     with atomic_path(page) as unfinished:
         unfinished.write_text(
-            before + BEGIN + table() + END + after, encoding='utf-8')
+            f'{before}{BEGIN}{summary()}\n{table()}{END}{after}',
+            encoding='utf-8')
+
+
+def summary() -> str:
+    """The better CLIM of each detector minus the other ways."""
+    lines = [SUMMARY_HEAD]
+    for detector, compared in SUMMARY.items():
+        cells = []
+        for which in compared:
+            if which is None:
+                cells.append('not run')
+                continue
+            of, = [c for c in COMPARISONS if (c.log, c.row, c.other) == which]
+            (learned, kept), seeds = _differences(of)
+            mean = f"{learned['mean']:+.1f}"
+            if learned['low'] > 0:
+                mean = f'**{mean}**'
+            cells.append(f"{mean} [{learned['low']:.1f}, "
+                         f"{learned['high']:.1f}]; {kept['mean']:+.1f} "
+                         f'({seeds})')
+        lines.append(f"| {detector} | {' | '.join(cells)} |\n")
+    return ''.join(lines)
 
 
 def table() -> str:
@@ -260,7 +299,8 @@ def table() -> str:
     return HEAD.format(LEARNED, KEPT) + ''.join(map(_line, COMPARISONS))
 
 
-def _line(of: Comparison) -> str:
+def _differences(of: Comparison) -> tuple[list[dict], int]:
+    """Of what is learned and what is kept; and of how many seeds."""
     from mmdet_clim.evaluation.tables import add_differences
     row = dict(_row(of.log, of.row))
     name, _, other_row = of.other.rpartition(':')
@@ -270,17 +310,20 @@ def _line(of: Comparison) -> str:
     row['seeds'] = other['seeds'] = seeds
     add_differences([other, row], [(key, key, 1, 1) for key in of.keys])
     found = row['differences'][other['name']]
-    cells = [
-        '{mean:+.1f} [{low:+.1f}, {high:+.1f}]'.format(**found[key])
-        for key in of.keys
-    ]
-    learned = found[of.keys[0]]
+    return [found[key] for key in of.keys], seeds
+
+
+def _line(of: Comparison) -> str:
+    differences, seeds = _differences(of)
+    cells = ' | '.join('{mean:+.1f} [{low:+.1f}, {high:+.1f}]'.format(**found)
+                       for found in differences)
+    learned, _ = differences
     verdict = 'above' if learned['low'] > 0 else \
         'below' if learned['high'] < 0 else 'open'
     log = of.log.split('/')[0]
+    other = of.other.rpartition(':')[2]
     return (f'| {of.detector} | [{log}](logs/{log}.json) | {of.row} | '
-            f'{other_row} | {seeds} | {cells[0]} | {cells[1]} | '
-            f'{verdict} |\n')
+            f'{other} | {seeds} | {cells} | {verdict} |\n')
 
 
 def _row(log: str, name: str) -> dict[str, dict]:

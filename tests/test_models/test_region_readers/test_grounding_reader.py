@@ -468,8 +468,10 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         cfg = Config.fromfile(file)
         if not cfg.get('train_cfg'):
             continue  # it is for testing alone
-        branch, = cfg.model.get('branches') or ['mosaic']
-        mosaics = [make['mosaic'](rank, branch) for rank in range(2)]
+        mosaics = [[
+            make['mosaic'](rank, branch)
+            for branch in cfg.model.get('branches') or ['mosaic']
+        ] for rank in range(2)]
         step = cfg.get('tokenize_prompts')
         cfg = cfg.model
         wrapped = 'detector' in cfg
@@ -493,7 +495,7 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
             # Not update(), which would keep the package of the large one.
             step.language_model = cfg.detector.language_model
             step.objectives = cfg.objectives
-            for _, sample in mosaics:
+            for _, sample in sum(mosaics, []):
                 TRANSFORMS.build(step)(dict(data_samples=sample))
         torch.manual_seed(0)
         with not_a_number_in_new_memory():
@@ -502,14 +504,15 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         models[file.stem] = model
         batches[file.stem] = [
             make['collate'](boxes_sample(make, rank),
-                            *mosaics[rank:rank + wrapped]) for rank in range(2)
+                            *mosaics[rank] if wrapped else ())
+            for rank in range(2)
         ]
         if file.stem.endswith('ov-coco_clim'):
             cfg.detector.encoder.num_cp = 1
             with pytest.raises((ValueError, NotImplementedError),
                                match='num_cp|fair'):
                 MODELS.build(cfg)
-    assert len(models) == 11
+    assert len(models) == 12
     assert told == [
         'mm-grounding-dino_swin-t_ov-coco_clim',
         'mm-grounding-dino_swin-t_ov-lvis_clim',
@@ -517,6 +520,7 @@ def test_the_shipped_configs_train_on_two_ranks(make, repository, small_bert,
         'mm-grounding-dino_r18_256_captions-tags',
         'mm-grounding-dino_r18_256_clim',
         'mm-grounding-dino_r18_256_clim_box',
+        'mm-grounding-dino_r18_256_clim_equal-views',
     ]
     for name, grads in gradients_of_two(tmp_path, models, batches).items():
         assert sum(bool(grad.any()) for grad in grads) > 10, name
