@@ -178,6 +178,7 @@ COMPARISONS = [
         (f'{FCOS}_clim_best_softmax_equal-views',
          f'{FCOS}_best_softmax, 10 whole images'),
         (f'{FCOS}_clim_best_softmax_equal-views', f'{FCOS}_clim_best_softmax'),
+        (f'{FCOS}_clim_best_softmax', 'fcos_r18_256_pseudo-labels'),
     ]),
     *_each('DINO', 'dino', [
         (f'{DINO}_clim', DINO),
@@ -187,6 +188,7 @@ COMPARISONS = [
         (f'{DINO}_clim_query_equal-views', f'{DINO}_query'),
         (f'{DINO}_clim_query_equal-views', DINO),
         (f'{DINO}_clim_query_equal-views', f'{DINO}_clim_query'),
+        (f'{DINO}_clim_query', 'dino_r18_256_pseudo-labels'),
     ]),
     *_each('BARON', 'baron', [
         (BARON, 'baron_r18-c4_256_boxes'),
@@ -196,6 +198,8 @@ COMPARISONS = [
         (f'{BARON}_clim', BARON),
         (f'{BARON}-tags_clim_best_softmax', f'{BARON}_clim'),
         (f'{BARON}-tags_clim_best_softmax', BARON),
+        (f'{BARON}-tags_clim_best_softmax', f'{BARON}-tags_best_softmax'),
+        (f'{BARON}-tags_best_softmax', BARON),
     ]),
     *_each('CenterNet2', 'long_tail/all proposals', [
         (f'{LVIS}_{row}', f'{LVIS}_boxes')
@@ -212,6 +216,10 @@ COMPARISONS = [
         (f'{LVIS}_clim', f'{LVIS}_captions-tags'),
         (f'{LVIS}_clim_best_softmax', f'{LVIS}_clim'),
         (f'{LVIS}_clim_best_softmax', f'{LVIS}_captions-tags'),
+        (f'{LVIS}_clim_best_softmax', f'{LVIS}_captions-tags_best_softmax'),
+        *((f'{LVIS}_clim_best_softmax_equal-views', other) for other in
+          (f'{LVIS}_captions-tags_best_softmax', f'{LVIS}_clim_best_softmax',
+           f'{LVIS}_clim', f'{LVIS}_captions-tags')),
     ], RARE),
     *_each('MM-Grounding-DINO', 'grounding/rows', [
         ('mm-grounding-dino_r18_160_clim', 'mm-grounding-dino_r18_160_boxes')
@@ -231,6 +239,9 @@ COMPARISONS = [
         ('CLIM 2×2, text-weighted', 'CLIM 2×2, 3×3 and 4×4'),
         ('CLIM 2×2, text-weighted', 'CLIM 2×2'),
     ], REGIONS),
+    *_each('CLIP, regions', 'clip_equal/second draw', [
+        ('CLIM 2×2, text-weighted', 'whole images, equal views'),
+    ], REGIONS),
     *_each('F-ViT', 'fvit', [
         ('CLIM', 'original'),
         ('CLIM', "RegionCLIP's way"),
@@ -239,13 +250,54 @@ COMPARISONS = [
 ]
 
 #: Of each of the detectors, the comparisons of the better CLIM with what the
-#: columns of the summary name: log, row and other, which are in COMPARISONS.
+#: columns of the summary name: log, row and other, which are in COMPARISONS;
+#: None where one of the two was not run.
 SUMMARY = {
-    DETIC: [('second_draw', MORE_WHOLE, 'demo_clim'),
-            ('second_draw', MORE_WHOLE, 'demo_pseudo-labels'),
-            ('second_draw', MORE_WHOLE, 'demo_captions-tags'),
-            *2 * [('second_draw', MORE_WHOLE,
-                   f'{WHOLE}_compete_equal-views')]],
+    DETIC:
+    [('second_draw', MORE_WHOLE, 'demo_clim'),
+     ('second_draw', MORE_WHOLE, 'demo_pseudo-labels'),
+     ('second_draw', MORE_WHOLE, 'demo_captions-tags'),
+     *2 * [('second_draw', MORE_WHOLE, f'{WHOLE}_compete_equal-views')]],
+    'BARON': [
+        *(('baron_tags', f'{BARON}-tags_clim_best_softmax', other)
+          for other in (f'{BARON}_clim', None, BARON,
+                        f'{BARON}-tags_best_softmax')), None
+    ],
+    'CenterNet2': [
+        *(('long_tail_softmax/weight 0.1',
+           f'{LVIS}_clim_best_softmax_equal-views', other)
+          for other in (f'{LVIS}_clim', None, f'{LVIS}_captions-tags',
+                        *2 * [f'{LVIS}_captions-tags_best_softmax']))
+    ],
+    'MM-Grounding-DINO': [
+        *(('grounding_256/rows', f'{GROUNDING}_clim', other)
+          for other in (f'{GROUNDING}_clim_box', None,
+                        *2 * [f'{GROUNDING}_captions-tags'])), None
+    ],
+    'FCOS': [
+        ('fcos', f'{FCOS}_clim_best_softmax', f'{FCOS}_clim'),
+        ('fcos_equal/rows', f'{FCOS}_clim_best_softmax',
+         'fcos_r18_256_pseudo-labels'),
+        ('fcos', f'{FCOS}_clim_best_softmax', FCOS),
+        *(('fcos_equal/rows', f'{FCOS}_clim_best_softmax{views}',
+           f'{FCOS}_best_softmax, 10 whole images')
+          for views in ('', '_equal-views')),
+    ],
+    'DINO': [
+        *(('dino', f'{DINO}_clim_query', other)
+          for other in (f'{DINO}_clim', 'dino_r18_256_pseudo-labels', DINO,
+                        f'{DINO}_query')),
+        ('dino', f'{DINO}_clim_query_equal-views', f'{DINO}_query'),
+    ],
+    'CLIP, regions': [
+        ('clip_better/val2017', 'CLIM 2×2, text-weighted',
+         'CLIM 2×2, 3×3 and 4×4'),
+        ('clip', 'CLIM 2×2, 3×3 and 4×4', "RegionCLIP's way"),
+        *2 *
+        [('clip_better/val2017', 'CLIM 2×2, text-weighted', 'whole images')],
+        ('clip_equal/second draw', 'CLIM 2×2, text-weighted',
+         'whole images, equal views'),
+    ],
 }
 
 
@@ -279,8 +331,8 @@ def summary() -> str:
     for detector, compared in SUMMARY.items():
         cells = []
         for which in compared:
-            if which is None:
-                cells.append('not run')
+            if which is None or which[-1] is None:
+                cells.append('–')
                 continue
             of, = [c for c in COMPARISONS if (c.log, c.row, c.other) == which]
             (learned, kept), seeds = _differences(of)
