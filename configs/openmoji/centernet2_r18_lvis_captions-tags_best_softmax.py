@@ -1,7 +1,6 @@
 # Whole images with the options of centernet2_r18_lvis_clim_best_softmax.py,
-# half of them with a rare tag too; 14 of them, as many captioned views as
-# centernet2_r18_lvis_clim_best_softmax_equal-views.py, take about the time of
-# the first one's six mosaics.
+# half of them drawn from those with a rare tag too; 14 of them, as many
+# captioned views as centernet2_r18_lvis_clim_best_softmax_equal-views.py.
 _base_ = './centernet2_r18_lvis_captions-tags.py'
 model = dict(
     objectives=dict(

@@ -1,6 +1,6 @@
 # As centernet2_r18_lvis_clim_best_softmax.py, with 14 captioned views a step:
-# 6 whole images and the 8 tiles of two mosaics of 2x2, which are read anew;
-# half of them have a rare tag.
+# 6 whole images, and two mosaics of 2x2 whose tiles are read anew; half of
+# both are drawn from those with a rare tag.
 _base_ = './centernet2_r18_lvis_clim_best_softmax.py'
 _base_.clim_mosaic_dataset.pipeline = []
 _base_.clim_mosaic_pipeline[2].grids = ((2, 2), )

@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 
 import mmdet_clim  # noqa: F401
+from mmdet_clim.engine import captioned_views
 
 REFINED = {
     'clip_clim': ('clim', 32, 29),
@@ -74,6 +75,14 @@ def test_a_file_of_open_clip_is_measured(pretrained, openmoji_root, run_tool,
     assert 'unexpected key' not in output
     assert ('1 weights are missing and keep their initialization: '
             'objectives.clim.region_loss.log_temperature') in output
+
+
+def test_whole_images_of_equal_views(repository):
+    clim, whole = (
+        captioned_views(
+            Config.fromfile(repository / f'configs/openmoji/{name}.py'))
+        for name in ('clip_clim_2x2', 'clip_whole-images_equal-views'))
+    assert clim == whole == 31
 
 
 @pytest.mark.parametrize('name', REFINED)

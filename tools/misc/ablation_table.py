@@ -15,9 +15,10 @@ HEAD = """| what | log | row | compared with | seeds | {0} | {1} | {0} is |
 |---|---|---|---|---:|---:|---:|---|
 """
 SUMMARY_HEAD = """| | published CLIM | pseudo-labels | whole images | \
-same options, equal time | same options, equal views |
+with the same options | with the same options, equal views |
 |---|---|---|---|---|---|
 """
+INTERVAL = '{mean:+.1f} [{low:+.1f}, {high:+.1f}]'
 #: The classes or words to be learned, and those that should not be lost.
 LEARNED, KEPT = 'new', 'old'
 AP50 = ('novel_ap50', 'base_ap50')
@@ -239,9 +240,9 @@ COMPARISONS = [
         ('CLIM 2×2, text-weighted', 'CLIM 2×2, 3×3 and 4×4'),
         ('CLIM 2×2, text-weighted', 'CLIM 2×2'),
     ], REGIONS),
-    *_each('CLIP, regions', 'clip_equal/second draw', [
-        ('CLIM 2×2, text-weighted', 'whole images, equal views'),
-    ], REGIONS),
+    *(Comparison('CLIP, regions', f'clip_equal/{draw}',
+                 'CLIM 2×2, text-weighted', 'whole images, equal views',
+                 REGIONS) for draw in ('val2017', 'second draw')),
     *_each('F-ViT', 'fvit', [
         ('CLIM', 'original'),
         ('CLIM', "RegionCLIP's way"),
@@ -249,54 +250,53 @@ COMPARISONS = [
     ]),
 ]
 
+
+def _better(log: str, row: str, *others:
+            str | None) -> list[tuple[str, str, str] | None]:
+    return [other and (log, row, other) for other in others]
+
+
 #: Of each of the detectors, the comparisons of the better CLIM with what the
-#: columns of the summary name: log, row and other, which are in COMPARISONS;
-#: None where one of the two was not run.
+#: columns of the summary name: log, row and other of one of COMPARISONS, None
+#: where there is none.
 SUMMARY = {
     DETIC:
-    [('second_draw', MORE_WHOLE, 'demo_clim'),
-     ('second_draw', MORE_WHOLE, 'demo_pseudo-labels'),
-     ('second_draw', MORE_WHOLE, 'demo_captions-tags'),
-     *2 * [('second_draw', MORE_WHOLE, f'{WHOLE}_compete_equal-views')]],
-    'BARON': [
-        *(('baron_tags', f'{BARON}-tags_clim_best_softmax', other)
-          for other in (f'{BARON}_clim', None, BARON,
-                        f'{BARON}-tags_best_softmax')), None
-    ],
-    'CenterNet2': [
-        *(('long_tail_softmax/weight 0.1',
-           f'{LVIS}_clim_best_softmax_equal-views', other)
-          for other in (f'{LVIS}_clim', None, f'{LVIS}_captions-tags',
-                        *2 * [f'{LVIS}_captions-tags_best_softmax']))
-    ],
-    'MM-Grounding-DINO': [
-        *(('grounding_256/rows', f'{GROUNDING}_clim', other)
-          for other in (f'{GROUNDING}_clim_box', None,
-                        *2 * [f'{GROUNDING}_captions-tags'])), None
-    ],
+    _better('second_draw', MORE_WHOLE, 'demo_clim', 'demo_pseudo-labels',
+            'demo_captions-tags', f'{WHOLE}_compete_equal-views',
+            f'{WHOLE}_compete_equal-views'),
+    'BARON':
+    _better('baron_tags', f'{BARON}-tags_clim_best_softmax', f'{BARON}_clim',
+            None, BARON, f'{BARON}-tags_best_softmax', None),
+    'CenterNet2':
+    _better('long_tail_softmax/weight 0.1',
+            f'{LVIS}_clim_best_softmax_equal-views', f'{LVIS}_clim', None,
+            f'{LVIS}_captions-tags', f'{LVIS}_captions-tags_best_softmax',
+            f'{LVIS}_captions-tags_best_softmax'),
+    'MM-Grounding-DINO':
+    _better('grounding_256/rows', f'{GROUNDING}_clim', f'{GROUNDING}_clim_box',
+            None, f'{GROUNDING}_captions-tags', f'{GROUNDING}_captions-tags',
+            None),
     'FCOS': [
-        ('fcos', f'{FCOS}_clim_best_softmax', f'{FCOS}_clim'),
-        ('fcos_equal/rows', f'{FCOS}_clim_best_softmax',
-         'fcos_r18_256_pseudo-labels'),
-        ('fcos', f'{FCOS}_clim_best_softmax', FCOS),
-        *(('fcos_equal/rows', f'{FCOS}_clim_best_softmax{views}',
-           f'{FCOS}_best_softmax, 10 whole images')
-          for views in ('', '_equal-views')),
+        *_better('fcos', f'{FCOS}_clim_best_softmax', f'{FCOS}_clim'),
+        *_better('fcos_equal/rows', f'{FCOS}_clim_best_softmax',
+                 'fcos_r18_256_pseudo-labels'),
+        *_better('fcos', f'{FCOS}_clim_best_softmax', FCOS),
+        *_better('fcos_equal/rows', f'{FCOS}_clim_best_softmax',
+                 f'{FCOS}_best_softmax, 10 whole images'),
+        *_better('fcos_equal/rows', f'{FCOS}_clim_best_softmax_equal-views',
+                 f'{FCOS}_best_softmax, 10 whole images'),
     ],
     'DINO': [
-        *(('dino', f'{DINO}_clim_query', other)
-          for other in (f'{DINO}_clim', 'dino_r18_256_pseudo-labels', DINO,
-                        f'{DINO}_query')),
-        ('dino', f'{DINO}_clim_query_equal-views', f'{DINO}_query'),
+        *_better('dino', f'{DINO}_clim_query', f'{DINO}_clim',
+                 'dino_r18_256_pseudo-labels', DINO, f'{DINO}_query'),
+        *_better('dino', f'{DINO}_clim_query_equal-views', f'{DINO}_query'),
     ],
     'CLIP, regions': [
-        ('clip_better/val2017', 'CLIM 2×2, text-weighted',
-         'CLIM 2×2, 3×3 and 4×4'),
-        ('clip', 'CLIM 2×2, 3×3 and 4×4', "RegionCLIP's way"),
-        *2 *
-        [('clip_better/val2017', 'CLIM 2×2, text-weighted', 'whole images')],
-        ('clip_equal/second draw', 'CLIM 2×2, text-weighted',
-         'whole images, equal views'),
+        *_better('clip_better/val2017', 'CLIM 2×2, text-weighted',
+                 'CLIM 2×2, 3×3 and 4×4', None, 'whole images',
+                 'whole images'),
+        *_better('clip_equal/val2017', 'CLIM 2×2, text-weighted',
+                 'whole images, equal views'),
     ],
 }
 
@@ -331,17 +331,20 @@ def summary() -> str:
     for detector, compared in SUMMARY.items():
         cells = []
         for which in compared:
-            if which is None or which[-1] is None:
+            if which is None:
                 cells.append('–')
                 continue
-            of, = [c for c in COMPARISONS if (c.log, c.row, c.other) == which]
+            of = next(
+                (c for c in COMPARISONS if (c.log, c.row, c.other) == which),
+                None)
+            if of is None:
+                raise SystemExit(f'{detector}: expected {which} among the '
+                                 'comparisons')
             (learned, kept), seeds = _differences(of)
-            mean = f"{learned['mean']:+.1f}"
+            cell = INTERVAL.format(**learned)
             if learned['low'] > 0:
-                mean = f'**{mean}**'
-            cells.append(f"{mean} [{learned['low']:.1f}, "
-                         f"{learned['high']:.1f}]; {kept['mean']:+.1f} "
-                         f'({seeds})')
+                cell = f'**{cell}**'
+            cells.append(f"{cell}; {kept['mean']:+.1f} ({seeds})")
         lines.append(f"| {detector} | {' | '.join(cells)} |\n")
     return ''.join(lines)
 
@@ -367,8 +370,7 @@ def _differences(of: Comparison) -> tuple[list[dict], int]:
 
 def _line(of: Comparison) -> str:
     differences, seeds = _differences(of)
-    cells = ' | '.join('{mean:+.1f} [{low:+.1f}, {high:+.1f}]'.format(**found)
-                       for found in differences)
+    cells = ' | '.join(INTERVAL.format(**found) for found in differences)
     learned, _ = differences
     verdict = 'above' if learned['low'] > 0 else \
         'below' if learned['high'] < 0 else 'open'
