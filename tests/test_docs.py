@@ -191,8 +191,22 @@ def test_the_table_of_comparisons_is_that_of_the_logs(repository, run_tool,
     low, high = difference.confidence_interval(.95)
     line, = [row for row in table.splitlines() if '[demo_seeds]' in row]
     assert f'[{low:+.1f}, {high:+.1f}]' in line and line.endswith('above |')
-    # A row that is missing ends no table early.
+    # The last cell of one line of the summary.
+    values = {
+        row['name'].partition('captions-tags_')[2]: row['novel_ap50']['values']
+        for row in json.loads((docs /
+                               'logs/fcos_equal.json').read_text())['rows']
+    }
+    difference = stats.ttest_rel(values['clim_best_softmax_equal-views'],
+                                 values['best_softmax, 10 whole images'])
+    low, high = difference.confidence_interval(.95)
+    line, = [row for row in table.splitlines() if row.startswith('| FCOS | *')]
+    assert f'[{low:+.1f}, {high:+.1f}]**; +1.1 (5) |' in line.split(' | ')[-1]
+    # What is missing ends neither table early.
     tool = runpy.run_path(str(repository / 'tools/misc/ablation_table.py'))
+    tool['SUMMARY']['FCOS'] = [('fcos', '8', '9')]
+    with pytest.raises(SystemExit, match=r"FCOS: expected \('fcos', '8', '9'"):
+        tool['summary']()
     with pytest.raises(SystemExit, match=r"demo\.json: expected a row '9'"):
         tool['_row']('demo', '9')
     page.write_text('no marks')

@@ -374,9 +374,10 @@ def _line(of: Comparison) -> str:
     learned, _ = differences
     verdict = 'above' if learned['low'] > 0 else \
         'below' if learned['high'] < 0 else 'open'
-    log = of.log.split('/')[0]
+    log, _, part = of.log.partition('/')
+    part = f', {part}' if part not in ('', 'rows') else ''
     other = of.other.rpartition(':')[2]
-    return (f'| {of.detector} | [{log}](logs/{log}.json) | {of.row} | '
+    return (f'| {of.detector} | [{log}](logs/{log}.json){part} | {of.row} | '
             f'{other} | {seeds} | {cells} | {verdict} |\n')
 
 
